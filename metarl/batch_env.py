@@ -1,0 +1,122 @@
+"""The only stateful environment: a batch of rows, each on its own task, for the K episodes of a trial.
+
+Endings are three different things. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end
+of the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
+episodes of a trial a row starts again by itself, in the same call: the `Outcome` keeps the last observation of the
+episode that ended, and the next `Step` shows the first one of the new episode, with the reward and the ending that led to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from metarl import rng
+from metarl.family import Key, Task, TaskFamily, num_rows
+
+NO_ACTION = -1
+"""`Step.prev_action` of a Discrete space at the start of a trial: no action came before. Encoders show a zero vector."""
+
+
+class Step(NamedTuple):
+    """What an agent sees before it acts (RL²'s inputs, Duan et al. 2016)."""
+
+    obs: Tensor  # (B, *O) float32
+    prev_action: Tensor  # (B,) int64, or (B, A) float32; NO_ACTION or zeros at the trial's start
+    prev_reward: Tensor  # (B,) float32; 0 at the trial's start
+    prev_done: Tensor  # (B,) float32; 1 right after an episode ended
+
+
+class Outcome(NamedTuple):
+    """What an action led to."""
+
+    reward: Tensor  # (B,) float32
+    terminated: Tensor  # (B,) bool
+    truncated: Tensor  # (B,) bool
+    final_obs: Tensor  # (B, *O) float32: the observation after the action, also where the episode ended with it
+
+
+class BatchEnv:
+    """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
+
+    `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
+    the same rows as the whole batch. `alive` (B,) says which rows still have an episode to play.
+    """
+
+    def __init__(self, family: TaskFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> None:
+        self.family = family
+        self.task = task
+        self.num_envs = num_rows(task)
+        self.episodes = family.episodes_per_trial if episodes is None else episodes
+        if self.episodes < 1:
+            raise ValueError(f"A trial has at least one episode, got episodes={episodes}.")
+        rows = torch.arange(first_row, first_row + self.num_envs, device=key.device)
+        self._keys = rng.fold(key, rows)
+
+    @property
+    def max_steps(self) -> int:
+        """Steps after which every row has finished its trial."""
+        return self.episodes * self.family.horizon
+
+    def reset(self) -> Step:
+        """Start a trial in every row."""
+        device = self._keys.device
+        self._step = 0
+        self._t = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
+        self.episode = torch.zeros_like(self._t)
+        self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
+        self.state: Any = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
+        zeros = torch.zeros(self.num_envs, device=device)
+        return Step(self.family.observe(self.task, self.state), self._no_action(), zeros, zeros)
+
+    def step(self, action: Tensor) -> tuple[Outcome, Step]:
+        """Act in every row; rows whose episode ended start their next one."""
+        family, task = self.family, self.task
+        key = rng.fold(self._step_keys, self._step)
+        state, reward, terminated = family.step(task, self.state, action, key)
+        self._step += 1
+        if family.horizon == 1:  # every step ends an episode: nothing to choose between
+            truncated = ~terminated
+            done = torch.ones_like(terminated)
+        else:
+            self._t = self._t + 1
+            truncated = (self._t >= family.horizon) & ~terminated
+            done = terminated | truncated
+            self._t = torch.where(done, 0, self._t)
+        obs = final_obs = family.observe(task, state)
+        self.episode = self.episode + done
+        # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
+        if family.terminates or self._step % family.horizon == 0:
+            fresh = family.reset(task, rng.fold(self._reset_keys, self.episode))
+            state = _where(done, fresh, state)
+            obs = family.observe(task, state)
+        self.state = state
+        outcome = Outcome(reward, terminated, truncated, final_obs)
+        return outcome, Step(obs, action, reward, done.to(torch.float32))
+
+    @property
+    def alive(self) -> Tensor:
+        """Rows whose trial is not over: bool (B,)."""
+        return self.episode < self.episodes
+
+    def all_done(self) -> bool:
+        """Whether every row has finished its trial. Where no episode ends early this needs no look at the device."""
+        if self._step >= self.max_steps:
+            return True
+        return self.family.terminates and not bool(self.alive.any())
+
+    def _no_action(self) -> Tensor:
+        space, device = self.family.action_space, self._keys.device
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return torch.full((self.num_envs,), NO_ACTION, dtype=torch.int64, device=device)
+        return torch.zeros((self.num_envs, *space.shape), device=device)
+
+
+def _where(rows: Tensor, new: Any, old: Any) -> Any:
+    """`new` in the given rows, `old` in the others, for a tensor or a NamedTuple of them."""
+    if isinstance(new, Tensor):
+        return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return type(new)(*(_where(rows, n, o) for n, o in zip(new, old, strict=True)))

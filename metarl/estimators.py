@@ -1,0 +1,54 @@
+"""Advantages, returns and normalisation, over ``(T, B)`` with a mask for padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16): float32 ``(T, B)``.
+
+    `ends` (T, B) is 1 where nothing that comes after the step counts for it: what is beyond has value 0. For RL² that
+    is only the trial's last step; for a per-episode objective it is every terminated step. `last_value` (B,) is the
+    value of the state after the last step.
+    """
+    if not reward.shape == value.shape == ends.shape:
+        raise ValueError(f"Shapes differ: reward {reward.shape}, value {value.shape}, ends {ends.shape}.")
+    carry_on = 1.0 - ends
+    next_value = torch.cat([value[1:], last_value[None]])
+    delta = reward + gamma * carry_on * next_value - value
+    decay = gamma * gae_lambda * carry_on
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(last_value)
+    for t in range(delta.shape[0] - 1, -1, -1):
+        running = torch.addcmul(delta[t], decay[t], running)
+        advantage[t] = running
+    return advantage
+
+
+def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
+    """Discounted sum of the rewards from each step to its end: float32 ``(T, B)``."""
+    zeros = torch.zeros_like(reward)
+    return gae(reward, zeros, ends, zeros[0], gamma, 1.0)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the entries where `mask` is 1. Raises ValueError if the shapes differ (nothing may broadcast here)."""
+    if x.shape != mask.shape:
+        raise ValueError(f"Shapes differ: {x.shape} and mask {mask.shape}.")
+    return (x * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def normalise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """`x` with mean 0 and standard deviation 1 over the entries where `mask` is 1."""
+    mean = masked_mean(x, mask)
+    std = masked_mean((x - mean) ** 2, mask).sqrt()
+    return (x - mean) / (std + eps)
+
+
+def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 one that knows only the mean."""
+    error = target - value
+    residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    return 1.0 - residual / masked_mean((target - masked_mean(target, mask)) ** 2, mask).clamp_min(1e-8)

@@ -1,0 +1,146 @@
+"""The only place where an agent meets an environment: `collect` plays one round, `run_trial` a whole trial.
+
+A trial is `rounds` rollouts on fixed tasks with `agent.adapt` between them. RL² needs one round of K episodes and
+adapts in its memory while it acts; MAML plays ``inner_steps + 1`` rounds and adapts by a gradient step between them.
+Training, evaluation and baselines all go through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from metarl import rng
+from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.family import Key, Task, TaskFamily, num_rows, take
+
+Memory = Any  # any pytree: recurrent state; per-task parameters; ()
+
+
+class Acted(NamedTuple):
+    """What an agent did."""
+
+    action: Tensor  # (B,) int64 or (B, A) float32
+    log_prob: Tensor  # (B,) float32
+    value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
+
+
+class Rollout(NamedTuple):
+    """One round of a batch of rows. Every tensor but `task` is ``(T, B, …)``, time first."""
+
+    step: Step
+    acted: Acted
+    outcome: Outcome
+    mask: Tensor  # (T, B) float32: 0 after a row's last episode of the trial
+    task: Task  # (B, …): what was true of the rows. Evaluators and oracles may look; a learner's policy may not
+
+
+class TrialProtocol(NamedTuple):
+    """How an agent's trial runs."""
+
+    rounds: int = 1
+    episodes: int | None = None  # episodes of a round; None: the family's episodes_per_trial
+    envs_per_task: int = 1  # rows that play the same task side by side
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Four verbs. `adapt` is where learning-to-learn shows."""
+
+    protocol: TrialProtocol
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        """The memory of `num_tasks` new trials. `task` (num_tasks rows) is the truth: for oracles alone."""
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        """Choose actions for ``num_tasks × envs_per_task`` rows; `key` is ``(B,)``."""
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        """Learn from a round; the new memory acts in the next one."""
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        """One meta-training step from a trial. `progress` in [0, 1) is the share of training done; returns metrics."""
+
+
+def collect(agent: Agent, memory: Memory, env: BatchEnv, key: Key, greedy: bool = False) -> tuple[Rollout, Memory]:
+    """Play a round until every row has finished its episodes.
+
+    `key` is a scalar: the agent's draws come from ``fold(key, row)`` and the step, the environment has its own key.
+    """
+    rows = rng.fold(key, torch.arange(env.num_envs, device=key.device))
+    step = env.reset()
+    steps, acts, outcomes, masks = [], [], [], []
+    while not env.all_done():
+        masks.append(env.alive)
+        acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+        outcome, next_step = env.step(acted.action)
+        steps.append(step)
+        acts.append(acted)
+        outcomes.append(outcome)
+        step = next_step
+    mask = torch.stack(masks).to(torch.float32)
+    return Rollout(_stack(steps), _stack(acts), _stack(outcomes), mask, env.task), memory
+
+
+def run_trial(
+    agent: Agent,
+    family: TaskFamily,
+    task: Task,
+    key: Key,
+    *,
+    rounds: int | None = None,
+    episodes: int | None = None,
+    greedy: bool = False,
+) -> list[Rollout]:
+    """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
+
+    `rounds` and `episodes` (of a round) default to the agent's own protocol, then to the family's episodes_per_trial.
+    Gradients are not recorded; an agent that differentiates through its adaptation does so in `update`.
+    """
+    protocol = agent.protocol
+    n = num_rows(task)
+    index = torch.arange(n, device=key.device).repeat_interleave(protocol.envs_per_task)
+    rows = take(task, index) if protocol.envs_per_task > 1 else task
+    memory = agent.begin(n, task)
+    rounds = protocol.rounds if rounds is None else rounds
+    episodes = protocol.episodes if episodes is None else episodes
+    trial: list[Rollout] = []
+    with torch.no_grad():
+        for number in range(rounds):
+            if trial:
+                memory = agent.adapt(memory, trial[-1])
+            at = rng.fold(key, number)
+            env = BatchEnv(family, rows, rng.fold(at, 0), episodes)
+            rollout, memory = collect(agent, memory, env, rng.fold(at, 1), greedy)
+            trial.append(rollout)
+    return trial
+
+
+def episode_index(rollout: Rollout) -> Tensor:
+    """Which episode of its trial each step belongs to, from 0: int64 ``(T, B)``."""
+    done = (rollout.outcome.terminated | rollout.outcome.truncated).to(torch.int64)
+    return done.cumsum(0) - done
+
+
+def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
+    """Undiscounted return of every episode of the round: float32 ``(B, episodes)``; padding does not count."""
+    index = episode_index(rollout).clamp_max(episodes - 1)
+    reward = rollout.outcome.reward * rollout.mask
+    returns = torch.zeros(episodes, reward.shape[1], device=reward.device)
+    return returns.scatter_add_(0, index, reward).T
+
+
+def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:
+    """Steps of every episode of the round: float32 ``(B, episodes)``."""
+    index = episode_index(rollout).clamp_max(episodes - 1)
+    lengths = torch.zeros(episodes, index.shape[1], device=index.device)
+    return lengths.scatter_add_(0, index, rollout.mask).T
+
+
+def _stack(items: list[Any]) -> Any:
+    """A list over time of NamedTuples of tensors as one NamedTuple of ``(T, B, …)`` tensors."""
+    if isinstance(items[0], Tensor):
+        return torch.stack(items)
+    return type(items[0])(*(_stack(list(field)) for field in zip(*items, strict=True)))
