@@ -46,7 +46,9 @@ class BatchEnv:
     the same rows as the whole batch. `alive` (B,) says which rows still have an episode to play.
     """
 
-    def __init__(self, family: TaskFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> None:
+    def __init__(
+        self, family: TaskFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+    ) -> None:
         self.family = family
         self.task = task
         self.num_envs = num_rows(task)

@@ -64,12 +64,15 @@ class Agent(Protocol):
         """One meta-training step from a trial. `progress` in [0, 1) is the share of training done; returns metrics."""
 
 
-def collect(agent: Agent, memory: Memory, env: BatchEnv, key: Key, greedy: bool = False) -> tuple[Rollout, Memory]:
+def collect(
+    agent: Agent, memory: Memory, env: BatchEnv, key: Key, greedy: bool = False, first_row: int = 0
+) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
-    `key` is a scalar: the agent's draws come from ``fold(key, row)`` and the step, the environment has its own key.
+    `key` is a scalar: the agent's draws in row i come from ``fold(key, first_row + i)`` and the step; the environment
+    has its own key.
     """
-    rows = rng.fold(key, torch.arange(env.num_envs, device=key.device))
+    rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
     step = env.reset()
     steps, acts, outcomes, masks = [], [], [], []
     while not env.all_done():
@@ -93,17 +96,20 @@ def run_trial(
     rounds: int | None = None,
     episodes: int | None = None,
     greedy: bool = False,
+    first_task: int = 0,
 ) -> list[Rollout]:
     """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
     `rounds` and `episodes` (of a round) default to the agent's own protocol, then to the family's episodes_per_trial.
-    Gradients are not recorded; an agent that differentiates through its adaptation does so in `update`.
+    `first_task` is the number of the first task, if these are a part of a larger batch: its randomness is then the same
+    as in the whole. Gradients are not recorded; an agent that differentiates through its adaptation does so in `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
     index = torch.arange(n, device=key.device).repeat_interleave(protocol.envs_per_task)
     rows = take(task, index) if protocol.envs_per_task > 1 else task
     memory = agent.begin(n, task)
+    first_row = first_task * protocol.envs_per_task
     rounds = protocol.rounds if rounds is None else rounds
     episodes = protocol.episodes if episodes is None else episodes
     trial: list[Rollout] = []
@@ -112,8 +118,8 @@ def run_trial(
             if trial:
                 memory = agent.adapt(memory, trial[-1])
             at = rng.fold(key, number)
-            env = BatchEnv(family, rows, rng.fold(at, 0), episodes)
-            rollout, memory = collect(agent, memory, env, rng.fold(at, 1), greedy)
+            env = BatchEnv(family, rows, rng.fold(at, 0), episodes, first_row)
+            rollout, memory = collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
             trial.append(rollout)
     return trial
 

@@ -1,0 +1,325 @@
+"""RL²: a recurrent policy whose memory is the learning algorithm (Duan et al. 2016; Wang et al. 2016).
+
+The policy sees its previous action, reward and the ends of episodes, and its memory lives through all episodes of a
+trial. Trained by recurrent PPO (Schulman et al. 2017) to maximise the return of the *trial*, it learns to explore
+first and to use what it found. A trial starts with an empty memory at its first step, so the update is one call over
+``(T, B)``: no reset masks inside, minibatches over tasks, the trial's end the only terminal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl import rng
+from metarl.agent import (
+    AgentConfig,
+    LearningAgent,
+    Schedule,
+    at,
+    check_schedule,
+    load_optimizer_state,
+    optimizer_state,
+)
+from metarl.batch_env import Step
+from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.estimators import explained_variance, gae, masked_mean, normalise
+from metarl.family import Key, Task, TaskFamily, features
+from metarl.nets import Head, StepEncoder, action_size, detach, make_memory
+from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.surrogate import clipped_surrogate
+
+
+@dataclass
+class RL2Config(AgentConfig):
+    """RL² with recurrent PPO. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+
+    name: ClassVar[str] = "RL2"
+
+    memory: str = "gru"
+    """gru, lstm, rnn, transformer, or none (the memory-less control)."""
+    hidden_size: int = 128
+    """Units of the memory."""
+    embed_size: int = 0
+    """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
+    head_size: int = 0
+    """Hidden ReLU units of the policy's and the critic's head; 0: linear heads."""
+    critic: str = "history"
+    """What the critic sees beside the memory: history (nothing more), or task (the true task, as in asymmetric
+    actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""
+    lr: Schedule = 1e-3
+    """Adam's learning rate."""
+    gamma: Schedule = 0.99
+    """Discount. Starting short and lengthening it during training makes long trials learnable."""
+    gae_lambda: float = 0.95
+    """Bias against variance of the advantage estimates."""
+    update_epochs: int = 4
+    """Passes over the batch per iteration."""
+    num_minibatches: int = 4
+    """Parts of a pass; each holds whole trials of some of the tasks."""
+    clip_coef: float = 0.2
+    """PPO's clipping range of the likelihood ratio."""
+    ent_coef: Schedule = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the critic's squared error (of returns scaled to standard deviation 1)."""
+    max_grad_norm: float = 0.5
+    """The gradient is scaled down to at most this norm."""
+    target_kl: float | None = None
+    """No further passes in an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
+    norm_adv: bool = True
+    """Scale the advantages of an iteration to mean 0 and standard deviation 1."""
+    chunk_length: int | None = None
+    """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
+    reward_input_scale: float = 1.0
+    """Factor on the previous reward that the policy sees."""
+    init_std: float = 0.6
+    """Initial standard deviation of continuous actions, in units of half the action range."""
+
+    def __post_init__(self) -> None:
+        check_schedule("lr", self.lr, 0.0, 1.0)
+        check_schedule("gamma", self.gamma, 0.0, 1.0)
+        check_schedule("ent_coef", self.ent_coef, 0.0, 100.0)
+        if self.critic not in ("history", "task"):
+            raise ValueError(f"critic must be 'history' or 'task', got {self.critic!r}.")
+        if not 1 <= self.num_minibatches <= self.meta_batch_size:
+            raise ValueError(
+                f"num_minibatches must lie between 1 and meta_batch_size = {self.meta_batch_size}, "
+                f"got {self.num_minibatches}."
+            )
+        for field in ("hidden_size", "update_epochs"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        if self.chunk_length is not None and self.chunk_length < 1:
+            raise ValueError(f"chunk_length must be at least 1, or null for whole trials, got {self.chunk_length}.")
+
+    def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
+        return RL2(self, family, seed, device)
+
+
+class RL2Network(nn.Module):
+    """Encoder, memory, and two heads that read the memory's output and the encoded step beside it.
+
+    Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
+    """
+
+    def __init__(self, config: RL2Config, family: TaskFamily, task_size: int) -> None:
+        super().__init__()
+        self.encoder = StepEncoder(
+            family.observation_space, family.action_space, config.embed_size, config.reward_input_scale
+        )
+        self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
+        outputs = action_size(family.action_space)
+        self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
+        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=task_size)
+        self.discrete = isinstance(family.action_space, gymnasium.spaces.Discrete)
+        if not self.discrete:
+            low, high = (torch.as_tensor(b) for b in (family.action_space.low, family.action_space.high))
+            self.register_buffer("centre", (low + high) / 2, persistent=False)
+            self.register_buffer("half_range", (high - low) / 2, persistent=False)
+            self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
+
+    def distribution(self, output: Tensor, x: Tensor) -> Distribution:
+        logits = self.policy(output, x)
+        if self.discrete:
+            return Categorical.from_logits(logits)
+        # The network works in units of half the action range, whatever the range is.
+        return DiagonalGaussian(self.centre + self.half_range * logits, self.log_std + self.half_range.log())
+
+    def value(self, output: Tensor, x: Tensor, task: Tensor | None) -> Tensor:
+        return self.critic(output, x, task).squeeze(-1)
+
+
+class RL2Head(nn.Module):
+    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, encoded step[, task])."""
+
+    def __init__(self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0) -> None:
+        super().__init__()
+        width = hidden or outputs
+        first = 1.0 if hidden else gain
+        # Three products added up are one product with the concatenation, which need not be made.
+        self.of_memory = Head(net.memory.hidden_size, width, first)
+        self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
+        nn.init.orthogonal_(self.of_step.weight, first)
+        self.of_task = nn.Sequential(nn.Linear(task_size, 64), nn.ReLU(), nn.Linear(64, width)) if task_size else None
+        self.last = Head(hidden, outputs, gain) if hidden else None
+
+    def forward(self, output: Tensor, x: Tensor, task: Tensor | None = None) -> Tensor:
+        total = self.of_memory(output) + self.of_step(x)
+        if self.of_task is not None and task is not None:
+            total = total + self.of_task(task)
+        return total if self.last is None else self.last(F.relu(total))
+
+
+class Batch(NamedTuple):
+    """What the update needs of each step, ``(T, B, …)``; `task` is ``(B, D)``."""
+
+    step: Step
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor  # of the critic, in the critic's own scale
+    mask: Tensor
+
+
+class RL2(LearningAgent):
+    """The agent; see the module's docstring. Its memory is the state of ``config.memory``."""
+
+    protocol = TrialProtocol()
+
+    def __init__(
+        self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        task = family.sample_tasks(rng.key(seed), 1)
+        task_size = features(task).shape[1] if config.critic == "task" else 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = RL2Network(config, family, task_size).to(self.device)
+        self.names = [name for name, _ in self.net.named_parameters()]
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=at(config.lr, 0.0), eps=1e-5, fused=True)
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.updates = 0
+        # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
+        self.return_mean = torch.zeros((), device=self.device)
+        self.return_std = torch.ones((), device=self.device)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return self.net.memory.initial(num_tasks, self.device)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        with torch.no_grad():
+            x = self.net.encoder(step)
+            output, memory = self.net.memory.step(x, memory)
+            distribution = self.net.distribution(output, x)
+            action = distribution.mode() if greedy else distribution.sample(key)
+            log_prob = distribution.log_prob(action)
+            if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
+                return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+            return Acted(action, log_prob, self._unscale(self.net.value(output, x, None))), memory
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        return memory  # the carried state did the learning
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        (rollout,) = trial
+        config = self.config
+        task = features(rollout.task) if config.critic == "task" else None
+        batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = at(config.lr, progress)
+        ent_coef = at(config.ent_coef, progress)
+        sums: dict[str, Tensor] = {}
+        epochs = steps = 0
+        for epoch in range(config.update_epochs):
+            order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), batch.mask.shape[1])
+            kl = torch.zeros((), device=self.device)
+            for rows in order.chunk(config.num_minibatches):
+                part = _columns(batch, rows)
+                new = self._descend(part, None if task is None else task[rows], ent_coef)
+                kl += new["loss/approx_kl"]
+                sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
+                steps += 1
+            epochs += 1
+            if config.target_kl is not None and float(kl) / config.num_minibatches > 1.5 * config.target_kl:
+                break
+        self.updates += 1
+        metrics |= {name: value / steps for name, value in sums.items()}
+        schedule = {"loss/lr": at(config.lr, progress), "loss/gamma": at(config.gamma, progress)}
+        return {name: float(value) for name, value in metrics.items()} | schedule | {"loss/epochs": float(epochs)}
+
+    def _prepare(self, rollout: Rollout, task: Tensor | None, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
+        """Advantages and targets. What follows a row's last step counts for nothing; no other end is one."""
+        mask = rollout.mask
+        value = rollout.acted.value
+        if task is not None:
+            with torch.no_grad():
+                x = self.net.encoder(rollout.step)
+                output, _ = self.net.memory.sequence(x, self.begin(mask.shape[1]))
+                value = self._unscale(self.net.value(output, x, task))
+        following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
+        reward = rollout.outcome.reward * mask
+        advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, self.config.gae_lambda) * mask
+        target = advantage + value
+        metrics = {
+            "loss/explained_variance": explained_variance(value, target, mask),
+            "loss/advantage_std": masked_mean(advantage**2, mask).sqrt(),
+        }
+        self._track_returns(target, mask)
+        target = (target - self.return_mean) / self.return_std
+        if self.config.norm_adv:
+            advantage = normalise(advantage, mask)
+        return Batch(rollout.step, rollout.acted.action, rollout.acted.log_prob, advantage, target, mask), metrics
+
+    def _descend(self, batch: Batch, task: Tensor | None, ent_coef: float) -> dict[str, Tensor]:
+        """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk."""
+        config, net = self.config, self.net
+        length = config.chunk_length or batch.mask.shape[0]
+        total = batch.mask.sum()
+        state = self.begin(batch.mask.shape[1])
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for start in range(0, batch.mask.shape[0], length):
+            part = _slice(batch, start, start + length)
+            x = net.encoder(part.step)
+            output, state = net.memory.sequence(x, detach(state))
+            distribution = net.distribution(output, x)
+            log_prob = distribution.log_prob(part.action)
+            policy_loss, metrics = clipped_surrogate(
+                log_prob, part.log_prob, part.advantage, part.mask, config.clip_coef
+            )
+            value_loss = 0.5 * masked_mean((net.value(output, x, task) - part.target) ** 2, part.mask)
+            entropy = masked_mean(distribution.entropy(), part.mask)
+            share = part.mask.sum() / total  # chunks weigh as many steps as they hold
+            (share * (policy_loss + config.vf_coef * value_loss - ent_coef * entropy)).backward()
+            metrics |= {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
+            sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
+        norm = nn.utils.clip_grad_norm_(net.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        return sums | {"loss/grad_norm": norm}
+
+    def _unscale(self, value: Tensor) -> Tensor:
+        return value * self.return_std + self.return_mean
+
+    def _track_returns(self, target: Tensor, mask: Tensor) -> None:
+        """Follow mean and spread of the critic's targets, quickly at first and then over about 20 iterations."""
+        mean = masked_mean(target, mask)
+        std = masked_mean((target - mean) ** 2, mask).sqrt().clamp_min(1e-3)
+        weight = max(0.05, 1.0 / (self.updates + 1))
+        self.return_mean = torch.lerp(self.return_mean, mean, weight)
+        self.return_std = torch.lerp(self.return_std, std, weight)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            **{f"net.{name}": value for name, value in self.net.state_dict().items()},
+            **optimizer_state(self.optimizer, self.names),
+            "return_mean": self.return_mean,
+            "return_std": self.return_std,
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        load_optimizer_state(self.optimizer, self.names, state)
+        self.return_mean = state["return_mean"].to(self.device)
+        self.return_std = state["return_std"].to(self.device)
+        self.updates = int(state["updates"])
+
+
+def _columns(tree: Any, rows: Tensor) -> Any:
+    """Rows (dimension 1) of a NamedTuple of ``(T, B, …)`` tensors."""
+    if isinstance(tree, Tensor):
+        return tree.index_select(1, rows)
+    return type(tree)(*(_columns(field, rows) for field in tree))
+
+
+def _slice(tree: Any, start: int, stop: int) -> Any:
+    """Steps start … stop - 1 of the same."""
+    if isinstance(tree, Tensor):
+        return tree[start:stop]
+    return type(tree)(*(_slice(field, start, stop) for field in tree))

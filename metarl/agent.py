@@ -1,0 +1,88 @@
+"""What all agents' configurations share: the base dataclass, and schedules over training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metarl.family import TaskFamily
+from metarl.rollout import Agent
+
+Schedule = float | list[tuple[float, float]]
+"""A number, or points ``[[progress, value], …]`` with progress from 0 (start) to 1 (end), joined by straight lines."""
+
+
+def at(schedule: Schedule, progress: float) -> float:
+    """The value of a schedule when the share `progress` of training is done; constant beyond its ends."""
+    if isinstance(schedule, (int, float)):
+        return float(schedule)
+    earlier = schedule[0]
+    for later in schedule:
+        if progress < later[0]:
+            share = (progress - earlier[0]) / (later[0] - earlier[0]) if later[0] > earlier[0] else 0.0
+            return earlier[1] + max(share, 0.0) * (later[1] - earlier[1])
+        earlier = later
+    return earlier[1]
+
+
+def check_schedule(name: str, schedule: Schedule, low: float, high: float) -> None:
+    """Raise ValueError unless all values of the schedule lie in [low, high] and its points are in order."""
+    points = [(0.0, schedule)] if isinstance(schedule, (int, float)) else schedule
+    if not points or any(not low <= value <= high for _, value in points):
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {schedule}.")
+    if any(b[0] < a[0] for a, b in zip(points, points[1:], strict=False)):
+        raise ValueError(f"{name}'s points must be in the order of training progress, got {schedule}.")
+
+
+@dataclass
+class AgentConfig(ABC):
+    """Base of every agent's configuration. A subclass adds its fields and says how to build the agent."""
+
+    meta_batch_size: int = 512
+    """Tasks of one iteration."""
+
+    name: ClassVar[str] = "agent"
+
+    @abstractmethod
+    def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
+        """A fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+
+
+class LearningAgent(Agent):
+    """An agent that can be saved: what `metarl.checkpoint` needs beside the four verbs."""
+
+    device: torch.device
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+        raise NotImplementedError
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An Adam-like optimiser's state as ``optimizer.<parameter>.<quantity>`` tensors; `names` in parameter order."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{names[index]}.{quantity}": torch.as_tensor(value)
+        for index, quantities in state.items()
+        for quantity, value in quantities.items()
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave; entries of other names are passed over."""
+    full = optimizer.state_dict()
+    full["state"] = {}
+    for index, name in enumerate(names):
+        prefix = f"optimizer.{name}."
+        quantities = {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
+        if quantities:
+            full["state"][index] = quantities
+    optimizer.load_state_dict(full)

@@ -1,0 +1,253 @@
+"""A run's configuration: dataclasses ↔ YAML ↔ command line, by jsonargparse.
+
+``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it reads
+the default preset. `family` and `agent` are classes: ``class_path`` and ``init_args``, where the class path may be a full
+one, a short class name, or the id of a registered family (``metarl/GridNavi-v0``, or ``module:theirs/Mine-v0`` for a
+module to import first). Everything that is wrong raises ConfigError, whose message is one sentence for the user.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
+
+import metarl.agents
+import metarl.envs  # noqa: F401  (registers the families)
+from metarl.agent import AgentConfig
+from metarl.config_errors import ConfigError, explain, family_id
+from metarl.family import TaskFamily, family_class, unknown
+
+DEFAULT_PRESET = "rl2_gridnavi"
+PRESETS = Path(__file__).parent / "configs"
+RESUMABLE = ("total_iterations", "eval_every", "eval_tasks", "eval_splits", "final_eval_tasks") + (
+    "checkpoint_every",
+    "device",
+    "num_threads",
+)
+"""What may be given anew with ``--resume``: nothing in it changes what was learned so far."""
+
+
+@dataclass
+class TrainConfig:
+    """A training run."""
+
+    family: TaskFamily
+    """The task family: a class name or path with its own options below it, or a registered id."""
+    agent: AgentConfig
+    """The agent: the class of its configuration with its own options below it."""
+    seed: int = 1
+    """Seed of everything that is random: initial parameters, tasks, episodes and actions."""
+    device: str = "auto"
+    """Where tensors live: cpu, cuda, or auto (cuda if there is one)."""
+    total_iterations: int = 1000
+    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once."""
+    train_split: str = "train"
+    """The split of the family's tasks that training samples from."""
+    eval_every: int = 50
+    """Iterations between evaluations on held-out tasks; 0: none but the one at the end."""
+    eval_tasks: int = 200
+    """Tasks of each split in the evaluations during training."""
+    eval_splits: list[str] = field(default_factory=lambda: ["test"])
+    """Splits that are evaluated during training. The table at the end has all splits of the family."""
+    final_eval_tasks: int = 1000
+    """Tasks of each split in the evaluation at the end; 0: no evaluation at the end."""
+    checkpoint_every: int = 50
+    """Iterations between checkpoints; one is written at the end and on Ctrl-C in any case."""
+    run_dir: str | None = None
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>."""
+    num_threads: int | None = None
+    """Threads of torch on the CPU; null: torch's own choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_split", "eval_splits"):
+            value = getattr(self, name)
+            for split in [value] if isinstance(value, str) else value:
+                if split not in self.family.splits:
+                    where = f" of {type(self.family).__name__} in {name}"
+                    raise ConfigError(unknown("split", split, self.family.splits, where))
+        lowest = {"seed": 0, "total_iterations": 1, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
+        for name, low in (lowest | {"checkpoint_every": 1, "num_threads": 1}).items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} must be at least {low}, got {value}.")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
+
+
+@dataclass
+class Parsed:
+    """What a command line says."""
+
+    config: TrainConfig
+    name: str
+    """The preset's name, or the config file's, for the name of the run directory."""
+    values: dict[str, Any]
+    """The resolved configuration as plain data: every field with its value."""
+    resume: Path | None = None
+    """The run directory to continue."""
+
+    def text(self) -> str:
+        """The resolved configuration as YAML that repeats the run (hence without its run_dir)."""
+        return yaml.safe_dump(self.values | {"run_dir": None}, sort_keys=False, allow_unicode=True)
+
+
+def presets() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
+    if Path(name).is_file():
+        return Path(name)
+    if name in presets():
+        return PRESETS / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml"):
+        near = unknown("preset", Path(name).stem, presets()).partition(". ")[2]
+        raise ConfigError(f"There is no config file {name!r}. {near}")
+    raise ConfigError(unknown("config file or preset", name, presets()))
+
+
+def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a file or preset, with `overrides` as on the command line."""
+    return parse(["--config", str(name), *overrides]).config
+
+
+def parse(args: Sequence[str]) -> Parsed:
+    """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
+    parser = build_parser()
+    args, resume, source = _prepare(args)
+    try:
+        if any(arg in ("-h", "--help") for arg in args):
+            _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
+            raise SystemExit(0)
+        namespace = parser.parse_args(args)
+        values = _plain(parser, namespace)
+        built = parser.instantiate(namespace)
+        config = TrainConfig(**{name: built[name] for name in FIELDS})
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:  # of a family's or an agent's constructor
+        raise ConfigError(" ".join(str(error).split())) from error
+    return Parsed(config, source.stem, values, resume)
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, whose errors are one sentence."""
+
+    given: Sequence[str] = ()
+
+    def parse_args(self, args: Sequence[str]) -> Namespace:  # type: ignore[override]
+        self.given = args
+        return super().parse_args(args)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        raise ConfigError(explain(message, self.given, FIELDS)) from ex
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of ``python -m metarl.train``."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_loader("metarl", _load, (yaml.YAMLError,))
+    parser = _Parser(
+        prog="python -m metarl.train",
+        description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
+        epilog=f"Presets: {', '.join(presets())}.",
+        parser_mode="metarl",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", action="config", help=f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."
+    )
+    parser.add_argument("--resume", metavar="RUN_DIR", help="Continue the run in this folder exactly where it stopped.")
+    parser.add_class_arguments(TrainConfig, None)
+    return parser
+
+
+def _load(text: str) -> Any:
+    """YAML, in which a family may be named by an id."""
+    data = get_loader("yaml")(text)
+    family = data.get("family") if isinstance(data, dict) else None
+    if isinstance(family, str):
+        data["family"] = _class_path(family)
+    elif isinstance(family, dict) and isinstance(family.get("class_path"), str):
+        data["family"] = family | {"class_path": _class_path(family["class_path"])}
+    return data
+
+
+def _class_path(name: str) -> str:
+    """The class path behind the id of a registered family, or its name in the id; other names as they are."""
+    id = family_id(name)
+    if id is None:
+        return name
+    cls = family_class(id)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
+    """The command line with the config file found, and ids turned into class paths; RUN_DIR of --resume; the file."""
+    pairs = split_args(args)
+    resume = next((Path(value) for key, value in pairs if key == "--resume" and value is not None), None)
+    if resume is not None:
+        for key, _ in pairs:
+            if key.startswith("--") and key[2:].split(".")[0] not in (*RESUMABLE, "resume", "help", "print_config"):
+                raise ConfigError(f"{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
+        if not (resume / "config.yaml").is_file():
+            raise ConfigError(f"There is no run to resume in {str(resume)!r}: it has no config.yaml.")
+        pairs.insert(0, ("--config", str(resume / "config.yaml")))
+    elif not any(key == "--config" for key, _ in pairs):
+        pairs.insert(0, ("--config", DEFAULT_PRESET))
+    source = Path(DEFAULT_PRESET)
+    result: list[str] = []
+    for key, value in pairs:
+        if key == "--config" and value is not None:
+            source = find(value)
+            value = str(source)
+        elif key in ("--family", "--family.class_path") and value is not None:
+            value = _class_path(value)
+        result += [key] if value is None else [f"{key}={value}"]
+    return result, resume, source
+
+
+def split_args(args: Sequence[str]) -> list[tuple[str, str | None]]:
+    """``--key value``, ``--key=value`` and bare words as (key, value) pairs; the value is None where there is none."""
+    pairs: list[tuple[str, str | None]] = []
+    for arg in args:
+        if arg.startswith("--"):
+            key, equals, value = arg.partition("=")
+            pairs.append((key, value if equals else None))
+        elif pairs and pairs[-1][0].startswith("--") and pairs[-1][1] is None:
+            pairs[-1] = (pairs[-1][0], arg)
+        else:
+            pairs.append((arg, None))
+    return pairs
+
+
+def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+    """The resolved configuration as plain data, in the order of the fields."""
+    values = json.loads(parser.dump(namespace, format="json", skip_unset=False))
+    return {name: values.get(name) for name in FIELDS}
+
+
+def _print_help(parser: ArgumentParser, args: list[str]) -> None:
+    """The help of every field, also of the agent and of the family that the other arguments choose."""
+    parser.print_help()
+    namespace = parser.parse_args(args)
+    for name in ("agent", "family"):
+        module, _, attribute = namespace[name].class_path.rpartition(".")
+        cls = getattr(importlib.import_module(module), attribute)
+        part = ArgumentParser(usage="", add_help=False)
+        part.add_class_arguments(cls, name)
+        print(f"\nOptions of this {name}, {attribute} (another one's: --{name}.help CLASS):")
+        print(part.format_help().partition("\n")[2])

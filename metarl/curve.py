@@ -1,0 +1,298 @@
+"""Adaptation curves: what an evaluation found, with its statistics, its files, its picture and its table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from metarl import stats
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptationCurve:
+    """Returns of an agent on a split, as far as it got to know each task.
+
+    A *point* is an episode of the trial (an agent that learns in its memory) or a round of adaptation (one that
+    learns by gradient steps between rounds; then `rounds` is True and a point is the mean over a round's episodes).
+    """
+
+    returns: Array  # (seeds, tasks, points) undiscounted return of an episode
+    episodes: NDArray[np.float64]  # (points,) episodes of experience on the task before the point
+    env_steps: NDArray[np.float64]  # (points,) mean environment steps of experience before the point
+    labels: tuple[str, ...]  # (points,) "episode 1", or "0 gradient steps"
+    random: Array | None  # (tasks,) return of an episode of the uniformly random policy; None: not measured
+    oracle: Array | None  # (tasks,) best known return of an episode when the task is told; None: not known
+    agent: str
+    family: str
+    split: str
+    greedy: bool  # the agent took its most likely action; otherwise it sampled, as in training
+    rounds: bool = False
+
+    def __post_init__(self) -> None:
+        if self.returns.ndim != 3:
+            raise ValueError(f"returns must be (seeds, tasks, points), got shape {self.returns.shape}.")
+        _, tasks, points = self.returns.shape
+        if not len(self.labels) == len(self.episodes) == len(self.env_steps) == points:
+            raise ValueError(f"labels, episodes and env_steps must have one entry for each of {points} points.")
+        for name, bound in (("random", self.random), ("oracle", self.oracle)):
+            if bound is not None and bound.shape != (tasks,):
+                raise ValueError(f"{name} must have one return for each of {tasks} tasks, got shape {bound.shape}.")
+
+    @property
+    def totals(self) -> Array:
+        """Return of the whole trial, ``(seeds, tasks)``: the sum over its points."""
+        return self.returns.sum(axis=2)
+
+    @property
+    def scores(self) -> Array:
+        """The one number of a task, ``(seeds, tasks)``: the trial's total, or after the last round if `rounds`."""
+        return self.returns[:, :, -1] if self.rounds else self.totals
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Mean over tasks of what is known of "random" and "oracle", per episode."""
+        known = {"random": self.random, "oracle": self.oracle}
+        return {name: float(np.mean(bound, dtype=np.float64)) for name, bound in known.items() if bound is not None}
+
+    def mean(self) -> NDArray[np.float64]:
+        """Mean over seeds and tasks: ``(points,)``."""
+        return stats.mean(self.returns)
+
+    def iqm(self) -> NDArray[np.float64]:
+        """Interquartile mean over seeds and tasks: ``(points,)``; see `stats.iqm`."""
+        return stats.iqm(self.returns)
+
+    def interval(self, level: float = 0.95, statistic: str = "mean") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bootstrap interval of the mean (or "iqm") at each point, (low, high); see `stats.interval`."""
+        return stats.interval(self.returns, statistic, level)
+
+    def summary(self) -> dict[str, float]:
+        """The curve as plain numbers; what is unknown or makes no sense is left out.
+
+        - each point's mean under its label; beyond ten points those of `chosen_points`
+        - ``score``, ``score_low``, ``score_high`` (95 %), ``score_iqm``: of the trial's total, or the last round
+        - ``random``, ``oracle``: per episode; ``normalised`` score (0 random, 1 oracle); ``normalised_regret``
+        - ``area_under_curve``; ``adaptation_delta`` with ``_low`` and ``_high``; ``episodes_to_threshold`` (0.9 of
+          the way from random to oracle; left out if never reached)
+        - ``tasks``, ``seeds``, ``greedy``
+        """
+        mean = self.mean()
+        numbers = {self.labels[point]: mean[point] for point in chosen_points(len(mean), 10)}
+        numbers |= _with_interval("score", self.scores)
+        numbers["score_iqm"] = stats.iqm(self.scores[:, :, None])[0]
+        numbers["area_under_curve"] = float(stats.area_under_curve(mean, self.episodes))
+        if len(mean) > 1:
+            numbers |= _with_interval("adaptation_delta", stats.adaptation_delta(self.returns))
+        numbers |= self.bounds
+        bounds = self.bounds
+        if len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
+            scale = (bounds["random"], bounds["oracle"])
+            numbers["normalised"] = float(stats.normalise(mean[-1] if self.rounds else mean.mean(), *scale))
+            numbers["normalised_regret"] = stats.normalised_regret(self.returns, *scale)
+            reached = stats.episodes_to_threshold(self.returns, *scale, episodes=self.episodes)
+            if reached is not None:
+                numbers["episodes_to_threshold"] = reached
+        numbers |= {"tasks": self.returns.shape[1], "seeds": self.returns.shape[0], "greedy": self.greedy}
+        return {name: float(number) for name, number in numbers.items()}
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """The mean with its 95 % band, and random and oracle as dashed lines, on `ax` or a new figure."""
+        if ax is None:
+            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
+        x = np.arange(len(self.labels)) + (0 if self.rounds else 1)
+        low, high = self.interval()
+        (line,) = ax.plot(x, self.mean(), marker="o" if len(x) <= 20 else "", label=self.agent)
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label="95 % interval")
+        for (name, value), colour in zip(self.bounds.items(), ("0.5", "tab:green"), strict=False):
+            label = "known-task optimum" if name == "oracle" else name
+            ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=f"{label} {_number(value)}")
+        seeds, tasks, _ = self.returns.shape
+        ax.set_xlabel("gradient steps" if self.rounds else "episode of the trial")
+        ax.set_ylabel("return of an episode")
+        ax.set_title(f"{self.family}, {self.split}", fontsize="medium")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        how = "greedy" if self.greedy else "sampling"
+        note = f"{tasks} tasks, {seeds} seed{'s'[: seeds != 1]}, {how}"
+        ax.legend(title=note, fontsize="small", title_fontsize="small")
+        figure = ax.get_figure()
+        assert isinstance(figure, Figure)
+        return figure
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write ``<path>.json`` (summary, all points with intervals), ``.csv`` (every task) and ``.png`` (the plot).
+
+        `path` is a stem such as ``runs/x/evaluation/test``; folders are made. Returns the three paths. `load` reads
+        the first two back without loss.
+        """
+        json_path, csv_path, png_path = (_with_suffix(path, suffix) for suffix in (".json", ".csv", ".png"))
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("returns", "random", "oracle")}
+        plain |= {"labels": list(self.labels), "episodes": list(self.episodes), "env_steps": list(self.env_steps)}
+        low, high = self.interval()
+        columns = {"mean": self.mean(), "low": low, "high": high, "iqm": self.iqm()}
+        points = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
+        document = plain | {"summary": self.summary(), "points": points}
+        json_path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._write_csv(csv_path)
+        self.plot().savefig(png_path, dpi=150)
+        return [json_path, csv_path, png_path]
+
+    def _write_csv(self, path: Path) -> None:
+        """One row for each seed and task: seed, task, random, oracle (empty if unknown), and every point's return."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["seed", "task", "random", "oracle", *self.labels])
+            for seed, tasks in enumerate(self.returns):
+                for task, row in enumerate(tasks):
+                    bounds = ["" if b is None else f"{b[task]:.9g}" for b in (self.random, self.oracle)]
+                    writer.writerow([seed, task, *bounds, *(f"{value:.9g}" for value in row)])
+
+    @classmethod
+    def load(cls, path: str | Path) -> AdaptationCurve:
+        """The curve that `save(path)` wrote; `path` is the stem or the JSON file."""
+        plain = json.loads(_with_suffix(path, ".json").read_text(encoding="utf-8"))
+        with _with_suffix(path, ".csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
+        seeds = int(rows[-1][0]) + 1
+        tasks = len(rows) // seeds
+        values = np.array([row[4:] for row in rows], dtype=np.float32)
+        bounds = [
+            np.array([row[column] for row in rows[:tasks]], dtype=np.float32) if rows[0][column] else None
+            for column in (2, 3)
+        ]
+        return cls(
+            returns=values.reshape(seeds, tasks, -1),
+            episodes=np.array(plain["episodes"], dtype=np.float64),
+            env_steps=np.array(plain["env_steps"], dtype=np.float64),
+            labels=tuple(plain["labels"]),
+            random=bounds[0],
+            oracle=bounds[1],
+            **{name: plain[name] for name in ("agent", "family", "split", "greedy", "rounds")},
+        )
+
+
+def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
+    """One curve with the seeds of all: evaluations of several training runs on the same tasks.
+
+    Raises ValueError if they differ in anything but the returns and the steps they took.
+    """
+    if not curves:
+        raise ValueError("There must be at least one curve to combine.")
+    first = curves[0]
+    for other in curves[1:]:
+        for name in ("agent", "family", "split", "greedy", "rounds", "labels"):
+            if getattr(first, name) != getattr(other, name):
+                raise ValueError(
+                    f"Only curves of one protocol combine, but {name} differs: "
+                    f"{getattr(first, name)!r} and {getattr(other, name)!r}."
+                )
+        for name in ("random", "oracle", "episodes"):
+            if not _equal(getattr(first, name), getattr(other, name)):
+                raise ValueError(f"Only evaluations on the same tasks combine, but {name} differs.")
+    steps = np.average([c.env_steps for c in curves], axis=0, weights=[len(c.returns) for c in curves])
+    return replace(first, returns=np.concatenate([curve.returns for curve in curves]), env_steps=steps)
+
+
+def chosen_points(points: int, limit: int) -> list[int]:
+    """Indices of at most `limit` points to show: all, or number 1, 2, 5, 10, 50, 100, 500 … and the last."""
+    if points <= limit:
+        return list(range(points))
+    numbers = [1, 2, 5, *(step * 10**power for power in range(1, 10) for step in (1, 5))]
+    numbers = [number for number in numbers if number < points] + [points]
+    while len(numbers) > limit:
+        numbers.pop(1)
+    return [number - 1 for number in numbers]
+
+
+def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
+    """A table for the terminal: for each name (a split) the curve, and below it what random and the optimum get.
+
+    Columns: at most six points, the score (the trial's total, or the last round) with its 95 % interval, and the
+    score normalised so that random is 0 and the known-task optimum 1. The curves must have the same labels.
+    Raises ValueError if there are none, or their points differ.
+    """
+    if not curves:
+        raise ValueError("There must be at least one curve to show.")
+    first = next(iter(curves.values()))
+    if any(curve.labels != first.labels for curve in curves.values()):
+        raise ValueError("A table shows curves with the same points, but their labels differ.")
+    shown = chosen_points(len(first.labels), 6)
+    table = Table(title=_title(curves), title_justify="left", caption=_caption(first), caption_justify="left")
+    table.add_column("tasks")
+    for point in shown:
+        table.add_column(first.labels[point], justify="right")
+    table.add_column("last round" if first.rounds else f"total of {len(first.labels)}", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("normalised", justify="right")
+    for name, curve in curves.items():
+        _add_rows(table, name, curve, shown)
+    return table
+
+
+def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int]) -> None:
+    numbers, mean = curve.summary(), curve.mean()
+    table.add_row(
+        Text(name, style="bold"),
+        *(Text(_number(mean[point]), style="bold") for point in shown),
+        Text(_number(numbers["score"]), style="bold"),
+        Text(f"[{_number(numbers['score_low'])}, {_number(numbers['score_high'])}]"),
+        Text(f"{numbers['normalised']:.3f}" if "normalised" in numbers else "", style="bold"),
+    )
+    scale = 1 if curve.rounds else len(curve.labels)
+    for bound, value in curve.bounds.items():
+        label, place = ("optimum", "1") if bound == "oracle" else ("random", "0")
+        cells = [*(_number(value) for _ in shown), _number(value * scale), "", place if "normalised" in numbers else ""]
+        table.add_row(f"  {label}", *cells, style="dim")
+    table.add_section()
+
+
+def _title(curves: Mapping[str, AdaptationCurve]) -> Text:
+    first = next(iter(curves.values()))
+    return Text(f"{first.agent} on {first.family}: return of an episode", style="bold")
+
+
+def _caption(curve: AdaptationCurve) -> Text:
+    seeds, tasks, _ = curve.returns.shape
+    how = "takes its most likely action (greedy)" if curve.greedy else "samples its actions, as in training"
+    over = "tasks" if seeds == 1 else f"{seeds} seeds × tasks"
+    text = f"Mean over {tasks} tasks a split, interval by bootstrap over {over}. The agent {how}."
+    if curve.oracle is not None:
+        text += " Optimum: best known return when the task is told, which no agent has in its first episode."
+    return Text(text, style="dim")
+
+
+def _number(value: float) -> str:
+    """Three or four digits."""
+    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
+    return f"{value:.{decimals}f}"
+
+
+def _with_interval(name: str, values: Array) -> dict[str, Any]:
+    """Mean and 95 % interval of ``(seeds, tasks)`` values."""
+    low, high = stats.interval(values[:, :, None])
+    return {name: stats.mean(values[:, :, None])[0], f"{name}_low": low[0], f"{name}_high": high[0]}
+
+
+def _with_suffix(path: str | Path, suffix: str) -> Path:
+    """`path` with `suffix` in place of one of the three that `save` writes, or added."""
+    path = Path(path)
+    stem = path.name.removesuffix(".json").removesuffix(".csv").removesuffix(".png")
+    return path.with_name(stem + suffix)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))

@@ -1,0 +1,271 @@
+"""Networks: `StepEncoder` (Step → features), MLP, and memories behind one interface.
+
+A memory is made by ``make_memory(kind, input_size, hidden_size)`` and has three methods:
+
+- ``initial(batch, device)``: the empty state of a trial's start;
+- ``step(x (B, F), state) -> (output (B, H), state)``: one step, for acting;
+- ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning.
+
+Step by step and in one sequence give the same outputs. There are no resets: a trial starts with an empty memory, and
+what is inside a trial is one life.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl import gru
+from metarl.batch_env import Step
+from metarl.family import unknown
+
+State = Any  # a tensor, or a tuple of tensors
+
+
+def action_size(space: gymnasium.Space) -> int:
+    """Length of an encoded action, and of a policy head's output: n for Discrete(n), A for a Box of shape (A,)."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    raise ValueError(f"The action space must be Discrete or a one-dimensional Box, got {space}.")
+
+
+class StepEncoder(nn.Module):
+    """Observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
+
+    Each coordinate of a bounded observation space is scaled to [-1, 1]. `reward_scale` multiplies the previous reward.
+    An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
+    """
+
+    low: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, observation_space: gymnasium.spaces.Box, action_space: gymnasium.Space, embed_size: int = 0,
+        reward_scale: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.reward_scale = reward_scale
+        self.num_actions = action_size(action_space)
+        self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
+        high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
+        # One-hot observations (0 … 1) stay as they are: a zero must stay a zero.
+        bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
+        self.register_buffer("low", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
+        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0), persistent=False)
+        self.raw_size = low.numel() + self.num_actions + 2
+        self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
+        self.output_size = embed_size or self.raw_size
+
+    def forward(self, step: Step) -> Tensor:
+        """Features ``(…, output_size)`` of a Step whose tensors have any number of leading dimensions."""
+        obs = (step.obs.flatten(step.prev_reward.ndim) - self.low) * self.scale
+        action = step.prev_action
+        if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
+            action = (action[..., None] == torch.arange(self.num_actions, device=action.device)).to(torch.float32)
+        reward = (step.prev_reward * self.reward_scale)[..., None]
+        features = torch.cat([obs, action, reward, step.prev_done[..., None]], dim=-1)
+        return features if self.embed is None else F.relu(self.embed(features))
+
+
+def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Linear layers of the given sizes with `activation` between them (none after the last)."""
+    layers: list[nn.Module] = []
+    for n, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers += [activation()] if n else []
+        layers += [nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+class Head(nn.Linear):
+    """A linear output layer, orthogonal with the given gain and zero bias (Andrychowicz et al. 2021, §3.2)."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float) -> None:
+        super().__init__(inputs, outputs)
+        nn.init.orthogonal_(self.weight, gain)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gru.linear(x, self.weight, self.bias)
+
+
+class Memory(nn.Module, ABC):
+    """See the module's docstring."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+
+    @abstractmethod
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> State:
+        """The empty state of `batch` rows."""
+
+    @abstractmethod
+    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Outputs ``(T, B, H)`` and the state after the last step."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Output ``(B, H)`` and the next state."""
+        output, state = self.sequence(x[None], state)
+        return output[0], state
+
+
+class GRU(Memory):
+    """Gated recurrent unit (Cho et al. 2014). On a CPU `metarl.gru` runs it, on a GPU cuDNN."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.cell = nn.GRU(input_size, hidden_size)
+        _orthogonal(self.cell)
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if x.is_cuda or torch.is_grad_enabled():
+            return super().step(x, state)
+        state = gru.gru_step(x, state, *self._weights())
+        return state, state
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if x.is_cuda:
+            output, last = self.cell(x, state[None].contiguous())
+            return output, last[0]
+        output = gru.gru_sequence(x, state, *self._weights())
+        return output, output[-1]
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        cell = self.cell
+        return cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0
+
+
+class LSTM(Memory):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.cell = nn.LSTM(input_size, hidden_size)
+        _orthogonal(self.cell)
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+        return zeros, zeros
+
+    def sequence(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, (hidden, cell) = self.cell(x, (state[0][None].contiguous(), state[1][None].contiguous()))
+        return output, (hidden[0], cell[0])
+
+
+class RNN(Memory):
+    """Elman network with tanh units (Elman 1990)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.cell = nn.RNN(input_size, hidden_size)
+        _orthogonal(self.cell)
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        output, last = self.cell(x, state[None].contiguous())
+        return output, last[0]
+
+
+class Feedforward(Memory):
+    """No memory at all: a hidden layer in the memory's place. The control that must stay at chance in episode 1."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.layer = nn.Linear(input_size, hidden_size)
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[()]:
+        return ()
+
+    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return torch.tanh(self.layer(x)), state
+
+
+class Transformer(Memory):
+    """Causal transformer (Vaswani et al. 2017) with layer norm before each block and sinusoidal positions.
+
+    Its state is the keys and values of all past steps of the trial, so acting costs O(t) per step.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 2, num_heads: int = 4) -> None:
+        super().__init__(input_size, hidden_size)
+        if hidden_size % (2 * num_heads):
+            raise ValueError(f"A transformer's hidden_size must be a multiple of {2 * num_heads}, got {hidden_size}.")
+        self.num_heads = num_heads
+        self.input = nn.Linear(input_size, hidden_size)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(2 * num_layers + 1))
+        self.qkv = nn.ModuleList(nn.Linear(hidden_size, 3 * hidden_size) for _ in range(num_layers))
+        self.out = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_layers))
+        self.feed = nn.ModuleList(mlp([hidden_size, 2 * hidden_size, hidden_size], nn.GELU) for _ in range(num_layers))
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        shape = (batch, self.num_heads, 0, self.hidden_size // self.num_heads)
+        empty = torch.zeros(shape, device=device, dtype=self.input.weight.dtype)
+        return (empty,) * (2 * len(self.qkv))
+
+    def sequence(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        steps, past = x.shape[0], state[0].shape[2]
+        h = self.input(x).transpose(0, 1)  # (B, T, H)
+        h = h + _positions(past, steps, self.hidden_size, h)
+        # Step t of this call sees all the past and steps 0 … t of this call.
+        visible = torch.ones(steps, past + steps, dtype=torch.bool, device=x.device).tril(past)
+        new_state: list[Tensor] = []
+        for n, (qkv, out, feed) in enumerate(zip(self.qkv, self.out, self.feed, strict=True)):
+            q, k, v = (
+                part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, H / heads)
+                for part in qkv(self.norms[2 * n](h)).chunk(3, dim=-1)
+            )
+            k, v = torch.cat([state[2 * n], k], dim=2), torch.cat([state[2 * n + 1], v], dim=2)
+            new_state += [k, v]
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+            h = h + out(attended.transpose(1, 2).flatten(2))
+            h = h + feed(self.norms[2 * n + 1](h))
+        return self.norms[-1](h).transpose(0, 1), tuple(new_state)
+
+
+MEMORIES: dict[str, type[Memory]] = {
+    "gru": GRU, "lstm": LSTM, "rnn": RNN, "transformer": Transformer, "none": Feedforward,
+}  # fmt: skip
+
+
+def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
+    """A memory of one of the `MEMORIES`; raises ValueError for another name."""
+    if kind not in MEMORIES:
+        raise ValueError(unknown("memory", kind, MEMORIES))
+    return cast(Any, MEMORIES[kind])(input_size, hidden_size)
+
+
+def detach(state: State) -> State:
+    """A memory's state cut off from the graph that made it."""
+    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
+
+
+def _positions(first: int, steps: int, size: int, like: Tensor) -> Tensor:
+    time = torch.arange(first, first + steps, device=like.device, dtype=like.dtype)[:, None]
+    rate = torch.exp(torch.arange(0, size, 2, device=like.device, dtype=like.dtype) * (-math.log(10000.0) / size))
+    return torch.cat([torch.sin(time * rate), torch.cos(time * rate)], dim=-1)
+
+
+def _orthogonal(cell: nn.RNNBase) -> None:
+    """Orthogonal recurrent weights gate by gate, Xavier input weights, zero biases."""
+    for name, parameter in cell.named_parameters():
+        if "weight_hh" in name:
+            for gate in parameter.data.split(cell.hidden_size):
+                nn.init.orthogonal_(gate)
+        elif "weight_ih" in name:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
