@@ -108,6 +108,10 @@ class RL2Network(nn.Module):
     Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
     """
 
+    centre: Tensor
+    half_range: Tensor
+    log_std: Tensor
+
     def __init__(self, config: RL2Config, family: TaskFamily, task_size: int) -> None:
         super().__init__()
         self.encoder = StepEncoder(
@@ -117,9 +121,10 @@ class RL2Network(nn.Module):
         outputs = action_size(family.action_space)
         self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
         self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=task_size)
-        self.discrete = isinstance(family.action_space, gymnasium.spaces.Discrete)
-        if not self.discrete:
-            low, high = (torch.as_tensor(b) for b in (family.action_space.low, family.action_space.high))
+        self.discrete = True
+        if isinstance(family.action_space, gymnasium.spaces.Box):
+            self.discrete = False
+            low, high = torch.as_tensor(family.action_space.low), torch.as_tensor(family.action_space.high)
             self.register_buffer("centre", (low + high) / 2, persistent=False)
             self.register_buffer("half_range", (high - low) / 2, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,7 +35,7 @@ def check_schedule(name: str, schedule: Schedule, low: float, high: float) -> No
     points = [(0.0, schedule)] if isinstance(schedule, (int, float)) else schedule
     if not points or any(not low <= value <= high for _, value in points):
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {schedule}.")
-    if any(b[0] < a[0] for a, b in zip(points, points[1:], strict=False)):
+    if any(b[0] < a[0] for a, b in itertools.pairwise(points)):
         raise ValueError(f"{name}'s points must be in the order of training progress, got {schedule}.")
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, Task, TaskFamily, num_rows
+from metarl.family import Key, State, Task, TaskFamily, num_rows, take, unknown
 
 NO_ACTION = -1
 """`Step.prev_action` of a Discrete space at the start of a trial: no action came before. Encoders show a zero vector."""
@@ -55,8 +56,8 @@ class BatchEnv:
         self.episodes = family.episodes_per_trial if episodes is None else episodes
         if self.episodes < 1:
             raise ValueError(f"A trial has at least one episode, got episodes={episodes}.")
-        rows = torch.arange(first_row, first_row + self.num_envs, device=key.device)
-        self._keys = rng.fold(key, rows)
+        self._key = key
+        self._keys = rng.fold(key, torch.arange(first_row, first_row + self.num_envs, device=key.device))
 
     @property
     def max_steps(self) -> int:
@@ -67,17 +68,19 @@ class BatchEnv:
         """Start a trial in every row."""
         device = self._keys.device
         self._step = 0
+        self._start: Tensor | int = 0  # the value of `_step` when a row's trial began; `restart` makes it a tensor
         self._t = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self.episode = torch.zeros_like(self._t)
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
-        self.state: Any = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
+        self.state: State = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
+        self.final_state = self.state
         zeros = torch.zeros(self.num_envs, device=device)
         return Step(self.family.observe(self.task, self.state), self._no_action(), zeros, zeros)
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row; rows whose episode ended start their next one."""
         family, task = self.family, self.task
-        key = rng.fold(self._step_keys, self._step)
+        key = rng.fold(self._step_keys, self._step - self._start)
         state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1
         if family.horizon == 1:  # every step ends an episode: nothing to choose between
@@ -89,6 +92,7 @@ class BatchEnv:
             done = terminated | truncated
             self._t = torch.where(done, 0, self._t)
         obs = final_obs = family.observe(task, state)
+        self.final_state = state  # after the action, also where the episode ended with it
         self.episode = self.episode + done
         # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
         if family.terminates or self._step % family.horizon == 0:
@@ -98,6 +102,24 @@ class BatchEnv:
         self.state = state
         outcome = Outcome(reward, terminated, truncated, final_obs)
         return outcome, Step(obs, action, reward, done.to(torch.float32))
+
+    def restart(self, rows: Tensor, task: Task, first_row: int) -> Step:
+        """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
+
+        `rows` (M,) are their indices and `task` has M rows; they draw as the rows `first_row`, `first_row` + 1, … of a
+        batch that starts now. The other rows go on as they were, and `all_done` no longer says anything. Where no
+        episode ends early, all rows must restart together.
+        """
+        numbers = torch.arange(first_row, first_row + len(rows), device=rows.device)
+        self._keys = _put(self._keys, rows, rng.fold(self._key, numbers))
+        self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
+        zeros = torch.zeros_like(rows)
+        self._t, self.episode = _put(self._t, rows, zeros), _put(self.episode, rows, zeros)
+        self._start = _put(torch.zeros_like(self._t) + self._start, rows, zeros + self._step)
+        state = self.family.reset(task, rng.fold(self._reset_keys[rows], zeros))
+        self.task, self.state = _put(self.task, rows, task), _put(self.state, rows, state)
+        nothing = zeros.to(torch.float32)
+        return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
 
     @property
     def alive(self) -> Tensor:
@@ -122,3 +144,32 @@ def _where(rows: Tensor, new: Any, old: Any) -> Any:
     if isinstance(new, Tensor):
         return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
     return type(new)(*(_where(rows, n, o) for n, o in zip(new, old, strict=True)))
+
+
+def _put(whole: Any, rows: Tensor, part: Any) -> Any:
+    """`whole` with the rows of the given indices replaced by `part`, for a tensor or a NamedTuple of them."""
+    if isinstance(whole, Tensor):
+        return whole.index_copy(0, rows, part)
+    return type(whole)(*(_put(w, rows, p) for w, p in zip(whole, part, strict=True)))
+
+
+def flat_space(family: TaskFamily) -> gymnasium.spaces.Box:
+    """The space of `flatten`: observation, previous action, previous reward (unbounded), previous done."""
+    obs, action = family.observation_space, family.action_space
+    if isinstance(action, gymnasium.spaces.Discrete):
+        low, high = np.zeros(int(action.n)), np.ones(int(action.n))
+    else:  # a trial starts with the action 0
+        low, high = np.minimum(action.low, 0.0).flatten(), np.maximum(action.high, 0.0).flatten()
+    most = np.finfo(np.float32).max
+    low = np.concatenate([obs.low.flatten(), low, [-most, 0.0]]).astype(np.float32)
+    high = np.concatenate([obs.high.flatten(), high, [most, 1.0]]).astype(np.float32)
+    return gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+
+def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
+    """RL²'s inputs as one vector per row ``(B, D)``: a Discrete action is one-hot, and zero where none came before."""
+    action = step.prev_action
+    if isinstance(action_space, gymnasium.spaces.Discrete):
+        action = action[:, None] == torch.arange(int(action_space.n), device=action.device)
+    parts = (step.obs, action, step.prev_reward, step.prev_done)
+    return torch.cat([part.reshape(len(part), -1).to(torch.float32) for part in parts], dim=1)

@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
-from metarl.config_errors import ConfigError, explain, family_id
+from metarl.config_errors import ConfigError, explain, family_id, split_args
 from metarl.family import TaskFamily, family_class, unknown
 
 DEFAULT_PRESET = "rl2_gridnavi"
@@ -218,20 +218,6 @@ def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
             value = _class_path(value)
         result += [key] if value is None else [f"{key}={value}"]
     return result, resume, source
-
-
-def split_args(args: Sequence[str]) -> list[tuple[str, str | None]]:
-    """``--key value``, ``--key=value`` and bare words as (key, value) pairs; the value is None where there is none."""
-    pairs: list[tuple[str, str | None]] = []
-    for arg in args:
-        if arg.startswith("--"):
-            key, equals, value = arg.partition("=")
-            pairs.append((key, value if equals else None))
-        elif pairs and pairs[-1][0].startswith("--") and pairs[-1][1] is None:
-            pairs[-1] = (pairs[-1][0], arg)
-        else:
-            pairs.append((arg, None))
-    return pairs
 
 
 def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:

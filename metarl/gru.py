@@ -6,9 +6,11 @@ recurrent product in place, while autograd would record a dozen small operations
 
 With x_t the input, h the state and σ the sigmoid (Cho et al. 2014, as in cuDNN)::
 
-    r, z = σ(W_i[rz] x_t + W_h[rz] h + b)        n = tanh(W_in x_t + b_in + r ∘ (W_hn h + b_hn))        h' = n + z ∘ (h - n)
+    r, z = σ(W_i[rz] x_t + W_h[rz] h + b)
+    n = tanh(W_in x_t + b_in + r ∘ (W_hn h + b_hn))
+    next h = n + z ∘ (h - n)
 
-Public shapes are time first, then batch, then features; `linear` multiplies such a tensor without undoing its layout.
+Public shapes are time first, then batch, then features; `linear` multiplies such a tensor and keeps its layout.
 """
 
 from __future__ import annotations

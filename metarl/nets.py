@@ -12,6 +12,7 @@ what is inside a trial is one life.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from typing import Any, cast
@@ -79,7 +80,7 @@ class StepEncoder(nn.Module):
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     """Linear layers of the given sizes with `activation` between them (none after the last)."""
     layers: list[nn.Module] = []
-    for n, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers += [activation()] if n else []
         layers += [nn.Linear(inputs, outputs)]
     return nn.Sequential(*layers)
@@ -127,7 +128,7 @@ class GRU(Memory):
         _orthogonal(self.cell)
 
     def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if x.is_cuda or torch.is_grad_enabled():
@@ -143,8 +144,8 @@ class GRU(Memory):
         return output, output[-1]
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        cell = self.cell
-        return cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0
+        w_ih, w_hh, b_ih, b_hh = self.cell.parameters()
+        return w_ih, w_hh, b_ih, b_hh
 
 
 class LSTM(Memory):
@@ -156,7 +157,7 @@ class LSTM(Memory):
         _orthogonal(self.cell)
 
     def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+        zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
         return zeros, zeros
 
     def sequence(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -173,7 +174,7 @@ class RNN(Memory):
         _orthogonal(self.cell)
 
     def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.cell.weight_hh_l0.dtype)
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         output, last = self.cell(x, state[None].contiguous())
@@ -213,7 +214,7 @@ class Transformer(Memory):
 
     def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         shape = (batch, self.num_heads, 0, self.hidden_size // self.num_heads)
-        empty = torch.zeros(shape, device=device, dtype=self.input.weight.dtype)
+        empty = torch.zeros(shape, device=device, dtype=_dtype(self))
         return (empty,) * (2 * len(self.qkv))
 
     def sequence(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -251,6 +252,10 @@ def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
 def detach(state: State) -> State:
     """A memory's state cut off from the graph that made it."""
     return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
 
 
 def _positions(first: int, steps: int, size: int, like: Tensor) -> Tensor:

@@ -1,0 +1,263 @@
+"""Witnesses: agents that are written down instead of learned, whose exact returns are known.
+
+Run through the evaluator they must give those returns, so that a mistake in the environments, the rollout or the
+statistics shows. Bandit agents know the prior (every arm's probability uniform on [0, 1]) but not the task; sweeps
+know the prior over goals; oracles are told the task. All expect an agent's default protocol, one row per task.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarl import rng
+from metarl.agents.baselines import FixedAgent, scripted
+from metarl.batch_env import Step
+from metarl.family import Key, Task
+from metarl.rollout import Acted, Memory
+
+
+class Counts(NamedTuple):
+    """What a Bernoulli bandit showed so far: float32 ``(B, num_arms)`` each."""
+
+    successes: Tensor
+    failures: Tensor
+
+
+def counted(counts: Counts, step: Step) -> Counts:
+    """`counts` with the pull that `step` reports; a trial's first step reports none."""
+    arms = torch.arange(counts.successes.shape[1], device=step.prev_action.device)
+    pulled = (step.prev_action[:, None] == arms).to(torch.float32)  # NO_ACTION equals no arm
+    won = pulled * step.prev_reward[:, None]
+    return Counts(counts.successes + won, counts.failures + pulled - won)
+
+
+class BanditAgent(FixedAgent):
+    """Counts successes and failures of `num_arms` Bernoulli arms; subclasses choose by them."""
+
+    def __init__(self, num_arms: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.num_arms = num_arms
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        zeros = torch.zeros(num_tasks, self.num_arms, device=self.device)
+        return Counts(zeros, zeros)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        counts = counted(memory, step)
+        return scripted(self.choose(counts, key), step), counts
+
+    def choose(self, counts: Counts, key: Key) -> Tensor:
+        """The arm of each row, int64 ``(B,)``."""
+        raise NotImplementedError
+
+
+class PosteriorMeanBandit(BanditAgent):
+    """Pulls the arm with the best posterior mean, the first of equals: never explores on purpose."""
+
+    def choose(self, counts: Counts, key: Key) -> Tensor:
+        mean = (counts.successes + 1.0) / (counts.successes + counts.failures + 2.0)
+        return _first_best(mean)
+
+
+class UCB1Bandit(BanditAgent):
+    """Every arm once, then the best of mean + √(bonus · ln t / pulls) (Auer et al. 2002, with bonus = 2).
+
+    RL² (Duan et al. 2016) compares with a tuned one; its guarantee is for long trials, and less bonus earns more.
+    """
+
+    def __init__(self, num_arms: int, bonus: float = 2.0, device: torch.device | str = "cpu") -> None:
+        super().__init__(num_arms, device)
+        self.bonus = bonus
+
+    def choose(self, counts: Counts, key: Key) -> Tensor:
+        pulls = counts.successes + counts.failures
+        total = pulls.sum(1, keepdim=True).clamp_min(1.0)
+        once = pulls.clamp_min(1.0)
+        index = counts.successes / once + torch.sqrt(self.bonus * total.log() / once)
+        return _first_best(torch.where(pulls == 0, torch.inf, index))
+
+
+class ThompsonBandit(BanditAgent):
+    """Draws each arm's probability from its posterior and pulls the best draw (Thompson 1933)."""
+
+    def choose(self, counts: Counts, key: Key) -> Tensor:
+        # Beta(a, b) for whole a and b is A / (A + B), A and B sums of a and b exponentials: a draw of fixed length.
+        wins, losses = counts.successes.long(), counts.failures.long()
+        keys = rng.fold(key[:, None], torch.arange(self.num_arms, device=key.device))
+        sums = rng.exponential(keys, int((wins + losses).max()) + 2).cumsum(-1)  # (B, arms, n)
+        a = sums.gather(-1, wins[..., None])
+        both = sums.gather(-1, (wins + losses + 1)[..., None])
+        return _first_best((a / both).squeeze(-1))
+
+
+class BayesOptimalBandit(BanditAgent):
+    """Maximises the expected total of `num_pulls` pulls exactly, by dynamic programming over what can be known.
+
+    Arms are exchangeable, so a state is the sorted multiset of the arms' (successes, failures); `value` is the
+    optimal expected total. Made for small trials: 5 arms × 10 or 20 pulls, 2 arms × 100 pulls take seconds.
+    Raises ValueError if there would be more than five million states after some number of pulls, and when it is asked
+    to act after `num_pulls` pulls.
+    """
+
+    def __init__(self, num_arms: int, num_pulls: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(num_arms, device)
+        self.num_pulls = num_pulls
+        self._base = num_pulls * (num_pulls + 1) // 2 + num_pulls + 1  # codes of an arm with up to num_pulls pulls
+        if self._base**num_arms >= 2**63:
+            raise ValueError(f"{num_arms} arms × {num_pulls} pulls have too many states for dynamic programming.")
+        layers = self._reachable()
+        self._keys = [torch.as_tensor(self._encode(states), device=self.device) for states in layers]
+        self._best: list[Tensor] = []
+        value = np.zeros(1)
+        following: NDArray[np.int64] | None = None  # keys of the layer that `value` belongs to
+        for states in reversed(layers):
+            value, best = self._back(states, value, following)
+            following = self._encode(states)
+            self._best.insert(0, torch.as_tensor(best, device=self.device))
+        self.value = float(value[0])
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return super().begin(num_tasks), 0
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        counts, pulls = counted(memory[0], step), memory[1]
+        if pulls >= self.num_pulls:
+            raise ValueError(f"This agent plans for {self.num_pulls} pulls, but the trial goes on.")
+        made = (counts.successes + counts.failures).long()
+        codes = made * (made + 1) // 2 + counts.successes.long()  # (B, arms)
+        powers = self._base ** torch.arange(self.num_arms, device=codes.device)
+        state = torch.searchsorted(self._keys[pulls], (codes.sort(1).values * powers).sum(1))
+        arm = _first_best(codes == self._best[pulls][state][:, None])
+        return scripted(arm, step), (counts, pulls + 1)
+
+    def _encode(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One number per sorted state ``(M, arms)``."""
+        return (states * self._base ** np.arange(self.num_arms, dtype=np.int64)).sum(1)
+
+    def _reachable(self) -> list[NDArray[np.int64]]:
+        """After 0, 1, … num_pulls - 1 pulls: all states ``(M, arms)``, arms sorted, in the order of their number."""
+        layers = [np.zeros((1, self.num_arms), dtype=np.int64)]
+        for _ in range(self.num_pulls - 1):
+            children = np.concatenate([c for arm in range(self.num_arms) for c in _children(layers[-1], arm)])
+            _, where = np.unique(self._encode(children), return_index=True)
+            layers.append(children[where])
+            if len(where) > 5_000_000:
+                raise ValueError(
+                    f"{self.num_arms} arms × {self.num_pulls} pulls have too many states for dynamic programming."
+                )
+        return layers
+
+    def _back(
+        self, states: NDArray[np.int64], later: NDArray[np.float64], keys: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The value of `states` and the code of the arm to pull, from the values `later` of the layer with `keys`."""
+        q = np.empty(states.shape)
+        for arm in range(self.num_arms):
+            pulls, successes = _decode(states[:, arm])
+            p = (successes + 1.0) / (pulls + 2.0)
+            after = [0.0, 0.0]
+            if keys is not None:
+                after = [later[np.searchsorted(keys, self._encode(child))] for child in _children(states, arm)]
+            q[:, arm] = p * (1.0 + after[0]) + (1.0 - p) * after[1]
+        best = q.argmax(1)
+        return q.max(1), states[np.arange(len(states)), best]
+
+
+def _decode(code: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(pulls m, successes s) of an arm's code m (m + 1) / 2 + s."""
+    pulls = ((np.sqrt(8 * code + 1) - 1) / 2 + 1e-9).astype(np.int64)
+    return pulls, code - pulls * (pulls + 1) // 2
+
+
+def _children(states: NDArray[np.int64], arm: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted states after a success and after a failure of the arm in place `arm`."""
+    pulls, successes = _decode(states[:, arm])
+    lost = states.copy()
+    lost[:, arm] = (pulls + 1) * (pulls + 2) // 2 + successes
+    won = lost.copy()
+    won[:, arm] += 1
+    return np.sort(won, axis=1), np.sort(lost, axis=1)
+
+
+class SweepMemory(NamedTuple):
+    """Where a sweep stands. All ``(B, …)`` int64 but `found`."""
+
+    cell: Tensor  # (B, 2) where the last action led
+    goal: Tensor  # (B, 2) the rewarding cell, once `found`
+    found: Tensor  # (B,) bool
+    t: Tensor  # (B,) steps made in this episode
+    episode: Tensor  # (B,)
+
+
+class Sweep(FixedAgent):
+    """Walks `path` until a cell pays, then goes straight there in every episode.
+
+    `path` ``(episodes, horizon, 2)`` holds the cell to be in after each step, neighbours of each other; trials longer
+    than that repeat its last episode. Actions: 0 stay, 1 (y + 1), 2 (x + 1), 3 (y - 1), 4 (x - 1). It looks at rewards
+    and ends of episodes only, never at the observation.
+    """
+
+    def __init__(self, path: Tensor, start: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.path, self.start = path.to(self.device), torch.tensor(start, device=self.device)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        start = self.start.expand(num_tasks, 2)
+        zeros = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
+        return SweepMemory(start, start, zeros.bool(), zeros, zeros)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        cell, goal, found, t, episode = memory
+        pays = step.prev_reward > 0.5
+        goal = torch.where((pays & ~found)[:, None], cell, goal)
+        found = found | pays
+        done = step.prev_done > 0.5
+        cell = torch.where(done[:, None], self.start, cell)
+        t, episode = torch.where(done, 0, t), episode + done
+        planned = self.path[episode.clamp_max(len(self.path) - 1), t]
+        x, y = (torch.where(found[:, None], goal, planned) - cell).unbind(1)
+        across = x != 0
+        dx, dy = x.sign(), torch.where(across, 0, y.sign())
+        action = torch.where(across, torch.where(dx > 0, 2, 4), torch.where(dy > 0, 1, torch.where(dy < 0, 3, 0)))
+        cell = cell + torch.stack([dx, dy], dim=1)
+        return scripted(action, step), SweepMemory(cell, goal, found, t + 1, episode)
+
+
+def _cells(digits: str) -> list[tuple[int, int]]:
+    """The cells of a path written as "10 20 …": x and y of each."""
+    return [(int(x), int(y)) for x, y in digits.split()]
+
+
+class GridNaviSweep(Sweep):
+    """Bayes-optimal on GridNavi's 21 goals (5 × 5, horizon 15): 4.000 in episode 1, then the known-task optimum.
+
+    Episode 1 visits the 14 goals that do not lie on the way up the left and along the top edge. Those seven are all on
+    one shortest path to the far corner, so looking for them in episode 2 costs nothing.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        first = _cells("10 20 30 40 41 31 21 22 12 13 23 33 43 42 32")
+        second = _cells("01 02 03 04 14 24 34 44") + [(4, 4)] * 7
+        super().__init__(torch.tensor([first, second]), (0, 0), device)
+
+
+class DarkRoomSweep(Sweep):
+    """For DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1, as good as any agent can be.
+
+    The 80 cells around the start form four blocks of 4 × 5, each the last one turned by a right angle. An episode
+    visits the 20 cells of one block without a detour; where all four were in vain, the start itself is the goal.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        block = torch.tensor([(x, y if x % 2 else 4 - y) for x in range(1, 5) for y in range(5)])
+        episodes = [block]
+        for _ in range(3):
+            x, y = episodes[-1].unbind(1)
+            episodes.append(torch.stack([-y, x], dim=1))
+        episodes.append(torch.zeros_like(block))
+        super().__init__(torch.stack(episodes) + 4, (4, 4), device)
