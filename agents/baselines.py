@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -22,7 +21,7 @@ class FixedAgent(Agent):
     `device` is where its memory is made; evaluation puts the environment there too.
     """
 
-    protocol: ClassVar[TrialProtocol] = TrialProtocol()  # type: ignore[misc]
+    protocol = TrialProtocol()
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)

@@ -7,7 +7,7 @@ know the prior over goals; oracles are told the task. All expect an agent's defa
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,11 +57,16 @@ class BanditAgent(FixedAgent):
 
 
 class PosteriorMeanBandit(BanditAgent):
-    """Pulls the arm with the best posterior mean, the first of equals: never explores on purpose."""
+    """Pulls the arm with the best posterior mean, any of equals: never explores on purpose.
+
+    How equals are told apart matters: 5 arms × 10 pulls are worth 6.626 so, 6.569 with the first, 6.657 with the least
+    pulled of them.
+    """
 
     def choose(self, counts: Counts, key: Key) -> Tensor:
         mean = (counts.successes + 1.0) / (counts.successes + counts.failures + 2.0)
-        return _first_best(mean)
+        best = mean == mean.amax(1, keepdim=True)
+        return _first_best(torch.where(best, rng.uniform(key, self.num_arms), -1.0))
 
 
 class UCB1Bandit(BanditAgent):
@@ -160,12 +165,19 @@ class BayesOptimalBandit(BanditAgent):
         for arm in range(self.num_arms):
             pulls, successes = _decode(states[:, arm])
             p = (successes + 1.0) / (pulls + 2.0)
-            after = [0.0, 0.0]
+            q[:, arm] = p
             if keys is not None:
-                after = [later[np.searchsorted(keys, self._encode(child))] for child in _children(states, arm)]
-            q[:, arm] = p * (1.0 + after[0]) + (1.0 - p) * after[1]
+                won, lost = (later[np.searchsorted(keys, self._encode(child))] for child in _children(states, arm))
+                q[:, arm] += p * won + (1.0 - p) * lost
         best = q.argmax(1)
         return q.max(1), states[np.arange(len(states)), best]
+
+
+def _first_best(score: Tensor) -> Tensor:
+    """The first arm with the highest score ``(B, arms)``; argmax promises nothing about equals."""
+    score = score.to(torch.float32)
+    arms = torch.arange(score.shape[1], device=score.device)
+    return torch.where(score == score.amax(1, keepdim=True), arms, score.shape[1]).amin(1)
 
 
 def _decode(code: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -230,7 +242,7 @@ class Sweep(FixedAgent):
 
 def _cells(digits: str) -> list[tuple[int, int]]:
     """The cells of a path written as "10 20 …": x and y of each."""
-    return [(int(x), int(y)) for x, y in digits.split()]
+    return [(int(cell[0]), int(cell[1])) for cell in digits.split()]
 
 
 class GridNaviSweep(Sweep):
@@ -261,3 +273,50 @@ class DarkRoomSweep(Sweep):
             episodes.append(torch.stack([-y, x], dim=1))
         episodes.append(torch.zeros_like(block))
         super().__init__(torch.stack(episodes) + 4, (4, 4), device)
+
+
+class Planned(NamedTuple):
+    """What `TabularMDPOracle` remembers."""
+
+    policy: Tensor  # (B, horizon, S) int64 best action in each state, by the step of the episode
+    t: Tensor  # (B,) int64 steps made in this episode
+
+
+class TabularMDPOracle(FixedAgent):
+    """Told the tables of a `TabularMDP`, it plans by finite-horizon dynamic programming (Bellman 1957).
+
+    Its expected return is ``family.oracle(task)``, the bound of every agent that has to find out.
+    """
+
+    def __init__(self, horizon: int = 10, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.horizon = horizon
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        if task is None:
+            raise ValueError("An oracle must be told the task.")
+        value = torch.zeros_like(task.reward_mean[..., 0])
+        policy: list[Tensor] = []
+        for _ in range(self.horizon):
+            q = task.reward_mean + torch.einsum("bsan,bn->bsa", task.transition, value)
+            value, best = q.max(-1)
+            policy.insert(0, best)
+        return Planned(torch.stack(policy, dim=1), torch.zeros(num_tasks, dtype=torch.int64, device=self.device))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        t = torch.where(step.prev_done > 0.5, 0, memory.t)
+        state = step.obs.argmax(1)
+        action = memory.policy[torch.arange(len(t), device=t.device), t, state]
+        return scripted(action, step), Planned(memory.policy, t + 1)
+
+
+class Navigation2DOracle(FixedAgent):
+    """Told the goal, it goes there by the largest steps there are, on each axis on its own: the best there is."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        if task is None:
+            raise ValueError("An oracle must be told the task.")
+        return task.position
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        return scripted((memory - step.obs).clamp(-0.1, 0.1), step), memory

@@ -45,6 +45,8 @@ class RL2Config(AgentConfig):
     """gru, lstm, rnn, transformer, or none (the memory-less control)."""
     hidden_size: int = 128
     """Units of the memory."""
+    transition_input: bool = False
+    """Whether the policy also sees the observation before its previous action: the last step in one input."""
     embed_size: int = 0
     """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
     head_size: int = 0
@@ -52,6 +54,9 @@ class RL2Config(AgentConfig):
     critic: str = "history"
     """What the critic sees beside the memory: history (nothing more), or task (the true task, as in asymmetric
     actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""
+    aux_coef: float = 0.0
+    """Weight of an auxiliary loss: a linear layer reads the (standardised) task off the memory (task inference, Humplik
+    et al. 2019). It teaches the memory what to remember; used in training alone. 0: none."""
     lr: Schedule = 1e-3
     """Adam's learning rate."""
     gamma: Schedule = 0.99
@@ -115,12 +120,18 @@ class RL2Network(nn.Module):
     def __init__(self, config: RL2Config, family: TaskFamily, task_size: int) -> None:
         super().__init__()
         self.encoder = StepEncoder(
-            family.observation_space, family.action_space, config.embed_size, config.reward_input_scale
+            family.observation_space,
+            family.action_space,
+            config.embed_size,
+            config.reward_input_scale,
+            config.transition_input,
         )
         self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
         outputs = action_size(family.action_space)
         self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
-        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=task_size)
+        seen = task_size if config.critic == "task" else 0
+        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
+        self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
         self.discrete = True
         if isinstance(family.action_space, gymnasium.spaces.Box):
             self.discrete = False
@@ -128,6 +139,12 @@ class RL2Network(nn.Module):
             self.register_buffer("centre", (low + high) / 2, persistent=False)
             self.register_buffer("half_range", (high - low) / 2, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
+
+    def forward(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
+        """Many steps: the memory's outputs ``(T, B, H)``, the encoded steps, and what is carried on."""
+        x, last_obs = self.encoder(step, memory.last_obs)
+        output, state = self.memory.sequence(x, detach(memory.state))
+        return output, x, RL2Memory(state, last_obs)
 
     def distribution(self, output: Tensor, x: Tensor) -> Distribution:
         logits = self.policy(output, x)
@@ -161,6 +178,13 @@ class RL2Head(nn.Module):
         return total if self.last is None else self.last(F.relu(total))
 
 
+class RL2Memory(NamedTuple):
+    """What is carried from step to step."""
+
+    state: Any  # of the recurrent memory
+    last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`
+
+
 class Batch(NamedTuple):
     """What the update needs of each step, ``(T, B, …)``; `task` is ``(B, D)``."""
 
@@ -176,13 +200,17 @@ class RL2(LearningAgent):
     """The agent; see the module's docstring. Its memory is the state of ``config.memory``."""
 
     protocol = TrialProtocol()
+    config: RL2Config
 
     def __init__(
         self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        self.config, self.device = config, torch.device(device)
+        self.config, self.family, self.device = config, family, torch.device(device)
         task = family.sample_tasks(rng.key(seed), 1)
-        task_size = features(task).shape[1] if config.critic == "task" else 0
+        task_size = features(task).shape[1]
+        # In the inference loss each field of a task weighs the same, however many numbers it has.
+        sizes = [features((field,)).shape[1] for field in task]
+        self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = RL2Network(config, family, task_size).to(self.device)
@@ -195,12 +223,13 @@ class RL2(LearningAgent):
         self.return_std = torch.ones((), device=self.device)
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        return self.net.memory.initial(num_tasks, self.device)
+        return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
-            x = self.net.encoder(step)
-            output, memory = self.net.memory.step(x, memory)
+            x, last_obs = self.net.encoder(step, memory.last_obs)
+            output, state = self.net.memory.step(x, memory.state)
+            memory = RL2Memory(state, last_obs)
             distribution = self.net.distribution(output, x)
             action = distribution.mode() if greedy else distribution.sample(key)
             log_prob = distribution.log_prob(action)
@@ -214,7 +243,8 @@ class RL2(LearningAgent):
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
         config = self.config
-        task = features(rollout.task) if config.critic == "task" else None
+        privileged = config.critic == "task" or config.aux_coef > 0
+        task = features(rollout.task) if privileged else None
         batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
         for group in self.optimizer.param_groups:
             group["lr"] = at(config.lr, progress)
@@ -242,10 +272,9 @@ class RL2(LearningAgent):
         """Advantages and targets. What follows a row's last step counts for nothing; no other end is one."""
         mask = rollout.mask
         value = rollout.acted.value
-        if task is not None:
+        if self.config.critic == "task":
             with torch.no_grad():
-                x = self.net.encoder(rollout.step)
-                output, _ = self.net.memory.sequence(x, self.begin(mask.shape[1]))
+                output, x, _ = self.net(rollout.step, self.begin(mask.shape[1]))
                 value = self._unscale(self.net.value(output, x, task))
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
@@ -266,13 +295,12 @@ class RL2(LearningAgent):
         config, net = self.config, self.net
         length = config.chunk_length or batch.mask.shape[0]
         total = batch.mask.sum()
-        state = self.begin(batch.mask.shape[1])
+        memory = self.begin(batch.mask.shape[1])
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for start in range(0, batch.mask.shape[0], length):
             part = _slice(batch, start, start + length)
-            x = net.encoder(part.step)
-            output, state = net.memory.sequence(x, detach(state))
+            output, x, memory = net(part.step, memory)
             distribution = net.distribution(output, x)
             log_prob = distribution.log_prob(part.action)
             policy_loss, metrics = clipped_surrogate(
@@ -281,12 +309,27 @@ class RL2(LearningAgent):
             value_loss = 0.5 * masked_mean((net.value(output, x, task) - part.target) ** 2, part.mask)
             entropy = masked_mean(distribution.entropy(), part.mask)
             share = part.mask.sum() / total  # chunks weigh as many steps as they hold
-            (share * (policy_loss + config.vf_coef * value_loss - ent_coef * entropy)).backward()
+            loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy
+            if net.infer is not None and task is not None:
+                inference = self._inference_loss(output, task, part.mask)
+                loss = loss + config.aux_coef * inference
+                metrics["inference"] = inference.detach()
+            (share * loss).backward()
             metrics |= {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
             sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
         norm = nn.utils.clip_grad_norm_(net.parameters(), config.max_grad_norm)
         self.optimizer.step()
         return sums | {"loss/grad_norm": norm}
+
+    def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error of the task as read off the memory: 1 knows nothing, 0 all. About ten steps are asked."""
+        assert self.net.infer is not None
+        stride = max(1, mask.shape[0] // 10)
+        asked, mask = output[stride - 1 :: stride], mask[stride - 1 :: stride]
+        spread = task.std(0, correction=0)
+        truth = (task - task.mean(0)) / spread.clamp_min(1e-6)
+        error = (self.net.infer(asked) - truth) ** 2 * (spread > 1e-6)
+        return masked_mean(error @ self.field_weights, mask)
 
     def _unscale(self, value: Tensor) -> Tensor:
         return value * self.return_std + self.return_mean

@@ -1,0 +1,53 @@
+"""Meta-reinforcement learning: task families, batched environments, learning agents, one loop, one evaluator.
+
+>>> import metarl                                             # also registers every Gymnasium id
+>>> family = metarl.make("metarl/GridNavi-v0")
+>>> agent = metarl.load("pretrained:rl2_gridnavi")            # or a run directory
+>>> curve = metarl.evaluate(agent, family, split="test", tasks=1000)
+>>> curve.mean()                                              # return per episode on tasks it has never seen
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import metarl.envs  # noqa: F401  (registers the families that come with the package)
+from metarl.family import TaskFamily, make, register, registered
+from metarl.gym_env import register_gymnasium
+
+if TYPE_CHECKING:
+    from metarl.agent import LearningAgent
+    from metarl.curve import AdaptationCurve
+    from metarl.evaluate import evaluate
+
+__all__ = ["registered", "make", "register", "load", "evaluate", "AdaptationCurve", "TaskFamily", "__version__"]
+
+try:
+    __version__ = importlib.metadata.version("metarl")
+except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+checkout"
+
+register_gymnasium()
+
+
+def load(run_dir_or_name: str | Path, device: str = "cpu") -> LearningAgent:
+    """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
+
+    Its configuration is `agent.config`, the task family it was trained on `agent.family`. Raises ValueError, one
+    sentence, if there is no such agent or it cannot be read.
+    """
+    from metarl import checkpoint
+
+    return checkpoint.load(run_dir_or_name, device)
+
+
+def __getattr__(name: str) -> Any:
+    """What needs matplotlib or scipy is imported when it is first used, so that ``import metarl`` is quick."""
+    if name == "evaluate":  # a module that can be called: metarl.evaluate(agent, family), python -m metarl.evaluate
+        return importlib.import_module("metarl.evaluate")
+    if name == "AdaptationCurve":
+        return importlib.import_module("metarl.curve").AdaptationCurve
+    raise AttributeError(f"module 'metarl' has no attribute {name!r}")

@@ -56,6 +56,8 @@ class AgentConfig(ABC):
 class LearningAgent(Agent):
     """An agent that can be saved: what `metarl.checkpoint` needs beside the four verbs."""
 
+    config: AgentConfig
+    family: TaskFamily
     device: torch.device
 
     def state_dict(self) -> dict[str, Tensor]:

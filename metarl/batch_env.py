@@ -3,7 +3,8 @@
 Endings are three different things. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end
 of the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
 episodes of a trial a row starts again by itself, in the same call: the `Outcome` keeps the last observation of the
-episode that ended, and the next `Step` shows the first one of the new episode, with the reward and the ending that led to it.
+episode that ended, and the next `Step` shows the first one of the new episode, beside the reward and the ending that
+led to it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, State, Task, TaskFamily, num_rows, take, unknown
+from metarl.family import Key, State, Task, TaskFamily, num_rows
 
 NO_ACTION = -1
-"""`Step.prev_action` of a Discrete space at the start of a trial: no action came before. Encoders show a zero vector."""
+"""`Step.prev_action` of a Discrete space at a trial's start: no action came before. Encoders show a zero vector."""
 
 
 class Step(NamedTuple):
@@ -97,7 +97,7 @@ class BatchEnv:
         # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
         if family.terminates or self._step % family.horizon == 0:
             fresh = family.reset(task, rng.fold(self._reset_keys, self.episode))
-            state = _where(done, fresh, state)
+            state = where(done, fresh, state)
             obs = family.observe(task, state)
         self.state = state
         outcome = Outcome(reward, terminated, truncated, final_obs)
@@ -111,13 +111,13 @@ class BatchEnv:
         episode ends early, all rows must restart together.
         """
         numbers = torch.arange(first_row, first_row + len(rows), device=rows.device)
-        self._keys = _put(self._keys, rows, rng.fold(self._key, numbers))
+        self._keys = put(self._keys, rows, rng.fold(self._key, numbers))
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
         zeros = torch.zeros_like(rows)
-        self._t, self.episode = _put(self._t, rows, zeros), _put(self.episode, rows, zeros)
-        self._start = _put(torch.zeros_like(self._t) + self._start, rows, zeros + self._step)
+        self._t, self.episode = put(self._t, rows, zeros), put(self.episode, rows, zeros)
+        self._start = put(torch.zeros_like(self._t) + self._start, rows, zeros + self._step)
         state = self.family.reset(task, rng.fold(self._reset_keys[rows], zeros))
-        self.task, self.state = _put(self.task, rows, task), _put(self.state, rows, state)
+        self.task, self.state = put(self.task, rows, task), put(self.state, rows, state)
         nothing = zeros.to(torch.float32)
         return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
 
@@ -139,37 +139,15 @@ class BatchEnv:
         return torch.zeros((self.num_envs, *space.shape), device=device)
 
 
-def _where(rows: Tensor, new: Any, old: Any) -> Any:
+def where(rows: Tensor, new: Any, old: Any) -> Any:
     """`new` in the given rows, `old` in the others, for a tensor or a NamedTuple of them."""
     if isinstance(new, Tensor):
         return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-    return type(new)(*(_where(rows, n, o) for n, o in zip(new, old, strict=True)))
+    return type(new)(*(where(rows, n, o) for n, o in zip(new, old, strict=True)))
 
 
-def _put(whole: Any, rows: Tensor, part: Any) -> Any:
+def put(whole: Any, rows: Tensor, part: Any) -> Any:
     """`whole` with the rows of the given indices replaced by `part`, for a tensor or a NamedTuple of them."""
     if isinstance(whole, Tensor):
         return whole.index_copy(0, rows, part)
-    return type(whole)(*(_put(w, rows, p) for w, p in zip(whole, part, strict=True)))
-
-
-def flat_space(family: TaskFamily) -> gymnasium.spaces.Box:
-    """The space of `flatten`: observation, previous action, previous reward (unbounded), previous done."""
-    obs, action = family.observation_space, family.action_space
-    if isinstance(action, gymnasium.spaces.Discrete):
-        low, high = np.zeros(int(action.n)), np.ones(int(action.n))
-    else:  # a trial starts with the action 0
-        low, high = np.minimum(action.low, 0.0).flatten(), np.maximum(action.high, 0.0).flatten()
-    most = np.finfo(np.float32).max
-    low = np.concatenate([obs.low.flatten(), low, [-most, 0.0]]).astype(np.float32)
-    high = np.concatenate([obs.high.flatten(), high, [most, 1.0]]).astype(np.float32)
-    return gymnasium.spaces.Box(low, high, dtype=np.float32)
-
-
-def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
-    """RL²'s inputs as one vector per row ``(B, D)``: a Discrete action is one-hot, and zero where none came before."""
-    action = step.prev_action
-    if isinstance(action_space, gymnasium.spaces.Discrete):
-        action = action[:, None] == torch.arange(int(action_space.n), device=action.device)
-    parts = (step.obs, action, step.prev_reward, step.prev_done)
-    return torch.cat([part.reshape(len(part), -1).to(torch.float32) for part in parts], dim=1)
+    return type(whole)(*(put(w, rows, p) for w, p in zip(whole, part, strict=True)))

@@ -1,9 +1,10 @@
 """A run's configuration: dataclasses ↔ YAML ↔ command line, by jsonargparse.
 
-``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it reads
-the default preset. `family` and `agent` are classes: ``class_path`` and ``init_args``, where the class path may be a full
-one, a short class name, or the id of a registered family (``metarl/GridNavi-v0``, or ``module:theirs/Mine-v0`` for a
-module to import first). Everything that is wrong raises ConfigError, whose message is one sentence for the user.
+``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
+reads the default preset. `family` and `agent` are classes: ``class_path`` and ``init_args``, where the class path may
+be a full one, a short class name, or the id of a registered family (``metarl/GridNavi-v0``, or
+``module:theirs/Mine-v0`` for a module to import first). Everything that is wrong raises ConfigError, whose message is
+one sentence for the user.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
@@ -27,7 +28,12 @@ from metarl.family import TaskFamily, family_class, unknown
 
 DEFAULT_PRESET = "rl2_gridnavi"
 PRESETS = Path(__file__).parent / "configs"
-RESUMABLE = ("total_iterations", "eval_every", "eval_tasks", "eval_splits", "final_eval_tasks") + (
+RESUMABLE = (
+    "total_iterations",
+    "eval_every",
+    "eval_tasks",
+    "eval_splits",
+    "final_eval_tasks",
     "checkpoint_every",
     "device",
     "num_threads",
@@ -94,6 +100,8 @@ class Parsed:
     """The preset's name, or the config file's, for the name of the run directory."""
     values: dict[str, Any]
     """The resolved configuration as plain data: every field with its value."""
+    command: list[str]
+    """The command line."""
     resume: Path | None = None
     """The run directory to continue."""
 
@@ -127,7 +135,9 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def parse(args: Sequence[str]) -> Parsed:
     """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
     parser = build_parser()
+    command = ["python", "-m", "metarl.train", *args]
     args, resume, source = _prepare(args)
+    parser.given = args
     try:
         if any(arg in ("-h", "--help") for arg in args):
             _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
@@ -140,7 +150,10 @@ def parse(args: Sequence[str]) -> Parsed:
         raise
     except (ValueError, TypeError, ImportError) as error:  # of a family's or an agent's constructor
         raise ConfigError(" ".join(str(error).split())) from error
-    return Parsed(config, source.stem, values, resume)
+    name = source.stem
+    if name == "config":  # of a run that is being repeated
+        name = f"{config.agent.name}_{type(config.family).__name__}".lower()
+    return Parsed(config, name, values, command, resume)
 
 
 class _Parser(ArgumentParser):
@@ -148,15 +161,13 @@ class _Parser(ArgumentParser):
 
     given: Sequence[str] = ()
 
-    def parse_args(self, args: Sequence[str]) -> Namespace:  # type: ignore[override]
-        self.given = args
-        return super().parse_args(args)
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.given:  # one of the parsers that jsonargparse makes for the options of a class: ours explains it
+            super().error(message, ex)
         raise ConfigError(explain(message, self.given, FIELDS)) from ex
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> _Parser:
     """The parser of ``python -m metarl.train``."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     set_loader("metarl", _load, (yaml.YAMLError,))
@@ -166,11 +177,17 @@ def build_parser() -> ArgumentParser:
         epilog=f"Presets: {', '.join(presets())}.",
         parser_mode="metarl",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     parser.add_argument(
         "--config", action="config", help=f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."
     )
-    parser.add_argument("--resume", metavar="RUN_DIR", help="Continue the run in this folder exactly where it stopped.")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        default=SUPPRESS,  # `_prepare` takes it out; it stands here for the help
+        help=f"Continue the run in this folder exactly where it stopped. Beside it only: {', '.join(RESUMABLE)}.",
+    )
     parser.add_class_arguments(TrainConfig, None)
     return parser
 
@@ -216,7 +233,8 @@ def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
             value = str(source)
         elif key in ("--family", "--family.class_path") and value is not None:
             value = _class_path(value)
-        result += [key] if value is None else [f"{key}={value}"]
+        if key != "--resume" or value is None:
+            result += [key] if value is None else [f"{key}={value}"]
     return result, resume, source
 
 
@@ -236,4 +254,5 @@ def _print_help(parser: ArgumentParser, args: list[str]) -> None:
         part = ArgumentParser(usage="", add_help=False)
         part.add_class_arguments(cls, name)
         print(f"\nOptions of this {name}, {attribute} (another one's: --{name}.help CLASS):")
-        print(part.format_help().partition("\n")[2])
+        lines = part.format_help().splitlines()[1:]
+        print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

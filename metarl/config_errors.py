@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from metarl.agent import AgentConfig
-from metarl.family import TaskFamily, registered, unknown
+from metarl.family import TaskFamily, family_class, registered, unknown
 
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold a class, and what it must be a subclass of."""
@@ -79,7 +79,9 @@ def _wrong_name(args: Sequence[str], fields: Sequence[str]) -> str | None:
         if field not in fields:
             return unknown("option", key, fields)
         rest = [part for part in rest if part not in ("init_args", "class_path", "help", "dict_kwargs")]
-        if rest and field in classes:
+        if rest and field not in classes:
+            return unknown("key", rest[0], ("class_path", "init_args"), where=f" of {field}")
+        if rest:
             options = [name for name in inspect.signature(classes[field]).parameters if name not in ("args", "kwargs")]
             if rest[0] not in options:
                 return unknown("option", rest[0], options, where=f" of {field} {classes[field].__name__}")
@@ -114,6 +116,9 @@ def _flat(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _class(field: str, path: str) -> type:
     """The class that a class path or a short name stands for. Raises ConfigError if there is none that fits."""
     base = BASES[field]
+    id = family_id(path) if field == "family" else None
+    if id is not None:
+        return family_class(id)
     known = {cls.__name__: cls for cls in _subclasses(base) if not inspect.isabstract(cls)}
     module, _, name = path.rpartition(".")
     names = sorted({re.sub(r".*/|-v\d+$", "", id) for id in registered()} | set(known) if field == "family" else known)
@@ -145,7 +150,8 @@ def _import(module: str) -> Any:
 
 
 def _subclasses(base: type) -> list[type]:
-    return [cls for direct in base.__subclasses__() for cls in (direct, *_subclasses(direct))]
+    direct: list[type] = base.__subclasses__()
+    return [*direct, *(cls for child in direct for cls in _subclasses(child))]
 
 
 def _shortened(message: str) -> str:
@@ -155,6 +161,7 @@ def _shortened(message: str) -> str:
     expected = re.search(r"Subtypes: \[(.*)\]", message) or re.search(r"Expected a (.*?)(?:\.|$)", message, re.M)
     text = re.sub(r"<class '([\w.]+)'>", r"\1", expected.group(1)) if expected else ""
     if path and got and text:
+        text = "a list, such as [a, b]" if text == "list" else text
         kind = text.replace("NoneType", "null").replace(", null", " or null").replace("float, list", "float or list")
         return f"{path} must be {kind}, got {got.group(1)!r}."
     return re.sub(r'^Parser key "[\w.]+": ', "", " ".join(message.split()).rstrip(".")) + "."

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -146,7 +147,8 @@ class AdaptationCurve:
         columns = {"mean": self.mean(), "low": low, "high": high, "iqm": self.iqm()}
         points = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
         document = plain | {"summary": self.summary(), "points": points}
-        json_path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
+        json_path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
         self._write_csv(csv_path)
         self.plot().savefig(png_path, dpi=150)
         return [json_path, csv_path, png_path]
@@ -231,13 +233,19 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
     if any(curve.labels != first.labels for curve in curves.values()):
         raise ValueError("A table shows curves with the same points, but their labels differ.")
     shown = chosen_points(len(first.labels), 6)
-    table = Table(title=_title(curves), title_justify="left", caption=_caption(first), caption_justify="left")
-    table.add_column("tasks")
+    # Narrow enough for 80 columns: the word of the labels stands over the first number only.
+    padding = (0, 1 if len(shown) <= 4 else 0, 0, 0)
+    table = Table(
+        box=box.SIMPLE, padding=padding, show_edge=False, min_width=60, title_justify="left", caption_justify="left"
+    )
+    table.title, table.caption = _title(first), _caption(first)
+    table.add_column("\ntasks", no_wrap=True)
     for point in shown:
-        table.add_column(first.labels[point], justify="right")
-    table.add_column("last round" if first.rounds else f"total of {len(first.labels)}", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("normalised", justify="right")
+        word, number = _split_label(first.labels[point])
+        table.add_column(f"{word if point == shown[0] else ''}\n{number}", justify="right", no_wrap=True)
+    table.add_column("last\nround" if first.rounds else f"total\nof {len(first.labels)}", justify="right", no_wrap=True)
+    table.add_column("95 %\ninterval", justify="right", no_wrap=True)
+    table.add_column("normal-\nised", justify="right", no_wrap=True)
     for name, curve in curves.items():
         _add_rows(table, name, curve, shown)
     return table
@@ -260,9 +268,14 @@ def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int])
     table.add_section()
 
 
-def _title(curves: Mapping[str, AdaptationCurve]) -> Text:
-    first = next(iter(curves.values()))
-    return Text(f"{first.agent} on {first.family}: return of an episode", style="bold")
+def _split_label(label: str) -> tuple[str, str]:
+    """("episode", "3") of "episode 3", ("gradient steps", "3") of "3 gradient steps"."""
+    number = next((word for word in label.split() if word.isdigit()), "")
+    return " ".join(word for word in label.split() if word != number), number
+
+
+def _title(curve: AdaptationCurve) -> Text:
+    return Text(f"{curve.agent} on {curve.family}: return of an episode", style="bold not italic")
 
 
 def _caption(curve: AdaptationCurve) -> Text:
@@ -272,7 +285,7 @@ def _caption(curve: AdaptationCurve) -> Text:
     text = f"Mean over {tasks} tasks a split, interval by bootstrap over {over}. The agent {how}."
     if curve.oracle is not None:
         text += " Optimum: best known return when the task is told, which no agent has in its first episode."
-    return Text(text, style="dim")
+    return Text(text, style="dim not italic")
 
 
 def _number(value: float) -> str:
@@ -281,7 +294,7 @@ def _number(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _with_interval(name: str, values: Array) -> dict[str, Any]:
+def _with_interval(name: str, values: NDArray[Any]) -> dict[str, Any]:
     """Mean and 95 % interval of ``(seeds, tasks)`` values."""
     low, high = stats.interval(values[:, :, None])
     return {name: stats.mean(values[:, :, None])[0], f"{name}_low": low[0], f"{name}_high": high[0]}

@@ -42,16 +42,22 @@ class StepEncoder(nn.Module):
     """Observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
 
     Each coordinate of a bounded observation space is scaled to [-1, 1]. `reward_scale` multiplies the previous reward.
-    An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
+    With `transition` the observation before the previous action is there too, so that what was learned by the last
+    step, (observation, action, reward, next observation), stands in one input. An optional hidden layer of `embed_size`
+    ReLU units follows; 0 leaves it out.
     """
 
     low: Tensor
     scale: Tensor
 
     def __init__(
-        self, observation_space: gymnasium.spaces.Box, action_space: gymnasium.Space, embed_size: int = 0,
+        self,
+        observation_space: gymnasium.spaces.Box,
+        action_space: gymnasium.Space,
+        embed_size: int = 0,
         reward_scale: float = 1.0,
-    ) -> None:  # fmt: skip
+        transition: bool = False,
+    ) -> None:
         super().__init__()
         self.reward_scale = reward_scale
         self.num_actions = action_size(action_space)
@@ -62,19 +68,32 @@ class StepEncoder(nn.Module):
         bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
         self.register_buffer("low", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
         self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0), persistent=False)
-        self.raw_size = low.numel() + self.num_actions + 2
+        self.last_size = low.numel() if transition else 0
+        self.raw_size = low.numel() + self.last_size + self.num_actions + 2
         self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
         self.output_size = embed_size or self.raw_size
 
-    def forward(self, step: Step) -> Tensor:
-        """Features ``(…, output_size)`` of a Step whose tensors have any number of leading dimensions."""
+    def initial(self, batch: int) -> Tensor:
+        """What `forward` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
+        return torch.zeros(batch, self.last_size, device=self.low.device)
+
+    def forward(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and the last observation for the next call.
+
+        A Step of ``(B, …)`` tensors gives ``(B, output_size)``, one of ``(T, B, …)`` tensors ``(T, B, output_size)``;
+        `last_obs` is what `initial` or the call before gave, ``(B, last_size)``.
+        """
         obs = (step.obs.flatten(step.prev_reward.ndim) - self.low) * self.scale
         action = step.prev_action
         if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
             action = (action[..., None] == torch.arange(self.num_actions, device=action.device)).to(torch.float32)
         reward = (step.prev_reward * self.reward_scale)[..., None]
-        features = torch.cat([obs, action, reward, step.prev_done[..., None]], dim=-1)
-        return features if self.embed is None else F.relu(self.embed(features))
+        parts = [obs, action, reward, step.prev_done[..., None]]
+        if self.last_size:
+            parts.append(last_obs if obs.ndim == 2 else torch.cat([last_obs[None], obs[:-1]]))
+            last_obs = obs if obs.ndim == 2 else obs[-1]
+        x = torch.cat(parts, dim=-1)
+        return (x if self.embed is None else F.relu(self.embed(x))), last_obs
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:

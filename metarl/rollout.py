@@ -102,7 +102,8 @@ def run_trial(
 
     `rounds` and `episodes` (of a round) default to the agent's own protocol, then to the family's episodes_per_trial.
     `first_task` is the number of the first task, if these are a part of a larger batch: its randomness is then the same
-    as in the whole. Gradients are not recorded: an agent that differentiates through its adaptation does it in `update`.
+    as in the whole. Gradients are not recorded: an agent that differentiates through its adaptation does so in
+    `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)

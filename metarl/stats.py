@@ -153,7 +153,7 @@ def normalised_regret(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) 
     0 for the oracle at every point, 1 for random, above 1 below random. `random` and `oracle` are returns of one
     point: numbers, or ``(tasks,)``. Ratio of means, as in `normalise`.
     """
-    return float(1.0 - normalise(mean(returns).mean(), np.mean(random), np.mean(oracle)))
+    return float(1.0 - normalise(mean(returns).mean(), _average(random), _average(oracle)))
 
 
 def episodes_to_threshold(
@@ -168,7 +168,7 @@ def episodes_to_threshold(
     0: the agent starts that well. None: no point reaches it. `episodes` ``(points,)`` is the experience before each
     point (default 0, 1, 2 …); `random` and `oracle` as in `normalised_regret`.
     """
-    reached = np.flatnonzero(normalise(mean(returns), np.mean(random), np.mean(oracle)) >= threshold)
+    reached = np.flatnonzero(normalise(mean(returns), _average(random), _average(oracle)) >= threshold)
     if len(reached) == 0:
         return None
     return float(reached[0] if episodes is None else np.asarray(episodes)[reached[0]])
@@ -191,6 +191,10 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
         raise ValueError(f"Expected (seeds, tasks) on the same tasks, got shapes {first.shape} and {second.shape}.")
     wins = [np.mean((row > second) + 0.5 * (row == second)) for row in first]
     return float(math.fsum(wins) / len(wins))
+
+
+def _average(bound: ArrayLike) -> float:
+    return float(np.asarray(bound, dtype=np.float64).mean())
 
 
 def _three(returns: ArrayLike) -> Floats:

@@ -13,14 +13,19 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "runtime", "stats"),
-    ("family", "distributed"),
+    ("family", "distributed", "curve"),
     ("envs", "batch_env"),
+    ("stream",),
     ("rollout", "gym_env", "sb3_env"),
     ("distributions", "gru", "estimators"),
     ("nets", "surrogate", "agent"),
     ("agents",),
-    ("config", "checkpoint", "log"),
+    ("config_errors",),
+    ("config",),
+    ("checkpoint",),
+    ("log",),
     ("evaluate",),
+    ("agent_contract",),
     ("testing",),
     ("train",),
     ("__init__",),
@@ -30,8 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
     "envs": {"family", "rng"},
-    "gym_env": {"batch_env", "family", "rng"},
-    "sb3_env": {"batch_env", "family", "rng"},
+    "gym_env": {"batch_env", "family", "rng", "stream"},
+    "sb3_env": {"batch_env", "family", "rng", "stream"},
 }
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,0 +1,157 @@
+"""Navigation in the plane to a goal that is not shown."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from metarl import rng
+from metarl.envs.checks import whole_number
+from metarl.family import Key, TaskFamily
+
+MAX_STEP = 0.1  # metres per axis and step
+REACHED = 0.01  # metres per axis
+
+
+class Goal(NamedTuple):
+    """Where to go."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+class Point(NamedTuple):
+    """Where the agent is."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+class Navigation2D(TaskFamily):
+    """A point in the plane that must find a goal it does not see, by the reward alone.
+
+    Description:
+        The point starts at the origin and moves by up to 0.1 m per axis and step. The reward is the negative distance
+        to the goal, so three rewards tell where the goal is.
+
+    What varies:
+        The goal: `Goal.position`.
+
+    Splits:
+        - `train`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint streams.
+        - `ood`: goal uniform over the square ring 0.5 ≤ max(|x|, |y|) < 0.8 m, outside the training square.
+
+    Actions:
+        =====  ===============  ============  ======
+        index  meaning          range         unit
+        =====  ===============  ============  ======
+        0      move along x     [-0.1, 0.1]   metres
+        1      move along y     [-0.1, 0.1]   metres
+        =====  ===============  ============  ======
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =====  ===============  ==============================  ======
+        index  meaning          range                           unit
+        =====  ===============  ==============================  ======
+        0      x                ± 0.1 (horizon + 1)             metres
+        1      y                ± 0.1 (horizon + 1)             metres
+        =====  ===============  ==============================  ======
+
+    Rewards:
+        Minus the Euclidean distance to the goal after the move.
+
+    Endings:
+        Terminated when |dx| and |dy| are both below 0.01 m after the move; truncated after `horizon` steps.
+
+    Optimum:
+        Known task: full steps along each axis until the goal is reached, exact per goal; -0.506 in the mean of
+        `train`. Standing still: -38.26 in the mean.
+
+    Source:
+        Finn et al. 2017, "MAML", section 5.3 (2D navigation), in its published code.
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+
+    def __init__(self, horizon: int = 100, episodes_per_trial: int = 2) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
+        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+    def draw_tasks(self, keys: Key, split: str) -> Goal:
+        if split == "ood":
+            return Goal(uniform_in_ring(keys, inner=0.5, outer=0.8))
+        return Goal(rng.uniform(keys, 2) - 0.5)
+
+    def reset(self, task: Goal, key: Key) -> Point:
+        return Point(torch.zeros_like(task.position))
+
+    def observe(self, task: Goal, state: Point) -> Tensor:
+        return state.position
+
+    def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
+        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        offset = position - task.position
+        return Point(position), -offset.norm(dim=-1), (offset.abs() < REACHED).all(-1)
+
+    def oracle(self, task: Goal) -> Tensor:
+        # Full steps along each axis make every distance of the episode as small as it can be at its time; the episode
+        # ends no later than under any other policy, and the terms after its end are zero.
+        walked = MAX_STEP * torch.arange(1, self.horizon + 1, device=task.position.device)
+        left = (task.position.abs()[:, None, :] - walked[:, None]).clamp_min(0.0)  # (B, horizon, 2)
+        return -left.norm(dim=-1).sum(-1)
+
+    def render(self, task: Goal, states: list[Point]) -> np.ndarray:
+        """The paths, pale to dark in time, with the goal, the start, the training square and the reach of one step."""
+        goal = task.position[0].tolist()
+        path = [tuple(state.position[0].tolist()) for state in states]
+        half = 1.1 * max(0.6, *map(abs, goal), *(abs(c) for point in path for c in point))
+        size = 480
+
+        def pixel(x: float, y: float) -> tuple[float, float]:
+            return size * (0.5 + 0.5 * x / half), size * (0.5 - 0.5 * y / half)
+
+        def box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
+            return *pixel(x - radius, y + radius), *pixel(x + radius, y - radius)
+
+        image = Image.new("RGB", (size, size), "white")
+        draw = ImageDraw.Draw(image)
+        draw.rectangle(box(0, 0, 0.5), outline="#adb5bd")
+        draw.text(pixel(-0.49, -0.45), "training goals", fill="#868e96", font_size=13)
+        if path:
+            draw.rectangle(box(*path[-1], MAX_STEP), fill="#e7f5ff", outline="#74c0fc")
+        for t, (start, end) in enumerate(itertools.pairwise(path)):
+            if max(abs(a - b) for a, b in zip(start, end, strict=True)) > MAX_STEP + 1e-5:
+                continue  # a new episode
+            fade = round(200 * (1 - (t + 2) / len(path)))
+            draw.line((*pixel(*start), *pixel(*end)), fill=(fade, fade, 255), width=2)
+            x, y = pixel(*end)
+            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(fade, fade, 255))
+        for (x, y), colour in ((pixel(0, 0), "black"), (pixel(*goal), "#e03131")):
+            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
+        x, y = pixel(*goal)
+        draw.text((x + 8, y - 8), "goal", fill="#e03131", font_size=14)
+        return np.asarray(image)
+
+
+def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
+    """Points uniform over the square ring inner ≤ max norm < outer: float32, shape ``key.shape + (2,)``."""
+    u = rng.uniform(key, 3)
+    # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
+    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0]).clamp(inner, math.nextafter(outer, 0.0))
+    along = radius * (2.0 * u[..., 1] - 1.0)
+    side = (u[..., 2] * 4).to(torch.int64)
+    across = torch.where(side % 2 == 0, radius, -radius)
+    x_first = side < 2
+    return torch.stack([torch.where(x_first, across, along), torch.where(x_first, along, across)], dim=-1)

@@ -1,0 +1,142 @@
+"""The contract of agents as a function; `metarl.testing` is the place to import it from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl import rng
+from metarl.agent import AgentConfig, LearningAgent
+from metarl.batch_env import BatchEnv, Step
+from metarl.family import Task, TaskFamily, num_rows, take
+from metarl.rollout import Memory, run_trial
+
+ROWS = 7  # odd, so that vectorised kernels have a remainder
+
+
+def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:
+    """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
+
+    Checked: shapes and types of what it does; the same key does the same, greedily whatever the key; nothing of the
+    memory is modified in place, and what it holds matters; a row acts as it would alone; `update` returns finite
+    floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes exactly.
+    """
+    tasks = min(config.meta_batch_size, ROWS)
+    task = family.sample_tasks(rng.key(seed), tasks)
+    agent = config.build(family, seed, torch.device("cpu"))
+    _check_acting(agent, family, task)
+    _check_row(agent, family, task)
+    episodes = min(family.episodes_per_trial, 3)
+    _check_update(config, family, task, seed, episodes)
+    _check_resume(config, family, task, seed, episodes)
+
+
+def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
+    name, rows = type(agent).__name__, num_rows(task) * agent.protocol.envs_per_task
+    memory, step, keys = _start(agent, family, task)
+    before = [leaf.clone() for leaf in leaves(memory)]
+    acted, after = agent.act(memory, step, keys)
+    space = family.action_space
+    expected = torch.int64 if isinstance(space, spaces.Discrete) else torch.float32
+    good = acted.action.dtype == expected and acted.action.shape == (rows, *(space.shape or ()))
+    require(good, f"{name}.act must choose {expected} actions of shape {(rows, *(space.shape or ()))}.")
+    for field in ("log_prob", "value"):
+        x = getattr(acted, field)
+        good = x.shape == (rows,) and x.dtype == torch.float32 and bool(x.isfinite().all())
+        require(good, f"{name}.act must give a finite float32 {field} of shape ({rows},), got {x.shape}.")
+    require(same(before, list(leaves(memory))), f"{name}.act modified the memory that it was given.")
+    again, _ = agent.act(memory, step, keys)
+    require(same(acted, again), f"{name}.act does not do the same for the same key.")
+    greedy, other = (agent.act(memory, step, rng.fold(keys, n), greedy=True)[0] for n in (1, 2))
+    require(torch.equal(greedy.action, other.action), f"{name}.act(greedy=True) depends on the key.")
+    if not same(before, list(leaves(after))):  # it remembers: then what it remembers must matter
+        fresh, _ = agent.act(memory, step, keys)
+        later, _ = agent.act(after, step, keys)
+        require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
+
+
+def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:
+    """The last task alone, shown what it saw beside the others."""
+    n, each = num_rows(task), agent.protocol.envs_per_task
+    mine = slice((n - 1) * each, n * each)
+    memory, step, keys = _start(agent, family, task)
+    alone = agent.begin(1, take(task, slice(n - 1, n)))
+    env = BatchEnv(family, _repeat(task, each), rng.key(1))
+    env.reset()
+    for t in range(min(steps, env.max_steps)):
+        acted, memory = agent.act(memory, step, rng.fold(keys, t))
+        single, alone = agent.act(alone, take(step, mine), rng.fold(keys[mine], t))
+        close = all(torch.allclose(a[mine], b, rtol=1e-3, atol=1e-4) for a, b in zip(acted, single, strict=True))
+        require(close, f"{type(agent).__name__}: a row acts differently beside others than alone (step {t}).")
+        _, step = env.step(acted.action)
+
+
+def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
+    # With one pass over one minibatch, the metrics are those of the first gradient step.
+    names = {field.name for field in dataclasses.fields(config)}
+    once = {name: 1 for name in ("update_epochs", "num_minibatches") if name in names}
+    agent = dataclasses.replace(config, **once).build(family, seed, torch.device("cpu"))
+    name, before = type(agent).__name__, _snapshot(agent)
+    metrics = agent.update(run_trial(agent, family, task, rng.key(seed), episodes=episodes), 0.0)
+    floats = all(type(k) is str and type(v) is float and math.isfinite(v) for k, v in metrics.items())
+    require(floats, f"{name}.update must return finite floats by name, got {metrics}.")
+    require(not before or not same(before, _snapshot(agent)), f"{name}.update changed nothing in its state_dict.")
+    kl, clipped = metrics.get("loss/approx_kl", 0.0), metrics.get("loss/clip_fraction", 0.0)
+    require(abs(kl) < 1e-5, f"{name}: the first step's likelihood ratio is not 1 (approximate KL {kl:.2g}).")
+    require(clipped == 0.0, f"{name}: the first step's likelihood ratio is not 1 (clipped: {clipped:.2g}).")
+
+
+def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
+    first, second = (config.build(family, seed, torch.device("cpu")) for _ in range(2))
+    name = type(first).__name__
+    first.update(run_trial(first, family, task, rng.key(seed), episodes=episodes), 0.0)
+    state = _snapshot(first)
+    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold tensors alone.")
+    second.load_state_dict({k: v.clone() for k, v in state.items()})
+    require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
+    for agent in (first, second):
+        agent.update(run_trial(agent, family, task, rng.key(seed + 1), episodes=episodes), 0.5)
+    goes_on = same(_snapshot(first), _snapshot(second))
+    require(goes_on, f"{name}: after load_state_dict, training does not go on as it would have without it.")
+
+
+def _start(agent: LearningAgent, family: TaskFamily, task: Task) -> tuple[Memory, Step, Tensor]:
+    rows = _repeat(task, agent.protocol.envs_per_task)
+    step = BatchEnv(family, rows, rng.key(1)).reset()
+    return agent.begin(num_rows(task), task), step, rng.fold(rng.key(2), torch.arange(num_rows(rows)))
+
+
+def _repeat(task: Task, each: int) -> Task:
+    return take(task, torch.arange(num_rows(task)).repeat_interleave(each))
+
+
+def _snapshot(agent: LearningAgent) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in agent.state_dict().items()}
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    """The tensors of a nest of tuples, lists and dictionaries, in order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    parts = tree.values() if isinstance(tree, dict) else tree
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees of tensors are equal bit for bit (NaN equals itself)."""
+    first, second = leaves(a), leaves(b)
+    return len(first) == len(second) and all(
+        x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
+        for x, y in zip(first, second, strict=True)
+    )
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise AssertionError with `message` unless `condition`; unlike ``assert`` also under ``python -O``."""
+    if not condition:
+        raise AssertionError(message)

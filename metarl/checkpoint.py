@@ -1,0 +1,165 @@
+"""Saving and loading: safetensors for the tensors, JSON for the counters, no pickle anywhere.
+
+A checkpoint is one file, replaced in one step: the counters stand as JSON in the header of the safetensors file, so
+that they and the tensors are never of different iterations. ``python -m metarl.checkpoint RUN_DIR NAME`` puts a
+trained agent into the package, from where ``load("pretrained:NAME")`` takes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from metarl import config as configuration
+from metarl.agent import LearningAgent
+from metarl.config_errors import ConfigError
+from metarl.family import unknown
+
+FORMAT = 1
+"""Raised whenever older files can no longer be read."""
+CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """How far a run has come."""
+
+    iteration: int = 0  # iterations done
+    env_steps: int = 0  # environment steps of training, padding not counted
+    seconds: float = 0.0  # of training, evaluations included
+
+
+def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
+    """Write the run's checkpoint in place of the one before. A crash at any moment leaves one of the two, whole."""
+    return _write(Path(run_dir) / CHECKPOINT, agent.state_dict(), counters)
+
+
+def load_state(run_dir: str | Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Counters]:
+    """The tensors and counters of a run's checkpoint, or of a trained agent's folder.
+
+    Raises ConfigError (one sentence) if there is none, or it cannot be read.
+    """
+    folder = Path(run_dir)
+    path = next((folder / name for name in (CHECKPOINT, AGENT) if (folder / name).is_file()), None)
+    if path is None:
+        again = f"continue it by: python -m metarl.train --resume {folder}"
+        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; {again}")
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: {error}.") from error
+    if header.get("format") != str(FORMAT):
+        found = header.get("format", "unknown")
+        raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
+    return state, Counters(**json.loads(header["counters"]))
+
+
+def restore(run_dir: str | Path, agent: LearningAgent) -> Counters:
+    """Put the state of a checkpoint into `agent`, which was built from the same configuration."""
+    state, counters = load_state(run_dir, agent.device)
+    try:
+        agent.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The checkpoint in {str(run_dir)!r} does not fit its config.yaml: {reason}") from error
+    return counters
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> LearningAgent:
+    """The agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
+
+    It has the attributes `config` and `family`. Raises ConfigError (one sentence) if there is no such agent.
+    """
+    folder = find(name)
+    try:
+        config = configuration.read(folder / "config.yaml")
+    except ConfigError as error:
+        raise ConfigError(f"The config.yaml in {str(folder)!r} does not fit this version of metarl: {error}") from error
+    agent = config.agent.build(config.family, config.seed, torch.device(device))
+    restore(folder, agent)
+    return agent
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds none."""
+    if isinstance(name, str) and name.startswith("pretrained:"):
+        known = pretrained()
+        if name not in known:
+            raise ConfigError(unknown("trained agent", name, known))
+        return PRETRAINED / name.removeprefix("pretrained:")
+    folder = Path(name)
+    if not folder.is_dir():
+        known = pretrained()
+        also = f" The agents that come with the package: {', '.join(known)}." if known else ""
+        raise ConfigError(f"There is no run directory {str(folder)!r}.{also}")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
+    return folder
+
+
+def pretrained() -> list[str]:
+    """The names under which `load` finds the trained agents that come with the package."""
+    return sorted(f"pretrained:{path.parent.name}" for path in PRETRAINED.glob(f"*/{AGENT}"))
+
+
+def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAINED) -> Path:
+    """Copy a run's agent without its optimiser, its config and the curves it reached to ``into/name``."""
+    source, target = find(run_dir), Path(into) / name
+    curves = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(source.glob("evaluation/*.json"))}
+    if not curves:
+        raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl.evaluate on it.")
+    state, counters = load_state(source)
+    target.mkdir(parents=True, exist_ok=True)
+    kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
+    _write(target / AGENT, kept, counters)
+    shutil.copyfile(source / "config.yaml", target / "config.yaml")
+    (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
+    """One file, written beside `path`, forced to the disk, then put in its place."""
+    # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+    header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
+    beside = path.with_suffix(".partial")
+    with beside.open("wb") as file:
+        file.write(safetensors.torch.save(tensors, header))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    return path
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m metarl.checkpoint", description="Put a run's trained agent into the package."
+    )
+    parser.add_argument("run_dir", help="the folder of a finished run")
+    parser.add_argument("name", help="it will be known as pretrained:NAME")
+    given = parser.parse_args(args)
+    try:
+        print(f"Wrote {export_pretrained(given.run_dir, given.name)}")
+    except ConfigError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

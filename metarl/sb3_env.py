@@ -1,0 +1,158 @@
+"""stable-baselines3's view: its `VecEnv` over a batch of rows, without a process or a Python loop per environment::
+
+    from metarl.sb3_env import SB3VecEnv
+    env = SB3VecEnv("metarl/GridNavi-v0", num_envs=64, trial=True)
+    RecurrentPPO("MlpLstmPolicy", env).learn(100_000)
+
+Tasks, seeds, `trial=True` and observations are those of `metarl.gym_env`. ``import metarl`` imports neither this
+module nor stable-baselines3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from torch import Tensor
+
+from metarl import rng
+from metarl.family import Task, TaskFamily, make, take
+from metarl.stream import TrialStream, concatenate
+
+
+class SB3VecEnv(VecEnv):
+    """`num_envs` rows of a family (an id, with its options as further keywords, or a TaskFamily).
+
+    A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step; `infos` then has
+    its `terminal_observation`, always `TimeLimit.truncated`, and `episode_index` within the trial. A drawn task changes
+    at each new episode (or trial). Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks`
+    and `render`; by `get_attr`: any attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`.
+    """
+
+    def __init__(
+        self,
+        family: str | TaskFamily,
+        num_envs: int,
+        split: str = "train",
+        trial: bool = False,
+        render_mode: str | None = None,
+        **family_options: Any,
+    ) -> None:
+        if not isinstance(family, str) and family_options:
+            raise ValueError(f"{sorted(family_options)} cannot be changed in a family that exists.")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
+        self.family = make(family, **family_options) if isinstance(family, str) else family
+        self.render_mode = render_mode
+        self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
+        self._action: Tensor | None = None
+        super().__init__(num_envs, self._stream.observation_space, self.family.action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode (or trial) in every row, after `seed(…)` from trial 0 of that seed."""
+        seed = self._seeds[0]
+        if seed is None and not self._stream.seeded:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        if seed is not None:
+            self._stream.seed(seed)
+        obs = self._stream.reset(**self._reset_options_given())
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [{"episode_index": 0} for _ in range(self.num_envs)]
+        return obs.numpy().copy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for another shape."""
+        if np.shape(actions) != (self.num_envs, *self.action_space.shape):  # type: ignore[misc]
+            expected = (self.num_envs, *self.action_space.shape)  # type: ignore[misc]
+            raise ValueError(f"The actions must have the shape {expected}, got {np.shape(actions)}.")
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        self._action = torch.as_tensor(np.asarray(actions, dtype=np.int64 if discrete else np.float32))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Observations, rewards float32, dones bool, and one info per row."""
+        if self._action is None:
+            raise ValueError("Call step_async(actions) first.")
+        shown, self._action = self._stream.step(self._action), None
+        done = shown.terminated | shown.truncated
+        obs = shown.obs.numpy().copy()
+        infos: list[dict[str, Any]] = [
+            {"TimeLimit.truncated": truncated, "episode_index": index}
+            for truncated, index in zip(shown.truncated.tolist(), shown.episode_index.tolist(), strict=True)
+        ]
+        if bool(done.any()):
+            rows = done.nonzero().squeeze(1)
+            for row in rows.tolist():
+                infos[row]["terminal_observation"] = obs[row].copy()
+                self.reset_infos[row] = {"episode_index": 0}
+            obs[rows.numpy()] = self._stream.restart(rows).numpy()
+        return obs, shown.reward.numpy().copy(), done.numpy(), infos
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each row's trial so far; None without ``render_mode="rgb_array"``."""
+        if self.render_mode is None:
+            return [None] * self.num_envs
+        return [self._stream.picture(row) for row in range(self.num_envs)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The attribute, once per row: all rows share it. Raises AttributeError if there is none."""
+        return [getattr(self, attr_name)] * len(self._rows(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Rows have no attributes of their own: raises AttributeError."""
+        raise AttributeError(f"Rows have no attribute {attr_name!r} of their own; env_method can set their tasks.")
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call one of a row's methods (see the class) for each of `indices`. Raises AttributeError for another."""
+        if method_name not in _ROW_METHODS:
+            raise AttributeError(f"A row has no method {method_name!r}, only {', '.join(_ROW_METHODS)}.")
+        method = getattr(self, f"_{method_name}")
+        return [method(row, *method_args, **method_kwargs) for row in self._rows(indices)]
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
+        """No row is wrapped."""
+        return [False] * len(self._rows(indices))
+
+    def _set_task(self, row: int, task: Task | None) -> None:
+        self._stream.set_task(task, torch.tensor([row]))
+
+    def _get_task(self, row: int) -> Task:
+        return take(self._stream.task(), slice(row, row + 1))
+
+    def _sample_tasks(self, row: int, n: int, split: str | None = None, seed: int = 0) -> list[Task]:
+        tasks = self.family.sample_tasks(rng.key(seed), n, self._stream.split if split is None else split)
+        return [take(tasks, slice(i, i + 1)) for i in range(n)]
+
+    def _render(self, row: int) -> np.ndarray | None:
+        return None if self.render_mode is None else self._stream.picture(row)
+
+    def _rows(self, indices: VecEnvIndices) -> list[int]:
+        return [range(self.num_envs)[row] for row in self._get_indices(indices)]
+
+    def _reset_options_given(self) -> dict[str, Any]:
+        """The options of all rows as those of the stream. Raises ValueError if only some rows have one."""
+        given: dict[str, Any] = {}
+        for name in sorted({name for options in self._options for name in options}):
+            if name not in ("task", "split") or not all(name in options for options in self._options):
+                raise ValueError(f"Options are 'task' or 'split', given for every row alike; got {name!r}.")
+            given[name] = [options[name] for options in self._options]
+        if "task" in given:
+            given["task"] = concatenate(given["task"])
+        if "split" in given:
+            if len(set(given["split"])) > 1:
+                raise ValueError(f"All rows are of one split, got {sorted(set(given['split']))}.")
+            given["split"] = given["split"][0]
+        return given
+
+
+_ROW_METHODS = ("set_task", "get_task", "sample_tasks", "render")

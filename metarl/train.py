@@ -1,0 +1,208 @@
+"""Meta-train an agent: ``python -m metarl.train [--config FILE_OR_PRESET] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
+
+All of a run is in `train`: sample tasks, play a trial on each, update the agent, log, evaluate on held-out tasks, save.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from metarl import checkpoint, rng
+from metarl.agent import LearningAgent
+from metarl.checkpoint import Counters
+from metarl.config import Parsed, TrainConfig, parse
+from metarl.config_errors import ConfigError
+from metarl.curve import AdaptationCurve, adaptation_table
+from metarl.evaluate import evaluate
+from metarl.log import Logger, trial_metrics
+from metarl.rollout import run_trial
+from metarl.runtime import resolve_device, tune
+
+TRAINING = 0
+"""The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
+
+
+class Diverged(RuntimeError):
+    """A metric is not a finite number."""
+
+
+def train(parsed: Parsed, console: Console) -> int:
+    """Do the run `parsed`, or the rest of it if it is being resumed. Returns the program's exit code."""
+    config = parsed.config
+    family, agent_config = config.family, config.agent
+    settings = tune(config.num_threads)
+    try:
+        device = resolve_device(config.device)
+        agent = agent_config.build(family, config.seed, device)
+    except ValueError as mistake:  # options that do not fit each other, or the machine
+        raise ConfigError(" ".join(str(mistake).split())) from mistake
+    run_dir = _run_dir(parsed)
+    done = Counters()
+    if parsed.resume and (run_dir / checkpoint.CHECKPOINT).exists():
+        done = checkpoint.restore(run_dir, agent)
+    texts = _write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
+    root = rng.fold(rng.key(config.seed, device), TRAINING)
+    episodes = agent.protocol.episodes or family.episodes_per_trial
+
+    with Logger(run_dir, parsed.values, done, texts, console) as log:
+        log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
+        with _Stop(log) as stop:
+            while done.iteration < config.total_iterations and not stop.exit_code:
+                start = time.perf_counter()
+                key = rng.fold(root, done.iteration)
+                tasks = family.sample_tasks(rng.fold(key, 0), agent_config.meta_batch_size, config.train_split)
+                trial = run_trial(agent, family, tasks, rng.fold(key, 1))
+                collected = time.perf_counter()
+                loss = agent.update(trial, done.iteration / config.total_iterations)
+                updated = time.perf_counter()
+                metrics = trial_metrics(trial, episodes) | loss
+                steps = int(sum(rollout.mask.sum() for rollout in trial))
+                iteration = done.iteration + 1
+                curves = _evaluations(agent, config, iteration) if _finite(metrics) else {}
+                end = time.perf_counter()
+                metrics |= {
+                    "time/steps_per_second": steps / (updated - start),
+                    "time/collect": collected - start,
+                    "time/update": updated - collected,
+                    "time/evaluate": end - updated,
+                }
+                done = Counters(iteration, done.env_steps + steps, done.seconds + end - start)
+                log.iteration(done, metrics, curves)
+                if not _finite(metrics):
+                    raise Diverged(_what_diverged(metrics, iteration, run_dir))
+                if iteration % config.checkpoint_every == 0:
+                    checkpoint.save(run_dir, agent, done)
+            checkpoint.save(run_dir, agent, done)
+        if stop.exit_code:
+            log.say(f"Stopped after iteration {done.iteration}; go on by: python -m metarl.train --resume {run_dir}")
+        elif config.final_eval_tasks:
+            _finish(agent, config, run_dir, done, log)
+    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run_dir))}", markup=False, soft_wrap=True)
+    return stop.exit_code
+
+
+def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
+    """The curves on held-out tasks, if they are due. The evaluation at the end stands in for the last one."""
+    last = iteration == config.total_iterations and config.final_eval_tasks > 0
+    if last or not config.eval_every or iteration % config.eval_every:
+        return {}
+    return {split: evaluate(agent, config.family, split, tasks=config.eval_tasks) for split in config.eval_splits}
+
+
+def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger) -> None:
+    """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``."""
+    log.say(f"Evaluating on {config.final_eval_tasks} tasks of each split")
+    curves = {}
+    for split in config.family.splits:
+        curves[split] = evaluate(agent, config.family, split, tasks=config.final_eval_tasks)
+        curves[split].save(run_dir / "evaluation" / split)
+    log.evaluation(done, curves)
+    log.bar.stop()
+    table = adaptation_table(curves)
+    log.console.print(table)
+    with (run_dir / "evaluation" / "table.txt").open("w", encoding="utf-8") as file:
+        Console(file=file, width=120).print(table)
+    log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
+
+
+def _finite(metrics: dict[str, float]) -> bool:
+    return all(map(math.isfinite, metrics.values()))
+
+
+def _what_diverged(metrics: dict[str, float], iteration: int, run_dir: Path) -> str:
+    tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))
+    kept = run_dir / checkpoint.CHECKPOINT
+    then = f"The checkpoint before it is kept in {kept}." if kept.exists() else "There was no checkpoint yet."
+    hint = "The rewards of the family must be finite." if tag.startswith("train/") else "A lower agent.lr may help."
+    return f"Training stopped in iteration {iteration}, because {tag} became {value}. {then} {hint}"
+
+
+class _Stop:
+    """Ctrl-C or a scheduler's SIGTERM lets the iteration finish, so that a resume is exact; again, it ends at once."""
+
+    def __init__(self, log: Logger) -> None:
+        self.log, self.exit_code = log, 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self.before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.exit_code = 128 + number  # what shells report for a program that a signal ended
+        self.log.say("Stopping after this iteration (again: at once)")
+        self.__exit__()
+
+
+def _run_dir(parsed: Parsed) -> Path:
+    """The folder of the run, made. Raises ConfigError if it already holds one."""
+    if parsed.resume:
+        return parsed.resume
+    name = f"{parsed.name}_{parsed.config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(parsed.config.run_dir or Path("runs") / name)
+    if (run_dir / "config.yaml").exists():
+        raise ConfigError(
+            f"{str(run_dir)!r} already holds a run: continue it by --resume {run_dir}, or choose another --run_dir."
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The run directory {str(run_dir)!r} cannot be made: {error.strerror}.") from error
+    return run_dir
+
+
+def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
+    """What is needed to repeat the run; returned as texts for the log."""
+    command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("metarl", "torch", "numpy", "gymnasium", "jsonargparse", "safetensors"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    (run_dir / "config.yaml").write_text(parsed.text(), encoding="utf-8")
+    with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
+        file.write(command)
+    text = json.dumps(versions, indent=1)
+    (run_dir / "versions.json").write_text(text + "\n", encoding="utf-8")
+    return {"command": command, "versions": text}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        parsed = parse(sys.argv[1:] if args is None else list(args))
+        return train(parsed, console)
+    except ConfigError as mistake:
+        print(f"metarl.train: {mistake}", file=sys.stderr)
+        return 2
+    except Diverged as reason:
+        print(f"metarl.train: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nmetarl.train: stopped at once; the last checkpoint is kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

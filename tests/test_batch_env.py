@@ -1,0 +1,143 @@
+"""Exactly K episodes per row, three kinds of ending, and the row as the unit of randomness."""
+
+import pytest
+import torch
+from small_families import Corridor, Length, Reach, TwoDoors
+
+from metarl import rng
+from metarl.batch_env import NO_ACTION, BatchEnv
+from metarl.family import take
+
+LENGTHS = torch.tensor([1, 2, 4, 6, 9])  # the last cannot be reached in 6 steps
+
+
+def ones(env: BatchEnv) -> torch.Tensor:
+    return torch.ones(env.num_envs, dtype=torch.int64)
+
+
+def play(env: BatchEnv, actions: torch.Tensor | None = None) -> list:
+    """(alive before, outcome, next step) of every step; walks on unless actions (T, B) are given."""
+    env.reset()
+    out = []
+    while not env.all_done():
+        alive = env.alive
+        action = ones(env) if actions is None else actions[len(out)]
+        out.append((alive, *env.step(action)))
+    return out
+
+
+def test_every_row_plays_exactly_k_episodes():
+    env = BatchEnv(Corridor(episodes_per_trial=3), Length(LENGTHS), rng.key(0))
+    steps = play(env)
+    alive = torch.stack([a for a, _, _ in steps])
+    done = torch.stack([(o.terminated | o.truncated) for _, o, _ in steps])
+    assert (done & alive).sum(0).tolist() == [3] * 5
+    assert alive.sum(0).tolist() == [3, 6, 12, 18, 18], "three episodes of 1, 2, 4, 6 and 6 steps"
+    assert len(steps) == 18, "as long as the slowest row, no longer"
+    assert not bool((alive[1:] & ~alive[:-1]).any()), "a row that is done stays done"
+
+
+def test_a_row_stops_the_batch_when_all_are_done():
+    env = BatchEnv(Corridor(episodes_per_trial=3), Length(torch.tensor([1, 2])), rng.key(0))
+    assert len(play(env)) == 6 < env.max_steps
+
+
+def test_terminated_and_truncated_exclude_each_other():
+    env = BatchEnv(Corridor(episodes_per_trial=1), Length(LENGTHS), rng.key(0))
+    steps = play(env)
+    last = steps[-1][1]
+    assert last.terminated[3] and not last.truncated[3], "the goal at the last moment is a termination"
+    assert last.truncated[4] and not last.terminated[4]
+
+
+def test_the_borders_inside_a_trial():
+    env = BatchEnv(Corridor(episodes_per_trial=2), Length(torch.tensor([2])), rng.key(4))
+    first = env.reset()
+    assert first.prev_action.tolist() == [NO_ACTION] and first.prev_reward.tolist() == [0.0]
+    assert first.prev_done.tolist() == [0.0]
+    _, second = env.step(ones(env))
+    assert second.prev_done.tolist() == [0.0] and second.obs[0, 0] == pytest.approx(0.1)
+    outcome, third = env.step(ones(env))
+    assert outcome.terminated.tolist() == [True]
+    assert outcome.final_obs[0, 0] == pytest.approx(0.2), "the last observation of the episode that ended is kept"
+    assert outcome.final_obs[0, 1] == first.obs[0, 1]
+    assert third.obs[0, 0] == 0.0 and third.obs[0, 1] != first.obs[0, 1], "the next episode starts afresh"
+    assert third.prev_done.tolist() == [1.0]
+    assert torch.equal(third.prev_reward, outcome.reward) and third.prev_action.tolist() == [1]
+    assert env.final_state.place.tolist() == [2] and env.state.place.tolist() == [0]
+
+
+def test_other_rows_go_on_while_one_begins_again():
+    env = BatchEnv(Corridor(), Length(torch.tensor([1, 4])), rng.key(0))
+    env.reset()
+    _, step = env.step(ones(env))
+    assert step.obs[:, 0].tolist() == pytest.approx([0.0, 0.1])
+    assert step.prev_done.tolist() == [1.0, 0.0]
+    assert env.episode.tolist() == [1, 0]
+
+
+def test_an_episode_of_one_step():
+    env = BatchEnv(TwoDoors(episodes_per_trial=4), TwoDoors().sample_tasks(rng.key(0), 3), rng.key(0))
+    steps = play(env)
+    assert len(steps) == 4
+    assert all(bool(o.truncated.all()) and not bool(o.terminated.any()) for _, o, _ in steps)
+    assert all(bool(s.prev_done.all()) for _, _, s in steps)
+
+
+def test_the_empty_action_of_a_box_is_zero():
+    family = Reach()
+    step = BatchEnv(family, family.sample_tasks(rng.key(0), 2), rng.key(0)).reset()
+    assert torch.equal(step.prev_action, torch.zeros(2, 2))
+
+
+def random_actions(steps: int, rows: int) -> torch.Tensor:
+    return rng.integers(rng.fold(rng.key(9), torch.arange(steps)), rows, 2)
+
+
+def equal(a: list, b: list, rows: slice) -> bool:
+    """Whether the run `b` is what the rows of the run `a` are, for as long as both last."""
+    pairs = [(x, y) for (_, *p), (_, *q) in zip(a, b) for s, t in zip(p, q) for x, y in zip(s, t)]
+    return all(torch.equal(x[rows], y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(3, 4), slice(0, 4), slice(4, 9)])
+def test_a_shard_is_its_part_of_the_batch(rows: slice):
+    family, key = Corridor(), rng.key(1)
+    task, actions = family.sample_tasks(key, 9), random_actions(18, 9)
+    whole = play(BatchEnv(family, task, key), actions)
+    shard = play(BatchEnv(family, take(task, rows), key, first_row=rows.start), actions[:, rows])
+    assert len(shard) >= 3 and equal(whole, shard, rows)
+    moved = play(BatchEnv(family, take(task, rows), key, first_row=rows.start + 1), actions[:, rows])
+    assert not equal(whole, moved, rows), "the noise must depend on the row"
+
+
+def test_reset_repeats_the_trial():
+    family, key = Corridor(), rng.key(1)
+    env, actions = BatchEnv(family, family.sample_tasks(key, 5), key), random_actions(18, 5)
+    assert equal(play(env, actions), play(env, actions), slice(None))
+
+
+def test_a_restarted_row_is_a_row_of_a_batch_that_starts_then():
+    family, key = Corridor(), rng.key(1)
+    task, other = family.sample_tasks(key, 5), Length(torch.tensor([4, 2]))
+    env = BatchEnv(family, task, key)
+    untouched = BatchEnv(family, task, key)
+    fresh = BatchEnv(family, other, key, first_row=30)
+    for e in (env, untouched):
+        e.reset()
+        for _ in range(3):
+            e.step(ones(e))
+    rows = torch.tensor([3, 1])
+    first, expected = env.restart(rows, other, first_row=30), fresh.reset()
+    assert all(torch.equal(a, b) for a, b in zip(first, expected))
+    for t in range(10):
+        a, b, c = env.step(ones(env)), fresh.step(ones(fresh)), untouched.step(ones(untouched))
+        for got, new, old in zip([*a[0], *a[1]], [*b[0], *b[1]], [*c[0], *c[1]]):
+            assert torch.equal(got[rows], new), t
+            assert torch.equal(got[[0, 2, 4]], old[[0, 2, 4]]), t
+        assert torch.equal(env.alive[rows], fresh.alive)
+
+
+def test_a_trial_without_episodes_is_refused():
+    with pytest.raises(ValueError, match="at least one episode"):
+        BatchEnv(Corridor(), Length(LENGTHS), rng.key(0), episodes=0)

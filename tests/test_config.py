@@ -1,0 +1,156 @@
+"""A configuration is read from files, presets and the command line; what is wrong gets one helpful sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy import TOY, Guess
+
+from metarl import config
+from metarl.config_errors import ConfigError
+
+FILES = sorted(config.PRESETS.glob("*.yaml"))
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> str:
+    path = tmp_path / "toy.yaml"
+    path.write_text(TOY)
+    return str(path)
+
+
+def mistake(*args: str) -> str:
+    """The sentence for a wrong command line."""
+    with pytest.raises(ConfigError) as caught:
+        config.parse(args)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and "Traceback" not in sentence
+    return sentence
+
+
+def test_command_line_goes_over_the_file_in_any_order(toy: str):
+    after = config.parse(["--config", toy, "--agent.lr", "1e-3", "--seed=7"]).config
+    before = config.parse(["--seed", "7", f"--config={toy}", "--agent.lr=1e-3"]).config
+    assert (after.agent.lr, after.seed, after.agent.meta_batch_size) == (1e-3, 7, 16)
+    assert after.agent == before.agent and isinstance(after.family, Guess) and after.family.numbers == 3
+
+
+def test_schedules_from_file_and_command_line(toy: str):
+    read = config.parse(["--config", toy, "--agent.lr", "[[0, 1e-3], [1, 1e-4]]"]).config.agent
+    assert read.gamma == [(0.0, 0.9), (0.5, 0.98)]
+    assert read.lr == [(0.0, 1e-3), (1.0, 1e-4)]
+
+
+def test_the_written_configuration_gives_the_same_one(toy: str, tmp_path: Path):
+    first = config.parse(["--config", toy, "--agent.lr", "[[0, 1e-3], [1, 1e-4]]", "--run_dir", "elsewhere"])
+    written = tmp_path / "config.yaml"
+    written.write_text(first.text())
+    second = config.parse(["--config", str(written)])
+    assert second.config.agent == first.config.agent
+    assert second.values == first.values | {"run_dir": None}
+    complete = yaml.safe_load(first.text())
+    assert set(complete) == set(config.FIELDS)
+    assert set(complete["agent"]["init_args"]) == set(vars(first.config.agent))
+
+
+@pytest.mark.parametrize("name", ["metarl/BernoulliBandit-v0", "BernoulliBandit", "metarl.envs.BernoulliBandit"])
+def test_a_family_by_id_short_name_and_class_path(toy: str, tmp_path: Path, name: str):
+    text = yaml.safe_load(TOY) | {"family": name}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(text))
+    from_file = config.parse(["--config", str(tmp_path / "other.yaml")]).config
+    from_line = config.parse(["--config", toy, "--family", name]).config
+    assert type(from_file.family).__name__ == type(from_line.family).__name__ == "BernoulliBandit"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_presets_are_complete_and_found_by_name(path: Path):
+    parsed = config.parse(["--config", path.stem])
+    written = yaml.safe_load(path.read_text())
+    assert parsed.name == path.stem
+    assert set(written) == set(config.FIELDS), "a preset is complete"
+    assert set(written["agent"]["init_args"]) == set(parsed.values["agent"]["init_args"]), "a preset is complete"
+    parsed.config.agent.build(parsed.config.family, 1, torch.device("cpu"))
+
+
+def test_without_a_config_the_default_preset():
+    assert config.parse([]).name == config.DEFAULT_PRESET
+
+
+WRONG = {
+    "--famly x": "Did you mean 'family'?",
+    "--see 3": "Did you mean 'seed'?",
+    "--agent.lrr 3": "Did you mean 'lr'?",
+    "--family.numbrs=3": "Did you mean 'numbers'?",
+    "--agent Rl2Config": "Did you mean 'RL2Config'?",
+    "--family GridNavy": "Did you mean 'GridNavi'?",
+    "--family metarl/GridNavy-v0": "Did you mean 'metarl/GridNavi-v0'?",
+    "--family toy.Gues": "Did you mean 'Guess'?",
+    "--family nowhere.Guess": "There is no module 'nowhere'",
+    "--family torch.nn.Linear": "is not a TaskFamily",
+    "--train_split tran": "Did you mean 'train'?",
+    "--eval_splits [test,odd]": "Did you mean 'ood'?",
+    "--eval_splits test": "a list",
+    "--device gpu": "Did you mean 'cpu'?",
+    "--seed x": "seed must be int, got 'x'",
+    "--seed": "--seed: expected one argument",
+    "--total_iterations 0": "total_iterations must be at least 1, got 0",
+    "--agent.lr abc": "agent.lr must be float or list",
+    "--agent.hidden_size 0": "hidden_size must be at least 1",
+    "--family.numbers 1": "numbers must be at least 2",
+    "--resume nowhere --seed 3": "--seed cannot be changed with --resume",
+    "--resume nowhere": "no run to resume in 'nowhere'",
+}
+
+
+@pytest.mark.parametrize("args", WRONG)
+def test_a_wrong_command_line_names_what_is_right(toy: str, args: str):
+    config_args = [] if "--resume" in args else ["--config", toy]
+    assert WRONG[args] in mistake(*config_args, *args.split())
+
+
+EDITS = {
+    ("total_iterations", "total_iteratons"): "Did you mean 'total_iterations'?",
+    ("hidden_size", "hiden_size"): "Did you mean 'hidden_size'?",
+    ("numbers", "nmbers"): "Did you mean 'numbers'?",
+    ("class_path: toy", "class_pth: toy"): "Did you mean 'class_path'?",
+    ("RL2Config", "RL2Confg"): "Did you mean 'RL2Config'?",
+    ("toy.Guess", "Gues"): "Did you mean 'Guess'?",
+    ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
+    ("[.5, .98]", "[.5]"): "agent.gamma must be float or list",
+    ("agent:", "agent"): "not valid YAML",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit[1])
+def test_a_wrong_file_names_what_is_right(tmp_path: Path, edit: tuple[str, str]):
+    assert edit[0] in TOY
+    (tmp_path / "wrong.yaml").write_text(TOY.replace(*edit))
+    assert EDITS[edit] in mistake("--config", str(tmp_path / "wrong.yaml"))
+
+
+def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
+    assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
+    assert "There is no config file" in mistake("--config", str(tmp_path / "none.yaml"))
+    (tmp_path / "empty.yaml").write_text("seed: 3\n")
+    assert "names no family" in mistake("--config", str(tmp_path / "empty.yaml"))
+
+
+def test_help_explains_every_field(toy: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as done:
+        config.parse(["--help", "--config", toy])
+    shown = capsys.readouterr().out
+    values = config.parse(["--config", toy]).values
+    names = [f"--{name}" for name in config.FIELDS]
+    names += [f"--{group}.{name}" for group in ("agent", "family") for name in values[group]["init_args"]]
+    for name in names:
+        about = shown.split(f"\n  {name}", 1)[1].split("\n  --", 1)[0].partition("(type:")[0]
+        assert len(about.split()) > 3, f"{name} has no explanation"
+    assert done.value.code == 0 and "--resume" in shown
+
+
+def test_print_config_can_be_used_as_a_file(toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        config.parse(["--config", toy, "--seed", "9", "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert config.parse(["--config", str(tmp_path / "printed.yaml")]).config.seed == 9

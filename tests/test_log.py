@@ -1,0 +1,164 @@
+"""What a run writes can be read back, under the tags that docs/metrics.md explains."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from toy import TOY, Guess
+
+from metarl import config, rng
+from metarl.agents import RL2Config
+from metarl.checkpoint import Counters
+from metarl.curve import AdaptationCurve
+from metarl.log import Logger, curve_metrics, layout, point_tags, trial_metrics
+from metarl.rollout import Rollout, run_trial
+
+DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
+def curve(points: int, rounds: bool = False, split: str = "test") -> AdaptationCurve:
+    steps = np.arange(points, dtype=np.float64)
+    returns = np.random.default_rng(0).normal(steps, 1.0, (1, 20, points)).astype(np.float32)
+    labels = tuple(f"{'round' if rounds else 'episode'} {point + (not rounds)}" for point in range(points))
+    bounds = {"random": np.zeros(20, np.float32), "oracle": np.full(20, points, np.float32)}
+    return AdaptationCurve(
+        returns, steps, steps, labels, **bounds, agent="A", family="F", split=split, greedy=False, rounds=rounds
+    )
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "toy.yaml").write_text(TOY)
+    return config.parse(["--config", str(tmp_path / "toy.yaml")]).values
+
+
+def logger(run_dir: Path, values: dict[str, Any], start: Counters = Counters(), **terminal: Any) -> Logger:  # noqa: B008
+    run_dir.mkdir(exist_ok=True)
+    return Logger(run_dir, values, start, {"command": "python -m *this*"}, Console(width=100, **terminal))
+
+
+def events(run_dir: Path) -> EventAccumulator:
+    return EventAccumulator(str(run_dir), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+
+
+def trial() -> list[Rollout]:
+    family = Guess()
+    agent = RL2Config(meta_batch_size=4, hidden_size=4).build(family, 1, torch.device("cpu"))
+    return run_trial(agent, family, family.sample_tasks(rng.key(1), 4), rng.key(2))
+
+
+def test_trial_metrics_are_the_trial_s():
+    (rollout,) = rollouts = trial()
+    per_episode = rollout.outcome.reward.reshape(3, 2, 4).sum(1).mean(1)  # all episodes of the family have two steps
+    metrics = trial_metrics(rollouts, 3)
+    assert metrics["train/return_first"] == pytest.approx(float(per_episode[0]))
+    assert metrics["train/return_last"] == pytest.approx(float(per_episode[2]))
+    assert metrics["train/return"] == pytest.approx(float(per_episode.mean()))
+    assert metrics["train/trial_return"] == pytest.approx(float(per_episode.sum()))
+    assert metrics["train/adaptation"] == pytest.approx(float(per_episode[2] - per_episode[0]))
+    assert metrics["train/episode_length"] == 2.0
+    rounds = trial_metrics([rollout, rollout._replace(outcome=rollout.outcome._replace(reward=rollout.mask))], 3)
+    assert rounds["train/return_last"] == 2.0, "with several rounds the points are rounds"
+
+
+def test_curve_metrics_are_the_curve_s_and_bounded():
+    small = curve(4)
+    metrics = curve_metrics(small)
+    low, high = small.interval(0.95)
+    assert metrics["eval/test/episode_02"] == pytest.approx(small.mean()[1])
+    assert metrics["eval/test/episode_02_low"] == pytest.approx(low[1])
+    assert metrics["eval/test/episode_02_high"] == pytest.approx(high[1])
+    assert metrics["eval/test/score"] == pytest.approx(small.totals.mean(), rel=1e-5)
+    assert list(point_tags(curve(2, rounds=True))) == ["eval/test/round_00", "eval/test/round_01"]
+    long = point_tags(curve(100))
+    assert len(long) <= 10 and list(long)[0] == "eval/test/episode_001" and list(long)[-1] == "eval/test/episode_100"
+
+
+def test_tensorboard_shows_scalars_curve_config_and_hparams(tmp_path: Path, values: dict[str, Any]):
+    with logger(tmp_path / "run", values) as log:
+        log.iteration(Counters(1, 100, 0.1), {"train/return": 1.0})
+        log.iteration(Counters(2, 200, 0.2), {"train/return": 2.0}, {"test": curve(3)})
+    found = events(tmp_path / "run")
+    assert [(e.step, e.value) for e in found.Scalars("train/return")] == [(100, 1.0), (200, 2.0)]
+    assert [e.step for e in found.Scalars("eval/test/episode_03")] == [200]
+    assert found.Tags()["images"] == ["eval/test/curve"]
+    text = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "    total_iterations: 6" in text
+    assert "    python -m *this*" in found.Tensors("command/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "_hparams_/experiment" in found.summary_metadata
+    assert len(list((tmp_path / "run").glob("**/events*"))) == 1, "no second run for the hparams"
+
+
+def test_the_custom_page_has_the_curve_with_its_interval(tmp_path: Path, values: dict[str, Any]):
+    with logger(tmp_path / "run", values) as log:
+        log.iteration(Counters(1, 100), {}, {"test": curve(3)})
+    found = events(tmp_path / "run")
+    page = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    (category,) = page.category
+    scalars = set(found.Tags()["scalars"])
+    margins = [chart.margin.series[0] for chart in category.chart if chart.HasField("margin")]
+    assert len(margins) == 3
+    assert all({one.value, one.lower, one.upper} <= scalars for one in margins)
+    assert [chart for chart in category.chart if chart.HasField("multiline")]
+    assert set(layout({"a": curve(2), "b": curve(2)})) == {"adaptation on a", "adaptation on b"}
+
+
+def test_a_resumed_run_s_files_look_like_an_uninterrupted_one_s(tmp_path: Path, values: dict[str, Any]):
+    run_dir = tmp_path / "run"
+    with logger(run_dir, values) as log:
+        for i in (1, 2, 3):
+            log.iteration(Counters(i, 100 * i), {"train/return": float(i)})
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 4, "env_st')  # killed while writing
+    with logger(run_dir, values, Counters(2, 200)) as log:
+        log.iteration(Counters(3, 300), {"train/return": 30.0})
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["iteration"], line["train/return"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert [(e.step, e.value) for e in events(run_dir).Scalars("train/return")] == [(100, 1), (200, 2), (300, 30)]
+
+
+def test_jsonl_stays_json_when_a_metric_is_not_a_number(tmp_path: Path, values: dict[str, Any]):
+    with logger(tmp_path / "run", values) as log:
+        log.iteration(Counters(1, 100), {"loss/policy": float("nan")})
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=lambda name: pytest.fail(name))["loss/policy"] is None
+
+
+def test_a_bar_on_a_terminal_and_few_plain_lines_elsewhere(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    values = values | {"total_iterations": 200}
+    metrics = {"train/return": 1.25, "time/steps_per_second": 61234.0}
+    for name, terminal in (("plain", {}), ("tty", {"force_terminal": True})):
+        with logger(tmp_path / name, values, **terminal) as log:
+            for i in range(1, 201):
+                log.iteration(Counters(i, 100 * i), metrics, {"test": curve(3)} if i == 100 else None)
+        shown = capsys.readouterr().out
+        assert "61.2k steps/s, return 1.25" in shown and re.search(r"test \S+ → \S+ → \S+", shown)
+        if name == "plain":
+            assert "\x1b" not in shown and 10 <= len(shown.splitlines()) <= 25
+        else:
+            assert "\x1b" in shown and "200/200" in shown
+
+
+def documented(tag: str) -> bool:
+    pattern = re.sub(r"^eval/[^/]+", "eval/<split>", tag)
+    pattern = re.sub(r"(episode|round)_\d+$", r"\1_NN", pattern)
+    names = re.findall(r"`([^`]+)`", DOCS.read_text(encoding="utf-8"))
+    mean = re.sub(r"_(low|high)$", "", tag)
+    return pattern in names or (mean != tag and f"…{tag[len(mean) :]}" in names and documented(mean))
+
+
+def test_every_tag_is_documented():
+    rollouts = trial()
+    metrics = trial_metrics(rollouts, 3) | curve_metrics(curve(3)) | curve_metrics(curve(3, rounds=True))
+    undocumented = [tag for tag in metrics if not documented(tag)]
+    assert not undocumented
+    assert not documented("train/retrun") and not documented("eval/test/epsiode_01_low")

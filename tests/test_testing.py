@@ -1,0 +1,188 @@
+"""The public contracts: every registered family keeps its own, and broken ones are caught with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from small_families import Corridor, Length, Reach, TwoDoors, Walker
+
+import metarl
+from metarl import rng
+from metarl.agents.rl2 import RL2, RL2Config
+from metarl.family import TaskFamily
+from metarl.testing import check_agent, check_family
+
+SMALL = RL2Config(meta_batch_size=6, hidden_size=8, num_minibatches=2, update_epochs=2)
+
+
+@pytest.mark.parametrize("id", [id for id in metarl.registered() if id.startswith("metarl/")])
+def test_every_registered_family(id: str):
+    check_family(metarl.make(id))
+
+
+@pytest.mark.parametrize("family", [Corridor(), Corridor(horizon=1), Reach(), TwoDoors()])
+def test_the_small_families(family: TaskFamily):
+    check_family(family)
+
+
+def broken(base: type[TaskFamily], **members) -> TaskFamily:
+    """A family of a class with some members replaced."""
+    name = f"Broken{base.__name__}{len(globals())}"
+    globals()[name] = type(name, (base,), {"__module__": __name__, **members})  # pickle looks for it there
+    return globals()[name]()
+
+
+def replaced(name: str, change: Callable, base: type[TaskFamily] = Corridor) -> TaskFamily:
+    """A family one of whose methods returns something else: `change(what it returned, *arguments)`."""
+    original = getattr(base, name)
+    return broken(base, **{name: lambda self, *args: change(original(self, *args), *args)})
+
+
+def in_place(self, task, state, action, key):
+    state.place.add_(action)
+    return state, state.place.to(torch.float32), state.place >= task.length
+
+
+def unseeded_reset(self, task, key):
+    return Walker(torch.zeros_like(task.length), torch.rand(len(key)))
+
+
+def across_rows(result, task, state, action, key):
+    return result[0], result[1] + 0.001 * action.to(torch.float32).mean(), result[2]
+
+
+def leaks(obs, task, state):
+    return torch.stack([obs[:, 0], task.length / 10], dim=-1)
+
+
+def train_tasks(result, keys, split):
+    return Corridor().draw_tasks(keys, "train")
+
+
+def only_ood_is_train(result, keys, split):
+    return Length(result.length + 100) if split == "test" else Corridor().draw_tasks(keys, "train")
+
+
+class Unpicklable(Reach):
+    def __init__(self) -> None:
+        super().__init__()
+        self.helper = lambda: 0
+
+
+BROKEN = {
+    "a leak of the task": (replaced("observe", leaks), "first observation depends on the task"),
+    "a state modified in place": (broken(Corridor, step=in_place), "in place"),
+    "unseeded randomness": (broken(Corridor, reset=unseeded_reset), "same keys"),
+    "unseeded tasks": (
+        broken(Reach, draw_tasks=lambda self, keys, split: type(Reach().sample_tasks(rng.key(0), 1))(
+            torch.rand(len(keys), 2))), "different tasks for the same key"),
+    "rows that see each other": (replaced("step", across_rows), "a batch of that row alone"),
+    "float64 observations": (replaced("observe", lambda obs, *_: obs.double()), "float32"),
+    "observations of another shape": (replaced("observe", lambda obs, *_: obs[:, :1]), "shape"),
+    "observations outside the space": (replaced("observe", lambda obs, *_: obs + 0.7), "not in Box"),
+    "NaN rewards": (replaced("step", lambda r, *_: (r[0], r[1] * torch.nan, r[2])), "finite"),
+    "integer rewards": (replaced("step", lambda r, *_: (r[0], r[1].long(), r[2])), "float32 rewards"),
+    "terminations as numbers": (replaced("step", lambda r, *_: (r[0], r[1], r[2].float())), "bool"),
+    "a hidden termination": (broken(Corridor, terminates=False), "terminates is False"),
+    "test tasks that are train tasks": (replaced("draw_tasks", train_tasks), "'test' tasks are also 'train'"),
+    "ood tasks that are train tasks": (replaced("draw_tasks", only_ood_is_train), "'ood' tasks are also 'train'"),
+    "ood tasks like train tasks": (broken(Reach, splits=("train", "test", "ood")), "distributed like"),
+    "an unknown split accepted": (
+        broken(Corridor, sample_tasks=lambda self, key, n, split="train", first=0: Corridor.sample_tasks(
+            self, key, n, split if split in self.splits else "train", first)), "split that does not exist"),
+    "shards that start anew": (
+        broken(Corridor, sample_tasks=lambda self, key, n, split="train", first=0: Corridor.sample_tasks(
+            self, key, n, split)), "rest of the whole"),
+    "an unknown name of a split": (broken(Corridor, splits=("train", "validation")), "splits"),
+    "tasks that are a bare tensor": (replaced("draw_tasks", lambda task, *_: task.length), "NamedTuple"),
+    "an oracle below random": (replaced("oracle", lambda value, task: value - 50.0, Reach), "oracle is wrong"),
+    "an oracle of another shape": (replaced("oracle", lambda value, task: value[:, None], Reach), "oracle must"),
+    "a wrong random return": (broken(TwoDoors, random_return=lambda self, task: torch.full((len(task.side),), 0.6)),
+                              "random_return is wrong"),
+    "a family that cannot be pickled": (Unpicklable(), "pickled"),
+    "a picture of floats": (broken(Corridor, render=lambda self, task, states: np.zeros((4, 4, 3))), "uint8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_family_is_caught(name: str):
+    family, reason = BROKEN[name]
+    with pytest.raises(AssertionError, match=reason):
+        check_family(family)
+
+
+def test_a_family_may_say_that_it_shows_its_task():
+    check_family(replaced("observe", leaks), shows_task=True)
+
+
+def test_agents_keep_their_contract():
+    check_agent(SMALL, Corridor())
+
+
+class BrokenAgent(RL2):
+    def __init__(self, how: str, config, family, seed, device) -> None:
+        super().__init__(config, family, seed, device)
+        self.how = how
+
+    def act(self, memory, step, key, greedy=False):
+        if self.how == "ungreedy":
+            greedy = False
+        if self.how == "forgets the key":
+            key = key + int(torch.randint(1000, ()))
+        acted, after = super().act(memory, step, key, greedy)
+        if self.how == "in place":
+            memory.state.add_(1.0)
+        if self.how == "across rows":
+            acted = acted._replace(value=acted.value + len(acted.value))
+        if self.how == "shapes":
+            acted = acted._replace(log_prob=acted.log_prob[:, None])
+        if self.how == "dtype":
+            acted = acted._replace(action=acted.action.float())
+        if self.how == "ratio":
+            acted = acted._replace(log_prob=acted.log_prob - 0.05)
+        return acted, after
+
+    def update(self, trial, progress=0.0):
+        if self.how == "learns nothing":
+            return {}
+        metrics = super().update(trial, progress)
+        return metrics | {"loss/nan": float("nan")} if self.how == "metrics" else metrics
+
+    def state_dict(self):
+        state = super().state_dict()
+        if self.how == "no optimiser state":
+            state = {k: v for k, v in state.items() if not k.startswith("optimizer.")}
+        return state
+
+    def load_state_dict(self, state):
+        before = self.updates
+        super().load_state_dict(state)
+        if self.how == "loses a counter":
+            self.updates = before
+
+
+@dataclasses.dataclass
+class BrokenConfig(RL2Config):
+    how: str = ""
+
+    def build(self, family, seed, device):
+        return BrokenAgent(self.how, self, family, seed, device)
+
+
+@pytest.mark.parametrize(("how", "reason"), [
+    ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "alone"),
+    ("shapes", "shape"), ("dtype", "int64"), ("ratio", "ratio"), ("learns nothing", "changed nothing"),
+    ("metrics", "finite"), ("no optimiser state", "go on"), ("loses a counter", "load_state_dict"),
+])  # fmt: skip
+def test_a_broken_agent_is_caught(how: str, reason: str):
+    config = BrokenConfig(how=how, **dataclasses.asdict(SMALL))
+    with pytest.raises(AssertionError, match=reason):
+        check_agent(config, Corridor())
+
+
+def test_the_broken_agent_is_whole_but_for_its_break():
+    check_agent(BrokenConfig(**dataclasses.asdict(SMALL)), Corridor())

@@ -1,0 +1,201 @@
+"""The program: it trains, shows, resumes exactly, stops when told to, and says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_log import documented
+from toy import TOY
+
+from metarl import checkpoint, train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of a small run; the current folder is a temporary one."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(TOY)
+    return ["--config", "toy.yaml"]
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    """The program in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "metarl.train", *args]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None and time.monotonic() < limit, process.communicate()
+        time.sleep(0.02)
+
+
+def lines(run_dir: str | Path) -> list[dict[str, float]]:
+    path = Path(run_dir) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def assert_same_run(a: str | Path, b: str | Path) -> None:
+    """Parameters, optimiser and everything logged but times are equal, bit for bit."""
+    (left, done), (right, done_too) = checkpoint.load_state(a), checkpoint.load_state(b)
+    assert (done.iteration, done.env_steps) == (done_too.iteration, done_too.env_steps)
+    assert left.keys() == right.keys()
+    assert not [name for name in left if not torch.equal(left[name], right[name])]
+
+    def timeless(run: str | Path) -> list[dict[str, float]]:
+        return [{k: v for k, v in line.items() if not k.startswith(("time/", "seconds"))} for line in lines(run)]
+
+    assert timeless(a) == timeless(b)
+
+
+def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFixture[str]):
+    assert train.main([*toy, "--run_dir", "run"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("train", "test", "ood", "random", "optimum", "tensorboard --logdir run"):
+        assert word in shown
+    names = {str(path.relative_to("run")) for path in Path("run").rglob("*") if path.is_file()}
+    results = {f"evaluation/{split}.{kind}" for split in ("train", "test", "ood") for kind in ("json", "csv", "png")}
+    expected = {"config.yaml", "command.txt", "versions.json", "metrics.jsonl", "checkpoint.safetensors"} | results
+    assert names >= expected | {"evaluation/table.txt"} and not [name for name in names if "partial" in name]
+    assert "--run_dir run" in Path("run/command.txt").read_text()
+    assert [line["iteration"] for line in lines("run")] == [1, 2, 3, 4, 5, 6]
+    assert lines("run")[-1]["env_steps"] == 6 * 16 * 6
+    assert [line["iteration"] for line in lines("run") if "eval/test/score" in line] == [3]
+    assert not [tag for line in lines("run") for tag in line if "/" in tag and not documented(tag)]
+
+
+def test_the_event_file_has_the_tags(toy: list[str]):
+    assert train.main([*toy, "--run_dir", "run"]) == 0
+    found = EventAccumulator("run").Reload()
+    scalars = set(found.Tags()["scalars"])
+    assert {"train/return", "loss/policy", "time/steps_per_second", "eval/test/episode_01_low"} <= scalars
+    assert not [tag for tag in scalars if not documented(tag)]
+    assert [event.step for event in found.Scalars("train/return")] == [96 * i for i in range(1, 7)]
+    assert [event.step for event in found.Scalars("eval/test/score")] == [288, 576]
+    assert {"eval/train/curve", "eval/test/curve", "eval/ood/curve"} == set(found.Tags()["images"])
+    texts = {f"{name}/text_summary" for name in ("config", "command", "versions", "runtime")}
+    assert texts <= set(found.Tags()["tensors"])
+
+
+def test_the_written_config_repeats_the_run_and_another_seed_does_not(toy: list[str]):
+    assert train.main([*toy, "--run_dir", "first"]) == 0
+    assert train.main(["--config", "first/config.yaml", "--run_dir", "second"]) == 0
+    assert_same_run("first", "second")
+    assert train.main([*toy, "--run_dir", "third", "--seed", "2"]) == 0
+    with pytest.raises(AssertionError):
+        assert_same_run("first", "third")
+
+
+def test_evaluating_and_saving_change_nothing(toy: list[str]):
+    assert train.main([*toy, "--run_dir", "first", "--final_eval_tasks", "0"]) == 0
+    assert not Path("first/evaluation").exists()
+    assert train.main([*toy, "--run_dir", "second", "--eval_every", "0", "--checkpoint_every", "1000"]) == 0
+    one, two = checkpoint.load_state("first")[0], checkpoint.load_state("second")[0]
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_default_run_dir_names_preset_and_seed(toy: list[str]):
+    assert train.main([*toy, "--total_iterations", "1", "--final_eval_tasks", "0"]) == 0
+    (run_dir,) = Path("runs").iterdir()
+    assert run_dir.name.startswith("toy_1_")
+    assert train.main(["--config", str(run_dir / "config.yaml"), "--seed", "2", "--final_eval_tasks", "0"]) == 0
+    assert [path for path in Path("runs").iterdir() if path.name.startswith("rl2_guess_2_")]
+
+
+def test_a_killed_run_resumes_as_if_nothing_had_happened(toy: list[str]):
+    """kill -9 in the middle, at no particular moment; then the rest."""
+    args = [*toy, "--total_iterations", "60", "--final_eval_tasks", "0", "--eval_every", "20"]
+    process = start(*args, "--run_dir", "killed")
+    wait_for(lambda: Path("killed/metrics.jsonl").exists() and len(lines("killed")) >= 15, process)
+    process.kill()
+    process.communicate()
+    done = checkpoint.load_state("killed")[1].iteration
+    assert 10 < done < 60
+    assert train.main(["--resume", "killed"]) == 0
+    assert train.main([*args, "--run_dir", "whole"]) == 0
+    assert_same_run("killed", "whole")
+    assert len(Path("killed/command.txt").read_text().splitlines()) == 2
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(toy: list[str]):
+    args = [*toy, "--total_iterations", "100000", "--checkpoint_every", "100000", "--run_dir", "run"]
+    process = start(*args)
+    wait_for(lambda: Path("run/metrics.jsonl").exists() and len(lines("run")) >= 3, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "--resume run" in out
+    done = checkpoint.load_state("run")[1].iteration
+    assert done == len(lines("run")) >= 3
+    assert train.main(["--resume", "run", "--total_iterations", str(done + 2)]) == 0
+    assert checkpoint.load_state("run")[1].iteration == len(lines("run")) == done + 2
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(toy: list[str]):
+    assert train.main([*toy, "--run_dir", "run"]) == 0
+    Path("run/checkpoint.safetensors").unlink()
+    assert train.main(["--resume", "run"]) == 0
+    assert checkpoint.load_state("run")[1].iteration == 6 == len(lines("run"))
+
+
+def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.CaptureFixture[str]):
+    assert train.main([*toy, "--run_dir", "run"]) == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert train.main([*toy, "--run_dir", "run", "--seed", "2"]) == 2
+    assert "--resume run" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+
+
+def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
+    toy: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
+    assert "train/return became nan" in capsys.readouterr().err
+    honest = train.run_trial
+
+    def poisoned(agent, family, tasks, key):
+        if agent.updates == 4:
+            next(iter(agent.net.parameters())).data.fill_(torch.nan)
+        return honest(agent, family, tasks, key)
+
+    monkeypatch.setattr(train, "run_trial", poisoned)
+    assert train.main([*toy, "--run_dir", "run"]) == 1
+    sentence = capsys.readouterr().err
+    assert "iteration 5" in sentence and "checkpoint" in sentence and "Traceback" not in sentence
+    state, counters = checkpoint.load_state("run")
+    assert counters.iteration == 4 and all(value.isfinite().all() for value in state.values())
+
+
+def test_mistakes_end_the_program_with_code_2_and_one_line(toy: list[str], capsys: pytest.CaptureFixture[str]):
+    wrong = ("--agent.lrr 3", "--family Gues", "--train_split tset", "--agent.hidden_size 0", "--agent.memory gruu")
+    for args in wrong:
+        assert train.main([*toy, *args.split()]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    Path("file").write_text("")
+    assert train.main([*toy, "--run_dir", "file/run"]) == 2
+    if not torch.cuda.is_available():
+        assert train.main([*toy, "--device", "cuda", "--run_dir", "never"]) == 2
+        assert "no CUDA device" in capsys.readouterr().err and not Path("never").exists()
+    assert not Path("runs").exists(), "nothing is left behind by a mistake"
+
+
+def test_the_program_s_exit_code_reaches_the_shell(toy: list[str]):
+    process = start("--config", "rl2_gridnavy")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and not out
+    assert len(err.splitlines()) == 1 and "Did you mean 'rl2_gridnavi'?" in err
