@@ -42,7 +42,7 @@ class RL2Config(AgentConfig):
     name: ClassVar[str] = "RL2"
 
     memory: str = "gru"
-    """gru, lstm, rnn, transformer, or none (the memory-less control)."""
+    """gru, lstm, rnn, transformer, fast_weights, or none (the memory-less control)."""
     hidden_size: int = 128
     """Units of the memory."""
     transition_input: bool = False
@@ -81,6 +81,8 @@ class RL2Config(AgentConfig):
     """Scale the advantages of an iteration to mean 0 and standard deviation 1."""
     chunk_length: int | None = None
     """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
+    norm_obs: bool = False
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     reward_input_scale: float = 1.0
     """Factor on the previous reward that the policy sees."""
     init_std: float = 0.6
@@ -254,7 +256,7 @@ class RL2(LearningAgent):
         for epoch in range(config.update_epochs):
             order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), batch.mask.shape[1])
             kl = torch.zeros((), device=self.device)
-            for rows in order.chunk(config.num_minibatches):
+            for rows in order.tensor_split(config.num_minibatches):
                 part = _columns(batch, rows)
                 new = self._descend(part, None if task is None else task[rows], ent_coef)
                 kl += new["loss/approx_kl"]
@@ -263,6 +265,8 @@ class RL2(LearningAgent):
             epochs += 1
             if config.target_kl is not None and float(kl) / config.num_minibatches > 1.5 * config.target_kl:
                 break
+        if config.norm_obs:  # only now: the policy that acted must be the one whose ratio to itself is 1
+            self.net.encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
         self.updates += 1
         metrics |= {name: value / steps for name, value in sums.items()}
         schedule = {"loss/lr": at(config.lr, progress), "loss/gamma": at(config.gamma, progress)}

@@ -26,7 +26,7 @@ class Tables(NamedTuple):
 class MDPState(NamedTuple):
     """Where an episode stands."""
 
-    index: Tensor  # (B,) int64
+    current: Tensor  # (B,) int64: the state's number
 
 
 class TabularMDP(TaskFamily):
@@ -101,12 +101,12 @@ class TabularMDP(TaskFamily):
         return MDPState(torch.zeros_like(key))
 
     def observe(self, task: Tables, state: MDPState) -> Tensor:
-        return (state.index[:, None] == torch.arange(self.num_states, device=state.index.device)).to(torch.float32)
+        return (state.current[:, None] == torch.arange(self.num_states, device=state.current.device)).to(torch.float32)
 
     def step(self, task: Tables, state: MDPState, action: Tensor, key: Key) -> tuple[MDPState, Tensor, Tensor]:
         rows = torch.arange(len(action), device=action.device)
-        reward = task.reward_mean[rows, state.index, action] + rng.normal(rng.fold(key, 0), 1)[:, 0]
-        index = rng.choice(rng.fold(key, 1), task.transition[rows, state.index, action])
+        reward = task.reward_mean[rows, state.current, action] + rng.normal(rng.fold(key, 0), 1)[:, 0]
+        index = rng.choice(rng.fold(key, 1), task.transition[rows, state.current, action])
         return MDPState(index), reward, torch.zeros_like(action, dtype=torch.bool)
 
     def oracle(self, task: Tables) -> Tensor:
@@ -131,10 +131,11 @@ class TabularMDP(TaskFamily):
         block = cell * S + 8
         rewards = 40 + block * A + 16
         visits = rewards + cell * A + 24
-        image = Image.new("RGB", (visits + cell * max(len(states), 10) + 10, top + cell * S + 10), "white")
+        width = max(3, min(cell, 600 // max(len(states), 1)))  # of one visit
+        image = Image.new("RGB", (visits + max(width * len(states), 160) + 10, top + cell * S + 10), "white")
         draw = ImageDraw.Draw(image)
 
-        def square(x: int, line: int, fill: object) -> None:
+        def square(x: int, line: int, fill: str | tuple[int, int, int]) -> None:
             draw.rectangle((x, top + cell * line, x + cell - 2, top + cell * (line + 1) - 2), fill=fill)
 
         draw.text((40, 8), "P(next state | state, action)", fill="black", font_size=14)
@@ -143,19 +144,21 @@ class TabularMDP(TaskFamily):
         for a in range(A):
             draw.text((40 + block * a, 28), f"action {a}", fill="#666666", font_size=12)
             draw.text((rewards + cell * a + 3, 28), str(a), fill="#666666", font_size=12)
-        path = [int(state.index[0]) for state in states]
+        path = [int(state.current[0]) for state in states]
         for s in range(S):
             draw.text((14, top + cell * s - 1), str(s), fill="black", font_size=12)
             y = top + cell * s + cell // 2
             draw.line((visits, y, image.width - 10, y), fill="#dddddd")
             for a in range(A):
                 for next_state, p in enumerate(task.transition[0, s, a].tolist()):
-                    square(40 + block * a + cell * next_state, s, (round(240 * (1 - math.sqrt(p))),) * 3)
+                    grey = round(240 * (1 - math.sqrt(p)))
+                    square(40 + block * a + cell * next_state, s, (grey, grey, grey))
                 mean = float(task.reward_mean[0, s, a])
                 fade = round(255 * (1 - min(abs(mean) / 3.0, 1.0)))
                 square(rewards + cell * a, s, (fade, 255 - (255 - fade) // 3, fade) if mean > 0 else (255, fade, fade))
         for t, s in enumerate(path):
-            square(visits + cell * t, s, "#1971c2")
+            x, y = visits + width * t, top + cell * s
+            draw.rectangle((x, y, x + width - 2, y + cell - 2), fill="#1971c2")
         return np.asarray(image)
 
 

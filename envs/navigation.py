@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import NamedTuple
 
 import gymnasium
@@ -130,7 +129,7 @@ class Navigation2D(TaskFamily):
         draw.rectangle(box(0, 0, 0.5), outline="#adb5bd")
         draw.text(pixel(-0.49, -0.45), "training goals", fill="#868e96", font_size=13)
         if path:
-            draw.rectangle(box(*path[-1], MAX_STEP), fill="#e7f5ff", outline="#74c0fc")
+            draw.rectangle(box(path[-1][0], path[-1][1], MAX_STEP), fill="#e7f5ff", outline="#74c0fc")
         for t, (start, end) in enumerate(itertools.pairwise(path)):
             if max(abs(a - b) for a, b in zip(start, end, strict=True)) > MAX_STEP + 1e-5:
                 continue  # a new episode
@@ -141,15 +140,15 @@ class Navigation2D(TaskFamily):
         for (x, y), colour in ((pixel(0, 0), "black"), (pixel(*goal), "#e03131")):
             draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
         x, y = pixel(*goal)
-        draw.text((x + 8, y - 8), "goal", fill="#e03131", font_size=14)
+        draw.text((x + 7, y - 21), "goal", fill="#e03131", font_size=14)
         return np.asarray(image)
 
 
 def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
-    """Points uniform over the square ring inner ≤ max norm < outer: float32, shape ``key.shape + (2,)``."""
+    """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
     u = rng.uniform(key, 3)
     # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
-    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0]).clamp(inner, math.nextafter(outer, 0.0))
+    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0])
     along = radius * (2.0 * u[..., 1] - 1.0)
     side = (u[..., 2] * 4).to(torch.int64)
     across = torch.where(side % 2 == 0, radius, -radius)

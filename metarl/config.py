@@ -138,12 +138,17 @@ def parse(args: Sequence[str]) -> Parsed:
     command = ["python", "-m", "metarl.train", *args]
     args, resume, source = _prepare(args)
     parser.given = args
+    if any(arg in ("-h", "--help") for arg in args):
+        _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
+        raise SystemExit(0)
     try:
-        if any(arg in ("-h", "--help") for arg in args):
-            _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
-            raise SystemExit(0)
         namespace = parser.parse_args(args)
         values = _plain(parser, namespace)
+    except ConfigError:
+        raise
+    except Exception as error:  # anything that a module of the user's raises while it is imported
+        raise ConfigError(explain(str(error), args, FIELDS)) from error
+    try:
         built = parser.instantiate(namespace)
         config = TrainConfig(**{name: built[name] for name in FIELDS})
     except ConfigError:

@@ -41,13 +41,14 @@ def action_size(space: gymnasium.Space) -> int:
 class StepEncoder(nn.Module):
     """Observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
 
-    Each coordinate of a bounded observation space is scaled to [-1, 1]. `reward_scale` multiplies the previous reward.
+    Each coordinate of a bounded observation space is scaled to [-1, 1]; where the bounds say little of what is visited,
+    `follow` scales by what was seen instead. `reward_scale` multiplies the previous reward.
     With `transition` the observation before the previous action is there too, so that what was learned by the last
     step, (observation, action, reward, next observation), stands in one input. An optional hidden layer of `embed_size`
     ReLU units follows; 0 leaves it out.
     """
 
-    low: Tensor
+    centre: Tensor
     scale: Tensor
 
     def __init__(
@@ -64,10 +65,10 @@ class StepEncoder(nn.Module):
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
         low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
         high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
-        # One-hot observations (0 … 1) stay as they are: a zero must stay a zero.
+        # Observations that lie within 0 … 1 (one-hot ones) stay as they are: a zero must stay a zero.
         bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
-        self.register_buffer("low", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
-        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0), persistent=False)
+        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0))
+        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0))
         self.last_size = low.numel() if transition else 0
         self.raw_size = low.numel() + self.last_size + self.num_actions + 2
         self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
@@ -75,7 +76,14 @@ class StepEncoder(nn.Module):
 
     def initial(self, batch: int) -> Tensor:
         """What `forward` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
-        return torch.zeros(batch, self.last_size, device=self.low.device)
+        return torch.zeros(batch, self.last_size, device=self.centre.device)
+
+    def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
+        """Move centre and scale towards mean and standard deviation of `obs` ``(T, B, *O)`` by `weight` in [0, 1]."""
+        seen = obs[mask > 0].flatten(1)
+        std, mean = torch.std_mean(seen, dim=0, correction=0)
+        self.centre.lerp_(mean, weight)
+        self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
 
     def forward(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Features and the last observation for the next call.
@@ -83,7 +91,7 @@ class StepEncoder(nn.Module):
         A Step of ``(B, …)`` tensors gives ``(B, output_size)``, one of ``(T, B, …)`` tensors ``(T, B, output_size)``;
         `last_obs` is what `initial` or the call before gave, ``(B, last_size)``.
         """
-        obs = (step.obs.flatten(step.prev_reward.ndim) - self.low) * self.scale
+        obs = (step.obs.flatten(step.prev_reward.ndim) - self.centre) * self.scale
         action = step.prev_action
         if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
             action = (action[..., None] == torch.arange(self.num_actions, device=action.device)).to(torch.float32)
@@ -256,9 +264,72 @@ class Transformer(Memory):
         return self.norms[-1](h).transpose(0, 1), tuple(new_state)
 
 
+class FastWeights(Memory):
+    """A table that is written and read by content: fast weights (Schmidhuber 1992) as linear attention.
+
+    At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query; keys and queries
+    are softmax features of the input (Schlag et al. 2021), values come from a hidden ReLU layer. What is read is
+    ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
+    logarithm of ``1 + Σ weight``. Where an input tells (state, action, reward) of the last step, such a memory learns
+    in a few hundred updates to recall what paid in the current state; gated recurrent units need many times that.
+    Many steps are two matrix products over ``(T, T)``; acting costs the same at every step.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_heads: int = 4, key_size: int = 16) -> None:
+        super().__init__(input_size, hidden_size)
+        if hidden_size % num_heads or hidden_size < 2 * num_heads:
+            raise ValueError(
+                f"The hidden_size of fast weights must be a multiple of {num_heads}, at least {2 * num_heads}, "
+                f"got {hidden_size}."
+            )
+        self.num_heads, self.key_size, self.value_size = num_heads, key_size, hidden_size // num_heads - 1
+        self.key = nn.Linear(input_size, num_heads * key_size)
+        self.query = nn.Linear(input_size, num_heads * key_size)
+        self.hidden = nn.Linear(input_size, hidden_size)
+        self.value = nn.Linear(hidden_size, num_heads * self.value_size)
+        # A large gain makes the softmax selective from the start: inputs that differ get keys that differ.
+        nn.init.orthogonal_(self.key.weight, 3.0)
+        nn.init.orthogonal_(self.query.weight, 3.0)
+
+    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        shape = (batch, self.num_heads, self.key_size, self.value_size + 1)
+        return torch.zeros(shape, device=device, dtype=_dtype(self))
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        key, query, value = self._write_and_ask(x)
+        # A step reads what was in the table at the start, what the steps before it wrote, and what it writes itself.
+        output = self._answer(query @ state + (query @ key.transpose(-1, -2)).tril() @ value)
+        return output.permute(2, 0, 1, 3).flatten(2), state + key.transpose(-1, -2) @ value
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        key, query, value = (part.squeeze(2) for part in self._write_and_ask(x[None]))  # (B, heads, size)
+        state = torch.addcmul(state, key[..., None], value[..., None, :])
+        return self._answer((query[..., None] * state).sum(-2)).flatten(1), state
+
+    def _write_and_ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, queries and values of the steps ``(T, B, F)``: each ``(B, heads, T, size)``."""
+        key = self._heads(self.key(x), self.key_size).softmax(-1)
+        query = self._heads(self.query(x), self.key_size).softmax(-1) * math.sqrt(self.key_size)
+        value = self._heads(self.value(F.relu(self.hidden(x))), self.value_size)
+        return key, query, F.pad(value, (0, 1), value=1.0)
+
+    def _answer(self, read: Tensor) -> Tensor:
+        total, weight = read.split([self.value_size, 1], dim=-1)
+        return torch.cat([total / (1.0 + weight), torch.log1p(weight) - 1.0], dim=-1)
+
+    def _heads(self, x: Tensor, size: int) -> Tensor:
+        """``(T, B, heads × size)`` as ``(B, heads, T, size)``."""
+        return x.unflatten(-1, (self.num_heads, size)).permute(1, 2, 0, 3)
+
+
 MEMORIES: dict[str, type[Memory]] = {
-    "gru": GRU, "lstm": LSTM, "rnn": RNN, "transformer": Transformer, "none": Feedforward,
-}  # fmt: skip
+    "gru": GRU,
+    "lstm": LSTM,
+    "rnn": RNN,
+    "transformer": Transformer,
+    "fast_weights": FastWeights,
+    "none": Feedforward,
+}
 
 
 def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:

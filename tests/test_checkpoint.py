@@ -117,7 +117,7 @@ def test_shipped_agents_load():
 
 
 def test_what_is_wrong_with_a_run_is_said_in_a_sentence(run: tuple[Path, LearningAgent], tmp_path: Path):
-    run_dir, agent = run
+    run_dir, _ = run
 
     def sentence() -> str:
         with pytest.raises(ConfigError) as caught:

@@ -280,37 +280,38 @@ def test_mdp_values():
     assert_mean(family.oracle(task), MDP_OPTIMUM, within=0.12)
     assert_mean(family.random_return(task), 10.0, within=0.12)
     chance = play(family, task, random_policy(family))[:, 0]
-    assert_mean(chance, 10.0, within=0.2)
-    assert_mean(chance - family.random_return(task), 0.0, within=0.2)
+    assert_mean(chance, 10.0, within=0.25)
+    assert_mean(chance - family.random_return(task), 0.0, within=0.25)
 
 
 @pytest.mark.parametrize("split", ["train", "ood"])
 def test_mdp_oracle_is_what_the_optimal_policy_earns(split):
     family = TabularMDP()
-    task = family.sample_tasks(rng.key(0), 2000, split)
+    task = family.sample_tasks(rng.key(0), 1000, split)
     mean, transition = task.reward_mean.double().numpy(), task.transition.double().numpy()
-    value, policies = np.zeros((2000, 10)), []
+    value, policies = np.zeros((1000, 10)), []
     for _ in range(family.horizon):  # its own dynamic programming, in NumPy
         action_values = mean + np.einsum("bsat,bt->bsa", transition, value)
         policies.insert(0, torch.from_numpy(action_values.argmax(-1)))
         value = action_values.max(-1)
     np.testing.assert_allclose(family.oracle(task), value[:, 0], rtol=1e-5)
     earned = play(family, task, lambda step, t: policies[t].gather(1, step.obs.argmax(-1)[:, None])[:, 0])[:, 0]
-    assert_mean(earned - family.oracle(task), 0.0, within=0.4)
+    assert_mean(earned - family.oracle(task), 0.0, within=0.6)
 
 
 def test_mdp_step_follows_the_tables():
     family, n = TabularMDP(), 50_000
     one = family.sample_tasks(rng.key(0), 1)
     task = Tables(one.transition.expand(n, -1, -1, -1), one.reward_mean.expand(n, -1, -1))
-    state = family.reset(task, torch.zeros(n, dtype=torch.int64))._replace(index=torch.full((n,), 7))
+    state = family.reset(task, torch.zeros(n, dtype=torch.int64))._replace(current=torch.full((n,), 7))
     keys = rng.fold(rng.key(1), torch.arange(n))
     after, reward, _ = family.step(task, state, torch.full((n,), 2), keys)
     expected = one.transition[0, 7, 2].double()
-    observed = after.index.bincount(minlength=10).numpy()
+    observed = after.current.bincount(minlength=10).numpy()
     assert scipy.stats.chisquare(observed, (n * expected / expected.sum()).numpy()).pvalue > 0.001
     assert scipy.stats.kstest(reward.numpy(), "norm", (float(one.reward_mean[0, 7, 2]), 1)).pvalue > 0.001
-    assert abs(np.corrcoef(after.index.numpy(), reward.numpy())[0, 1]) < 0.02, "reward and move share a draw"
+    spread = (reward - one.reward_mean[0, 7, 2]).abs().numpy()  # what a draw shared with the move would tell
+    assert abs(np.corrcoef(after.current.numpy(), spread)[0, 1]) < 0.02
 
 
 @pytest.mark.parametrize(("split", "concentration"), [("train", 1.0), ("ood", 0.05)])
@@ -488,6 +489,16 @@ def test_grid_returns_are_what_policies_earn(cls, split):
     torch.testing.assert_close(best.float(), family.oracle(task))
     chance = play(family, task, random_policy(family))[:, 0]
     assert_mean(chance - family.random_return(task), 0.0, within=0.3)
+
+
+@each_grid
+def test_grid_random_return_of_single_goals(grid):
+    """Over all goals of the room the mean is 20 / 81 from whatever start, so the goals are looked at one by one."""
+    every = take(grid.enumerate_tasks("all"), slice(0, None, 4))
+    exact = grid.random_return(every)
+    for i in [int(exact.argmax()), int(exact.argmin()), num_rows(every) // 3]:
+        task = take(every, torch.full((2000,), i))
+        assert_mean(play(grid, task, random_policy(grid))[:, 0], float(exact[i]), within=0.4)
 
 
 def position_of(family: TaskFamily, step: Step) -> Tensor:

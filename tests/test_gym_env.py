@@ -286,7 +286,7 @@ def vector_episodes(trial: bool, num_envs: int, count: int) -> dict[int, list]:
     rewards: dict[int, list] = {n: [] for n in playing}
     first = {n: obs[n] for n in playing}
     while len(rewards) < count + num_envs:
-        obs, reward, terminated, truncated, infos = envs.step(np.ones(num_envs, dtype=np.int64))
+        obs, reward, terminated, truncated, _ = envs.step(np.ones(num_envs, dtype=np.int64))
         for row in range(num_envs):
             rewards[playing[row]].append(float(reward[row]))
         for row in range(num_envs):

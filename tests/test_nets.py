@@ -128,29 +128,46 @@ def step(obs: list, action: torch.Tensor, reward: float = 0.0, done: float = 0.0
     return Step(torch.tensor([obs]), action, torch.tensor([reward]), torch.tensor([done]))
 
 
+def encode(encoder: nets.StepEncoder, step: Step) -> torch.Tensor:
+    return encoder(step, encoder.initial(step.prev_reward.shape[-1]))[0]
+
+
 def test_no_action_is_the_zero_vector():
     encoder = nets.StepEncoder(box(0, 1, 2), gymnasium.spaces.Discrete(3))
-    nothing = encoder(step([0.5, 1.0], torch.tensor([NO_ACTION])))
+    nothing = encode(encoder, step([0.5, 1.0], torch.tensor([NO_ACTION])))
     assert nothing.tolist() == [[0.5, 1.0, 0, 0, 0, 0, 0]]
-    first = encoder(step([0.5, 1.0], torch.tensor([0]), reward=2.0, done=1.0))
+    first = encode(encoder, step([0.5, 1.0], torch.tensor([0]), reward=2.0, done=1.0))
     assert first.tolist() == [[0.5, 1.0, 1, 0, 0, 2, 1]], "action 0 is not the same as none"
 
 
 def test_bounded_observations_are_scaled_and_rewards_by_choice():
     encoder = nets.StepEncoder(box(-4, 8, 2), box(-1, 1, 2), reward_scale=0.5)
-    encoded = encoder(step([8.0, 2.0], torch.tensor([[0.25, -1.0]]), reward=3.0))
+    encoded = encode(encoder, step([8.0, 2.0], torch.tensor([[0.25, -1.0]]), reward=3.0))
     assert encoded.tolist() == [[1.0, 0.0, 0.25, -1.0, 1.5, 0.0]]
     unbounded = nets.StepEncoder(box(-np.inf, np.inf, 2), box(-1, 1, 2))
-    assert unbounded(step([8.0, 2.0], torch.zeros(1, 2)))[0, :2].tolist() == [8.0, 2.0]
+    assert encode(unbounded, step([8.0, 2.0], torch.zeros(1, 2)))[0, :2].tolist() == [8.0, 2.0]
 
 
-def test_the_encoder_takes_sequences_and_flattens_observations():
-    encoder = nets.StepEncoder(
-        gymnasium.spaces.Box(0, 1, (2, 3), np.float32), gymnasium.spaces.Discrete(4), embed_size=8
-    )
+@pytest.mark.parametrize("transition", [False, True])
+def test_the_encoder_takes_sequences_and_flattens_observations(transition: bool):
+    space = gymnasium.spaces.Box(0, 1, (2, 3), np.float32)
+    encoder = nets.StepEncoder(space, gymnasium.spaces.Discrete(4), embed_size=8, transition=transition)
     many = Step(torch.rand(T, B, 2, 3), torch.zeros(T, B, dtype=torch.int64), torch.zeros(T, B), torch.zeros(T, B))
-    assert encoder(many).shape == (T, B, 8)
-    assert torch.allclose(encoder(many)[3], encoder(Step(*(part[3] for part in many))), atol=1e-6)
+    whole, last = encoder(many, encoder.initial(B))
+    assert whole.shape == (T, B, 8)
+    carried = encoder.initial(B)
+    for t in range(T):
+        one, carried = encoder(Step(*(part[t] for part in many)), carried)
+        assert torch.allclose(one, whole[t], atol=1e-6)
+    assert torch.equal(carried, last)
+
+
+def test_a_transition_shows_the_observation_before():
+    encoder = nets.StepEncoder(box(0, 1, 2), gymnasium.spaces.Discrete(2), transition=True)
+    first, carried = encoder(step([0.5, 1.0], torch.tensor([NO_ACTION])), encoder.initial(1))
+    second, _ = encoder(step([0.25, 0.75], torch.tensor([1])), carried)
+    assert sorted(first[0].tolist()) == sorted([0.5, 1.0, 0, 0, 0, 0, 0, 0]), "nothing was before the first"
+    assert sorted(second[0].tolist()) == sorted([0.25, 0.75, 0.5, 1.0, 0, 1, 0, 0])
 
 
 def test_action_size():

@@ -18,14 +18,6 @@ from metarl.testing import check_agent
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def config(**changes) -> RL2Config:
     small = RL2Config(meta_batch_size=12, hidden_size=16, num_minibatches=1, update_epochs=1)
     return dataclasses.replace(small, **changes)
@@ -68,7 +60,9 @@ def test_the_contract_of_agents(memory: str, family: TaskFamily):
     check_agent(config(memory=memory), family)
 
 
-@pytest.mark.parametrize("changes", [{"critic": "task"}, {"embed_size": 8, "head_size": 8}, {"chunk_length": 2}])
+@pytest.mark.parametrize("changes", [
+    {"critic": "task"}, {"embed_size": 8, "head_size": 8}, {"chunk_length": 2},
+    {"transition_input": True, "chunk_length": 2}, {"aux_coef": 0.1}, {"norm_obs": True}])  # fmt: skip
 def test_the_contract_holds_with_options(changes: dict):
     check_agent(config(**changes), Corridor())
 
@@ -78,8 +72,7 @@ def test_the_likelihood_ratio_is_one_at_first(memory: str):
     family = Corridor()
     agent = build(family, memory=memory)
     rollout = rollout_of(agent, family)
-    x = agent.net.encoder(rollout.step)
-    output, _ = agent.net.memory.sequence(x, agent.begin(12))
+    output, x, _ = agent.net(rollout.step, agent.begin(12))
     log_prob = agent.net.distribution(output, x).log_prob(rollout.acted.action)
     assert (log_prob - rollout.acted.log_prob).abs().max() < 1e-5, "acting and learning see different networks"
     value = agent._unscale(agent.net.value(output, x, None))
@@ -185,8 +178,7 @@ def test_the_memory_lives_through_the_ends_of_episodes():
     other[1] = 1.0 - other[1]  # the reward of the first episode
     outputs = []
     for prev_reward in (rollout.step.prev_reward, other):
-        x = agent.net.encoder(rollout.step._replace(prev_reward=prev_reward))
-        outputs.append(agent.net.memory.sequence(x, agent.begin(12))[0])
+        outputs.append(agent.net(rollout.step._replace(prev_reward=prev_reward), agent.begin(12))[0])
     differs = (outputs[0] != outputs[1]).flatten(1).any(1)
     assert differs.tolist() == [False, True, True, True]
 

@@ -17,15 +17,6 @@ from metarl.batch_env import BatchEnv
 from metarl.gym_env import GymEnv, GymVectorEnv
 from metarl.sb3_env import SB3VecEnv
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 ONES = np.ones(4, dtype=np.int64)
 
 

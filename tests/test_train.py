@@ -28,6 +28,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--config", "toy.yaml"]
 
 
+EVALUATED = ["--eval_every", "3", "--final_eval_tasks", "30"]
+
+
 def start(*args: str) -> subprocess.Popen[str]:
     """The program in a process of its own."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
@@ -38,7 +41,7 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 240  # a busy machine
     while not condition():
         assert process.poll() is None and time.monotonic() < limit, process.communicate()
         time.sleep(0.02)
@@ -63,7 +66,7 @@ def assert_same_run(a: str | Path, b: str | Path) -> None:
 
 
 def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFixture[str]):
-    assert train.main([*toy, "--run_dir", "run"]) == 0
+    assert train.main([*toy, *EVALUATED, "--run_dir", "run"]) == 0
     shown = capsys.readouterr().out
     for word in ("train", "test", "ood", "random", "optimum", "tensorboard --logdir run"):
         assert word in shown
@@ -79,7 +82,7 @@ def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFi
 
 
 def test_the_event_file_has_the_tags(toy: list[str]):
-    assert train.main([*toy, "--run_dir", "run"]) == 0
+    assert train.main([*toy, *EVALUATED, "--run_dir", "run"]) == 0
     found = EventAccumulator("run").Reload()
     scalars = set(found.Tags()["scalars"])
     assert {"train/return", "loss/policy", "time/steps_per_second", "eval/test/episode_01_low"} <= scalars
@@ -101,30 +104,30 @@ def test_the_written_config_repeats_the_run_and_another_seed_does_not(toy: list[
 
 
 def test_evaluating_and_saving_change_nothing(toy: list[str]):
-    assert train.main([*toy, "--run_dir", "first", "--final_eval_tasks", "0"]) == 0
-    assert not Path("first/evaluation").exists()
-    assert train.main([*toy, "--run_dir", "second", "--eval_every", "0", "--checkpoint_every", "1000"]) == 0
+    assert train.main([*toy, "--run_dir", "first", "--eval_every", "2", "--checkpoint_every", "1"]) == 0
+    assert not Path("first/evaluation").exists(), "there was no evaluation at the end"
+    assert train.main([*toy, "--run_dir", "second", "--checkpoint_every", "1000"]) == 0
     one, two = checkpoint.load_state("first")[0], checkpoint.load_state("second")[0]
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_default_run_dir_names_preset_and_seed(toy: list[str]):
-    assert train.main([*toy, "--total_iterations", "1", "--final_eval_tasks", "0"]) == 0
+    assert train.main([*toy, "--total_iterations", "1"]) == 0
     (run_dir,) = Path("runs").iterdir()
     assert run_dir.name.startswith("toy_1_")
-    assert train.main(["--config", str(run_dir / "config.yaml"), "--seed", "2", "--final_eval_tasks", "0"]) == 0
+    assert train.main(["--config", str(run_dir / "config.yaml"), "--seed", "2"]) == 0
     assert [path for path in Path("runs").iterdir() if path.name.startswith("rl2_guess_2_")]
 
 
 def test_a_killed_run_resumes_as_if_nothing_had_happened(toy: list[str]):
     """kill -9 in the middle, at no particular moment; then the rest."""
-    args = [*toy, "--total_iterations", "60", "--final_eval_tasks", "0", "--eval_every", "20"]
+    args = [*toy, "--total_iterations", "50", "--eval_every", "25"]
     process = start(*args, "--run_dir", "killed")
-    wait_for(lambda: Path("killed/metrics.jsonl").exists() and len(lines("killed")) >= 15, process)
+    wait_for(lambda: Path("killed/metrics.jsonl").exists() and len(lines("killed")) >= 9, process)
     process.kill()
     process.communicate()
     done = checkpoint.load_state("killed")[1].iteration
-    assert 10 < done < 60
+    assert 6 < done < 50
     assert train.main(["--resume", "killed"]) == 0
     assert train.main([*args, "--run_dir", "whole"]) == 0
     assert_same_run("killed", "whole")
@@ -136,7 +139,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(toy: list[str]):
     process = start(*args)
     wait_for(lambda: Path("run/metrics.jsonl").exists() and len(lines("run")) >= 3, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130 and "Traceback" not in err
     assert "--resume run" in out
     done = checkpoint.load_state("run")[1].iteration
@@ -196,6 +199,6 @@ def test_mistakes_end_the_program_with_code_2_and_one_line(toy: list[str], capsy
 
 def test_the_program_s_exit_code_reaches_the_shell(toy: list[str]):
     process = start("--config", "rl2_gridnavy")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 2 and not out
     assert len(err.splitlines()) == 1 and "Did you mean 'rl2_gridnavi'?" in err

@@ -69,13 +69,15 @@ agent:
   init_args:
     meta_batch_size: 16
     hidden_size: 8
+    update_epochs: 2
+    num_minibatches: 2
     gamma: [[0, .9], [.5, .98]]
 total_iterations: 6
-eval_every: 3
+eval_every: 0
 eval_tasks: 20
-final_eval_tasks: 30
+final_eval_tasks: 0
 checkpoint_every: 2
 num_threads: 1
 device: cpu
 """
-"""A config file for it."""
+"""A config file for it: quick, hence without evaluations."""
