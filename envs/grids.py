@@ -164,11 +164,15 @@ class DarkRoom(TaskFamily):
         ======  =============  ===============================
 
     Observations:
-        ======  ================================  ======  =====
-        index   meaning                           range   unit
-        ======  ================================  ======  =====
-        0 … 80  one-hot of the cell index 9y + x  {0, 1}  none
-        ======  ================================  ======  =====
+        =====  =======  ======  =====
+        index  meaning  range   unit
+        =====  =======  ======  =====
+        0      x        0 … 8   cells
+        1      y        0 … 8   cells
+        =====  =======  ======  =====
+
+        The coordinates say as much as the cell's index; unlike one input per cell, they let what was learned with the
+        training goals carry over to others.
 
     Rewards:
         After the move: 1 on the goal, otherwise 0.
@@ -197,7 +201,7 @@ class DarkRoom(TaskFamily):
     def __init__(self, episodes_per_trial: int = 5) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 20
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (self.size**2,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(MOVES))
 
     def enumerate_tasks(self, split: str) -> DarkTask:
@@ -220,8 +224,7 @@ class DarkRoom(TaskFamily):
         return Cell(torch.full_like(task.goal, self.size // 2))
 
     def observe(self, task: DarkTask, state: Cell) -> Tensor:
-        index = self.size * state.position[:, 1:] + state.position[:, :1]  # (B, 1)
-        return (index == torch.arange(self.size**2, device=index.device)).to(torch.float32)
+        return state.position.to(torch.float32)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         move = _moves(action.device)[task.actions.gather(1, action[:, None])[:, 0]]

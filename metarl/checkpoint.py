@@ -89,7 +89,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> LearningAgent:
     try:
         config = configuration.read(folder / "config.yaml")
     except ConfigError as error:
-        raise ConfigError(f"The config.yaml in {str(folder)!r} does not fit this version of metarl: {error}") from error
+        raise ConfigError(f"The run in {str(folder)!r} cannot be loaded: {error}") from error
     agent = config.agent.build(config.family, config.seed, torch.device(device))
     restore(folder, agent)
     return agent

@@ -9,10 +9,13 @@ one sentence for the user.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -142,7 +145,8 @@ def parse(args: Sequence[str]) -> Parsed:
         _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
         raise SystemExit(0)
     try:
-        namespace = parser.parse_args(args)
+        with _modules_from_here():
+            namespace = parser.parse_args(args)
         values = _plain(parser, namespace)
     except ConfigError:
         raise
@@ -159,6 +163,21 @@ def parse(args: Sequence[str]) -> Parsed:
     if name == "config":  # of a run that is being repeated
         name = f"{config.agent.name}_{type(config.family).__name__}".lower()
     return Parsed(config, name, values, command, resume)
+
+
+@contextlib.contextmanager
+def _modules_from_here() -> Iterator[None]:
+    """Let '' on the module path go on meaning this folder: jsonargparse reads a config file from the file's folder."""
+    here = os.getcwd()
+    if "" not in sys.path:
+        yield
+        return
+    sys.path[sys.path.index("")] = here
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path[sys.path.index(here)] = ""
 
 
 class _Parser(ArgumentParser):
