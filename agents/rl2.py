@@ -9,6 +9,7 @@ first and to use what it found. A trial starts with an empty memory at its first
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -29,8 +30,8 @@ from metarl.agent import (
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import explained_variance, gae, masked_mean, normalise
-from metarl.family import Key, Task, TaskFamily, features
-from metarl.nets import Head, StepEncoder, action_size, detach, make_memory
+from metarl.family import Key, Task, TaskFamily, features, unknown
+from metarl.nets import MEMORIES, Head, StepEncoder, action_size, detach, make_memory
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import clipped_surrogate
 
@@ -92,18 +93,24 @@ class RL2Config(AgentConfig):
         check_schedule("lr", self.lr, 0.0, 1.0)
         check_schedule("gamma", self.gamma, 0.0, 1.0)
         check_schedule("ent_coef", self.ent_coef, 0.0, 100.0)
+        check_schedule("gae_lambda", self.gae_lambda, 0.0, 1.0)
+        if self.memory not in MEMORIES:
+            raise ValueError(unknown("memory", self.memory, MEMORIES))
         if self.critic not in ("history", "task"):
-            raise ValueError(f"critic must be 'history' or 'task', got {self.critic!r}.")
-        if not 1 <= self.num_minibatches <= self.meta_batch_size:
+            raise ValueError(unknown("critic", self.critic, ("history", "task")))
+        for field in ("meta_batch_size", "hidden_size", "update_epochs", "num_minibatches", "chunk_length"):
+            if (value := getattr(self, field)) is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}.")
+        for field in ("embed_size", "head_size", "aux_coef", "vf_coef"):
+            if (value := getattr(self, field)) < 0:
+                raise ValueError(f"{field} must not be negative, got {value}.")
+        for field in ("clip_coef", "max_grad_norm", "target_kl", "init_std"):
+            if (value := getattr(self, field)) is not None and value <= 0:
+                raise ValueError(f"{field} must be positive, got {value}.")
+        if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
-                f"num_minibatches must lie between 1 and meta_batch_size = {self.meta_batch_size}, "
-                f"got {self.num_minibatches}."
+                f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
-        for field in ("hidden_size", "update_epochs"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
-        if self.chunk_length is not None and self.chunk_length < 1:
-            raise ValueError(f"chunk_length must be at least 1, or null for whole trials, got {self.chunk_length}.")
 
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
         return RL2(self, family, seed, device)
@@ -217,12 +224,19 @@ class RL2(LearningAgent):
             torch.manual_seed(seed)
             self.net = RL2Network(config, family, task_size).to(self.device)
         self.names = [name for name, _ in self.net.named_parameters()]
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=at(config.lr, 0.0), eps=1e-5, fused=True)
+        self._saved_optimizer: dict[str, Tensor] = {}
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
         self.return_mean = torch.zeros((), device=self.device)
         self.return_std = torch.ones((), device=self.device)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
+        adam = torch.optim.Adam(self.net.parameters(), lr=at(self.config.lr, 0.0), eps=1e-5, fused=True)
+        load_optimizer_state(adam, self.names, self._saved_optimizer)
+        return adam
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
@@ -349,7 +363,7 @@ class RL2(LearningAgent):
     def state_dict(self) -> dict[str, Tensor]:
         return {
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
-            **optimizer_state(self.optimizer, self.names),
+            **(optimizer_state(self.optimizer, self.names) if "optimizer" in vars(self) else self._saved_optimizer),
             "return_mean": self.return_mean,
             "return_std": self.return_std,
             "updates": torch.tensor(self.updates),
@@ -357,7 +371,8 @@ class RL2(LearningAgent):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        load_optimizer_state(self.optimizer, self.names, state)
+        vars(self).pop("optimizer", None)
+        self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
         self.return_mean = state["return_mean"].to(self.device)
         self.return_std = state["return_std"].to(self.device)
         self.updates = int(state["updates"])

@@ -1,6 +1,6 @@
 """Environment steps per second: pure stepping, and end-to-end RL² training (rollout, advantages, 4 epochs).
 
-``python -m benchmarks.steps [--threads N] [--rounds N]`` prints a table of medians with minimum and maximum. One step is
+``python -m benchmarks.steps [--threads N] [--rounds N]`` prints medians with minimum and maximum. One step is
 one step of one row. The rounds of all items alternate, so that a machine whose speed drifts treats them alike.
 """
 

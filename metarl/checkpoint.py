@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
+import yaml
 from torch import Tensor
 
 from metarl import config as configuration
@@ -127,7 +127,12 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     target.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
     _write(target / AGENT, kept, counters)
-    shutil.copyfile(source / "config.yaml", target / "config.yaml")
+    # Where the run lay and how many threads it had says nothing about the agent.
+    config = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8")) | {
+        "run_dir": None,
+        "num_threads": None,
+    }
+    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 

@@ -29,7 +29,7 @@ from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, explain, family_id, split_args
 from metarl.family import TaskFamily, family_class, unknown
 
-DEFAULT_PRESET = "rl2_gridnavi"
+DEFAULT_PRESET = "rl2_navigation2d"
 PRESETS = Path(__file__).parent / "configs"
 RESUMABLE = (
     "total_iterations",

@@ -482,7 +482,7 @@ def test_grid_returns_are_what_policies_earn(cls, split):
     task = family.sample_tasks(rng.key(0), 2000, split)
 
     def shortest_path(step: Step, t: int) -> Tensor:
-        move = move_towards(task.goal, position_of(family, step))
+        move = move_towards(task.goal, position_of(step))
         return (task.actions == move[:, None]).int().argmax(-1) if isinstance(task, DarkTask) else move
 
     best = play(family, task, shortest_path)[:, 0]
@@ -501,12 +501,9 @@ def test_grid_random_return_of_single_goals(grid):
         assert_mean(play(grid, task, random_policy(grid))[:, 0], float(exact[i]), within=0.4)
 
 
-def position_of(family: TaskFamily, step: Step) -> Tensor:
-    """(B, 2): where the agent is, read from its observation alone."""
-    if isinstance(family, GridNavi):
-        return step.obs.long()
-    index = step.obs.argmax(-1)
-    return torch.stack([index % family.size, index // family.size], dim=-1)
+def position_of(step: Step) -> Tensor:
+    """(B, 2): where the agent is on a grid, read from its observation alone."""
+    return step.obs.long()
 
 
 def move_towards(target: Tensor, position: Tensor) -> Tensor:
@@ -554,7 +551,7 @@ def test_grid_navi_bayes_optimal_sweep():
         if t and t % family.horizon == 0:  # paid by the last step of an episode: it was on the path's last cell
             paid = (step.prev_reward == 1) & (sweep.known[:, 0] < 0)
             sweep.known[paid] = torch.tensor([4, 3])
-            action[paid] = move_towards(sweep.known, position_of(family, step))[paid]
+            action[paid] = move_towards(sweep.known, position_of(step))[paid]
         return action
 
     returns = play(family, task, policy, episodes=4)
