@@ -520,7 +520,7 @@ class Sweep:
         self.family, self.paths = family, paths
 
     def __call__(self, step: Step, t: int) -> Tensor:
-        position = position_of(self.family, step)
+        position = position_of(step)
         if t == 0:
             self.known = torch.full_like(position, -1)
         # At an episode's end the observation is already the next start, so look for the reward before that.
