@@ -1,8 +1,9 @@
 """What every preset reaches on tasks it was not trained on: the README's table of results.
 
-``python -m benchmarks.presets [PRESET …] [--seeds 1 2 3] [--runs DIR]`` trains each preset once per seed (a run that is
-already finished under DIR is kept), joins the final evaluations of the seeds, and prints Markdown. Mean over seeds and
-tasks; the interval is a 95 % bootstrap over seeds × tasks (see `metarl.stats.interval`).
+``python -m benchmarks.presets [PRESET …] [--seeds 1 2 3] [--runs DIR] [--figure PNG]`` trains each preset once per seed
+(a run that is already finished under DIR is kept), joins the final evaluations of the seeds, prints Markdown and draws
+the adaptation curves. Mean over seeds and tasks; the interval is a 95 % bootstrap over seeds × tasks (see
+`metarl.stats.interval`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from metarl import stats
-from metarl.config import PRESETS
+from matplotlib.figure import Figure
+
+from metarl import config, stats
 from metarl.curve import AdaptationCurve, chosen_points, combine
 
 
@@ -32,9 +34,28 @@ def trained(preset: str, seed: int, runs: Path) -> Path:
     return run
 
 
-def row(preset: str, split: str, runs: list[Path]) -> str:
+def target(run: Path) -> str:
+    """The split that a preset is about: the one that its training was evaluated on."""
+    return config.read(run / "config.yaml").eval_splits[0]
+
+
+def joined(split: str, runs: list[Path]) -> AdaptationCurve:
+    """The seeds' final evaluations on a split as one curve."""
+    return combine([AdaptationCurve.load(run / "evaluation" / f"{split}.json") for run in runs])
+
+
+def draw(curves: dict[str, AdaptationCurve], path: Path) -> None:
+    """One panel per preset."""
+    figure = Figure(figsize=(15, 4.2 * ((len(curves) + 2) // 3)), layout="constrained")
+    for number, (name, curve) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot((len(curves) + 2) // 3, 3, number)
+        curve.plot(axes)
+        axes.set_title(f"{name}, {curve.split}")
+    figure.savefig(path, dpi=90)
+
+
+def row(preset: str, split: str, curve: AdaptationCurve) -> str:
     """One row of the table."""
-    curve = combine([AdaptationCurve.load(run / "evaluation" / f"{split}.json") for run in runs])
     low, high = stats.interval(curve.scores[:, :, None])
     seeds = ", ".join(f"{score:.2f}" for score in curve.scores.mean(axis=1))
     mean, (lows, highs) = curve.mean(), curve.interval()
@@ -51,21 +72,28 @@ def row(preset: str, split: str, runs: list[Path]) -> str:
 
 
 def main() -> None:
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    names = config.presets()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"default: all of {', '.join(names)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs/presets"))
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="also draw the adaptation curves")
     args = parser.parse_args()
     if wrong := sorted(set(args.presets) - set(names)):
         parser.error(f"unknown preset {wrong[0]!r}; known: {', '.join(names)}")
     print("| preset | split | return of the trial | per seed | by episode | random | known task | tasks |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
+    curves = {}
     for preset in args.presets or names:
         runs = [trained(preset, seed, args.runs) for seed in args.seeds]
         for split in ("train", "test", "ood", "all"):
             if finished(runs[0], split):
-                print(row(preset, split, runs), flush=True)
+                curve = joined(split, runs)
+                print(row(preset, split, curve), flush=True)
+                if split == target(runs[0]):
+                    curves[preset] = curve
+    if args.figure:
+        draw(curves, args.figure)
 
 
 if __name__ == "__main__":
