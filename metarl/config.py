@@ -110,7 +110,21 @@ class Parsed:
 
     def text(self) -> str:
         """The resolved configuration as YAML that repeats the run (hence without its run_dir)."""
-        return yaml.safe_dump(self.values | {"run_dir": None}, sort_keys=False, allow_unicode=True)
+        return as_yaml(self.values | {"run_dir": None})
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line: ``lr: [[0.0, 0.001], [1.0, 0.0]]``."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    """Plain data as YAML for people: in its order, a line for each field."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def presets() -> list[str]:
@@ -125,7 +139,7 @@ def find(name: str) -> Path:
     if name in presets():
         return PRESETS / f"{name}.yaml"
     if Path(name).suffix in (".yaml", ".yml"):
-        near = unknown("preset", Path(name).stem, presets()).partition(". ")[2]
+        near = unknown("preset", Path(name).stem, presets()).partition(". ")[2].replace("Known:", "Presets:")
         raise ConfigError(f"There is no config file {name!r}. {near}")
     raise ConfigError(unknown("config file or preset", name, presets()))
 
@@ -252,9 +266,11 @@ def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
     source = Path(DEFAULT_PRESET)
     result: list[str] = []
     for key, value in pairs:
-        if key == "--config" and value is not None:
+        if key == "--config":
+            if not value:
+                raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(presets())}.")
             source = find(value)
-            value = str(source)
+            value = str(source.absolute())  # jsonargparse parses, and fails, in the file's folder
         elif key in ("--family", "--family.class_path") and value is not None:
             value = _class_path(value)
         if key != "--resume" or value is None:

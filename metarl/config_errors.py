@@ -62,8 +62,6 @@ def explain(message: str, args: Sequence[str], fields: Sequence[str]) -> str:
         return _wrong_name(args, fields) or _shortened(message)
     except ConfigError as error:
         return str(error)
-    except yaml.YAMLError as error:
-        return f"The config file is not valid YAML: {' '.join(str(error).split())}."
 
 
 def _wrong_name(args: Sequence[str], fields: Sequence[str]) -> str | None:
@@ -77,7 +75,7 @@ def _wrong_name(args: Sequence[str], fields: Sequence[str]) -> str | None:
     for key, _ in given:
         field, *rest = key.removesuffix("+").split(".")
         if field not in fields:
-            return unknown("option", key, fields)
+            return unknown("option", key, (*fields, "config", "resume", "print_config", "help"))
         rest = [part for part in rest if part not in ("init_args", "class_path", "help", "dict_kwargs")]
         if rest and field not in classes:
             return unknown("key", rest[0], ("class_path", "init_args"), where=f" of {field}")
@@ -93,12 +91,27 @@ def _given(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """What files and command line say, as (dotted key, value) in their order."""
     for key, value in split_args(args):
         if key == "--config" and value is not None:
-            data = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            if not isinstance(data, dict):
-                raise ConfigError(f"The config file {value!r} holds no 'key: value' pairs.")
-            yield from _flat(data)
+            yield from _flat(_read(value))
         elif key not in ("--config", "--resume", "--print_config", "--help", "-h"):
             yield key.removeprefix("--"), value
+
+
+def _read(path: str) -> dict[str, Any]:
+    """What a config file holds. Raises ConfigError that says where it is not YAML."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        raise ConfigError(f"The config file {path!r} is not valid YAML{where}: {what}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path!r} is not a text of YAML.") from error
+    except OSError as error:
+        raise ConfigError(f"The config file {path!r} cannot be read: {error.strerror}.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"The config file {path!r} holds no 'key: value' pairs.")
+    return data
 
 
 def _flat(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:

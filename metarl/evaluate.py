@@ -65,9 +65,7 @@ def evaluate(
     bounded: tasks are played in chunks, which changes nothing but, in a network, the last bit of a matrix product.
     Raises ValueError for an unknown split, or for tasks, episodes or rounds below 1.
     """
-    for name, number in (("tasks", tasks), ("episodes", episodes), ("rounds", rounds)):
-        if isinstance(number, int) and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+    _check(tasks=tasks, episodes=episodes, rounds=rounds)
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     protocol = agent.protocol
@@ -102,6 +100,12 @@ def evaluate(
         greedy=greedy,
         rounds=by_rounds,
     )
+
+
+def _check(**counts: int | Task | None) -> None:
+    for name, number in counts.items():
+        if isinstance(number, int) and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
 
 
 def describe(family: TaskFamily) -> str:
@@ -211,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if extra:
         known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
         parser.error(unknown("option", extra[0], known))
+    console = Console()
     try:
         agent = load(options.run, device=str(resolve_device(options.device)))
         family = agent.family
@@ -218,18 +223,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split in splits:  # before the first one is played
             if split not in family.splits:
                 raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
-        keywords = {name: getattr(options, name) for name in ("tasks", "episodes", "rounds", "seed", "greedy")}
-        curves = {split: evaluate(agent, family, split, **keywords) for split in splits}
+        _check(tasks=options.tasks, episodes=options.episodes, rounds=options.rounds)
+        rng.key(options.seed)
         folder = options.out or _default_folder(options.run)
-        written = [curves[split].save(folder / (split + ("_greedy" if options.greedy else ""))) for split in curves]
+        _make(folder)
+        keywords = {name: getattr(options, name) for name in ("tasks", "episodes", "rounds", "seed", "greedy")}
+        curves, written = {}, []
+        with console.status("") as status:  # shown on a terminal alone
+            for split in splits:
+                status.update(f"{options.tasks} tasks of {split}")
+                curves[split] = evaluate(agent, family, split, **keywords)
+                written.append(curves[split].save(folder / (split + ("_greedy" if options.greedy else ""))))
     except (ValueError, OSError) as mistake:
         print(f"{PROGRAM}: {mistake}", file=sys.stderr)
         return 2
-    console = Console()
     console.print(adaptation_table(curves))
     names = ", ".join(paths[0].stem for paths in written)
     console.print(f"Written to {folder}: {names}, each as .json, .csv and .png", markup=False, soft_wrap=True)
     return 0
+
+
+def _make(folder: Path) -> None:
+    """Make the folder for the files before anything is played for them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The folder {str(folder)!r} cannot be made: {error.strerror}.") from error
 
 
 def _default_folder(run: str) -> Path:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from metarl.checkpoint import Counters
+from metarl.config import as_yaml
 from metarl.curve import AdaptationCurve, chosen_points
 from metarl.rollout import Rollout, episode_lengths, episode_returns
 
@@ -66,12 +67,17 @@ def point_tags(curve: AdaptationCurve) -> dict[str, int]:
 
 
 def layout(curves: Mapping[str, AdaptationCurve]) -> dict[str, dict[str, list[Any]]]:
-    """The page "custom scalars": for each split one chart of all points, and one per point with its interval."""
+    """The page "custom scalars": for each split one chart of all points, and one per point with its interval.
+
+    TensorBoard shows a chart of several runs once if they describe it alike; hence no chart names the points it has.
+    It shows the charts with an interval in reverse; hence the last point comes first here.
+    """
     page: dict[str, dict[str, list[Any]]] = {}
     for split, curve in curves.items():
         tags = point_tags(curve)
-        charts: dict[str, list[Any]] = {"all points": ["Multiline", [f"^{tag}$" for tag in tags]]}
-        for tag, point in tags.items():
+        pattern = rf"^eval/{re.escape(split)}/(episode|round)_\d+$"
+        charts: dict[str, list[Any]] = {"all points": ["Multiline", [pattern]]}
+        for tag, point in reversed(tags.items()):
             charts[curve.labels[point]] = ["Margin", [tag, f"{tag}_low", f"{tag}_high"]]
         page[f"adaptation on {split}"] = charts
     return page
@@ -87,11 +93,10 @@ class Logger:
     def __init__(
         self, run_dir: Path, values: dict[str, Any], start: Counters, texts: Mapping[str, str], console: Console
     ) -> None:
-        self.total, self.console = int(values["total_iterations"]), console
+        self.total, self.eval_splits, self.console = int(values["total_iterations"]), values["eval_splits"], console
         purge = start.env_steps + 1 if start.iteration else None
         self.writer = SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10)
-        config = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        for name, text in {"config": config, **texts}.items():
+        for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer.add_text(name, _verbatim(text), start.env_steps)
         self._add_hparams(values)
         _truncate(run_dir / "metrics.jsonl", start.iteration)
@@ -103,6 +108,7 @@ class Logger:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
+            speed_estimate_period=600.0,  # seconds: over evaluations, and iterations longer than rich's 30 seconds
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("starting", total=self.total, completed=start.iteration)
@@ -139,7 +145,9 @@ class Logger:
         for tag, value in metrics.items():
             self.writer.add_scalar(tag, value, counters.env_steps)
         if curves:
-            self.writer.add_custom_scalars(layout(curves))
+            # Splits with a curve over training come before those of the end alone.
+            splits = sorted(curves, key=lambda split: split not in self.eval_splits)
+            self.writer.add_custom_scalars(layout({split: curves[split] for split in splits}))
             self.adaptation = "".join(map(_in_words, curves.values()))
         return metrics
 

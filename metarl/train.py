@@ -54,6 +54,11 @@ def train(parsed: Parsed, console: Console) -> int:
     done = Counters()
     if parsed.resume and (run_dir / checkpoint.CHECKPOINT).exists():
         done = checkpoint.restore(run_dir, agent)
+        if done.iteration > config.total_iterations:
+            raise ConfigError(
+                f"total_iterations must be at least {done.iteration}, which the run in {str(run_dir)!r} has done, "
+                f"got {config.total_iterations}."
+            )
     texts = _write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
     root = rng.fold(rng.key(config.seed, device), TRAINING)
     episodes = agent.protocol.episodes or family.episodes_per_trial

@@ -99,6 +99,8 @@ WRONG = {
     "--agent.hidden_size 0": "hidden_size must be at least 1",
     "--family.numbers 1": "numbers must be at least 2",
     "--resume nowhere --seed 3": "--seed cannot be changed with --resume",
+    "--confg rl2_gridnavi": "Did you mean 'config'?",
+    "--resum runs/x": "Did you mean 'resume'?",
     "--resume nowhere": "no run to resume in 'nowhere'",
 }
 
@@ -118,7 +120,7 @@ EDITS = {
     ("toy.Guess", "Gues"): "Did you mean 'Guess'?",
     ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
     ("[.5, .98]", "[.5]"): "agent.gamma must be float or list",
-    ("agent:", "agent"): "not valid YAML",
+    ("agent:", "agent"): "not valid YAML in line",
 }
 
 
@@ -129,9 +131,25 @@ def test_a_wrong_file_names_what_is_right(tmp_path: Path, edit: tuple[str, str])
     assert EDITS[edit] in mistake("--config", str(tmp_path / "wrong.yaml"))
 
 
+def test_a_mistake_in_a_file_of_another_folder(toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "seed.yaml").write_text(TOY + "\nseed: one\n")
+    monkeypatch.chdir(tmp_path)
+    assert mistake("--config", "sub/seed.yaml") == "seed must be int, got 'one'."
+
+
+def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):
+    text = config.parse(["--config", toy, "--agent.lr", "[[0, 1e-3], [1, 0]]"]).text()
+    assert "    lr: [[0.0, 0.001], [1.0, 0.0]]\n" in text
+
+
 def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
-    assert "There is no config file" in mistake("--config", str(tmp_path / "none.yaml"))
+    missing = mistake("--config", str(tmp_path / "none.yaml"))
+    assert "There is no config file" in missing and "Presets: rl2_" in missing
+    assert "a preset: rl2_" in mistake("--seed", "3", "--config")
+    (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
+    assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))
     (tmp_path / "empty.yaml").write_text("seed: 3\n")
     assert "names no family" in mistake("--config", str(tmp_path / "empty.yaml"))
 

@@ -394,6 +394,22 @@ def test_a_point_in_a_name_is_kept(tmp_path: Path):
     assert curve_of(RETURNS).save(tmp_path / "lr_0.5")[0].name == "lr_0.5.json"
 
 
+def test_plot_shows_a_curve_that_random_would_flatten():
+    near, far = (curve_of(returns, random=(-900.0, -900.0)) for returns in (RETURNS, [[[-700.0, 9.0]] * 2]))
+    (ax,) = near.plot().axes
+    assert ax.get_ylim()[0] > -5 and "random -900.0 (below)" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert far.plot().axes[0].get_ylim()[0] < -900
+
+
+def test_plot_leaves_a_margin_and_wraps_long_titles():
+    curve = curve_of(RETURNS, family=f"Somewhere({', '.join(f'option_{i}=100' for i in range(9))})")
+    figure = curve.plot()
+    (ax,) = figure.axes
+    low, high = ax.get_ylim()
+    assert low < 0.0 and high > 10.0, "random and optimum lie inside"
+    assert ax.get_title().count("\n") >= 1 and max(map(len, ax.get_title().splitlines())) <= 68
+
+
 def test_plot_says_what_is_what():
     figure = curve_of(RETURNS).plot()
     (ax,) = figure.axes
@@ -496,6 +512,7 @@ def test_program_options(run_dir: Path, tmp_path: Path, capsys):
         ([], "RUN"),
         (["no/such/run"], "no/such/run"),
         (["pretrained:nothing"], "pretrained:nothing"),
+        (["{run}", "--out", "{run}/config.yaml/sub"], "cannot be made"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, run_dir: Path, capsys):

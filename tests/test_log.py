@@ -106,8 +106,21 @@ def test_the_custom_page_has_the_curve_with_its_interval(tmp_path: Path, values:
     margins = [chart.margin.series[0] for chart in category.chart if chart.HasField("margin")]
     assert len(margins) == 3
     assert all({one.value, one.lower, one.upper} <= scalars for one in margins)
-    assert [chart for chart in category.chart if chart.HasField("multiline")]
+    (lines,) = [chart.multiline.tag[0] for chart in category.chart if chart.HasField("multiline")]
+    matched = {tag for tag in scalars if re.search(lines, tag)}
+    assert matched == {one.value for one in margins} == set(point_tags(curve(3)))
     assert set(layout({"a": curve(2), "b": curve(2)})) == {"adaptation on a", "adaptation on b"}
+    one, other = (layout({"test": curve(points)})["adaptation on test"] for points in (3, 20))
+    assert one["all points"] == other["all points"], "TensorBoard merges the pages of unlike runs"
+
+
+def test_the_custom_page_starts_with_the_splits_that_have_a_curve(tmp_path: Path, values: dict[str, Any]):
+    values["eval_splits"] = ["test"]
+    with logger(tmp_path / "run", values) as log:
+        log.evaluation(Counters(1, 100), {split: curve(2, split=split) for split in ("train", "test", "ood")})
+    found = events(tmp_path / "run").Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    titles = [category.title for category in layout_pb2.Layout.FromString(found).category]
+    assert titles == ["adaptation on test", "adaptation on train", "adaptation on ood"]
 
 
 def test_a_resumed_run_s_files_look_like_an_uninterrupted_one_s(tmp_path: Path, values: dict[str, Any]):

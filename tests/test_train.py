@@ -161,6 +161,8 @@ def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.Cap
     capsys.readouterr()
     assert train.main([*toy, "--run_dir", "run", "--seed", "2"]) == 2
     assert "--resume run" in capsys.readouterr().err
+    assert train.main(["--resume", "run", "--total_iterations", "2"]) == 2
+    assert "must be at least 6" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
 
 
