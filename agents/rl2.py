@@ -8,6 +8,7 @@ first and to use what it found. A trial starts with an empty memory at its first
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -107,6 +108,9 @@ class RL2Config(AgentConfig):
         for field in ("clip_coef", "max_grad_norm", "target_kl", "init_std"):
             if (value := getattr(self, field)) is not None and value <= 0:
                 raise ValueError(f"{field} must be positive, got {value}.")
+        for field in ("aux_coef", "vf_coef", "init_std", "reward_input_scale"):
+            if not math.isfinite(value := getattr(self, field)):
+                raise ValueError(f"{field} must be finite, got {value}.")
         if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."

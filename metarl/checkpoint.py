@@ -132,7 +132,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
         "run_dir": None,
         "num_threads": None,
     }
-    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
     (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 

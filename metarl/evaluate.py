@@ -237,7 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as mistake:
         print(f"{PROGRAM}: {mistake}", file=sys.stderr)
         return 2
-    console.print(adaptation_table(curves))
+    table = adaptation_table(curves)
+    console.print(table)
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:  # beside the numbers that it shows
+        Console(file=file, width=120).print(table)
     names = ", ".join(paths[0].stem for paths in written)
     console.print(f"Written to {folder}: {names}, each as .json, .csv and .png", markup=False, soft_wrap=True)
     return 0
