@@ -487,7 +487,9 @@ def test_program(run_dir: Path, capsys):
     ):
         assert word in text, word
     names = sorted(path.name for path in (run_dir / "evaluation").iterdir())
-    assert names == sorted(f"{split}.{end}" for split in ("train", "test", "ood") for end in ("json", "csv", "png"))
+    each = [f"{split}.{end}" for split in ("train", "test", "ood") for end in ("json", "csv", "png")]
+    assert names == sorted([*each, "table.txt"])
+    assert "20 tasks" in (run_dir / "evaluation" / "table.txt").read_text("utf-8"), "the table beside these numbers"
     assert AdaptationCurve.load(run_dir / "evaluation" / "test").returns.shape == (1, 20, 3)
 
 
