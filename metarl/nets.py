@@ -270,8 +270,8 @@ class FastWeights(Memory):
     At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query; keys and queries
     are softmax features of the input (Schlag et al. 2021), values come from a hidden ReLU layer. What is read is
     ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
-    logarithm of ``1 + Σ weight``. Where an input tells (state, action, reward) of the last step, such a memory learns
-    in a few hundred updates to recall what paid in the current state; gated recurrent units need many times that.
+    logarithm of ``1 + Σ weight``. It suits inputs that tell (state, action, reward) of the last step: what an action
+    paid in the current state is one look-up, where a gated unit has to learn the binding (docs/findings.md, 4).
     Many steps are two matrix products over ``(T, T)``; acting costs the same at every step.
     """
 

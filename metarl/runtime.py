@@ -15,7 +15,7 @@ def tune(num_threads: int | None = None) -> dict[str, str]:
 
     - Matrix products on float32 may go through oneDNN or tensor cores (`set_float32_matmul_precision("medium")`).
     - Denormal numbers count as zero: recurrent states that fade away would otherwise take the slow path of the CPU.
-    - Freed memory stays with the process, since fresh pages for every large temporary cost up to a third of the time.
+    - Freed memory stays with the process, since taking fresh pages for every large temporary costs time.
     """
     torch.set_float32_matmul_precision("medium")
     denormal = torch.set_flush_denormal(True)

@@ -213,9 +213,36 @@ def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
     assert torch.equal(agent.act(memory, first, keys)[0].action, acts[0].action)
 
 
+@torch.no_grad()
+def test_the_inference_loss_is_one_for_a_guess_and_zero_for_the_truth():
+    """Whoever always says the mean errs by the variance, and the task is scaled to variance 1; padding is not asked."""
+    agent = build(Reach(), aux_coef=1.0)
+    size = agent.net.infer.in_features
+    task = torch.randn(50, agent.net.infer.out_features)
+    output, mask = torch.zeros(20, 50, size), torch.ones(20, 50)
+    torch.nn.init.zeros_(agent.net.infer.weight)
+    torch.nn.init.zeros_(agent.net.infer.bias)
+    assert float(agent._inference_loss(output, task, mask)) == pytest.approx(1.0, rel=1e-5)
+    n = task.shape[1]
+    agent.net.infer.weight.data[:, :n] = torch.eye(n)
+    output[..., :n] = (task - task.mean(0)) / task.std(0, correction=0)
+    output[10:], mask[10:] = 100.0, 0.0
+    assert float(agent._inference_loss(output, task, mask)) < 1e-8
+
+
+def test_observations_are_scaled_by_what_was_seen_and_not_before_the_update():
+    agent = build(Reach(), norm_obs=True)
+    rollout = rollout_of(agent, Reach())
+    seen = rollout.step.obs[rollout.mask > 0]
+    agent.update([rollout])
+    torch.testing.assert_close(agent.net.encoder.centre, seen.mean(0))
+    torch.testing.assert_close(1.0 / agent.net.encoder.scale, seen.std(0, correction=0).clamp_min(1e-3))
+
+
 @pytest.mark.parametrize(("field", "value"), [
     ("memory", "grru"), ("critic", "oracle"), ("num_minibatches", 13), ("num_minibatches", 0), ("hidden_size", 0),
-    ("chunk_length", 0), ("gamma", 1.5), ("lr", [(0.5, 1e-3), (0.0, 1e-3)]),
+    ("chunk_length", 0), ("gamma", 1.5), ("lr", [(0.5, 1e-3), (0.0, 1e-3)]), ("gae_lambda", -0.1), ("aux_coef", -1.0),
+    ("head_size", -1), ("clip_coef", 0.0), ("target_kl", 0.0), ("init_std", float("inf")), ("vf_coef", float("nan")),
 ])  # fmt: skip
 def test_impossible_options_are_refused(field: str, value: object):
     with pytest.raises(ValueError):
