@@ -32,7 +32,8 @@ from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import explained_variance, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily, features, unknown
-from metarl.nets import MEMORIES, Head, StepEncoder, action_size, detach, make_memory
+from metarl.memories import MEMORIES, detach, make_memory
+from metarl.nets import Head, StepEncoder, action_size
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import clipped_surrogate
 

@@ -39,6 +39,13 @@ class Categorical(NamedTuple):
         """KL(self ‖ other)."""
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
+    def fisher(self, tangent: Categorical) -> Categorical:
+        """The Fisher information in the coordinates of the fields times a change `tangent` of them.
+
+        For log-probabilities it is their covariance of scores, diag(p).
+        """
+        return Categorical(self.log_probs.exp() * tangent.log_probs)
+
 
 class DiagonalGaussian(NamedTuple):
     """Independent normals ``(…, A)``; log_prob, entropy and kl sum over the last dimension."""
@@ -64,6 +71,10 @@ class DiagonalGaussian(NamedTuple):
         ratio = torch.exp(2.0 * (self.log_std - other.log_std))
         distance = (self.mean - other.mean) * torch.exp(-other.log_std)
         return (0.5 * (ratio + distance * distance - 1.0) + other.log_std - self.log_std).sum(-1)
+
+    def fisher(self, tangent: DiagonalGaussian) -> DiagonalGaussian:
+        """The Fisher information in the coordinates (mean, log_std) times a change `tangent` of them."""
+        return DiagonalGaussian(torch.exp(-2.0 * self.log_std) * tangent.mean, 2.0 * tangent.log_std)
 
 
 Distribution = Categorical | DiagonalGaussian

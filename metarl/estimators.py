@@ -33,11 +33,48 @@ def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
     return gae(reward, zeros, ends, zeros[0], gamma, 1.0)
 
 
+def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
+    """The linear feature baseline (Duan et al. 2016, "Benchmarking", §4), fitted for all tasks at once: ``(N, M)``.
+
+    `obs` (N, M, O) are the M samples of each of N tasks, `time` (N, M) their steps within the episode in hundreds.
+    Features are obs, obs², time, time², time³ and 1; least squares to `target` (N, M) over the samples where `mask` is
+    1. `ridge` is relative to the mean square of a feature, so that features that depend on each other do no harm.
+    """
+    if not time.shape == target.shape == mask.shape == obs.shape[:2]:
+        raise ValueError(
+            f"Shapes differ: obs {obs.shape}, time {time.shape}, target {target.shape}, mask {mask.shape}."
+        )
+    obs = obs.clamp(-10.0, 10.0)
+    times = torch.stack([torch.ones_like(time), time, time**2, time**3], dim=-1)
+    x = torch.cat([obs, obs**2, times], dim=-1)  # (N, M, 2 O + 4)
+    weighted = (x * mask[..., None]).transpose(1, 2)
+    # The few numbers of the normal equations in double precision: their condition is the square of the features'.
+    gram = (weighted @ x).to(torch.float64)
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal += ridge * diagonal.mean(-1, keepdim=True) + 1e-12
+    moment = (weighted @ target[..., None]).to(torch.float64)
+    weight = torch.linalg.solve(gram, moment).to(x.dtype)
+    return (x @ weight).squeeze(-1)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the entries where `mask` is 1. Raises ValueError if the shapes differ (nothing may broadcast here)."""
     if x.shape != mask.shape:
         raise ValueError(f"Shapes differ: {x.shape} and mask {mask.shape}.")
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def row_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each row ``(N,)`` of an ``(N, M)`` tensor over the entries where `mask` is 1."""
+    if x.shape != mask.shape:
+        raise ValueError(f"Shapes differ: {x.shape} and mask {mask.shape}.")
+    return (x * mask).sum(-1) / mask.sum(-1).clamp_min(1.0)
+
+
+def normalise_rows(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Each row of ``(N, M)`` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 elsewhere."""
+    centred = (x - row_mean(x, mask)[:, None]) * mask
+    return centred / (row_mean(centred**2, mask).sqrt()[:, None] + eps)
 
 
 def normalise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:

@@ -68,7 +68,7 @@ def evaluate(
     _check(tasks=tasks, episodes=episodes, rounds=rounds)
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
-    protocol = agent.protocol
+    protocol = agent.protocol.test()
     rounds = protocol.rounds if rounds is None else rounds
     episodes = (protocol.episodes or family.episodes_per_trial) if episodes is None else episodes
     by_rounds = max(rounds, protocol.rounds) > 1
@@ -76,7 +76,15 @@ def evaluate(
     returns, lengths, exact, oracle = [], [], [], []
     for first, task in _chunks(family, root, split, tasks, max(1, rows // protocol.envs_per_task), device):
         trial = run_trial(
-            agent, family, task, rng.fold(root, 1), rounds=rounds, episodes=episodes, greedy=greedy, first_task=first
+            agent,
+            family,
+            task,
+            rng.fold(root, 1),
+            rounds=rounds,
+            episodes=episodes,
+            envs_per_task=protocol.envs_per_task,
+            greedy=greedy,
+            first_task=first,
         )
         points, steps = _points(trial, episodes, protocol.envs_per_task, by_rounds)
         returns.append(points)

@@ -1,21 +1,10 @@
-"""Networks: `StepEncoder` (Step → features), MLP, and memories behind one interface.
-
-A memory is made by ``make_memory(kind, input_size, hidden_size)`` and has three methods:
-
-- ``initial(batch, device)``: the empty state of a trial's start;
-- ``step(x (B, F), state) -> (output (B, H), state)``: one step, for acting;
-- ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning.
-
-Step by step and in one sequence give the same outputs. There are no resets: a trial starts with an empty memory, and
-what is inside a trial is one life.
-"""
+"""Networks: how observations are scaled and steps encoded, multilayer perceptrons, and feed-forward policies."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
-from typing import Any, cast
+from collections.abc import Mapping
 
 import gymnasium
 import torch
@@ -24,9 +13,8 @@ from torch.nn import functional as F
 
 from metarl import gru
 from metarl.batch_env import Step
-from metarl.family import unknown
-
-State = Any  # a tensor, or a tuple of tensors
+from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.estimators import masked_mean
 
 
 def action_size(space: gymnasium.Space) -> int:
@@ -38,18 +26,45 @@ def action_size(space: gymnasium.Space) -> int:
     raise ValueError(f"The action space must be Discrete or a one-dimensional Box, got {space}.")
 
 
-class StepEncoder(nn.Module):
-    """Observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
+class Scaling(nn.Module):
+    """Observations as vectors of a size that networks like.
 
     Each coordinate of a bounded observation space is scaled to [-1, 1]; where the bounds say little of what is visited,
-    `follow` scales by what was seen instead. `reward_scale` multiplies the previous reward.
-    With `transition` the observation before the previous action is there too, so that what was learned by the last
-    step, (observation, action, reward, next observation), stands in one input. An optional hidden layer of `embed_size`
-    ReLU units follows; 0 leaves it out.
+    `follow` scales by what was seen instead. Observations that lie within 0 … 1 (one-hot ones) stay as they are.
     """
 
     centre: Tensor
     scale: Tensor
+
+    def __init__(self, observation_space: gymnasium.spaces.Box) -> None:
+        super().__init__()
+        low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
+        high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
+        # A zero of a one-hot vector must stay a zero.
+        bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
+        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0))
+        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0))
+        self.size = low.numel()
+
+    def scaled(self, obs: Tensor, batch_dims: int) -> Tensor:
+        """Observations with `batch_dims` leading dimensions and the space's own after them: ``(…, size)``."""
+        return (obs.flatten(batch_dims) - self.centre) * self.scale
+
+    def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
+        """Move centre and scale towards mean and standard deviation of `obs` ``(T, B, *O)`` by `weight` in [0, 1]."""
+        seen = obs[mask > 0].flatten(1)
+        std, mean = torch.std_mean(seen, dim=0, correction=0)
+        self.centre.lerp_(mean, weight)
+        self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
+
+
+class StepEncoder(Scaling):
+    """Scaled observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
+
+    `reward_scale` multiplies the previous reward. With `transition` the observation before the previous action is
+    there too, so that what was learned by the last step, (observation, action, reward, next observation), stands in
+    one input. An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
+    """
 
     def __init__(
         self,
@@ -59,18 +74,12 @@ class StepEncoder(nn.Module):
         reward_scale: float = 1.0,
         transition: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(observation_space)
         self.reward_scale = reward_scale
         self.num_actions = action_size(action_space)
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
-        low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
-        high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
-        # Observations that lie within 0 … 1 (one-hot ones) stay as they are: a zero must stay a zero.
-        bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
-        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0))
-        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0))
-        self.last_size = low.numel() if transition else 0
-        self.raw_size = low.numel() + self.last_size + self.num_actions + 2
+        self.last_size = self.size if transition else 0
+        self.raw_size = self.size + self.last_size + self.num_actions + 2
         self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
         self.output_size = embed_size or self.raw_size
 
@@ -78,20 +87,13 @@ class StepEncoder(nn.Module):
         """What `forward` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
         return torch.zeros(batch, self.last_size, device=self.centre.device)
 
-    def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
-        """Move centre and scale towards mean and standard deviation of `obs` ``(T, B, *O)`` by `weight` in [0, 1]."""
-        seen = obs[mask > 0].flatten(1)
-        std, mean = torch.std_mean(seen, dim=0, correction=0)
-        self.centre.lerp_(mean, weight)
-        self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
-
     def forward(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Features and the last observation for the next call.
 
         A Step of ``(B, …)`` tensors gives ``(B, output_size)``, one of ``(T, B, …)`` tensors ``(T, B, output_size)``;
         `last_obs` is what `initial` or the call before gave, ``(B, last_size)``.
         """
-        obs = (step.obs.flatten(step.prev_reward.ndim) - self.centre) * self.scale
+        obs = self.scaled(step.obs, step.prev_reward.ndim)
         action = step.prev_action
         if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
             action = (action[..., None] == torch.arange(self.num_actions, device=action.device)).to(torch.float32)
@@ -125,242 +127,117 @@ class Head(nn.Linear):
         return gru.linear(x, self.weight, self.bias)
 
 
-class Memory(nn.Module, ABC):
-    """See the module's docstring."""
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+
+class MLPPolicy(nn.Module):
+    """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without any state.
+
+    Gaussian for a Box, in units of half its range around its centre, with a standard deviation that does not depend on
+    the state and never falls below `min_std` of these units; categorical for a Discrete space. The parameters of the
+    last layer, the standard deviation among them, are those of `head`; all others those of `body`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        action_space: gymnasium.Space,
+        hidden_sizes: list[int],
+        activation: str = "tanh",
+        init_std: float = 1.0,
+        min_std: float = 1e-2,
+    ) -> None:
         super().__init__()
-        self.input_size, self.hidden_size = input_size, hidden_size
+        sizes = [inputs, *hidden_sizes]
+        hidden = [mlp(sizes, ACTIVATIONS[activation]), ACTIVATIONS[activation]()] if hidden_sizes else []
+        self.body = nn.Sequential(*hidden)
+        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
-    @abstractmethod
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> State:
-        """The empty state of `batch` rows."""
+    def forward(self, x: Tensor) -> Distribution:
+        out: Distribution = self.head(self.body(x))
+        return out
 
-    @abstractmethod
-    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Outputs ``(T, B, H)`` and the state after the last step."""
+    def of_tasks(self, params: Mapping[str, Tensor], x: Tensor) -> Distribution:
+        """N copies at once: parameters ``(N, …)`` by name, features ``(N, M, F)``.
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Output ``(B, H)`` and the next state."""
-        output, state = self.sequence(x[None], state)
-        return output[0], state
-
-
-class GRU(Memory):
-    """Gated recurrent unit (Cho et al. 2014). On a CPU `metarl.gru` runs it, on a GPU cuDNN."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.cell = nn.GRU(input_size, hidden_size)
-        _orthogonal(self.cell)
-
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
-
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda or torch.is_grad_enabled():
-            return super().step(x, state)
-        state = gru.gru_step(x, state, *self._weights())
-        return state, state
-
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda:
-            output, last = self.cell(x, state[None].contiguous())
-            return output, last[0]
-        output = gru.gru_sequence(x, state, *self._weights())
-        return output, output[-1]
-
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        w_ih, w_hh, b_ih, b_hh = self.cell.parameters()
-        return w_ih, w_hh, b_ih, b_hh
+        The same as ``vmap(functional_call)`` over the copies, without its cost per operation, and with the bias added
+        inside the matrix product.
+        """
+        for name, layer in self.body.named_modules(prefix="body"):
+            if isinstance(layer, nn.Linear):
+                x = _linear_of_tasks(params, name, x)
+            elif not isinstance(layer, nn.Sequential):
+                x = layer(x)
+        log_std = params.get("head.log_std")
+        return self.head.distribution(
+            _linear_of_tasks(params, "head.linear", x), None if log_std is None else log_std[:, None]
+        )
 
 
-class LSTM(Memory):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997)."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.cell = nn.LSTM(input_size, hidden_size)
-        _orthogonal(self.cell)
-
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
-        return zeros, zeros
-
-    def sequence(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        output, (hidden, cell) = self.cell(x, (state[0][None].contiguous(), state[1][None].contiguous()))
-        return output, (hidden[0], cell[0])
+def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return torch.baddbmm(params[f"{name}.bias"][:, None], x, params[f"{name}.weight"].mT)
 
 
-class RNN(Memory):
-    """Elman network with tanh units (Elman 1990)."""
+class PolicyHead(nn.Module):
+    """The last layer of an `MLPPolicy`."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.cell = nn.RNN(input_size, hidden_size)
-        _orthogonal(self.cell)
+    centre: Tensor
+    half_range: Tensor
 
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
+    def __init__(self, inputs: int, action_space: gymnasium.Space, init_std: float, min_std: float) -> None:
+        super().__init__()
+        outputs = action_size(action_space)
+        self.linear = nn.Linear(inputs, outputs)
+        self.min_log_std = math.log(min_std)
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, gymnasium.spaces.Box):
+            low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
+            bounded = bool((low.isfinite() & high.isfinite()).all())
+            self.register_buffer("centre", (low + high) / 2 if bounded else torch.zeros(outputs), persistent=False)
+            self.register_buffer("half_range", (high - low) / 2 if bounded else torch.ones(outputs), persistent=False)
+            self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
 
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        output, last = self.cell(x, state[None].contiguous())
-        return output, last[0]
+    def forward(self, x: Tensor) -> Distribution:
+        return self.distribution(self.linear(x), self.log_std)
 
-
-class Feedforward(Memory):
-    """No memory at all: a hidden layer in the memory's place. The control that must stay at chance in episode 1."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.layer = nn.Linear(input_size, hidden_size)
-
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[()]:
-        return ()
-
-    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return torch.tanh(self.layer(x)), state
-
-
-class Transformer(Memory):
-    """Causal transformer (Vaswani et al. 2017) with layer norm before each block and sinusoidal positions.
-
-    Its state is the keys and values of all past steps of the trial, so acting costs O(t) per step.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 2, num_heads: int = 4) -> None:
-        super().__init__(input_size, hidden_size)
-        if hidden_size % (2 * num_heads):
-            raise ValueError(f"A transformer's hidden_size must be a multiple of {2 * num_heads}, got {hidden_size}.")
-        self.num_heads = num_heads
-        self.input = nn.Linear(input_size, hidden_size)
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(2 * num_layers + 1))
-        self.qkv = nn.ModuleList(nn.Linear(hidden_size, 3 * hidden_size) for _ in range(num_layers))
-        self.out = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_layers))
-        self.feed = nn.ModuleList(mlp([hidden_size, 2 * hidden_size, hidden_size], nn.GELU) for _ in range(num_layers))
-
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
-        shape = (batch, self.num_heads, 0, self.hidden_size // self.num_heads)
-        empty = torch.zeros(shape, device=device, dtype=_dtype(self))
-        return (empty,) * (2 * len(self.qkv))
-
-    def sequence(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        steps, past = x.shape[0], state[0].shape[2]
-        h = self.input(x).transpose(0, 1)  # (B, T, H)
-        h = h + _positions(past, steps, self.hidden_size, h)
-        # Step t of this call sees all the past and steps 0 … t of this call.
-        visible = torch.ones(steps, past + steps, dtype=torch.bool, device=x.device).tril(past)
-        new_state: list[Tensor] = []
-        for n, (qkv, out, feed) in enumerate(zip(self.qkv, self.out, self.feed, strict=True)):
-            q, k, v = (
-                part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, H / heads)
-                for part in qkv(self.norms[2 * n](h)).chunk(3, dim=-1)
-            )
-            k, v = torch.cat([state[2 * n], k], dim=2), torch.cat([state[2 * n + 1], v], dim=2)
-            new_state += [k, v]
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-            h = h + out(attended.transpose(1, 2).flatten(2))
-            h = h + feed(self.norms[2 * n + 1](h))
-        return self.norms[-1](h).transpose(0, 1), tuple(new_state)
+    def distribution(self, out: Tensor, log_std: Tensor | None) -> Distribution:
+        """From the linear layer's output ``(…, A)`` and the standard deviation's logarithm, which broadcasts to it."""
+        if log_std is None:
+            return Categorical.from_logits(out)
+        mean = self.centre + self.half_range * out
+        log_std = log_std.clamp_min(self.min_log_std) + self.half_range.log()
+        return DiagonalGaussian(mean, log_std.expand_as(mean))
 
 
-class FastWeights(Memory):
-    """A table that is written and read by content: fast weights (Schmidhuber 1992) as linear attention.
+class ValueNetwork(nn.Module):
+    """A learned value of (features, time in the episode), in its own scale of returns: the mean and spread seen."""
 
-    At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query; keys and queries
-    are softmax features of the input (Schlag et al. 2021), values come from a hidden ReLU layer. What is read is
-    ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
-    logarithm of ``1 + Σ weight``. It suits inputs that tell (state, action, reward) of the last step: what an action
-    paid in the current state is one look-up, where a gated unit has to learn the binding (docs/findings.md, 4).
-    Many steps are two matrix products over ``(T, T)``; acting costs the same at every step.
-    """
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, input_size: int, hidden_size: int, num_heads: int = 4, key_size: int = 16) -> None:
-        super().__init__(input_size, hidden_size)
-        if hidden_size % num_heads or hidden_size < 2 * num_heads:
-            raise ValueError(
-                f"The hidden_size of fast weights must be a multiple of {num_heads}, at least {2 * num_heads}, "
-                f"got {hidden_size}."
-            )
-        self.num_heads, self.key_size, self.value_size = num_heads, key_size, hidden_size // num_heads - 1
-        self.key = nn.Linear(input_size, num_heads * key_size)
-        self.query = nn.Linear(input_size, num_heads * key_size)
-        self.hidden = nn.Linear(input_size, hidden_size)
-        self.value = nn.Linear(hidden_size, num_heads * self.value_size)
-        # A large gain makes the softmax selective from the start: inputs that differ get keys that differ.
-        nn.init.orthogonal_(self.key.weight, 3.0)
-        nn.init.orthogonal_(self.query.weight, 3.0)
+    def __init__(self, inputs: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.body = mlp([inputs + 1, hidden, hidden, 1])
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
 
-    def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        shape = (batch, self.num_heads, self.key_size, self.value_size + 1)
-        return torch.zeros(shape, device=device, dtype=_dtype(self))
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Value ``(…)`` of features ``(…, F)`` at time ``(…)``."""
+        value: Tensor = self.body(torch.cat([x, time[..., None]], dim=-1)).squeeze(-1)
+        return value * self.std + self.mean
 
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        key, query, value = self._write_and_ask(x)
-        # A step reads what was in the table at the start, what the steps before it wrote, and what it writes itself.
-        output = self._answer(query @ state + (query @ key.transpose(-1, -2)).tril() @ value)
-        return output.permute(2, 0, 1, 3).flatten(2), state + key.transpose(-1, -2) @ value
+    def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error in its own scale."""
+        return masked_mean(((self(x, time) - returns) / self.std) ** 2, mask)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        key, query, value = (part.squeeze(2) for part in self._write_and_ask(x[None]))  # (B, heads, size)
-        state = torch.addcmul(state, key[..., None], value[..., None, :])
-        return self._answer((query[..., None] * state).sum(-2)).flatten(1), state
-
-    def _write_and_ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, queries and values of the steps ``(T, B, F)``: each ``(B, heads, T, size)``."""
-        key = self._heads(self.key(x), self.key_size).softmax(-1)
-        query = self._heads(self.query(x), self.key_size).softmax(-1) * math.sqrt(self.key_size)
-        value = self._heads(self.value(F.relu(self.hidden(x))), self.value_size)
-        return key, query, F.pad(value, (0, 1), value=1.0)
-
-    def _answer(self, read: Tensor) -> Tensor:
-        total, weight = read.split([self.value_size, 1], dim=-1)
-        return torch.cat([total / (1.0 + weight), torch.log1p(weight) - 1.0], dim=-1)
-
-    def _heads(self, x: Tensor, size: int) -> Tensor:
-        """``(T, B, heads × size)`` as ``(B, heads, T, size)``."""
-        return x.unflatten(-1, (self.num_heads, size)).permute(1, 2, 0, 3)
-
-
-MEMORIES: dict[str, type[Memory]] = {
-    "gru": GRU,
-    "lstm": LSTM,
-    "rnn": RNN,
-    "transformer": Transformer,
-    "fast_weights": FastWeights,
-    "none": Feedforward,
-}
-
-
-def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
-    """A memory of one of the `MEMORIES`; raises ValueError for another name."""
-    if kind not in MEMORIES:
-        raise ValueError(unknown("memory", kind, MEMORIES))
-    return cast(Any, MEMORIES[kind])(input_size, hidden_size)
-
-
-def detach(state: State) -> State:
-    """A memory's state cut off from the graph that made it."""
-    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
-def _positions(first: int, steps: int, size: int, like: Tensor) -> Tensor:
-    time = torch.arange(first, first + steps, device=like.device, dtype=like.dtype)[:, None]
-    rate = torch.exp(torch.arange(0, size, 2, device=like.device, dtype=like.dtype) * (-math.log(10000.0) / size))
-    return torch.cat([torch.sin(time * rate), torch.cos(time * rate)], dim=-1)
-
-
-def _orthogonal(cell: nn.RNNBase) -> None:
-    """Orthogonal recurrent weights gate by gate, Xavier input weights, zero biases."""
-    for name, parameter in cell.named_parameters():
-        if "weight_hh" in name:
-            for gate in parameter.data.split(cell.hidden_size):
-                nn.init.orthogonal_(gate)
-        elif "weight_ih" in name:
-            nn.init.xavier_uniform_(parameter)
-        else:
-            nn.init.zeros_(parameter)
+    def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
+        """Move the scale towards mean and standard deviation of `returns` by `weight` in [0, 1]."""
+        mean = masked_mean(returns, mask)
+        std = masked_mean((returns - mean) ** 2, mask).sqrt().clamp_min(1e-3)
+        self.mean.lerp_(mean, weight)
+        self.std.lerp_(std, weight)

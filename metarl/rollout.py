@@ -43,6 +43,14 @@ class TrialProtocol(NamedTuple):
     rounds: int = 1
     episodes: int | None = None  # episodes of a round; None: the family's episodes_per_trial
     envs_per_task: int = 1  # rows that play the same task side by side
+    test_rounds: int | None = None  # of an evaluation, if it has more than training
+    test_envs_per_task: int | None = None
+
+    def test(self) -> TrialProtocol:
+        """The protocol of an evaluation."""
+        rounds = self.rounds if self.test_rounds is None else self.test_rounds
+        each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
+        return TrialProtocol(rounds, self.episodes, each)
 
 
 @runtime_checkable
@@ -95,22 +103,24 @@ def run_trial(
     *,
     rounds: int | None = None,
     episodes: int | None = None,
+    envs_per_task: int | None = None,
     greedy: bool = False,
     first_task: int = 0,
 ) -> list[Rollout]:
     """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
-    `rounds` and `episodes` (of a round) default to the agent's own protocol, then to the family's episodes_per_trial.
+    `rounds`, `episodes` (of a round) and `envs_per_task` default to the agent's own protocol, then to the family's
+    episodes_per_trial.
     `first_task` is the number of the first task, if these are a part of a larger batch: its randomness is then the same
     as in the whole. Gradients are not recorded: an agent that differentiates through its adaptation does so in
     `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
-    index = torch.arange(n, device=key.device).repeat_interleave(protocol.envs_per_task)
-    rows = take(task, index) if protocol.envs_per_task > 1 else task
+    each = protocol.envs_per_task if envs_per_task is None else envs_per_task
+    rows = take(task, torch.arange(n, device=key.device).repeat_interleave(each)) if each > 1 else task
     memory = agent.begin(n, task)
-    first_row = first_task * protocol.envs_per_task
+    first_row = first_task * each
     rounds = protocol.rounds if rounds is None else rounds
     episodes = protocol.episodes if episodes is None else episodes
     trial: list[Rollout] = []

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from metarl.estimators import discounted_returns, explained_variance, gae, masked_mean, normalise
+from metarl.estimators import (
+    discounted_returns,
+    explained_variance,
+    gae,
+    linear_baseline,
+    masked_mean,
+    normalise,
+    normalise_rows,
+    row_mean,
+)
 
 T, B = 7, 3
 G = torch.Generator().manual_seed(0)
@@ -81,3 +90,51 @@ def test_nothing_broadcasts():
         gae(REWARD, VALUE[:, :1], ENDS, LAST, 0.9, 0.8)
     with pytest.raises(ValueError, match="Shapes differ"):
         masked_mean(REWARD, torch.ones(T, 1))
+
+
+def samples(n: int, m: int, o: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    obs, time = torch.randn(n, m, o, generator=generator), torch.rand(n, m, generator=generator)
+    return obs, time, torch.randn(n, m, generator=generator), (torch.rand(n, m, generator=generator) < 0.8).float()
+
+
+def test_the_linear_baseline_finds_what_its_features_can_say():
+    obs, time, _, mask = samples(4, 200, 2)
+    target = 3 * obs[..., 0] - obs[..., 1] ** 2 + 5 * time**3 - 2
+    target = torch.where(mask > 0, target, 1e3)  # padding does not count
+    value = linear_baseline(obs, time, target, mask)
+    assert ((value - target).abs() * mask).max() < 0.03
+
+
+def test_the_linear_baseline_is_least_squares_of_each_task_alone():
+    obs, time, target, mask = samples(3, 100, 2)
+    value = linear_baseline(obs, time, target, mask)
+    for n in range(3):
+        kept = mask[n] > 0
+        times = torch.stack([torch.ones(100), time[n], time[n] ** 2, time[n] ** 3], dim=-1)
+        x = torch.cat([obs[n], obs[n] ** 2, times], dim=-1)
+        weight = torch.linalg.lstsq(x[kept], target[n][kept, None]).solution
+        torch.testing.assert_close(value[n], (x @ weight)[:, 0], rtol=0, atol=0.05)
+        torch.testing.assert_close(value[n], linear_baseline(obs[[n]], time[[n]], target[[n]], mask[[n]])[0])
+
+
+def test_the_linear_baseline_of_constant_observations_is_the_mean():
+    """A bandit: one step, nothing to see; features depend on each other completely."""
+    _, _, target, mask = samples(3, 10, 1)
+    value = linear_baseline(torch.zeros(3, 10, 1), torch.zeros(3, 10), target, mask)
+    mean = (target * mask).sum(-1) / mask.sum(-1)
+    torch.testing.assert_close(value, mean[:, None].expand(3, 10), rtol=1e-3, atol=1e-4)
+    assert bool(linear_baseline(torch.eye(5).repeat(2, 2, 1), torch.rand(2, 10), target[:2], mask[:2]).isfinite().all())
+    with pytest.raises(ValueError, match="differ"):
+        linear_baseline(torch.zeros(3, 10, 1), torch.zeros(3, 9), target, mask)
+
+
+def test_rows_are_normalised_by_themselves():
+    _, _, x, mask = samples(3, 50, 1)
+    scaled = normalise_rows(5 * x + 7, mask)
+    torch.testing.assert_close(row_mean(scaled, mask), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(row_mean(scaled**2, mask), torch.ones(3), rtol=0, atol=1e-4)
+    assert bool((scaled[mask == 0] == 0).all())
+    assert torch.equal(normalise_rows(torch.ones(2, 4), torch.ones(2, 4)), torch.zeros(2, 4)), "no spread, no signal"
+    with pytest.raises(ValueError, match="differ"):
+        row_mean(x, mask[:, 1:])

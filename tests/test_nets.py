@@ -1,123 +1,14 @@
-"""Encoders and memories: step by step is the sequence, and the CPU's own GRU is torch's."""
+"""Encoders and feed-forward policies."""
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from metarl import gru, nets
+from metarl import nets
 from metarl.batch_env import NO_ACTION, Step
 
-T, B, F, H = 9, 5, 6, 16
-REMEMBERING = ["gru", "lstm", "rnn", "transformer"]
-
-
-def memory(kind: str) -> nets.Memory:
-    torch.manual_seed(0)
-    made = nets.make_memory(kind, F, H).double()
-    with torch.no_grad():  # biases start at zero: they must take part, too
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
-
-
-def inputs(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("grad", [True, False])
-@pytest.mark.parametrize("kind", nets.MEMORIES)
-def test_step_by_step_is_the_sequence(kind: str, grad: bool):
-    net, x = memory(kind), inputs(T, B, F)
-    whole, last = net.sequence(x, net.initial(B))
-    with torch.set_grad_enabled(grad):
-        state, outputs = net.initial(B), []
-        for t in range(T):
-            output, state = net.step(x[t], state)
-            outputs.append(output)
-    assert whole.shape == (T, B, H) and outputs[0].shape == (B, H)
-    torch.testing.assert_close(torch.stack(outputs), whole, rtol=0, atol=1e-12)
-    parts, wholes = ([s] if isinstance(s, torch.Tensor) else list(s) for s in (state, last))
-    for part, of_whole in zip(parts, wholes, strict=True):
-        torch.testing.assert_close(part, of_whole, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", nets.MEMORIES)
-def test_two_chunks_are_the_sequence(kind: str):
-    net, x = memory(kind), inputs(T, B, F)
-    whole, _ = net.sequence(x, net.initial(B))
-    first, state = net.sequence(x[:4], net.initial(B))
-    second, _ = net.sequence(x[4:], state)
-    torch.testing.assert_close(torch.cat([first, second]), whole, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", REMEMBERING)
-def test_a_memory_is_causal_and_remembers(kind: str):
-    net, x = memory(kind), inputs(T, B, F).requires_grad_()
-    output, _ = net.sequence(x, net.initial(B))
-    (gradient,) = torch.autograd.grad(output[4, 2].sum(), x)
-    reached = gradient.abs().sum(-1) > 0
-    assert bool(reached[:5, 2].all()), "every earlier step matters, the first one too"
-    assert not bool(reached[5:].any()), "nothing later does"
-    assert not bool(reached[:, [0, 1, 3, 4]].any()), "nor another row"
-
-
-def test_the_control_has_no_memory():
-    net, x = memory("none"), inputs(T, B, F).requires_grad_()
-    output, state = net.sequence(x, net.initial(B))
-    (gradient,) = torch.autograd.grad(output[4].sum(), x)
-    assert state == ()
-    assert (gradient.abs().sum((1, 2)) > 0).tolist() == [t == 4 for t in range(T)]
-
-
-def test_unknown_memory_and_size():
-    with pytest.raises(ValueError, match="gru"):
-        nets.make_memory("grue", F, H)
-    with pytest.raises(ValueError, match="multiple of 8"):
-        nets.make_memory("transformer", F, 12)
-
-
-def torch_gru() -> nn.GRU:
-    torch.manual_seed(0)
-    return nn.GRU(F, H).double()
-
-
-def weights(cell: nn.GRU) -> tuple:
-    return cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0
-
-
-@pytest.mark.parametrize("batch", [1, B])
-def test_the_gru_equals_torchs_in_values_and_gradients(batch: int):
-    cell, x, h, direction = torch_gru(), inputs(T, batch, F), inputs(batch, H), inputs(T, batch, H).flip(0)
-    results = []
-    for ours in (True, False):
-        leaves = [x.clone().requires_grad_(), h.clone().requires_grad_(), *weights(cell)]
-        out = gru.gru_sequence(*leaves) if ours else cell(leaves[0], leaves[1][None])[0]
-        results.append((out, *torch.autograd.grad((out * direction).sum(), leaves)))
-    for ours, torchs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
-
-
-def test_the_gru_keeps_its_inputs():
-    cell, x, h = torch_gru(), inputs(T, B, F), inputs(B, H)
-    kept = [tensor.clone() for tensor in (x, h, *weights(cell))]
-    gru.gru_sequence(x, h, *weights(cell)).sum().backward()
-    with torch.no_grad():
-        gru.gru_step(x[0], h, *weights(cell))
-    assert all(torch.equal(a, b) for a, b in zip(kept, (x, h, *weights(cell))))
-
-
-def test_gradcheck_of_the_gru():
-    small = [inputs(4, 2, 3), inputs(2, 5), inputs(15, 3), inputs(15, 5), inputs(15), inputs(15).flip(0)]
-    assert torch.autograd.gradcheck(gru.gru_sequence, [tensor.requires_grad_() for tensor in small])
-
-
-def test_linear_of_any_layout():
-    weight, bias = inputs(7, F), inputs(7)
-    for x in (inputs(T, B, F), inputs(T, F, B).transpose(1, 2), inputs(B, F)):
-        expected = torch.nn.functional.linear(x, weight, bias)
-        torch.testing.assert_close(gru.linear(x, weight, bias), expected, rtol=0, atol=1e-12)
+T, B = 9, 5
 
 
 def box(low: float, high: float, n: int) -> gymnasium.spaces.Box:
@@ -174,3 +65,41 @@ def test_action_size():
     assert nets.action_size(gymnasium.spaces.Discrete(4)) == 4 and nets.action_size(box(-1, 1, 3)) == 3
     with pytest.raises(ValueError, match="one-dimensional"):
         nets.action_size(gymnasium.spaces.Box(0, 1, (2, 2)))
+
+
+def test_a_policy_for_continuous_actions_works_in_units_of_the_range():
+    policy = nets.MLPPolicy(3, box(0, 4, 2), [8], init_std=0.5, min_std=0.1)
+    distribution = policy(torch.zeros(5, 3))
+    assert distribution.mean.tolist() == [[2.0, 2.0]] * 5, "biases start at zero: the centre of the range"
+    torch.testing.assert_close(distribution.log_std.exp(), torch.full((5, 2), 0.5 * 2.0))
+    with torch.no_grad():
+        policy.head.log_std.fill_(-100.0)
+    torch.testing.assert_close(policy(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.1 * 2.0))
+    unbounded = nets.MLPPolicy(3, box(-np.inf, np.inf, 2), [8], init_std=0.5)
+    torch.testing.assert_close(unbounded(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.5))
+
+
+def test_a_policy_for_discrete_actions_and_one_without_hidden_layers():
+    policy = nets.MLPPolicy(3, gymnasium.spaces.Discrete(4), [])
+    assert [name for name, _ in policy.named_parameters()] == ["head.linear.weight", "head.linear.bias"]
+    torch.testing.assert_close(policy(torch.zeros(2, 3)).log_probs.exp(), torch.full((2, 4), 0.25))
+    assert {name.split(".")[0] for name, _ in nets.MLPPolicy(3, box(0, 1, 1), [5, 5]).named_parameters()} == {
+        "body",
+        "head",
+    }
+
+
+def test_a_value_network_answers_in_the_scale_of_returns():
+    net = nets.ValueNetwork(2, hidden=8)
+    returns, mask = torch.full((4, 3), -80.0), torch.ones(4, 3)
+    returns[0] = -60.0
+    mask[0, 0], returns[0, 0] = 0.0, 1e6
+    net.follow(returns, mask, 1.0)
+    seen = returns[mask > 0]
+    assert float(net.mean) == pytest.approx(float(seen.mean())) and float(net.std) == pytest.approx(
+        float(seen.std(correction=0))
+    )
+    x, time = torch.rand(4, 3, 2), torch.rand(4, 3)
+    assert net(x, time).shape == (4, 3) and abs(float(net(x, time).mean().detach()) + 78) < 10
+    exact = net(x, time).detach()
+    assert float(net.loss(x, time, exact, mask).detach()) == pytest.approx(0.0, abs=1e-9)

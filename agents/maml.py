@@ -1,0 +1,284 @@
+"""MAML: a policy whose parameters a few gradient steps turn into another one for each task (Finn et al. 2017).
+
+A trial is rounds of trajectories with a policy-gradient step of each task's own copy of the parameters between them.
+Meta-training differentiates the return of the last round with respect to the parameters that all copies started from,
+through those steps. Its relatives are values of one configuration:
+
+===========  =============================================================================  =======================
+variant      fields                                                                         source
+===========  =============================================================================  =======================
+MAML         the defaults                                                                   Finn et al. 2017
+FOMAML       ``first_order: true``                                                          Finn et al. 2017, §5.2
+ANIL         ``adapted: head``                                                              Raghu et al. 2020
+Meta-SGD     ``rates: per_parameter``                                                       Li et al. 2017
+ProMP        ``outer: ppo, inner_loss: likelihood_ratio, inner_kl_coef: 5e-4``              Rothfuss et al. 2019
+Reptile      ``outer: reptile``                                                             Nichol et al. 2018
+===========  =============================================================================  =======================
+
+All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps, and
+`torch.func.vmap` runs the policy on all of them. Tasks share nothing, so that the gradient of the *sum* of the tasks'
+losses holds every task's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+from metarl import rng
+from metarl.agent import LearningAgent, at, load_optimizer_state, optimizer_state
+from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path
+from metarl.agents.rounds import Round, detached, episode_time, join, make_round, mean_of_rounds
+from metarl.batch_env import Step
+from metarl.distributions import Distribution
+from metarl.estimators import discounted_returns, explained_variance, linear_baseline
+from metarl.family import Key, Task, TaskFamily
+from metarl.nets import MLPPolicy, Scaling, ValueNetwork
+from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
+
+
+class MAMLNetwork(nn.Module):
+    """What is meta-learned: the policy's initial parameters, and step sizes if they are learned."""
+
+    def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
+        super().__init__()
+        assert isinstance(family.observation_space, gymnasium.spaces.Box)
+        self.scaling = Scaling(family.observation_space)
+        self.policy = MLPPolicy(
+            self.scaling.size,
+            family.action_space,
+            list(config.hidden_sizes),
+            config.activation,
+            config.init_std,
+            config.min_std,
+        )
+        adapted = [p for name, p in self.policy.named_parameters() if config.adapted == "all" or name[:5] == "head."]
+        shapes = {
+            "fixed": [],
+            "scalar": [torch.Size([1])],
+            "per_step": [torch.Size([config.inner_steps])],
+            "per_parameter": [p.shape for p in adapted],
+        }[config.rates]
+        self.rates = nn.ParameterList(torch.full(shape, config.fast_lr) for shape in shapes)
+        self.critic = ValueNetwork(self.scaling.size) if config.baseline == "network" else None
+
+
+class MAMLMemory(NamedTuple):
+    """What a trial carries from round to round."""
+
+    params: tuple[Tensor, ...]  # (N, …) each task's own copy of the policy's parameters
+    steps: Tensor  # () int64: gradient steps taken
+
+
+class MAML(LearningAgent):
+    """The agent; see the module's docstring. Its memory is every task's copy of the policy's parameters."""
+
+    config: MAMLConfig
+
+    def __init__(
+        self, config: MAMLConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.family, self.device = config, family, torch.device(device)
+        self.protocol = TrialProtocol(
+            config.inner_steps + 1, 1, config.fast_batch_size, config.test_steps + 1, config.test_fast_batch_size
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = MAMLNetwork(config, family).to(self.device)
+        self.policy_names = [name for name, _ in self.net.policy.named_parameters()]
+        self.adapted_indices = [
+            n for n, name in enumerate(self.policy_names) if config.adapted == "all" or name[:5] == "head."
+        ]
+        self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
+        self.names = [name for name, _ in self.net.named_parameters()]
+        self._saved_optimizer: dict[str, Tensor] = {}
+        self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef)
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.updates = 0
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
+        groups: list[dict[str, Any]] = [{"params": list(self.meta), "lr": at(self.config.lr, 0.0)}]
+        if self.net.critic is not None:
+            groups.append({"params": list(self.net.critic.parameters()), "lr": self.config.critic_lr})
+        adam = torch.optim.Adam(groups, eps=1e-5, fused=True)
+        load_optimizer_state(adam, self.names, self._saved_optimizer)
+        return adam
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return MAMLMemory(self.copies(tuple(p.detach() for p in self.meta), num_tasks), torch.tensor(0))
+
+    def act(self, memory: MAMLMemory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        with torch.no_grad():
+            tasks = memory.params[0].shape[0]
+            x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (tasks, -1))  # (N, rows of a task, F)
+            distribution = self._distribution(memory.params, x)
+            action = distribution.mode() if greedy else distribution.sample(key.reshape(tasks, -1))
+            log_prob = distribution.log_prob(action).flatten()
+            return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
+
+    def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
+        """One gradient step on each task, from the round that its parameters played."""
+        number = int(memory.steps)
+        params, _ = self.inner_step(self.meta, memory.params, self._round(rollout, len(memory.params[0])), number)
+        return MAMLMemory(params, memory.steps + 1)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        tasks = trial[0].mask.shape[1] // self.config.fast_batch_size
+        data = [self._round(rollout, tasks) for rollout in trial]
+        metrics = META_STEPS[self.config.outer](self, data, progress)
+        metrics |= self._fit(trial)
+        self.updates += 1
+        if self.net.rates:
+            metrics["loss/fast_lr"] = float(torch.cat([rate.detach().flatten() for rate in self.net.rates]).mean())
+        if self.net.policy.head.log_std is not None:
+            metrics["loss/log_std"] = float(self.net.policy.head.log_std.detach().mean())
+        return metrics
+
+    def copies(self, meta: Meta, tasks: int) -> tuple[Tensor, ...]:
+        return tuple(p.expand(tasks, *p.shape) for p in meta[: len(self.policy_names)])
+
+    def _distribution(self, params: Sequence[Tensor], x: Tensor) -> Distribution:
+        """Each task's policy on its own rows: parameters ``(N, …)``, features ``(N, M, F)``."""
+
+        return self.net.policy.of_tasks(dict(zip(self.policy_names, params, strict=True)), x)
+
+    def _rate(self, meta: Meta, number: int, n: int) -> Tensor | float:
+        """Size of gradient step `number` for the n-th of the adapted parameters."""
+        config, rates = self.config, meta[len(self.policy_names) :]
+        factor = 1.0 if number < config.inner_steps else config.later_rate
+        if config.rates == "fixed":
+            return factor * config.fast_lr
+        return factor * (rates[n] if config.rates == "per_parameter" else rates[0][min(number, len(rates[0]) - 1)])
+
+    def inner_step(
+        self, meta: Meta, params: Sequence[Tensor], round: Round, number: int, differentiable: bool = False
+    ) -> tuple[tuple[Tensor, ...], Distribution]:
+        """Every task's parameters after gradient step `number`, and the policies before it on their own states.
+
+        With `differentiable` both are functions of `meta` in autograd's graph.
+        """
+        config = self.config
+        with torch.enable_grad():
+            if not differentiable:
+                params = [p.detach().requires_grad_() for p in params]
+            before = self._distribution(params, round.x)
+            log_prob = before.log_prob(round.action)
+            if config.inner_loss == "likelihood_ratio":
+                log_prob = torch.exp(log_prob - round.log_prob)
+            losses = -(log_prob * round.advantage * round.weight).sum(-1)  # (N,)
+            second = differentiable and not config.first_order
+            # FOMAML and evaluations take the gradient as a constant; the graph may still be wanted for `before`.
+            gradients = torch.autograd.grad(
+                losses.sum(),
+                [params[n] for n in self.adapted_indices],
+                create_graph=second,
+                retain_graph=differentiable,
+            )
+            after = list(params)
+            for n, (index, gradient) in enumerate(zip(self.adapted_indices, gradients, strict=True)):
+                after[index] = params[index] - self._rate(meta, number, n) * gradient
+        if not differentiable:
+            return tuple(p.detach() for p in after), detached(before)
+        return tuple(after), before
+
+    def adapted(self, meta: Meta, data: list[Round], differentiable: bool = False, path: Path | None = None) -> Adapted:
+        """The adaptation to all rounds but the last; the adapted policies are given on the states of `judged`.
+
+        `path`, the parameters after each step of another adaptation, replaces the values of this one's but not their
+        derivatives: those of a few trajectories can then stand for those of many.
+        """
+        params = self.copies(meta if differentiable else tuple(p.detach() for p in meta), len(data[0].x))
+        inner, ends = [], []
+        for number, round in enumerate(data[:-1]):
+            params, before = self.inner_step(meta, params, round, number, differentiable)
+            if path is not None:
+                params = tuple(p + (value - p).detach() for p, value in zip(params, path[number], strict=True))
+            inner.append(before)
+            ends.append(params)
+        played = [*inner, self._distribution(params, data[-1].x)]
+        return Adapted(join(self._judged(played)), join(self._trusted(played)), inner, ends)
+
+    def judged(self, data: list[Round]) -> Round:
+        """The rounds whose return the meta-step improves, as one."""
+        return mean_of_rounds(self._judged(data))
+
+    def trusted(self, data: list[Round]) -> Round:
+        """The rounds whose policies a trust-region step may change only a little, as one."""
+        return mean_of_rounds(self._trusted(data))
+
+    def _judged(self, rounds: list[Any]) -> list[Any]:
+        return rounds[1:] if self.config.meta_rounds == "all" else rounds[-1:]
+
+    def _trusted(self, rounds: list[Any]) -> list[Any]:
+        return rounds if self.config.trust == "all" else self._judged(rounds)
+
+    def _round(self, rollout: Rollout, tasks: int) -> Round:
+        config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
+        baseline = linear_baseline if self.net.critic is None else self._learned_baseline
+        with torch.no_grad():
+            return make_round(
+                rollout,
+                x,
+                tasks,
+                gamma=config.gamma,
+                gae_lambda=config.gae_lambda,
+                norm_adv=config.norm_adv,
+                baseline=baseline,
+            )
+
+    def _learned_baseline(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+        assert self.net.critic is not None
+        value: Tensor = self.net.critic(x, time)
+        return value
+
+    def _fit(self, trial: list[Rollout]) -> dict[str, float]:
+        """After the meta-step, for the next one: the learned baseline and the scaling follow what was seen."""
+        metrics = {}
+        weight = max(0.02, 1.0 / (self.updates + 1))
+        if self.net.critic is not None:
+            metrics = self._fit_critic(trial, weight)
+        if self.config.norm_obs:
+            for rollout in trial[:1]:  # the states of the policy before adaptation: what adaptation starts from
+                self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
+        return metrics
+
+    def _fit_critic(self, trial: list[Rollout], weight: float) -> dict[str, float]:
+        assert self.net.critic is not None
+        batches = []
+        for rollout in trial:
+            ends = (rollout.outcome.terminated | rollout.outcome.truncated).to(rollout.mask.dtype)
+            returns = discounted_returns(rollout.outcome.reward * rollout.mask, ends, self.config.gamma)
+            batches.append((self.net.scaling.scaled(rollout.step.obs, 2), episode_time(rollout), returns, rollout.mask))
+        x, time, returns, mask = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        with torch.no_grad():
+            explained = explained_variance(self.net.critic(x, time), returns, mask)
+            self.net.critic.follow(returns, mask, weight)
+        for _ in range(self.config.critic_epochs):
+            self.optimizer.zero_grad(set_to_none=True)  # the policy's gradients are none, so it stays
+            loss = self.net.critic.loss(x, time, returns, mask)
+            loss.backward()
+            self.optimizer.step()
+        return {"loss/explained_variance": float(explained), "loss/value": float(loss.detach())}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            **{f"net.{name}": value for name, value in self.net.state_dict().items()},
+            **(optimizer_state(self.optimizer, self.names) if "optimizer" in vars(self) else self._saved_optimizer),
+            "kl_coef": self.kl_coef,
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        vars(self).pop("optimizer", None)
+        self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
+        self.kl_coef = state["kl_coef"].cpu()
+        self.updates = int(state["updates"])

@@ -1,0 +1,164 @@
+"""What can be set of MAML and its relatives; `metarl.agents.maml` says which values make which of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from metarl.agent import AgentConfig, Schedule, check_schedule
+from metarl.family import TaskFamily, unknown
+from metarl.memories import MEMORIES
+from metarl.nets import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from metarl.agents.maml import MAML
+
+CHOICES = {
+    "activation": tuple(ACTIVATIONS),
+    "inner_loss": ("vpg", "likelihood_ratio"),
+    "adapted": ("all", "head"),
+    "rates": ("fixed", "scalar", "per_step", "per_parameter"),
+    "baseline": ("linear", "network"),
+    "meta_rounds": ("last", "all"),
+    "trust": ("adapted", "all"),
+    "outer": ("trpo", "ppo", "reptile"),
+}
+
+
+@dataclass
+class MAMLConfig(AgentConfig):
+    """MAML by policy gradients and its relatives. A schedule is a number or points [[progress, value], …]."""
+
+    name: ClassVar[str] = "MAML"
+
+    meta_batch_size: int = 20
+    """Tasks of one iteration."""
+    policy: str = "mlp"
+    """The kind of policy: mlp, a perceptron without memory. There is no other: adaptation is by gradients."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers."""
+    activation: str = "tanh"
+    """Of the hidden layers: tanh, relu, elu or silu."""
+    init_std: float = 1.0
+    """Initial standard deviation of continuous actions, in units of half the action range."""
+    min_std: float = 0.01
+    """Floor of the standard deviation, in the same units."""
+    norm_obs: bool = False
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    fast_batch_size: int = 20
+    """Trajectories of each task before each gradient step."""
+    test_fast_batch_size: int | None = None
+    """The same in evaluations; null: as in training."""
+    inner_steps: int = 1
+    """Gradient steps on a task in training."""
+    test_steps: int = 3
+    """Gradient steps on a task in evaluations."""
+    inner_loss: str = "vpg"
+    """vpg: log-likelihoods weighted by advantages (Williams 1992); likelihood_ratio: the same gradient, but its
+    derivative credits the adaptation for what the policy before it sampled (Rothfuss et al. 2019)."""
+    first_order: bool = False
+    """Leave the second derivatives out of the meta-gradient: FOMAML."""
+    adapted: str = "all"
+    """What the gradient steps change: all parameters, or the head alone, the last layer (ANIL)."""
+    fast_lr: float = 0.1
+    """Size of the gradient steps, or where learned sizes start."""
+    rates: str = "fixed"
+    """Sizes of the gradient steps: fixed; learned as one scalar; one per_step; or one per_parameter (Meta-SGD)."""
+    later_rate: float = 0.5
+    """Factor on the size of steps beyond those of training (Finn et al. halve it)."""
+    baseline: str = "linear"
+    """What is subtracted from returns: linear, features fitted to each task's round; or network, one learned value."""
+    critic_epochs: int = 10
+    """network: Adam's steps on all samples per iteration."""
+    critic_lr: float = 1e-3
+    """network: Adam's learning rate."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 1.0
+    """Bias against variance of the advantage estimates."""
+    norm_adv: bool = True
+    """Scale the advantages of each task's round to mean 0 and standard deviation 1."""
+    outer: str = "trpo"
+    """The meta-step: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the adapted mean)."""
+    meta_rounds: str = "last"
+    """Rounds whose return the meta-step improves: the last; or all after the first step, equally (multi-step loss,
+    Antoniou et al. 2019)."""
+    max_kl: float = 0.01
+    """trpo: bound of the mean KL divergence between the policies before and after."""
+    trust: str = "adapted"
+    """trpo: whose divergence that is: the adapted policies'; or all, those before each gradient step, too. Adapted
+    policies that are almost sure of their actions hardly differ whatever the start does, which then wanders off."""
+    cg_iters: int = 10
+    """trpo: steps of the conjugate gradient."""
+    cg_damping: float = 1e-5
+    """trpo: added to the diagonal of the Fisher matrix."""
+    ls_max_steps: int = 15
+    """trpo: step sizes that the line search tries."""
+    ls_backtrack_ratio: float = 0.8
+    """trpo: how much each is shorter than the one before."""
+    fisher_share: float = 1.0
+    """trpo: share of each task's trajectories that Fisher products are estimated from."""
+    lr: Schedule = 1e-3
+    """ppo: Adam's learning rate; reptile: the share of the way to the adapted mean."""
+    update_epochs: int = 5
+    """ppo: passes over the batch per iteration."""
+    num_minibatches: int = 1
+    """ppo: parts of a pass; each holds some of the tasks."""
+    clip_coef: float = 0.2
+    """ppo: clipping range of the likelihood ratio of the adapted policies."""
+    inner_kl_coef: float = 0.0
+    """ppo: initial weight of the KL divergence of the policies before each gradient step (ProMP); 0: none."""
+    inner_kl_target: float = 0.01
+    """ppo: the weight doubles (halves) where that KL is 1.5 times above (below) this."""
+    max_grad_norm: float = 0.5
+    """ppo: the meta-gradient is scaled down to at most this norm."""
+    task_chunk: int | None = None
+    """Tasks whose meta-gradient is computed at once, where memory is short; null: all. The result is the same."""
+
+    def __post_init__(self) -> None:
+        self.hidden_sizes = tuple(self.hidden_sizes)
+        if self.policy in MEMORIES and self.policy != "none":
+            raise ValueError(
+                f"policy must be 'mlp', got {self.policy!r}: MAML adapts by gradients, which would have to be "
+                "differentiated a second time through a recurrent memory's every step, and fast recurrent kernels have "
+                "no second derivative; an agent that adapts in its memory is RL2Config."
+            )
+        if self.policy != "mlp":
+            raise ValueError(unknown("policy", self.policy, ("mlp",)))
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(unknown(field, getattr(self, field), choices))
+        check_schedule("lr", self.lr, 0.0, 1.0)
+        for field in ("gamma", "gae_lambda"):
+            check_schedule(field, getattr(self, field), 0.0, 1.0)
+        for field in (
+            "meta_batch_size", "fast_batch_size", "test_fast_batch_size", "inner_steps", "test_steps", "cg_iters",
+            "ls_max_steps", "update_epochs", "critic_epochs", "num_minibatches", "task_chunk",
+        ):  # fmt: skip
+            if (value := getattr(self, field)) is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}.")
+        for field in ("init_std", "min_std", "max_kl", "clip_coef", "inner_kl_target", "max_grad_norm", "fisher_share"):
+            if not 0 < (value := getattr(self, field)) < math.inf:
+                raise ValueError(f"{field} must be positive and finite, got {value}.")
+        for field in ("fast_lr", "later_rate", "cg_damping", "inner_kl_coef"):
+            if not 0 <= (value := getattr(self, field)) < math.inf:
+                raise ValueError(f"{field} must be finite and not negative, got {value}.")
+        if min(self.hidden_sizes, default=1) < 1:
+            raise ValueError(f"hidden_sizes must be at least 1 each, got {list(self.hidden_sizes)}.")
+        if not self.ls_backtrack_ratio < 1 or self.ls_backtrack_ratio <= 0 or self.fisher_share > 1:
+            raise ValueError(
+                "ls_backtrack_ratio must lie between 0 and 1, and fisher_share must not exceed 1, "
+                f"got {self.ls_backtrack_ratio} and {self.fisher_share}."
+            )
+        if self.num_minibatches > self.meta_batch_size:
+            raise ValueError(
+                f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
+            )
+
+    def build(self, family: TaskFamily, seed: int, device: torch.device) -> MAML:
+        from metarl.agents.maml import MAML
+
+        return MAML(self, family, seed, device)

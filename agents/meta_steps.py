@@ -1,0 +1,228 @@
+"""Meta-steps: from what the tasks' rounds taught to new parameters to start from.
+
+Each is a function (agent, rounds, progress) → metrics that changes ``agent.meta``. The rounds are those of one trial:
+all but the last were adapted to; the last, and with ``meta_rounds: all`` all but the first, are to become better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarl import rng
+from metarl.agent import at
+from metarl.agents.rounds import Round, detached, first_trajectories, rows
+from metarl.distributions import Distribution
+from metarl.surrogate import clipped_surrogate
+from metarl.trust_region import fisher_products, trust_region_step, unflatten
+
+if TYPE_CHECKING:
+    from metarl.agents.maml import MAML
+
+Meta = tuple[Tensor, ...]  # the policy's parameters, then the learned step sizes
+Path = list[tuple[Tensor, ...]]  # parameters (N, …) after each gradient step
+
+
+class Adapted(NamedTuple):
+    """Where an adaptation led."""
+
+    distribution: Distribution  # the adapted policies on the states of the rounds that the meta-step improves
+    trusted: Distribution  # policies on the states of the rounds that the trust region is about
+    inner: list[Distribution]  # the policies before each gradient step on the states of its round
+    path: Path
+
+
+def trpo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
+    """A trust-region step of the surrogate after adaptation; the KL divergence is that of the adapted policies.
+
+    Schulman et al. 2015, as Finn et al. 2017, section 5.3 use it; with ``trust: all`` also of those before each step.
+    """
+    config, meta = agent.config, agent.meta
+    chunks = _chunks(agent, data)
+    gradient, loss, entropy = torch.zeros((), device=agent.device), 0.0, 0.0
+    olds: list[Distribution] = []
+    paths: list[Path] = []
+    for chunk, share in chunks:
+        new, trusted, _, path = agent.adapted(meta, chunk, differentiable=True)
+        judged = agent.judged(chunk)
+        surrogate = surrogate_loss(new, judged)
+        gradient = gradient + share * _flat(torch.autograd.grad(surrogate, meta))
+        olds.append(detached(trusted))
+        paths.append([tuple(p.detach() for p in params) for params in path])
+        loss += share * float(surrogate.detach())
+        entropy += share * float(_mean(detached(new).entropy(), judged))
+
+    def evaluate(theta: Tensor) -> tuple[float, float]:
+        candidate = unflatten(theta, meta)
+        loss = kl = 0.0
+        for (chunk, share), old in zip(chunks, olds, strict=True):
+            new = agent.adapted(candidate, chunk)
+            loss += share * float(surrogate_loss(new.distribution, agent.judged(chunk)))
+            kl += share * float(mean_kl(old, new.trusted, agent.trusted(chunk)))
+        return loss, kl
+
+    step = trust_region_step(
+        _flat(meta).detach(),
+        gradient,
+        fisher(agent, chunks, paths),
+        evaluate,
+        loss,
+        max_kl=config.max_kl,
+        cg_iters=config.cg_iters,
+        cg_damping=config.cg_damping,
+        ls_max_steps=config.ls_max_steps,
+        ls_backtrack_ratio=config.ls_backtrack_ratio,
+    )
+    with torch.no_grad():
+        for parameter, value in zip(meta, unflatten(step.theta, meta), strict=True):
+            parameter.copy_(value)
+    return {
+        "loss/surrogate_before": loss,
+        "loss/surrogate_after": step.loss,
+        "loss/kl_before": 0.0,
+        "loss/kl_after": step.kl,
+        "loss/line_search_accepted": float(step.accepted),
+        "loss/line_search_backtracks": float(step.backtracks),
+        "loss/entropy": entropy,
+        "loss/grad_norm": float(gradient.norm()),
+    }
+
+
+def fisher(agent: MAML, chunks: list[tuple[list[Round], float]], paths: list[Path]) -> Callable[[Tensor], Tensor]:
+    """Products with the Fisher matrix of the trusted policies, through the adaptation.
+
+    The graph of one chunk is kept for all products; that of several is made anew for each, one at a time. With
+    ``fisher_share < 1`` a part of each task's trajectories stands for all of them, at the same adapted parameters.
+    """
+    config = agent.config
+    few = math.ceil(config.fisher_share * config.fast_batch_size)
+
+    def of_chunk(chunk: list[Round], share: float, path: Path) -> Callable[[Tensor], Tensor]:
+        part = [first_trajectories(round, few, config.fast_batch_size) for round in chunk]
+        new = agent.adapted(agent.meta, part, differentiable=True, path=path).trusted
+        weight = agent.trusted(part).weight
+        return fisher_products(new, agent.meta, weight * (share / len(weight)))
+
+    parts = [(*chunk, path) for chunk, path in zip(chunks, paths, strict=True)]
+    if len(parts) == 1:
+        return of_chunk(*parts[0])
+    return lambda v: torch.stack([of_chunk(*part)(v) for part in parts]).sum(0)
+
+
+def ppo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
+    """Steps of Adam on the clipped surrogate after adaptation, with ProMP's penalty on what it starts from.
+
+    Schulman et al. 2017 and Rothfuss et al. 2019, algorithm 1.
+    """
+    config = agent.config
+    agent.optimizer.param_groups[0]["lr"] = at(config.lr, progress)
+    olds = agent.adapted(agent.meta, data).inner
+    sums: dict[str, Tensor] = {}
+    tasks, whole = len(data[0].x), config.num_minibatches == 1
+    for epoch in range(config.update_epochs):
+        order = rng.permutation(rng.fold(rng.fold(agent.key, agent.updates), epoch), tasks)
+        for index in order.tensor_split(config.num_minibatches):
+            part = data if whole else [rows(round, index) for round in data]
+            new = _descend(agent, part, olds if whole else [rows(old, index) for old in olds])
+            sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
+    steps = config.update_epochs * config.num_minibatches
+    metrics = {name: float(value) / steps for name, value in sums.items()}
+    if config.inner_kl_coef:
+        metrics |= _adapt_kl_coef(agent, data, olds)
+    return metrics | {"loss/lr": at(config.lr, progress)}
+
+
+def ppo_loss(
+    agent: MAML, meta: Meta, data: list[Round], olds: Sequence[Distribution]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss that `ppo` descends, as a function of `meta`; `olds` acted before each gradient step."""
+    config, judged = agent.config, agent.judged(data)
+    new, _, inner, _ = agent.adapted(meta, data, differentiable=True)
+    loss, metrics = clipped_surrogate(
+        new.log_prob(judged.action), judged.log_prob, judged.advantage, judged.weight, config.clip_coef
+    )
+    metrics |= {"policy": loss.detach(), "entropy": _mean(detached(new).entropy(), judged)}
+    if config.inner_kl_coef:
+        for coef, old, before, round in zip(agent.kl_coef.tolist(), olds, inner, data[:-1], strict=True):
+            loss = loss + coef * mean_kl(old, before, round)
+    return loss, metrics
+
+
+def _descend(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[str, Tensor]:
+    """One step of Adam on some of the tasks."""
+    agent.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    start = 0
+    for chunk, share in _chunks(agent, data):
+        part = slice(start, start + len(chunk[0].x))
+        loss, metrics = ppo_loss(agent, agent.meta, chunk, [rows(old, part) for old in olds])
+        (share * loss).backward()
+        sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
+        start = part.stop
+    norm = nn.utils.clip_grad_norm_(agent.meta, agent.config.max_grad_norm)
+    agent.optimizer.step()
+    return sums | {"loss/grad_norm": norm}
+
+
+def _adapt_kl_coef(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[str, float]:
+    """Double (halve) the weight of the penalty of each gradient step whose KL is far above (below) its target."""
+    target = agent.config.inner_kl_target
+    news = agent.adapted(agent.meta, data).inner
+    kls = [float(mean_kl(old, new, round)) for old, new, round in zip(olds, news, data[:-1], strict=True)]
+    for n, kl in enumerate(kls):
+        agent.kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
+    return {"loss/inner_kl": sum(kls) / len(kls), "loss/inner_kl_coef": float(agent.kl_coef.mean())}
+
+
+def reptile(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
+    """Move towards the mean of the parameters after a step on every round, the last one too (Nichol et al. 2018)."""
+    lr = at(agent.config.lr, progress)
+    params: Sequence[Tensor] = agent.copies(agent.meta, len(data[0].x))
+    for number, round in enumerate(data):
+        params, _ = agent.inner_step(agent.meta, params, round, number)
+    moved = torch.zeros((), device=agent.device)
+    with torch.no_grad():
+        for start, end in zip(agent.meta, params, strict=False):  # learned step sizes, if there are any, stay
+            way = end.mean(0) - start
+            moved = moved + way.square().sum()
+            start.add_(lr * way)
+    return {"loss/adapted_distance": float(moved.sqrt()), "loss/lr": lr}
+
+
+META_STEPS: dict[str, Callable[[Any, list[Round], float], dict[str, float]]] = {
+    "trpo": trpo,
+    "ppo": ppo,
+    "reptile": reptile,
+}
+
+
+def surrogate_loss(new: Distribution, round: Round) -> Tensor:
+    """Minus the mean over tasks of the advantages weighted by the likelihood ratio (Schulman et al. 2015, eq. 14)."""
+    ratio = torch.exp(new.log_prob(round.action) - round.log_prob)
+    return -_mean(ratio * round.advantage, round)
+
+
+def mean_kl(old: Any, new: Any, round: Round) -> Tensor:
+    """Mean over tasks and steps of KL(old ‖ new), two distributions of one kind."""
+    return _mean(old.kl(new), round)
+
+
+def _mean(x: Tensor, round: Round) -> Tensor:
+    """Mean over tasks of the means over their steps; `x` is ``(N, M)``."""
+    return (x * round.weight).sum(-1).mean()
+
+
+def _chunks(agent: MAML, data: list[Round]) -> list[tuple[list[Round], float]]:
+    """The data of some tasks at a time, and their share of all."""
+    tasks = len(data[0].x)
+    size = agent.config.task_chunk or tasks
+    parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
+    return [([rows(round, part) for round in data], (part.stop - part.start) / tasks) for part in parts]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,0 +1,398 @@
+"""MAML and its relatives: gradients by finite differences, steps by hand, and that they learn to adapt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from small_families import Corridor, Reach, TwoDoors
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from metarl import rng
+from metarl.agents.maml import MAML
+from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.meta_steps import fisher, mean_kl, ppo_loss, surrogate_loss
+from metarl.agents.rounds import Round, episode_time, join, rows
+from metarl.batch_env import BatchEnv
+from metarl.distributions import DiagonalGaussian
+from metarl.estimators import discounted_returns, linear_baseline
+from metarl.family import TaskFamily, take
+from metarl.rollout import Rollout, collect, episode_returns, run_trial
+from metarl.testing import check_agent
+from metarl.trust_region import unflatten
+
+VARIANTS: dict[str, dict] = {
+    "maml": {},
+    "maml, three steps": {"inner_steps": 3},
+    "maml, three steps, all rounds": {"inner_steps": 3, "meta_rounds": "all"},
+    "fomaml": {"first_order": True},
+    "maml, all trusted": {"trust": "all", "inner_steps": 2},
+    "anil": {"adapted": "head"},
+    "meta-sgd": {"rates": "per_parameter"},
+    "a rate per step": {"rates": "per_step", "inner_steps": 2},
+    "one learned rate": {"rates": "scalar", "activation": "relu"},
+    "promp": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 0.1, "inner_steps": 2},
+    "learned value": {"baseline": "network", "gae_lambda": 0.9},
+    "scaled observations": {"norm_obs": True, "hidden_sizes": ()},
+}
+FAMILIES = [Corridor(), Reach()]
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=["discrete", "continuous"])
+
+
+def config(**changes) -> MAMLConfig:
+    small = MAMLConfig(meta_batch_size=6, hidden_sizes=(8, 8), fast_batch_size=4, fast_lr=0.3)
+    return dataclasses.replace(small, **changes)
+
+
+def build(family: TaskFamily, **changes) -> MAML:
+    return config(**changes).build(family, 0, torch.device("cpu"))
+
+
+def play(agent: MAML, tasks: int = 6, seed: int = 0, **options) -> list[Rollout]:
+    return run_trial(agent, agent.family, agent.family.sample_tasks(rng.key(seed), tasks), rng.key(seed), **options)
+
+
+def in_double(agent: MAML, trial: list[Rollout]) -> list[Round]:
+    """The agent's network and what it is taught, in float64; the random policy is moved off its symmetric start."""
+    data = [agent._round(rollout, 6) for rollout in trial]
+    agent.net.double()
+    return [Round(*(x.double() if x.is_floating_point() else x for x in round)) for round in data]
+
+
+def flat(tensors) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def directions(size: int, n: int = 4) -> Tensor:
+    return torch.randn(n, size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+# ---- the contract, and the numbers ---------------------------------------------------------------------------------
+
+
+@each_family
+@each_variant
+def test_the_contract_of_agents(variant: str, family: TaskFamily):
+    check_agent(config(**VARIANTS[variant]), family)
+
+
+def test_the_contract_holds_for_reptile():
+    check_agent(config(outer="reptile", lr=0.5), Corridor())
+
+
+@each_family
+@pytest.mark.parametrize("outer", ["trpo", "ppo"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "fomaml"])
+def test_the_meta_gradient_equals_finite_differences(variant: str, outer: str, family: TaskFamily):
+    agent = build(family, **(VARIANTS[variant] | {"outer": outer, "clip_coef": 0.9}))
+    data = in_double(agent, play(agent))
+    judged = agent.judged(data)
+    olds = agent.adapted(agent.meta, data).inner
+    start = flat(agent.meta)
+    # Off the point at which the rounds were played: there the penalty's gradient is zero and the ratio is 1.
+    theta = start + 0.01 * directions(len(start), 1)[0]
+
+    def loss(meta: tuple[Tensor, ...]) -> Tensor:
+        if outer == "ppo":
+            return ppo_loss(agent, meta, data, olds)[0]
+        return surrogate_loss(agent.adapted(meta, data, differentiable=True).distribution, judged)
+
+    meta = tuple(part.clone().requires_grad_() for part in unflatten(theta, agent.meta))
+    gradient = flat(torch.autograd.grad(loss(meta), meta))
+    eps = 1e-5
+    for direction in directions(len(theta)):
+        up, down = (
+            loss(tuple(part.clone().requires_grad_() for part in unflatten(theta + sign * eps * direction, agent.meta)))
+            for sign in (1, -1)
+        )
+        difference = float((up - down).detach()) / (2 * eps)
+        assert float(gradient @ direction) == pytest.approx(difference, rel=1e-5, abs=1e-8)
+
+
+@each_family
+def test_first_order_is_the_gradient_at_the_adapted_parameters(family: TaskFamily):
+    """Finn et al. 2017, section 5.2: the mean over tasks of the gradient of the last loss, taken where each task is."""
+    agent = build(family, first_order=True, inner_steps=2)
+    data = in_double(agent, play(agent))
+    new, _, _, path = agent.adapted(agent.meta, data, differentiable=True)
+    ours = torch.autograd.grad(surrogate_loss(new, data[-1]), agent.meta)
+    adapted = [p.detach().requires_grad_() for p in path[-1]]
+    loss = surrogate_loss(agent._distribution(adapted, data[-1].x), data[-1])
+    for ours_of, per_task in zip(ours, torch.autograd.grad(loss, adapted), strict=True):
+        torch.testing.assert_close(ours_of, per_task.sum(0), rtol=0, atol=1e-12)
+
+
+@each_family
+@pytest.mark.parametrize("variant", ["maml", "maml, three steps, all rounds", "maml, all trusted", "anil", "meta-sgd"])
+def test_fisher_products_equal_differences_of_the_kl_gradient(variant: str, family: TaskFamily):
+    agent = build(family, **VARIANTS[variant])
+    data = in_double(agent, play(agent))
+    trusted, (_, old, _, path) = agent.trusted(data), agent.adapted(agent.meta, data)
+    theta = flat(agent.meta)
+
+    def kl_gradient(theta: Tensor) -> Tensor:
+        meta = tuple(part.clone().requires_grad_() for part in unflatten(theta, agent.meta))
+        new = agent.adapted(meta, data, differentiable=True).trusted
+        return flat(torch.autograd.grad(mean_kl(old, new, trusted), meta))
+
+    assert kl_gradient(theta).abs().max() < 1e-12, "the divergence is least where nothing has changed"
+    whole = fisher(agent, [(data, 1.0)], [path])
+    halves = [slice(0, 2), slice(2, 6)]
+    chunks = [([rows(round, half) for round in data], n / 6) for half, n in zip(halves, (2, 4), strict=True)]
+    paths = [[tuple(p[half] for p in params) for params in path] for half in halves]
+    chunked = fisher(agent, chunks, paths)
+    for v in directions(len(theta)):
+        difference = (kl_gradient(theta + 1e-5 * v) - kl_gradient(theta - 1e-5 * v)) / 2e-5
+        torch.testing.assert_close(whole(v), difference, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(chunked(v), whole(v), rtol=1e-9, atol=1e-12)
+
+
+def test_a_share_of_the_trajectories_estimates_the_same_fisher_matrix():
+    agent = build(Reach(), fast_batch_size=64, fisher_share=0.5)
+    data = in_double(agent, play(agent))
+    path = agent.adapted(agent.meta, data).path
+    half = fisher(agent, [(data, 1.0)], [path])
+    agent.config.fisher_share = 1.0
+    whole = fisher(agent, [(data, 1.0)], [path])
+    for v in directions(len(flat(agent.meta))):
+        cosine = torch.nn.functional.cosine_similarity(half(v), whole(v), dim=0)
+        assert 0.9 < float(cosine) < 1 - 1e-9, "about the same, from other samples"
+
+
+# ---- adaptation ------------------------------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("hidden", [(), (8, 8)])
+def test_all_tasks_at_once_are_vmap_of_one(family: TaskFamily, hidden: tuple[int, ...]):
+    agent = build(family, hidden_sizes=hidden)
+    policy = agent.net.policy
+    params = {name: torch.randn(5, *p.shape) for name, p in policy.named_parameters()}
+    x = torch.randn(5, 7, 2)
+    ours = agent._distribution(list(params.values()), x)
+    theirs = vmap(lambda params, x: functional_call(policy, params, (x,)))(params, x)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@each_family
+def test_adaptation_is_a_policy_gradient_step_of_each_task_alone(family: TaskFamily):
+    """One task, one plain `nn.Module`, no batching: REINFORCE with the baseline, a step downhill."""
+    agent = build(family, fast_lr=0.5)
+    memory = agent.begin(6)
+    rollout = play(agent, rounds=1)[0]
+    adapted = agent.adapt(memory, rollout)
+    assert int(adapted.steps) == 1 and int(memory.steps) == 0
+    for task in range(6):
+        alone = build(family)
+        mine = slice(4 * task, 4 * task + 4)
+        obs = alone.net.scaling.scaled(rollout.step.obs[:, mine], 2)
+        mask = rollout.mask[:, mine]
+        ends = (rollout.outcome.terminated | rollout.outcome.truncated)[:, mine].float()
+        returns = discounted_returns(rollout.outcome.reward[:, mine] * mask, ends, 0.99)
+        time = episode_time(rollout)[:, mine]
+        parts = [part.transpose(0, 1).flatten(0, 1)[None] for part in (obs, time, returns, mask)]
+        advantage = (parts[2] - linear_baseline(*parts))[0].unflatten(0, (4, -1)).T
+        valid = advantage[mask > 0]
+        advantage = (advantage - valid.mean()) / valid.std(correction=0) * mask
+        log_prob = alone.net.policy(obs).log_prob(rollout.acted.action[:, mine])
+        (-(log_prob * advantage).sum() / mask.sum()).backward()
+        for p, new in zip(alone.net.policy.parameters(), adapted.params, strict=True):
+            torch.testing.assert_close(new[task], (p - 0.5 * p.grad).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_and_other_tasks_change_nothing():
+    family = Corridor(horizon=6)
+    agent = build(family)
+    rollout = play(agent, rounds=1)[0]
+    assert bool((rollout.mask == 0).any())
+    noise = torch.rand(rollout.mask.shape) * (1 - rollout.mask)
+    spoiled = rollout._replace(
+        outcome=rollout.outcome._replace(reward=rollout.outcome.reward + noise),
+        step=rollout.step._replace(obs=rollout.step.obs + noise[..., None]),
+    )
+    for a, b in zip(agent.adapt(agent.begin(6), rollout).params, agent.adapt(agent.begin(6), spoiled).params):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_the_head_alone_is_adapted_by_anil():
+    agent = build(Reach(), adapted="head")
+    before, after = agent.begin(6), agent.adapt(agent.begin(6), play(agent, rounds=1)[0])
+    changed = {name for name, a, b in zip(agent.policy_names, before.params, after.params) if not torch.equal(a, b)}
+    assert changed == {"head.log_std", "head.linear.weight", "head.linear.bias"}
+
+
+def test_steps_beyond_those_of_training_are_shorter():
+    agent = build(Reach(), fast_lr=0.4, later_rate=0.5, inner_steps=2)
+    rollout = play(agent, rounds=1)[0]
+    start = agent.begin(6)
+    lengths = []
+    for number in range(4):
+        after = agent.adapt(start._replace(steps=torch.tensor(number)), rollout)
+        lengths.append(float((after.params[-1] - start.params[-1]).norm()))
+    assert lengths == pytest.approx([lengths[0], lengths[0], lengths[0] / 2, lengths[0] / 2])
+
+
+def test_an_evaluation_may_take_more_trajectories_and_more_steps():
+    agent = build(Reach(), fast_batch_size=4, test_fast_batch_size=10, test_steps=5)
+    test = agent.protocol.test()
+    assert (agent.protocol.rounds, agent.protocol.envs_per_task) == (2, 4)
+    assert (test.rounds, test.envs_per_task) == (6, 10)
+    trial = play(agent, rounds=test.rounds, envs_per_task=test.envs_per_task)
+    assert len(trial) == 6 and trial[0].mask.shape[1] == 60
+
+
+def test_a_users_own_task_is_adapted_to():
+    family = Reach()
+    agent = build(family)
+    task = take(family.sample_tasks(rng.key(3), 1), torch.zeros(40, dtype=torch.int64))  # 40 rows of one task
+    memory = agent.begin(1)
+    rollout, memory = collect(agent, memory, BatchEnv(family, task, rng.key(0), 1), rng.key(1))
+    adapted = agent.adapt(memory, rollout)
+    assert adapted.params[0].shape[0] == 1 and not torch.equal(adapted.params[0], memory.params[0])
+
+
+@each_variant
+def test_the_likelihood_ratio_is_one_at_first(variant: str):
+    agent = build(Reach(), **VARIANTS[variant])
+    data = [agent._round(rollout, 6) for rollout in play(agent)]
+    judged, new = agent.judged(data), agent.adapted(agent.meta, data).distribution
+    assert ((new.log_prob(judged.action) - judged.log_prob).abs() * (judged.weight > 0)).max() < 1e-5
+
+
+# ---- meta-steps ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_kl", [1e-4, 1e-2, 0.1])
+@pytest.mark.parametrize("trust", ["adapted", "all"])
+@each_family
+def test_a_trust_region_step_keeps_its_bound(max_kl: float, trust: str, family: TaskFamily):
+    agent, accepted = build(family, max_kl=max_kl, trust=trust), 0.0
+    for seed in range(5):
+        trial = play(agent, seed=seed)
+        data = [agent._round(rollout, 6) for rollout in trial]
+        old = agent.adapted(agent.meta, data).trusted
+        metrics = agent.update(trial)
+        kl = float(mean_kl(old, agent.adapted(agent.meta, data).trusted, agent.trusted(data)))
+        assert kl <= max_kl * (1 + 1e-3)
+        if metrics["loss/line_search_accepted"]:
+            assert kl == pytest.approx(metrics["loss/kl_after"], abs=1e-6) and kl > 0
+            assert metrics["loss/surrogate_after"] < metrics["loss/surrogate_before"]
+        accepted += metrics["loss/line_search_accepted"]
+    assert accepted >= 4
+
+
+def test_a_line_search_that_fails_keeps_the_parameters_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    agent = build(Reach(), ls_max_steps=2)
+    trial, before = play(agent), flat(agent.meta)
+    monkeypatch.setattr("metarl.agents.meta_steps.mean_kl", lambda *_: torch.tensor(1.0))
+    metrics = agent.update(trial)
+    assert torch.equal(flat(agent.meta), before)
+    assert metrics["loss/line_search_accepted"] == 0.0 and metrics["loss/line_search_backtracks"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"outer": "ppo", "inner_kl_coef": 0.1, "inner_steps": 2}, {"outer": "reptile"}]
+)
+def test_chunks_of_tasks_change_nothing(changes: dict):
+    whole, chunked = build(Reach(), **changes), build(Reach(), **changes, task_chunk=4)
+    trial = play(whole)
+    a, b = whole.update(trial), chunked.update(trial)
+    torch.testing.assert_close(flat(whole.meta), flat(chunked.meta), rtol=1e-2, atol=1e-3)  # conjugate gradients
+    assert a == pytest.approx(b, rel=1e-2, abs=1e-4)
+
+
+def test_minibatches_hold_whole_tasks():
+    whole, parts = (build(Reach(), outer="ppo", num_minibatches=n, update_epochs=1) for n in (1, 3))
+    trial = play(whole)
+    for agent in (whole, parts):
+        agent.update(trial)
+    assert int(whole.optimizer.state_dict()["state"][0]["step"]) == 1
+    assert int(parts.optimizer.state_dict()["state"][0]["step"]) == 3
+
+
+def test_reptile_moves_to_the_adapted_mean():
+    agent = build(Reach(), outer="reptile", lr=0.25)
+    trial, start = play(agent), flat(agent.meta)
+    memory = agent.begin(6)
+    for rollout in trial:
+        memory = agent.adapt(memory._replace(steps=torch.tensor(0)), rollout)
+    # The second round was played by the policy after the first step, which `adapt` repeats from the same samples;
+    # the step on the last round is beyond those of training.
+    memory = agent.begin(6)
+    for rollout in trial:
+        memory = agent.adapt(memory, rollout)
+    mean = torch.cat([p.mean(0).flatten() for p in memory.params])
+    agent.update(trial)
+    torch.testing.assert_close(flat(agent.meta), start + 0.25 * (mean - start), rtol=1e-5, atol=1e-6)
+
+
+def test_the_penalty_follows_the_divergence_before_each_step():
+    agent = build(Reach(), outer="ppo", inner_kl_coef=1.0, inner_kl_target=1e3, lr=0.1)
+    assert agent.update(play(agent))["loss/inner_kl_coef"] == 0.5, "far below the target: less of it"
+    agent.config.inner_kl_target = 1e-9
+    metrics = agent.update(play(agent))
+    assert metrics["loss/inner_kl"] > 1e-6 and metrics["loss/inner_kl_coef"] == 1.0
+
+
+def test_rounds_are_judged_as_configured():
+    for meta_rounds, samples in (("last", 1), ("all", 3)):
+        agent = build(Reach(), inner_steps=3, meta_rounds=meta_rounds)
+        data = [agent._round(rollout, 6) for rollout in play(agent)]
+        judged = agent.judged(data)
+        assert judged.weight.shape[1] == samples * data[0].weight.shape[1]
+        torch.testing.assert_close(judged.weight.sum(-1), torch.ones(6))
+    halves = join([DiagonalGaussian(torch.zeros(2, n, 1), torch.ones(2, n, 1)) for n in (3, 4)])
+    assert halves.mean.shape == (2, 7, 1) and type(halves) is DiagonalGaussian
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recurrent_policy_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"policy must be 'mlp'.*second time.*RL2Config"):
+        config(policy="gru")
+    with pytest.raises(ValueError, match="mlp"):
+        config(policy="mpl")
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dice"),
+    ("baseline", "none"), ("meta_rounds", "first"), ("inner_steps", 0), ("fast_batch_size", 0), ("fast_lr", -0.1),
+    ("max_kl", 0.0), ("cg_iters", 0), ("ls_backtrack_ratio", 1.0), ("fisher_share", 1.5), ("hidden_sizes", (8, 0)),
+    ("num_minibatches", 7), ("gamma", 1.1), ("lr", -1.0), ("min_std", 0.0), ("task_chunk", 0),
+])  # fmt: skip
+def test_impossible_options_are_refused(field: str, value: object):
+    with pytest.raises(ValueError):
+        config(**{field: value})
+
+
+# ---- learning --------------------------------------------------------------------------------------------------------
+
+
+def train(family: TaskFamily, iterations: int, **changes) -> Tensor:
+    """Mean return of an episode after 0, 1, … gradient steps on tasks of another seed, after a short training."""
+    agent = build(family, **({"meta_batch_size": 32, "fast_batch_size": 16} | changes))
+    for n in range(iterations):
+        agent.update(play(agent, tasks=32, seed=n), n / iterations)
+    return torch.stack([episode_returns(rollout, 1).mean() for rollout in play(agent, tasks=500, seed=10_000)])
+
+
+@pytest.mark.parametrize("changes", [{"trust": "all"}, {"outer": "ppo", "lr": 0.01}], ids=["trpo", "ppo"])
+def test_it_learns_to_learn(changes: dict):
+    before, after = train(TwoDoors(), iterations=25, fast_lr=2.0, **changes)
+    assert abs(before - 0.5) < 0.05, "before any reward nothing can be known"
+    assert after > 0.95, f"random is 0.5, the optimum 1 after one look: {after}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("outer", ["trpo", "ppo", "reptile"])
+def test_cpu_and_gpu_give_the_same(outer: str):
+    agents = [config(outer=outer).build(Reach(), 0, torch.device(device)) for device in ("cpu", "cuda")]
+    for agent in agents:
+        task = agent.family.sample_tasks(rng.key(0, agent.device), 6)
+        agent.update(run_trial(agent, agent.family, task, rng.key(0, agent.device)))
+    torch.testing.assert_close(flat(agents[0].meta), flat(agents[1].meta).cpu(), rtol=1e-3, atol=1e-4)
