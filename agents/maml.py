@@ -57,6 +57,7 @@ class MAMLNetwork(nn.Module):
             config.activation,
             config.init_std,
             config.min_std,
+            config.action_unit,
         )
         adapted = [p for name, p in self.policy.named_parameters() if config.adapted == "all" or name[:5] == "head."]
         shapes = {
@@ -65,7 +66,7 @@ class MAMLNetwork(nn.Module):
             "per_step": [torch.Size([config.inner_steps])],
             "per_parameter": [p.shape for p in adapted],
         }[config.rates]
-        self.rates = nn.ParameterList(torch.full(shape, config.fast_lr) for shape in shapes)
+        self.rates = nn.ParameterList(torch.full(shape, float(config.fast_lr)) for shape in shapes)
         self.critic = ValueNetwork(self.scaling.size) if config.baseline == "network" else None
 
 

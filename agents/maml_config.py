@@ -42,10 +42,12 @@ class MAMLConfig(AgentConfig):
     """Units of the hidden layers."""
     activation: str = "tanh"
     """Of the hidden layers: tanh, relu, elu or silu."""
+    action_unit: float | None = None
+    """What the policy's 1 means in continuous actions, in the environment's units; null: half the action range."""
     init_std: float = 1.0
-    """Initial standard deviation of continuous actions, in units of half the action range."""
+    """Initial standard deviation of continuous actions, in these units."""
     min_std: float = 0.01
-    """Floor of the standard deviation, in the same units."""
+    """Floor of the standard deviation, in these units."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     fast_batch_size: int = 20
@@ -143,6 +145,8 @@ class MAMLConfig(AgentConfig):
         for field in ("init_std", "min_std", "max_kl", "clip_coef", "inner_kl_target", "max_grad_norm", "fisher_share"):
             if not 0 < (value := getattr(self, field)) < math.inf:
                 raise ValueError(f"{field} must be positive and finite, got {value}.")
+        if self.action_unit is not None and not 0 < self.action_unit < math.inf:
+            raise ValueError(f"action_unit must be positive and finite, or null, got {self.action_unit}.")
         for field in ("fast_lr", "later_rate", "cg_damping", "inner_kl_coef"):
             if not 0 <= (value := getattr(self, field)) < math.inf:
                 raise ValueError(f"{field} must be finite and not negative, got {value}.")

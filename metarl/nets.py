@@ -133,9 +133,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "el
 class MLPPolicy(nn.Module):
     """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without any state.
 
-    Gaussian for a Box, in units of half its range around its centre, with a standard deviation that does not depend on
-    the state and never falls below `min_std` of these units; categorical for a Discrete space. The parameters of the
-    last layer, the standard deviation among them, are those of `head`; all others those of `body`.
+    Gaussian for a Box, in units of `action_unit` (None: half its range) around its centre, with a standard deviation
+    that does not depend on the state and never falls below `min_std` of these units; categorical for a Discrete space.
+    The parameters of the last layer, the standard deviation among them, are those of `head`; all others of `body`.
     """
 
     def __init__(
@@ -146,12 +146,13 @@ class MLPPolicy(nn.Module):
         activation: str = "tanh",
         init_std: float = 1.0,
         min_std: float = 1e-2,
+        action_unit: float | None = None,
     ) -> None:
         super().__init__()
         sizes = [inputs, *hidden_sizes]
         hidden = [mlp(sizes, ACTIVATIONS[activation]), ACTIVATIONS[activation]()] if hidden_sizes else []
         self.body = nn.Sequential(*hidden)
-        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std)
+        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std, action_unit)
         for name, parameter in self.named_parameters():
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
@@ -187,9 +188,16 @@ class PolicyHead(nn.Module):
     """The last layer of an `MLPPolicy`."""
 
     centre: Tensor
-    half_range: Tensor
+    unit: Tensor
 
-    def __init__(self, inputs: int, action_space: gymnasium.Space, init_std: float, min_std: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        action_space: gymnasium.Space,
+        init_std: float,
+        min_std: float,
+        action_unit: float | None = None,
+    ) -> None:
         super().__init__()
         outputs = action_size(action_space)
         self.linear = nn.Linear(inputs, outputs)
@@ -199,7 +207,9 @@ class PolicyHead(nn.Module):
             low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
             bounded = bool((low.isfinite() & high.isfinite()).all())
             self.register_buffer("centre", (low + high) / 2 if bounded else torch.zeros(outputs), persistent=False)
-            self.register_buffer("half_range", (high - low) / 2 if bounded else torch.ones(outputs), persistent=False)
+            half_range = (high - low) / 2 if bounded else torch.ones(outputs)
+            unit = half_range if action_unit is None else torch.full((outputs,), float(action_unit))
+            self.register_buffer("unit", unit, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
 
     def forward(self, x: Tensor) -> Distribution:
@@ -209,8 +219,8 @@ class PolicyHead(nn.Module):
         """From the linear layer's output ``(…, A)`` and the standard deviation's logarithm, which broadcasts to it."""
         if log_std is None:
             return Categorical.from_logits(out)
-        mean = self.centre + self.half_range * out
-        log_std = log_std.clamp_min(self.min_log_std) + self.half_range.log()
+        mean = self.centre + self.unit * out
+        log_std = log_std.clamp_min(self.min_log_std) + self.unit.log()
         return DiagonalGaussian(mean, log_std.expand_as(mean))
 
 

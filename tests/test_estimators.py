@@ -114,8 +114,9 @@ def test_the_linear_baseline_is_least_squares_of_each_task_alone():
         times = torch.stack([torch.ones(100), time[n], time[n] ** 2, time[n] ** 3], dim=-1)
         x = torch.cat([obs[n], obs[n] ** 2, times], dim=-1)
         weight = torch.linalg.lstsq(x[kept], target[n][kept, None]).solution
-        torch.testing.assert_close(value[n], (x @ weight)[:, 0], rtol=0, atol=0.05)
-        torch.testing.assert_close(value[n], linear_baseline(obs[[n]], time[[n]], target[[n]], mask[[n]])[0])
+        torch.testing.assert_close(value[n], (x @ weight)[:, 0], rtol=0, atol=0.1)
+        alone = linear_baseline(obs[[n]], time[[n]], target[[n]], mask[[n]])[0]
+        torch.testing.assert_close(value[n], alone, rtol=1e-3, atol=1e-3)
 
 
 def test_the_linear_baseline_of_constant_observations_is_the_mean():

@@ -75,6 +75,8 @@ def test_a_policy_for_continuous_actions_works_in_units_of_the_range():
     with torch.no_grad():
         policy.head.log_std.fill_(-100.0)
     torch.testing.assert_close(policy(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.1 * 2.0))
+    metres = nets.MLPPolicy(3, box(0, 4, 2), [8], init_std=0.5, action_unit=1.0)
+    torch.testing.assert_close(metres(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.5))
     unbounded = nets.MLPPolicy(3, box(-np.inf, np.inf, 2), [8], init_std=0.5)
     torch.testing.assert_close(unbounded(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.5))
 
