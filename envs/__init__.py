@@ -1,12 +1,51 @@
 """The task families that ship with metarl, one file per kind; importing this package registers them."""
 
+from metarl.envs.alchemy import Alchemy
 from metarl.envs.bandits import BernoulliBandit
+from metarl.envs.classic_control import CartPole
 from metarl.envs.grids import DarkRoom, GridNavi
+from metarl.envs.harlow import Harlow
+from metarl.envs.mazes import MetaMaze, TMaze
 from metarl.envs.mdp import TabularMDP
+from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
+from metarl.envs.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.navigation import Navigation2D
+from metarl.envs.points import PointRobot, SemiCircle, SparsePointRobot, WindyPoint
+from metarl.envs.restless_bandit import RestlessBandit
+from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
+from metarl.envs.swing_up import Acrobot, Pendulum
+from metarl.envs.two_step import TwoStep
 from metarl.family import register
 
-__all__ = ["BernoulliBandit", "TabularMDP", "Navigation2D", "GridNavi", "DarkRoom"]
+FAMILIES = (
+    BernoulliBandit,
+    GaussianBandit,
+    DependentBandit,
+    InformativeBandit,
+    RestlessBandit,
+    TabularMDP,
+    TwoStep,
+    Navigation2D,
+    PointRobot,
+    SparsePointRobot,
+    SemiCircle,
+    WindyPoint,
+    GridNavi,
+    DarkRoom,
+    DarkRoomHard,
+    DarkKeyToDoor,
+    TMaze,
+    MetaMaze,
+    Harlow,
+    Alchemy,
+    CartPole,
+    Pendulum,
+    Acrobot,
+    MountainCar,
+    MountainCarContinuous,
+)
 
-for _family in (BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom):
+__all__ = [family.__name__ for family in FAMILIES]
+
+for _family in FAMILIES:
     register(f"metarl/{_family.__name__}-v0", _family)

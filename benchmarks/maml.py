@@ -1,0 +1,91 @@
+"""One iteration of MAML on Navigation2D: seconds, and environment steps per second, training included.
+
+``python -m benchmarks.maml [--threads N] [--rounds N] [--variants NAME …]``: 20 tasks × 20 trajectories × 100 steps
+before and again after one gradient step, a perceptron of 2 × 64 tanh units (80,000 steps an iteration at most; steps
+after a trajectory's end do not count). The variants' iterations alternate, so that a machine whose speed drifts treats
+them alike. It prints medians with minimum and maximum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import metarl
+from metarl import rng
+from metarl.agents import MAML, MAMLConfig
+from metarl.rollout import run_trial
+from metarl.runtime import resolve_device, tune
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "trpo": {"outer": "trpo"},
+    "trpo, a fifth for Fisher products": {"outer": "trpo", "fisher_share": 0.2},
+    "ppo, 5 epochs": {"outer": "ppo"},
+    "fomaml, trpo": {"outer": "trpo", "first_order": True},
+    "anil, trpo": {"outer": "trpo", "adapted": "head"},
+    "promp, 5 epochs": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 5e-4},
+    "reptile": {"outer": "reptile", "lr": 0.5},
+}
+
+
+def iteration(agent: MAML, number: int) -> tuple[int, float, float]:
+    """Steps taken, and seconds for the rollouts and for the update."""
+    key = rng.fold(rng.key(0, agent.device), number)
+    tasks = agent.family.sample_tasks(rng.fold(key, 0), agent.config.meta_batch_size)
+    _wait(agent.device)
+    start = time.perf_counter()
+    trial = run_trial(agent, agent.family, tasks, rng.fold(key, 1))
+    _wait(agent.device)
+    middle = time.perf_counter()
+    agent.update(trial)
+    _wait(agent.device)
+    end = time.perf_counter()
+    return int(sum(rollout.mask.sum() for rollout in trial)), middle - start, end - middle
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured iterations, after one to warm up (default: 5)")
+    parser.add_argument("--tasks", type=int, default=20, help="tasks of an iteration (default: 20)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", choices=list(VARIANTS), default=list(VARIANTS))
+    args = parser.parse_args()
+    settings, device = tune(args.threads), resolve_device(args.device)
+    family = metarl.make("metarl/Navigation2D-v0")
+    agents = {
+        name: MAMLConfig(meta_batch_size=args.tasks, **VARIANTS[name]).build(family, 0, device)
+        for name in args.variants
+    }
+    found: dict[str, list[tuple[int, float, float]]] = {name: [] for name in agents}
+    for number in range(args.rounds + 1):
+        for name, agent in agents.items():
+            result = iteration(agent, number)
+            if number:  # the first round warms up
+                found[name].append(result)
+    where = f"{settings['threads']} thread(s)" if device.type == "cpu" else torch.cuda.get_device_name()
+    title = f"One iteration, {args.tasks} tasks × 20 trajectories × 100 steps, {where}, torch {torch.__version__}"
+    table = Table(title=title)
+    for heading in ("variant", "seconds", "rollouts", "update", "steps/s", "min", "max"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for name, results in found.items():
+        speeds = [steps / (rollouts + update) for steps, rollouts, update in results]
+        times = [statistics.median(t) for t in ([r + u for _, r, u in results], *list(zip(*results, strict=True))[1:])]
+        numbers = [f"{value:.3f}" for value in times]
+        table.add_row(name, *numbers, *(f"{s:,.0f}" for s in (statistics.median(speeds), min(speeds), max(speeds))))
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

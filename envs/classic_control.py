@@ -1,0 +1,214 @@
+"""Classic control with varying dynamics: what all its families share, and the cart-pole.
+
+The parameters of a task are *multipliers* of the nominal values, with which a family is Gymnasium's environment of the
+same name step for step. Derived constants are computed where they are used. float32 keeps up with Gymnasium's float64:
+one step from the same state differs by less than 1e-5 (relative), so nothing here is double precision.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from metarl import rng
+from metarl.envs.checks import whole_number
+from metarl.family import Key, Task, TaskFamily, features
+
+WIDEST = 1.5  # largest multiplier of `train` and `test`
+OUTERMOST = 3.0  # largest multiplier of `ood`
+Line = list[tuple[float, float]]  # in metres, y up
+
+
+class CartPoleScales(NamedTuple):
+    """Multipliers of a cart-pole's nominal parameters: float32 ``(B,)`` each, no unit."""
+
+    gravity: Tensor  # of 9.8 m/s²
+    cart_mass: Tensor  # of 1 kg
+    pole_mass: Tensor  # of 0.1 kg
+    half_length: Tensor  # of 0.5 m, half the pole's length
+    force: Tensor  # of 10 N
+
+
+class CartPoleState(NamedTuple):
+    """Float32 ``(B,)`` each."""
+
+    position: Tensor  # m
+    speed: Tensor  # m/s
+    angle: Tensor  # rad from upright
+    angular_speed: Tensor  # rad/s
+
+
+class CartPole(TaskFamily):
+    """Balance a pole on a cart whose masses, length, motor and gravity are new each time.
+
+    Description:
+        A pole stands on a cart; push the cart left or right so that it does not fall. Each state variable starts
+        ~ U[-0.05, 0.05). Euler's method, 50 steps a second.
+
+    What varies:
+        Multipliers of gravity, cart mass, pole mass, pole length and force: `CartPoleScales`.
+
+    Splits:
+        - `train`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
+          probability 1/2.
+
+    Actions:
+        ======  =====================
+        action  meaning
+        ======  =====================
+        0       push the cart left
+        1       push the cart right
+        ======  =====================
+
+    Observations:
+        =====  ====================  ==============  =======
+        index  meaning               range           unit
+        =====  ====================  ==============  =======
+        0      cart position         [-4.8, 4.8]     m
+        1      cart speed            unbounded       m/s
+        2      pole angle            [-0.42, 0.42]   rad
+        3      pole angular speed    unbounded       rad/s
+        =====  ====================  ==============  =======
+
+    Rewards:
+        1 for every step, the last one too.
+
+    Endings:
+        Terminated when the cart is more than 2.4 m from the middle or the pole more than 12° from upright; truncated
+        after `horizon` steps.
+
+    Optimum:
+        `horizon` wherever the pole can be kept up. A linear-quadratic regulator that is told the task keeps nearly all
+        of them up: `agents.control.CartPoleRegulator`.
+
+    Source:
+        Barto, Sutton & Anderson 1983, as Gymnasium's CartPole-v1.
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+    MAX_POSITION = 2.4  # m
+    MAX_ANGLE = math.radians(12)
+    TAU = 0.02  # s
+
+    def __init__(self, horizon: int = 500, episodes_per_trial: int = 2) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        high = np.array([2 * self.MAX_POSITION, np.inf, 2 * self.MAX_ANGLE, np.inf], np.float32)
+        self.observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def draw_tasks(self, keys: Key, split: str) -> CartPoleScales:
+        return CartPoleScales(*multipliers(keys, 5, split))
+
+    def reset(self, task: CartPoleScales, key: Key) -> CartPoleState:
+        return CartPoleState(*uniform_in(key, 4, 0.05))
+
+    def observe(self, task: CartPoleScales, state: CartPoleState) -> Tensor:
+        return torch.stack(state, dim=-1)
+
+    def step(
+        self, task: CartPoleScales, state: CartPoleState, action: Tensor, key: Key
+    ) -> tuple[CartPoleState, Tensor, Tensor]:
+        x, speed, angle, angular_speed = state
+        pole_mass, half_length = 0.1 * task.pole_mass, 0.5 * task.half_length
+        total_mass = 1.0 * task.cart_mass + pole_mass
+        force = 10.0 * task.force * (2 * action - 1)
+        sin, cos = torch.sin(angle), torch.cos(angle)
+        push = (force + pole_mass * half_length * angular_speed * angular_speed * sin) / total_mass
+        inertia = half_length * (4.0 / 3.0 - pole_mass * cos * cos / total_mass)
+        angular_acceleration = (9.8 * task.gravity * sin - cos * push) / inertia
+        acceleration = push - pole_mass * half_length * angular_acceleration * cos / total_mass
+        after = CartPoleState(
+            x + self.TAU * speed,
+            speed + self.TAU * acceleration,
+            angle + self.TAU * angular_speed,
+            angular_speed + self.TAU * angular_acceleration,
+        )
+        fell = (after.position.abs() > self.MAX_POSITION) | (after.angle.abs() > self.MAX_ANGLE)
+        return after, torch.ones_like(x), fell
+
+    def render(self, task: CartPoleScales, states: list[CartPoleState]) -> np.ndarray:
+        """Cart and pole, pale to dark in time, between the limits of the track, and position and angle in time."""
+        length = float(task.half_length[0])  # nominally 1 m, twice half of it
+
+        def pose(state: CartPoleState) -> list[Line]:
+            x, angle = float(state.position[0]), float(state.angle[0])
+            cart = [(x - 0.25, 0.0), (x - 0.25, 0.2), (x + 0.25, 0.2), (x + 0.25, 0.0), (x - 0.25, 0.0)]
+            return [cart, [(x, 0.2), (x + length * math.sin(angle), 0.2 + length * math.cos(angle))]]
+
+        track: list[Line] = [[(-2.4, 0), (2.4, 0)], [(-2.4, 0), (-2.4, 0.4)], [(2.4, 0), (2.4, 0.4)]]
+        curves = {
+            "position, m": ([float(s.position[0]) for s in states], -2.4, 2.4),
+            "angle, degrees": ([math.degrees(float(s.angle[0])) for s in states], -12.0, 12.0),
+        }
+        return film((-2.7, -0.2, 2.7, max(1.4, length + 0.4)), track, [pose(s) for s in states], task, curves)
+
+
+def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
+    """`n` independent log-uniform multipliers, float32 ``keys.shape`` each: of the training range, or outside it."""
+    u = rng.uniform(keys, 2 * n)
+    if split == "ood":
+        # 1 - u lies in (0, 1]; exp instead of a power, whose last bit would depend on the batch's size.
+        log = math.log(WIDEST) + math.log(OUTERMOST / WIDEST) * (1.0 - u[..., :n])
+        log = torch.where(u[..., n:] < 0.5, log, -log)
+    else:
+        log = math.log(WIDEST) * (2.0 * u[..., :n] - 1.0)
+    return torch.exp(log).T.contiguous().unbind(0)
+
+
+def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
+    """`n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
+    return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)
+
+
+def film(
+    world: tuple[float, float, float, float],
+    scenery: list[Line],
+    poses: list[list[Line]],
+    task: Task,
+    curves: dict[str, tuple[list[float], float, float]],
+) -> np.ndarray:
+    """A scene with up to 12 `poses` of those visited, pale to dark in time, and under it `curves` over all steps.
+
+    `world` is the scene's (left, bottom, right, top) in metres; a curve is (values, lowest, highest).
+    """
+    left, bottom, right, top = world
+    width, strip, head = 520, 74, 44  # pixels
+    scale = (width - 20) / (right - left)
+    floor = head + round(scale * (top - bottom))
+    image = Image.new("RGB", (width, floor + 14 + strip * len(curves)), "white")
+    draw = ImageDraw.Draw(image)
+
+    def pixels(line: Line) -> Line:
+        return [(10 + scale * (x - left), floor - scale * (y - bottom)) for x, y in line]
+
+    for line in scenery:
+        draw.line(pixels(line), fill="#868e96", width=2)
+    shown = min(len(poses), 12)
+    for i in range(shown):
+        fade = round(215 * (1 - (i + 1) / shown))
+        for line in poses[round(i * (len(poses) - 1) / max(shown - 1, 1))]:
+            draw.line(pixels(line), fill=(fade, fade, 60 + fade * 3 // 4), width=3, joint="curve")
+    words = [f"{name.replace('_', ' ')} x {value:.2f}" for name, value in zip(task._fields, features(task)[0].tolist())]
+    for i in range(0, len(words), 3):
+        draw.text((10, 6 + 18 * (i // 3)), "     ".join(words[i : i + 3]), fill="black", font_size=14)
+    for i, (name, (values, lowest, highest)) in enumerate(curves.items()):
+        y = floor + 14 + strip * i
+        draw.text(
+            (12, y), f"{name}   ({lowest:.3g} … {highest:.3g})   {len(values)} states", fill="black", font_size=13
+        )
+        draw.rectangle((10, y + 18, width - 10, y + strip - 6), outline="#ced4da")
+        shares = [min(max((value - lowest) / (highest - lowest), 0.0), 1.0) for value in values]
+        step = (width - 24) / max(len(values) - 1, 1)
+        draw.line([(12 + step * t, y + strip - 8 - (strip - 28) * s) for t, s in enumerate(shares)], fill="#1971c2")
+    return np.asarray(image)

@@ -1,0 +1,147 @@
+"""A bandit whose arms change while it is played."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from metarl import rng
+from metarl.envs.checks import whole_number
+from metarl.family import Key, TaskFamily
+
+
+class Walk(NamedTuple):
+    """The machines of a restless bandit, for the whole trial."""
+
+    probs: Tensor  # (B, 2, n) float32: probability that an arm pays, at each of the n pulls
+    step_size: Tensor  # (B,) float32: standard deviation of the walk's steps
+
+
+class WalkState(NamedTuple):
+    """Where a trial stands."""
+
+    pulls: Tensor  # (B,) int64: pulls made so far
+    arm: Tensor  # (B,) int64: the last pull; -1 before the first
+    reward: Tensor  # (B,) float32: what it paid
+
+
+class RestlessBandit(TaskFamily):
+    """Two slot machines whose probabilities wander; keep learning which one is better now.
+
+    Description:
+        A trial is one episode of `horizon` pulls, other than in the stationary bandits, where each pull is an episode:
+        the machines have a state here, the time. What was learned grows old, so the art is to forget at the right
+        pace. The payments do not influence the walk, so a task holds all of it. A trial of more episodes walks the
+        same path again.
+
+    What varies:
+        The path of the two probabilities, `Walk.probs`: p ~ U[0, 1) independently for the first pull, then before each
+        pull one step ~ N(0, step_size²), reflected at 0 and 1. At each pull p is still uniform.
+
+    Splits:
+        - `train`, `test`: paths with steps of `step_size`, in disjoint streams.
+        - `ood`: steps three times as large. The root mean square of a path's steps alone tells them apart: with 100
+          pulls of two arms its relative spread is about 5 %.
+
+    Actions:
+        ======  =============
+        action  meaning
+        ======  =============
+        0, 1    pull this arm
+        ======  =============
+
+    Observations:
+        =====  ===================  ======  =====
+        index  meaning              range   unit
+        =====  ===================  ======  =====
+        0      nothing: constant 0  [0, 1]  none
+        =====  ===================  ======  =====
+
+    Rewards:
+        1 with the probability that the pulled arm has at this pull, otherwise 0.
+
+    Endings:
+        Never terminated; truncated after `horizon` pulls.
+
+    Optimum:
+        Known task: the sum of max p over the path, exact per task; 66.7 (two thirds of the pulls) in the mean. Random:
+        the sum of mean p, exact per task; 50 in the mean. Always the arm that is better on the whole, known
+        beforehand: 59.4.
+
+    Source:
+        Whittle 1988, "Restless bandits"; Wang et al. 2016, "Learning to reinforcement learn", section 3.1.4, for
+        meta-learning. The papers' walks differ: Daw et al. 2011 take steps of 0.025, with which the better arm changes
+        2.7 times in 100 pulls and forgetting does not pay. The default of 0.1 makes it 10.5 times.
+
+    Version history:
+        v0: first version.
+    """
+
+    def __init__(self, step_size: float = 0.1, horizon: int = 100, episodes_per_trial: int = 1) -> None:
+        if not 0 < step_size < math.inf:
+            raise ValueError(f"step_size must be a positive number, got {step_size!r}.")
+        self.step_size = float(step_size)
+        self.horizon = whole_number("horizon", horizon, least=2)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def draw_tasks(self, keys: Key, split: str) -> Walk:
+        size = 3.0 * self.step_size if split == "ood" else self.step_size
+        first = rng.uniform(rng.fold(keys, 0), 2)[..., None]
+        steps = size * rng.normal(rng.fold(keys, 1), 2 * (self.horizon - 1)).reshape(len(keys), 2, self.horizon - 1)
+        # Reflecting at every step is the same as folding up the plane of the free walk afterwards.
+        free = torch.cat([first, first + steps.cumsum(-1)], dim=-1).remainder(2.0)
+        return Walk(torch.minimum(free, 2.0 - free), torch.full_like(first[:, 0, 0], size))
+
+    def reset(self, task: Walk, key: Key) -> WalkState:
+        return WalkState(torch.zeros_like(key), torch.full_like(key, -1), task.probs.new_zeros(len(key)))
+
+    def observe(self, task: Walk, state: WalkState) -> Tensor:
+        return task.probs.new_zeros(len(task.probs), 1)
+
+    def step(self, task: Walk, state: WalkState, action: Tensor, key: Key) -> tuple[WalkState, Tensor, Tensor]:
+        rows = torch.arange(len(action), device=action.device)
+        probs = task.probs[rows, action, state.pulls]
+        reward = (rng.uniform(key, 1)[:, 0] < probs).to(torch.float32)
+        return WalkState(state.pulls + 1, action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def oracle(self, task: Walk) -> Tensor:
+        return task.probs.amax(1).sum(-1)
+
+    def random_return(self, task: Walk) -> Tensor:
+        return task.probs.mean(1).sum(-1)
+
+    def render(self, task: Walk, states: list[WalkState]) -> np.ndarray:
+        """Both probabilities over time, and each pull on its arm's curve: full where it paid, hollow where not."""
+        left, top, high = 44, 40, 260  # pixels
+        width = max(4, min(24, 900 // self.horizon))  # of one pull
+        image = Image.new("RGB", (left + max(width * self.horizon, 380) + 16, top + high + 34), "white")
+        draw = ImageDraw.Draw(image)
+        colours = ("#1971c2", "#e8590c")
+        pulls = [(int(s.pulls[0]) - 1, int(s.arm[0]), float(s.reward[0])) for s in states if int(s.arm[0]) >= 0]
+
+        def place(t: int, p: float) -> tuple[float, float]:
+            return left + width * (t + 0.5), top + high * (1.0 - p)
+
+        for p in (0.0, 0.5, 1.0):
+            y = place(0, p)[1]
+            draw.line((left, y, image.width - 10, y), fill="#dddddd")
+            draw.text((10, y - 8), f"{p:.1f}", fill="#666666", font_size=13)
+        draw.text((left, 8), "pays with p:", fill="black", font_size=14)
+        for arm, path in enumerate(task.probs[0].tolist()):
+            draw.text((left + 95 + 60 * arm, 8), f"arm {arm}", fill=colours[arm], font_size=14)
+            draw.line([place(t, p) for t, p in enumerate(path)], fill=colours[arm], width=1)
+        won = sum(reward for _, _, reward in pulls)
+        draw.text((left + 230, 8), f"{len(pulls)} pulls, {won:.0f} paid", fill="black", font_size=14)
+        for t, arm, reward in pulls:
+            x, y = place(t, float(task.probs[0, arm, t]))
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colours[arm] if reward else "white", outline=colours[arm])
+        draw.text((left, top + high + 10), f"time: {self.horizon} pulls", fill="#666666", font_size=13)
+        return np.asarray(image)
