@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import gymnasium
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +47,6 @@ class MAMLNetwork(nn.Module):
 
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
-        assert isinstance(family.observation_space, gymnasium.spaces.Box)
         self.scaling = Scaling(family.observation_space)
         self.policy = MLPPolicy(
             self.scaling.size,

@@ -120,7 +120,7 @@ def ppo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
     """
     config = agent.config
     agent.optimizer.param_groups[0]["lr"] = at(config.lr, progress)
-    olds = agent.adapted(agent.meta, data).inner
+    olds = agent.adapted(agent.meta, data).inner if config.inner_kl_coef else []
     sums: dict[str, Tensor] = {}
     tasks, whole = len(data[0].x), config.num_minibatches == 1
     for epoch in range(config.update_epochs):

@@ -18,7 +18,7 @@ from metarl import rng
 from metarl.agents.baselines import FixedAgent, scripted
 from metarl.batch_env import Step
 from metarl.envs.grids import MOVES, Cell, DarkTask
-from metarl.envs.mazes import Maze, MetaMaze, lattice, neighbours, number
+from metarl.envs.meta_maze import Maze, MetaMaze, lattice, neighbours, number
 from metarl.envs.navigation import MAX_STEP
 from metarl.envs.points import sail
 from metarl.family import Key, Task

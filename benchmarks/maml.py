@@ -1,9 +1,10 @@
 """One iteration of MAML on Navigation2D: seconds, and environment steps per second, training included.
 
-``python -m benchmarks.maml [--threads N] [--rounds N] [--variants NAME …]``: 20 tasks × 20 trajectories × 100 steps
-before and again after one gradient step, a perceptron of 2 × 64 tanh units (80,000 steps an iteration at most; steps
-after a trajectory's end do not count). The variants' iterations alternate, so that a machine whose speed drifts treats
-them alike. It prints medians with minimum and maximum.
+``python -m benchmarks.maml [--threads N] [--rounds N] [--variants NAME …] [--presets NAME …]``: 20 tasks × 20
+trajectories × 100 steps before and again after one gradient step, a perceptron of 2 × 64 tanh units (80,000 steps an
+iteration at most; steps after a trajectory's end do not count). The variants' iterations alternate, so that a machine whose speed drifts treats
+them alike. With ``--presets`` the iterations are those of presets, at their own sizes. It prints medians with minimum
+and maximum.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import metarl
-from metarl import rng
-from metarl.agents import MAML, MAMLConfig
+from metarl import config, rng
+from metarl.agent import LearningAgent
+from metarl.agents import MAMLConfig
 from metarl.rollout import run_trial
 from metarl.runtime import resolve_device, tune
 
@@ -34,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def iteration(agent: MAML, number: int) -> tuple[int, float, float]:
+def iteration(agent: LearningAgent, number: int) -> tuple[int, float, float]:
     """Steps taken, and seconds for the rollouts and for the update."""
     key = rng.fold(rng.key(0, agent.device), number)
     tasks = agent.family.sample_tasks(rng.fold(key, 0), agent.config.meta_batch_size)
@@ -61,13 +63,20 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=20, help="tasks of an iteration (default: 20)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
     parser.add_argument("--variants", nargs="+", metavar="NAME", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--presets", nargs="+", metavar="NAME", help="time iterations of these presets instead")
     args = parser.parse_args()
     settings, device = tune(args.threads), resolve_device(args.device)
-    family = metarl.make("metarl/Navigation2D-v0")
-    agents = {
-        name: MAMLConfig(meta_batch_size=args.tasks, **VARIANTS[name]).build(family, 0, device)
-        for name in args.variants
-    }
+    if args.presets:
+        title = "One iteration"
+        configs = {name: config.parse(["--config", name]).config for name in args.presets}
+        agents = {name: preset.agent.build(preset.family, 0, device) for name, preset in configs.items()}
+    else:
+        title = f"One iteration, {args.tasks} tasks × 20 trajectories × 100 steps"
+        family = metarl.make("metarl/Navigation2D-v0")
+        agents = {
+            name: MAMLConfig(meta_batch_size=args.tasks, **VARIANTS[name]).build(family, 0, device)
+            for name in args.variants
+        }
     found: dict[str, list[tuple[int, float, float]]] = {name: [] for name in agents}
     for number in range(args.rounds + 1):
         for name, agent in agents.items():
@@ -75,8 +84,7 @@ def main() -> None:
             if number:  # the first round warms up
                 found[name].append(result)
     where = f"{settings['threads']} thread(s)" if device.type == "cpu" else torch.cuda.get_device_name()
-    title = f"One iteration, {args.tasks} tasks × 20 trajectories × 100 steps, {where}, torch {torch.__version__}"
-    table = Table(title=title)
+    table = Table(title=f"{title}, {where}, torch {torch.__version__}")
     for heading in ("variant", "seconds", "rollouts", "update", "steps/s", "min", "max"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for name, results in found.items():

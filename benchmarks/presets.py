@@ -64,7 +64,7 @@ def row(preset: str, split: str, curve: AdaptationCurve) -> str:
         for n in chosen_points(len(mean), 4)
     )
     score = f"**{curve.scores.mean():.2f}** [{low[0]:.2f}, {high[0]:.2f}]"
-    bounds = {name: bound * len(mean) for name, bound in curve.bounds.items()}
+    bounds = {name: bound * (1 if curve.rounds else len(mean)) for name, bound in curve.bounds.items()}
     return (
         f"| `{preset}` | {split} | {score} | {seeds} | {points} | {bounds.get('random', float('nan')):.2f} "
         f"| {bounds.get('oracle', float('nan')):.2f} | {curve.returns.shape[1]:,} |"
@@ -81,7 +81,9 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := sorted(set(args.presets) - set(names)):
         parser.error(f"unknown preset {wrong[0]!r}; known: {', '.join(names)}")
-    print("| preset | split | return of the trial | per seed | by episode | random | known task | tasks |")
+    points = "by episode, or gradient steps"
+    score = "return of the trial, or after the last step"
+    print(f"| preset | split | {score} | per seed | {points} | random | known task | tasks |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     curves = {}
     for preset in args.presets or names:

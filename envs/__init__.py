@@ -4,16 +4,18 @@ from metarl.envs.alchemy import Alchemy
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.classic_control import CartPole
 from metarl.envs.grids import DarkRoom, GridNavi
+from metarl.envs.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.harlow import Harlow
-from metarl.envs.mazes import MetaMaze, TMaze
 from metarl.envs.mdp import TabularMDP
+from metarl.envs.meta_maze import MetaMaze
 from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
 from metarl.envs.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.navigation import Navigation2D
-from metarl.envs.points import PointRobot, SemiCircle, SparsePointRobot, WindyPoint
+from metarl.envs.points import PointRobot, WindyPoint
 from metarl.envs.restless_bandit import RestlessBandit
 from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
 from metarl.envs.swing_up import Acrobot, Pendulum
+from metarl.envs.tmaze import TMaze
 from metarl.envs.two_step import TwoStep
 from metarl.family import register
 

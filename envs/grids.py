@@ -105,7 +105,7 @@ class GridNavi(TaskFamily):
     def enumerate_tasks(self, split: str) -> GoalCell:
         """Every task of the split once, for exact evaluation."""
         near = {(0, 0), (0, 1), (1, 0), (1, 1)}
-        far = [cell for cell in _cells(self.size) if cell not in near]
+        far = [cell for cell in cells(self.size) if cell not in near]
         goals = sorted(near - {(0, 0)}) if split == "ood" else _part(far, split, self.TEST_GOALS)
         return GoalCell(torch.tensor(goals))
 
@@ -120,7 +120,7 @@ class GridNavi(TaskFamily):
         return state.position.to(torch.float32)
 
     def step(self, task: GoalCell, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
-        position = (state.position + _moves(action.device)[action]).clamp(0, self.size - 1)
+        position = (state.position + moves(action.device)[action]).clamp(0, self.size - 1)
         found = (position == task.goal).all(-1)
         return Cell(position), torch.where(found, 1.0, -0.1), torch.zeros_like(found)
 
@@ -132,7 +132,7 @@ class GridNavi(TaskFamily):
 
     def render(self, task: GoalCell, states: list[Cell]) -> np.ndarray:
         """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return _picture(task.goal, states, self.size, start=(0, 0))
+        return picture(task.goal, states, self.size, start=(0, 0))
 
 
 class DarkRoom(TaskFamily):
@@ -153,15 +153,16 @@ class DarkRoom(TaskFamily):
           the 44 derangements: no action does what it did in training.
 
     Actions:
-        ======  =============  ===============================
-        action  meaning        meaning in `ood`
-        ======  =============  ===============================
-        0       stay           any of the four other moves, or
-        1       up (y + 1)     staying: move `actions[action]`
-        2       right (x + 1)  of this list, never its own
+        ======  =============
+        action  meaning
+        ======  =============
+        0       stay
+        1       up (y + 1)
+        2       right (x + 1)
         3       down (y - 1)
         4       left (x - 1)
-        ======  =============  ===============================
+        ======  =============
+        In `ood` an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -206,7 +207,7 @@ class DarkRoom(TaskFamily):
 
     def enumerate_tasks(self, split: str) -> DarkTask:
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
-        goals = _part(_cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
+        goals = _part(cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
         orders = list(itertools.permutations(range(len(MOVES))))
         if split == "ood":
             orders = [order for order in orders if all(move != action for action, move in enumerate(order))]
@@ -227,7 +228,7 @@ class DarkRoom(TaskFamily):
         return state.position.to(torch.float32)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
-        move = _moves(action.device)[task.actions.gather(1, action[:, None])[:, 0]]
+        move = moves(action.device)[task.actions.gather(1, action[:, None])[:, 0]]
         position = (state.position + move).clamp(0, self.size - 1)
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), torch.zeros_like(found)
@@ -241,30 +242,31 @@ class DarkRoom(TaskFamily):
 
     def render(self, task: DarkTask, states: list[Cell]) -> np.ndarray:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return _picture(task.goal, states, self.size, start=(4, 4))
+        return picture(task.goal, states, self.size, start=(4, 4))
 
 
 @functools.cache
-def _moves(device: torch.device) -> Tensor:
+def moves(device: torch.device) -> Tensor:
+    """`MOVES` as a tensor ``(5, 2)``."""
     return torch.tensor(MOVES, device=device)
 
 
-def _cells(size: int) -> list[tuple[int, int]]:
+def cells(size: int) -> list[tuple[int, int]]:
     """All cells (x, y) in the order of their index size · y + x."""
     return [(x, y) for y in range(size) for x in range(size)]
 
 
-def _part(cells: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+def _part(every: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
     """The goals of `train`, `test` or `all`."""
-    return [cell for cell in cells if split == "all" or (cell in test) == (split == "test")]
+    return [cell for cell in every if split == "all" or (cell in test) == (split == "test")]
 
 
 def _plan(
     goal: Tensor, size: int, horizon: int, start: tuple[int, int], miss: float, backup: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Exact expected return from `start` (B,) by dynamic programming; `backup` turns action values into a value."""
-    cells = torch.tensor(_cells(size), device=goal.device)  # (S, 2)
-    after = (cells[:, None] + _moves(goal.device)).clamp(0, size - 1)  # (S, 5, 2)
+    every = torch.tensor(cells(size), device=goal.device)  # (S, 2)
+    after = (every[:, None] + moves(goal.device)).clamp(0, size - 1)  # (S, 5, 2)
     after_index = size * after[..., 1] + after[..., 0]
     # Solved for every goal of the grid, and then looked up: there are fewer of them than rows.
     reward = torch.where(torch.eye(size**2, dtype=torch.bool, device=goal.device), 1.0, miss)  # (goal, S), of arriving
@@ -274,7 +276,8 @@ def _plan(
     return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
 
 
-def _picture(goal: Tensor, states: list[Cell], size: int, start: tuple[int, int]) -> np.ndarray:
+def picture(goal: Tensor, states: list[Cell], size: int, start: tuple[int, int]) -> np.ndarray:
+    """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
     cell = 360 // size  # pixels
     path = [tuple(state.position[0].tolist()) for state in states]
     image = Image.new("RGB", (cell * size + 1, cell * size + 1), "white")
@@ -284,7 +287,7 @@ def _picture(goal: Tensor, states: list[Cell], size: int, start: tuple[int, int]
         return cell * x, cell * (size - 1 - y)  # y points up
 
     most = max([path.count(place) for place in set(path)], default=1)
-    for place in _cells(size):
+    for place in cells(size):
         x, y = corner(*place)
         visits = path.count(place)
         fade = round(255 - 90 * visits / most)

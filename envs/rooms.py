@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
-from metarl.envs.grids import MOVES, Cell, DarkTask, _cells, _moves, _picture
+from metarl.envs.grids import MOVES, Cell, DarkTask, cells, moves, picture
 from metarl.family import Key, TaskFamily
 
 
@@ -51,15 +51,16 @@ class DarkRoomHard(TaskFamily):
           the 44 derangements: no action does what it did in training.
 
     Actions:
-        ======  =============  ===============================
-        action  meaning        meaning in `ood`
-        ======  =============  ===============================
-        0       stay           any of the four other moves, or
-        1       up (y + 1)     staying: move `actions[action]`
-        2       right (x + 1)  of this list, never its own
+        ======  =============
+        action  meaning
+        ======  =============
+        0       stay
+        1       up (y + 1)
+        2       right (x + 1)
         3       down (y - 1)
         4       left (x - 1)
-        ======  =============  ===============================
+        ======  =============
+        In `ood` an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -100,7 +101,7 @@ class DarkRoomHard(TaskFamily):
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
         goals = _part(self.size**2, 58, seed=17, split=split)
         index, actions = _with_actions(len(goals), split)
-        return DarkTask(torch.tensor(_cells(self.size))[goals][index], actions)
+        return DarkTask(torch.tensor(cells(self.size))[goals][index], actions)
 
     def draw_tasks(self, keys: Key, split: str) -> DarkTask:
         every = self.enumerate_tasks(split)
@@ -128,7 +129,7 @@ class DarkRoomHard(TaskFamily):
 
     def render(self, task: DarkTask, states: list[Cell]) -> np.ndarray:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return _picture(task.goal, states, self.size, start=(8, 8))
+        return picture(task.goal, states, self.size, start=(8, 8))
 
 
 class DarkKeyToDoor(TaskFamily):
@@ -152,15 +153,16 @@ class DarkKeyToDoor(TaskFamily):
           the 44 derangements: no action does what it did in training.
 
     Actions:
-        ======  =============  ===============================
-        action  meaning        meaning in `ood`
-        ======  =============  ===============================
-        0       stay           any of the four other moves, or
-        1       up (y + 1)     staying: move `actions[action]`
-        2       right (x + 1)  of this list, never its own
+        ======  =============
+        action  meaning
+        ======  =============
+        0       stay
+        1       up (y + 1)
+        2       right (x + 1)
         3       down (y - 1)
         4       left (x - 1)
-        ======  =============  ===============================
+        ======  =============
+        In `ood` an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -200,12 +202,12 @@ class DarkKeyToDoor(TaskFamily):
 
     def enumerate_tasks(self, split: str) -> KeyDoorTask:
         """Every task of the split once, for exact evaluation; in `ood` each pair with each derangement (228 096)."""
-        cells = torch.tensor(_cells(self.size))
-        count = len(cells)
+        every = torch.tensor(cells(self.size))
+        count = len(every)
         pairs = _part(count * (count - 1), 1296, seed=9, split=split)
         key, other = pairs // (count - 1), pairs % (count - 1)
         index, actions = _with_actions(len(pairs), split)
-        return KeyDoorTask(cells[key][index], cells[other + (other >= key)][index], actions)
+        return KeyDoorTask(every[key][index], every[other + (other >= key)][index], actions)
 
     def draw_tasks(self, keys: Key, split: str) -> KeyDoorTask:
         every = self.enumerate_tasks(split)
@@ -241,7 +243,7 @@ class DarkKeyToDoor(TaskFamily):
         """The room, darker where visited more often, with the paths (pale to dark in time), the key and the door."""
         path = [Cell(state.position) for state in states]
         first = (-1, -1) if not path else tuple(path[0].position[0].tolist())
-        image = Image.fromarray(_picture(task.key, path, self.size, start=(first[0], first[1])))
+        image = Image.fromarray(picture(task.key, path, self.size, start=(first[0], first[1])))
         draw, cell = ImageDraw.Draw(image), 360 // self.size
         for name, place, colour in (("key", task.key, "#e03131"), ("door", task.door, "#2f9e44")):
             x, y = (cell * c for c in (int(place[0, 0]), self.size - 1 - int(place[0, 1])))
@@ -253,8 +255,8 @@ class DarkKeyToDoor(TaskFamily):
 @functools.cache
 def hitting(size: int, horizon: int) -> Tensor:
     """How likely random actions are to enter a cell: float32 (horizon + 1, goal, start), within 0 … horizon moves."""
-    cells = torch.tensor(_cells(size))  # (S, 2)
-    after = _index((cells[:, None] + _moves(cells.device)).clamp(0, size - 1), size)  # (S, 5)
+    every = torch.tensor(cells(size))  # (S, 2)
+    after = _index((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
     goal = torch.eye(size**2, dtype=torch.bool)
     within = [torch.zeros(size**2, size**2)]
     for _ in range(horizon):
@@ -263,13 +265,13 @@ def hitting(size: int, horizon: int) -> Tensor:
 
 
 def _index(cell: Tensor, size: int) -> Tensor:
-    """A cell's number, size · y + x, as in `_cells`."""
+    """A cell's number, size · y + x, as in `cells`."""
     return size * cell[..., 1] + cell[..., 0]
 
 
 def _moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tensor:
     """The cell after `action`, renamed by a task's `actions` (B, 5); walls stop it."""
-    move = _moves(action.device)[actions.gather(1, action[:, None])[:, 0]]
+    move = moves(action.device)[actions.gather(1, action[:, None])[:, 0]]
     return (position + move).clamp(0, size - 1)
 
 

@@ -174,7 +174,7 @@ def _shortened(message: str) -> str:
     expected = re.search(r"Subtypes: \[(.*)\]", message) or re.search(r"Expected a (.*?)(?:\.|$)", message, re.M)
     text = re.sub(r"<class '([\w.]+)'>", r"\1", expected.group(1)) if expected else ""
     if path and got and text:
-        text = "a list, such as [a, b]" if text == "list" else text
+        text = "a list, such as [a, b]" if text in ("list", "tuple") else text
         kind = text.replace("NoneType", "null").replace(", null", " or null").replace("float, list", "float or list")
         return f"{path} must be {kind}, got {got.group(1)!r}."
     return re.sub(r'^Parser key "[\w.]+": ', "", " ".join(message.split()).rstrip(".")) + "."

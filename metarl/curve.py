@@ -111,21 +111,31 @@ class AdaptationCurve:
         numbers |= {"tasks": self.returns.shape[1], "seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
 
-    def plot(self, ax: Axes | None = None) -> Figure:
+    def plot(self, ax: Axes | None = None, x: str = "points", bounds: bool = True) -> Figure:
         """The mean with its 95 % band, and random and oracle as dashed lines, on `ax` or a new figure.
 
+        `x` is what stands on the horizontal axis: "points" (the episode of the trial, or the number of gradient steps),
+        or the experience on the task before each point, in "episodes" or "env_steps", on which agents that learn in
+        their memory and agents that learn by gradients compare; both are on a logarithmic scale that has a zero.
         A curve that stays within the last tenth of the way from random to oracle is shown without the random line,
-        beside which it would look flat; the legend has its value.
+        beside which it would look flat; the legend has its value. Without `bounds` neither line is drawn, for a second
+        curve on the same axes.
         """
+        if x not in ("points", "episodes", "env_steps"):
+            raise ValueError(f"x must be 'points', 'episodes' or 'env_steps', got {x!r}.")
         if ax is None:
             ax = Figure(figsize=(6.4, 4.4), layout="constrained").add_subplot()
-        x = np.arange(len(self.labels)) + (0 if self.rounds else 1)
+        at = {
+            "points": np.arange(len(self.labels)) + (0.0 if self.rounds else 1.0),
+            "episodes": self.episodes,
+            "env_steps": self.env_steps,
+        }[x]
         low, high = self.interval()
-        (line,) = ax.plot(x, self.mean(), marker="o" if len(x) <= 20 else "", label=self.agent)
-        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label="95 % interval")
-        bounds = self.bounds
-        near = len(bounds) == 2 and float(low.min()) > bounds["random"] + 0.9 * abs(bounds["oracle"] - bounds["random"])
-        for (name, value), colour in zip(bounds.items(), ("0.5", "tab:green"), strict=False):
+        (line,) = ax.plot(at, self.mean(), marker="o" if len(at) <= 20 else "", label=self.agent)
+        ax.fill_between(at, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label="95 % interval")
+        lines = self.bounds if bounds else {}
+        near = len(lines) == 2 and float(low.min()) > lines["random"] + 0.9 * abs(lines["oracle"] - lines["random"])
+        for (name, value), colour in zip(lines.items(), ("0.5", "tab:green"), strict=False):
             label = f"{'known-task optimum' if name == 'oracle' else name} {_number(value)}"
             if name == "random" and near:
                 ax.plot([], [], linestyle="--", linewidth=1.2, color=colour, label=f"{label} (below)")
@@ -133,10 +143,15 @@ class AdaptationCurve:
                 ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
         ax.autoscale_view()  # leaves a margin beside the dashed lines too
         seeds, tasks, _ = self.returns.shape
-        ax.set_xlabel("gradient steps" if self.rounds else "episode of the trial")
+        named = {"episodes": "episodes of experience on the task", "env_steps": "environment steps of experience"}
+        ax.set_xlabel(named.get(x, "gradient steps" if self.rounds else "episode of the trial"))
         ax.set_ylabel("return of an episode")
         ax.set_title(textwrap.fill(f"{self.family}, {self.split}", 68), fontsize="medium")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if x == "points":
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        else:  # linear up to the first experience, logarithmic from there
+            ax.set_xscale("symlog", linthresh=max(1.0, float(at[min(1, len(at) - 1)])))
+            ax.set_xlim(left=0.0)
         how = "greedy" if self.greedy else "sampling"
         note = f"{tasks} tasks, {seeds} seed{'s'[: seeds != 1]}, {how}"
         # Below the axes, where it hides nothing.

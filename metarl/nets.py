@@ -36,8 +36,10 @@ class Scaling(nn.Module):
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, observation_space: gymnasium.spaces.Box) -> None:
+    def __init__(self, observation_space: gymnasium.Space) -> None:
         super().__init__()
+        if not isinstance(observation_space, gymnasium.spaces.Box):
+            raise ValueError(f"The observation space must be a Box, got {observation_space}.")
         low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
         high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
         # A zero of a one-hot vector must stay a zero.
@@ -68,7 +70,7 @@ class StepEncoder(Scaling):
 
     def __init__(
         self,
-        observation_space: gymnasium.spaces.Box,
+        observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         embed_size: int = 0,
         reward_scale: float = 1.0,

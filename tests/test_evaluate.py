@@ -401,6 +401,21 @@ def test_plot_shows_a_curve_that_random_would_flatten():
     assert far.plot().axes[0].get_ylim()[0] < -900
 
 
+def test_agents_of_two_kinds_share_an_axis_of_experience():
+    memory = curve_of(RETURNS)
+    steps = {"labels": ("0 gradient steps", "1 gradient step"), "episodes": np.array([0.0, 40.0])}
+    rounds = dataclasses.replace(memory, rounds=True, env_steps=np.array([0.0, 400.0]), **steps)
+    for x, expected, title in (("episodes", [0, 40], "episodes"), ("env_steps", [0, 400], "environment steps")):
+        (ax,) = memory.plot(x=x).axes
+        lines = len(ax.lines)
+        rounds.plot(ax, x=x, bounds=False)
+        assert len(ax.lines) == lines + 1, "one curve more, and no second random and optimum"
+        assert ax.lines[-1].get_xdata().tolist() == expected
+        assert title in ax.get_xlabel() and ax.get_xscale() == "symlog"
+    with pytest.raises(ValueError, match="env_steps"):
+        memory.plot(x="steps")
+
+
 def test_plot_leaves_a_margin_and_wraps_long_titles():
     curve = curve_of(RETURNS, family=f"Somewhere({', '.join(f'option_{i}=100' for i in range(9))})")
     figure = curve.plot()

@@ -13,7 +13,8 @@ from metarl import evaluate, rng
 from metarl.agents.scripted import MetaMazeOracle, MetaMazeSearch, TMazeOracle, TMazeRemember
 from metarl.batch_env import BatchEnv, Step
 from metarl.envs.grids import Cell
-from metarl.envs.mazes import Corridor, Maze, MetaMaze, TMaze, lattice, neighbours, number
+from metarl.envs.meta_maze import Maze, MetaMaze, lattice, neighbours, number
+from metarl.envs.tmaze import Corridor, TMaze
 from metarl.family import TaskFamily, num_rows, take
 from metarl.testing import check_family
 
@@ -136,6 +137,16 @@ def test_t_maze_random_actions():
         value = {0: 0.75 * value[0] + 0.25 * value[1], 1: 0.25 + 0.25 * value[0] + 0.25 * value[1]}
     task = maze.sample_tasks(rng.key(0), 10_000)
     assert_mean(play(maze, task, random_policy(maze))[:, 0], value[0], within=0.02)
+    torch.testing.assert_close(maze.random_return(task), torch.full((10_000,), value[0]))
+    every = [(TMaze(active=active), split) for active in (False, True) for split in ("train", "ood")]
+    exact = {(maze.active, split): maze.random_return(maze.enumerate_tasks(split)) for maze, split in every}
+    assert exact[False, "train"].tolist() == pytest.approx([0.0006] * 2, abs=5e-5)
+    assert exact[True, "train"].tolist() == pytest.approx([0.0008] * 2, abs=5e-5)
+    assert (exact[False, "ood"] < 0.0006).all() and (exact[True, "ood"] < 0.0008).all()
+    wandering = TMaze(3, active=True)
+    task = wandering.sample_tasks(rng.key(0), 20_000, "ood")
+    chance = play(wandering, task, random_policy(wandering))[:, 0]
+    assert_mean(chance - wandering.random_return(task), 0.0, within=0.02)
     task = TMaze().sample_tasks(rng.key(0), 10_000)
     assert_mean(play(TMaze(), task, random_policy(TMaze()))[:, 0], 0.0006, within=0.002)
 

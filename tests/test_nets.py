@@ -23,6 +23,11 @@ def encode(encoder: nets.StepEncoder, step: Step) -> torch.Tensor:
     return encoder(step, encoder.initial(step.prev_reward.shape[-1]))[0]
 
 
+def test_observations_that_are_no_vectors_are_refused():
+    with pytest.raises(ValueError, match="must be a Box"):
+        nets.Scaling(gymnasium.spaces.Discrete(3))
+
+
 def test_no_action_is_the_zero_vector():
     encoder = nets.StepEncoder(box(0, 1, 2), gymnasium.spaces.Discrete(3))
     nothing = encode(encoder, step([0.5, 1.0], torch.tensor([NO_ACTION])))

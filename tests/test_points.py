@@ -14,9 +14,10 @@ from metarl import evaluate, rng
 from metarl.agents.classical import Navigation2DOracle
 from metarl.agents.scripted import ArcSearch, WindyPointOracle
 from metarl.batch_env import BatchEnv
+from metarl.envs.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.navigation import Goal, Point
 from metarl.envs.plane import disc_corner, norms
-from metarl.envs.points import PointRobot, SemiCircle, SparsePointRobot, Wind, WindyPoint
+from metarl.envs.points import PointRobot, Wind, WindyPoint
 from metarl.family import TaskFamily, features, take
 from metarl.testing import check_family
 

@@ -35,6 +35,18 @@ def test_the_gymnasium_example_runs():
     assert scope["trial"].observation_space.contains(scope["trial"].reset(seed=0)[0])
 
 
+def test_the_example_of_adaptation_adapts(capsys: pytest.CaptureFixture[str]):
+    exec(block_with("agent.adapt"), {})
+    returns = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()]
+    assert len(returns) == 4 and returns[0] < -25 and returns[1] > -20 and returns[3] > -8, returns
+
+
+def test_the_example_of_one_figure_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(block_with("rl2_and_maml.png"), {})
+    assert (tmp_path / "rl2_and_maml.png").stat().st_size > 10_000
+
+
 def test_the_trained_agent_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     scope: dict = {}

@@ -112,6 +112,21 @@ BROKEN = {
 }  # fmt: skip
 
 
+def hardly_ever(result, task, state, action, key):
+    """Pays 1 with probability 1 / 10 000 for each of the three steps: not once in 256 episodes."""
+    return result[0], (rng.uniform(key, 1)[:, 0] < 1e-4).to(torch.float32), result[2]
+
+
+def test_rewards_too_rare_to_be_seen():
+    """A true random return is believed although no episode showed it, a larger one is not."""
+    random_return = {p: (lambda self, task, p=p: torch.full((len(task.position),), p)) for p in (3e-4, 0.02)}
+    best = {"oracle": lambda self, task: torch.full((len(task.position),), 3.0)}
+    step = replaced("step", hardly_ever, Reach)
+    check_family(broken(type(step), **best, random_return=random_return[3e-4]))
+    with pytest.raises(AssertionError, match="random_return is wrong"):
+        check_family(broken(type(step), **best, random_return=random_return[0.02]))
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_family_is_caught(name: str):
     family, reason = BROKEN[name]
