@@ -39,6 +39,7 @@ from metarl.distributions import Distribution
 from metarl.estimators import discounted_returns, explained_variance, linear_baseline
 from metarl.family import Key, Task, TaskFamily
 from metarl.nets import MLPPolicy, Scaling, ValueNetwork
+from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 
 
@@ -131,7 +132,8 @@ class MAML(LearningAgent):
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         tasks = trial[0].mask.shape[1] // self.config.fast_batch_size
-        data = [self._round(rollout, tasks) for rollout in trial]
+        with record_function(phase("advantage")):
+            data = [self._round(rollout, tasks) for rollout in trial]
         metrics = META_STEPS[self.config.outer](self, data, progress)
         metrics |= self._fit(trial)
         self.updates += 1

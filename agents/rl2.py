@@ -34,6 +34,7 @@ from metarl.estimators import explained_variance, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily, features, unknown
 from metarl.memories import MEMORIES, detach, make_memory
 from metarl.nets import Head, StepEncoder, action_size
+from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import clipped_surrogate
 
@@ -266,7 +267,8 @@ class RL2(LearningAgent):
         config = self.config
         privileged = config.critic == "task" or config.aux_coef > 0
         task = features(rollout.task) if privileged else None
-        batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
+        with record_function(phase("advantage")):
+            batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
         for group in self.optimizer.param_groups:
             group["lr"] = at(config.lr, progress)
         ent_coef = at(config.ent_coef, progress)

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.maml [--threads N] [--rounds N] [--variants NAME …] [--presets NAME …]``: 20 tasks × 20
 trajectories × 100 steps before and again after one gradient step, a perceptron of 2 × 64 tanh units (80,000 steps an
-iteration at most; steps after a trajectory's end do not count). The variants' iterations alternate, so that a machine whose speed drifts treats
-them alike. With ``--presets`` the iterations are those of presets, at their own sizes. It prints medians with minimum
-and maximum.
+iteration at most; steps after a trajectory's end do not count). The variants' iterations alternate, so that a machine
+whose speed drifts treats them alike. With ``--presets`` the iterations are those of presets, at their own sizes. It
+prints medians with minimum and maximum.
 """
 
 from __future__ import annotations

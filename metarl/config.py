@@ -40,6 +40,7 @@ RESUMABLE = (
     "checkpoint_every",
     "device",
     "num_threads",
+    "profile",
 )
 """What may be given anew with ``--resume``: nothing in it changes what was learned so far."""
 
@@ -74,6 +75,8 @@ class TrainConfig:
     """Folder of the run's files; null: runs/<preset>_<seed>_<time>."""
     num_threads: int | None = None
     """Threads of torch on the CPU; null: torch's own choice."""
+    profile: bool = False
+    """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
 
     def __post_init__(self) -> None:
         for name in ("train_split", "eval_splits"):
@@ -273,6 +276,8 @@ def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
             value = str(source.absolute())  # jsonargparse parses, and fails, in the file's folder
         elif key in ("--family", "--family.class_path") and value is not None:
             value = _class_path(value)
+        elif key == "--profile" and value is None:
+            value = "true"  # a switch, as users expect
         if key != "--resume" or value is None:
             result += [key] if value is None else [f"{key}={value}"]
     return result, resume, source

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +30,7 @@ from metarl.config_errors import ConfigError
 from metarl.curve import AdaptationCurve, adaptation_table
 from metarl.evaluate import evaluate
 from metarl.log import Logger, trial_metrics
+from metarl.profiling import Profile, phase, record_function
 from metarl.rollout import run_trial
 from metarl.runtime import resolve_device, tune
 
@@ -66,27 +68,38 @@ def train(parsed: Parsed, console: Console) -> int:
     with Logger(run_dir, parsed.values, done, texts, console) as log:
         log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
         with _Stop(log) as stop:
+            profiled = done.iteration + 1 if config.profile else None  # the second iteration: the first warms up
             while done.iteration < config.total_iterations and not stop.exit_code:
-                start = time.perf_counter()
-                key = rng.fold(root, done.iteration)
-                tasks = family.sample_tasks(rng.fold(key, 0), agent_config.meta_batch_size, config.train_split)
-                trial = run_trial(agent, family, tasks, rng.fold(key, 1))
-                collected = time.perf_counter()
-                loss = agent.update(trial, done.iteration / config.total_iterations)
-                updated = time.perf_counter()
-                metrics = trial_metrics(trial, episodes) | loss
-                steps = int(sum(rollout.mask.sum() for rollout in trial))
-                iteration = done.iteration + 1
-                curves = _evaluations(agent, config, iteration) if _finite(metrics) else {}
-                end = time.perf_counter()
-                metrics |= {
-                    "time/steps_per_second": steps / (updated - start),
-                    "time/collect": collected - start,
-                    "time/update": updated - collected,
-                    "time/evaluate": end - updated,
-                }
-                done = Counters(iteration, done.env_steps + steps, done.seconds + end - start)
-                log.iteration(done, metrics, curves)
+                recorded = Profile() if done.iteration == profiled else None
+                with nullcontext() if recorded is None else recorded.recording(device):
+                    start = time.perf_counter()
+                    key = rng.fold(root, done.iteration)
+                    with record_function(phase("rollout")):
+                        tasks = family.sample_tasks(rng.fold(key, 0), agent_config.meta_batch_size, config.train_split)
+                        trial = run_trial(agent, family, tasks, rng.fold(key, 1))
+                    collected = time.perf_counter()
+                    with record_function(phase("update")):
+                        loss = agent.update(trial, done.iteration / config.total_iterations)
+                    updated = time.perf_counter()
+                    metrics = trial_metrics(trial, episodes) | loss
+                    steps = int(sum(rollout.mask.sum() for rollout in trial))
+                    iteration = done.iteration + 1
+                    with record_function(phase("evaluation")):
+                        curves = _evaluations(agent, config, iteration) if _finite(metrics) else {}
+                    end = time.perf_counter()
+                    metrics |= {
+                        "time/steps_per_second": steps / (updated - start),
+                        "time/collect": collected - start,
+                        "time/update": updated - collected,
+                        "time/evaluate": end - updated,
+                    }
+                    done = Counters(iteration, done.env_steps + steps, done.seconds + end - start)
+                    with record_function(phase("logging")):
+                        log.iteration(done, metrics, curves)
+                if recorded is not None:
+                    recorded.save(run_dir / "trace.json")
+                    log.console.print(recorded.table())
+                    log.say(f"Trace of the iteration, for https://ui.perfetto.dev: {run_dir / 'trace.json'}")
                 if not _finite(metrics):
                     raise Diverged(_what_diverged(metrics, iteration, run_dir))
                 if iteration % config.checkpoint_every == 0:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats"),
+    ("rng", "runtime", "stats", "profiling"),
     ("family", "distributed", "curve"),
     ("envs", "batch_env"),
     ("stream",),

@@ -16,6 +16,7 @@ from test_log import documented
 from toy import TOY
 
 from metarl import checkpoint, train
+from metarl.profiling import Profile, phase, record_function
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +64,31 @@ def assert_same_run(a: str | Path, b: str | Path) -> None:
         return [{k: v for k, v in line.items() if not k.startswith(("time/", "seconds"))} for line in lines(run)]
 
     assert timeless(a) == timeless(b)
+
+
+def test_a_profile_says_where_the_time_went(toy: list[str], capsys: pytest.CaptureFixture[str]):
+    plain, profiled = [*toy, *EVALUATED, "--run_dir", "plain"], [*toy, *EVALUATED, "--run_dir", "run", "--profile"]
+    assert train.main(plain) == 0 and train.main(profiled) == 0
+    shown = capsys.readouterr().out
+    for word in ("rollout", "advantage", "update", "evaluation", "logging", "other", "trace.json"):
+        assert word in shown
+    trace = json.loads(Path("run/trace.json").read_text())
+    names = {event.get("name") for event in trace["traceEvents"]}
+    assert {"metarl/rollout", "metarl/advantage", "metarl/update"} <= names
+    assert not Path("plain/trace.json").exists()
+    assert_same_run("plain", "run")
+
+
+def test_the_parts_of_a_profile_add_up():
+    recorded = Profile()
+    with recorded.recording(torch.device("cpu")), record_function(phase("update")):
+        with record_function(phase("advantage")):
+            time.sleep(0.02)
+        time.sleep(0.01)
+    spent = recorded.seconds
+    assert spent["advantage"] >= 0.02 and spent["update"] >= 0.01
+    assert spent["advantage"] + spent["update"] <= spent["iteration"]
+    assert recorded.table().row_count == 3
 
 
 def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFixture[str]):
