@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
@@ -149,9 +149,10 @@ class AdaptationCurve:
         ax.set_title(textwrap.fill(f"{self.family}, {self.split}", 68), fontsize="medium")
         if x == "points":
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        else:  # linear up to the first experience, logarithmic from there
-            ax.set_xscale("symlog", linthresh=max(1.0, float(at[min(1, len(at) - 1)])))
-            ax.set_xlim(left=0.0)
+        else:
+            ax.set_xscale("symlog", linthresh=1.0)
+            ax.set_xlim(0.0, 1.5 * max(ax.dataLim.x1, 1.0))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         how = "greedy" if self.greedy else "sampling"
         note = f"{tasks} tasks, {seeds} seed{'s'[: seeds != 1]}, {how}"
         # Below the axes, where it hides nothing.

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from small_families import Corridor, Reach, TwoDoors
+from test_log import documented
 from torch import Tensor
 from torch.func import functional_call, vmap
 
@@ -347,6 +348,13 @@ def test_rounds_are_judged_as_configured():
         torch.testing.assert_close(judged.weight.sum(-1), torch.ones(6))
     halves = join([DiagonalGaussian(torch.zeros(2, n, 1), torch.ones(2, n, 1)) for n in (3, 4)])
     assert halves.mean.shape == (2, 7, 1) and type(halves) is DiagonalGaussian
+
+
+def test_every_metric_is_documented():
+    for changes in [*VARIANTS.values(), {"outer": "reptile"}]:
+        agent = build(Reach(), **changes)
+        undocumented = [tag for tag in agent.update(play(agent)) if not documented(tag)]
+        assert not undocumented, changes
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
