@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, State, Task, TaskFamily, num_rows
+from metarl.family import Key, State, Task, TaskFamily, num_rows, take
 
 NO_ACTION = -1
 """`Step.prev_action` of a Discrete space at a trial's start: no action came before. Encoders show a zero vector."""
@@ -80,7 +80,7 @@ class BatchEnv:
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row; rows whose episode ended start their next one."""
         family, task = self.family, self.task
-        key = rng.fold(self._step_keys, self._step - self._start)
+        key = rng.fold(self._step_keys, self._step - self._start) if family.noisy else self._step_keys
         state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1
         if family.horizon == 1:  # every step ends an episode: nothing to choose between
@@ -94,14 +94,27 @@ class BatchEnv:
         obs = final_obs = family.observe(task, state)
         self.final_state = state  # after the action, also where the episode ended with it
         self.episode = self.episode + done
-        # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
-        if family.terminates or self._step % family.horizon == 0:
-            fresh = family.reset(task, rng.fold(self._reset_keys, self.episode))
-            state = where(done, fresh, state)
+        state, changed = self._start_again(state, done)
+        if changed:
             obs = family.observe(task, state)
         self.state = state
         outcome = Outcome(reward, terminated, truncated, final_obs)
         return outcome, Step(obs, action, reward, done.to(torch.float32))
+
+    def _start_again(self, state: State, done: Tensor) -> tuple[State, bool]:
+        """The state with the first one of a new episode where one ended, and whether it may have changed anywhere."""
+        family, task = self.family, self.task
+        # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
+        if not family.terminates and self._step % family.horizon:
+            return state, False
+        if family.terminates and done.device.type == "cpu":  # elsewhere, to look at `done` is to wait for the device
+            rows = done.nonzero().squeeze(-1)
+            if len(rows) < 0.5 * self.num_envs:
+                if not len(rows):
+                    return state, False
+                keys = rng.fold(self._reset_keys[rows], self.episode[rows])
+                return put(state, rows, family.reset(take(task, rows), keys)), True
+        return where(done, family.reset(task, rng.fold(self._reset_keys, self.episode)), state), True
 
     def restart(self, rows: Tensor, task: Task, first_row: int) -> Step:
         """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.

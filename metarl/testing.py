@@ -122,6 +122,11 @@ def check_physics(family: TaskFamily, seed: int = 0) -> None:
     whole = _play(family, task, seed, check=True)
     again = _elsewhere(lambda: _play(family, task, seed))
     require(same(whole, again), f"{name} gives different episodes for the same keys: use the keys for all randomness.")
+    if not family.noisy:
+        keys = rng.fold(rng.key(seed), torch.arange(ROWS))
+        state, action = family.reset(task, keys), _random_action(family.action_space, keys)
+        one, other = (family.step(task, state, action, rng.fold(keys, n)) for n in (1, 2))
+        require(same(one, other), f"{name}.step depends on its key, but the family says noisy = False.")
     for row in (0, ROWS // 2, ROWS - 1):
         alone = _play(family, take(task, slice(row, row + 1)), seed, first_row=row)
         alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))

@@ -141,3 +141,38 @@ def test_a_restarted_row_is_a_row_of_a_batch_that_starts_then():
 def test_a_trial_without_episodes_is_refused():
     with pytest.raises(ValueError, match="at least one episode"):
         BatchEnv(Corridor(), Length(LENGTHS), rng.key(0), episodes=0)
+
+
+def test_a_family_without_noise_gets_no_new_keys():
+    """`noisy = False` promises that `step` ignores its key; the environment then need not make one for every step."""
+    seen: list[torch.Tensor] = []
+
+    class Still(Corridor):
+        noisy = False
+
+        def step(self, task, state, action, key):
+            seen.append(key)
+            return super().step(task, state, action, key)
+
+    env = BatchEnv(Still(), Length(LENGTHS), rng.key(0))
+    env.reset()
+    for _ in range(3):
+        env.step(ones(env))
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_rows_that_start_again_alone_do_as_in_a_whole_batch(rows: int):
+    """Few rows that end are reset by themselves, many all at once: the same episodes either way."""
+    lengths = Length(torch.tensor([1] + [5] * (rows - 1)))  # the first row ends at every step, the others together
+    env = BatchEnv(Corridor(episodes_per_trial=9), lengths, rng.key(0))
+    step, marks = env.reset(), []
+    for _ in range(12):
+        marks.append(step.obs[:, 1])
+        _, step = env.step(torch.ones(rows, dtype=torch.int64))
+    for row in range(rows):
+        alone = BatchEnv(Corridor(episodes_per_trial=9), take(lengths, slice(row, row + 1)), rng.key(0), first_row=row)
+        step = alone.reset()
+        for t in range(12):
+            assert step.obs[0, 1] == marks[t][row]
+            _, step = alone.step(torch.ones(1, dtype=torch.int64))
