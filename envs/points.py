@@ -207,7 +207,8 @@ class WindyPoint(TaskFamily):
         tip = pixel(5 * wind[0], 5 * wind[1])
         draw.line((*pixel(0, 0), *tip), fill="#f08c00", width=4)
         draw.ellipse((tip[0] - 5, tip[1] - 5, tip[0] + 5, tip[1] + 5), fill="#f08c00")
-        draw.text((tip[0] + 7, tip[1] - 7), "5 steps of wind", fill="#f08c00", font_size=13)
+        away, anchor = (-9, "rm") if wind[0] < 0 else (9, "lm")  # the text does not cover the arrow
+        draw.text((tip[0] + away, tip[1]), "5 steps of wind", fill="#f08c00", font_size=13, anchor=anchor)
         draw_path(draw, pixel, path, MAX_STEP + max(abs(wind[0]), abs(wind[1])))
         draw_goal(draw, pixel, WINDY_GOAL, WINDY_RADIUS)
         return np.asarray(image)

@@ -1,0 +1,334 @@
+"""Make docs/families.md, the page of all task families, and its pictures docs/images/families/<Name>.png::
+
+    python -m docs.make_gallery
+
+The page is what `metarl/envs` says in its docstrings; the pictures are what `render` shows of one test task and a
+policy that makes something to see of it.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageDraw
+
+import metarl
+from metarl import rng
+from metarl.agents import classical, control, index_policies, posterior_sampling, scripted
+from metarl.agents.baselines import RandomAgent
+from metarl.batch_env import BatchEnv
+from metarl.envs.card import Card, card, length, short_name, short_space
+from metarl.family import State, Task, TaskFamily
+from metarl.rollout import Agent
+
+DOCS = Path(__file__).parent
+PICTURES = Path("images") / "families"  # in DOCS
+PAGE = "families.md"
+COMMAND = "python -m docs.make_gallery"
+SEED = 3
+HEIGHT, STRIP_HEIGHT, WIDTH = 360, 320, 1000  # pixels: of one picture, of several in a row, and of all together at most
+SECTIONS = (
+    "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
+)  # fmt: skip
+
+
+class Scene(NamedTuple):
+    """Who plays for a family's picture, what is to be seen, and which episodes of the trial are shown."""
+
+    who: str  # completes "The picture: …"
+    agent: Callable[[TaskFamily], Agent]
+    note: str = ""  # what the marks mean
+    episodes: tuple[int, ...] = ()  # from 1, one picture each; none: the whole trial in one
+    number: int = 0  # of the task in its split
+    states: int | None = None  # how many are shown at most; after these nothing happens, or the same again
+
+
+PULLS = "Each mark is a pull, green where it paid and red where not; yellow: the best arm."
+PATH = "Paths run from pale to dark, from the black start."
+CELLS = "Paths run from pale to dark, numbers count visits; black frame: the start, red: the goal."
+CART = "Cars run from pale to dark in time."
+
+SCENES: dict[str, Scene] = {
+    "BernoulliBandit": Scene("Thompson sampling", lambda f: classical.ThompsonBandit(5), PULLS),
+    "GaussianBandit": Scene(
+        "Thompson sampling",
+        lambda f: index_policies.GaussianThompsonBandit(5),
+        "Each mark is a pull, from red (paid little) to green (paid much); yellow: the best arm.",
+    ),
+    "DependentBandit": Scene(
+        "the Bayes-optimal policy", lambda f: index_policies.DependentBanditBayes(), PULLS, number=1
+    ),
+    "InformativeBandit": Scene(
+        "a script that asks first",
+        lambda f: index_policies.InformativeBanditScript(),
+        "The last arm pays a tenth of the best one's number, counted from 1.",
+    ),
+    "RestlessBandit": Scene(
+        "Thompson sampling as if nothing changed",
+        lambda f: classical.ThompsonBandit(2),
+        "Full dots are pulls that paid, hollow ones did not.",
+    ),
+    "TabularMDP": Scene(
+        "posterior sampling (PSRL)",
+        lambda f: posterior_sampling.PSRL(),
+        "One line per state; dark: likely, green: pays, red: costs, blue: where it was in the ten episodes.",
+    ),
+    "TwoStep": Scene("random actions", RandomAgent, "Each column is a round."),
+    "Navigation2D": Scene(
+        "the RL² agent of the package",
+        lambda f: pretrained("rl2_navigation2d"),
+        f"{PATH} The blue square is the reach of one step.",
+        (1, 2),
+    ),
+    "PointRobot": Scene("an oracle that is told the goal", lambda f: classical.Navigation2DOracle(), PATH, (1, 2, 3)),
+    "SparsePointRobot": Scene(
+        "a search along the arc", lambda f: scripted.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2, 3), number=1
+    ),
+    "SemiCircle": Scene(
+        "a search along the arc", lambda f: scripted.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
+    ),
+    "WindyPoint": Scene("an oracle that is told the wind", lambda f: scripted.WindyPointOracle(), PATH, (1,), number=1),
+    "GridNavi": Scene("the Bayes-optimal sweep", lambda f: classical.GridNaviSweep(), CELLS, (1, 2, 3)),
+    "DarkRoom": Scene("a sweep in four blocks", lambda f: classical.DarkRoomSweep(), CELLS, (1, 2, 3, 4)),
+    "DarkRoomHard": Scene(
+        "a search of the cells not yet seen", lambda f: scripted.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)
+    ),
+    "DarkKeyToDoor": Scene(
+        "a search of the cells not yet seen",
+        lambda f: scripted.RoomSearch(9, 2),
+        "Paths run from pale to dark, numbers count visits; black frame: the start.",
+        (1, 2, 3, 4),
+    ),
+    "TMaze": Scene(
+        "a script that remembers the cue", lambda f: scripted.TMazeRemember(), "Numbers count visits.", (1,)
+    ),
+    "MetaMaze": Scene(
+        "a search, then the shortest ways",
+        lambda f: scripted.MetaMazeSearch(),
+        "Numbers count visits; orange: where the agent is in the end, and what it sees there.",
+        (1,),
+    ),
+    "Harlow": Scene(
+        "win-stay, lose-shift, which is optimal",
+        lambda f: control.WinStayLoseShift(),
+        "Time runs downwards, the first three rounds; the framed column is the gaze.",
+        states=16,
+    ),
+    "Alchemy": Scene(
+        "the best plan, told the chemistry",
+        lambda f: control.AlchemyPlanner(),
+        "Time runs downwards: the three stones until they are cashed in, and the potions, hollow once used. The cube: "
+        "what stones are worth, and along which edges potions can change them.",
+        (1,),
+        states=14,
+    ),
+    "CartPole": Scene("random actions", RandomAgent, "Poles run from pale to dark in time.", (1, 2)),
+    "Pendulum": Scene(
+        "a swing-up that is told the task",
+        lambda f: control.PendulumSwingUp(),
+        "Rods run from pale to dark in time.",
+        (1,),
+    ),
+    "Acrobot": Scene(
+        "pushing along the second link's velocity",
+        control.PushAlong,
+        "Links run from pale to dark in time; the line is the height to reach.",
+        (1,),
+    ),
+    "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
+    "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
+}
+RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families without a scene
+
+
+def pretrained(name: str) -> Agent:
+    return metarl.load(f"pretrained:{name}", device="cpu")
+
+
+def shipped() -> list[str]:
+    """The ids of the families that come with metarl."""
+    return [id for id in metarl.registered() if id.startswith("metarl/")]
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
+    """The visited states of each episode of a trial of one row."""
+    env = BatchEnv(family, task, rng.key(SEED))
+    step, memory = env.reset(), agent.begin(1, task)
+    episodes, t = [[env.state]], 0
+    with torch.no_grad():
+        while not env.all_done():
+            keys = rng.fold(rng.fold(rng.key(SEED), t), torch.arange(1))
+            acted, memory = agent.act(memory, step, keys)
+            _, step = env.step(acted.action)
+            episodes[-1].append(env.final_state)
+            if bool(step.prev_done[0]):
+                episodes.append([env.state])
+            t += 1
+    return episodes[:-1]
+
+
+def picture(id: str) -> Image.Image:
+    """The picture of a family: its scene's episodes side by side, or its whole trial."""
+    family, scene = metarl.make(id), SCENES.get(short_name(id), RANDOM)
+    split = "test" if "test" in family.splits else "train"
+    task = family.sample_tasks(rng.key(SEED), 1, split, first=scene.number)
+    episodes = play(family, task, scene.agent(family))
+    if not scene.episodes:
+        whole = [state for states in episodes for state in states][: scene.states]
+        return fitted(Image.fromarray(family.render(task, whole)), HEIGHT, WIDTH)
+    shown = [number for number in scene.episodes if number <= len(episodes)]
+    pictures = [Image.fromarray(family.render(task, episodes[number - 1][: scene.states])) for number in shown]
+    if len(pictures) == 1:
+        return fitted(pictures[0], HEIGHT, WIDTH)
+    return strip(pictures, [f"episode {number}" for number in shown])
+
+
+def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
+    """`image`, made smaller where it is larger than this."""
+    scale = min(1.0, height / image.height, width / image.width)
+    return image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)
+
+
+def strip(pictures: Sequence[Image.Image], captions: Sequence[str], gap: int = 12, line: int = 22) -> Image.Image:
+    """Pictures in a row, each under its caption, on white."""
+    each = (WIDTH - gap * (len(pictures) - 1)) // len(pictures)
+    small = [fitted(image, STRIP_HEIGHT, each) for image in pictures]
+    whole = Image.new(
+        "RGB", (sum(s.width for s in small) + gap * (len(small) - 1), line + max(s.height for s in small)), "white"
+    )
+    draw, x = ImageDraw.Draw(whole), 0
+    for image, caption in zip(small, captions, strict=True):
+        draw.text((x + 2, 2), caption, fill="black", font_size=14)
+        whole.paste(image, (x, line))
+        x += image.width + gap
+    return whole
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write an optimised PNG with a palette, chosen so that colours of few pixels stay what they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+
+def page(ids: Sequence[str]) -> str:
+    """The page of these families as Markdown."""
+    links = " · ".join(f"[{short_name(id)}](#{anchor(id)})" for id in ids)
+    head = f"""\
+        <!-- Generated by `{COMMAND}` from the docstrings in envs/: change those, not this page. -->
+        # Task families
+
+        A family is a distribution over tasks that share observation space, action space and episode length. Make one
+        by its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`;
+        `python -m metarl.envs` lists them all in the terminal. A trial is several episodes on one task, and what an
+        agent learned in one it may use in the next. Episode × trial counts the steps of an episode and the episodes
+        of a trial.
+
+        """
+    return textwrap.dedent(head) + links + "\n\n" + "\n".join(chapter(card(id)) for id in ids)
+
+
+def anchor(id: str) -> str:
+    """Where GitHub's links to a heading lead."""
+    return re.sub(r"[^\w-]", "", id.lower())
+
+
+def chapter(card: Card) -> str:
+    """One family of the page."""
+    name, family = short_name(card.id), card.family
+    scene = SCENES.get(name, RANDOM)
+    spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
+    split = "test" if "test" in family.splits else "train"
+    lines = [
+        f"## {card.id}",
+        text(card.summary),
+        f"![{name}: {scene.who}]({(PICTURES / name).as_posix()}.png)",
+        f"*The picture: {scene.who}, on a task of `{split}`. {scene.note}".rstrip() + "*",
+        f"`{card.call}`: episode × trial {length(family)}, {spaces}.",
+    ]
+    for heading in SECTIONS:
+        if heading in card.sections:
+            lines += [f"**{heading}**", markdown(card.sections[heading])]
+    return "\n\n".join(lines) + "\n"
+
+
+def markdown(section: str) -> str:
+    """A docstring's section as Markdown: paragraphs and lists as they are, simple tables as Markdown tables."""
+    blocks: list[str] = []
+    plain: list[str] = []
+    lines = section.splitlines()
+
+    def flush() -> None:
+        if any(plain):
+            blocks.append(text("\n".join(plain).strip("\n")))
+        plain.clear()
+
+    at = 0
+    while at < len(lines):
+        if is_border(lines[at]):
+            borders = [number for number in range(at, len(lines)) if is_border(lines[number])][:3]
+            if len(borders) < 3:
+                raise ValueError(f"A table needs three borders: {lines[at:]}")
+            flush()
+            blocks.append(table(lines[at : borders[2] + 1]))
+            at = borders[2] + 1
+        else:
+            plain.append(lines[at])
+            at += 1
+    flush()
+    return "\n\n".join(blocks)
+
+
+def is_border(line: str) -> bool:
+    return re.fullmatch(r"=+( +=+)+", line.strip()) is not None
+
+
+def table(lines: Sequence[str]) -> str:
+    """A reStructuredText simple table (border, heading, border, rows, border) as a Markdown table.
+
+    As there, a row whose first cell is empty continues the one above, and the last column may be wider than its border.
+    """
+    starts = [found.start() for found in re.finditer("=+", lines[0])]
+    ends = [*starts[1:], None]
+    rows: list[list[str]] = []
+    for line in lines:
+        if is_border(line) or not line.strip():
+            continue
+        cells = [line[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+        if cells[0] or not rows:
+            rows.append(cells)
+        else:
+            rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)]
+    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([written[0], "|" + "---|" * len(starts), *written[1:]])
+
+
+def text(rst: str) -> str:
+    """Inline markup: literals in double backticks get single ones, and a lone * is no emphasis."""
+    pieces = re.split(r"(``.+?``|`[^`]+`)", rst, flags=re.DOTALL)
+    return "".join(
+        f"`{piece.strip('`')}`" if piece.startswith("`") else piece.replace("*", r"\*").replace("<", "&lt;")
+        for piece in pieces
+    )
+
+
+def main() -> None:
+    """Write the pictures and the page."""
+    ids = shipped()
+    for id in ids:
+        save(picture(id), DOCS / PICTURES / f"{short_name(id)}.png")
+    (DOCS / PAGE).write_text(page(ids), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

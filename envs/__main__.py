@@ -1,0 +1,120 @@
+"""What task families there are, and what one of them is::
+
+python -m metarl.envs               a table of all
+python -m metarl.envs GridNavi      the card of one, by its id or the name inside the id
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from gymnasium import spaces
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metarl.envs.card import Card, card, find, length, short_space
+from metarl.family import registered
+
+WIDE = 150  # columns of a terminal in which every property has a column of its own
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"metarl.envs: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    parser = _Parser(prog="python -m metarl.envs", description="List the task families, or show the card of one.")
+    parser.add_argument("family", nargs="?", metavar="FAMILY", help="an id, or the name inside it: GridNavi")
+    name = parser.parse_args(arguments).family
+    console = Console(highlight=False)
+    try:
+        if name is None:
+            show_all([card(id) for id in registered()], console)
+        else:
+            show_one(card(find(name)), console)
+    except ValueError as mistake:
+        print(f"metarl.envs: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def show_all(cards: list[Card], console: Console) -> None:
+    """The table. Piped, it has one line per family, however long, for grep and its like."""
+    if not console.is_terminal:
+        wide = Console(width=1000, highlight=False)
+        with wide.capture() as lines:
+            wide.print(_table(cards, stacked=False, lines=None))
+        console.file.write("".join(line.rstrip() + "\n" for line in lines.get().splitlines()))
+        return
+    console.print(_table(cards, stacked=console.width < WIDE, lines=box.SIMPLE_HEAD))
+    console.print("Episode × trial: steps of an episode × episodes of a trial. One family: python -m metarl.envs NAME")
+
+
+def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
+    """One row per family; `stacked` puts several properties below each other, for narrow terminals."""
+    rows = [
+        (
+            each.id,
+            ", ".join(each.family.splits),
+            length(each.family),
+            short_space(each.family.observation_space),
+            short_space(each.family.action_space),
+            each.line,
+        )
+        for each in cards
+    ]
+    table = Table(box=lines, pad_edge=False, padding=(0, 2, int(stacked), 0))
+    if stacked:
+        table.add_column("id\nsplits", no_wrap=True)
+        table.add_column("episode × trial\nobservation\naction", no_wrap=True)
+        table.add_column("what it is")
+        for id, splits, steps, observation, action, line in rows:
+            left = Text.assemble((id, "bold"), "\n", (splits, "dim"))
+            table.add_row(left, f"{steps}\n{observation}\n{action}", Text(line))
+        return table
+    for heading in ("id", "episode × trial", "observation", "action", "splits"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what it is")
+    for id, splits, steps, observation, action, line in rows:
+        table.add_row(Text(id, "bold"), steps, observation, action, splits, Text(line))
+    return table
+
+
+def show_one(card: Card, console: Console) -> None:
+    """The card: the docstring's sections as they are written, after the values of the defaults."""
+
+    def say(text: str = "", style: str = "") -> None:
+        console.print(Text(text, style), soft_wrap=True)
+
+    say(card.id, "bold")
+    say(card.summary)
+    family = card.family
+    say("\nDefaults", "bold")
+    say(f"    {card.call}")
+    say(f"    episode × trial {length(family)}: steps of an episode × episodes of a trial")
+    say(f"    observation {_bounded(family.observation_space)}, action {_bounded(family.action_space)}")
+    say(f"    splits {', '.join(family.splits)}")
+    for heading, text in card.sections.items():
+        say(f"\n{heading}", "bold")
+        say("\n".join(f"    {line}".rstrip() for line in text.splitlines()))
+
+
+def _bounded(space: spaces.Space[Any]) -> str:
+    """A space in short, with its bounds where they are the same in all dimensions."""
+    low, high = getattr(space, "low", None), getattr(space, "high", None)
+    if low is None or high is None or low.min() != low.max() or high.min() != high.max():
+        return short_space(space)
+    return f"{short_space(space)} in [{low.min():g}, {high.max():g}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

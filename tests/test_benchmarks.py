@@ -1,0 +1,113 @@
+"""The benchmark harness, without peers: its protocol, its count of steps, its table."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import contender, ours, run, works
+from benchmarks.works import CONTENDERS, Contender, find, tiny
+
+RESULT: dict[str, Any] = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "cpu": "A processor",
+    "cores": 1,
+    "rounds": 3,
+    "works": {
+        "W1": {
+            "title": "a work",
+            "contenders": {
+                "metarl": {"versions": {"torch": "2"}, "differs": "", "steps_per_second": [300.0, 200.0, 100.0]},
+                "slow": {"versions": {"jax": "1"}, "differs": "It is slow.", "steps_per_second": [90.0, 80.0, 100.0]},
+                "absent": {"missing": "No module named 'absent'"},
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["W1", "W2", "W3", "W3ppo", "W5"])
+def test_ours_counts_the_steps_of_a_work(name: str):
+    work = tiny(find(name))
+    expected = {"W1": 8 * 2, "W2": 8 * 2 * 5, "W3": 8 * 3 * 5 * 2, "W3ppo": 8 * 3 * 5 * 2, "W5": 8 * 2 * 5}[name]
+    call = ours.build(work, 1)
+    steps = call()
+    # A point may reach its goal before the horizon, though hardly in so few steps.
+    assert expected - 2 * work.horizon <= steps <= expected
+
+
+def test_a_round_lasts_as_long_as_asked_and_answers_line_by_line():
+    answers = io.StringIO()
+    contender.serve(lambda: 7, io.StringIO("0\n0.01\n"), answers)
+    first, second = map(json.loads, answers.getvalue().splitlines())
+    assert first["steps"] == 7 and first["calls"] == 1
+    assert second["seconds"] >= 0.01 and second["steps"] == 7 * second["calls"]
+
+
+def test_the_harness_measures_ours_and_writes_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "results" / "file.json"
+    run.main(["--work", "W5", "--tiny", "--rounds", "2", "--seconds", "0", "--out", str(out)])
+    assert "metarl" in capsys.readouterr().out
+    result = json.loads(out.read_text("utf-8"))
+    entry = result["works"]["W5"]["contenders"]["metarl"]
+    assert [r["steps"] for r in entry["rounds"]] == [80, 80] and len(entry["steps_per_second"]) == 2
+    assert entry["versions"]["torch"] and result["cpu"] and result["cores"] == 1 and result["rounds"] == 2
+    run.main(["--table", str(out)])
+    assert "| Stepping, Navigation2D, 4096 rows | metarl |" in capsys.readouterr().out
+
+
+def test_peers_that_cannot_run_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    absent = Contender("absent", "benchmarks.peers.no_such_peer", ("W1",), "")
+    elsewhere = Contender("elsewhere", "benchmarks.ours", ("W1",), "", peers_python=True)
+    # The processes read the list of contenders themselves: these two are known by another one's number.
+    monkeypatch.setattr(run, "contenders", lambda work, peers: [absent, elsewhere])
+    monkeypatch.setattr(run, "CONTENDERS", (None,) * len(CONTENDERS) + (absent, elsewhere))
+    entries = run.measure(find("W1"), True, 1, 0.0, run.pinned(1), str(tmp_path / "python"), small=True)["contenders"]
+    assert entries["absent"]["missing"].startswith("failed: IndexError")
+    assert "No such file" in entries["elsewhere"]["missing"]
+
+
+def test_a_module_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(contender, "CONTENDERS", (Contender("absent", "no_such_module", ("W1",), ""),))
+    monkeypatch.setattr(sys, "argv", ["contender", "0", "W1"])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back what `main` turns to standard error
+    monkeypatch.delenv("METARL_CORES", raising=False)
+    contender.main()
+    assert json.loads(capsys.readouterr().out) == {"missing": "No module named 'no_such_module'"}
+
+
+def test_the_table_of_a_result():
+    lines = run.markdown(RESULT).splitlines()
+    assert lines[2] == "| a work | metarl | 200 | 100 – 300 |  |"
+    assert lines[3] == "| a work | slow | 90 | 80 – 100 | 2.22 |"
+    assert lines[4] == "| a work | absent | – | No module named 'absent' |  |"
+    assert "A processor, 1 core(s), 2026-01-02; medians of 3" in lines[6] and "jax 1, torch 2" in lines[6]
+    assert lines[8] == "- slow: It is slow."
+
+
+def test_works_and_contenders_fit_together():
+    assert {name for c in CONTENDERS for name in c.works} - {"*"} <= set(works.WORKS)
+    assert len({c.name for c in CONTENDERS}) == len(CONTENDERS)
+    assert [c.name for c in works.contenders(find("W3"), peers=True)] == ["metarl", "plain per-task PyTorch loop"]
+    assert [c.name for c in works.contenders(find("W3"), peers=False)] == ["metarl"]
+    names = [work.name for work in works.expand(["W1", works.FAMILIES])]
+    assert names[0] == "W1" and "W5:metarl/GridNavi-v0" in names
+    with pytest.raises(ValueError, match="Known: W1"):
+        find("W9")
+
+
+def test_every_peer_is_a_file():
+    for peer in CONTENDERS:
+        assert (run.ROOT / f"{peer.module.replace('.', '/')}.py").exists() and (peer.differs or peer.name == "metarl")
+
+
+def test_wrong_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str]):
+    for arguments, text in ((["--work", "W9"], "Unknown work"), (["--threads", "9999"], "threads must lie")):
+        with pytest.raises(SystemExit):
+            run.main(arguments)
+        assert text in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""The page of families: it is what the docstrings say, and every family has its picture."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from docs import make_gallery
+from metarl.envs.card import short_name
+
+IDS = make_gallery.shipped()
+PAGE = (make_gallery.DOCS / make_gallery.PAGE).read_text(encoding="utf-8")
+
+
+def test_the_page_is_what_the_docstrings_say():
+    assert make_gallery.page(IDS) == PAGE, f"run `{make_gallery.COMMAND}`"
+    assert make_gallery.COMMAND in PAGE.splitlines()[0]
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_every_family_is_on_the_page(id):
+    assert f"\n## {id}\n" in PAGE and f"(#{make_gallery.anchor(id)})" in PAGE
+    name = f"images/families/{short_name(id)}.png"
+    assert f"]({name})" in PAGE
+    file = make_gallery.DOCS / name
+    assert file.stat().st_size < 60_000
+    with Image.open(file) as image:
+        assert 80 <= image.height <= 400 and image.width <= make_gallery.WIDTH
+
+
+def test_no_scene_or_picture_without_a_family():
+    names = {short_name(id) for id in IDS}
+    assert set(make_gallery.SCENES) <= names
+    assert {file.stem for file in (make_gallery.DOCS / make_gallery.PICTURES).iterdir()} == names
+
+
+def test_tables_of_the_page_have_as_many_cells_in_each_row():
+    for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_a_table_becomes_markdown():
+    section = """\
+Before, in ``code``.
+
+=====  =================  ==========
+index  meaning            range
+=====  =================  ==========
+0 … 8  wall or free: the  {0, 1}
+       cells around
+9      |x|, `y`           wider than its border
+=====  =================  ==========
+After * it < this.
+
+- a list
+  goes on"""
+    assert (
+        make_gallery.markdown(section)
+        == """\
+Before, in `code`.
+
+| index | meaning | range |
+|---|---|---|
+| 0 … 8 | wall or free: the cells around | {0, 1} |
+| 9 | \\|x\\|, `y` | wider than its border |
+
+After \\* it &lt; this.
+
+- a list
+  goes on"""
+    )
+
+
+def test_a_table_without_an_end():
+    with pytest.raises(ValueError, match="three borders"):
+        make_gallery.markdown("==  ==\na   b\n==  ==\n1   2")
+
+
+def test_a_strip():
+    tall, wide = Image.new("RGB", (100, 400), "red"), Image.new("RGB", (300, 100), "blue")
+    row = np.asarray(make_gallery.strip([tall, wide], ["one", "two"], gap=10, line=20))
+    assert row.shape == (340, 80 + 10 + 300, 3)
+    assert row[20, 0].tolist() == row[339, 79].tolist() == [255, 0, 0] and row[20, 90].tolist() == [0, 0, 255]
+    assert row[0, 389].tolist() == row[339, 200].tolist() == [255, 255, 255]
+
+
+def test_a_picture_is_made():
+    image = make_gallery.picture("metarl/GridNavi-v0")
+    with Image.open(make_gallery.DOCS / make_gallery.PICTURES / "GridNavi.png") as saved:
+        assert image.size == saved.size
