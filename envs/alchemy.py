@@ -104,6 +104,8 @@ class Alchemy(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
 
     def __init__(self, episodes_per_trial: int = 10) -> None:

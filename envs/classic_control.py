@@ -96,6 +96,7 @@ class CartPole(TaskFamily):
     """
 
     terminates = True
+    noisy = False
     MAX_POSITION = 2.4  # m
     MAX_ANGLE = math.radians(12)
     TAU = 0.02  # s

@@ -92,6 +92,8 @@ class GridNavi(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 5
     TEST_GOALS = ((3, 1), (4, 1), (2, 2), (4, 2), (2, 4), (3, 4))
@@ -191,6 +193,8 @@ class DarkRoom(TaskFamily):
     Version history:
         v0: first version.
     """
+
+    noisy = False
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 9

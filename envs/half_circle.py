@@ -67,6 +67,8 @@ class SparsePointRobot(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     def __init__(self, dense: bool = False, horizon: int = 20, episodes_per_trial: int = 5) -> None:
         self.dense = dense
         self.horizon = whole_number("horizon", horizon)
@@ -151,6 +153,8 @@ class SemiCircle(TaskFamily):
     Version history:
         v0: first version.
     """
+
+    noisy = False
 
     low, high = (-1.5, -0.5), (1.5, 1.5)  # metres: where episodes start
 

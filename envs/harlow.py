@@ -92,6 +92,7 @@ class Harlow(TaskFamily):
     """
 
     terminates = True
+    noisy = False
 
     def __init__(self, num_features: int = 8, horizon: int = 20, episodes_per_trial: int = 6) -> None:
         self.num_features = whole_number("num_features", num_features)

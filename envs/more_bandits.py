@@ -271,6 +271,8 @@ class InformativeBandit(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     TEST_TARGETS = (0, 7)
     INFORMATIVE = 10

@@ -79,6 +79,7 @@ class MountainCar(TaskFamily):
     """
 
     terminates = True
+    noisy = False
     GOAL = 0.5
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
@@ -156,6 +157,7 @@ class MountainCarContinuous(TaskFamily):
     """
 
     terminates = True
+    noisy = False
     GOAL = 0.45
 
     def __init__(self, horizon: int = 999, episodes_per_trial: int = 2) -> None:

@@ -73,6 +73,8 @@ class PointRobot(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     def __init__(self, horizon: int = 20, episodes_per_trial: int = 3) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
@@ -168,6 +170,8 @@ class WindyPoint(TaskFamily):
     Version history:
         v0: first version.
     """
+
+    noisy = False
 
     def __init__(self, horizon: int = 25, episodes_per_trial: int = 1) -> None:
         self.horizon = whole_number("horizon", horizon)

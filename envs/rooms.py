@@ -88,6 +88,7 @@ class DarkRoomHard(TaskFamily):
     """
 
     terminates = True
+    noisy = False
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 17
 

@@ -80,6 +80,8 @@ class Pendulum(TaskFamily):
         v0: first version.
     """
 
+    noisy = False
+
     DT = 0.05  # s
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
@@ -200,6 +202,7 @@ class Acrobot(TaskFamily):
     """
 
     terminates = True
+    noisy = False
     DT = 0.2  # s
 
     def __init__(self, horizon: int = 500, episodes_per_trial: int = 2) -> None:

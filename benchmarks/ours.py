@@ -1,0 +1,92 @@
+"""metarl's own contenders of the benchmark harness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium
+import torch
+
+import metarl
+from benchmarks.works import Work
+from metarl import rng
+from metarl.agent import AgentConfig
+from metarl.agents import MAMLConfig, RL2Config
+from metarl.batch_env import BatchEnv
+from metarl.family import TaskFamily
+from metarl.rollout import run_trial
+from metarl.runtime import tune
+
+
+def build(work: Work, threads: int) -> Callable[[], int]:
+    """A function that does the work once and returns the environment steps it took."""
+    tune(threads)
+    return stepping(work) if work.kind == "stepping" else training(work)
+
+
+def family_of(work: Work) -> TaskFamily:
+    """The family in the work's size; a work without episodes takes the family's own."""
+    if work.episodes == 0:
+        return metarl.make(work.family)
+    horizon = {"horizon": work.horizon} if work.horizon > 1 else {}
+    return metarl.make(work.family, episodes_per_trial=work.episodes, **horizon)
+
+
+def training(work: Work) -> Callable[[], int]:
+    """One call is one iteration of meta-training on new tasks."""
+    family = family_of(work)
+    config: AgentConfig
+    if work.kind == "rl2":
+        config = RL2Config(
+            meta_batch_size=work.rows,
+            hidden_size=work.hidden,
+            update_epochs=work.epochs,
+            num_minibatches=work.minibatches,
+        )
+    else:
+        config = MAMLConfig(
+            meta_batch_size=work.rows,
+            fast_batch_size=work.trajectories,
+            hidden_sizes=(work.hidden, work.hidden),
+            outer=work.outer,
+            update_epochs=work.epochs,
+        )
+    agent = config.build(family, 0, torch.device("cpu"))
+    number = 0
+
+    def call() -> int:
+        nonlocal number
+        number += 1
+        key = rng.fold(rng.key(1), number)
+        trial = run_trial(agent, family, family.sample_tasks(rng.fold(key, 0), work.rows), rng.fold(key, 1))
+        agent.update(trial)
+        return int(sum(rollout.mask.sum() for rollout in trial))
+
+    return call
+
+
+def stepping(work: Work) -> Callable[[], int]:
+    """One call steps all rows through a trial, 200 steps at most, with random actions drawn beforehand."""
+    family = family_of(work)
+    key = rng.key(0)
+    env = BatchEnv(family, family.sample_tasks(key, work.rows), key)
+    steps = min(env.max_steps, 200)
+    actions = random_actions(family, steps, work.rows)
+
+    def call() -> int:
+        env.reset()
+        for action in actions:
+            env.step(action)
+        return steps * work.rows
+
+    return call
+
+
+def random_actions(family: TaskFamily, steps: int, rows: int) -> list[torch.Tensor]:
+    """Uniform over the action space: one tensor of all rows per step."""
+    space = family.action_space
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return list(torch.randint(int(space.n), (steps, rows), generator=generator))
+    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+    return list(low + (high - low) * torch.rand((steps, rows, *space.shape), generator=generator))

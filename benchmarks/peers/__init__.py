@@ -1,0 +1,1 @@
+"""One small file per peer, each with ``build(work, threads)``; see `benchmarks.works` for what differs between them."""
