@@ -28,7 +28,7 @@ def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
     """Other tasks than those of the shipped evaluation, so the two differ by chance alone."""
     agent, split = metarl.load(f"pretrained:{name}"), SPLIT.get(name, "test")
     claimed = json.loads((PRETRAINED / name / "curve.json").read_text("utf-8"))[split]["summary"]
-    tasks = 1000 if agent.protocol.rounds == 1 else 200  # each played by many rows in every round
+    tasks = 1000 if agent.protocol.rounds == 1 else 100  # each played by many rows in every round
     score, error = score_of(metarl.evaluate(agent, agent.family, split, tasks=tasks, seed=123))
     claimed_error = (claimed["score_high"] - claimed["score_low"]) / 3.92  # of a 95 % interval
     assert abs(score - claimed["score"]) < 4.0 * np.hypot(error, claimed_error)
