@@ -42,6 +42,13 @@ def test_a_shipped_agent_is_the_preset(name: str):
     assert shipped.run_dir is None, "where the run lay is nobody's business"
 
 
+def test_the_trained_maml_agent_reaches_the_published_curve():
+    """Finn et al. 2017, Navigation2D: −11.7 after one gradient step, −3.23 after three (on 40 goals)."""
+    agent = metarl.load("pretrained:maml_navigation2d")
+    after = metarl.evaluate(agent, agent.family, "test", tasks=150, seed=7).mean()
+    assert after[0] < -30 and after[1] > -11.7 - 1.5 and after[3] > -3.4, "1.5: twice the standard error of 150 goals"
+
+
 def test_the_trained_agent_for_gridnavi_is_bayes_optimal():
     """By its likeliest actions: 4 in the first episode, then the known-task optimum (Zintgraf et al. 2020)."""
     agent = metarl.load("pretrained:rl2_gridnavi")
@@ -53,7 +60,13 @@ def test_the_trained_agent_for_gridnavi_is_bayes_optimal():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "iterations", "at_least"),
-    [("rl2_bernoulli_bandit_n10", 60, 6.4), ("rl2_gridnavi", 100, 34.0), ("rl2_navigation2d", 50, -12.0)],
+    [
+        ("rl2_bernoulli_bandit_n10", 60, 6.4),
+        ("rl2_gridnavi", 100, 34.0),
+        ("rl2_navigation2d", 50, -12.0),
+        ("maml_navigation2d", 20, -8.0),  # after three gradient steps
+        ("maml_tabular_mdp", 30, 16.0),
+    ],
 )
 def test_a_preset_learns(name: str, iterations: int, at_least: float, tmp_path: Path):
     run, shorter = tmp_path / "run", f"--total_iterations={iterations}"
