@@ -15,9 +15,9 @@ ProMP        ``outer: ppo, inner_loss: likelihood_ratio, inner_kl_coef: 5e-4``  
 Reptile      ``outer: reptile``                                                             Nichol et al. 2018
 ===========  =============================================================================  =======================
 
-All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps, and
-`torch.func.vmap` runs the policy on all of them. Tasks share nothing, so that the gradient of the *sum* of the tasks'
-losses holds every task's own gradient.
+All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps, and the policy
+runs on all of them by batched matrix products, which a test holds equal to `torch.func.vmap`. Tasks share nothing, so
+that the gradient of the *sum* of the tasks' losses holds every task's own gradient.
 """
 
 from __future__ import annotations
@@ -58,12 +58,14 @@ class MAMLNetwork(nn.Module):
             config.min_std,
             config.action_unit,
         )
-        adapted = [p for name, p in self.policy.named_parameters() if config.adapted == "all" or name[:5] == "head."]
+        named = list(self.policy.named_parameters())
+        # Which of the policy's parameters the gradient steps change, by number.
+        self.adapted = [n for n, (name, _) in enumerate(named) if config.adapted == "all" or name.startswith("head.")]
         shapes = {
             "fixed": [],
             "scalar": [torch.Size([1])],
             "per_step": [torch.Size([config.inner_steps])],
-            "per_parameter": [p.shape for p in adapted],
+            "per_parameter": [named[n][1].shape for n in self.adapted],
         }[config.rates]
         self.rates = nn.ParameterList(torch.full(shape, float(config.fast_lr)) for shape in shapes)
         self.critic = ValueNetwork(self.scaling.size) if config.baseline == "network" else None
@@ -92,9 +94,6 @@ class MAML(LearningAgent):
             torch.manual_seed(seed)
             self.net = MAMLNetwork(config, family).to(self.device)
         self.policy_names = [name for name, _ in self.net.policy.named_parameters()]
-        self.adapted_indices = [
-            n for n, name in enumerate(self.policy_names) if config.adapted == "all" or name[:5] == "head."
-        ]
         self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
         self.names = [name for name, _ in self.net.named_parameters()]
         self._saved_optimizer: dict[str, Tensor] = {}
@@ -148,7 +147,6 @@ class MAML(LearningAgent):
 
     def _distribution(self, params: Sequence[Tensor], x: Tensor) -> Distribution:
         """Each task's policy on its own rows: parameters ``(N, …)``, features ``(N, M, F)``."""
-
         return self.net.policy.of_tasks(dict(zip(self.policy_names, params, strict=True)), x)
 
     def _rate(self, meta: Meta, number: int, n: int) -> Tensor | float:
@@ -179,12 +177,12 @@ class MAML(LearningAgent):
             # FOMAML and evaluations take the gradient as a constant; the graph may still be wanted for `before`.
             gradients = torch.autograd.grad(
                 losses.sum(),
-                [params[n] for n in self.adapted_indices],
+                [params[n] for n in self.net.adapted],
                 create_graph=second,
                 retain_graph=differentiable,
             )
             after = list(params)
-            for n, (index, gradient) in enumerate(zip(self.adapted_indices, gradients, strict=True)):
+            for n, (index, gradient) in enumerate(zip(self.net.adapted, gradients, strict=True)):
                 after[index] = params[index] - self._rate(meta, number, n) * gradient
         if not differentiable:
             return tuple(p.detach() for p in after), detached(before)

@@ -1,6 +1,7 @@
 """Meta-train an agent: ``python -m metarl.train [--config FILE_OR_PRESET] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
 
-All of a run is in `train`: sample tasks, play a trial on each, update the agent, log, evaluate on held-out tasks, save.
+All of a run is in `train` and `_iterate`: sample tasks, play a trial on each, update the agent, evaluate on held-out
+tasks, log, save.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
 from metarl.curve import AdaptationCurve, adaptation_table
 from metarl.evaluate import evaluate
+from metarl.family import Key
 from metarl.log import Logger, trial_metrics
 from metarl.profiling import Profile, phase, record_function
 from metarl.rollout import run_trial
@@ -63,7 +65,6 @@ def train(parsed: Parsed, console: Console) -> int:
             )
     texts = _write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
     root = rng.fold(rng.key(config.seed, device), TRAINING)
-    episodes = agent.protocol.episodes or family.episodes_per_trial
 
     with Logger(run_dir, parsed.values, done, texts, console) as log:
         log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
@@ -72,28 +73,7 @@ def train(parsed: Parsed, console: Console) -> int:
             while done.iteration < config.total_iterations and not stop.exit_code:
                 recorded = Profile() if done.iteration == profiled else None
                 with nullcontext() if recorded is None else recorded.recording(device):
-                    start = time.perf_counter()
-                    key = rng.fold(root, done.iteration)
-                    with record_function(phase("rollout")):
-                        tasks = family.sample_tasks(rng.fold(key, 0), agent_config.meta_batch_size, config.train_split)
-                        trial = run_trial(agent, family, tasks, rng.fold(key, 1))
-                    collected = time.perf_counter()
-                    with record_function(phase("update")):
-                        loss = agent.update(trial, done.iteration / config.total_iterations)
-                    updated = time.perf_counter()
-                    metrics = trial_metrics(trial, episodes) | loss
-                    steps = int(sum(rollout.mask.sum() for rollout in trial))
-                    iteration = done.iteration + 1
-                    with record_function(phase("evaluation")):
-                        curves = _evaluations(agent, config, iteration) if _finite(metrics) else {}
-                    end = time.perf_counter()
-                    metrics |= {
-                        "time/steps_per_second": steps / (updated - start),
-                        "time/collect": collected - start,
-                        "time/update": updated - collected,
-                        "time/evaluate": end - updated,
-                    }
-                    done = Counters(iteration, done.env_steps + steps, done.seconds + end - start)
+                    done, metrics, curves = _iterate(agent, config, root, done)
                     with record_function(phase("logging")):
                         log.iteration(done, metrics, curves)
                 if recorded is not None:
@@ -101,8 +81,8 @@ def train(parsed: Parsed, console: Console) -> int:
                     log.console.print(recorded.table())
                     log.say(f"Trace of the iteration, for https://ui.perfetto.dev: {run_dir / 'trace.json'}")
                 if not _finite(metrics):
-                    raise Diverged(_what_diverged(metrics, iteration, run_dir))
-                if iteration % config.checkpoint_every == 0:
+                    raise Diverged(_what_diverged(metrics, done.iteration, run_dir))
+                if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
         if stop.exit_code:
@@ -111,6 +91,33 @@ def train(parsed: Parsed, console: Console) -> int:
             _finish(agent, config, run_dir, done, log)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run_dir))}", markup=False, soft_wrap=True)
     return stop.exit_code
+
+
+def _iterate(
+    agent: LearningAgent, config: TrainConfig, root: Key, done: Counters
+) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve]]:
+    """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
+    family, start = config.family, time.perf_counter()
+    key = rng.fold(root, done.iteration)
+    with record_function(phase("rollout")):
+        tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
+        trial = run_trial(agent, family, tasks, rng.fold(key, 1))
+    collected = time.perf_counter()
+    with record_function(phase("update")):
+        loss = agent.update(trial, done.iteration / config.total_iterations)
+    updated = time.perf_counter()
+    metrics = trial_metrics(trial, agent.protocol.episodes or family.episodes_per_trial) | loss
+    steps = int(sum(rollout.mask.sum() for rollout in trial))
+    with record_function(phase("evaluation")):
+        curves = _evaluations(agent, config, done.iteration + 1) if _finite(metrics) else {}
+    end = time.perf_counter()
+    metrics |= {
+        "time/steps_per_second": steps / (updated - start),
+        "time/collect": collected - start,
+        "time/update": updated - collected,
+        "time/evaluate": end - updated,
+    }
+    return Counters(done.iteration + 1, done.env_steps + steps, done.seconds + end - start), metrics, curves
 
 
 def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:

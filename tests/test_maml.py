@@ -318,11 +318,7 @@ def test_minibatches_hold_whole_tasks():
 def test_reptile_moves_to_the_adapted_mean():
     agent = build(Reach(), outer="reptile", lr=0.25)
     trial, start = play(agent), flat(agent.meta)
-    memory = agent.begin(6)
-    for rollout in trial:
-        memory = agent.adapt(memory._replace(steps=torch.tensor(0)), rollout)
-    # The second round was played by the policy after the first step, which `adapt` repeats from the same samples;
-    # the step on the last round is beyond those of training.
+    # `adapt` repeats the steps from the same samples; the one on the last round is beyond those of training.
     memory = agent.begin(6)
     for rollout in trial:
         memory = agent.adapt(memory, rollout)
