@@ -74,6 +74,8 @@ class BernoulliBandit(TaskFamily):
         v0: first version.
     """
 
+    random_start = False
+
     def __init__(self, num_arms: int = 5, episodes_per_trial: int = 100) -> None:
         self.num_arms = whole_number("num_arms", num_arms, least=2)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)

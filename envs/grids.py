@@ -93,6 +93,7 @@ class GridNavi(TaskFamily):
     """
 
     noisy = False
+    random_start = False
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 5
@@ -195,6 +196,7 @@ class DarkRoom(TaskFamily):
     """
 
     noisy = False
+    random_start = False
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 9

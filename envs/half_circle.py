@@ -68,6 +68,7 @@ class SparsePointRobot(TaskFamily):
     """
 
     noisy = False
+    random_start = False
 
     def __init__(self, dense: bool = False, horizon: int = 20, episodes_per_trial: int = 5) -> None:
         self.dense = dense

@@ -76,6 +76,8 @@ class TabularMDP(TaskFamily):
         v0: first version.
     """
 
+    random_start = False
+
     def __init__(
         self, num_states: int = 10, num_actions: int = 5, horizon: int = 10, episodes_per_trial: int = 10
     ) -> None:

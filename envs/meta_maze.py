@@ -83,6 +83,7 @@ class MetaMaze(TaskFamily):
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 9
     TEST_GOALS = ((1, 7), (2, 5), (4, 5), (5, 2), (5, 7), (6, 1), (6, 3), (7, 1))
+    random_start = False
 
     def __init__(self) -> None:
         self.horizon = 200

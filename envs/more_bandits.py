@@ -75,6 +75,8 @@ class GaussianBandit(TaskFamily):
         v0: first version.
     """
 
+    random_start = False
+
     def __init__(self, num_arms: int = 5, std: float = 1.0, episodes_per_trial: int = 100) -> None:
         self.num_arms = whole_number("num_arms", num_arms, least=2)
         if not 0 < std < math.inf:
@@ -168,6 +170,7 @@ class DependentBandit(TaskFamily):
     """
 
     POOR: ClassVar[dict[str, float]] = {"easy": 0.1, "medium": 0.25, "hard": 0.4}
+    random_start = False
 
     def __init__(self, structure: str = "uniform", episodes_per_trial: int = 100) -> None:
         if structure not in ("uniform", *self.POOR):
@@ -272,6 +275,7 @@ class InformativeBandit(TaskFamily):
     """
 
     noisy = False
+    random_start = False
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     TEST_TARGETS = (0, 7)

@@ -81,6 +81,7 @@ class Navigation2D(TaskFamily):
 
     terminates = True
     noisy = False
+    random_start = False
 
     def __init__(self, horizon: int = 100, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
@@ -103,7 +104,8 @@ class Navigation2D(TaskFamily):
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
         position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
         offset = position - task.position
-        return Point(position), -offset.norm(dim=-1), offset.abs().amax(-1) < REACHED
+        x, y = offset.unbind(-1)
+        return Point(position), -torch.hypot(x, y), torch.maximum(x.abs(), y.abs()) < REACHED
 
     def oracle(self, task: Goal) -> Tensor:
         # Full steps along each axis make every distance of the episode as small as it can be at its time; the episode

@@ -172,6 +172,7 @@ class WindyPoint(TaskFamily):
     """
 
     noisy = False
+    random_start = False
 
     def __init__(self, horizon: int = 25, episodes_per_trial: int = 1) -> None:
         self.horizon = whole_number("horizon", horizon)

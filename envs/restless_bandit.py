@@ -83,6 +83,8 @@ class RestlessBandit(TaskFamily):
         v0: first version.
     """
 
+    random_start = False
+
     def __init__(self, step_size: float = 0.1, horizon: int = 100, episodes_per_trial: int = 1) -> None:
         if not 0 < step_size < math.inf:
             raise ValueError(f"step_size must be a positive number, got {step_size!r}.")

@@ -89,6 +89,7 @@ class DarkRoomHard(TaskFamily):
 
     terminates = True
     noisy = False
+    random_start = False
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
     size = 17
 

@@ -90,6 +90,7 @@ class TMaze(TaskFamily):
 
     terminates = True
     noisy = False
+    random_start = False
     splits: ClassVar[tuple[str, ...]] = ("train", "ood", "all")
 
     def __init__(self, corridor_length: int = 10, active: bool = False) -> None:

@@ -91,6 +91,8 @@ class TwoStep(TaskFamily):
         v0: first version.
     """
 
+    random_start = False
+
     def __init__(self, rounds: int = 100, episodes_per_trial: int = 1) -> None:
         self.rounds = whole_number("rounds", rounds)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)

@@ -69,13 +69,14 @@ class BatchEnv:
         device = self._keys.device
         self._step = 0
         self._start: Tensor | int = 0  # the value of `_step` when a row's trial began; `restart` makes it a tensor
-        self._t = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
-        self.episode = torch.zeros_like(self._t)
+        self.episode = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
+        self._began = self.episode  # the value of `_step` when a row's episode began
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
-        self.state: State = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
+        self.state: State = self.family.reset(self.task, self._start_keys())
         self.final_state = self.state
-        zeros = torch.zeros(self.num_envs, device=device)
-        return Step(self.family.observe(self.task, self.state), self._no_action(), zeros, zeros)
+        self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
+        self._zeros = torch.zeros(self.num_envs, device=device)
+        return Step(self.family.observe(self.task, self.state), self._no_action(), self._zeros, self._zeros)
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row; rows whose episode ended start their next one."""
@@ -83,38 +84,50 @@ class BatchEnv:
         key = rng.fold(self._step_keys, self._step - self._start) if family.noisy else self._step_keys
         state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1
-        if family.horizon == 1:  # every step ends an episode: nothing to choose between
-            truncated = ~terminated
-            done = torch.ones_like(terminated)
-        else:
-            self._t = self._t + 1
-            truncated = (self._t >= family.horizon) & ~terminated
-            done = terminated | truncated
-            self._t = torch.where(done, 0, self._t)
+        truncated, done = self._endings(terminated)
         obs = final_obs = family.observe(task, state)
         self.final_state = state  # after the action, also where the episode ended with it
-        self.episode = self.episode + done
         state, changed = self._start_again(state, done)
         if changed:
             obs = family.observe(task, state)
         self.state = state
         outcome = Outcome(reward, terminated, truncated, final_obs)
-        return outcome, Step(obs, action, reward, done.to(torch.float32))
+        return outcome, Step(obs, action, reward, done.to(torch.float32) if changed else self._zeros)
+
+    def _endings(self, terminated: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows' episodes were truncated by this step, and which ended with it at all."""
+        horizon = self.family.horizon
+        if not self.family.terminates:  # then all rows end together, and the count of steps says when
+            done = self._nowhere if self._step % horizon else self._everywhere
+            return done, done
+        if horizon == 1:
+            return ~terminated, self._everywhere
+        late = self._began <= self._step - horizon
+        return late & ~terminated, late | terminated
 
     def _start_again(self, state: State, done: Tensor) -> tuple[State, bool]:
         """The state with the first one of a new episode where one ended, and whether it may have changed anywhere."""
         family, task = self.family, self.task
-        # Where episodes end at the horizon alone, all rows end together and the count of steps says when.
-        if not family.terminates and self._step % family.horizon:
-            return state, False
-        if family.terminates and done.device.type == "cpu":  # elsewhere, to look at `done` is to wait for the device
+        rows = None
+        if not family.terminates:
+            if done is self._nowhere:
+                return state, False
+        elif done.device.type == "cpu":  # elsewhere, to look at `done` is to wait for the device
             rows = done.nonzero().squeeze(-1)
-            if len(rows) < 0.5 * self.num_envs:
-                if not len(rows):
-                    return state, False
-                keys = rng.fold(self._reset_keys[rows], self.episode[rows])
-                return put(state, rows, family.reset(take(task, rows), keys)), True
-        return where(done, family.reset(task, rng.fold(self._reset_keys, self.episode)), state), True
+            if not len(rows):
+                return state, False
+        self.episode = self.episode + done
+        self._began = torch.where(done, self._step, self._began)
+        if rows is not None and len(rows) < 0.5 * self.num_envs:
+            return put(state, rows, family.reset(take(task, rows), self._start_keys(rows))), True
+        return where(done, family.reset(task, self._start_keys()), state), True
+
+    def _start_keys(self, rows: Tensor | None = None) -> Key:
+        """The keys with which the rows (all of them if none are given) begin their episodes."""
+        keys, episode = self._reset_keys, self.episode
+        if not self.family.random_start:
+            return keys if rows is None else keys[: len(rows)]
+        return rng.fold(keys, episode) if rows is None else rng.fold(keys[rows], episode[rows])
 
     def restart(self, rows: Tensor, task: Task, first_row: int) -> Step:
         """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
@@ -127,8 +140,8 @@ class BatchEnv:
         self._keys = put(self._keys, rows, rng.fold(self._key, numbers))
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
         zeros = torch.zeros_like(rows)
-        self._t, self.episode = put(self._t, rows, zeros), put(self.episode, rows, zeros)
-        self._start = put(torch.zeros_like(self._t) + self._start, rows, zeros + self._step)
+        self._began, self.episode = put(self._began, rows, zeros + self._step), put(self.episode, rows, zeros)
+        self._start = put(torch.zeros_like(self.episode) + self._start, rows, zeros + self._step)
         state = self.family.reset(task, rng.fold(self._reset_keys[rows], zeros))
         self.task, self.state = put(self.task, rows, task), put(self.state, rows, state)
         nothing = zeros.to(torch.float32)

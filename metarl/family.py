@@ -47,6 +47,8 @@ class TaskFamily(ABC):
     """Whether an episode can end before `horizon`. If not, `step` returns no row as terminated."""
     noisy: ClassVar[bool] = True
     """Whether `step` draws from its key. If not, it is given a key that is the same at every step, which costs less."""
+    random_start: ClassVar[bool] = True
+    """Whether `reset` draws from its key. If not, it is given one that is the same in every episode, likewise."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.

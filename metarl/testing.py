@@ -127,6 +127,9 @@ def check_physics(family: TaskFamily, seed: int = 0) -> None:
         state, action = family.reset(task, keys), _random_action(family.action_space, keys)
         one, other = (family.step(task, state, action, rng.fold(keys, n)) for n in (1, 2))
         require(same(one, other), f"{name}.step depends on its key, but the family says noisy = False.")
+    if not family.random_start:
+        one, other = (family.reset(task, rng.fold(rng.key(n), torch.arange(ROWS))) for n in (1, 2))
+        require(same(one, other), f"{name}.reset depends on its key, but the family says random_start = False.")
     for row in (0, ROWS // 2, ROWS - 1):
         alone = _play(family, take(task, slice(row, row + 1)), seed, first_row=row)
         alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))

@@ -161,6 +161,24 @@ def test_a_family_without_noise_gets_no_new_keys():
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
 
 
+def test_a_family_without_random_starts_gets_no_new_keys():
+    """`random_start = False` promises that `reset` ignores its key; what it is given then is the same every time."""
+    seen: list[torch.Tensor] = []
+
+    class Fixed(Corridor):
+        random_start = False
+
+        def reset(self, task, key):
+            seen.append(key)
+            return super().reset(task, key)
+
+    env = BatchEnv(Fixed(), Length(torch.tensor([1, 1, 1])), rng.key(0), episodes=3)
+    env.reset()
+    for _ in range(2):
+        env.step(ones(env))
+    assert len(seen) > 1 and all(torch.equal(key, seen[0]) for key in seen)
+
+
 @pytest.mark.parametrize("rows", [3, 40])
 def test_rows_that_start_again_alone_do_as_in_a_whole_batch(rows: int):
     """Few rows that end are reset by themselves, many all at once: the same episodes either way."""

@@ -84,7 +84,8 @@ BROKEN = {
     "unseeded tasks": (
         broken(Reach, draw_tasks=lambda self, keys, split: type(Reach().sample_tasks(rng.key(0), 1))(
             torch.rand(len(keys), 2))), "different tasks for the same key"),
-    "noise that is denied": (broken(Corridor, noisy=False), "depends on its key"),
+    "noise that is denied": (broken(Corridor, noisy=False), "step depends on its key"),
+    "random starts that are denied": (broken(Corridor, random_start=False), "reset depends on its key"),
     "rows that see each other": (replaced("step", across_rows), "a batch of that row alone"),
     "float64 observations": (replaced("observe", lambda obs, *_: obs.double()), "float32"),
     "observations of another shape": (replaced("observe", lambda obs, *_: obs[:, :1]), "shape"),
