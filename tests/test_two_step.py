@@ -7,11 +7,12 @@ from test_envs import assert_mean, play, random_policy
 from torch import Tensor
 
 from metarl import rng
-from metarl.agents.baselines import FixedAgent, scripted
-from metarl.batch_env import BatchEnv, Step
+from metarl.agents.baselines import FixedAgent
+from metarl.agents.two_step import TwoStepBayes, TwoStepWinStay
+from metarl.batch_env import BatchEnv
 from metarl.envs.two_step import Rounds, TwoStep, better_states, stay_probabilities
 from metarl.family import take
-from metarl.rollout import Acted, Memory, run_trial
+from metarl.rollout import run_trial
 from metarl.testing import check_family
 
 
@@ -86,69 +87,7 @@ def test_known_task_and_random_returns_are_earned():
 # ---- agents --------------------------------------------------------------------------------------------------------
 
 
-class Script(FixedAgent):
-    """What it thinks (a number per row) is changed by `learn` after a round and makes the choice by `second_action`."""
-
-    start = 0.0
-
-    def begin(self, num_tasks: int, task: object = None) -> Memory:
-        return torch.full((num_tasks,), self.start), torch.zeros(num_tasks, dtype=torch.int64)
-
-    def act(self, memory: Memory, step: Step, key: Tensor, greedy: bool = False) -> tuple[Acted, Memory]:
-        thought, second = memory  # the state of the step before: 1 or 2 if a round has just finished
-        state = step.obs.argmax(1)
-        thought = torch.where(second > 0, self.learn(thought, second, step.prev_reward > 0.5), thought)
-        action = (rng.uniform(key, 1)[:, 0] < self.second_action(thought)).long()
-        return scripted(action * (state == 0), step), (thought, state)
-
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def second_action(self, thought: Tensor) -> Tensor:
-        """The probability of choosing action 1."""
-        return thought
-
-
-class Bayes(Script):
-    """Model-based: thinks of the exact probability that S3 is the better state."""
-
-    start = 0.5
-
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        for_third = torch.where((second == 2) == paid, 0.9, 0.1)
-        seen = thought * for_third / (thought * for_third + (1 - thought) * (1 - for_third))
-        return 0.975 * seen + 0.025 * (1 - seen)
-
-    def second_action(self, thought: Tensor) -> Tensor:
-        return (thought > 0.5).float()
-
-
-class NoisyBayes(Bayes):
-    def second_action(self, thought: Tensor) -> Tensor:
-        return torch.sigmoid(4.0 * (thought - 0.5))
-
-
-class WinStay(Script):
-    """Model-free: thinks of its choice, keeps it if it paid and changes it if not, wherever it led."""
-
-    noise = 0.0
-
-    def act(self, memory: Memory, step: Step, key: Tensor, greedy: bool = False) -> tuple[Acted, Memory]:
-        acted, (thought, state) = super().act(memory, step, key, greedy)
-        return acted, (torch.where(state == 0, acted.action.float(), thought), state)
-
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        return torch.where(paid, thought, 1 - thought)
-
-    def second_action(self, thought: Tensor) -> Tensor:
-        return self.noise + (1 - 2 * self.noise) * thought
-
-
-class NoisyWinStay(WinStay):
-    noise = 0.2
-
-
-class WinReturn(WinStay):
+class WinReturn(TwoStepWinStay):
     """Model-based with a memory of one round: chooses for the second state that paid, away from one that did not."""
 
     def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
@@ -168,17 +107,17 @@ def effects(stay: Tensor) -> tuple[float, float]:
 
 
 def test_planning_shows_in_the_interaction():
-    main, interaction = effects(signature(NoisyBayes()))
+    main, interaction = effects(signature(TwoStepBayes(sharpness=4.0)))
     assert interaction > 0.3 and abs(main) < interaction / 4, (main, interaction)
 
 
 def test_repeating_what_paid_shows_in_the_main_effect():
-    main, interaction = effects(signature(NoisyWinStay()))
+    main, interaction = effects(signature(TwoStepWinStay(noise=0.2)))
     assert main == pytest.approx(0.6, abs=0.02) and interaction == pytest.approx(0.0, abs=0.02)
 
 
 def test_stay_probabilities_of_pure_strategies():
-    assert signature(WinStay(), 50).tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert signature(TwoStepWinStay(), 50).tolist() == [[0.0, 0.0], [1.0, 1.0]]
     assert signature(WinReturn(), 50).tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
@@ -223,9 +162,18 @@ def bayes_value(rounds: int = 100, cells: int = 4001) -> float:
 def test_the_bayes_optimal_agent_earns_its_value():
     """70.586: knowledge of the rules without being told is worth 3.4 rewards less than being told."""
     assert bayes_value() == pytest.approx(70.586, abs=0.005)
-    family, agent = TwoStep(), Bayes()
+    family, agent = TwoStep(), TwoStepBayes()
     (rollout,) = run_trial(agent, family, family.sample_tasks(rng.key(0), 4000), rng.key(1))
     assert_mean(rollout.outcome.reward.sum(0), 70.586, within=0.4)
+
+
+def test_a_new_episode_is_played_as_a_first_one():
+    """It begins every episode without an opinion, so that each is worth what the first one is."""
+    family = TwoStep(rounds=15, episodes_per_trial=3)
+    (rollout,) = run_trial(TwoStepBayes(), family, family.sample_tasks(rng.key(2), 3000), rng.key(3))
+    reward = rollout.outcome.reward.unflatten(0, (3, 30)).sum(1)  # (episodes, B)
+    for episode in reward:
+        assert_mean(episode, bayes_value(15), within=0.3)
 
 
 def test_pictures():
