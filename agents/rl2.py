@@ -29,6 +29,7 @@ from metarl.agent import (
     optimizer_state,
 )
 from metarl.batch_env import Step
+from metarl.capture import Captured
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import explained_variance, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily, features, unknown
@@ -232,6 +233,7 @@ class RL2(LearningAgent):
         self.names = [name for name, _ in self.net.named_parameters()]
         self._saved_optimizer: dict[str, Tensor] = {}
         self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.minibatch = Captured(self._descend, self.device)
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
         self.return_mean = torch.zeros((), device=self.device)
@@ -240,7 +242,9 @@ class RL2(LearningAgent):
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
-        adam = torch.optim.Adam(self.net.parameters(), lr=at(self.config.lr, 0.0), eps=1e-5, fused=True)
+        cuda = self.device.type == "cuda"  # there the step is part of a recording, which reads the rate from a tensor
+        lr = torch.tensor(at(self.config.lr, 0.0), device=self.device) if cuda else at(self.config.lr, 0.0)
+        adam = torch.optim.Adam(self.net.parameters(), lr=lr, eps=1e-5, fused=True, capturable=cuda)
         load_optimizer_state(adam, self.names, self._saved_optimizer)
         return adam
 
@@ -265,13 +269,15 @@ class RL2(LearningAgent):
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
         config = self.config
-        privileged = config.critic == "task" or config.aux_coef > 0
-        task = features(rollout.task) if privileged else None
+        task = features(rollout.task)
         with record_function(phase("advantage")):
             batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
         for group in self.optimizer.param_groups:
-            group["lr"] = at(config.lr, progress)
-        ent_coef = at(config.ent_coef, progress)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(at(config.lr, progress))
+            else:
+                group["lr"] = at(config.lr, progress)
+        ent_coef = torch.tensor(at(config.ent_coef, progress), device=self.device)
         sums: dict[str, Tensor] = {}
         epochs = steps = 0
         for epoch in range(config.update_epochs):
@@ -279,7 +285,7 @@ class RL2(LearningAgent):
             kl = torch.zeros((), device=self.device)
             for rows in order.tensor_split(config.num_minibatches):
                 part = _columns(batch, rows)
-                new = self._descend(part, None if task is None else task[rows], ent_coef)
+                new = self.minibatch(part, task[rows], ent_coef)
                 kl += new["loss/approx_kl"]
                 sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
                 steps += 1
@@ -293,7 +299,7 @@ class RL2(LearningAgent):
         schedule = {"loss/lr": at(config.lr, progress), "loss/gamma": at(config.gamma, progress)}
         return {name: float(value) for name, value in metrics.items()} | schedule | {"loss/epochs": float(epochs)}
 
-    def _prepare(self, rollout: Rollout, task: Tensor | None, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
+    def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
         """Advantages and targets. What follows a row's last step counts for nothing; no other end is one."""
         mask = rollout.mask
         value = rollout.acted.value
@@ -315,7 +321,7 @@ class RL2(LearningAgent):
             advantage = normalise(advantage, mask)
         return Batch(rollout.step, rollout.acted.action, rollout.acted.log_prob, advantage, target, mask), metrics
 
-    def _descend(self, batch: Batch, task: Tensor | None, ent_coef: float) -> dict[str, Tensor]:
+    def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> dict[str, Tensor]:
         """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk."""
         config, net = self.config, self.net
         length = config.chunk_length or batch.mask.shape[0]
@@ -335,7 +341,7 @@ class RL2(LearningAgent):
             entropy = masked_mean(distribution.entropy(), part.mask)
             share = part.mask.sum() / total  # chunks weigh as many steps as they hold
             loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy
-            if net.infer is not None and task is not None:
+            if net.infer is not None:
                 inference = self._inference_loss(output, task, part.mask)
                 loss = loss + config.aux_coef * inference
                 metrics["inference"] = inference.detach()

@@ -85,8 +85,8 @@ def test_minibatches_are_of_tasks_not_of_time(monkeypatch: pytest.MonkeyPatch):
     family = Corridor()
     agent = build(family, num_minibatches=4, update_epochs=2)
     rollout, seen = rollout_of(agent, family), []
-    descend = agent._descend
-    monkeypatch.setattr(agent, "_descend", lambda batch, *rest: (seen.append(batch), descend(batch, *rest))[1])
+    descend = agent.minibatch
+    monkeypatch.setattr(agent, "minibatch", lambda batch, *rest: (seen.append(batch), descend(batch, *rest))[1])
     agent.update([rollout])
     assert [part.mask.shape for part in seen] == [(rollout.mask.shape[0], 3)] * 8
     for epoch in (seen[:4], seen[4:]):
