@@ -1,18 +1,19 @@
 """Peak memory of training: every preset, and the long trials that chunked back-propagation is for.
 
-``python -m benchmarks.memory [PRESET …] [--out FILE]`` trains each for a few iterations in a process of its own and prints a Markdown
-table: peak resident memory of the whole process, and of the GPU's where there is one. Importing everything takes about
-400 MB of it, which the first row shows. One evaluation is included, of as many tasks as the preset's own.
+``python -m benchmarks.memory [PRESET …] [--out FILE]`` trains each for a few iterations in a process of its own and
+prints a Markdown table: peak resident memory of the whole process, and of the GPU's where there is one. The first row
+is what importing everything takes. One evaluation is included, of as many tasks as the preset's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,15 +43,28 @@ LONG_TRIALS = (
 )
 
 
-def peak(command: list[str]) -> tuple[float, float]:
-    """Run a command to its end: its peak resident memory in MB, and its seconds of processor time."""
+def peak(command: list[str]) -> float:
+    """Run a command to its end: its peak resident memory in MB.
+
+    The system's own count for a finished child begins with what its *parent* had, so the high-water mark is read while
+    it runs; what it grew in its last twentieth of a second is missed.
+    """
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)  # of this child alone, where getrusage would have the largest so far
-    if os.waitstatus_to_exitcode(status):
+    highest = 0.0
+    while process.poll() is None:
+        highest = max(highest, high_water(process.pid))
+        time.sleep(0.05)
+    _, said = process.communicate()
+    if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {said.strip()}")
-    return usage.ru_maxrss / 1024.0, usage.ru_utime + usage.ru_stime
+    return highest
+
+
+def high_water(pid: int) -> float:
+    """Peak resident memory of a running process so far, in MB (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return float(found[1]) / 1024 if found else 0.0  # a process that has just ended has no memory
 
 
 def measure(case: Case, iterations: int) -> dict[str, float | None]:
@@ -59,7 +73,7 @@ def measure(case: Case, iterations: int) -> dict[str, float | None]:
         run = Path(folder) / "run"
         few = (f"--total_iterations={iterations}", f"--eval_every={iterations}", "--final_eval_tasks=0")
         start = [sys.executable, "-m", "metarl.train", "--config", case.config]
-        resident, _ = peak([*start, *case.options, *few, "--num_threads=1", f"--run_dir={run}"])
+        resident = peak([*start, *case.options, *few, "--num_threads=1", f"--run_dir={run}"])
         last = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     return {"resident": resident, "device": last.get("time/device_memory")}
 
@@ -74,7 +88,7 @@ def main() -> None:
     if wrong := sorted(set(args.presets) - set(names)):
         parser.error(f"unknown preset {wrong[0]!r}; known: {', '.join(names)}")
     cases = [Case(f"`{name}`", name) for name in args.presets or names] + list(() if args.presets else LONG_TRIALS)
-    imports, _ = peak([sys.executable, "-c", "import metarl.train"])
+    imports = peak([sys.executable, "-c", "import metarl.train"])
     print("| training | peak resident MB | peak device MB |\n|---|---|---|", flush=True)
     print(f"| importing alone | {imports:.0f} | |", flush=True)
     found: list[dict[str, object]] = [{"training": "importing alone", "resident": imports, "device": None}]

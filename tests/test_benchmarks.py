@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks import contender, ours, run, works
+from benchmarks.memory import peak
+from benchmarks.time_to_target import Target, reach, row
 from benchmarks.works import CONTENDERS, Contender, find, tiny
 
 RESULT: dict[str, Any] = {
@@ -111,3 +113,22 @@ def test_wrong_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit):
             run.main(arguments)
         assert text in capsys.readouterr().err
+
+
+def test_time_to_target_counts_training_alone_and_stops_when_it_is_reached():
+    quick = ("--total_iterations=4", "--eval_every=1", "--eval_tasks=20", "--agent.meta_batch_size=8")
+    easy = Target("rl2_bernoulli_bandit_n10", "easy", "eval/test/score", 0.0, quick)
+    found = reach(easy, seed=3, threads=1)
+    assert found.iterations == 1 and found.env_steps == 80 and found.seconds > 0 and found.value > 0
+    never = reach(easy._replace(value=1e9), seed=3, threads=1)
+    assert never.iterations == 4 and never.env_steps == 320 and never.value is None
+    assert "not reached" in row(easy, [never, found, never]) and "**" in row(easy, [found, never, found])
+
+
+def test_peak_memory_is_that_of_the_run_alone():
+    wait = "import time; time.sleep(0.3)"
+    small = peak([sys.executable, "-c", wait])
+    large = peak([sys.executable, "-c", f"x = bytearray(300_000_000); del x; {wait}"])
+    assert small < 60 and 280 < large - small < 320 and peak([sys.executable, "-c", wait]) < 60
+    with pytest.raises(RuntimeError, match="no such thing"):
+        peak([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
