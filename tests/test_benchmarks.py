@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import contender, ours, run, works
+from benchmarks import contender, ours, run, stepping, works
 from benchmarks.memory import peak
 from benchmarks.time_to_target import Target, reach, row
 from benchmarks.works import CONTENDERS, Contender, find, tiny
@@ -132,3 +132,11 @@ def test_peak_memory_is_that_of_the_run_alone():
     assert small < 60 and 280 < large - small < 320 and peak([sys.executable, "-c", wait]) < 60
     with pytest.raises(RuntimeError, match="no such thing"):
         peak([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+
+
+def test_the_cost_of_stepping_every_family(tmp_path: Path):
+    found = {"metarl/GridNavi-v0": {4: stepping.cost("metarl/GridNavi-v0", 4, rounds=2, steps=3), 8: 2e-6}}
+    assert 0.0 < found["metarl/GridNavi-v0"][4] < 1.0
+    assert "| `metarl/GridNavi-v0` |" in stepping.table(found) and "4.0 M" in stepping.table(found)
+    stepping.draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
