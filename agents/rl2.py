@@ -370,8 +370,8 @@ class RL2(LearningAgent):
         mean = masked_mean(target, mask)
         std = masked_mean((target - mean) ** 2, mask).sqrt().clamp_min(1e-3)
         weight = max(0.05, 1.0 / (self.updates + 1))
-        self.return_mean = torch.lerp(self.return_mean, mean, weight)
-        self.return_std = torch.lerp(self.return_std, std, weight)
+        self.return_mean.lerp_(mean, weight)  # in place: a recorded rollout reads it where it is
+        self.return_std.lerp_(std, weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {
@@ -386,8 +386,8 @@ class RL2(LearningAgent):
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         vars(self).pop("optimizer", None)
         self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
-        self.return_mean = state["return_mean"].to(self.device)
-        self.return_std = state["return_std"].to(self.device)
+        self.return_mean.copy_(state["return_mean"])
+        self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
 
 

@@ -229,6 +229,12 @@ def build_parser() -> _Parser:
         default=SUPPRESS,  # `_prepare` takes it out; it stands here for the help
         help=f"Continue the run in this folder exactly where it stopped. Beside it only: {', '.join(RESUMABLE)}.",
     )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        default=SUPPRESS,  # metarl.seeds takes it out
+        help="Train N seeds, one after the other, from `seed` upwards, each in RUN_DIR/seed_N, and join their results.",
+    )
     parser.add_class_arguments(TrainConfig, None)
     return parser
 

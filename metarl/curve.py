@@ -189,6 +189,26 @@ class AdaptationCurve:
         self.plot().savefig(png_path, dpi=150)
         return [json_path, csv_path, png_path]
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, a row for every seed, task and point.
+
+        Columns: seed, task, point (its label), episodes and env_steps (of experience before it), return, random, oracle
+        (NaN where unknown). Raises ImportError with a sentence where pandas, which metarl does not need, is not there.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_frame needs pandas: pip install pandas; save(path) writes a CSV without it."
+            ) from error
+        tasks = self.returns.shape[1]
+        seed, task, point = (index.ravel() for index in np.indices(self.returns.shape))
+        bounds = [np.full(tasks, np.nan) if bound is None else bound for bound in (self.random, self.oracle)]
+        columns = {"seed": seed, "task": task, "point": np.array(self.labels)[point]}
+        columns |= {"episodes": self.episodes[point], "env_steps": self.env_steps[point]}
+        columns |= {"return": self.returns.ravel(), "random": bounds[0][task], "oracle": bounds[1][task]}
+        return pandas.DataFrame(columns)
+
     def _write_csv(self, path: Path) -> None:
         """One row for each seed and task: seed, task, random, oracle (empty if unknown), and every point's return."""
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -274,7 +294,7 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
     table = Table(
         box=box.SIMPLE, padding=padding, show_edge=False, min_width=60, title_justify="left", caption_justify="left"
     )
-    table.title, table.caption = _title(first), _caption(first)
+    table.title, table.caption = _title(first), _caption(first, _shapes(curves))
     table.add_column("\ntasks", no_wrap=True)
     for point in shown:
         word, number = _split_label(first.labels[point])
@@ -314,11 +334,35 @@ def _title(curve: AdaptationCurve) -> Text:
     return Text(f"{curve.agent} on {curve.family}: return of an episode", style="bold not italic")
 
 
-def _caption(curve: AdaptationCurve) -> Text:
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) -> str:
+    """A curve as at most `width` bars, the lowest at `low` and the highest at `high`; beyond them it is cut off."""
+    if high == low:
+        raise ValueError(f"low and high must differ, got {low:g} for both.")
+    shown = values[np.linspace(0, len(values) - 1, min(len(values), width)).round().astype(int)]
+    levels = np.clip((shown - low) / (high - low), 0.0, 1.0) * (len(BARS) - 1)
+    return "".join(BARS[level] for level in levels.round().astype(int))
+
+
+def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
+    """``train ▁▅█, test ▁▄█``: of the curves that have a scale."""
+    shapes = []
+    for name, curve in curves.items():
+        bounds = curve.bounds
+        if len(curve.labels) > 1 and len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
+            shapes.append(f"{name} {sparkline(curve.mean(), bounds['random'], bounds['oracle'])}")
+    return ", ".join(shapes)
+
+
+def _caption(curve: AdaptationCurve, shapes: str) -> Text:
     seeds, tasks, _ = curve.returns.shape
     how = "takes its most likely action (greedy)" if curve.greedy else "samples its actions, as in training"
     over = "tasks" if seeds == 1 else f"{seeds} seeds × tasks"
     text = f"Mean over {tasks} tasks a split, interval by bootstrap over {over}. The agent {how}."
+    if shapes:
+        text = f"From random (▁) to the optimum (█): {shapes}. {text}"
     if curve.oracle is not None:
         text += " Optimum: best known return when the task is told, which no agent has in its first episode."
     return Text(text, style="dim not italic")

@@ -7,27 +7,46 @@ iterations compare; the JSONL file has both.
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from metarl.checkpoint import Counters
 from metarl.config import as_yaml
 from metarl.curve import AdaptationCurve, chosen_points
+from metarl.envs.card import length, short_space
+from metarl.family import TaskFamily
 from metarl.rollout import Rollout, episode_lengths, episode_returns
 
 MAX_POINTS = 10
 """Points of an adaptation curve that get tags of their own, however many episodes a trial has."""
 LINES = 20
 """Progress lines of a run whose output is not a terminal."""
+OVERVIEW = {
+    "return of an episode in training": r"train/return(_first|_last)?",
+    "losses": r"loss/(policy|value|inference|surrogate_before|surrogate_after|adapted_distance)",
+    "KL and clip fraction": r"loss/(approx_kl|kl_after|inner_kl|clip_fraction)",
+    "entropy": r"loss/entropy",
+    "gradient norm": r"loss/grad_norm",
+    "explained variance": r"loss/explained_variance",
+    "steps per second": r"time/steps_per_second",
+    "memory, MB": r"time/(memory|device_memory)",
+}
+"""Charts of the overview beside the adaptation: title → tags. Patterns, since what an agent logs is its own matter."""
 
 
 def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
@@ -66,39 +85,85 @@ def point_tags(curve: AdaptationCurve) -> dict[str, int]:
     return {f"eval/{curve.split}/{kind}_{point + first:0{width}d}": point for point in shown}
 
 
-def layout(curves: Mapping[str, AdaptationCurve]) -> dict[str, dict[str, list[Any]]]:
-    """The page "custom scalars": for each split one chart of all points, and one per point with its interval.
+def memory_metrics(device: torch.device) -> dict[str, float]:
+    """``time/memory``: the most memory that this process has had so far, MB; on CUDA also ``time/device_memory``."""
+    metrics = {}
+    if sys.platform != "win32":
+        import resource  # there is none on Windows
 
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+        metrics["time/memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    if device.type == "cuda":
+        metrics["time/device_memory"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return metrics
+
+
+def family_card(family: TaskFamily) -> str:
+    """The family's docstring and its lengths and spaces, for the page "Text"."""
+    spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
+    head = f"{type(family).__name__}: episode × trial {length(family)}, {spaces}"
+    return f"{head}\n\n{inspect.cleandoc(type(family).__doc__ or '')}\n"
+
+
+def layout(
+    curves: Mapping[str, AdaptationCurve], tags: Iterable[str] = (), first: Sequence[str] = ()
+) -> dict[str, dict[str, list[Any]]]:
+    """The page "custom scalars": an overview, then for each split one chart of all points, and one per point.
+
+    The overview has the adaptation on the splits `first`, and those charts of `OVERVIEW` for which `tags` has anything.
     TensorBoard shows a chart of several runs once if they describe it alike; hence no chart names the points it has.
-    It shows the charts with an interval in reverse; hence the last point comes first here.
+    It shows the charts with an interval after the others and in reverse; hence the last point comes first here.
     """
-    page: dict[str, dict[str, list[Any]]] = {}
-    for split, curve in curves.items():
-        tags = point_tags(curve)
-        pattern = rf"^eval/{re.escape(split)}/(episode|round)_\d+$"
-        charts: dict[str, list[Any]] = {"all points": ["Multiline", [pattern]]}
-        for tag, point in reversed(tags.items()):
-            charts[curve.labels[point]] = ["Margin", [tag, f"{tag}_low", f"{tag}_high"]]
-        page[f"adaptation on {split}"] = charts
-    return page
+    written = list(tags)
+    every = {split: _charts(curve) for split, curve in curves.items()}
+    overview: dict[str, list[Any]] = {}
+    for split in (split for split in first if split in every):
+        chosen = dict.fromkeys(("all points", curves[split].labels[-1], curves[split].labels[0]))
+        overview |= {f"{split}: {name}": every[split][name] for name in chosen}
+    for title, names in OVERVIEW.items():
+        if any(re.fullmatch(names, tag) for tag in written):
+            overview[title] = ["Multiline", [rf"^{names}$"]]
+    page = {"overview": overview} if overview else {}
+    return page | {f"adaptation on {split}": charts for split, charts in every.items()}
+
+
+def _charts(curve: AdaptationCurve) -> dict[str, list[Any]]:
+    """All points in one chart, and each with its interval in another, the last point first."""
+    charts: dict[str, list[Any]] = {
+        "all points": ["Multiline", [rf"^eval/{re.escape(curve.split)}/(episode|round)_\d+$"]]
+    }
+    for tag, point in reversed(point_tags(curve).items()):
+        charts[curve.labels[point]] = ["Margin", [tag, f"{tag}_low", f"{tag}_high"]]
+    return charts
 
 
 class Logger:
     """Writes a run's metrics to `run_dir` and shows its progress. Use it as a context manager.
 
     `values` is the resolved configuration and `start` where the run starts: what a killed run had written beyond that
-    is dropped, so that a resumed run's files look like an uninterrupted one's.
+    is dropped, so that a resumed run's files look like an uninterrupted one's. `splits` are those of the evaluation at
+    the end, whose scores stand beside the configuration on the page "HParams".
     """
 
     def __init__(
-        self, run_dir: Path, values: dict[str, Any], start: Counters, texts: Mapping[str, str], console: Console
+        self,
+        run_dir: Path,
+        values: dict[str, Any],
+        start: Counters,
+        texts: Mapping[str, str],
+        console: Console,
+        splits: Sequence[str] = (),
     ) -> None:
         self.total, self.eval_splits, self.console = int(values["total_iterations"]), values["eval_splits"], console
-        purge = start.env_steps + 1 if start.iteration else None
+        self.tags: set[str] = set()  # of the scalars written so far
+        self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
+        self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
+        self.resumed = start.iteration > 0
+        purge = start.env_steps + 1 if self.resumed else None
         self.writer = SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer.add_text(name, _verbatim(text), start.env_steps)
-        self._add_hparams(values)
+        self._add_hparams(values, splits)
         _truncate(run_dir / "metrics.jsonl", start.iteration)
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self.adaptation = ""  # the latest evaluation, in words
@@ -126,8 +191,7 @@ class Logger:
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
     ) -> None:
         """Write the metrics of the iteration that has just been done, and the curves if it was evaluated."""
-        for tag, value in metrics.items():
-            self.writer.add_scalar(tag, value, counters.env_steps)
+        self._add_scalars(metrics, counters)
         metrics = metrics | self.evaluation(counters, curves or {})
         record: dict[str, Any] = {"iteration": counters.iteration, "env_steps": counters.env_steps}
         record |= {"seconds": round(counters.seconds, 3)}
@@ -142,27 +206,49 @@ class Logger:
         for curve in curves.values():
             metrics |= curve_metrics(curve)
             self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
-        for tag, value in metrics.items():
-            self.writer.add_scalar(tag, value, counters.env_steps)
+        self._add_scalars(metrics, counters)
         if curves:
             # Splits with a curve over training come before those of the end alone.
-            splits = sorted(curves, key=lambda split: split not in self.eval_splits)
-            self.writer.add_custom_scalars(layout({split: curves[split] for split in splits}))
+            known = self.curves | dict(curves)
+            self.curves = {split: known[split] for split in sorted(known, key=lambda s: s not in self.eval_splits)}
             self.adaptation = "".join(map(_in_words, curves.values()))
+        page = layout(self.curves, self.tags, self.eval_splits)
+        if page != self.page and (self.curves or not self.resumed):  # a resumed run has a page with curves already
+            self.writer.add_custom_scalars(page)
+            self.page = page
         return metrics
+
+    def picture(self, counters: Counters, tag: str, data: bytes) -> None:
+        """Show a PNG or GIF file under `tag`. SummaryWriter.add_video would need an old moviepy for the latter."""
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        self.writer._get_file_writer().add_summary(
+            Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
+        )
+
+    def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
+        for tag, value in metrics.items():
+            self.writer.add_scalar(tag, value, counters.env_steps)
+        self.tags |= metrics.keys()
 
     def say(self, sentence: str) -> None:
         """Print a line, above the progress bar if there is one."""
         self.console.print(sentence, markup=False, highlight=False)
 
-    def _add_hparams(self, values: dict[str, Any]) -> None:
+    def _add_hparams(self, values: dict[str, Any], splits: Sequence[str]) -> None:
         """The page "HParams". SummaryWriter.add_hparams would make a second run and a false point at step 0."""
         flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
         for name in ("family", "agent"):
             flat[name] = values[name]["class_path"].rpartition(".")[2]
             flat |= {f"{name}.{key}": value for key, value in (values[name].get("init_args") or {}).items()}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}
-        tags = ["train/return", "train/adaptation", *(f"eval/{s}/score" for s in values["eval_splits"])]
+        evaluated = dict.fromkeys([*values["eval_splits"], *splits])
+        tags = [
+            *(f"eval/{s}/{n}" for s in evaluated for n in ("score", "normalised")),
+            "train/return",
+            "train/adaptation",
+        ]
         for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
             self.writer._get_file_writer().add_summary(summary)
 

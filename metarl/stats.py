@@ -58,10 +58,7 @@ def interval(
     """
     if statistic not in ("mean", "iqm"):
         raise ValueError(f"statistic must be 'mean' or 'iqm', got {statistic!r}.")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}.")
+    _check(level, resamples)
     array = _three(returns)
     compute = _resampled_means if statistic == "mean" else _resampled_iqms
     seeds, tasks, points = array.shape
@@ -71,10 +68,9 @@ def interval(
     for start in range(0, resamples, batch):
         size = min(batch, resamples - start)
         task_counts = _counts(generator, size, tasks)
-        seed_counts = _counts(generator, size, seeds) if seeds > 1 else np.ones((size, 1))
+        seed_counts = _seed_counts(generator, size, seeds)
         estimates.append(compute(array, seed_counts, task_counts))
-    tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(np.concatenate(estimates), [tail, 100.0 - tail], axis=0)
+    low, high = _percentiles(np.concatenate(estimates), level)
     return low, high
 
 
@@ -186,11 +182,116 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
     `a` ``(seeds_a, tasks)`` and `b` ``(seeds_b, tasks)`` are scores on the same tasks. On each task every seed of a
     meets every seed of b; then the mean over tasks. Raises ValueError if the numbers of tasks differ.
     """
+    return float(_wins(a, b).mean())
+
+
+def probability_of_improvement_interval(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `probability_of_improvement`: (low, high).
+
+    Paired: a resample draws one set of tasks for both agents, and seeds of `a` and of `b` independently (an agent with
+    one seed keeps it, as in `interval`). Raises ValueError as the two do.
+    """
+    wins = _wins(a, b)  # (seeds_a, seeds_b, tasks)
+    _check(level, resamples)
+    generator = np.random.default_rng(seed)
+    of_tasks = _counts(generator, resamples, wins.shape[2])
+    of_a, of_b = (_seed_counts(generator, resamples, seeds) for seeds in wins.shape[:2])
+    per_pair = np.einsum("rt,abt->rab", of_tasks, wins, optimize=True)
+    low, high = _percentiles(np.einsum("ra,rb,rab->r", of_a, of_b, per_pair, optimize=True) / wins.size, level)
+    return float(low), float(high)
+
+
+def cumulative_regret(returns: ArrayLike, oracle: ArrayLike) -> Floats:
+    """What was lost against the oracle up to and with each point: ``(points,)``, mean over seeds and tasks.
+
+    The running sum of oracle - return (Lai & Robbins 1985). `oracle` is the return of one point: a number, or
+    ``(tasks,)``.
+    """
+    return np.cumsum(_average(oracle) - mean(returns))
+
+
+def regret_slope(returns: ArrayLike, oracle: ArrayLike, share: float = 0.5) -> float:
+    """Least-squares slope of `cumulative_regret` per point over the last `share` of the points (at least two).
+
+    About 0 once the task is known; above 0 for as long as something is lost at every point. Raises ValueError for
+    fewer than two points, or a share outside (0, 1].
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"share must lie above 0 and be at most 1, got {share}.")
+    regret = cumulative_regret(returns, oracle)
+    if len(regret) < 2:
+        raise ValueError("The slope of the regret needs at least two points.")
+    last = max(2, math.ceil(share * len(regret)))
+    return float(np.polyfit(np.arange(last), regret[-last:], 1)[0])
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """Share of the results ``(seeds, tasks)`` that lie above each threshold: ``(len(thresholds),)``.
+
+    Agarwal et al. 2021, section 4.2. Its area above 0 is the mean of scores that are not negative.
+    """
+    return mean(_above(scores, thresholds))
+
+
+def performance_profile_interval(
+    scores: ArrayLike, thresholds: ArrayLike, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Pointwise bootstrap interval of `performance_profile`, resampled as in `interval`: (low, high)."""
+    return interval(_above(scores, thresholds), "mean", level, resamples, seed)
+
+
+def generalisation_gap(
+    train_scores: ArrayLike, other_scores: ArrayLike, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean score on the training tasks minus that on other tasks, and its bootstrap interval: (gap, low, high).
+
+    Scores are ``(seeds, tasks)`` of the same seeds, in the same order, on tasks that have nothing to do with each
+    other. Hence a resample draws seeds once for both, and tasks for each. Raises ValueError if the seeds differ in
+    number.
+    """
+    _check(level, resamples)
+    train, other = (_three(np.atleast_2d(np.asarray(scores))[..., None]) for scores in (train_scores, other_scores))
+    if len(train) != len(other):
+        raise ValueError(f"The gap is one of the same seeds, got {len(train)} and {len(other)}.")
+    generator = np.random.default_rng(seed)
+    of_seeds = _seed_counts(generator, resamples, len(train))
+    drawn = [_resampled_means(x, of_seeds, _counts(generator, resamples, x.shape[1]))[:, 0] for x in (train, other)]
+    low, high = _percentiles(drawn[0] - drawn[1], level)
+    return float(mean(train)[0] - mean(other)[0]), float(low), float(high)
+
+
+def _wins(a: ArrayLike, b: ArrayLike) -> Floats:
+    """1 where a seed of `a` beats a seed of `b` on a task, ½ for a tie: ``(seeds_a, seeds_b, tasks)``."""
     first, second = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(f"Expected (seeds, tasks) on the same tasks, got shapes {first.shape} and {second.shape}.")
-    wins = [np.mean((row > second) + 0.5 * (row == second)) for row in first]
-    return float(math.fsum(wins) / len(wins))
+    return (first[:, None] > second[None]) + 0.5 * (first[:, None] == second[None])
+
+
+def _above(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """1 where a result lies above a threshold: ``(seeds, tasks, thresholds)``."""
+    array = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    return (array[..., None] > np.asarray(thresholds, dtype=np.float64)).astype(np.float64)
+
+
+def _seed_counts(generator: np.random.Generator, size: int, seeds: int) -> Floats:
+    """`_counts` of training seeds; a single one is not resampled."""
+    return _counts(generator, size, seeds) if seeds > 1 else np.ones((size, 1))
+
+
+def _percentiles(estimates: Floats, level: float) -> Floats:
+    """The ends of the interval: ``(2, …)``."""
+    tail = 50.0 * (1.0 - level)
+    return np.asarray(np.percentile(estimates, [tail, 100.0 - tail], axis=0))
+
+
+def _check(level: float, resamples: int) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}.")
 
 
 def _average(bound: ArrayLike) -> float:

@@ -25,16 +25,20 @@ from rich.console import Console
 
 from metarl import checkpoint, rng
 from metarl.agent import LearningAgent
+from metarl.behaviour import has_picture, pictures
+from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
 from metarl.curve import AdaptationCurve, adaptation_table
 from metarl.evaluate import evaluate
 from metarl.family import Key
-from metarl.log import Logger, trial_metrics
+from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
+from metarl.replay import watch
 from metarl.rollout import run_trial
 from metarl.runtime import resolve_device, tune
+from metarl.seeds import requested, train_seeds
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
@@ -65,15 +69,16 @@ def train(parsed: Parsed, console: Console) -> int:
             )
     texts = _write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
     root = rng.fold(rng.key(config.seed, device), TRAINING)
+    play = Captured(lambda tasks, key: run_trial(agent, family, tasks, key), device)
 
-    with Logger(run_dir, parsed.values, done, texts, console) as log:
+    with Logger(run_dir, parsed.values, done, texts, console, family.splits if config.final_eval_tasks else ()) as log:
         log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
         with _Stop(log) as stop:
             profiled = done.iteration + 1 if config.profile else None  # the second iteration: the first warms up
             while done.iteration < config.total_iterations and not stop.exit_code:
                 recorded = Profile() if done.iteration == profiled else None
                 with nullcontext() if recorded is None else recorded.recording(device):
-                    done, metrics, curves = _iterate(agent, config, root, done)
+                    done, metrics, curves = _iterate(agent, config, play, root, done)
                     with record_function(phase("logging")):
                         log.iteration(done, metrics, curves)
                 if recorded is not None:
@@ -85,6 +90,8 @@ def train(parsed: Parsed, console: Console) -> int:
                 if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
+        if device.type == "cuda" and play.why_not is not None:
+            log.say(f"Rollouts were not recorded as a CUDA graph, which would be faster: {play.why_not}")
         if stop.exit_code:
             log.say(f"Stopped after iteration {done.iteration}; go on by: python -m metarl.train --resume {run_dir}")
         elif config.final_eval_tasks:
@@ -94,14 +101,14 @@ def train(parsed: Parsed, console: Console) -> int:
 
 
 def _iterate(
-    agent: LearningAgent, config: TrainConfig, root: Key, done: Counters
+    agent: LearningAgent, config: TrainConfig, play: Captured, root: Key, done: Counters
 ) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve]]:
     """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
     family, start = config.family, time.perf_counter()
     key = rng.fold(root, done.iteration)
     with record_function(phase("rollout")):
         tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
-        trial = run_trial(agent, family, tasks, rng.fold(key, 1))
+        trial = play(tasks, rng.fold(key, 1))
     collected = time.perf_counter()
     with record_function(phase("update")):
         loss = agent.update(trial, done.iteration / config.total_iterations)
@@ -116,7 +123,7 @@ def _iterate(
         "time/collect": collected - start,
         "time/update": updated - collected,
         "time/evaluate": end - updated,
-    }
+    } | memory_metrics(root.device)
     return Counters(done.iteration + 1, done.env_steps + steps, done.seconds + end - start), metrics, curves
 
 
@@ -131,16 +138,29 @@ def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> d
 def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger) -> None:
     """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``."""
     log.say(f"Evaluating on {config.final_eval_tasks} tasks of each split")
-    curves = {}
-    for split in config.family.splits:
-        curves[split] = evaluate(agent, config.family, split, tasks=config.final_eval_tasks)
-        curves[split].save(run_dir / "evaluation" / split)
+    family, folder = config.family, run_dir / "evaluation"
+    # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
+    held_out = [split for split in family.splits if split != config.train_split]
+    shown = {*(config.eval_splits or held_out)[:1], "ood"}
+    curves, watched = {}, {}
+    for split in family.splits:
+        if split in shown:
+            watched[split] = watch(agent, family, split, config.final_eval_tasks)
+            curves[split] = watched[split][0]
+        else:
+            curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
+        curves[split].save(folder / split)
     log.evaluation(done, curves)
     log.bar.stop()
     table = adaptation_table(curves)
     log.console.print(table)
-    with (run_dir / "evaluation" / "table.txt").open("w", encoding="utf-8") as file:
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
+    for picture in pictures(family, watched):
+        log.picture(done, picture.tag, picture.data)
+        (folder / picture.file_name).write_bytes(picture.data)
+    if not has_picture(family):
+        log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
 
 
@@ -209,15 +229,15 @@ def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
         file.write(command)
     text = json.dumps(versions, indent=1)
     (run_dir / "versions.json").write_text(text + "\n", encoding="utf-8")
-    return {"command": command, "versions": text}
+    return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
-        parsed = parse(sys.argv[1:] if args is None else list(args))
-        return train(parsed, console)
+        given, seeds = requested(sys.argv[1:] if args is None else args)
+        return train(parse(given), console) if seeds is None else train_seeds(given, seeds, train, console)
     except ConfigError as mistake:
         print(f"metarl.train: {mistake}", file=sys.stderr)
         return 2

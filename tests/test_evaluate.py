@@ -32,7 +32,7 @@ from metarl.agents.classical import (
     UCB1Bandit,
 )
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.curve import AdaptationCurve, adaptation_table, chosen_points, combine
+from metarl.curve import AdaptationCurve, adaptation_table, chosen_points, combine, sparkline
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
 from metarl.evaluate import EVALUATION, evaluate, main
 from metarl.family import TaskFamily
@@ -550,3 +550,38 @@ def test_module_can_be_run_and_called():
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     family = toy.Guess()
     assert evaluate_module(RandomAgent(family), family, tasks=3).returns.shape == (1, 3, 3)
+
+
+def test_a_sparkline_by_hand():
+    assert sparkline(np.array([0.0, 0.5, 1.0]), 0.0, 1.0) == "▁▅█"
+    assert sparkline(np.array([-5.0, 9.0]), 0.0, 1.0) == "▁█", "beyond the scale it is cut off"
+    assert sparkline(np.linspace(0, 1, 100), 0.0, 1.0, width=8) == "▁▂▃▄▅▆▇█"
+    assert sparkline(np.array([-10.0, -2.0]), -10.0, 0.0) == "▁▇"
+    with pytest.raises(ValueError, match="differ"):
+        sparkline(np.zeros(2), 1.0, 1.0)
+
+
+class Frame(dict):
+    """Stands for pandas.DataFrame where there is no pandas."""
+
+
+def test_a_frame_has_a_row_for_every_return(monkeypatch: pytest.MonkeyPatch):
+    module = type(sys)("pandas")
+    module.DataFrame = Frame  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pandas", module)
+    curve = evaluate(RandomAgent(GridNavi()), GridNavi(), "test", tasks=3)
+    twice = combine([curve, curve])
+    frame = twice.to_frame()
+    assert {len(column) for column in frame.values()} == {2 * 3 * 4}
+    row = 1 * 12 + 2 * 4 + 3  # seed 1, task 2, episode 4
+    assert (frame["seed"][row], frame["task"][row], frame["point"][row]) == (1, 2, "episode 4")
+    assert frame["return"][row] == curve.returns[0, 2, 3] and frame["episodes"][row] == 3
+    assert frame["random"][row] == curve.random[2] and frame["oracle"][row] == curve.oracle[2]
+    nothing = dataclasses.replace(curve, oracle=None).to_frame()
+    assert np.isnan(nothing["oracle"]).all()
+
+
+def test_a_frame_without_pandas_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        evaluate(RandomAgent(GridNavi()), GridNavi(), "test", tasks=2).to_frame()

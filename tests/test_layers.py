@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling"),
+    ("rng", "runtime", "stats", "profiling", "capture"),
     ("family", "distributed", "curve"),
-    ("envs", "batch_env"),
+    ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env"),
     ("distributions", "gru", "estimators"),
@@ -26,8 +26,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoint",),
     ("log",),
     ("evaluate",),
+    ("replay",),
+    ("best_arm",),
+    ("behaviour",),
     ("agent_contract",),
     ("testing",),
+    ("seeds",),
     ("train",),
     ("__init__",),
 )

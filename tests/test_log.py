@@ -1,5 +1,6 @@
 """What a run writes can be read back, under the tags that docs/metrics.md explains."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -8,26 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 from toy import TOY, Guess
 
 from metarl import config, rng
 from metarl.agents import RL2Config
 from metarl.checkpoint import Counters
 from metarl.curve import AdaptationCurve
-from metarl.log import Logger, curve_metrics, layout, point_tags, trial_metrics
+from metarl.log import Logger, curve_metrics, family_card, layout, memory_metrics, point_tags, trial_metrics
 from metarl.rollout import Rollout, run_trial
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
-def curve(points: int, rounds: bool = False, split: str = "test") -> AdaptationCurve:
+def curve(points: int, rounds: bool = False, split: str = "test", tasks: int = 20) -> AdaptationCurve:
     steps = np.arange(points, dtype=np.float64)
-    returns = np.random.default_rng(0).normal(steps, 1.0, (1, 20, points)).astype(np.float32)
+    returns = np.random.default_rng(0).normal(steps, 1.0, (1, tasks, points)).astype(np.float32)
     labels = tuple(f"{'round' if rounds else 'episode'} {point + (not rounds)}" for point in range(points))
-    bounds = {"random": np.zeros(20, np.float32), "oracle": np.full(20, points, np.float32)}
+    bounds = {"random": np.zeros(tasks, np.float32), "oracle": np.full(tasks, points, np.float32)}
     return AdaptationCurve(
         returns, steps, steps, labels, **bounds, agent="A", family="F", split=split, greedy=False, rounds=rounds
     )
@@ -96,19 +99,26 @@ def test_tensorboard_shows_scalars_curve_config_and_hparams(tmp_path: Path, valu
     assert len(list((tmp_path / "run").glob("**/events*"))) == 1, "no second run for the hparams"
 
 
+def pages(run_dir: Path) -> list[layout_pb2.Layout]:
+    """The custom scalars as they were written, the last one in force."""
+    found = events(run_dir).Tensors("custom_scalars__config__")
+    return [layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]) for event in found]
+
+
 def test_the_custom_page_has_the_curve_with_its_interval(tmp_path: Path, values: dict[str, Any]):
     with logger(tmp_path / "run", values) as log:
         log.iteration(Counters(1, 100), {}, {"test": curve(3)})
-    found = events(tmp_path / "run")
-    page = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    (category,) = page.category
-    scalars = set(found.Tags()["scalars"])
+    scalars = set(events(tmp_path / "run").Tags()["scalars"])
+    (page,) = pages(tmp_path / "run")
+    overview, category = page.category
     margins = [chart.margin.series[0] for chart in category.chart if chart.HasField("margin")]
     assert len(margins) == 3
     assert all({one.value, one.lower, one.upper} <= scalars for one in margins)
     (lines,) = [chart.multiline.tag[0] for chart in category.chart if chart.HasField("multiline")]
     matched = {tag for tag in scalars if re.search(lines, tag)}
     assert matched == {one.value for one in margins} == set(point_tags(curve(3)))
+    first_and_last = [chart.margin.series[0] for chart in overview.chart if chart.HasField("margin")]
+    assert first_and_last == [margins[0], margins[2]], "the overview has the same of the last and the first point"
     assert set(layout({"a": curve(2), "b": curve(2)})) == {"adaptation on a", "adaptation on b"}
     one, other = (layout({"test": curve(points)})["adaptation on test"] for points in (3, 20))
     assert one["all points"] == other["all points"], "TensorBoard merges the pages of unlike runs"
@@ -118,9 +128,84 @@ def test_the_custom_page_starts_with_the_splits_that_have_a_curve(tmp_path: Path
     values["eval_splits"] = ["test"]
     with logger(tmp_path / "run", values) as log:
         log.evaluation(Counters(1, 100), {split: curve(2, split=split) for split in ("train", "test", "ood")})
-    found = events(tmp_path / "run").Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
-    titles = [category.title for category in layout_pb2.Layout.FromString(found).category]
-    assert titles == ["adaptation on test", "adaptation on train", "adaptation on ood"]
+    (page,) = pages(tmp_path / "run")
+    titles = [category.title for category in page.category]
+    assert titles == ["overview", "adaptation on test", "adaptation on train", "adaptation on ood"]
+    assert {chart.title.partition(":")[0] for chart in page.category[0].chart} == {"test"}
+
+
+RL2_TAGS = ("train/return", "train/return_last", "loss/policy", "loss/clip_fraction", "time/memory")
+MAML_TAGS = ("train/return", "loss/surrogate_after", "loss/kl_after", "time/steps_per_second")
+
+
+@pytest.mark.parametrize("tags", [RL2_TAGS, MAML_TAGS])
+def test_the_overview_has_charts_of_what_there_is_and_of_nothing_else(tags: tuple[str, ...]):
+    charts = layout({}, tags)["overview"]
+    patterns = {title: chart[1][0] for title, chart in charts.items()}
+    for title, pattern in patterns.items():
+        assert any(re.match(pattern, tag) for tag in tags), f"{title} would be empty"
+    assert all(any(re.match(pattern, tag) for pattern in patterns.values()) for tag in tags), "all are shown"
+    other = layout({}, MAML_TAGS if tags == RL2_TAGS else RL2_TAGS)["overview"]
+    assert all(charts[title] == other[title] for title in charts.keys() & other.keys()), "unlike agents share charts"
+
+
+def test_the_overview_is_there_from_the_first_iteration_and_written_when_it_changes(
+    tmp_path: Path, values: dict[str, Any]
+):
+    run_dir, metrics = tmp_path / "run", {"train/return": 1.0, "loss/entropy": 1.0}
+    with logger(run_dir, values) as log:
+        for i in range(1, 4):
+            log.iteration(Counters(i, 100 * i), metrics)
+        log.iteration(Counters(4, 400), metrics, {"test": curve(2)})
+        log.iteration(Counters(5, 500), metrics, {"test": curve(2)})
+    early, late = pages(run_dir)
+    assert [chart.title for chart in early.category[0].chart] == ["return of an episode in training", "entropy"]
+    assert [category.title for category in late.category] == ["overview", "adaptation on test"]
+    with logger(run_dir, values, Counters(5, 500)) as log:
+        log.iteration(Counters(6, 600), metrics)
+    assert pages(run_dir)[-1] == late, "a resumed run does not lose its curves"
+
+
+def test_hparams_stand_beside_the_results_of_every_split(tmp_path: Path, values: dict[str, Any]):
+    (tmp_path / "run").mkdir()
+    values["eval_splits"] = ["test"]
+    with Logger(tmp_path / "run", values, Counters(), {}, Console(), splits=("train", "test", "ood")):
+        pass
+    content = events(tmp_path / "run").summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    names = [info.name.tag for info in experiment.metric_infos]
+    assert names[:2] == ["eval/test/score", "eval/test/normalised"], "TensorBoard shows the first without being asked"
+    assert {"eval/train/score", "eval/ood/score", "train/return"} <= set(names) and len(names) == len(set(names))
+
+
+def test_pictures_are_shown_as_they_are(tmp_path: Path, values: dict[str, Any]):
+    files = {}
+    for kind in ("png", "gif"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 10), "red").save(buffer, kind, save_all=kind == "gif")
+        files[f"eval/test/{kind}"] = buffer.getvalue()
+    with logger(tmp_path / "run", values) as log:
+        for tag, data in files.items():
+            log.picture(Counters(1, 100), tag, data)
+    for tag, data in files.items():
+        (shown,) = events(tmp_path / "run").Images(tag)
+        assert (shown.encoded_image_string, shown.width, shown.height, shown.step) == (data, 20, 10, 100)
+
+
+def test_memory_is_the_process_s_peak():
+    before = memory_metrics(torch.device("cpu"))["time/memory"]
+    block = np.ones(int(before + 100) * 2**17)  # as many MB more, of 8 bytes each
+    after = memory_metrics(torch.device("cpu"))
+    assert list(after) == ["time/memory"]
+    assert before + 90 < after["time/memory"] < 3 * before + 200
+    del block
+    assert memory_metrics(torch.device("cpu"))["time/memory"] >= after["time/memory"], "the peak stays"
+
+
+def test_the_family_s_card_is_its_docstring_with_its_sizes():
+    card = family_card(Guess(numbers=4))
+    assert card.startswith("Guess: episode × trial 2 × 3, observation Box(1), action Discrete(4)\n\nReward 1 for guess")
+    assert "\nArgs:\n    numbers: How many" in card
 
 
 def test_a_resumed_run_s_files_look_like_an_uninterrupted_one_s(tmp_path: Path, values: dict[str, Any]):
@@ -172,6 +257,6 @@ def documented(tag: str) -> bool:
 def test_every_tag_is_documented():
     rollouts = trial()
     metrics = trial_metrics(rollouts, 3) | curve_metrics(curve(3)) | curve_metrics(curve(3, rounds=True))
-    undocumented = [tag for tag in metrics if not documented(tag)]
+    undocumented = [tag for tag in (*metrics, "time/memory", "time/device_memory") if not documented(tag)]
     assert not undocumented
     assert not documented("train/retrun") and not documented("eval/test/epsiode_01_low")

@@ -151,6 +151,69 @@ def test_large_data_take_little_memory():
     np.testing.assert_allclose(high - low, 0.0392, rtol=0.15)
 
 
+def test_probability_of_improvement_interval_is_the_paired_resampling_spelt_out():
+    generator = np.random.default_rng(8)
+    a, b = generator.normal(0.3, 1.0, size=(3, 25)), generator.normal(size=(2, 25))
+    drawn = []
+    for _ in range(4000):
+        tasks = generator.integers(0, 25, 25)
+        of_a, of_b = a[generator.integers(0, 3, 3)][:, tasks], b[generator.integers(0, 2, 2)][:, tasks]
+        drawn.append(stats.probability_of_improvement(of_a, of_b))
+    low, high = stats.probability_of_improvement_interval(a, b, resamples=4000)
+    np.testing.assert_allclose([low, high], np.percentile(drawn, [2.5, 97.5]), atol=0.02)
+
+
+def test_probability_of_improvement_interval_by_hand():
+    # Better on every one of three tasks by less than tasks differ: nothing is left to chance, as tasks are paired.
+    assert stats.probability_of_improvement_interval([[1.0, 101.0, 201.0]], [[0.0, 100.0, 200.0]]) == (1.0, 1.0)
+    assert stats.probability_of_improvement_interval([[1.0, 2.0]], [[1.0, 2.0]]) == (0.5, 0.5)
+    # One win and one loss: of two draws both win, or both lose, with probability 1/4 each.
+    assert stats.probability_of_improvement_interval([[1.0, 0.0]], [[0.0, 1.0]]) == (0.0, 1.0)
+    assert stats.probability_of_improvement_interval([[1.0, 0.0]], [[0.0, 1.0]], level=0.4) == (0.5, 0.5)
+
+
+def test_cumulative_regret():
+    # Means 1, 5, 9 against 10: 9, 5 and 1 are lost. Per task only the mean of the bounds matters.
+    np.testing.assert_allclose(stats.cumulative_regret(RETURNS, 10.0), [9.0, 14.0, 15.0])
+    np.testing.assert_allclose(stats.cumulative_regret(RETURNS, [8.0, 12.0]), [9.0, 14.0, 15.0])
+
+
+def test_regret_slope():
+    # Lost per point: 9, 5, 1, 1, 1, 1. The last half of the cumulative regret grows by 1, whatever came before.
+    returns = np.array([1.0, 5.0, 9.0, 9.0, 9.0, 9.0]).reshape(1, 1, 6)
+    assert stats.regret_slope(returns, 10.0) == pytest.approx(1.0)
+    assert stats.regret_slope(returns, 9.0) == pytest.approx(0.0)
+    # All of (0, 9), (1, 14), (2, 15): Σ (t - 1)(y - 12⅔) / Σ (t - 1)² = (3⅔ + 2⅓) / 2.
+    assert stats.regret_slope(RETURNS, 10.0, share=1.0) == pytest.approx(3.0)
+    # A share of fewer than two points is two: 14 → 15.
+    assert stats.regret_slope(RETURNS, 10.0, share=0.1) == pytest.approx(1.0)
+
+
+def test_performance_profile():
+    scores = np.array([[0.1, 0.5, 0.9], [0.5, 0.7, 1.1]])
+    # Above, not at, the threshold.
+    np.testing.assert_allclose(stats.performance_profile(scores, [0.0, 0.5, 0.8, 1.1]), [1.0, 3 / 6, 2 / 6, 0.0])
+    low, high = stats.performance_profile_interval(scores, [0.0, 0.5, 0.8, 1.1])
+    assert low[0] == high[0] == 1.0 and low[3] == high[3] == 0.0 and low[1] < 0.5 < high[1]
+    # Each threshold is the mean of an indicator, whose interval exists already.
+    expected = stats.interval((scores[:, :, None] > np.array([0.5])).astype(float), level=0.8)
+    np.testing.assert_array_equal(stats.performance_profile_interval(scores, [0.5], level=0.8), expected)
+
+
+def test_generalisation_gap_keeps_seeds_together_and_draws_tasks_apart():
+    # Seed 2 is 10 better on both splits: the gap of each seed is 1, and no task differs from another.
+    train, test = np.array([[5.0, 5.0], [15.0, 15.0]]), np.array([[4.0, 4.0, 4.0], [14.0, 14.0, 14.0]])
+    np.testing.assert_allclose(stats.generalisation_gap(train, test), (1.0, 1.0, 1.0))
+    # One seed and one test task: all that varies is the mean of two training tasks, 0, 1 or 2 with odds 1 : 2 : 1.
+    np.testing.assert_allclose(stats.generalisation_gap([0.0, 2.0], [0.5]), (0.5, -0.5, 1.5))
+    np.testing.assert_allclose(stats.generalisation_gap([0.0, 2.0], [0.5], level=0.4), (0.5, 0.5, 0.5))
+    # The same tasks on both sides are still drawn apart: a difference of independent means, √2 as wide as one.
+    scores = np.random.default_rng(9).normal(size=(1, 400))
+    gap, low, high = stats.generalisation_gap(scores, scores)
+    one = np.subtract(*stats.interval(scores[:, :, None])[::-1])[0]
+    assert gap == 0.0 and high - low == pytest.approx(np.sqrt(2) * one, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -159,6 +222,11 @@ def test_large_data_take_little_memory():
         (lambda: stats.interval(RETURNS, resamples=0), "at least 1"),
         (lambda: stats.mean(np.zeros((3, 4))), "seeds, tasks, points"),
         (lambda: stats.iqm(np.zeros((3, 0, 4))), "at least one"),
+        (lambda: stats.regret_slope(RETURNS, 10.0, share=0.0), "share must lie"),
+        (lambda: stats.regret_slope(RETURNS[:, :, :1], 10.0), "at least two points"),
+        (lambda: stats.generalisation_gap([[1.0], [2.0]], [1.0]), "same seeds, got 2 and 1"),
+        (lambda: stats.probability_of_improvement_interval([1.0], [1.0, 2.0]), "same tasks"),
+        (lambda: stats.probability_of_improvement_interval([1.0], [1.0], level=2), "between 0 and 1"),
     ],
 )
 def test_mistakes(call, sentence):

@@ -115,8 +115,10 @@ def test_the_event_file_has_the_tags(toy: list[str]):
     assert not [tag for tag in scalars if not documented(tag)]
     assert [event.step for event in found.Scalars("train/return")] == [96 * i for i in range(1, 7)]
     assert [event.step for event in found.Scalars("eval/test/score")] == [288, 576]
-    assert {"eval/train/curve", "eval/test/curve", "eval/ood/curve"} == set(found.Tags()["images"])
-    texts = {f"{name}/text_summary" for name in ("config", "command", "versions", "runtime")}
+    curves = {f"eval/{split}/curve" for split in ("train", "test", "ood")}
+    pictures = {f"eval/{split}/{name}" for split in ("test", "ood") for name in ("tasks", "where")}
+    assert set(found.Tags()["images"]) == curves | pictures, "and none of behaviour: the family has no render"
+    texts = {f"{name}/text_summary" for name in ("config", "command", "versions", "runtime", "family")}
     assert texts <= set(found.Tags()["tensors"])
 
 

@@ -1,0 +1,119 @@
+"""An evaluation played again with its states kept.
+
+`watch` evaluates and notes down the actions. Because a row of a batch equals a batch of one bit for bit, and randomness
+is addressed, these actions on the same task with the same keys give the same trial again, without the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl import rng
+from metarl.batch_env import BatchEnv, Step
+from metarl.curve import AdaptationCurve
+from metarl.evaluate import EVALUATION, evaluate
+from metarl.family import Key, State, Task, TaskFamily, num_rows, take
+from metarl.rollout import Acted, Agent, Memory, Rollout
+from metarl.stream import concatenate
+
+MAX_PULLS = 20
+"""Rows of a task that are watched where each is a single step."""
+
+
+class Watched(Agent):
+    """`agent`, whose actions are noted down as it plays: of the first `rows` rows of every task, in every round."""
+
+    def __init__(self, agent: Agent, rows: int = 1) -> None:
+        self.agent, self.protocol, self.rows = agent, agent.protocol, rows
+        self.device = torch.device(getattr(agent, "device", "cpu"))
+        self._tasks: list[Task] = []  # one entry per chunk of the evaluation
+        self._actions: list[list[list[Tensor]]] = []  # [chunk][round][step] (N, rows, …)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        self._tasks.append(task)
+        self._actions.append([[]])
+        return self.agent.begin(num_tasks, task)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        acted, memory = self.agent.act(memory, step, key, greedy)
+        by_task = acted.action.reshape(num_rows(self._tasks[-1]), -1, *acted.action.shape[1:])
+        self._actions[-1][-1].append(by_task[:, : self.rows].clone())
+        return acted, memory
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        self._actions[-1].append([])
+        return self.agent.adapt(memory, rollout)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        return self.agent.update(trial, progress)
+
+    @property
+    def task(self) -> Task:
+        """All tasks that were played, in their order."""
+        return concatenate(self._tasks)
+
+    def actions(self, number: int, row: int = 0) -> list[list[Tensor]]:
+        """The actions of a row of task `number` by [round][step], ``(1, …)`` each. ValueError if it was not played."""
+        first = 0
+        for task, rounds in zip(self._tasks, self._actions, strict=True):
+            if first <= number < first + num_rows(task):
+                return [[action[number - first, row : row + 1] for action in steps] for steps in rounds]
+            first += num_rows(task)
+        raise ValueError(f"Tasks 0 to {first - 1} were played, not {number}.")
+
+    def all_actions(self) -> list[Tensor]:
+        """The actions of each round ``(tasks, rows, steps, …)``, where all tasks take the same number of steps."""
+        rounds = zip(*self._actions, strict=True)
+        return [torch.cat([torch.stack(steps, dim=2) for steps in chunks]) for chunks in rounds]
+
+
+def watch(
+    agent: Agent, family: TaskFamily, split: str, tasks: int, seed: int = 0, greedy: bool = False
+) -> tuple[AdaptationCurve, Watched]:
+    """`metarl.evaluate`, and what was done in it.
+
+    Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
+    """
+    watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1)
+    curve = evaluate(watched, family, split, tasks, seed=seed, greedy=greedy)
+    return replace(curve, agent=type(agent).__name__), watched
+
+
+class Episode(NamedTuple):
+    """One episode of one row."""
+
+    states: list[State]  # the first one, and one more after each step
+    rewards: list[float]
+
+
+def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0) -> list[list[Episode]]:
+    """The trial of a row of task `number` in the evaluation with this `seed`, by [round][episode]."""
+    task, rounds = take(watched.task, slice(number, number + 1)), watched.actions(number, row)
+    protocol = watched.protocol.test()
+    key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
+    trial = []
+    for index, actions in enumerate(rounds):
+        at = rng.fold(rng.fold(key, index), 0)
+        env = BatchEnv(family, task, at, protocol.episodes, number * protocol.envs_per_task + row)
+        env.reset()
+        trial.append(_play(env, actions))
+    return trial
+
+
+def _play(env: BatchEnv, actions: Sequence[Tensor]) -> list[Episode]:
+    """One round of one row; the actions go on after its end where other rows took longer."""
+    episodes = [Episode([env.state], [])]
+    for action in actions:
+        outcome, step = env.step(action)
+        episodes[-1].states.append(env.final_state)
+        episodes[-1].rewards.append(float(outcome.reward))
+        if not env.alive:
+            break
+        if step.prev_done:
+            episodes.append(Episode([env.state], []))
+    return episodes

@@ -1,0 +1,79 @@
+"""Several seeds of one configuration: each is the run that it would be alone, and the results are joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from metarl import checkpoint
+from metarl.config_errors import ConfigError
+from metarl.curve import AdaptationCurve
+from metarl.seeds import requested
+from metarl.train import main
+
+SMALL = [
+    "--config=rl2_gridnavi", "--total_iterations=2", "--eval_every=0", "--final_eval_tasks=12", "--num_threads=1",
+    "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=1",
+]  # fmt: skip
+
+
+def test_the_number_of_seeds_is_taken_out_of_the_command_line():
+    assert requested(["--config", "x", "--seeds", "3", "--seed=5"]) == (["--config=x", "--seed=5"], 3)
+    assert requested(["--seeds=2", "--profile"]) == (["--profile"], 2)
+    assert requested(["--config", "x"]) == (["--config", "x"], None), "as it was given"
+    for wrong in (["--seeds"], ["--seeds", "0"], ["--seeds=-1"], ["--seeds", "many"]):
+        with pytest.raises(ConfigError, match="at least 1"):
+            requested(wrong)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "three"
+    assert main([*SMALL, "--seed=4", "--seeds=2", f"--run_dir={folder}"]) == 0
+    return folder
+
+
+def test_each_seed_is_the_run_that_it_would_be_alone(trained: Path, tmp_path: Path):
+    assert sorted(path.name for path in trained.iterdir()) == ["evaluation", "seed_4", "seed_5"]
+    assert main([*SMALL, "--seed=5", f"--run_dir={tmp_path / 'alone'}"]) == 0
+    together, alone = (checkpoint.load_state(run)[0] for run in (trained / "seed_5", tmp_path / "alone"))
+    assert together.keys() == alone.keys()
+    assert all(torch.equal(together[name], alone[name]) for name in alone)
+
+
+def test_the_results_are_joined(trained: Path):
+    for split in ("train", "test", "ood", "all"):
+        joined = AdaptationCurve.load(trained / "evaluation" / split)
+        assert joined.returns.shape == (2, 12, 4)
+        for number, seed in enumerate((4, 5)):
+            single = AdaptationCurve.load(trained / f"seed_{seed}" / "evaluation" / split)
+            np.testing.assert_array_equal(joined.returns[number], single.returns[0])
+    table = (trained / "evaluation" / "table.txt").read_text("utf-8")
+    assert "2 seeds × tasks" in " ".join(table.split())
+
+
+def test_the_command_again_goes_on_where_it_stopped(trained: Path, capsys: pytest.CaptureFixture[str]):
+    before = (trained / "seed_4" / checkpoint.CHECKPOINT).stat().st_mtime_ns
+    assert main([*SMALL, "--seed=4", "--seeds=3", f"--run_dir={trained}"]) == 0
+    said = capsys.readouterr().out
+    assert "Seed 4 is done" in said and "Seed 5 is done" in said and "Seed 6" not in said
+    assert (trained / "seed_4" / checkpoint.CHECKPOINT).stat().st_mtime_ns == before
+    assert AdaptationCurve.load(trained / "evaluation" / "test").returns.shape[0] == 3
+
+
+def test_a_folder_of_another_configuration_is_left_alone(trained: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([*SMALL, "--agent.lr=0.5", "--seed=4", "--seeds=2", f"--run_dir={trained}"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert main(["--resume", str(trained / "seed_4"), "--seeds=2"]) == 2
+    assert "goes on by itself" in capsys.readouterr().err
+
+
+def test_help_names_it(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    Console().print(shown := capsys.readouterr().out)
+    assert "--seeds N" in shown
