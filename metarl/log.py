@@ -244,11 +244,9 @@ class Logger:
             flat |= {f"{name}.{key}": value for key, value in (values[name].get("init_args") or {}).items()}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}
         evaluated = dict.fromkeys([*values["eval_splits"], *splits])
-        tags = [
-            *(f"eval/{s}/{n}" for s in evaluated for n in ("score", "normalised")),
-            "train/return",
-            "train/adaptation",
-        ]
+        # TensorBoard's table shows the first five without being asked.
+        tags = [f"eval/{split}/{name}" for name in ("score", "normalised") for split in evaluated]
+        tags += ["train/return", "train/adaptation"]
         for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
             self.writer._get_file_writer().add_summary(summary)
 
