@@ -34,7 +34,12 @@ LONG = (
     "--family.episodes_per_trial=500",
     "--agent.meta_batch_size=512",
 )
-LONGER = ("--family=metarl/TwoStep-v0", "--family.rounds=1000", "--agent.meta_batch_size=256")
+LONGER = (
+    "--family=metarl/TwoStep-v0",
+    "--family.rounds=1000",
+    "--family.episodes_per_trial=1",
+    "--agent.meta_batch_size=256",
+)
 LONG_TRIALS = (
     Case("bandit, 500 pulls, 512 tasks", "rl2_bernoulli_bandit", LONG),
     Case("the same, chunk_length 100", "rl2_bernoulli_bandit", (*LONG, "--agent.chunk_length=100")),
