@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -59,6 +60,9 @@ class LearningAgent(Agent):
     config: AgentConfig
     family: TaskFamily
     device: torch.device
+    own_loop: ClassVar[bool] = False
+    """Whether `update` plays for itself, in the loop of another library. It is then given no trial, and reports the
+    environment steps that it took as the metric ``env_steps``, beside ``train/return`` and what else it knows."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
@@ -67,6 +71,9 @@ class LearningAgent(Agent):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state_dict`."""
         raise NotImplementedError
+
+    def export(self, folder: Path) -> None:
+        """Write to `folder`, beside a checkpoint, what another library opens the agent with; by default nothing."""
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ class Counters:
 
 def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
     """Write the run's checkpoint in place of the one before. A crash at any moment leaves one of the two, whole."""
+    agent.export(Path(run_dir))
     return _write(Path(run_dir) / CHECKPOINT, agent.state_dict(), counters)
 
 

@@ -58,7 +58,8 @@ class TrainConfig:
     device: str = "auto"
     """Where tensors live: cpu, cuda, or auto (cuda if there is one)."""
     total_iterations: int = 1000
-    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once."""
+    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: none, the
+    agent is evaluated as it begins."""
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
     eval_every: int = 50
@@ -85,7 +86,7 @@ class TrainConfig:
                 if split not in self.family.splits:
                     where = f" of {type(self.family).__name__} in {name}"
                     raise ConfigError(unknown("split", split, self.family.splits, where))
-        lowest = {"seed": 0, "total_iterations": 1, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
+        lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
         for name, low in (lowest | {"checkpoint_every": 1, "num_threads": 1}).items():
             value = getattr(self, name)
             if value is not None and value < low:

@@ -26,7 +26,7 @@ from metarl.agents.baselines import RandomAgent
 from metarl.checkpoint import load
 from metarl.curve import AdaptationCurve, adaptation_table, combine
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device, unknown
-from metarl.rollout import Agent, Rollout, episode_lengths, episode_returns, run_trial
+from metarl.rollout import Agent, Rollout, TrialProtocol, episode_lengths, episode_returns, run_trial
 from metarl.runtime import resolve_device, tune
 
 __all__ = ["AdaptationCurve", "adaptation_table", "combine", "evaluate", "main"]
@@ -99,7 +99,7 @@ def evaluate(
         returns=np.concatenate(returns)[None],
         episodes=np.arange(len(step_counts), dtype=np.float64) * per_point,
         env_steps=np.cumsum(step_counts) - step_counts,
-        labels=_labels(len(step_counts), by_rounds, protocol.rounds),
+        labels=_labels(len(step_counts), by_rounds, protocol),
         random=_joined(exact),
         oracle=_joined(oracle),
         agent=type(agent).__name__,
@@ -172,12 +172,12 @@ def _play_random(family: TaskFamily, task: Task, root: Key, episodes: int, first
     return episode_returns(rollout, episodes).mean(dim=1).cpu().numpy()
 
 
-def _labels(points: int, by_rounds: bool, made_for: int) -> tuple[str, ...]:
+def _labels(points: int, by_rounds: bool, protocol: TrialProtocol) -> tuple[str, ...]:
     if not by_rounds:
         return tuple(f"episode {number}" for number in range(1, points + 1))
-    if made_for == 1:  # an agent whose `adapt` may do anything or nothing
+    if protocol.rounds == 1:  # an agent whose `adapt` may do anything or nothing
         return tuple(f"round {number}" for number in range(1, points + 1))
-    return tuple(f"{number} gradient step{'s'[: number != 1]}" for number in range(points))
+    return tuple(f"{number} {protocol.unit}{'s'[: number != 1]}" for number in range(points))
 
 
 def _optional(value: torch.Tensor | None) -> np.ndarray[Any, Any] | None:

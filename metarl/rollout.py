@@ -45,12 +45,14 @@ class TrialProtocol(NamedTuple):
     envs_per_task: int = 1  # rows that play the same task side by side
     test_rounds: int | None = None  # of an evaluation, if it has more than training
     test_envs_per_task: int | None = None
+    unit: str = "gradient step"  # what the agent does between two rounds of an evaluation
+    costly: bool = False  # whether that takes long, so that comparisons play fewer tasks
 
     def test(self) -> TrialProtocol:
         """The protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
-        return TrialProtocol(rounds, self.episodes, each)
+        return TrialProtocol(rounds, self.episodes, each, unit=self.unit, costly=self.costly)
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, make, take
+from metarl.family import Task, TaskFamily, features, make, take
 from metarl.stream import TrialStream, concatenate
 
 
@@ -32,6 +32,7 @@ class SB3VecEnv(VecEnv):
     its `terminal_observation`, always `TimeLimit.truncated`, and `episode_index` within the trial. A drawn task changes
     at each new episode (or trial). Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks`
     and `render`; by `get_attr`: any attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`.
+    With ``show_task=True`` the task's numbers stand behind the observation: for agents that are told the task.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SB3VecEnv(VecEnv):
         split: str = "train",
         trial: bool = False,
         render_mode: str | None = None,
+        show_task: bool = False,
         **family_options: Any,
     ) -> None:
         if not isinstance(family, str) and family_options:
@@ -51,7 +53,9 @@ class SB3VecEnv(VecEnv):
         self.render_mode = render_mode
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
-        super().__init__(num_envs, self._stream.observation_space, self.family.action_space)
+        self._show_task = show_task
+        space = self._stream.observation_space
+        super().__init__(num_envs, _with_task(space, self.family) if show_task else space, self.family.action_space)
 
     def reset(self) -> np.ndarray:
         """Start an episode (or trial) in every row, after `seed(…)` from trial 0 of that seed."""
@@ -64,7 +68,7 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{"episode_index": 0} for _ in range(self.num_envs)]
-        return obs.numpy().copy()
+        return self._shown(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for another shape."""
@@ -80,7 +84,7 @@ class SB3VecEnv(VecEnv):
             raise ValueError("Call step_async(actions) first.")
         shown, self._action = self._stream.step(self._action), None
         done = shown.terminated | shown.truncated
-        obs = shown.obs.numpy().copy()
+        obs = self._shown(shown.obs)
         infos: list[dict[str, Any]] = [
             {"TimeLimit.truncated": truncated, "episode_index": index}
             for truncated, index in zip(shown.truncated.tolist(), shown.episode_index.tolist(), strict=True)
@@ -90,7 +94,7 @@ class SB3VecEnv(VecEnv):
             for row in rows.tolist():
                 infos[row]["terminal_observation"] = obs[row].copy()
                 self.reset_infos[row] = {"episode_index": 0}
-            obs[rows.numpy()] = self._stream.restart(rows).numpy()
+            obs[rows.numpy()] = self._shown(self._stream.restart(rows), rows)
         return obs, shown.reward.numpy().copy(), done.numpy(), infos
 
     def close(self) -> None:
@@ -123,6 +127,14 @@ class SB3VecEnv(VecEnv):
         """No row is wrapped."""
         return [False] * len(self._rows(indices))
 
+    def _shown(self, obs: Tensor, rows: Tensor | None = None) -> np.ndarray:
+        """Observations of the rows (all, if none are given) as SB3 sees them: a copy."""
+        if not self._show_task:
+            return obs.numpy().copy()
+        task = self._stream.playing()
+        told = features(task if rows is None else take(task, rows))
+        return torch.cat([obs.flatten(1), told], dim=1).numpy()
+
     def _set_task(self, row: int, task: Task | None) -> None:
         self._stream.set_task(task, torch.tensor([row]))
 
@@ -153,6 +165,13 @@ class SB3VecEnv(VecEnv):
                 raise ValueError(f"All rows are of one split, got {sorted(set(given['split']))}.")
             given["split"] = given["split"][0]
         return given
+
+
+def _with_task(space: spaces.Box, family: TaskFamily) -> spaces.Box:
+    """The space of observations with the task's numbers, which are unbounded, behind them."""
+    size = features(family.sample_tasks(rng.key(0), 1, family.splits[0])).shape[1]
+    most = np.full(size, np.inf, dtype=np.float32)
+    return spaces.Box(np.append(space.low.ravel(), -most), np.append(space.high.ravel(), most), dtype=np.float32)
 
 
 _ROW_METHODS = ("set_task", "get_task", "sample_tasks", "render")

@@ -118,6 +118,10 @@ class TrialStream:
             return self._fixed
         return self._playing().task
 
+    def playing(self) -> Task:
+        """The tasks being played now. Raises ValueError before the first `reset`."""
+        return self._playing().task
+
     def reset(self, task: Task | None = None, split: str | None = None) -> Tensor:
         """Start a trial in every row and return the first observations ``(B, D)``.
 

@@ -107,14 +107,16 @@ def _iterate(
     family, start = config.family, time.perf_counter()
     key = rng.fold(root, done.iteration)
     with record_function(phase("rollout")):
-        tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
-        trial = play(tasks, rng.fold(key, 1))
+        trial = []
+        if not agent.own_loop:
+            tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
+            trial = play(tasks, rng.fold(key, 1))
     collected = time.perf_counter()
     with record_function(phase("update")):
         loss = agent.update(trial, done.iteration / config.total_iterations)
     updated = time.perf_counter()
-    metrics = trial_metrics(trial, agent.protocol.episodes or family.episodes_per_trial) | loss
-    steps = int(sum(rollout.mask.sum() for rollout in trial))
+    steps = int(loss.pop("env_steps", 0.0) + sum(rollout.mask.sum() for rollout in trial))
+    metrics = (trial_metrics(trial, agent.protocol.episodes or family.episodes_per_trial) if trial else {}) | loss
     with record_function(phase("evaluation")):
         curves = _evaluations(agent, config, done.iteration + 1) if _finite(metrics) else {}
     end = time.perf_counter()

@@ -94,7 +94,7 @@ WRONG = {
     "--device gpu": "Did you mean 'cpu'?",
     "--seed x": "seed must be int, got 'x'",
     "--seed": "--seed: expected one argument",
-    "--total_iterations 0": "total_iterations must be at least 1, got 0",
+    "--total_iterations -1": "total_iterations must be at least 0, got -1",
     "--agent.lr abc": "agent.lr must be float or list",
     "--agent.hidden_size 0": "hidden_size must be at least 1",
     "--family.numbers 1": "numbers must be at least 2",
