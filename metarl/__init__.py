@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
 from metarl.family import TaskFamily, make, register, registered
 from metarl.gym_env import register_gymnasium
+from metarl.player import Player
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent
     from metarl.curve import AdaptationCurve
     from metarl.evaluate import evaluate
 
-__all__ = ["registered", "make", "register", "load", "evaluate", "AdaptationCurve", "TaskFamily", "__version__"]
+__all__ = ["registered", "make", "register", "load", "evaluate", "Player"]
+__all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
 
 try:
     __version__ = importlib.metadata.version("metarl")

@@ -139,12 +139,13 @@ def test_custom_scalars_begin_with_the_overview(page: Any, address: str):
 
 def test_images_are_loaded(page: Any, address: str):
     visit(page, address, "images&tagFilter=^eval/test/")
+    found = page.locator("tf-image-dashboard tf-category-paginated-view").first  # below it come all tags, by group
     for name in ("tasks", "where", "best_arm", "curve", "behaviour/strip", "behaviour/trial"):
-        image = page.locator("tf-image-loader").filter(has_text=f"eval/test/{name}").locator("img").first
+        image = found.locator("tf-image-loader").filter(has_text=f"eval/test/{name}").locator("img").first
         image.wait_for()
         page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=image.element_handle())
         assert 100 < image.evaluate("image => image.naturalWidth") <= 1600
-    assert page.locator("tf-image-loader").count() == 6
+    assert found.locator("tf-image-loader").count() == 6
 
 
 def test_texts(page: Any, address: str):

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rollout", "gym_env", "sb3_env"),
     ("distributions", "gru", "estimators"),
     ("nets", "surrogate", "trust_region", "agent"),
-    ("memories",),
+    ("memories", "player"),
     ("agents",),
     ("config_errors",),
     ("config",),

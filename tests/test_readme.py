@@ -35,6 +35,19 @@ def test_the_gymnasium_example_runs():
     assert scope["trial"].observation_space.contains(scope["trial"].reset(seed=0)[0])
 
 
+def test_the_example_of_a_task_of_one_s_own_runs(capsys: pytest.CaptureFixture[str]):
+    scope: dict = {}
+    exec(block_with("tasks=GoalCell("), scope)
+    first, *later = scope["curve"].mean()
+    assert scope["curve"].returns.shape == (1, 1, 4) and min(later) >= first and later[-1] > 10
+
+
+def test_the_example_of_an_environment_of_one_s_own_runs(capsys: pytest.CaptureFixture[str]):
+    exec(block_with("player.tell"), {})
+    returns = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()]
+    assert len(returns) == 2 and returns[1] > 400, returns
+
+
 def test_the_example_of_adaptation_adapts(capsys: pytest.CaptureFixture[str]):
     exec(block_with("agent.adapt"), {})
     returns = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()]

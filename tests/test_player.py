@@ -1,0 +1,190 @@
+"""A trained agent in a Gymnasium loop: it does there what it does in a trial."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from small_families import Reach
+from toy import Guess
+
+import metarl
+from metarl import rng
+from metarl.agents import MAMLConfig, RL2Config
+from metarl.batch_env import BatchEnv
+from metarl.envs import GridNavi
+from metarl.family import TaskFamily
+from metarl.gym_env import GymEnv
+from metarl.player import PLAYING, Player
+from metarl.rollout import collect, episode_returns
+
+CPU = torch.device("cpu")
+
+
+def rl2(family: TaskFamily, **options):
+    return RL2Config(hidden_size=8, **options).build(family, 1, CPU)
+
+
+def one_task(family: TaskFamily, seed: int = 3):
+    return family.sample_tasks(rng.key(seed), 1, "train")
+
+
+class Recorded(gymnasium.Wrapper):
+    """Notes down the actions."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.actions: list[int] = []
+
+    def step(self, action):
+        self.actions.append(int(action))
+        return self.env.step(action)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("which", ["fresh", "transitions", "trained"])
+def test_episodes_in_gymnasium_s_loop_are_the_trial(which: str, greedy: bool):
+    """The same inputs, memory and noise as in `collect`, hence the same actions; GridNavi's physics has no chance."""
+    family = GridNavi()
+    trained = metarl.load("pretrained:rl2_gridnavi") if which == "trained" else None
+    agent, task = trained or rl2(family, transition_input=which == "transitions"), one_task(family)
+    key = rng.fold(rng.fold(rng.key(5), PLAYING), 0)
+    rollout, _ = collect(agent, agent.begin(1), BatchEnv(family, task, rng.key(0)), key, greedy)
+    env = GymEnv(family)
+    env.set_task(task)
+    recorded = Recorded(env)
+    returns = Player(agent, seed=5, greedy=greedy).play(recorded, episodes=4)
+    np.testing.assert_allclose(returns, episode_returns(rollout, 4)[0], rtol=1e-5)
+    assert recorded.actions == rollout.acted.action[:, 0].tolist()
+
+
+def test_play_is_the_loop_that_is_written_out():
+    family = GridNavi()
+    agent, env = rl2(family), GymEnv(family)
+    env.set_task(one_task(family))
+    player, returns = Player(agent), []
+    for _ in range(3):
+        obs, _ = env.reset()
+        total, done = 0.0, False
+        while not done:
+            obs, reward, terminated, truncated, _ = env.step(player.act(obs))
+            player.tell(reward, terminated, truncated)
+            total += reward
+            done = terminated or truncated
+        returns.append(total)
+    np.testing.assert_array_equal(returns, Player(agent).play(env, episodes=3))
+
+
+def test_a_trained_agent_remembers_the_goal_until_it_begins_again():
+    """In episode 2 it goes where episode 1 found the goal; with a fresh memory it has to search again."""
+    agent = metarl.load("pretrained:rl2_gridnavi")
+    env = GymEnv(agent.family)
+    firsts, seconds, again = [], [], []
+    for task in env.sample_tasks(12, split="all", seed=1):
+        env.set_task(task)
+        player = Player(agent, greedy=True)
+        first, second = player.play(env, episodes=2)
+        player.begin()
+        firsts.append(first), seconds.append(second), again.append(player.play(env)[0])
+    assert np.mean(seconds) > np.mean(firsts) + 3 and again == firsts
+
+
+def test_an_environment_that_metarl_did_not_make():
+    """Gymnasium's own pole on a cart, twice as heavy a pull; the agent knows it only by acting in it."""
+    agent = metarl.load("pretrained:rl2_cartpole")
+    env = gymnasium.make("CartPole-v1")
+    env.unwrapped.gravity = 19.6
+    returns = Player(agent, greedy=True).play(env, episodes=2, seed=0)
+    np.testing.assert_array_equal(returns, [500.0, 500.0])
+
+
+def test_actions_are_what_the_environment_takes():
+    discrete, box = Player(rl2(GridNavi())), Player(rl2(Reach()))
+    action = discrete.act(np.zeros(2))
+    assert isinstance(action, np.int64) and GridNavi().action_space.contains(action)
+    space = Reach().action_space
+    for step in range(50):  # a Gaussian goes beyond the bounds now and then
+        action = box.act(np.zeros(Reach().observation_space.shape))
+        assert space.contains(action), action
+        box.tell(0.0, step % 5 == 4)
+
+
+def test_players_do_not_share_anything_but_the_agent():
+    agent, obs = rl2(GridNavi()), np.zeros(2)
+    one, other = Player(agent, seed=1), Player(agent, seed=1)
+    for step in range(6):
+        assert one.act(obs) == other.act(obs)
+        one.tell(1.0, step == 3)
+        other.tell(1.0, step == 3)
+    noise = [[int(player.act(obs)), player.tell(0.0, False)] for _ in range(20) for player in (one, Player(agent))]
+    assert len({action for action, _ in noise}) > 1
+
+
+def test_a_gradient_agent_adapts_to_it_between_rounds():
+    """The episodes of the loop, as rows of a round, give the gradient step that the same episodes give side by side."""
+    family = Guess()
+    agent = MAMLConfig(meta_batch_size=2, fast_batch_size=5, hidden_sizes=[8], fast_lr=0.5).build(family, 1, CPU)
+    env = GymEnv(family)
+    env.set_task(one_task(family))
+    player = Player(agent)
+    before = player.memory
+    player.play(env, episodes=5)
+    moments = player._round
+    player.adapt()
+    assert int(player.memory.steps) == 1 and player._round == []
+    assert any(not torch.equal(a, b) for a, b in zip(before.params, player.memory.params))
+    again = Player(agent)
+    again._round = moments[::-1]
+    again.adapt()
+    for a, b in zip(player.memory.params, again.memory.params):
+        torch.testing.assert_close(a, b)  # the order of a round's episodes says nothing
+
+
+def test_episodes_of_unlike_length_are_padded():
+    family = Guess()
+    agent = MAMLConfig(meta_batch_size=2, fast_batch_size=2, hidden_sizes=[8], fast_lr=0.5).build(family, 1, CPU)
+
+    def adapted(lengths: list[int]):
+        player = Player(agent)
+        for length in lengths:
+            for step in range(length):
+                player.act(np.zeros(1))
+                player.tell(float(step), step == length - 1)
+        seen = []
+        agent_adapt, agent.adapt = agent.adapt, lambda memory, rollout: seen.append(rollout) or memory
+        player.adapt()
+        agent.adapt = agent_adapt
+        return seen[0]
+
+    rollout = adapted([1, 3])
+    assert rollout.mask.T.tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert (rollout.outcome.reward * rollout.mask).T.tolist() == [[0, 0, 0], [0, 1, 2]]
+    assert rollout.outcome.terminated.T.tolist() == [[True] * 3, [False, False, True]]
+
+
+def test_an_agent_that_learns_while_it_acts_has_nothing_to_adapt():
+    player = Player(rl2(GridNavi()))
+    player.act(np.zeros(2))
+    player.tell(1.0, False)
+    before = player.memory
+    player.adapt()
+    assert player.memory is before and not player._round
+
+
+def test_mistakes_are_one_sentence():
+    player = Player(rl2(GridNavi()))
+    with pytest.raises(ValueError, match="before the player has acted"):
+        player.tell(0.0, False)
+    with pytest.raises(ValueError, match=r"observations of shape \(2,\), got \(3,\)"):
+        player.act(np.zeros(3))
+    player.act(np.zeros(2))
+    with pytest.raises(ValueError, match="Tell the player"):
+        player.act(np.zeros(2))
+    with pytest.raises(ValueError, match="finite number, got nan"):
+        player.tell(float("nan"), False)
+    with pytest.raises(ValueError, match=r"observation space is Box.*trained on GridNavi"):
+        player.play(gymnasium.make("CartPole-v1"))
+    maml = MAMLConfig(meta_batch_size=2, fast_batch_size=2, hidden_sizes=[8]).build(Guess(), 1, CPU)
+    with pytest.raises(ValueError, match="whole episodes"):
+        Player(maml).adapt()
