@@ -55,78 +55,100 @@ def _tanh_(x: Tensor) -> Tensor:
 class _GRUSequence(torch.autograd.Function):
     """Inside, everything is ``(T, features, B)``.
 
-    Each step has a block of 4 H rows: n, r, z, and the recurrent part of n. What x feeds are its first 3 H rows and
-    what h feeds its last 3 H, so that each of the two is one product and nothing is put together. The backward pass
-    finishes one step before it turns to the one before it: what it works on stays in the processor's cache.
+    Each step has a block of 4 H rows: n, r, z, and the recurrent part of n. `seen` holds what a step sees, the state
+    before it, its input and a row of ones: r, z and the recurrent part are one product with that, and so are the
+    gradients of weights and biases. n has a small product of its own with input and ones. The backward pass finishes
+    one step before it turns to the one before it: what it works on stays in the processor's cache.
+
+    A trial starts with an empty memory: products with a first state that is zero are left out.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-        steps, _, batch = x.shape
-        size = h0.shape[0]
-        x = x.contiguous()
-        bias = torch.cat([b_ih[2 * size :], (b_ih + b_hh)[: 2 * size]])
+        (steps, inputs, batch), size = x.shape, len(h0)
+        weight, weight_n = _joined(w_ih, w_hh, b_ih, b_hh)
+        twice_n = 2.0 * weight_n
+        seen = x.new_empty(steps + 1, size + inputs + 1, batch)
+        seen[0, :size], seen[:-1, size:-1], seen[:, -1] = h0, x, 1.0
         gates = x.new_empty(steps, 4 * size, batch)
-        w_x = _n_first(w_ih).expand(steps, -1, -1)
-        torch.baddbmm(bias[None, :, None], w_x, x, out=gates[:, : 3 * size])
-        gates[:, 3 * size :] = b_hh[2 * size :, None]
-        states = x.new_empty(steps + 1, size, batch)
-        states[0] = h0
-        h, minus_one = states[0], x.new_full((), -1.0)
-        for new, reset, update, recurrent, rz, fed_by_h, out in zip(
-            *(part.unbind() for part in gates.split(size, dim=1)),
-            gates[:, size : 3 * size].unbind(),
-            gates[:, size:].unbind(),
-            states[1:].unbind(),
-            strict=True,
+        minus_one, empty = x.new_full((), -1.0), not bool(h0.any())
+        for t, (new, reset, update, recurrent, rz, fed, all_seen, h, out) in enumerate(
+            zip(
+                *(part.unbind() for part in gates.split(size, dim=1)),
+                gates[:, size : 3 * size].unbind(),
+                gates[:, size:].unbind(),
+                seen.unbind()[:-1],
+                seen[:, :size].unbind()[:-1],
+                seen[1:, :size].unbind(),
+                strict=True,
+            )
         ):
-            fed_by_h.addmm_(w_hh, h)
+            if t == 0 and empty:
+                torch.mm(weight[:, size:], all_seen[size:], out=fed)
+            else:
+                torch.mm(weight, all_seen, out=fed)
             rz.sigmoid_()
             # tanh(y) = 2 σ(2 y) - 1: torch's own tanh takes several times as long as its sigmoid on a CPU.
-            torch.add(minus_one, new.addcmul_(reset, recurrent).mul_(2.0).sigmoid_(), alpha=2.0, out=new)
-            h = torch.lerp(new, h, update, out=out)
-        ctx.save_for_backward(x, w_ih, w_hh, gates, states)
-        return states[1:]
+            torch.mm(twice_n, all_seen[size:], out=new)
+            new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
+            torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), h, update, out=out)
+        ctx.save_for_backward(weight, weight_n, w_ih, gates, seen)
+        ctx.empty = empty
+        return seen[1:, :size].contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_ih, w_hh, gates, states = ctx.saved_tensors
+        weight, weight_n, w_ih, gates, seen = ctx.saved_tensors
         steps, size, batch = grad_outputs[0].shape
-        w_h, w_x = w_hh.t().contiguous(), _n_first(w_ih).t()
-        grad_w_h, grad_w_x = torch.zeros_like(w_hh), torch.zeros_like(w_ih)
-        block = x.new_empty(4 * size, batch)  # gradient of a step's pre-activations
+        w_h, w_x = weight[:, :size].t().contiguous(), _n_first(w_ih).t()
+        grad_w, grad_n = torch.zeros_like(weight), torch.zeros_like(weight_n)
+        block = seen.new_empty(4 * size, batch)  # gradient of a step's pre-activations
         d_new, d_reset, d_update, d_recurrent = block.split(size)
         into_x, into_h = block[: 3 * size], block[size:]
-        grad_b = torch.zeros_like(block)
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        one, scratch = x.new_ones(()), x.new_empty(size, batch)
-        grad = grad_outputs[0].contiguous()
-        carry = grad[-1]
+        grad_x = seen.new_empty(steps, len(w_x), batch) if ctx.needs_input_grad[0] else None
+        one, scratch = seen.new_ones(()), seen.new_empty(size, batch)
+        grads, states, all_seen = grad_outputs[0].unbind(), seen[:, :size].unbind(), seen.transpose(1, 2).unbind()
+        parts = list(zip(*(part.unbind() for part in gates.split(size, dim=1)), strict=True))
+        carry = grads[-1]
         for t in range(steps - 1, -1, -1):
-            new, reset, update, recurrent = gates[t].split(size)
-            h = states[t]
+            new, reset, update, recurrent = parts[t]
             passed = torch.sub(one, update, out=scratch).mul_(carry)
-            torch.sub(h, new, out=d_update).mul_(update).mul_(passed)
-            torch.addcmul(passed, passed, new * new, value=-1.0, out=d_new)
+            torch.sub(states[t], new, out=d_update).mul_(update).mul_(passed)
+            _tanh_backward(passed, new, grad_input=d_new)
             torch.mul(d_new, reset, out=d_recurrent)
-            torch.mul(d_recurrent, recurrent, out=d_reset)
-            d_reset.addcmul_(d_reset, reset, value=-1.0)
-            carry = torch.mul(carry, update) if t == 0 else torch.addcmul(grad[t - 1], carry, update)
-            carry.addmm_(w_h, into_h)
-            grad_w_h.addmm_(into_h, h.t())
-            grad_w_x.addmm_(into_x, x[t].t())
-            grad_b.add_(block)
+            torch.mul(d_new, recurrent, out=d_reset)
+            _sigmoid_backward(d_reset, reset, grad_input=d_reset)
+            first = 0 if t or not ctx.empty else size  # a first state of zeros has no share in the weights' gradient
+            grad_w[:, first:].addmm_(into_h, all_seen[t][:, first:])
+            grad_n.addmm_(d_new, all_seen[t][:, size:])
             if grad_x is not None:
                 torch.mm(w_x, into_x, out=grad_x[t])
-        of_rows = grad_b.sum(1)
-        return grad_x, carry, _n_last(grad_w_x), grad_w_h, _n_last(of_rows[: 3 * size]), of_rows[size:]
+            if t or ctx.needs_input_grad[1]:
+                carry = torch.addcmul(grads[t - 1], carry, update) if t else torch.mul(carry, update)
+                carry.addmm_(w_h, into_h)
+        return grad_x, carry if ctx.needs_input_grad[1] else None, *_parted(grad_w, grad_n, size)
+
+
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+
+
+def _joined(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights of r, z and the recurrent part of n for (state, input, 1), and those of n for (input, 1)."""
+    size, inputs = w_hh.shape[1], w_ih.shape[1]
+    rz, n = slice(0, 2 * size), slice(2 * size, None)
+    weight = w_hh.new_zeros(3 * size, size + inputs + 1)
+    weight[:, :size], weight[rz, size:-1], weight[:, -1] = w_hh, w_ih[rz], b_hh
+    weight[rz, -1] += b_ih[rz]
+    return weight, torch.cat([w_ih[n], b_ih[n, None]], dim=1)
+
+
+def _parted(weight: Tensor, weight_n: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `_joined`'s results as those of its arguments."""
+    joined = torch.cat([weight[: 2 * size, size:], weight_n])
+    return joined[:, :-1], weight[:, :size], joined[:, -1], weight[:, -1]
 
 
 def _n_first(rows: Tensor) -> Tensor:
     """torch's rows r, z, n in the order n, r, z."""
     return rows.roll(len(rows) // 3, 0)
-
-
-def _n_last(rows: Tensor) -> Tensor:
-    """Rows n, r, z in torch's order r, z, n."""
-    return rows.roll(-(len(rows) // 3), 0)
