@@ -8,13 +8,12 @@ evaluates all of them on the same tasks with the same noise, prints a table per 
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -23,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl import checkpoint
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.comparison import Comparison
+from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluate import evaluate
 from metarl.family import TaskFamily, unknown
@@ -139,15 +139,8 @@ def to_tensorboard(comparison: Comparison, folder: Path) -> None:
                     writer.add_scalar(f"compare/{split}/return", float(value), int(steps))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"metarl.compare: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m metarl.compare", description="Compare agents on the same tasks.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m metarl.compare", description="Compare agents on the same tasks.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a folder of several seeds, or pretrained:NAME"
     )
@@ -159,16 +152,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
-    options = _parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    options = _parser().read(arguments)
+    console = make_console(options.quiet, width=140)
     try:
-        if options.tasks < 1:
-            raise ValueError(f"tasks must be at least 1, got {options.tasks}.")
+        for name in ("tasks", "rounds"):
+            if getattr(options, name) is not None and getattr(options, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
         device = str(resolve_device(options.device))
         found = lines(options.runs, device)
         check_families(found)
@@ -182,15 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if split not in family.splits:
                 raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
         folder = options.out or Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         comparison = compare(found, splits, options.tasks, options.rounds, options.seed, options.greedy, console)
         paths = comparison.save(folder)
         to_tensorboard(comparison, folder)
     except (ValueError, OSError) as mistake:
-        print(f"metarl.compare: {mistake}", file=sys.stderr)
+        print(f"metarl.compare: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     for split in splits:
-        console.print(comparison.table(split))
+        show(console, comparison.table(split))
     _print_gaps(comparison, console)
     names = ", ".join(path.name for path in paths)
     console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)

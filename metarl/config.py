@@ -27,6 +27,7 @@ import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, explain, family_id, split_args
+from metarl.console import QUIET
 from metarl.family import TaskFamily, family_class, unknown
 
 DEFAULT_PRESET = "rl2_navigation2d"
@@ -236,6 +237,7 @@ def build_parser() -> _Parser:
         default=SUPPRESS,  # metarl.seeds takes it out
         help="Train N seeds, one after the other, from `seed` upwards, each in RUN_DIR/seed_N, and join their results.",
     )
+    parser.add_argument("--quiet", action="store_true", default=SUPPRESS, help=QUIET)  # metarl.train takes it out
     parser.add_class_arguments(TrainConfig, None)
     return parser
 

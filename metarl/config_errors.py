@@ -72,10 +72,14 @@ def _wrong_name(args: Sequence[str], fields: Sequence[str]) -> str | None:
         field = key.removesuffix(".class_path")
         if field in BASES and isinstance(value, str):
             classes[field] = _class(field, value)
+        elif field in BASES and value is not None:
+            return f"{key} must be the name of a class, got {value!r}."
+        elif key.removesuffix(".init_args") in BASES:
+            return f"{key} must be options, each with its value, got {value!r}."
     for key, _ in given:
         field, *rest = key.removesuffix("+").split(".")
         if field not in fields:
-            return unknown("option", key, (*fields, "config", "resume", "print_config", "help"))
+            return unknown("option", key, (*fields, "config", "resume", "seeds", "quiet", "print_config", "help"))
         rest = [part for part in rest if part not in ("init_args", "class_path", "help", "dict_kwargs")]
         if rest and field not in classes:
             return unknown("key", rest[0], ("class_path", "init_args"), where=f" of {field}")

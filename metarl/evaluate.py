@@ -8,14 +8,13 @@ The program prints a table and writes, per split, a JSON, a CSV and a PNG file.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from rich.console import Console
 from metarl import rng
 from metarl.agents.baselines import RandomAgent
 from metarl.checkpoint import load
+from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve, adaptation_table, combine
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device, unknown
 from metarl.rollout import Agent, Rollout, TrialProtocol, episode_lengths, episode_returns, run_trial
@@ -190,15 +190,8 @@ def _joined(parts: list[np.ndarray[Any, Any] | None]) -> np.ndarray[Any, Any] | 
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m metarl.evaluate",
         description="Evaluate a trained agent: return per adaptation episode on tasks it was not trained on.",
     )
@@ -213,17 +206,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluation)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
-    parser = _parser()
-    options, extra = parser.parse_known_args(arguments)
-    if extra:
-        known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-        parser.error(unknown("option", extra[0], known))
-    console = Console()
+    options = _parser().read(arguments)
+    console = make_console(options.quiet)
     try:
         agent = load(options.run, device=str(resolve_device(options.device)))
         family = agent.family
@@ -234,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(tasks=options.tasks, episodes=options.episodes, rounds=options.rounds)
         rng.key(options.seed)
         folder = options.out or _default_folder(options.run)
-        _make(folder)
+        make_folder(folder)
         keywords = {name: getattr(options, name) for name in ("tasks", "episodes", "rounds", "seed", "greedy")}
         curves, written = {}, []
         with console.status("") as status:  # shown on a terminal alone
@@ -243,23 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 curves[split] = evaluate(agent, family, split, **keywords)
                 written.append(curves[split].save(folder / (split + ("_greedy" if options.greedy else ""))))
     except (ValueError, OSError) as mistake:
-        print(f"{PROGRAM}: {mistake}", file=sys.stderr)
+        print(f"{PROGRAM}: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     table = adaptation_table(curves)
-    console.print(table)
+    show(console, table)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:  # beside the numbers that it shows
         Console(file=file, width=120).print(table)
     names = ", ".join(paths[0].stem for paths in written)
     console.print(f"Written to {folder}: {names}, each as .json, .csv and .png", markup=False, soft_wrap=True)
     return 0
-
-
-def _make(folder: Path) -> None:
-    """Make the folder for the files before anything is played for them."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"The folder {str(folder)!r} cannot be made: {error.strerror}.") from error
 
 
 def _default_folder(run: str) -> Path:

@@ -174,7 +174,7 @@ class Logger:
             TimeRemainingColumn(),
             console=console,
             speed_estimate_period=600.0,  # seconds: over evaluations, and iterations longer than rich's 30 seconds
-            disable=not console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
         )
         self.task = self.bar.add_task("starting", total=self.total, completed=start.iteration)
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from metarl import checkpoint
 from metarl.config import Parsed, parse
 from metarl.config_errors import ConfigError, split_args
+from metarl.console import show
 from metarl.curve import AdaptationCurve, adaptation_table, combine
 
 Train = Callable[[Parsed, Console], int]
@@ -68,7 +69,7 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
         curves[split] = combine([AdaptationCurve.load(run / "evaluation" / split) for run in runs])
         curves[split].save(folder / split)
     table = adaptation_table(curves)
-    console.print(table)
+    show(console, table)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
     return curves

@@ -30,6 +30,7 @@ from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
+from metarl.console import in_words, make_console, show
 from metarl.curve import AdaptationCurve, adaptation_table
 from metarl.evaluate import evaluate
 from metarl.family import Key
@@ -155,7 +156,7 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     log.evaluation(done, curves)
     log.bar.stop()
     table = adaptation_table(curves)
-    log.console.print(table)
+    show(log.console, table)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
     for picture in pictures(family, watched):
@@ -236,12 +237,16 @@ def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    given = list(sys.argv[1:] if args is None else args)
+    console = make_console("--quiet" in given, width=120)
     try:
-        given, seeds = requested(sys.argv[1:] if args is None else args)
+        given, seeds = requested([arg for arg in given if arg != "--quiet"])
         return train(parse(given), console) if seeds is None else train_seeds(given, seeds, train, console)
     except ConfigError as mistake:
         print(f"metarl.train: {mistake}", file=sys.stderr)
+        return 2
+    except OSError as problem:  # a folder that may not be written to, a full disk
+        print(f"metarl.train: {in_words(problem)}", file=sys.stderr)
         return 2
     except Diverged as reason:
         print(f"metarl.train: {reason}", file=sys.stderr)

@@ -149,6 +149,7 @@ def test_the_program_prints_and_writes(seeds: Path, tmp_path: Path, capsys: pyte
         (["pretrained:rl2_gridnavi", "--baselines", "gitins"], "Unknown baseline for GridNavi: 'gitins'"),
         (["pretrained:rl2_gridnavi", "--split", "tset"], "Did you mean 'test'"),
         (["pretrained:rl2_gridnavi", "--tasks", "0"], "tasks must be at least 1"),
+        (["pretrained:rl2_gridnavi", "--rounds", "0"], "rounds must be at least 1"),
         (["pretrained:rl2_gridnavi", "pretrained:rl2_navigation2d"], "Only agents for the same tasks compare"),
         (["pretrained:rl2_bernoulli_bandit", "pretrained:rl2_dependent_bandit_easy"], "Only agents for the same tasks"),
     ],

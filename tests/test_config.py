@@ -100,6 +100,7 @@ WRONG = {
     "--family.numbers 1": "numbers must be at least 2",
     "--resume nowhere --seed 3": "--seed cannot be changed with --resume",
     "--confg rl2_gridnavi": "Did you mean 'config'?",
+    "--quite": "Did you mean 'quiet'?",
     "--resum runs/x": "Did you mean 'resume'?",
     "--resume nowhere": "no run to resume in 'nowhere'",
 }
@@ -121,6 +122,13 @@ EDITS = {
     ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
     ("[.5, .98]", "[.5]"): "agent.gamma must be float or list",
     ("agent:", "agent"): "not valid YAML in line",
+    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  3"): "family must be the name of a class, got 3",
+    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got ['a']",
+    ("class_path: toy.Guess", "class_path: 3"): "family.class_path must be the name of a class, got 3",
+    ("init_args:\n    numbers: 3", "init_args: 3"): "family.init_args must be options, each with its value, got 3",
+    ("total_iterations: 6", "total_iterations: many"): "total_iterations must be int, got 'many'",
+    ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be int, got 'big'",
+    ("checkpoint_every: 2", "eval_splits: test"): "eval_splits must be a list",
 }
 
 

@@ -529,7 +529,7 @@ def test_program_options(run_dir: Path, tmp_path: Path, capsys):
         ([], "RUN"),
         (["no/such/run"], "no/such/run"),
         (["pretrained:nothing"], "pretrained:nothing"),
-        (["{run}", "--out", "{run}/config.yaml/sub"], "cannot be made"),
+        (["{run}", "--out", "{run}/config.yaml/sub"], "cannot be written to"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, run_dir: Path, capsys):

@@ -1,0 +1,69 @@
+"""The terminal as the programs use it: what ``--quiet`` leaves, pipes without control characters, mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.family import unknown
+
+QUIET = "Show nothing but the final tables, and mistakes on standard error."
+"""The help of ``--quiet``."""
+
+
+def make_console(quiet: bool = False, width: int | None = None) -> Console:
+    """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
+
+    A pipe or file gets no control characters, and "?" for a character that its encoding does not have: a run should
+    not end in an error because its last line has a sparkline.
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    return Console(quiet=quiet, width=None if sys.stdout.isatty() else width)
+
+
+def show(console: Console, table: Table) -> None:
+    """Print the table of a result, on a quiet console too."""
+    quiet, console.quiet = console.quiet, False
+    try:
+        console.print(table)
+    finally:
+        console.quiet = quiet
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for a program's files, before anything is played for them. Raises ValueError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"The folder {str(folder)!r} cannot be written to: {error.strerror}.") from error
+
+
+def in_words(error: OSError) -> str:
+    """One sentence about a file: what happened, and to which."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what}: {str(error.filename)!r}." if error.filename else f"{what}."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message.removeprefix('argument ')}\n")
+
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The options; the sentence about an unknown one names the nearest that there is."""
+        options, extra = self.parse_known_args(arguments)
+        if extra:
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            self.error(unknown("option", extra[0].partition("=")[0], known))
+        return options
