@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl import stats
-from metarl.curve import AdaptationCurve
+from metarl.curve import AdaptationCurve, short
 
 HEADINGS = {
     "agent": "\nagent",
@@ -93,7 +93,7 @@ class Comparison:
         for row in self.rows(split):
             table.add_row(*(Text(cell) for cell in _cells(row)))
         for name, value in self._bounds(split).items():
-            table.add_row(Text(name), "", "", _number(value), *[""] * (len(HEADINGS) - 4), style="dim")
+            table.add_row(Text(name), "", "", short(value), *[""] * (len(HEADINGS) - 4), style="dim")
         return table
 
     def markdown(self) -> str:
@@ -108,7 +108,7 @@ class Comparison:
                 + "|"
             )
             parts[-1] += "".join("\n| " + " | ".join(_cells(row)) + " |" for row in self.rows(split))
-            parts[-1] += "".join(f"\n\n{name}: {_number(value)}" for name, value in self._bounds(split).items())
+            parts[-1] += "".join(f"\n\n{name}: {short(value)}" for name, value in self._bounds(split).items())
         if gaps := self.gaps():
             lines = [f"- {name}: " + ", ".join(_gap(s, g) for s, g in of.items()) for name, of in gaps.items()]
             parts.append("## Generalisation gap (last point, train minus …)\n" + "\n".join(lines))
@@ -196,6 +196,8 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
         "env_steps": float(curve.env_steps[-1]),
         "to_90": None,
         "steps_to_90": None,
+        "cumulative_regret": None,
+        "regret_slope": None,
         "points": {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()},
         "experience": {"episodes": curve.episodes.tolist(), "env_steps": curve.env_steps.tolist()},
     }
@@ -203,6 +205,10 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
         scale = (curve.bounds["random"], curve.bounds["oracle"])
         row["to_90"] = stats.episodes_to_threshold(curve.returns, *scale, episodes=curve.episodes)
         row["steps_to_90"] = stats.episodes_to_threshold(curve.returns, *scale, episodes=curve.env_steps)
+    if "oracle" in curve.bounds:
+        row["cumulative_regret"] = float(stats.cumulative_regret(curve.returns, curve.bounds["oracle"])[-1])
+        if len(mean) > 1:
+            row["regret_slope"] = stats.regret_slope(curve.returns, curve.bounds["oracle"])
     mine, others = curve.returns[:, :, -1], first.returns[:, :, -1]
     row["beats"] = None
     if curve is not first:
@@ -216,8 +222,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     text = {
         "agent": row["agent"],
         "seeds": str(row["seeds"]),
-        "first": _number(row["first"]),
-        "last": f"{_number(row['last'])} [{_number(low)}, {_number(high)}]",
+        "first": short(row["first"]),
+        "last": f"{short(row['last'])} [{short(low)}, {short(high)}]",
         "normalised": "" if row["normalised"] is None else f"{row['normalised']:.3f}",
         "env_steps": f"{row['env_steps']:,.0f}",
         "beats": "" if row["beats"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row["beats"]),
@@ -232,7 +238,7 @@ def _one_line(heading: str) -> str:
 
 
 def _gap(split: str, gap: tuple[float, float, float]) -> str:
-    return f"{split} {_number(gap[0])} [{_number(gap[1])}, {_number(gap[2])}]"
+    return f"{split} {short(gap[0])} [{short(gap[1])}, {short(gap[2])}]"
 
 
 def _draw_curves(ax: Axes, split: str, comparison: Comparison, colours: Mapping[str, str]) -> None:
@@ -291,8 +297,3 @@ def _draw_bars(ax: Axes, comparison: Comparison, colours: Mapping[str, str]) -> 
     ax.axhline(0.0, linestyle="--", linewidth=1.0, color="0.5")
     ax.set_title("last point on each split")
     ax.set_ylabel("normalised (0 random, 1 optimum)")
-
-
-def _number(value: float) -> str:
-    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
-    return f"{value:.{decimals}f}"

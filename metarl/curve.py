@@ -1,4 +1,4 @@
-"""Adaptation curves: what an evaluation found, with its statistics, its files, its picture and its table."""
+"""Adaptation curves: what an evaluation found, with its statistics, its files and its picture."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from metarl import stats
 
@@ -88,8 +85,9 @@ class AdaptationCurve:
         - each point's mean under its label; beyond ten points those of `chosen_points`
         - ``score``, ``score_low``, ``score_high`` (95 %), ``score_iqm``: of the trial's total, or the last round
         - ``random``, ``oracle``: per episode; ``normalised`` score (0 random, 1 oracle); ``normalised_regret``
-        - ``area_under_curve``; ``adaptation_delta`` with ``_low`` and ``_high``; ``episodes_to_threshold`` (0.9 of
-          the way from random to oracle; left out if never reached)
+        - ``area_under_curve``; ``adaptation_delta`` with ``_low`` and ``_high``; ``episodes_to_threshold`` and
+          ``env_steps_to_threshold`` (0.9 of the way from random to oracle; left out if never reached)
+        - ``cumulative_regret`` against the oracle up to the last point, and ``regret_slope`` per point at the end
         - ``tasks``, ``seeds``, ``greedy``
         """
         mean = self.mean()
@@ -105,9 +103,14 @@ class AdaptationCurve:
             scale = (bounds["random"], bounds["oracle"])
             numbers["normalised"] = float(stats.normalise(mean[-1] if self.rounds else mean.mean(), *scale))
             numbers["normalised_regret"] = stats.normalised_regret(self.returns, *scale)
-            reached = stats.episodes_to_threshold(self.returns, *scale, episodes=self.episodes)
-            if reached is not None:
-                numbers["episodes_to_threshold"] = reached
+            for name in ("episodes", "env_steps"):
+                reached = stats.episodes_to_threshold(self.returns, *scale, episodes=getattr(self, name))
+                if reached is not None:
+                    numbers[f"{name}_to_threshold"] = reached
+        if "oracle" in bounds:
+            numbers["cumulative_regret"] = stats.cumulative_regret(self.returns, bounds["oracle"])[-1]
+            if len(mean) > 1:
+                numbers["regret_slope"] = stats.regret_slope(self.returns, bounds["oracle"])
         numbers |= {"tasks": self.returns.shape[1], "seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
 
@@ -136,7 +139,7 @@ class AdaptationCurve:
         lines = self.bounds if bounds else {}
         near = len(lines) == 2 and float(low.min()) > lines["random"] + 0.9 * abs(lines["oracle"] - lines["random"])
         for (name, value), colour in zip(lines.items(), ("0.5", "tab:green"), strict=False):
-            label = f"{'known-task optimum' if name == 'oracle' else name} {_number(value)}"
+            label = f"{'known-task optimum' if name == 'oracle' else name} {short(value)}"
             if name == "random" and near:
                 ax.plot([], [], linestyle="--", linewidth=1.2, color=colour, label=f"{label} (below)")
             else:
@@ -265,6 +268,18 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
     return replace(first, returns=np.concatenate([curve.returns for curve in curves]), env_steps=steps)
 
 
+def generalisation_gaps(curves: Mapping[str, AdaptationCurve]) -> dict[str, tuple[float, float, float]]:
+    """Score on `train` minus that on each other split, with its 95 % interval (gap, low, high); empty without `train`.
+
+    A split whose curve has other seeds than `train`'s is left out.
+    """
+    if "train" not in curves:
+        return {}
+    train = curves["train"].scores
+    others = {name: curve.scores for name, curve in curves.items() if name != "train"}
+    return {name: stats.generalisation_gap(train, got) for name, got in others.items() if len(got) == len(train)}
+
+
 def chosen_points(points: int, limit: int) -> list[int]:
     """Indices of at most `limit` points to show: all, or number 1, 2, 5, 10, 50, 100, 500 … and the last."""
     if points <= limit:
@@ -276,100 +291,8 @@ def chosen_points(points: int, limit: int) -> list[int]:
     return [number - 1 for number in numbers]
 
 
-def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
-    """A table for the terminal: for each name (a split) the curve, and below it what random and the optimum get.
-
-    Columns: at most six points, the score (the trial's total, or the last round) with its 95 % interval, and the
-    score normalised so that random is 0 and the known-task optimum 1. The curves must have the same labels.
-    Raises ValueError if there are none, or their points differ.
-    """
-    if not curves:
-        raise ValueError("There must be at least one curve to show.")
-    first = next(iter(curves.values()))
-    if any(curve.labels != first.labels for curve in curves.values()):
-        raise ValueError("A table shows curves with the same points, but their labels differ.")
-    shown = chosen_points(len(first.labels), 6)
-    # Narrow enough for 80 columns: the word of the labels stands over the first number only.
-    padding = (0, 1 if len(shown) <= 4 else 0, 0, 0)
-    table = Table(
-        box=box.SIMPLE, padding=padding, show_edge=False, min_width=60, title_justify="left", caption_justify="left"
-    )
-    table.title, table.caption = _title(first), _caption(first, _shapes(curves))
-    table.add_column("\ntasks", no_wrap=True)
-    for point in shown:
-        word, number = _split_label(first.labels[point])
-        table.add_column(f"{word if point == shown[0] else ''}\n{number}", justify="right", no_wrap=True)
-    table.add_column("last\nround" if first.rounds else f"total\nof {len(first.labels)}", justify="right", no_wrap=True)
-    table.add_column("95 %\ninterval", justify="right", no_wrap=True)
-    table.add_column("normal-\nised", justify="right", no_wrap=True)
-    for name, curve in curves.items():
-        _add_rows(table, name, curve, shown)
-    return table
-
-
-def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int]) -> None:
-    numbers, mean = curve.summary(), curve.mean()
-    table.add_row(
-        Text(name, style="bold"),
-        *(Text(_number(mean[point]), style="bold") for point in shown),
-        Text(_number(numbers["score"]), style="bold"),
-        Text(f"[{_number(numbers['score_low'])}, {_number(numbers['score_high'])}]"),
-        Text(f"{numbers['normalised']:.3f}" if "normalised" in numbers else "", style="bold"),
-    )
-    scale = 1 if curve.rounds else len(curve.labels)
-    for bound, value in curve.bounds.items():
-        label, place = ("optimum", "1") if bound == "oracle" else ("random", "0")
-        cells = [*(_number(value) for _ in shown), _number(value * scale), "", place if "normalised" in numbers else ""]
-        table.add_row(f"  {label}", *cells, style="dim")
-    table.add_section()
-
-
-def _split_label(label: str) -> tuple[str, str]:
-    """("episode", "3") of "episode 3", ("gradient steps", "3") of "3 gradient steps"."""
-    number = next((word for word in label.split() if word.isdigit()), "")
-    return " ".join(word for word in label.split() if word != number), number
-
-
-def _title(curve: AdaptationCurve) -> Text:
-    return Text(f"{curve.agent} on {curve.family}: return of an episode", style="bold not italic")
-
-
-BARS = "▁▂▃▄▅▆▇█"
-
-
-def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) -> str:
-    """A curve as at most `width` bars, the lowest at `low` and the highest at `high`; beyond them it is cut off."""
-    if high == low:
-        raise ValueError(f"low and high must differ, got {low:g} for both.")
-    shown = values[np.linspace(0, len(values) - 1, min(len(values), width)).round().astype(int)]
-    levels = np.clip((shown - low) / (high - low), 0.0, 1.0) * (len(BARS) - 1)
-    return "".join(BARS[level] for level in levels.round().astype(int))
-
-
-def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``train ▁▅█, test ▁▄█``: of the curves that have a scale."""
-    shapes = []
-    for name, curve in curves.items():
-        bounds = curve.bounds
-        if len(curve.labels) > 1 and len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
-            shapes.append(f"{name} {sparkline(curve.mean(), bounds['random'], bounds['oracle'])}")
-    return ", ".join(shapes)
-
-
-def _caption(curve: AdaptationCurve, shapes: str) -> Text:
-    seeds, tasks, _ = curve.returns.shape
-    how = "takes its most likely action (greedy)" if curve.greedy else "samples its actions, as in training"
-    over = "tasks" if seeds == 1 else f"{seeds} seeds × tasks"
-    text = f"Mean over {tasks} tasks a split, interval by bootstrap over {over}. The agent {how}."
-    if shapes:
-        text = f"From random (▁) to the optimum (█): {shapes}. {text}"
-    if curve.oracle is not None:
-        text += " Optimum: best known return when the task is told, which no agent has in its first episode."
-    return Text(text, style="dim not italic")
-
-
-def _number(value: float) -> str:
-    """Three or four digits."""
+def short(value: float) -> str:
+    """A return in three or four digits."""
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
     return f"{value:.{decimals}f}"
 

@@ -24,10 +24,11 @@ from metarl import rng
 from metarl.agents.baselines import RandomAgent
 from metarl.checkpoint import load
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
-from metarl.curve import AdaptationCurve, adaptation_table, combine
+from metarl.curve import AdaptationCurve, combine
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device, unknown
 from metarl.rollout import Agent, Rollout, TrialProtocol, episode_lengths, episode_returns, run_trial
 from metarl.runtime import resolve_device, tune
+from metarl.table import adaptation_table
 
 __all__ = ["AdaptationCurve", "adaptation_table", "combine", "evaluate", "main"]
 

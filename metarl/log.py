@@ -27,7 +27,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from metarl.checkpoint import Counters
 from metarl.config import as_yaml
-from metarl.curve import AdaptationCurve, chosen_points
+from metarl.curve import AdaptationCurve, chosen_points, generalisation_gaps
 from metarl.envs.card import length, short_space
 from metarl.family import TaskFamily
 from metarl.rollout import Rollout, episode_lengths, episode_returns
@@ -72,7 +72,8 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
     for tag, point in point_tags(curve).items():
         metrics |= {tag: float(curve.mean()[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
     summary = curve.summary()
-    names = ("score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve")
+    names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
+    names += ["episodes_to_threshold", "env_steps_to_threshold", "regret_slope"]
     return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
 
 
@@ -206,6 +207,8 @@ class Logger:
         for curve in curves.values():
             metrics |= curve_metrics(curve)
             self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
+        for split, gap in generalisation_gaps(curves).items():
+            metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
         self._add_scalars(metrics, counters)
         if curves:
             # Splits with a curve over training come before those of the end alone.

@@ -18,7 +18,8 @@ from metarl import checkpoint
 from metarl.config import Parsed, parse
 from metarl.config_errors import ConfigError, split_args
 from metarl.console import show
-from metarl.curve import AdaptationCurve, adaptation_table, combine
+from metarl.curve import AdaptationCurve, combine
+from metarl.table import adaptation_table
 
 Train = Callable[[Parsed, Console], int]
 

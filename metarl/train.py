@@ -31,7 +31,7 @@ from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
 from metarl.console import in_words, make_console, show
-from metarl.curve import AdaptationCurve, adaptation_table
+from metarl.curve import AdaptationCurve
 from metarl.evaluate import evaluate
 from metarl.family import Key
 from metarl.log import Logger, family_card, memory_metrics, trial_metrics
@@ -40,6 +40,7 @@ from metarl.replay import watch
 from metarl.rollout import run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.seeds import requested, train_seeds
+from metarl.table import adaptation_table
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""

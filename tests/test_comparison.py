@@ -52,6 +52,8 @@ def test_the_rows_by_hand():
     # Task 1: both seeds win; task 2: one of two.
     assert fast["beats"][0] == pytest.approx(0.75) and fast["beats"][1] <= 0.75 <= fast["beats"][2]
     assert fast["to_90"] is None and slow["steps_to_90"] is None
+    # Means 0 and .3 against 1: 1 and .7 are lost.
+    assert slow["cumulative_regret"] == pytest.approx(1.7) and slow["regret_slope"] == pytest.approx(0.7)
     better = Comparison({"x": {"test": curve([[[0.0, 0.95]]])}}).rows("test")[0]
     assert better["to_90"] == 1.0 and better["steps_to_90"] == 10.0
 

@@ -32,11 +32,12 @@ from metarl.agents.classical import (
     UCB1Bandit,
 )
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.curve import AdaptationCurve, adaptation_table, chosen_points, combine, sparkline
+from metarl.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
 from metarl.evaluate import EVALUATION, evaluate, main
 from metarl.family import TaskFamily
 from metarl.rollout import TrialProtocol
+from metarl.table import adaptation_table, sparkline
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and much more on a busy machine
 
@@ -342,14 +343,28 @@ def test_summary_by_hand():
     assert summary["normalised"] == pytest.approx(11.0 / 20.0)
     assert summary["normalised_regret"] == pytest.approx(9.0 / 20.0)
     assert summary["area_under_curve"] == 5.5 and summary["adaptation_delta"] == 7.0
-    assert summary["episodes_to_threshold"] == 1.0
+    assert summary["episodes_to_threshold"] == 1.0 and summary["env_steps_to_threshold"] == 5.0
+    assert summary["cumulative_regret"] == 8.0 + 1.0 and summary["regret_slope"] == pytest.approx(1.0)
     assert (summary["random"], summary["oracle"]) == (0.0, 10.0)
     assert (summary["tasks"], summary["seeds"], summary["greedy"]) == (2.0, 1.0, 0.0)
     assert all(type(value) is float for value in summary.values())
     rounds = curve_of(RETURNS, rounds=True).summary()
     assert rounds["score"] == 9.0 and rounds["normalised"] == pytest.approx(0.9)
     assert "normalised" not in curve_of(RETURNS, random=[10.0, 10.0]).summary(), "no scale between equal bounds"
-    assert "adaptation_delta" not in curve_of([[[1.0], [2.0]]]).summary()
+    assert not {"adaptation_delta", "regret_slope"} & curve_of([[[1.0], [2.0]]]).summary().keys()
+    assert not {"episodes_to_threshold", "env_steps_to_threshold"} & curve_of([[[1.0, 2.0]] * 2]).summary().keys()
+    assert "cumulative_regret" not in dataclasses.replace(curve_of(RETURNS), oracle=None).summary()
+
+
+def test_generalisation_gaps_are_those_of_the_scores():
+    train, test = curve_of(RETURNS), curve_of([[[0.0, 4.0], [0.0, 4.0]]])  # totals 10 and 12; 4 and 4
+    assert generalisation_gaps({"test": test}) == {}
+    gaps = generalisation_gaps({"test": test, "train": train, "ood": train})
+    assert list(gaps) == ["test", "ood"] and gaps["test"][0] == 7.0 and gaps["ood"][0] == 0.0
+    assert 6.0 <= gaps["test"][1] < 7.0 < gaps["test"][2] <= 8.0
+    last = {name: dataclasses.replace(curve, rounds=True) for name, curve in (("train", train), ("test", test))}
+    assert generalisation_gaps(last)["test"][0] == 9.0 - 4.0, "in rounds: after the last one"
+    assert generalisation_gaps({"train": combine([train, train]), "test": test}) == {}
 
 
 def test_chosen_points():
@@ -451,6 +466,7 @@ def test_table():
     assert ["train", "2.00", "9.00", "11.00", "[10.00,", "12.00]", "0.550"] in rows
     assert ["random", "0.000", "0.000", "0.000", "0"] in rows
     assert ["optimum", "10.00", "10.00", "20.00", "1"] in rows
+    assert "Below train (generalisation gap): [ood] 0.000 [-2.00, 2.00]." in " ".join(text.split())
     assert "[ood]" in text and "samples its actions" in " ".join(text.split())
     many = shown({"test": curve_of(np.full((1, 2, 100), 0.25))})
     assert "…" not in many, "everything fits in 80 columns"

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "runtime", "stats", "profiling", "capture"),
     ("family", "distributed", "curve"),
-    ("console",),
+    ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env"),

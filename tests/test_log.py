@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_the_custom_page_has_the_curve_with_its_interval(tmp_path: Path, values:
     assert set(layout({"a": curve(2), "b": curve(2)})) == {"adaptation on a", "adaptation on b"}
     one, other = (layout({"test": curve(points)})["adaptation on test"] for points in (3, 20))
     assert one["all points"] == other["all points"], "TensorBoard merges the pages of unlike runs"
+
+
+def test_the_last_evaluation_has_the_generalisation_gaps(tmp_path: Path, values: dict[str, Any]):
+    curves = {"train": curve(2, split="train"), "test": curve(2)}
+    curves["test"] = replace(curves["test"], returns=curves["test"].returns - 1.5)
+    with logger(tmp_path / "run", values) as log:
+        metrics = log.evaluation(Counters(1, 100), curves)
+        assert not [tag for tag in log.evaluation(Counters(2, 200), {"test": curves["test"]}) if "gap" in tag]
+    gap = [metrics[f"eval/test/generalisation_gap{end}"] for end in ("_low", "", "_high")]
+    assert gap[1] == pytest.approx(3.0, rel=1e-5) and gap == sorted(gap)
+    assert not [tag for tag in metrics if "eval/train/gen" in tag]
+    assert [e.step for e in events(tmp_path / "run").Scalars("eval/test/generalisation_gap")] == [100]
+    assert all(map(documented, metrics))
 
 
 def test_the_custom_page_starts_with_the_splits_that_have_a_curve(tmp_path: Path, values: dict[str, Any]):
