@@ -13,31 +13,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
-import gymnasium
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from metarl import rng
-from metarl.agent import (
-    AgentConfig,
-    LearningAgent,
-    Schedule,
-    at,
-    check_schedule,
-    load_optimizer_state,
-    optimizer_state,
-)
+from metarl.agent import AgentConfig, FlatAdam, LearningAgent, Schedule, at, check_schedule
+from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import explained_variance, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily, features, unknown
-from metarl.memories import MEMORIES, detach, make_memory
-from metarl.nets import Head, StepEncoder, action_size
+from metarl.memories import MEMORIES
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
-from metarl.surrogate import clipped_surrogate
+from metarl.surrogate import Sample, ppo_loss
 
 
 @dataclass
@@ -123,93 +112,11 @@ class RL2Config(AgentConfig):
         return RL2(self, family, seed, device)
 
 
-class RL2Network(nn.Module):
-    """Encoder, memory, and two heads that read the memory's output and the encoded step beside it.
-
-    Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
-    """
-
-    centre: Tensor
-    half_range: Tensor
-    log_std: Tensor
-
-    def __init__(self, config: RL2Config, family: TaskFamily, task_size: int) -> None:
-        super().__init__()
-        self.encoder = StepEncoder(
-            family.observation_space,
-            family.action_space,
-            config.embed_size,
-            config.reward_input_scale,
-            config.transition_input,
-        )
-        self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
-        outputs = action_size(family.action_space)
-        self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
-        seen = task_size if config.critic == "task" else 0
-        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
-        self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
-        self.discrete = True
-        if isinstance(family.action_space, gymnasium.spaces.Box):
-            self.discrete = False
-            low, high = torch.as_tensor(family.action_space.low), torch.as_tensor(family.action_space.high)
-            self.register_buffer("centre", (low + high) / 2, persistent=False)
-            self.register_buffer("half_range", (high - low) / 2, persistent=False)
-            self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
-
-    def forward(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
-        """Many steps: the memory's outputs ``(T, B, H)``, the encoded steps, and what is carried on."""
-        x, last_obs = self.encoder(step, memory.last_obs)
-        output, state = self.memory.sequence(x, detach(memory.state))
-        return output, x, RL2Memory(state, last_obs)
-
-    def distribution(self, output: Tensor, x: Tensor) -> Distribution:
-        logits = self.policy(output, x)
-        if self.discrete:
-            return Categorical.from_logits(logits)
-        # The network works in units of half the action range, whatever the range is.
-        return DiagonalGaussian(self.centre + self.half_range * logits, self.log_std + self.half_range.log())
-
-    def value(self, output: Tensor, x: Tensor, task: Tensor | None) -> Tensor:
-        return self.critic(output, x, task).squeeze(-1)
-
-
-class RL2Head(nn.Module):
-    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, encoded step[, task])."""
-
-    def __init__(self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0) -> None:
-        super().__init__()
-        width = hidden or outputs
-        first = 1.0 if hidden else gain
-        # Three products added up are one product with the concatenation, which need not be made.
-        self.of_memory = Head(net.memory.hidden_size, width, first)
-        self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
-        nn.init.orthogonal_(self.of_step.weight, first)
-        self.of_task = nn.Sequential(nn.Linear(task_size, 64), nn.ReLU(), nn.Linear(64, width)) if task_size else None
-        self.last = Head(hidden, outputs, gain) if hidden else None
-
-    def forward(self, output: Tensor, x: Tensor, task: Tensor | None = None) -> Tensor:
-        total = self.of_memory(output) + self.of_step(x)
-        if self.of_task is not None and task is not None:
-            total = total + self.of_task(task)
-        return total if self.last is None else self.last(F.relu(total))
-
-
-class RL2Memory(NamedTuple):
-    """What is carried from step to step."""
-
-    state: Any  # of the recurrent memory
-    last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`
-
-
 class Batch(NamedTuple):
-    """What the update needs of each step, ``(T, B, …)``; `task` is ``(B, D)``."""
+    """What the update needs of each step, ``(T, B, …)``."""
 
-    step: Step
-    action: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    target: Tensor  # of the critic, in the critic's own scale
-    mask: Tensor
+    raw: Tensor  # the step as the encoder gives it before what is learned of it
+    sample: Sample  # its targets in the critic's own scale
 
 
 class RL2(LearningAgent):
@@ -230,7 +137,6 @@ class RL2(LearningAgent):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = RL2Network(config, family, task_size).to(self.device)
-        self.names = [name for name, _ in self.net.named_parameters()]
         self._saved_optimizer: dict[str, Tensor] = {}
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device)
@@ -240,12 +146,10 @@ class RL2(LearningAgent):
         self.return_std = torch.ones((), device=self.device)
 
     @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> FlatAdam:
         """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
-        cuda = self.device.type == "cuda"  # there the step is part of a recording, which reads the rate from a tensor
-        lr = torch.tensor(at(self.config.lr, 0.0), device=self.device) if cuda else at(self.config.lr, 0.0)
-        adam = torch.optim.Adam(self.net.parameters(), lr=lr, eps=1e-5, fused=True, capturable=cuda)
-        load_optimizer_state(adam, self.names, self._saved_optimizer)
+        adam = FlatAdam(self.net, at(self.config.lr, 0.0))
+        adam.load_state_dict(self._saved_optimizer)
         return adam
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -256,12 +160,12 @@ class RL2(LearningAgent):
             x, last_obs = self.net.encoder(step, memory.last_obs)
             output, state = self.net.memory.step(x, memory.state)
             memory = RL2Memory(state, last_obs)
-            distribution = self.net.distribution(output, x)
+            distribution, value = self.net.heads(output, x, None)
             action = distribution.mode() if greedy else distribution.sample(key)
             log_prob = distribution.log_prob(action)
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
-            return Acted(action, log_prob, self._unscale(self.net.value(output, x, None))), memory
+            return Acted(action, log_prob, self._unscale(value)), memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         return memory  # the carried state did the learning
@@ -272,16 +176,12 @@ class RL2(LearningAgent):
         task = features(rollout.task)
         with record_function(phase("advantage")):
             batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(at(config.lr, progress))
-            else:
-                group["lr"] = at(config.lr, progress)
+        self.optimizer.set_lr(at(config.lr, progress))
         ent_coef = torch.tensor(at(config.ent_coef, progress), device=self.device)
         sums: dict[str, Tensor] = {}
         epochs = steps = 0
         for epoch in range(config.update_epochs):
-            order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), batch.mask.shape[1])
+            order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), len(task))
             kl = torch.zeros((), device=self.device)
             for rows in order.tensor_split(config.num_minibatches):
                 part = _columns(batch, rows)
@@ -306,7 +206,7 @@ class RL2(LearningAgent):
         if self.config.critic == "task":
             with torch.no_grad():
                 output, x, _ = self.net(rollout.step, self.begin(mask.shape[1]))
-                value = self._unscale(self.net.value(output, x, task))
+                value = self._unscale(self.net.heads(output, x, task)[1])
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
         advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, self.config.gae_lambda) * mask
@@ -319,38 +219,32 @@ class RL2(LearningAgent):
         target = (target - self.return_mean) / self.return_std
         if self.config.norm_adv:
             advantage = normalise(advantage, mask)
-        return Batch(rollout.step, rollout.acted.action, rollout.acted.log_prob, advantage, target, mask), metrics
+        raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
+        sample = Sample(rollout.acted.action, rollout.acted.log_prob, advantage, target, mask)
+        return Batch(raw, sample), metrics
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> dict[str, Tensor]:
         """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk."""
         config, net = self.config, self.net
-        length = config.chunk_length or batch.mask.shape[0]
-        total = batch.mask.sum()
-        memory = self.begin(batch.mask.shape[1])
-        self.optimizer.zero_grad(set_to_none=True)
+        steps, rows, _ = batch.raw.shape
+        length = config.chunk_length or steps
+        total = batch.sample.mask.sum()
+        state = net.memory.initial(rows, self.device)
+        self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
-        for start in range(0, batch.mask.shape[0], length):
-            part = _slice(batch, start, start + length)
-            output, x, memory = net(part.step, memory)
-            distribution = net.distribution(output, x)
-            log_prob = distribution.log_prob(part.action)
-            policy_loss, metrics = clipped_surrogate(
-                log_prob, part.log_prob, part.advantage, part.mask, config.clip_coef
-            )
-            value_loss = 0.5 * masked_mean((net.value(output, x, task) - part.target) ** 2, part.mask)
-            entropy = masked_mean(distribution.entropy(), part.mask)
-            share = part.mask.sum() / total  # chunks weigh as many steps as they hold
-            loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy
+        for start in range(0, steps, length):
+            raw, sample = _slice(batch, start, start + length) if length < steps else batch
+            output, x, state = net.sequence(raw, state)
+            policy, value = net.heads(output, x, task)
+            loss, metrics = ppo_loss(policy, value, sample, config.clip_coef, config.vf_coef, ent_coef)
             if net.infer is not None:
-                inference = self._inference_loss(output, task, part.mask)
+                inference = self._inference_loss(output, task, sample.mask)
                 loss = loss + config.aux_coef * inference
                 metrics["inference"] = inference.detach()
+            share = sample.mask.sum() / total  # chunks weigh as many steps as they hold
             (share * loss).backward()
-            metrics |= {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
             sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
-        norm = nn.utils.clip_grad_norm_(net.parameters(), config.max_grad_norm)
-        self.optimizer.step()
-        return sums | {"loss/grad_norm": norm}
+        return sums | {"loss/grad_norm": self.optimizer.step(config.max_grad_norm)}
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error of the task as read off the memory: 1 knows nothing, 0 all. About ten steps are asked."""
@@ -376,7 +270,7 @@ class RL2(LearningAgent):
     def state_dict(self) -> dict[str, Tensor]:
         return {
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
-            **(optimizer_state(self.optimizer, self.names) if "optimizer" in vars(self) else self._saved_optimizer),
+            **(self.optimizer.state_dict() if "optimizer" in vars(self) else self._saved_optimizer),
             "return_mean": self.return_mean,
             "return_std": self.return_std,
             "updates": torch.tensor(self.updates),

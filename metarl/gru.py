@@ -39,12 +39,28 @@ def gru_sequence(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`torch.nn.functional.linear` for ``(T, B, F)``; one product per step if x lies batch-last in memory, uncopied."""
-    if x.ndim != 3 or x.is_contiguous() or not x.transpose(1, 2).is_contiguous():
+    """`torch.nn.functional.linear`; where x ``(B, F)`` or ``(T, B, F)`` lies batch-last in memory, so does the result.
+
+    Nothing is copied for it: it is one product per step.
+    """
+    if x.ndim not in (2, 3) or x.is_contiguous() or not x.transpose(-1, -2).is_contiguous():
         return torch.nn.functional.linear(x, weight, bias)
+    if x.ndim == 2:
+        return torch.addmm(bias[:, None], weight, x.t()).t()
     steps = x.shape[0]
     product = torch.baddbmm(bias[None, :, None], weight.expand(steps, *weight.shape), x.transpose(1, 2))
     return product.transpose(1, 2)
+
+
+def linear_sum(x: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor, bias: Tensor) -> Tensor:
+    """``linear(x, weight, bias) + linear(other, other_weight)``, batch-last where x is."""
+    if x.ndim not in (2, 3) or x.is_contiguous() or not x.transpose(-1, -2).is_contiguous():
+        return torch.nn.functional.linear(x, weight, bias) + torch.nn.functional.linear(other, other_weight)
+    if x.ndim == 2:
+        return torch.addmm(bias[:, None], other_weight, other.t()).addmm(weight, x.t()).t()
+    steps = x.shape[0]
+    of_other = torch.baddbmm(bias[None, :, None], other_weight.expand(steps, -1, -1), other.transpose(1, 2))
+    return torch.baddbmm(of_other, weight.expand(steps, -1, -1), x.transpose(1, 2)).transpose(1, 2)
 
 
 def _tanh_(x: Tensor) -> Tensor:

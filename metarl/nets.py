@@ -95,6 +95,15 @@ class StepEncoder(Scaling):
         A Step of ``(B, …)`` tensors gives ``(B, output_size)``, one of ``(T, B, …)`` tensors ``(T, B, output_size)``;
         `last_obs` is what `initial` or the call before gave, ``(B, last_size)``.
         """
+        raw, last_obs = self.raw(step, last_obs)
+        return self.embedded(raw), last_obs
+
+    def embedded(self, raw: Tensor) -> Tensor:
+        """What is learned of the encoding: the hidden layer, if there is one."""
+        return raw if self.embed is None else F.relu(self.embed(raw))
+
+    def raw(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """What is not learned: the same vectors before the hidden layer, ``(…, raw_size)``."""
         obs = self.scaled(step.obs, step.prev_reward.ndim)
         action = step.prev_action
         if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
@@ -104,8 +113,7 @@ class StepEncoder(Scaling):
         if self.last_size:
             parts.append(last_obs if obs.ndim == 2 else torch.cat([last_obs[None], obs[:-1]]))
             last_obs = obs if obs.ndim == 2 else obs[-1]
-        x = torch.cat(parts, dim=-1)
-        return (x if self.embed is None else F.relu(self.embed(x))), last_obs
+        return torch.cat(parts, dim=-1), last_obs
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:

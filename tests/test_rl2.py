@@ -73,10 +73,10 @@ def test_the_likelihood_ratio_is_one_at_first(memory: str):
     agent = build(family, memory=memory)
     rollout = rollout_of(agent, family)
     output, x, _ = agent.net(rollout.step, agent.begin(12))
-    log_prob = agent.net.distribution(output, x).log_prob(rollout.acted.action)
+    policy, value = agent.net.heads(output, x, None)
+    log_prob = policy.log_prob(rollout.acted.action)
     assert (log_prob - rollout.acted.log_prob).abs().max() < 1e-5, "acting and learning see different networks"
-    value = agent._unscale(agent.net.value(output, x, None))
-    assert (value - rollout.acted.value).abs().max() < 1e-4
+    assert (agent._unscale(value) - rollout.acted.value).abs().max() < 1e-4
     metrics = agent.update([rollout])
     assert metrics["loss/approx_kl"] < 1e-7 and metrics["loss/clip_fraction"] == 0.0
 
@@ -88,11 +88,11 @@ def test_minibatches_are_of_tasks_not_of_time(monkeypatch: pytest.MonkeyPatch):
     descend = agent.minibatch
     monkeypatch.setattr(agent, "minibatch", lambda batch, *rest: (seen.append(batch), descend(batch, *rest))[1])
     agent.update([rollout])
-    assert [part.mask.shape for part in seen] == [(rollout.mask.shape[0], 3)] * 8
+    assert [part.sample.mask.shape for part in seen] == [(rollout.mask.shape[0], 3)] * 8
     for epoch in (seen[:4], seen[4:]):
-        rewards = torch.cat([part.log_prob for part in epoch], dim=1)
+        rewards = torch.cat([part.sample.log_prob for part in epoch], dim=1)
         assert sorted(rewards.sum(0).tolist()) == sorted(rollout.acted.log_prob.sum(0).tolist()), "each task once"
-    assert not torch.equal(seen[0].log_prob, seen[4].log_prob), "each pass in another order"
+    assert not torch.equal(seen[0].sample.log_prob, seen[4].sample.log_prob), "each pass in another order"
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -133,12 +133,12 @@ def test_the_gradient_reaches_the_first_step(chunk_length: int | None, reaches: 
     agent = build(family, vf_coef=0.0, ent_coef=0.0, chunk_length=chunk_length)
     rollout = rollout_of(agent, family)
     batch, _ = agent._prepare(rollout, None, 0.9)
-    obs = batch.step.obs.clone().requires_grad_()
-    advantage = torch.zeros_like(batch.advantage)
+    raw = batch.raw.clone().requires_grad_()
+    advantage = torch.zeros_like(batch.sample.advantage)
     advantage[-1] = 1.0  # only the last action is to be changed
-    agent._descend(batch._replace(step=batch.step._replace(obs=obs), advantage=advantage), None, 0.0)
-    assert bool((obs.grad[0] != 0).any()) == reaches
-    assert bool((obs.grad[-1] != 0).any())
+    agent._descend(batch._replace(raw=raw, sample=batch.sample._replace(advantage=advantage)), None, 0.0)
+    assert bool((raw.grad[0] != 0).any()) == reaches
+    assert bool((raw.grad[-1] != 0).any())
 
 
 def test_the_only_terminal_is_the_trials_end():
@@ -155,8 +155,8 @@ def test_the_only_terminal_is_the_trials_end():
         one = slice(row, row + 1)
         reward, value = rollout.outcome.reward[:steps, one], rollout.acted.value[:steps, one]
         expected = gae(reward, value, ends, torch.zeros(1), 0.9, 0.7)
-        torch.testing.assert_close(batch.advantage[:steps, one], expected)
-        assert not bool(batch.advantage[steps:, row].any())
+        torch.testing.assert_close(batch.sample.advantage[:steps, one], expected)
+        assert not bool(batch.sample.advantage[steps:, row].any())
 
 
 def test_a_later_episodes_reward_counts_for_an_earlier_action():
@@ -166,7 +166,7 @@ def test_a_later_episodes_reward_counts_for_an_earlier_action():
     richer = rollout.outcome.reward.clone()
     richer[2] += 1.0
     changed = rollout._replace(outcome=rollout.outcome._replace(reward=richer))
-    a, b = (agent._prepare(r, None, 0.5)[0].advantage for r in (rollout, changed))
+    a, b = (agent._prepare(r, None, 0.5)[0].sample.advantage for r in (rollout, changed))
     torch.testing.assert_close((b - a)[:, 0], torch.tensor([(0.5 * 0.95) ** 2, 0.5 * 0.95, 1.0]))
 
 
