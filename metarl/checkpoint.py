@@ -67,7 +67,10 @@ def load_state(run_dir: str | Path, device: torch.device | str = "cpu") -> tuple
     if header.get("format") != str(FORMAT):
         found = header.get("format", "unknown")
         raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
-    return state, Counters(**json.loads(header["counters"]))
+    try:
+        return state, Counters(**json.loads(header["counters"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
 
 
 def restore(run_dir: str | Path, agent: LearningAgent) -> Counters:
@@ -76,7 +79,9 @@ def restore(run_dir: str | Path, agent: LearningAgent) -> Counters:
     try:
         agent.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reasons = [line.strip() for line in str(error).splitlines() if line.strip()]
+        more = f" And {len(reasons) - 2} more." if len(reasons) > 2 else ""
+        reason = " ".join(reasons[:2]) + more  # torch names every tensor that does not fit
         raise ConfigError(f"The checkpoint in {str(run_dir)!r} does not fit its config.yaml: {reason}") from error
     return counters
 

@@ -64,9 +64,14 @@ def evaluate(
 
     The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
     bounded: tasks are played in chunks, which changes nothing but, in a network, the last bit of a matrix product.
-    Raises ValueError for an unknown split, or for tasks, episodes or rounds below 1.
+    Raises ValueError for an unknown split, for tasks of another family, or for tasks, episodes or rounds below 1.
     """
     _check(tasks=tasks, episodes=episodes, rounds=rounds)
+    if not isinstance(tasks, int):
+        known = type(family.sample_tasks(rng.key(0), 1, family.splits[0]))
+        if type(tasks) is not known:
+            name = type(family).__name__
+            raise ValueError(f"A task of {name} is a {known.__name__}, got a value of {type(tasks).__name__}.")
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     protocol = agent.protocol.test()

@@ -36,6 +36,8 @@ MAX_POINTS = 10
 """Points of an adaptation curve that get tags of their own, however many episodes a trial has."""
 LINES = 20
 """Progress lines of a run whose output is not a terminal."""
+FIGURE_SECONDS = 20.0
+"""Seconds of training between two pictures of the curve: one takes a fifth of a second, and a short run has many."""
 OVERVIEW = {
     "return of an episode in training": r"train/return(_first|_last)?",
     "losses": r"loss/(policy|value|inference|surrogate_before|surrogate_after|adapted_distance)",
@@ -67,10 +69,10 @@ def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
 
 def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
     """``eval/<split>/…``: a handful of the curve's points with their 95 % intervals, and what sums it up."""
-    low, high = curve.interval(0.95)
+    mean, (low, high) = curve.mean(), curve.interval(0.95)
     metrics: dict[str, float] = {}
     for tag, point in point_tags(curve).items():
-        metrics |= {tag: float(curve.mean()[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
+        metrics |= {tag: float(mean[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
     summary = curve.summary()
     names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
     names += ["episodes_to_threshold", "env_steps_to_threshold", "regret_slope"]
@@ -159,7 +161,7 @@ class Logger:
         self.tags: set[str] = set()  # of the scalars written so far
         self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
-        self.resumed = start.iteration > 0
+        self.resumed, self.drawn = start.iteration > 0, start.seconds
         purge = start.env_steps + 1 if self.resumed else None
         self.writer = SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10)
         for name, text in {"config": as_yaml(values), **texts}.items():
@@ -193,7 +195,8 @@ class Logger:
     ) -> None:
         """Write the metrics of the iteration that has just been done, and the curves if it was evaluated."""
         self._add_scalars(metrics, counters)
-        metrics = metrics | self.evaluation(counters, curves or {})
+        due = counters.seconds - self.drawn >= FIGURE_SECONDS
+        metrics = metrics | self.evaluation(counters, curves or {}, due)
         record: dict[str, Any] = {"iteration": counters.iteration, "env_steps": counters.env_steps}
         record |= {"seconds": round(counters.seconds, 3)}
         record |= {tag: value if math.isfinite(value) else None for tag, value in metrics.items()}  # JSON has no NaN
@@ -201,12 +204,16 @@ class Logger:
         self.file.flush()
         self._show(counters, metrics, bool(curves))
 
-    def evaluation(self, counters: Counters, curves: Mapping[str, AdaptationCurve]) -> dict[str, float]:
-        """Write the adaptation curves of some splits to TensorBoard; returns their scalars."""
+    def evaluation(
+        self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
+    ) -> dict[str, float]:
+        """Write the adaptation curves of some splits, with `figures` or without; returns their scalars."""
         metrics: dict[str, float] = {}
         for curve in curves.values():
             metrics |= curve_metrics(curve)
-            self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
+            if figures:
+                self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
+                self.drawn = counters.seconds
         for split, gap in generalisation_gaps(curves).items():
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
         self._add_scalars(metrics, counters)
@@ -231,8 +238,9 @@ class Logger:
         )
 
     def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
-        for tag, value in metrics.items():
-            self.writer.add_scalar(tag, value, counters.env_steps)
+        # One event for all: SummaryWriter.add_scalar would write one for each, which takes ten times as long.
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self.writer._get_file_writer().add_summary(Summary(value=values), counters.env_steps)
         self.tags |= metrics.keys()
 
     def say(self, sentence: str) -> None:

@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_run_is_said_in_a_sentence(run: tuple[Path, Learnin
     with pytest.raises(ConfigError, match=r"has no config\.yaml"):
         metarl.load(tmp_path)
     (run_dir / "config.yaml").write_text(TOY.replace("hidden_size: 8", "hidden_size: 9"))
-    assert "does not fit its config.yaml" in sentence()
+    assert "does not fit its config.yaml" in sentence() and "size mismatch" in sentence() and len(sentence()) < 500
     (run_dir / "config.yaml").write_text(TOY + "of_the_future: 1\n")
     assert "cannot be loaded" in sentence() and "of_the_future" in sentence()
     (run_dir / "config.yaml").write_text(TOY)
@@ -140,5 +140,8 @@ def test_what_is_wrong_with_a_run_is_said_in_a_sentence(run: tuple[Path, Learnin
     assert "cannot be read" in sentence()
     safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"format": "999"})
     assert "format 999" in sentence()
+    for counters in ({}, {"counters": "no JSON"}, {"counters": '{"of_the_future": 1}'}):
+        safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"format": "1"} | counters)
+        assert "its counters are damaged" in sentence()
     file.unlink()
     assert "has no checkpoint yet" in sentence()

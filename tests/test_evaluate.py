@@ -178,6 +178,9 @@ def test_own_tasks():
     curve = evaluate(Rounds(), Walk(), tasks=tasks, rounds=1, episodes=1)
     np.testing.assert_allclose(curve.returns[0, :, 0], [0.0, 300.0, 3000.0], atol=5.0)
     assert curve.split == "given tasks"
+    for wrong in (toy.Hidden(torch.zeros(2, dtype=torch.int64)), 2.5, [1, 2]):
+        with pytest.raises(ValueError, match=r"A task of Walk is a Coin, got a value of (Hidden|float|list)"):
+            evaluate(Rounds(), Walk(), tasks=wrong)
 
 
 def test_random_bound_is_played_where_the_family_knows_none():

@@ -88,7 +88,7 @@ def test_curve_metrics_are_the_curve_s_and_bounded():
 def test_tensorboard_shows_scalars_curve_config_and_hparams(tmp_path: Path, values: dict[str, Any]):
     with logger(tmp_path / "run", values) as log:
         log.iteration(Counters(1, 100, 0.1), {"train/return": 1.0})
-        log.iteration(Counters(2, 200, 0.2), {"train/return": 2.0}, {"test": curve(3)})
+        log.iteration(Counters(2, 200, 30.0), {"train/return": 2.0}, {"test": curve(3)})
     found = events(tmp_path / "run")
     assert [(e.step, e.value) for e in found.Scalars("train/return")] == [(100, 1.0), (200, 2.0)]
     assert [e.step for e in found.Scalars("eval/test/episode_03")] == [200]
@@ -98,6 +98,19 @@ def test_tensorboard_shows_scalars_curve_config_and_hparams(tmp_path: Path, valu
     assert "    python -m *this*" in found.Tensors("command/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "_hparams_/experiment" in found.summary_metadata
     assert len(list((tmp_path / "run").glob("**/events*"))) == 1, "no second run for the hparams"
+
+
+def test_the_curve_is_drawn_now_and_then_and_at_the_end(tmp_path: Path, values: dict[str, Any]):
+    """A short run with many evaluations does not spend its time on pictures of them."""
+    with logger(tmp_path / "run", values) as log:
+        for second in (1, 21, 22, 40, 42):
+            log.iteration(Counters(second, second, float(second)), {}, {"test": curve(3)})
+        log.evaluation(Counters(43, 43, 43.0), {"test": curve(3)})
+    with logger(tmp_path / "run", values, Counters(43, 43, 43.0)) as log:
+        log.iteration(Counters(44, 44, 44.0), {}, {"test": curve(3)})
+    found = events(tmp_path / "run")
+    assert [event.step for event in found.Images("eval/test/curve")] == [21, 42, 43]
+    assert [event.step for event in found.Scalars("eval/test/score")] == [1, 21, 22, 40, 42, 43, 44]
 
 
 def pages(run_dir: Path) -> list[layout_pb2.Layout]:
