@@ -30,7 +30,7 @@ from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
-from metarl.console import in_words, make_console, show
+from metarl.console import in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve
 from metarl.evaluate import evaluate
 from metarl.family import Key
@@ -213,9 +213,9 @@ def _run_dir(parsed: Parsed) -> Path:
             f"{str(run_dir)!r} already holds a run: continue it by --resume {run_dir}, or choose another --run_dir."
         )
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"The run directory {str(run_dir)!r} cannot be made: {error.strerror}.") from error
+        make_folder(run_dir)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return run_dir
 
 
