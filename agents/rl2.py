@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.agent import AgentConfig, FlatAdam, LearningAgent, Schedule, at, check_schedule
+from metarl.agent import AgentConfig, ClippedAdam, LearningAgent, Schedule, at, check_schedule
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
@@ -146,9 +146,9 @@ class RL2(LearningAgent):
         self.return_std = torch.ones((), device=self.device)
 
     @cached_property
-    def optimizer(self) -> FlatAdam:
-        """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
-        adam = FlatAdam(self.net, at(self.config.lr, 0.0))
+    def optimizer(self) -> ClippedAdam:
+        """Adam, made when it is first needed: acting does without its moments."""
+        adam = ClippedAdam(self.net, at(self.config.lr, 0.0))
         adam.load_state_dict(self._saved_optimizer)
         return adam
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -99,67 +98,57 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], sta
     optimizer.load_state_dict(full)
 
 
-class FlatAdam:
-    """Adam with the gradient's norm clipped, on all parameters of a module as one vector.
+class ClippedAdam:
+    """Adam (Kingma & Ba 2015) on all parameters of a module, their gradient's norm clipped.
 
-    A step is a handful of operations, however many parameters there are: on small networks Adam's bookkeeping and a
-    norm per parameter cost as much as a product. The parameters themselves stay where they are.
+    The arithmetic is torch's fused kernel, which scales the gradient on its way; on small networks the bookkeeping of
+    `torch.optim.Adam` around it and the clipping beside it cost as much as a product.
     """
 
     def __init__(self, module: nn.Module, lr: float, eps: float = 1e-5) -> None:
-        self.names, self.parameters = zip(*module.named_parameters(), strict=True)
-        self.vector = nn.Parameter(self._flat([p.detach() for p in self.parameters]))
-        cuda = self.vector.is_cuda  # there the step is part of a recording, which reads the rate from a tensor
-        rate = torch.tensor(lr, device=self.vector.device) if cuda else lr
-        self.adam = torch.optim.Adam([self.vector], lr=rate, eps=eps, fused=True, capturable=cuda)
+        self.names, self.parameters = map(list, zip(*module.named_parameters(), strict=True))
+        self.eps = eps
+        device = self.parameters[0].device
+        # On a GPU the step is part of a recording, which reads the rate from a tensor.
+        self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type == "cuda" else lr
+        self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+        self.steps = torch.zeros((), device=device)
 
     def set_lr(self, lr: float) -> None:
-        (group,) = self.adam.param_groups
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(lr)
         else:
-            group["lr"] = lr
+            self.lr = lr
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
+    @torch.no_grad()
     def step(self, max_grad_norm: float) -> Tensor:
         """One step along the parameters' gradients, which are scaled down to the norm; returns theirs before that."""
-        with torch.no_grad():
-            gradient = self._flat([torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters])
-            norm = torch.linalg.vector_norm(gradient)
-            self.vector.grad = gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
-            self.vector.copy_(self._flat(self.parameters))
-            self.adam.step()
-            torch._foreach_copy_(self.parameters, self._parts(self.vector))
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        self.steps.add_(1.0)
+        torch._fused_adam_(
+            self.parameters, gradients, self.means, self.squares, [], [self.steps] * len(gradients),
+            lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
+            grad_scale=((norm + 1e-6) / max_grad_norm).clamp_min_(1.0),
+        )  # fmt: skip
         return norm
 
     def state_dict(self) -> dict[str, Tensor]:
         """As ``optimizer.<parameter>.<quantity>`` tensors."""
-        state = self.adam.state[self.vector]
         found: dict[str, Tensor] = {}
-        for quantity, value in state.items():
-            parts = self._parts(value) if value.ndim else [value] * len(self.names)
-            found |= {f"optimizer.{name}.{quantity}": part for name, part in zip(self.names, parts, strict=True)}
+        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
+            quantities = {"step": self.steps.clone(), "exp_avg": mean, "exp_avg_sq": square}
+            found |= {f"optimizer.{name}.{quantity}": value for quantity, value in quantities.items()}
         return found
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put back what `state_dict` gave; a parameter that is not in it starts from zeros."""
-        if not (steps := [value for name, value in state.items() if name.endswith(".step")]):
-            return
-        full: dict[str, Tensor] = {"step": torch.stack(steps).max()}
-        for quantity in ("exp_avg", "exp_avg_sq"):
-            named = zip(self.names, self.parameters, strict=True)
-            full[quantity] = self._flat(
-                [state.get(f"optimizer.{name}.{quantity}", torch.zeros_like(p)) for name, p in named]
-            )
-        self.adam.load_state_dict(self.adam.state_dict() | {"state": {0: full}})
-
-    def _parts(self, vector: Tensor) -> list[Tensor]:
-        sizes = [p.numel() for p in self.parameters]
-        return [part.view_as(p) for part, p in zip(vector.split(sizes), self.parameters, strict=True)]
-
-    @staticmethod
-    def _flat(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
+            if f"optimizer.{name}.step" in state:
+                self.steps.copy_(state[f"optimizer.{name}.step"])
+                mean.copy_(state[f"optimizer.{name}.exp_avg"])
+                square.copy_(state[f"optimizer.{name}.exp_avg_sq"])

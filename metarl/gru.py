@@ -120,23 +120,25 @@ class _GRUSequence(torch.autograd.Function):
         grad_w, grad_n = torch.zeros_like(weight), torch.zeros_like(weight_n)
         block = seen.new_empty(4 * size, batch)  # gradient of a step's pre-activations
         d_new, d_reset, d_update, d_recurrent = block.split(size)
-        into_x, into_h = block[: 3 * size], block[size:]
+        into_x, into_h, d_rz = block[: 3 * size], block[size:], block[size : 3 * size]
         grad_x = seen.new_empty(steps, len(w_x), batch) if ctx.needs_input_grad[0] else None
-        one, scratch = seen.new_ones(()), seen.new_empty(size, batch)
+        scratch = seen.new_empty(size, batch)
         grads, states, all_seen = grad_outputs[0].unbind(), seen[:, :size].unbind(), seen.transpose(1, 2).unbind()
-        parts = list(zip(*(part.unbind() for part in gates.split(size, dim=1)), strict=True))
+        inputs = seen[:, size:].transpose(1, 2).unbind()
+        gated = list(zip(*(part.unbind() for part in gates.split(size, dim=1)), gates[:, size:-size].unbind()))
         carry = grads[-1]
         for t in range(steps - 1, -1, -1):
-            new, reset, update, recurrent = parts[t]
-            passed = torch.sub(one, update, out=scratch).mul_(carry)
-            torch.sub(states[t], new, out=d_update).mul_(update).mul_(passed)
-            _tanh_backward(passed, new, grad_input=d_new)
+            new, reset, update, recurrent, rz = gated[t]
+            torch.sub(states[t], new, out=d_update).mul_(carry)
+            _tanh_backward(torch.addcmul(carry, carry, update, value=-1.0, out=scratch), new, grad_input=d_new)
             torch.mul(d_new, reset, out=d_recurrent)
             torch.mul(d_new, recurrent, out=d_reset)
-            _sigmoid_backward(d_reset, reset, grad_input=d_reset)
-            first = 0 if t or not ctx.empty else size  # a first state of zeros has no share in the weights' gradient
-            grad_w[:, first:].addmm_(into_h, all_seen[t][:, first:])
-            grad_n.addmm_(d_new, all_seen[t][:, size:])
+            _sigmoid_backward(d_rz, rz, grad_input=d_rz)
+            if t or not ctx.empty:
+                grad_w.addmm_(into_h, all_seen[t])
+            else:  # a first state of zeros has no share in the weights' gradient
+                grad_w[:, size:].addmm_(into_h, inputs[t])
+            grad_n.addmm_(d_new, inputs[t])
             if grad_x is not None:
                 torch.mm(w_x, into_x, out=grad_x[t])
             if t or ctx.needs_input_grad[1]:
