@@ -1,6 +1,7 @@
 """Ready-made agents by name, with which learned ones are compared: ``metarl.compare … --baselines random oracle``.
 
-`random` acts at random and `oracle` is told the task; all others are told nothing and learn by a written-down rule.
+`random` acts at random, `oracle` is told the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
+from nothing; all others are told nothing and learn by a written-down rule.
 """
 
 from __future__ import annotations
@@ -54,8 +55,16 @@ def _searched(things: int) -> Make:
     return lambda family, device: scripted.RoomSearch(family.size, things, device)
 
 
+def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
+    """On the CPU, wherever the others are."""
+    from metarl.agents.sb3 import scratch  # stable-baselines3 is slow to import
+
+    return scratch(family)
+
+
 BASELINES: dict[str, dict[type, Make]] = {
     "random": {TaskFamily: RandomAgent},
+    "ppo_scratch": {TaskFamily: _ppo_scratch},
     "oracle": {
         TabularMDP: lambda family, device: classical.TabularMDPOracle(family.horizon, device),
         Navigation2D: _plain(classical.Navigation2DOracle),

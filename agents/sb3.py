@@ -37,12 +37,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from metarl import rng
 from metarl.agent import LearningAgent, at, load_optimizer_state, optimizer_state
+from metarl.agents.baselines import RandomAgent
 from metarl.agents.sb3_config import PPOConfig
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import Key, Task, TaskFamily, features
-from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.rollout import Acted, Memory, Rollout, TrialProtocol, episode_returns, run_trial
 from metarl.sb3_env import SB3VecEnv
 from metarl.stream import flatten
 
@@ -86,7 +88,7 @@ class SB3Agent(LearningAgent):
         self.steps = config.steps_of(family)
         rows = config.meta_batch_size
         play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)
-        self.env = Prepared(VecMonitor(play), config.reward_scale)
+        self.env = Prepared(VecMonitor(play), config.reward_scale or reward_scale(family))
         with _seeded(seed):
             self.model = _model(config, self.env, self.steps, seed)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
@@ -195,7 +197,7 @@ class SB3Agent(LearningAgent):
         with torch.no_grad():
             values = policy.predict_values(x.flatten(0, 1)).view(steps, each)
             after = policy.predict_values(following[:, rows].flatten(0, 1)).view(steps, each)
-        reward = outcome.reward[:, rows] * self.config.reward_scale
+        reward = outcome.reward[:, rows] * self.env.reward_scale
         reward = reward + self.config.gamma * after * outcome.truncated[:, rows]  # what SB3's own collection adds
         starts = rollout.step.prev_done[:, rows].clone()
         starts[0] = 1.0
@@ -277,6 +279,20 @@ class Prepared(VecEnvWrapper):
     def step_wait(self) -> Any:
         obs, rewards, dones, infos = self.venv.step_wait()
         return obs, rewards * np.float32(self.reward_scale), dones, infos
+
+
+def scratch(family: TaskFamily, seed: int = 0) -> SB3Agent:
+    """PPO from scratch on each task: ten updates, each from 20 episodes (100, where an episode is a single step)."""
+    each = 100 if family.horizon == 1 else 20
+    return SB3Agent(PPOConfig(num_steps=64, test_steps=10, fast_batch_size=each, fast_lr=1e-3), family, seed)
+
+
+def reward_scale(family: TaskFamily) -> float:
+    """See `PPOConfig.reward_scale`."""
+    key = rng.key(0)
+    trial = run_trial(RandomAgent(family), family, family.sample_tasks(key, 64, family.splits[0]), key, episodes=1)
+    size = float((episode_returns(trial[0], 1) ** 2).mean().sqrt())
+    return 1.0 / max(size, 1.0)
 
 
 def distribution_of(outputs: Tensor, policy: Any) -> Distribution:

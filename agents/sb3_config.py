@@ -41,8 +41,9 @@ class PPOConfig(AgentConfig):
     """recurrent: units of the LSTM, which policy and critic share."""
     init_std: float = 0.6
     """Initial standard deviation of continuous actions, in units of half the action range."""
-    reward_scale: float = 1.0
-    """Factor on the rewards that are learned from: returns of the size of 1 suit the critic best."""
+    reward_scale: float | None = None
+    """Factor on the rewards that are learned from; null: what makes the root mean square return of an episode of the
+    random policy 1, but at most 1. Large returns would take all of the gradient's norm for the critic."""
     lr: Schedule = 3e-4
     """Adam's learning rate."""
     batch_size: int = 64

@@ -106,17 +106,21 @@ def _described(family: TaskFamily) -> str:
 
 def compare(
     found: Sequence[Line], splits: Sequence[str], tasks: int = 200, rounds: int | None = None, seed: int = 0,
-    greedy: bool = False, console: Console | None = None,
+    greedy: bool = False, console: Console | None = None, costly_tasks: int = 20,
 ) -> Comparison:  # fmt: skip
-    """Evaluate every line on the same tasks. `rounds` is for agents that adapt in rounds alone."""
+    """Evaluate every line on the same tasks. `rounds` is for agents that adapt in rounds alone.
+
+    Agents whose adaptation is a training run of its own (PPO on each task) play the first `costly_tasks` of them.
+    """
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     console = console or Console(quiet=True)
     with console.status("") as status:
         for line in found:
             for split in splits:
-                status.update(f"{line.name} on {tasks} tasks of {split}")
+                number = min(tasks, costly_tasks) if line.agents[0].protocol.costly else tasks
+                status.update(f"{line.name} on {number} tasks of {split}")
                 curves = [
-                    evaluate(agent, line.family, split, tasks, rounds=_rounds(agent, rounds), seed=seed, greedy=greedy)
+                    evaluate(agent, line.family, split, number, rounds=_rounds(agent, rounds), seed=seed, greedy=greedy)
                     for agent in line.agents
                 ]
                 entries.setdefault(line.name, {})[split] = combine(curves)
@@ -147,6 +151,9 @@ def _parser() -> Parser:
     parser.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="random, oracle, thompson, …")
     parser.add_argument("--split", nargs="+", metavar="NAME", help="default: train, test and ood, as there are")
     parser.add_argument("--tasks", type=int, default=200, metavar="N", help="of each split (default: 200)")
+    parser.add_argument(
+        "--costly_tasks", type=int, default=20, metavar="N", help="for agents that train on each task (default: 20)"
+    )
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
@@ -161,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().read(arguments)
     console = make_console(options.quiet, width=140)
     try:
-        for name in ("tasks", "rounds"):
+        for name in ("tasks", "costly_tasks", "rounds"):
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
         device = str(resolve_device(options.device))
@@ -178,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
         folder = options.out or Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}"
         make_folder(folder)
-        comparison = compare(found, splits, options.tasks, options.rounds, options.seed, options.greedy, console)
+        comparison = compare(
+            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks
+        )
         paths = comparison.save(folder)
         to_tensorboard(comparison, folder)
     except (ValueError, OSError) as mistake:

@@ -23,6 +23,7 @@ from metarl.curve import AdaptationCurve, short
 HEADINGS = {
     "agent": "\nagent",
     "seeds": "\nseeds",
+    "tasks": "\ntasks",
     "first": "first\npoint",
     "last": "last point,\n95 % interval",
     "normalised": "normal-\nised",
@@ -38,8 +39,9 @@ HEADINGS = {
 class Comparison:
     """Adaptation curves of several agents, by name and then by split, all on the same tasks.
 
-    `budgets` says what each agent was trained with, in words. Raises ValueError if there is no agent, or two of them
-    were not evaluated on the same tasks.
+    An agent that takes long may have played the first of the tasks alone; pairs are then made of those. `budgets` says
+    what each agent was trained with, in words. Raises ValueError if there is no agent, or two of them were not
+    evaluated on the same tasks.
     """
 
     entries: Mapping[str, Mapping[str, AdaptationCurve]]
@@ -52,7 +54,7 @@ class Comparison:
             curves = self.of(split)
             first = next(iter(curves.values()))
             for name, curve in curves.items():
-                if curve.returns.shape[1] != first.returns.shape[1] or _differ(curve.oracle, first.oracle):
+                if _differ(curve.oracle, first.oracle):
                     raise ValueError(f"{name!r} was not evaluated on the same tasks of {split!r} as the others.")
 
     @property
@@ -93,7 +95,7 @@ class Comparison:
         for row in self.rows(split):
             table.add_row(*(Text(cell) for cell in _cells(row)))
         for name, value in self._bounds(split).items():
-            table.add_row(Text(name), "", "", short(value), *[""] * (len(HEADINGS) - 4), style="dim")
+            table.add_row(Text(name), "", "", "", short(value), *[""] * (len(HEADINGS) - 5), style="dim")
         return table
 
     def markdown(self) -> str:
@@ -163,14 +165,17 @@ class Comparison:
     def _bounds(self, split: str) -> dict[str, float]:
         """Known-task optimum and random, of the agents' common tasks."""
         found: dict[str, float] = {}
-        for curve in self.of(split).values():
+        for curve in sorted(self.of(split).values(), key=lambda curve: -curve.returns.shape[1]):
             found |= {name: value for name, value in curve.bounds.items() if name not in found}
         return {f"({name})": found[name] for name in ("oracle", "random") if name in found}
 
 
 def _differ(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> bool:
-    """Whether both are known and not the same numbers, up to what other sums in another order change."""
-    return a is not None and b is not None and not np.allclose(a, b, rtol=1e-4, atol=1e-5)
+    """Whether both are known and not the same numbers on the tasks that both have, up to another order of sums."""
+    if a is None or b is None:
+        return False
+    common = min(len(a), len(b))
+    return not np.allclose(a[:common], b[:common], rtol=1e-4, atol=1e-5)
 
 
 def last_normalised(curve: AdaptationCurve) -> np.ndarray[Any, Any] | None:
@@ -209,7 +214,8 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
         row["cumulative_regret"] = float(stats.cumulative_regret(curve.returns, curve.bounds["oracle"])[-1])
         if len(mean) > 1:
             row["regret_slope"] = stats.regret_slope(curve.returns, curve.bounds["oracle"])
-    mine, others = curve.returns[:, :, -1], first.returns[:, :, -1]
+    common = min(curve.returns.shape[1], first.returns.shape[1])
+    mine, others = curve.returns[:, :common, -1], first.returns[:, :common, -1]
     row["beats"] = None
     if curve is not first:
         wins = stats.probability_of_improvement(mine, others)
@@ -222,6 +228,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     text = {
         "agent": row["agent"],
         "seeds": str(row["seeds"]),
+        "tasks": f"{row['tasks']:,}",
         "first": short(row["first"]),
         "last": f"{short(row['last'])} [{short(low)}, {short(high)}]",
         "normalised": "" if row["normalised"] is None else f"{row['normalised']:.3f}",

@@ -15,7 +15,7 @@ PAIRS = [
     for id in metarl.registered()
     if id.startswith("metarl/")
     for name in baselines_for(metarl.make(id))
-    if name != "random"
+    if name not in ("random", "ppo_scratch")
 ]
 SMALL = {
     "metarl/BernoulliBandit-v0": {"num_arms": 3, "episodes_per_trial": 8},
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def test_every_name_is_for_a_registered_family():
-    assert {name for _, name in PAIRS} | {"random"} == set(BASELINES)
+    assert {name for _, name in PAIRS} | {"random", "ppo_scratch"} == set(BASELINES)
 
 
 @pytest.mark.parametrize(("id", "name"), PAIRS)
@@ -46,14 +46,22 @@ def test_a_baseline_plays_its_family_and_beats_random(id: str, name: str):
         assert curve.mean()[0] > curve.random.mean() + 0.7 * gap, "told the task, it is good from the start"
 
 
+@pytest.mark.parametrize("id", ["metarl/BernoulliBandit-v0", "metarl/GridNavi-v0"])
+def test_ppo_from_scratch_learns_each_task(id: str):
+    """Only a little: ten updates are few. Its first point is a random policy's."""
+    family = metarl.make(id)
+    curve = evaluate(baseline("ppo_scratch", family), family, "train", tasks=2)
+    assert curve.labels[-1] == "10 PPO updates" and curve.mean()[-1] > curve.mean()[0]
+
+
 def test_a_family_of_a_user_s_has_random():
     family = Corridor()
-    assert baselines_for(family) == ["random"]
+    assert baselines_for(family) == ["random", "ppo_scratch"]
     assert evaluate(baseline("random", family), family, "test", tasks=5).returns.shape == (1, 5, 3)
 
 
 def test_a_name_that_does_not_suit_says_which_do():
-    with pytest.raises(ValueError, match="no baseline 'gittins' for GridNavi, only random, bayes_optimal"):
+    with pytest.raises(ValueError, match="no baseline 'gittins' for GridNavi, only random, ppo_scratch, bayes_optimal"):
         baseline("gittins", metarl.make("metarl/GridNavi-v0"))
     with pytest.raises(ValueError, match="no baseline 'orcale'"):
         baseline("orcale", metarl.make("metarl/GridNavi-v0"))

@@ -72,11 +72,21 @@ def test_the_gap_is_train_minus_the_others():
 
 def test_other_tasks_are_refused():
     with pytest.raises(ValueError, match="'b' was not evaluated on the same tasks"):
-        Comparison({"a": {"test": SLOW}, "b": {"test": curve([[[0.0, 1.0]] * 3])}})
-    with pytest.raises(ValueError, match="same tasks"):
         Comparison({"a": {"test": SLOW}, "b": {"test": curve([[[0.0, 0.2], [0.0, 0.4]]], oracle=2.0)}})
     with pytest.raises(ValueError, match="at least one agent"):
         Comparison({})
+
+
+def test_an_agent_that_takes_long_may_play_the_first_tasks_alone():
+    """Pairs are made of the tasks that both have; the bounds are those of all tasks."""
+    three = curve([[[0.0, 0.1], [0.0, 0.5], [0.0, 1.0]]])
+    one = curve([[[0.0, 0.2]]])
+    comparison = Comparison({"three": {"test": three}, "one": {"test": one}})
+    rows = {row["agent"]: row for row in comparison.rows("test")}
+    assert (rows["three"]["tasks"], rows["one"]["tasks"]) == (3, 1)
+    assert rows["one"]["beats"][0] == 1.0, "on the first task it is better, though its mean is lower"
+    with pytest.raises(ValueError, match="same tasks"):
+        Comparison({"three": {"test": three}, "one": {"test": curve([[[0.0, 0.2]]], oracle=3.0)}})
 
 
 def test_files_hold_everything(tmp_path: Path):
