@@ -123,9 +123,9 @@ class Comparison:
         splits = self.splits
         figure = Figure(figsize=(5.2 * max(len(splits), 2), 8.4), layout="constrained")
         grid = figure.add_gridspec(2, 2 * len(splits), height_ratios=(1.25, 1.0))
-        colours = {name: f"C{number % 10}" for number, name in enumerate(self.entries)}
+        colours = self._colours()
         for number, split in enumerate(splits):
-            _draw_curves(figure.add_subplot(grid[0, 2 * number : 2 * number + 2]), split, self, colours)
+            self.draw_curves(figure.add_subplot(grid[0, 2 * number : 2 * number + 2]), split)
         held_out = next((split for split in splits if split != "train"), splits[0])
         half = len(splits)
         _draw_profiles(figure.add_subplot(grid[1, :half]), held_out, self.of(held_out), colours)
@@ -134,6 +134,28 @@ class Comparison:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
         figure.suptitle(self._family())
         return figure
+
+    def draw_curves(self, ax: Axes, split: str) -> None:
+        """The agents' curves on a split, with their intervals, over the environment steps spent on the task."""
+        curves, colours = self.of(split), self._colours()
+        spans = [curve.env_steps[-1] for curve in curves.values() if curve.env_steps[-1] > 0]
+        for name, curve in curves.items():
+            low, high = curve.interval()
+            ax.plot(curve.env_steps, curve.mean(), "o-", markersize=3, color=colours[name], label=name)
+            ax.fill_between(curve.env_steps, low, high, color=colours[name], alpha=0.2, linewidth=0)
+        for name, value in self._bounds(split).items():
+            colour = "tab:green" if name == "(oracle)" else "0.5"
+            label = "known-task optimum" if name == "(oracle)" else "random policy, mean"
+            ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
+        if spans and max(spans) > 30 * min(spans):
+            ax.set_xscale("symlog", linthresh=max(1.0, min(spans) / 2))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        if spans:
+            ax.set_xlim(-0.02 * min(spans), 1.3 * max(spans))
+        ax.set_title(split)
+        ax.set_xlabel("environment steps of experience on the task")
+        ax.set_ylabel("return of an episode")
+        ax.grid(alpha=0.3)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``comparison.json``, ``.csv`` (every return), ``.md`` and ``.png`` to `folder`; returns their paths."""
@@ -158,6 +180,9 @@ class Comparison:
         paths[2].write_text(self.markdown(), encoding="utf-8")
         self.figure().savefig(paths[3], dpi=110)
         return paths
+
+    def _colours(self) -> dict[str, str]:
+        return {name: f"C{number % 10}" for number, name in enumerate(self.entries)}
 
     def _family(self) -> str:
         return next(iter(next(iter(self.entries.values())).values())).family
@@ -246,28 +271,6 @@ def _one_line(heading: str) -> str:
 
 def _gap(split: str, gap: tuple[float, float, float]) -> str:
     return f"{split} {short(gap[0])} [{short(gap[1])}, {short(gap[2])}]"
-
-
-def _draw_curves(ax: Axes, split: str, comparison: Comparison, colours: Mapping[str, str]) -> None:
-    curves = comparison.of(split)
-    spans = [curve.env_steps[-1] for curve in curves.values() if curve.env_steps[-1] > 0]
-    for name, curve in curves.items():
-        low, high = curve.interval()
-        ax.plot(curve.env_steps, curve.mean(), "o-", markersize=3, color=colours[name], label=name)
-        ax.fill_between(curve.env_steps, low, high, color=colours[name], alpha=0.2, linewidth=0)
-    for name, value in comparison._bounds(split).items():
-        colour = "tab:green" if name == "(oracle)" else "0.5"
-        label = "known-task optimum" if name == "(oracle)" else "random policy, mean"
-        ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
-    if spans and max(spans) > 30 * min(spans):
-        ax.set_xscale("symlog", linthresh=max(1.0, min(spans) / 2))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if spans:
-        ax.set_xlim(-0.02 * min(spans), 1.3 * max(spans))
-    ax.set_title(split)
-    ax.set_xlabel("environment steps of experience on the task")
-    ax.set_ylabel("return of an episode")
-    ax.grid(alpha=0.3)
 
 
 def _draw_profiles(ax: Axes, split: str, curves: Mapping[str, AdaptationCurve], colours: Mapping[str, str]) -> None:
