@@ -146,6 +146,7 @@ class SB3Agent(LearningAgent):
         before = model.num_timesteps
         with _seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed:
             self.env.seed(seed)
+            self.env.set_options({"split": self.train_split})
             model.set_env(self.env, force_reset=True)  # every iteration begins new episodes, so that a resume is exact
             model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
         self.updates += 1

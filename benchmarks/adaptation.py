@@ -36,10 +36,12 @@ SEEDS = (1, 2, 3)
 RL2, MAML, TUNED, SCRATCH, MULTI = "RL²", "MAML", "PPO, fine-tuned", "PPO, from scratch", "PPO, multi-task"
 
 
-HEAD = """Made by `python -m benchmarks.adaptation`. Everyone plays the same tasks with the same noise. The numbers are returns of
-an episode (of a bandit: of a pull) at the last point of the adaptation curve, with 95 % bootstrap intervals over seeds ×
-tasks: three training seeds and {tasks} tasks a split, {costly_tasks} of them for the agents that train on each task
-(fine-tuned, from scratch). Learned agents sample their actions, and were trained on the split `train` alone."""
+HEAD = """\
+Made by `python -m benchmarks.adaptation`. Everyone plays the same tasks with the same noise. The numbers are returns
+of an episode (of a bandit: of a pull) at the last point of the adaptation curve, with 95 % bootstrap intervals over
+seeds × tasks: three training seeds and {tasks} tasks a split, {costly_tasks} of them for the agents that train on
+each task (fine-tuned, from scratch). Learned agents sample their actions, and were trained on the split `train`
+alone."""
 
 
 class Subject(NamedTuple):

@@ -63,6 +63,8 @@ class LearningAgent(Agent):
     own_loop: ClassVar[bool] = False
     """Whether `update` plays for itself, in the loop of another library. It is then given no trial, and reports the
     environment steps that it took as the metric ``env_steps``, beside ``train/return`` and what else it knows."""
+    train_split: str = "train"
+    """The split that such an agent draws its tasks from; `metarl.train` sets it."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""

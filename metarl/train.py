@@ -58,6 +58,7 @@ def train(parsed: Parsed, console: Console) -> int:
     try:
         device = resolve_device(config.device)
         agent = agent_config.build(family, config.seed, device)
+        agent.train_split = config.train_split
     except ValueError as mistake:  # options that do not fit each other, or the machine
         raise ConfigError(" ".join(str(mistake).split())) from mistake
     run_dir = _run_dir(parsed)

@@ -119,6 +119,17 @@ def test_what_it_is_told_is_the_task_of_its_row():
         SB3Agent(config(family, task_input=True), family, 0).begin(2)
 
 
+def test_it_is_trained_on_the_split_of_the_run():
+    """Corridors of the split `ood` are longer than those of `train`."""
+    lengths = {}
+    for split in ("train", "ood"):
+        agent = SB3Agent(config(Corridor()), Corridor(), 0)
+        agent.train_split = split
+        agent.update([])
+        lengths[split] = set(agent.env.venv.venv._stream.playing().length.tolist())
+    assert lengths["train"] <= {1, 2, 4} and lengths["ood"] <= {6, 7}
+
+
 def test_from_scratch_it_learns_a_task_and_the_rest_stays_fair():
     """On each task alone, PPO improves; before its first update it is as blind as a random start."""
     family = metarl.make("metarl/BernoulliBandit-v0", num_arms=3, episodes_per_trial=10)
