@@ -76,6 +76,8 @@ class BatchEnv:
         self.final_state = self.state
         self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
         self._zeros = torch.zeros(self.num_envs, device=device)
+        # No row is truncated before this step. Elsewhere than on a CPU, to keep count is to wait for the device.
+        self._due = self.family.horizon if device.type == "cpu" else 0
         return Step(self.family.observe(self.task, self.state), self._no_action(), self._zeros, self._zeros)
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
@@ -90,6 +92,8 @@ class BatchEnv:
         state, changed = self._start_again(state, done)
         if changed:
             obs = family.observe(task, state)
+            if self._due and self._step >= self._due:
+                self._due = int(self._began.min()) + family.horizon
         self.state = state
         outcome = Outcome(reward, terminated, truncated, final_obs)
         return outcome, Step(obs, action, reward, done.to(torch.float32) if changed else self._zeros)
@@ -102,6 +106,8 @@ class BatchEnv:
             return done, done
         if horizon == 1:
             return ~terminated, self._everywhere
+        if self._step < self._due:
+            return self._nowhere, terminated
         late = self._began <= self._step - horizon
         return late & ~terminated, late | terminated
 
@@ -116,10 +122,12 @@ class BatchEnv:
             rows = done.nonzero().squeeze(-1)
             if not len(rows):
                 return state, False
+        if rows is not None and len(rows) < 0.5 * self.num_envs:
+            self.episode = self.episode.index_add(0, rows, torch.ones_like(rows))
+            self._began = self._began.index_fill(0, rows, self._step)
+            return put(state, rows, family.reset(take(task, rows), self._start_keys(rows))), True
         self.episode = self.episode + done
         self._began = torch.where(done, self._step, self._began)
-        if rows is not None and len(rows) < 0.5 * self.num_envs:
-            return put(state, rows, family.reset(take(task, rows), self._start_keys(rows))), True
         return where(done, family.reset(task, self._start_keys()), state), True
 
     def _start_keys(self, rows: Tensor | None = None) -> Key:
