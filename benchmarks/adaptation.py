@@ -34,6 +34,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SPLITS = ("train", "test", "ood")
 SEEDS = (1, 2, 3)
 RL2, MAML, TUNED, SCRATCH, MULTI = "RL²", "MAML", "PPO, fine-tuned", "PPO, from scratch", "PPO, multi-task"
+LEARNED = (RL2, MAML, TUNED, SCRATCH, MULTI)
 
 
 HEAD = """\
@@ -137,16 +138,15 @@ def cell(row: dict[str, Any]) -> str:
 
 def overview(comparisons: dict[str, Comparison]) -> list[str]:
     """One row per family and split, one column per kind of agent."""
-    learned = (RL2, MAML, TUNED, SCRATCH, MULTI)
     rows = [
-        f"| family | split | {' | '.join(learned)} | random | told or classical |",
-        "|---" * (len(learned) + 4) + "|",
+        f"| family | split | {' | '.join(LEARNED)} | random | told or classical |",
+        "|---" * (len(LEARNED) + 4) + "|",
     ]
     for name, comparison in comparisons.items():
         for split in comparison.splits:
             found = {row["agent"]: row for row in comparison.rows(split)}
             others = [f"{agent} {short(found[agent]['last'])}" for agent in SUBJECTS[name].baselines[1:]]
-            cells = [cell(found[agent]) for agent in learned] + [short(found["random"]["last"]), ", ".join(others)]
+            cells = [cell(found[agent]) for agent in LEARNED] + [short(found["random"]["last"]), ", ".join(others)]
             rows.append(f"| {SUBJECTS[name].title} | {split} | {' | '.join(cells)} |")
     return rows
 
@@ -156,7 +156,7 @@ def experience(comparisons: dict[str, Comparison]) -> list[str]:
     rows = ["| family | agent | training | steps on the task before the last point | tasks × seeds |", "|---" * 5 + "|"]
     for name, comparison in comparisons.items():
         for row in comparison.rows("test"):
-            if row["agent"] in (RL2, MAML, TUNED, SCRATCH, MULTI):
+            if row["agent"] in LEARNED:
                 about = f"{row['env_steps']:,.0f} | {row['tasks']} × {row['seeds']}"
                 rows.append(
                     f"| {SUBJECTS[name].title} | {row['agent']} | {comparison.budgets[row['agent']]} | {about} |"

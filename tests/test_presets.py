@@ -32,7 +32,14 @@ def score_of(curve: AdaptationCurve) -> tuple[float, float]:
 def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
     """Other tasks than those of the shipped evaluation, so the two differ by chance alone."""
     agent, split = metarl.load(f"pretrained:{name}"), split_of(name)
-    claimed = json.loads((PRETRAINED / name / "curve.json").read_text("utf-8"))[split]["summary"]
+    document = json.loads((PRETRAINED / name / "curve.json").read_text("utf-8"))[split]
+    if agent.protocol.costly:  # training on each task takes long: what it has before that
+        curve = metarl.evaluate(agent, agent.family, split, tasks=100, rounds=1, seed=123)
+        points = document["points"]
+        error = (points["high"][0] - points["low"][0]) / 3.92
+        assert abs(score_of(curve)[0] - points["mean"][0]) <= 4.0 * np.hypot(error, score_of(curve)[1])
+        return
+    claimed = document["summary"]
     tasks = 1000 if agent.protocol.rounds == 1 else 100  # each played by many rows in every round
     score, error = score_of(metarl.evaluate(agent, agent.family, split, tasks=tasks, seed=123))
     claimed_error = (claimed["score_high"] - claimed["score_low"]) / 3.92  # of a 95 % interval
