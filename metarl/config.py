@@ -275,6 +275,7 @@ def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
         pairs.insert(0, ("--config", str(resume / "config.yaml")))
     elif not any(key == "--config" for key, _ in pairs):
         pairs.insert(0, ("--config", DEFAULT_PRESET))
+    pairs.sort(key=lambda pair: pair[0] != "--config")  # a file does not undo what was given before it
     source = Path(DEFAULT_PRESET)
     result: list[str] = []
     for key, value in pairs:

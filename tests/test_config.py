@@ -31,7 +31,9 @@ def mistake(*args: str) -> str:
 
 def test_command_line_goes_over_the_file_in_any_order(toy: str):
     after = config.parse(["--config", toy, "--agent.lr", "1e-3", "--seed=7"]).config
-    before = config.parse(["--seed", "7", f"--config={toy}", "--agent.lr=1e-3"]).config
+    before = config.parse(["--seed", "7", "--agent.lr=1e-3", "--total_iterations=9", f"--config={toy}"])
+    assert before.config.total_iterations == 9, "the file says 6"
+    before = before.config
     assert (after.agent.lr, after.seed, after.agent.meta_batch_size) == (1e-3, 7, 16)
     assert after.agent == before.agent and isinstance(after.family, Guess) and after.family.numbers == 3
 
