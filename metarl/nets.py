@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 import torch
@@ -137,7 +138,36 @@ class Head(nn.Linear):
         return gru.linear(x, self.weight, self.bias)
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+class Tanh(nn.Module):
+    """The hyperbolic tangent. torch's own takes several times as long as its sigmoid on a CPU, and is one of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return torch.tanh(x)
+        y: Tensor = _Tanh.apply(x)
+        return y
+
+
+class _Tanh(torch.autograd.Function):
+    """tanh(x) = 2 σ(2 x) - 1, with tanh's own derivative (a differentiable function, too) in place of the sigmoid's."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return (2.0 * x).sigmoid_().mul_(2.0).sub_(1.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(grad_outputs[0], y)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
 class MLPPolicy(nn.Module):
