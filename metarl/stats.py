@@ -257,9 +257,17 @@ def generalisation_gap(
         raise ValueError(f"The gap is one of the same seeds, got {len(train)} and {len(other)}.")
     generator = np.random.default_rng(seed)
     of_seeds = _seed_counts(generator, resamples, len(train))
-    drawn = [_resampled_means(x, of_seeds, _counts(generator, resamples, x.shape[1]))[:, 0] for x in (train, other)]
+    drawn = [_drawn_means(x, of_seeds, generator) for x in (train, other)]
     low, high = _percentiles(drawn[0] - drawn[1], level)
     return float(mean(train)[0] - mean(other)[0]), float(low), float(high)
+
+
+def _drawn_means(array: Floats, seed_counts: Floats, generator: np.random.Generator) -> Floats:
+    """Mean of the first point over drawn seeds and tasks, for each row of `seed_counts`: ``(resamples,)``."""
+    tasks = array.shape[1]
+    batch = max(1, _BATCH_ELEMENTS // tasks)
+    parts = [seed_counts[first : first + batch] for first in range(0, len(seed_counts), batch)]
+    return np.concatenate([_resampled_means(array, part, _counts(generator, len(part), tasks))[:, 0] for part in parts])
 
 
 def _wins(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -151,6 +151,16 @@ def test_large_data_take_little_memory():
     np.testing.assert_allclose(high - low, 0.0392, rtol=0.15)
 
 
+def test_the_gap_of_many_tasks_takes_little_memory():
+    scores = np.random.default_rng(10).normal(size=(1, 20_000))
+    tracemalloc.start()
+    _, low, high = stats.generalisation_gap(scores, scores - 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6, "all resamples at once would be 160 MB of weights, and as much again to draw them"
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(2 / 20_000), rel=0.15) and low < 1.0 < high
+
+
 def test_probability_of_improvement_interval_is_the_paired_resampling_spelt_out():
     generator = np.random.default_rng(8)
     a, b = generator.normal(0.3, 1.0, size=(3, 25)), generator.normal(size=(2, 25))
