@@ -101,8 +101,9 @@ class MAMLConfig(AgentConfig):
     """trpo: step sizes that the line search tries."""
     ls_backtrack_ratio: float = 0.8
     """trpo: how much each is shorter than the one before."""
-    fisher_share: float = 1.0
-    """trpo: share of each task's trajectories that Fisher products are estimated from."""
+    fisher_share: float | None = None
+    """trpo: share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
+    steps of all tasks together, which is all of them on small work."""
     lr: Schedule = 1e-3
     """ppo: Adam's learning rate; reptile: the share of the way to the adapted mean."""
     update_epochs: int = 5
@@ -142,7 +143,7 @@ class MAMLConfig(AgentConfig):
         ):  # fmt: skip
             if (value := getattr(self, field)) is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}.")
-        for field in ("init_std", "min_std", "max_kl", "clip_coef", "inner_kl_target", "max_grad_norm", "fisher_share"):
+        for field in ("init_std", "min_std", "max_kl", "clip_coef", "inner_kl_target", "max_grad_norm"):
             if not 0 < (value := getattr(self, field)) < math.inf:
                 raise ValueError(f"{field} must be positive and finite, got {value}.")
         if self.action_unit is not None and not 0 < self.action_unit < math.inf:
@@ -152,11 +153,10 @@ class MAMLConfig(AgentConfig):
                 raise ValueError(f"{field} must be finite and not negative, got {value}.")
         if min(self.hidden_sizes, default=1) < 1:
             raise ValueError(f"hidden_sizes must be at least 1 each, got {list(self.hidden_sizes)}.")
-        if not self.ls_backtrack_ratio < 1 or self.ls_backtrack_ratio <= 0 or self.fisher_share > 1:
-            raise ValueError(
-                "ls_backtrack_ratio must lie between 0 and 1, and fisher_share must not exceed 1, "
-                f"got {self.ls_backtrack_ratio} and {self.fisher_share}."
-            )
+        if not 0 < self.ls_backtrack_ratio < 1:
+            raise ValueError(f"ls_backtrack_ratio must lie between 0 and 1, got {self.ls_backtrack_ratio}.")
+        if self.fisher_share is not None and not 0 < self.fisher_share <= 1:
+            raise ValueError(f"fisher_share must lie in (0, 1], or be null, got {self.fisher_share}.")
         if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."

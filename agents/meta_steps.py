@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from metarl.agents.maml import MAML
 
 Meta = tuple[Tensor, ...]  # the policy's parameters, then the learned step sizes
+FISHER_STATES = 10_000
+"""Steps of all tasks together that Fisher products are made from, where `fisher_share` is not given."""
+
 Path = list[tuple[Tensor, ...]]  # parameters (N, …) after each gradient step
 
 
@@ -95,11 +98,11 @@ def trpo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
 def fisher(agent: MAML, chunks: list[tuple[list[Round], float]], paths: list[Path]) -> Callable[[Tensor], Tensor]:
     """Products with the Fisher matrix of the trusted policies, through the adaptation.
 
-    The graph of one chunk is kept for all products; that of several is made anew for each, one at a time. With
-    ``fisher_share < 1`` a part of each task's trajectories stands for all of them, at the same adapted parameters.
+    The graph of one chunk is kept for all products; that of several is made anew for each, one at a time. A part of
+    each task's trajectories stands for all of them where `fisher_share` says so, at the same adapted parameters.
     """
     config = agent.config
-    few = math.ceil(config.fisher_share * config.fast_batch_size)
+    few = _fisher_trajectories(agent, [chunk for chunk, _ in chunks])
 
     def of_chunk(chunk: list[Round], share: float, path: Path) -> Callable[[Tensor], Tensor]:
         part = [first_trajectories(round, few, config.fast_batch_size) for round in chunk]
@@ -111,6 +114,17 @@ def fisher(agent: MAML, chunks: list[tuple[list[Round], float]], paths: list[Pat
     if len(parts) == 1:
         return of_chunk(*parts[0])
     return lambda v: torch.stack([of_chunk(*part)(v) for part in parts]).sum(0)
+
+
+def _fisher_trajectories(agent: MAML, chunks: list[list[Round]]) -> int:
+    """How many of each task's trajectories Fisher products are made from."""
+    share, trajectories = agent.config.fisher_share, agent.config.fast_batch_size
+    if share is None:
+        # The matrix is a mean over states: it only sets a direction, whose length the line search checks on all of
+        # them, and more states than this cost time without another direction.
+        steps = sum(chunk[-1].x.shape[0] * chunk[-1].x.shape[1] for chunk in chunks)
+        share = min(1.0, FISHER_STATES / steps)
+    return math.ceil(share * trajectories)
 
 
 def ppo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sb3_contrib import RecurrentPPO
 from small_families import Corridor, Reach, TwoDoors
 from stable_baselines3 import PPO
 
 import metarl
 from metarl import checkpoint, rng
 from metarl.agents.baselines import FixedAgent
-from metarl.agents.sb3 import ZIP, SB3Agent
+from metarl.agents.sb3 import ZIP, SB3Agent, SB3Model
 from metarl.agents.sb3_config import PPOConfig
+from metarl.agents.sb3_models import filled_buffer
 from metarl.batch_env import BatchEnv, Step
 from metarl.evaluate import evaluate
 from metarl.family import Task, TaskFamily, features
@@ -73,7 +75,8 @@ def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(famil
     rollout, _ = collect(Again(played, torch.as_tensor(theirs.log_probs)), 0, env, rng.key(0))
     memory = agent.begin(4, task)
     inputs = (agent._inputs(x, memory) for x in (rollout.step.obs, rollout.outcome.final_obs))
-    ours = agent._filled(rollout, *inputs, slice(0, 4))
+    own = rollout._replace(acted=rollout.acted._replace(action=agent.env.from_family(rollout.acted.action)))
+    ours = filled_buffer(agent.model, own, *inputs, slice(0, 4), agent.env.reward_scale)
     mask = rollout.mask.numpy() > 0
     for name in ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns"):
         expected = getattr(theirs, name)[: len(mask)][mask]
@@ -136,6 +139,32 @@ def test_from_scratch_it_learns_a_task_and_the_rest_stays_fair():
     config = PPOConfig(test_steps=6, fast_batch_size=30, num_steps=16, batch_size=16, fast_lr=0.01)
     curve = evaluate(SB3Agent(config, family, 1), family, "test", tasks=12)
     assert curve.mean()[-1] > curve.mean()[0] + 0.05 and curve.mean()[-1] > curve.bounds["random"] + 0.05
+
+
+@pytest.mark.parametrize("family", [Reach(), TwoDoors()], ids=lambda family: type(family).__name__)
+@pytest.mark.parametrize("trial", [False, True])
+def test_a_model_of_somebody_s_own_is_evaluated(family: TaskFamily, trial: bool, tmp_path: Path):
+    """By its likeliest action it does what SB3's `predict` does; a model for other spaces is refused."""
+    kind, name = (RecurrentPPO, "MlpLstmPolicy") if trial else (PPO, "MlpPolicy")
+    env = SB3VecEnv(family, 4, trial=trial)
+    kind(name, env, n_steps=4, batch_size=16, seed=0, device="cpu").save(tmp_path / "model.zip")
+    model = kind.load(tmp_path / "model.zip", device="cpu")
+    agent = SB3Model(model, family, trial)
+    assert evaluate(agent, family, "train", tasks=5).returns.shape == (1, 5, family.episodes_per_trial)
+    env.seed(1)
+    obs, task = env.reset(), family.sample_tasks(rng.fold(rng.key(1), 0), 4)
+    batch = BatchEnv(family, task, rng.fold(rng.key(1), 1))
+    step, memory, state, starts = batch.reset(), agent.begin(4), None, np.ones(4, dtype=bool)
+    for _ in range(batch.max_steps):
+        acted, memory = agent.act(memory, step, rng.fold(rng.key(0), torch.arange(4)), greedy=True)
+        action, state = model.predict(obs, state=state, episode_start=starts, deterministic=True)
+        np.testing.assert_allclose(acted.action.numpy(), action, atol=1e-5)
+        _, step = batch.step(acted.action)
+        obs, _, starts, _ = env.step(action)
+        if not trial and starts.any():
+            break
+    with pytest.raises(ValueError, match="which are not those of Corridor"):
+        SB3Model(model, Corridor(), trial)
 
 
 def test_a_run_is_trained_saved_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
