@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from metarl import rng
+from metarl.agents import meta_steps
 from metarl.agents.maml import MAML
 from metarl.agents.maml_config import MAMLConfig
 from metarl.agents.meta_steps import META_STEPS, fisher, mean_kl, ppo_loss, surrogate_loss
@@ -161,6 +162,23 @@ def test_a_share_of_the_trajectories_estimates_the_same_fisher_matrix():
     for v in directions(len(flat(agent.meta))):
         cosine = torch.nn.functional.cosine_similarity(half(v), whole(v), dim=0)
         assert 0.9 < float(cosine) < 1 - 1e-9, "about the same, from other samples"
+
+
+def test_without_a_share_the_fisher_matrix_is_of_all_steps_if_they_are_few(monkeypatch: pytest.MonkeyPatch):
+    agent = build(Reach(), fast_batch_size=8)
+    data = in_double(agent, play(agent))
+    path, v = agent.adapted(agent.meta, data).path, directions(len(flat(agent.meta)))[0]
+    given = fisher(agent, [(data, 1.0)], [path])(v)
+    agent.config.fisher_share = 1.0
+    whole = fisher(agent, [(data, 1.0)], [path])(v)
+    assert torch.equal(given, whole)
+    agent.config.fisher_share = None
+    monkeypatch.setattr(meta_steps, "FISHER_STATES", data[-1].x.shape[0] * data[-1].x.shape[1] // 2)
+    assert not torch.equal(fisher(agent, [(data, 1.0)], [path])(v), whole)
+    agent.config.fisher_share = 0.5
+    half = fisher(agent, [(data, 1.0)], [path])(v)
+    agent.config.fisher_share = None
+    assert torch.equal(fisher(agent, [(data, 1.0)], [path])(v), half), "as many trajectories as hold that many steps"
 
 
 # ---- adaptation ------------------------------------------------------------------------------------------------------
