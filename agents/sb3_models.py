@@ -101,7 +101,7 @@ def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
 def recurrent_distribution(
     policy: Any, x: Tensor, state: tuple[Tensor, ...], starts: Tensor
 ) -> tuple[Distribution, tuple[Tensor, ...]]:
-    """The distribution of actions of a sb3-contrib policy and its next state; `starts` (B,): 1 where it forgets first."""
+    """The actions of a sb3-contrib policy, and its next state; `starts` (B,): 1 where it forgets first."""
     found, state = policy.get_distribution(x, state, starts)
     return from_torch(found.distribution), state
 
