@@ -16,6 +16,7 @@ batteries. This is not a cryptographic generator.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -58,9 +59,15 @@ def fold(key: Tensor, data: Tensor | int) -> Tensor:
     return _mix(key ^ mixed)
 
 
+@functools.lru_cache(maxsize=64)
+def _first(n: int, device: torch.device) -> Tensor:
+    """What `fold` mixes into a key for the data 0 … n - 1: the same at every call, and a third of a small draw."""
+    return torch.tensor([_mix_int(data) for data in range(n)], dtype=torch.int64, device=device)
+
+
 def uniform(key: Tensor, n: int) -> Tensor:
     """float32 numbers in [0, 1) with 24 random bits, shape ``key.shape + (n,)``."""
-    bits = fold(key[..., None], torch.arange(n, device=key.device))
+    bits = _mix(key[..., None] ^ _first(n, key.device))
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
 
 
