@@ -84,9 +84,11 @@ def weights(cell: nn.GRU) -> tuple:
     return cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0
 
 
+@pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("batch", [1, B])
-def test_the_gru_equals_torchs_in_values_and_gradients(batch: int):
+def test_the_gru_equals_torchs_in_values_and_gradients(batch: int, empty: bool):
     cell, x, h, direction = torch_gru(), inputs(T, batch, F), inputs(batch, H), inputs(T, batch, H).flip(0)
+    h = torch.zeros_like(h) if empty else h  # the first step of a trial is computed in another way
     results = []
     for ours in (True, False):
         leaves = [x.clone().requires_grad_(), h.clone().requires_grad_(), *weights(cell)]
@@ -111,7 +113,10 @@ def test_gradcheck_of_the_gru():
 
 
 def test_linear_of_any_layout():
-    weight, bias = inputs(7, F), inputs(7)
-    for x in (inputs(T, B, F), inputs(T, F, B).transpose(1, 2), inputs(B, F)):
+    weight, bias, second = inputs(7, F), inputs(7), inputs(7, 3)
+    for x in (inputs(T, B, F), inputs(T, F, B).transpose(1, 2), inputs(B, F), inputs(F, B).t()):
+        other = inputs(*x.shape[:-1], 3)
         expected = torch.nn.functional.linear(x, weight, bias)
         torch.testing.assert_close(gru.linear(x, weight, bias), expected, rtol=0, atol=1e-12)
+        expected = expected + torch.nn.functional.linear(other, second)
+        torch.testing.assert_close(gru.linear_sum(x, weight, other, second, bias), expected, rtol=0, atol=1e-12)

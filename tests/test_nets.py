@@ -110,3 +110,9 @@ def test_a_value_network_answers_in_the_scale_of_returns():
     assert net(x, time).shape == (4, 3) and abs(float(net(x, time).mean().detach()) + 78) < 10
     exact = net(x, time).detach()
     assert float(net.loss(x, time, exact, mask).detach()) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_tanh_and_its_first_two_derivatives():
+    x = torch.linspace(-6.0, 6.0, 101, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(nets.Tanh()(x), torch.tanh(x), rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(nets.Tanh(), x) and torch.autograd.gradgradcheck(nets.Tanh(), x)
