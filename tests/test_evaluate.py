@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl import evaluate as evaluate_module
-from metarl import rng
+from metarl import rng, stats
 from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
 from metarl.agents.classical import (
     BayesOptimalBandit,
@@ -368,6 +368,24 @@ def test_generalisation_gaps_are_those_of_the_scores():
     last = {name: dataclasses.replace(curve, rounds=True) for name, curve in (("train", train), ("test", test))}
     assert generalisation_gaps(last)["test"][0] == 9.0 - 4.0, "in rounds: after the last one"
     assert generalisation_gaps({"train": combine([train, train]), "test": test}) == {}
+
+
+def test_intervals_are_drawn_once_and_belong_to_the_caller(monkeypatch: pytest.MonkeyPatch):
+    curve, asked = curve_of(np.random.default_rng(0).normal(size=(1, 9, 3)), [0.0] * 9, [1.0] * 9), []
+    drawn = stats.interval
+    monkeypatch.setattr(stats, "interval", lambda *a, **k: asked.append(a[1:]) or drawn(*a, **k))
+    low, high = curve.interval()
+    curve.plot()
+    first = curve.summary()
+    count = len(asked)
+    kept = low.copy(), high.copy()
+    low[:], high[:] = 0.0, 0.0
+    curve.plot()
+    first["score"] = 99.0
+    assert curve.summary()["score"] != 99.0 and len(asked) == count == 3, "the points', the score's and the delta's"
+    np.testing.assert_array_equal(curve.interval(), kept)
+    assert not np.array_equal(curve.interval(0.5), kept) and len(asked) == 4
+    assert not np.array_equal(dataclasses.replace(curve, returns=curve.returns + 1.0).interval(), kept)
 
 
 def test_chosen_points():
