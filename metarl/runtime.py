@@ -27,11 +27,23 @@ def tune(num_threads: int | None = None) -> dict[str, str]:
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     return {
-        "float32 matmul precision": "medium",
+        "float32 matmul precision": f"medium ({products()} on this processor)",
         "denormals flushed": str(denormal),
         "freed memory kept": str(kept),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def products() -> str:
+    """What "medium", which permits bfloat16, comes to here: "bfloat16", or "float32" where products keep its accuracy.
+
+    Measured, since neither torch nor oneDNN tells. On processors with AVX-512 and its bfloat16 instructions oneDNN 3.12
+    keeps float32 all the same.
+    """
+    a = torch.sin(torch.arange(128.0 * 128.0)).reshape(128, 128)
+    exact = a.double() @ a.double()
+    error = float(((a @ a).double() - exact).abs().max() / exact.abs().max())
+    return "bfloat16" if error > 1e-4 else "float32"
 
 
 def resolve_device(device: str) -> torch.device:
