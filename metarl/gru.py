@@ -71,10 +71,10 @@ def _tanh_(x: Tensor) -> Tensor:
 class _GRUSequence(torch.autograd.Function):
     """Inside, everything is ``(T, features, B)``.
 
-    Each step has a block of 4 H rows: n, r, z, and the recurrent part of n. `seen` holds what a step sees, the state
-    before it, its input and a row of ones: r, z and the recurrent part are one product with that, and so are the
-    gradients of weights and biases. n has a small product of its own with input and ones. The backward pass finishes
-    one step before it turns to the one before it: what it works on stays in the processor's cache.
+    `seen` holds what a step sees, the state before it, its input and a row of ones: r, z and the recurrent part of n,
+    which are a step's block of 3 H rows, are one product with that, and so are the gradients of weights and biases.
+    What n gets from input and ones is one product for all steps. The backward pass finishes one step before it turns to
+    the one before it: what it works on stays in the processor's cache.
 
     A trial starts with an empty memory: products with a first state that is zero are left out.
     """
@@ -83,16 +83,18 @@ class _GRUSequence(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
         (steps, inputs, batch), size = x.shape, len(h0)
         weight, weight_n = _joined(w_ih, w_hh, b_ih, b_hh)
-        twice_n = 2.0 * weight_n
         seen = x.new_empty(steps + 1, size + inputs + 1, batch)
         seen[0, :size], seen[:-1, size:-1], seen[:, -1] = h0, x, 1.0
-        gates = x.new_empty(steps, 4 * size, batch)
+        # tanh(y) = 2 σ(2 y) - 1: torch's own tanh takes several times as long as its sigmoid on a CPU.
+        news = torch.bmm((2.0 * weight_n).expand(steps, -1, -1), seen[:-1, size:])
+        gates = x.new_empty(steps, 3 * size, batch)
         minus_one, empty = x.new_full((), -1.0), not bool(h0.any())
-        for t, (new, reset, update, recurrent, rz, fed, all_seen, h, out) in enumerate(
+        for t, (new, block, rz, reset, update, recurrent, all_seen, h, out) in enumerate(
             zip(
+                news.unbind(),
+                gates.unbind(),
+                gates[:, : 2 * size].unbind(),
                 *(part.unbind() for part in gates.split(size, dim=1)),
-                gates[:, size : 3 * size].unbind(),
-                gates[:, size:].unbind(),
                 seen.unbind()[:-1],
                 seen[:, :size].unbind()[:-1],
                 seen[1:, :size].unbind(),
@@ -100,50 +102,49 @@ class _GRUSequence(torch.autograd.Function):
             )
         ):
             if t == 0 and empty:
-                torch.mm(weight[:, size:], all_seen[size:], out=fed)
+                torch.mm(weight[:, size:], all_seen[size:], out=block)
             else:
-                torch.mm(weight, all_seen, out=fed)
+                torch.mm(weight, all_seen, out=block)
             rz.sigmoid_()
-            # tanh(y) = 2 σ(2 y) - 1: torch's own tanh takes several times as long as its sigmoid on a CPU.
-            torch.mm(twice_n, all_seen[size:], out=new)
             new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
             torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), h, update, out=out)
-        ctx.save_for_backward(weight, weight_n, w_ih, gates, seen)
+        ctx.save_for_backward(weight, weight_n, news, gates, seen)
         ctx.empty = empty
         return seen[1:, :size].contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        weight, weight_n, w_ih, gates, seen = ctx.saved_tensors
+        weight, weight_n, news, gates, seen = ctx.saved_tensors
         steps, size, batch = grad_outputs[0].shape
-        w_h, w_x = weight[:, :size].t().contiguous(), _n_first(w_ih).t()
-        grad_w, grad_n = torch.zeros_like(weight), torch.zeros_like(weight_n)
-        block = seen.new_empty(4 * size, batch)  # gradient of a step's pre-activations
-        d_new, d_reset, d_update, d_recurrent = block.split(size)
-        into_x, into_h, d_rz = block[: 3 * size], block[size:], block[size : 3 * size]
+        w_h, w_x = weight[:, :size].t().contiguous(), weight[:, size:-1].t()
+        grad_w = torch.zeros_like(weight)
+        block = seen.new_empty(3 * size, batch)  # gradient of a step's pre-activations, and of n's:
+        d_news = torch.empty_like(news)
+        (d_reset, d_update, d_recurrent), d_rz = block.split(size), block[: 2 * size]
         grad_x = seen.new_empty(steps, len(w_x), batch) if ctx.needs_input_grad[0] else None
         scratch = seen.new_empty(size, batch)
         grads, states, all_seen = grad_outputs[0].unbind(), seen[:, :size].unbind(), seen.transpose(1, 2).unbind()
-        inputs = seen[:, size:].transpose(1, 2).unbind()
-        gated = list(zip(*(part.unbind() for part in gates.split(size, dim=1)), gates[:, size:-size].unbind()))
+        gated = zip(*(part.unbind() for part in gates.split(size, dim=1)), gates[:, : 2 * size].unbind(), strict=True)
+        parts = list(zip(news.unbind(), d_news.unbind(), gated, strict=True))
         carry = grads[-1]
         for t in range(steps - 1, -1, -1):
-            new, reset, update, recurrent, rz = gated[t]
+            new, d_new, (reset, update, recurrent, rz) = parts[t]
             torch.sub(states[t], new, out=d_update).mul_(carry)
             _tanh_backward(torch.addcmul(carry, carry, update, value=-1.0, out=scratch), new, grad_input=d_new)
             torch.mul(d_new, reset, out=d_recurrent)
             torch.mul(d_new, recurrent, out=d_reset)
             _sigmoid_backward(d_rz, rz, grad_input=d_rz)
-            if t or not ctx.empty:
-                grad_w.addmm_(into_h, all_seen[t])
-            else:  # a first state of zeros has no share in the weights' gradient
-                grad_w[:, size:].addmm_(into_h, inputs[t])
-            grad_n.addmm_(d_new, inputs[t])
+            # A first state of zeros has no share in the weights' gradient.
+            first = size if t == 0 and ctx.empty else 0
+            grad_w[:, first:].addmm_(block, all_seen[t][:, first:])
             if grad_x is not None:
-                torch.mm(w_x, into_x, out=grad_x[t])
+                torch.mm(w_x, block, out=grad_x[t])
             if t or ctx.needs_input_grad[1]:
                 carry = torch.addcmul(grads[t - 1], carry, update) if t else torch.mul(carry, update)
-                carry.addmm_(w_h, into_h)
+                carry.addmm_(w_h, block)
+        if grad_x is not None:
+            grad_x.baddbmm_(weight_n[:, :-1].t().expand(steps, -1, -1), d_news)
+        grad_n = torch.bmm(d_news, seen[:-1, size:].transpose(1, 2)).sum(0)
         return grad_x, carry if ctx.needs_input_grad[1] else None, *_parted(grad_w, grad_n, size)
 
 
@@ -165,8 +166,3 @@ def _parted(weight: Tensor, weight_n: Tensor, size: int) -> tuple[Tensor, Tensor
     """Gradients of `_joined`'s results as those of its arguments."""
     joined = torch.cat([weight[: 2 * size, size:], weight_n])
     return joined[:, :-1], weight[:, :size], joined[:, -1], weight[:, -1]
-
-
-def _n_first(rows: Tensor) -> Tensor:
-    """torch's rows r, z, n in the order n, r, z."""
-    return rows.roll(len(rows) // 3, 0)
