@@ -118,7 +118,7 @@ class _GRUSequence(torch.autograd.Function):
         steps, size, batch = grad_outputs[0].shape
         w_h, w_x = weight[:, :size].t().contiguous(), weight[:, size:-1].t()
         grad_w = torch.zeros_like(weight)
-        block = seen.new_empty(3 * size, batch)  # gradient of a step's pre-activations, and of n's:
+        block = seen.new_empty(3 * size, batch)  # gradient of a step's pre-activations but n's
         d_news = torch.empty_like(news)
         (d_reset, d_update, d_recurrent), d_rz = block.split(size), block[: 2 * size]
         grad_x = seen.new_empty(steps, len(w_x), batch) if ctx.needs_input_grad[0] else None
