@@ -131,9 +131,9 @@ def lines(subject: Subject, runs: Path) -> list[Line]:
 
 
 def cell(row: dict[str, Any]) -> str:
-    """The last point with its interval."""
+    """The last point with its interval, and the steps on the task before it."""
     low, high = row["interval"]
-    return f"{short(row['last'])} [{short(low)}, {short(high)}]"
+    return f"{short(row['last'])} [{short(low)}, {short(high)}] after {row['env_steps']:,.0f}"
 
 
 def overview(comparisons: dict[str, Comparison]) -> list[str]:

@@ -147,7 +147,7 @@ class Comparison:
             colour = "tab:green" if name == "(oracle)" else "0.5"
             label = "known-task optimum" if name == "(oracle)" else "random policy, mean"
             ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
-        if spans and max(spans) > 30 * min(spans):
+        if spans and max(spans) > 8 * min(spans):
             ax.set_xscale("symlog", linthresh=max(1.0, min(spans) / 2))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         if spans:
