@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.adaptation [FAMILY …] [--runs DIR] [--tasks 400] [--costly_tasks 16]`` trains what is missing in
 DIR (seeds 1 to 3 of each learned agent; seed 1 of an agent that comes with the package is that one), compares on train,
-test and ood, and writes docs/comparison.md, docs/images/adaptation.png and a figure of each family. Trained runs are
-kept, so that the same command again goes on where it stopped. About two hours on one core from nothing.
+test and ood, and writes docs/comparison.md, docs/images/adaptation.png and a figure of each family. Trained runs and
+played curves are kept: the same command again goes on where it stopped. About two hours on one core from nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from metarl.agents.sb3 import SB3Agent
 from metarl.agents.sb3_config import PPOConfig
 from metarl.compare import Line, compare
 from metarl.comparison import Comparison
-from metarl.curve import short
+from metarl.curve import AdaptationCurve, short
 from metarl.rollout import Agent
 from metarl.runtime import tune
 
@@ -130,6 +130,24 @@ def lines(subject: Subject, runs: Path) -> list[Line]:
     return found + [Line(name, [baseline(name, family)], family, "not trained") for name in subject.baselines]
 
 
+def played(name: str, runs: Path, tasks: int, costly_tasks: int) -> Comparison:
+    """The comparison on a family. What was played before with as many tasks is read from ``RUNS/comparison_NAME``."""
+    folder = runs / f"comparison_{name}"
+    entries: dict[str, dict[str, AdaptationCurve]] = {}
+    found = lines(SUBJECTS[name], runs)
+    for one in found:
+        number = costly_tasks if one.agents[0].protocol.costly else tasks
+        for split in SPLITS:
+            stem = folder / "curves" / f"{one.name}_{split}_{number}".replace(", ", "_").replace(" ", "_")
+            if not stem.with_suffix(".json").exists():
+                alone = compare([one], [split], number, costly_tasks=number)
+                alone.entries[one.name][split].save(stem)
+            entries.setdefault(one.name, {})[split] = AdaptationCurve.load(stem)
+    comparison = Comparison(entries, {one.name: one.budget for one in found})
+    comparison.save(folder)
+    return comparison
+
+
 def cell(row: dict[str, Any]) -> str:
     """The last point with its interval, and the steps on the task before it."""
     low, high = row["interval"]
@@ -208,9 +226,7 @@ def main() -> None:
     tune()
     comparisons = {}
     for name in args.families or SUBJECTS:
-        found = lines(SUBJECTS[name], args.runs)
-        comparisons[name] = compare(found, SPLITS, args.tasks, costly_tasks=args.costly_tasks)
-        comparisons[name].save(args.runs / f"comparison_{name}")
+        comparisons[name] = played(name, args.runs, args.tasks, args.costly_tasks)
         comparisons[name].figure().savefig(args.docs / "images" / f"adaptation_{name}.png", dpi=70)
         print(json.dumps({row["agent"]: row["last"] for row in comparisons[name].rows("test")}), flush=True)
     (args.docs / "comparison.md").write_text(page(comparisons, args.tasks, args.costly_tasks), encoding="utf-8")
