@@ -102,7 +102,7 @@ def line(name: str, runs: Sequence[Path | str]) -> Line:
     agents = [checkpoint.load(run) for run in runs]
     done = [checkpoint.load_state(checkpoint.find(run))[1] for run in runs]
     steps = sum(one.env_steps for one in done) / len(done)
-    return Line(name, list(agents), agents[0].family, f"{steps / 1e6:.1f} M steps of training")
+    return Line(name, list(agents), agents[0].family, f"{round(steps, -3):,.0f} steps of training")
 
 
 def ppo_lines(runs: Sequence[Path | str]) -> list[Line]:
