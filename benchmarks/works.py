@@ -80,6 +80,14 @@ _RL2 = ("W1", "W1n100", "W2")
 CONTENDERS = (
     Contender("metarl", "benchmarks.ours", ("*",), "", ("metarl", "torch")),
     Contender(
+        "metarl, compiled stepping",
+        "benchmarks.ours_compiled",
+        ("W5",),
+        "`metarl.compiled.CompiledEnv`: ten steps are one program of torch.compile; observations, rewards and both "
+        "endings of all steps are kept.",
+        ("metarl", "torch"),
+    ),
+    Contender(
         "JAX PPO-GRU, one jit",
         "benchmarks.peers.jax_ppo_gru",
         _RL2,
