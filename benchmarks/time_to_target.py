@@ -38,7 +38,7 @@ TARGETS = {
         "RL², bandit, 5 arms, 100 pulls: return of a trial",
         "eval/test/score",
         77.5,
-        ("--eval_every=10", "--eval_tasks=5000"),
+        ("--eval_every=10", "--eval_tasks=20000"),
     ),
     "gridnavi": Target(
         "rl2_gridnavi",
