@@ -149,13 +149,20 @@ class MAML(LearningAgent):
         """Each task's policy on its own rows: parameters ``(N, …)``, features ``(N, M, F)``."""
         return self.net.policy.of_tasks(dict(zip(self.policy_names, params, strict=True)), x)
 
-    def _rate(self, meta: Meta, number: int, n: int) -> Tensor | float:
+    def rate(self, meta: Meta, number: int, n: int) -> Tensor | float:
         """Size of gradient step `number` for the n-th of the adapted parameters."""
         config, rates = self.config, meta[len(self.policy_names) :]
         factor = 1.0 if number < config.inner_steps else config.later_rate
         if config.rates == "fixed":
             return factor * config.fast_lr
         return factor * (rates[n] if config.rates == "per_parameter" else rates[0][min(number, len(rates[0]) - 1)])
+
+    def inner_losses(self, before: Distribution, round: Round) -> Tensor:
+        """What a gradient step descends, of each task ``(N,)``."""
+        log_prob = before.log_prob(round.action)
+        if self.config.inner_loss == "likelihood_ratio":
+            log_prob = torch.exp(log_prob - round.log_prob)
+        return -(log_prob * round.advantage * round.weight).sum(-1)
 
     def inner_step(
         self, meta: Meta, params: Sequence[Tensor], round: Round, number: int, differentiable: bool = False
@@ -169,10 +176,7 @@ class MAML(LearningAgent):
             if not differentiable:
                 params = [p.detach().requires_grad_() for p in params]
             before = self._distribution(params, round.x)
-            log_prob = before.log_prob(round.action)
-            if config.inner_loss == "likelihood_ratio":
-                log_prob = torch.exp(log_prob - round.log_prob)
-            losses = -(log_prob * round.advantage * round.weight).sum(-1)  # (N,)
+            losses = self.inner_losses(before, round)
             second = differentiable and not config.first_order
             # FOMAML and evaluations take the gradient as a constant; the graph may still be wanted for `before`.
             gradients = torch.autograd.grad(
@@ -183,7 +187,7 @@ class MAML(LearningAgent):
             )
             after = list(params)
             for n, (index, gradient) in enumerate(zip(self.net.adapted, gradients, strict=True)):
-                after[index] = params[index] - self._rate(meta, number, n) * gradient
+                after[index] = params[index] - self.rate(meta, number, n) * gradient
         if not differentiable:
             return tuple(p.detach() for p in after), detached(before)
         return tuple(after), before
@@ -203,7 +207,12 @@ class MAML(LearningAgent):
             inner.append(before)
             ends.append(params)
         played = [*inner, self._distribution(params, data[-1].x)]
-        return Adapted(join(self._judged(played)), join(self._trusted(played)), inner, ends)
+        return Adapted(self.judged_policies(played), join(self._trusted(played)), inner, ends)
+
+    def judged_policies(self, played: list[Distribution]) -> Distribution:
+        """Of every round's policies those whose return the meta-step improves, as one."""
+        joined: Distribution = join(self._judged(played))
+        return joined
 
     def judged(self, data: list[Round]) -> Round:
         """The rounds whose return the meta-step improves, as one."""

@@ -119,7 +119,8 @@ class MAMLConfig(AgentConfig):
     max_grad_norm: float = 0.5
     """ppo: the meta-gradient is scaled down to at most this norm."""
     task_chunk: int | None = None
-    """Tasks whose meta-gradient is computed at once, where memory is short; null: all. The result is the same."""
+    """Tasks whose meta-gradient is computed at once, where memory is short; null: all, and with ppo on a CPU as many as
+    its cache holds. The result is the same."""
 
     def __post_init__(self) -> None:
         self.hidden_sizes = tuple(self.hidden_sizes)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from metarl import rng
 from metarl.agent import at
+from metarl.agents import meta_gradient
 from metarl.agents.rounds import Round, detached, first_trajectories, rows
 from metarl.distributions import Distribution
 from metarl.surrogate import clipped_surrogate
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 Meta = tuple[Tensor, ...]  # the policy's parameters, then the learned step sizes
 FISHER_STATES = 10_000
 """Steps of all tasks together that Fisher products are made from, where `fisher_share` is not given."""
+
+PPO_STEPS = 20_000
+"""Steps of a round that PPO's gradient is made from at once on a CPU, where `task_chunk` is not given: the tensors of
+more do not stay in its cache."""
 
 Path = list[tuple[Tensor, ...]]  # parameters (N, …) after each gradient step
 
@@ -154,8 +159,15 @@ def ppo_loss(
     agent: MAML, meta: Meta, data: list[Round], olds: Sequence[Distribution]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that `ppo` descends, as a function of `meta`; `olds` acted before each gradient step."""
-    config, judged = agent.config, agent.judged(data)
     new, _, inner, _ = agent.adapted(meta, data, differentiable=True)
+    return _ppo_loss_of(agent, new, inner, data, olds)
+
+
+def _ppo_loss_of(
+    agent: MAML, new: Distribution, inner: Sequence[Distribution], data: list[Round], olds: Sequence[Distribution]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of the adapted policies `new`, and those before each gradient step, `inner`."""
+    config, judged = agent.config, agent.judged(data)
     loss, metrics = clipped_surrogate(
         new.log_prob(judged.action), judged.log_prob, judged.advantage, judged.weight, config.clip_coef
     )
@@ -171,15 +183,31 @@ def _descend(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[s
     agent.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     start = 0
-    for chunk, share in _chunks(agent, data):
+    for chunk, share in _chunks(agent, data, PPO_STEPS if agent.device.type == "cpu" else None):
         part = slice(start, start + len(chunk[0].x))
-        loss, metrics = ppo_loss(agent, agent.meta, chunk, [rows(old, part) for old in olds])
-        (share * loss).backward()
+        metrics = add_gradient(agent, chunk, [rows(old, part) for old in olds], share)
         sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
         start = part.stop
     norm = nn.utils.clip_grad_norm_(agent.meta, agent.config.max_grad_norm)
     agent.optimizer.step()
     return sums | {"loss/grad_norm": norm}
+
+
+def add_gradient(agent: MAML, data: list[Round], olds: list[Distribution], share: float) -> dict[str, Tensor]:
+    """Add `share` of the loss's gradient to that of ``agent.meta``; the loss's metrics."""
+    if not meta_gradient.possible(agent):
+        loss, metrics = ppo_loss(agent, agent.meta, data, olds)
+        (share * loss).backward()
+        return metrics
+
+    def of_played(played: list[Distribution]) -> tuple[Tensor, dict[str, Tensor]]:
+        return _ppo_loss_of(agent, agent.judged_policies(played), played[:-1], data, olds)
+
+    gradients, metrics = meta_gradient.meta_gradient(agent, data, of_played)
+    for parameter, gradient in zip(agent.meta, gradients, strict=True):
+        gradient.mul_(share)
+        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return metrics
 
 
 def _adapt_kl_coef(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[str, float]:
@@ -230,10 +258,10 @@ def _mean(x: Tensor, round: Round) -> Tensor:
     return (x * round.weight).sum(-1).mean()
 
 
-def _chunks(agent: MAML, data: list[Round]) -> list[tuple[list[Round], float]]:
-    """The data of some tasks at a time, and their share of all."""
-    tasks = len(data[0].x)
-    size = agent.config.task_chunk or tasks
+def _chunks(agent: MAML, data: list[Round], steps: int | None = None) -> list[tuple[list[Round], float]]:
+    """The data of some tasks at a time (as many as hold `steps` steps, unless that is configured), and their share."""
+    tasks, samples = data[0].x.shape[:2]
+    size = agent.config.task_chunk or (tasks if steps is None else max(1, steps // samples))
     parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
     return [([rows(round, part) for round in data], (part.stop - part.start) / tasks) for part in parts]
 

@@ -209,6 +209,7 @@ class MLPPolicy(nn.Module):
         The same as ``vmap(functional_call)`` over the copies, without its cost per operation, and with the bias added
         inside the matrix product.
         """
+        x = x.mT  # samples last in memory: then all products of the backward passes have contiguous results, too
         for name, layer in self.body.named_modules(prefix="body"):
             if isinstance(layer, nn.Linear):
                 x = _linear_of_tasks(params, name, x)
@@ -216,12 +217,13 @@ class MLPPolicy(nn.Module):
                 x = layer(x)
         log_std = params.get("head.log_std")
         return self.head.distribution(
-            _linear_of_tasks(params, "head.linear", x), None if log_std is None else log_std[:, None]
+            _linear_of_tasks(params, "head.linear", x).mT, None if log_std is None else log_std[:, None]
         )
 
 
 def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    return torch.baddbmm(params[f"{name}.bias"][:, None], x, params[f"{name}.weight"].mT)
+    """Features ``(N, F, M)`` to ``(N, G, M)``."""
+    return torch.baddbmm(params[f"{name}.bias"][..., None], params[f"{name}.weight"], x)
 
 
 class PolicyHead(nn.Module):
