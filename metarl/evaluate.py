@@ -67,11 +67,7 @@ def evaluate(
     Raises ValueError for an unknown split, for tasks of another family, or for tasks, episodes or rounds below 1.
     """
     _check(tasks=tasks, episodes=episodes, rounds=rounds)
-    if not isinstance(tasks, int):
-        known = type(family.sample_tasks(rng.key(0), 1, family.splits[0]))
-        if type(tasks) is not known:
-            name = type(family).__name__
-            raise ValueError(f"A task of {name} is a {known.__name__}, got a value of {type(tasks).__name__}.")
+    _check_task(family, tasks)
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     protocol = agent.protocol.test()
@@ -82,16 +78,9 @@ def evaluate(
     returns, lengths, exact, oracle = [], [], [], []
     for first, task in _chunks(family, root, split, tasks, max(1, rows // protocol.envs_per_task), device):
         trial = run_trial(
-            agent,
-            family,
-            task,
-            rng.fold(root, 1),
-            rounds=rounds,
-            episodes=episodes,
-            envs_per_task=protocol.envs_per_task,
-            greedy=greedy,
-            first_task=first,
-        )
+            agent, family, task, rng.fold(root, 1), rounds=rounds, episodes=episodes,
+            envs_per_task=protocol.envs_per_task, greedy=greedy, first_task=first,
+        )  # fmt: skip
         points, steps = _points(trial, episodes, protocol.envs_per_task, by_rounds)
         returns.append(points)
         lengths.append(steps)
@@ -114,6 +103,14 @@ def evaluate(
         greedy=greedy,
         rounds=by_rounds,
     )
+
+
+def _check_task(family: TaskFamily, tasks: int | Task) -> None:
+    """Raise ValueError if a task is given that is another family's."""
+    known = type(family.sample_tasks(rng.key(0), 1, family.splits[0]))
+    if not isinstance(tasks, int) and type(tasks) is not known:
+        name = type(family).__name__
+        raise ValueError(f"A task of {name} is a {known.__name__}, got a value of {type(tasks).__name__}.")
 
 
 def _check(**counts: int | Task | None) -> None:
