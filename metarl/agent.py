@@ -149,6 +149,7 @@ class ClippedAdam:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put back what `state_dict` gave; a parameter that is not in it starts from zeros."""
+        torch._foreach_zero_([*self.means, *self.squares, self.steps])
         for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
             if f"optimizer.{name}.step" in state:
                 self.steps.copy_(state[f"optimizer.{name}.step"])

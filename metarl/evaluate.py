@@ -85,9 +85,8 @@ def evaluate(
         returns.append(points)
         lengths.append(steps)
         oracle.append(_optional(family.oracle(task)))
-        exact.append(_optional(family.random_return(task)))
-        if exact[-1] is None:
-            exact[-1] = _play_random(family, task, root, episodes, first)
+        known = _optional(family.random_return(task))
+        exact.append(_play_random(family, task, root, episodes, first) if known is None else known)
     per_point = episodes * protocol.envs_per_task if by_rounds else 1
     step_counts = np.concatenate(lengths).mean(axis=0, dtype=np.float64)
     return AdaptationCurve(

@@ -78,3 +78,17 @@ def test_the_state_of_torchs_adam_can_be_put_back():
     adam.step()
     ours.step(1e9)
     torch.testing.assert_close(parameters(module), parameters(twin), rtol=1e-5, atol=1e-7)
+
+
+def test_a_state_without_the_optimisers_begins_anew():
+    """As a trained agent of the package has none: nothing of what came before may be left."""
+    module, twin = net(), net()
+    used, fresh = ClippedAdam(module, 1e-2), ClippedAdam(twin, 1e-2)
+    give_gradients(module, 0)
+    used.step(1.0)
+    module.load_state_dict(twin.state_dict())
+    used.load_state_dict({})
+    for m, adam in ((module, used), (twin, fresh)):
+        give_gradients(m, 1)
+        adam.step(1.0)
+    assert torch.equal(parameters(module), parameters(twin))
