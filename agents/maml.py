@@ -23,18 +23,19 @@ that the gradient of the *sum* of the tasks' losses holds every task's own gradi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from metarl import rng
-from metarl.agent import LearningAgent, at, load_optimizer_state, optimizer_state
+from metarl.agent import ClippedAdam, LearningAgent, at
 from metarl.agents.maml_config import MAMLConfig
-from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path
+from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend
 from metarl.agents.rounds import Round, detached, episode_time, join, make_round, mean_of_rounds
 from metarl.batch_env import Step
+from metarl.capture import Captured
 from metarl.distributions import Distribution
 from metarl.estimators import discounted_returns, explained_variance, linear_baseline
 from metarl.family import Key, Task, TaskFamily
@@ -95,20 +96,26 @@ class MAML(LearningAgent):
             self.net = MAMLNetwork(config, family).to(self.device)
         self.policy_names = [name for name, _ in self.net.policy.named_parameters()]
         self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
-        self.names = [name for name, _ in self.net.named_parameters()]
         self._saved_optimizer: dict[str, Tensor] = {}
-        self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef)
+        self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef, device=self.device)
+        self.minibatch = Captured(partial(descend, self), self.device)
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
 
     @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam, made when it is first needed: torch imports its compiler with it, and acting does without both."""
-        groups: list[dict[str, Any]] = [{"params": list(self.meta), "lr": at(self.config.lr, 0.0)}]
-        if self.net.critic is not None:
-            groups.append({"params": list(self.net.critic.parameters()), "lr": self.config.critic_lr})
-        adam = torch.optim.Adam(groups, eps=1e-5, fused=True)
-        load_optimizer_state(adam, self.names, self._saved_optimizer)
+    def optimizer(self) -> ClippedAdam:
+        """Of what is meta-learned; made when it is first needed: acting and other meta-steps do without."""
+        return self._adam(at(self.config.lr, 0.0), critic=False)
+
+    @cached_property
+    def critic_optimizer(self) -> ClippedAdam:
+        """Of the learned baseline."""
+        return self._adam(self.config.critic_lr, critic=True)
+
+    def _adam(self, lr: float, critic: bool) -> ClippedAdam:
+        named = self.net.named_parameters()
+        adam = ClippedAdam((pair for pair in named if pair[0].startswith("critic.") == critic), lr)
+        adam.load_state_dict(self._saved_optimizer)
         return adam
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -270,23 +277,25 @@ class MAML(LearningAgent):
             explained = explained_variance(self.net.critic(x, time), returns, mask)
             self.net.critic.follow(returns, mask, weight)
         for _ in range(self.config.critic_epochs):
-            self.optimizer.zero_grad(set_to_none=True)  # the policy's gradients are none, so it stays
+            self.critic_optimizer.zero_grad()
             loss = self.net.critic.loss(x, time, returns, mask)
             loss.backward()
-            self.optimizer.step()
+            self.critic_optimizer.step()
         return {"loss/explained_variance": float(explained), "loss/value": float(loss.detach())}
 
     def state_dict(self) -> dict[str, Tensor]:
+        made = [adam.state_dict() for name, adam in vars(self).items() if name in ("optimizer", "critic_optimizer")]
         return {
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
-            **(optimizer_state(self.optimizer, self.names) if "optimizer" in vars(self) else self._saved_optimizer),
+            **{name: value for state in [self._saved_optimizer, *made] for name, value in state.items()},
             "kl_coef": self.kl_coef,
             "updates": torch.tensor(self.updates),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        vars(self).pop("optimizer", None)
+        for name in ("optimizer", "critic_optimizer"):
+            vars(self).pop(name, None)
         self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
-        self.kl_coef = state["kl_coef"].cpu()
+        self.kl_coef.copy_(state["kl_coef"])
         self.updates = int(state["updates"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl import rng
 from metarl.agent import at
@@ -138,7 +138,7 @@ def ppo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
     Schulman et al. 2017 and Rothfuss et al. 2019, algorithm 1.
     """
     config = agent.config
-    agent.optimizer.param_groups[0]["lr"] = at(config.lr, progress)
+    agent.optimizer.set_lr(at(config.lr, progress))
     olds = agent.adapted(agent.meta, data).inner if config.inner_kl_coef else []
     sums: dict[str, Tensor] = {}
     tasks, whole = len(data[0].x), config.num_minibatches == 1
@@ -146,7 +146,7 @@ def ppo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
         order = rng.permutation(rng.fold(rng.fold(agent.key, agent.updates), epoch), tasks)
         for index in order.tensor_split(config.num_minibatches):
             part = data if whole else [rows(round, index) for round in data]
-            new = _descend(agent, part, olds if whole else [rows(old, index) for old in olds])
+            new = agent.minibatch(part, olds if whole else [rows(old, index) for old in olds])
             sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
     steps = config.update_epochs * config.num_minibatches
     metrics = {name: float(value) / steps for name, value in sums.items()}
@@ -173,14 +173,14 @@ def _ppo_loss_of(
     )
     metrics |= {"policy": loss.detach(), "entropy": _mean(detached(new).entropy(), judged)}
     if config.inner_kl_coef:
-        for coef, old, before, round in zip(agent.kl_coef.tolist(), olds, inner, data[:-1], strict=True):
+        for coef, old, before, round in zip(agent.kl_coef, olds, inner, data[:-1], strict=True):
             loss = loss + coef * mean_kl(old, before, round)
     return loss, metrics
 
 
-def _descend(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[str, Tensor]:
-    """One step of Adam on some of the tasks."""
-    agent.optimizer.zero_grad(set_to_none=True)
+def descend(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[str, Tensor]:
+    """One step of Adam on some of the tasks; ``agent.minibatch`` is this, recorded where it can be."""
+    agent.optimizer.zero_grad()
     sums: dict[str, Tensor] = {}
     start = 0
     for chunk, share in _chunks(agent, data, PPO_STEPS if agent.device.type == "cpu" else None):
@@ -188,9 +188,7 @@ def _descend(agent: MAML, data: list[Round], olds: list[Distribution]) -> dict[s
         metrics = add_gradient(agent, chunk, [rows(old, part) for old in olds], share)
         sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
         start = part.stop
-    norm = nn.utils.clip_grad_norm_(agent.meta, agent.config.max_grad_norm)
-    agent.optimizer.step()
-    return sums | {"loss/grad_norm": norm}
+    return sums | {"loss/grad_norm": agent.optimizer.step(agent.config.max_grad_norm)}
 
 
 def add_gradient(agent: MAML, data: list[Round], olds: list[Distribution], share: float) -> dict[str, Tensor]:

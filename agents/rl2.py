@@ -148,7 +148,7 @@ class RL2(LearningAgent):
     @cached_property
     def optimizer(self) -> ClippedAdam:
         """Adam, made when it is first needed: acting does without its moments."""
-        adam = ClippedAdam(self.net, at(self.config.lr, 0.0))
+        adam = ClippedAdam(self.net.named_parameters(), at(self.config.lr, 0.0))
         adam.load_state_dict(self._saved_optimizer)
         return adam
 

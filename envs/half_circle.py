@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.navigation import MAX_STEP, Goal, Point
-from metarl.envs.plane import XY, canvas, disc_corner, draw_goal, draw_path, over_starts, path_of, walked, xy
+from metarl.envs.plane import XY, canvas, constant, disc_corner, draw_goal, draw_path, over_starts, path_of, walked, xy
 from metarl.family import Key, TaskFamily
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
@@ -171,7 +171,7 @@ class SemiCircle(TaskFamily):
         return Goal(_on_half_circle(keys, split))
 
     def reset(self, task: Goal, key: Key) -> Point:
-        low, high = (torch.tensor(corner, device=key.device) for corner in (self.low, self.high))
+        low, high = constant(self.low, key.device), constant(self.high, key.device)
         return Point(low + (high - low) * rng.uniform(key, 2))
 
     def observe(self, task: Goal, state: Point) -> Tensor:

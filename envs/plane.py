@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -14,6 +15,12 @@ from metarl.envs.navigation import MAX_STEP, Point
 
 XY = tuple[float, float]
 Pixel = Callable[[float, float], XY]  # metres to pixels
+
+
+@functools.cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A tensor of the values, made once: a recorded rollout must not copy from the host's memory."""
+    return torch.tensor(values, device=device)
 
 
 def walked(horizon: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.navigation import MAX_STEP, Goal, Point, uniform_in_ring
-from metarl.envs.plane import canvas, draw_goal, draw_path, norms, over_starts, path_of, walked, xy
+from metarl.envs.plane import canvas, constant, draw_goal, draw_path, norms, over_starts, path_of, walked, xy
 from metarl.family import Key, TaskFamily
 
 WINDY_GOAL = (0.0, 1.0)  # metres
@@ -194,7 +194,7 @@ class WindyPoint(TaskFamily):
 
     def step(self, task: Wind, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
         position = state.position + action.clamp(-MAX_STEP, MAX_STEP) + task.drift
-        goal = torch.tensor(WINDY_GOAL, device=position.device)
+        goal = constant(WINDY_GOAL, position.device)
         found = (position - goal).norm(dim=-1) <= WINDY_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
 
@@ -225,7 +225,7 @@ def sail(position: Tensor, wind: Tensor) -> Tensor:
     Each axis comes as near to the goal as it can at every time. A wind upwards of more than 0.1 carries the point over
     the goal whatever it does: then it aims at the disc's lower edge, to be longest on its way through it.
     """
-    goal = torch.tensor(WINDY_GOAL, device=position.device)
+    goal = constant(WINDY_GOAL, position.device)
     across = position[:, :1] + wind[:, :1]
     across = across + (goal[0] - across).clamp(-MAX_STEP, MAX_STEP)  # where x will be
     half_chord = (WINDY_RADIUS**2 - (across - goal[0]) ** 2).clamp_min(0.0).sqrt()

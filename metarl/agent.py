@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -101,18 +103,18 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], sta
 
 
 class ClippedAdam:
-    """Adam (Kingma & Ba 2015) on all parameters of a module, their gradient's norm clipped.
+    """Adam (Kingma & Ba 2015) on a module's ``named_parameters()`` or some of them, their gradient's norm clipped.
 
     The arithmetic is torch's fused kernel, which scales the gradient on its way; on small networks the bookkeeping of
     `torch.optim.Adam` around it and the clipping beside it cost as much as a product.
     """
 
-    def __init__(self, module: nn.Module, lr: float, eps: float = 1e-5) -> None:
-        self.names, self.parameters = map(list, zip(*module.named_parameters(), strict=True))
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, eps: float = 1e-5) -> None:
+        self.names, self.parameters = map(list, zip(*named, strict=True))
         self.eps = eps
         device = self.parameters[0].device
         # On a GPU the step is part of a recording, which reads the rate from a tensor.
-        self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type == "cuda" else lr
+        self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type != "cpu" else lr
         self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self.steps = torch.zeros((), device=device)
 
@@ -127,7 +129,7 @@ class ClippedAdam:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, max_grad_norm: float) -> Tensor:
+    def step(self, max_grad_norm: float = math.inf) -> Tensor:
         """One step along the parameters' gradients, which are scaled down to the norm; returns theirs before that."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -135,7 +137,7 @@ class ClippedAdam:
         torch._fused_adam_(
             self.parameters, gradients, self.means, self.squares, [], [self.steps] * len(gradients),
             lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
-            grad_scale=((norm + 1e-6) / max_grad_norm).clamp_min_(1.0),
+            grad_scale=((norm + 1e-6) / max_grad_norm).clamp_min_(1.0).float(),
         )  # fmt: skip
         return norm
 

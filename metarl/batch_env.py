@@ -164,7 +164,7 @@ class BatchEnv:
         """Whether every row has finished its trial. Where no episode ends early this needs no look at the device."""
         if self._step >= self.max_steps:
             return True
-        if self._zeros.is_cuda and torch.cuda.is_current_stream_capturing():
+        if not self._zeros.is_cpu and torch.cuda.is_current_stream_capturing():
             return False  # a recording cannot look; what it plays beyond the last end is padding
         return self.family.terminates and not bool(self.alive.any())
 

@@ -60,13 +60,13 @@ class GRU(Memory):
         return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda or torch.is_grad_enabled():
+        if not x.is_cpu or torch.is_grad_enabled():
             return super().step(x, state)
         state = gru.gru_step(x, state, *self._weights())
         return state, state
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda:
+        if not x.is_cpu:
             output, last = self.cell(x, state[None].contiguous())
             return output, last[0]
         output = gru.gru_sequence(x, state, *self._weights())

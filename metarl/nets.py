@@ -142,7 +142,7 @@ class Tanh(nn.Module):
     """The hyperbolic tangent. torch's own takes several times as long as its sigmoid on a CPU, and is one of it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
+        if not x.is_cpu:
             return torch.tanh(x)
         y: Tensor = _Tanh.apply(x)
         return y

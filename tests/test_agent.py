@@ -25,7 +25,7 @@ def parameters(module: nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("max_norm", [0.1, 100.0])
 def test_it_is_torchs_adam_after_torchs_clipping(max_norm: float):
     mine, theirs = net(), net()
-    ours, adam = ClippedAdam(mine, 1e-2), torch.optim.Adam(theirs.parameters(), lr=1e-2, eps=1e-5)
+    ours, adam = ClippedAdam(mine.named_parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), lr=1e-2, eps=1e-5)
     for seed in range(5):
         ours.set_lr(0.01 / (seed + 1))
         adam.param_groups[0]["lr"] = 0.01 / (seed + 1)
@@ -40,7 +40,7 @@ def test_it_is_torchs_adam_after_torchs_clipping(max_norm: float):
 
 def test_a_parameter_without_a_gradient_stays():
     module = net()
-    adam, before = ClippedAdam(module, 1e-2), module[0].weight.detach().clone()
+    adam, before = ClippedAdam(module.named_parameters(), 1e-2), module[0].weight.detach().clone()
     give_gradients(module, 0)
     module[0].weight.grad = None
     adam.step(1.0)
@@ -49,11 +49,11 @@ def test_a_parameter_without_a_gradient_stays():
 
 def test_a_state_that_was_put_back_goes_on_as_if_nothing_had_happened():
     whole, parts = net(), net()
-    first, second = ClippedAdam(whole, 1e-2), ClippedAdam(parts, 1e-2)
+    first, second = ClippedAdam(whole.named_parameters(), 1e-2), ClippedAdam(parts.named_parameters(), 1e-2)
     for seed in range(4):
         if seed == 2:
             state = {name: value.clone() for name, value in second.state_dict().items()}
-            second = ClippedAdam(parts, 1e-2)
+            second = ClippedAdam(parts.named_parameters(), 1e-2)
             second.load_state_dict(state)
         for module, adam in ((whole, first), (parts, second)):
             give_gradients(module, seed)
@@ -71,7 +71,7 @@ def test_the_state_of_torchs_adam_can_be_put_back():
     states = adam.state_dict()["state"]
     state = {f"optimizer.{names[n]}.{q}": v for n, values in states.items() for q, v in values.items()}
     twin.load_state_dict(module.state_dict())
-    ours = ClippedAdam(twin, 1e-2)
+    ours = ClippedAdam(twin.named_parameters(), 1e-2)
     ours.load_state_dict(state)
     for m in (module, twin):
         give_gradients(m, 1)
@@ -83,7 +83,7 @@ def test_the_state_of_torchs_adam_can_be_put_back():
 def test_a_state_without_the_optimisers_begins_anew():
     """As a trained agent of the package has none: nothing of what came before may be left."""
     module, twin = net(), net()
-    used, fresh = ClippedAdam(module, 1e-2), ClippedAdam(twin, 1e-2)
+    used, fresh = ClippedAdam(module.named_parameters(), 1e-2), ClippedAdam(twin.named_parameters(), 1e-2)
     give_gradients(module, 0)
     used.step(1.0)
     module.load_state_dict(twin.state_dict())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl import capture, rng
-from metarl.agents import RL2Config
+from metarl.agents import MAMLConfig, RL2Config
 from metarl.capture import WARM_UP, Captured
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.grids import GridNavi
@@ -111,6 +111,23 @@ def test_a_captured_update_is_the_plain_one(recorded: list[Played], family: Any)
         assert torch.equal(a, b), name
 
 
+def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
+    """The penalty's weight changes between iterations, the learning rate too."""
+    family: Any = Navigation2D(5, 2)
+    config = MAMLConfig(
+        meta_batch_size=4, fast_batch_size=4, outer="ppo", lr=[(0.0, 1e-2), (1.0, 1e-3)], inner_kl_coef=0.1,
+        num_minibatches=2, inner_loss="likelihood_ratio", baseline="network",
+    )  # fmt: skip
+    plain, fast = (config.build(family, 0, CPU) for _ in range(2))
+    fast.minibatch.why_not = None
+    for n in range(4):
+        for agent in (plain, fast):
+            agent.update(run_trial(agent, family, family.sample_tasks(rng.key(n), 4), rng.key(n)), n / 4)
+    assert len(recorded) == 1 and not torch.equal(fast.kl_coef, torch.full_like(fast.kl_coef, 0.1))
+    for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
 # ---- on a GPU ------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +166,21 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
         for a, b in zip(plain.outcome, fast.outcome, strict=True):
             assert torch.allclose(a.float(), b[:steps].float(), atol=1e-5)
     assert captured.why_not is None
+
+
+@pytest.mark.gpu
+def test_a_captured_meta_step_learns_as_the_plain_one():
+    family, device = Navigation2D(10, 2), torch.device("cuda")
+    config = MAMLConfig(meta_batch_size=8, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1)
+    plain, fast = (config.build(family, 0, device) for _ in range(2))
+    plain.minibatch.why_not = "to compare"
+    for n in range(6):
+        for agent in (plain, fast):
+            key = rng.key(n, device)
+            agent.update(run_trial(agent, family, family.sample_tasks(key, 8), key), n / 6)
+    assert fast.minibatch.why_not is None
+    for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4), name
 
 
 @pytest.mark.gpu
