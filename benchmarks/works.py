@@ -129,6 +129,18 @@ CONTENDERS = (
         ("torch",),
     ),
     Contender(
+        "tristandeleu/pytorch-maml-rl",
+        "benchmarks.peers.pytorch_maml_rl",
+        ("W3",),
+        "A checkout of the public project, unedited, with its own Navigation2D and the settings of its configuration, "
+        "which are W3's. A worker process per core steps one Gym environment per trajectory in a Python loop and sends "
+        "the episodes over while the learner begins; of the steps, those before an ending count. Its policy takes the "
+        "position unscaled, draws actions with a standard deviation of 1 at first (the environment clips them to 0.1), "
+        "and means are taken over each trajectory before over trajectories.",
+        ("gym", "torch"),
+        True,
+    ),
+    Contender(
         "JAX, scan under jit",
         "benchmarks.peers.jax_stepping",
         ("W5",),

@@ -83,6 +83,27 @@ def test_a_module_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPat
     assert json.loads(capsys.readouterr().out) == {"missing": "No module named 'no_such_module'"}
 
 
+@pytest.mark.parametrize("given", [None, "an empty folder"])
+def test_a_peer_without_its_checkout_is_missing(
+    given: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    peer = Contender("peer", "benchmarks.peers.pytorch_maml_rl", ("W3",), "")
+    monkeypatch.setattr(contender, "CONTENDERS", (peer,))
+    monkeypatch.setattr(sys, "argv", ["contender", "0", "W3"])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back what `main` turns to standard error
+    monkeypatch.delenv("METARL_CORES", raising=False)
+    monkeypatch.delenv("PYTORCH_MAML_RL", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTORCH_MAML_RL", str(tmp_path))
+    contender.main()
+    expected = (
+        "does not name a checkout of tristandeleu/pytorch-maml-rl."
+        if given is None
+        else f"names {tmp_path}, which has no folder maml_rl."
+    )
+    assert json.loads(capsys.readouterr().out) == {"missing": f"PYTORCH_MAML_RL {expected}"}
+
+
 def test_the_table_of_a_result():
     lines = run.markdown(RESULT).splitlines()
     assert lines[2] == "| a work | metarl | 200 | 100 – 300 |  |"
@@ -95,7 +116,8 @@ def test_the_table_of_a_result():
 def test_works_and_contenders_fit_together():
     assert {name for c in CONTENDERS for name in c.works} - {"*"} <= set(works.WORKS)
     assert len({c.name for c in CONTENDERS}) == len(CONTENDERS)
-    assert [c.name for c in works.contenders(find("W3"), peers=True)] == ["metarl", "plain per-task PyTorch loop"]
+    named = [c.name for c in works.contenders(find("W3"), peers=True)]
+    assert named == ["metarl", "plain per-task PyTorch loop", "tristandeleu/pytorch-maml-rl"]
     assert [c.name for c in works.contenders(find("W3"), peers=False)] == ["metarl"]
     names = [work.name for work in works.expand(["W1", works.FAMILIES])]
     assert names[0] == "W1" and "W5:metarl/GridNavi-v0" in names
