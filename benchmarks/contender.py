@@ -1,7 +1,7 @@
 """One contender in a process of its own, for `benchmarks.run`.
 
-``python -m benchmarks.contender NUMBER WORK [--threads N] [--tiny]`` pins itself to the cores of ``METARL_CORES``
-(a list like ``0,1``), builds the work and then answers line by line. The first line it writes is
+``python -m benchmarks.contender NUMBER WORK [--threads N] [--rows N] [--device D] [--tiny]`` pins itself to the cores
+of ``METARL_CORES`` (a list like ``0,1``), builds the work and then answers line by line. The first line it writes is
 ``{"ready": versions}`` or ``{"missing": why}``. After that each line it reads is a number of seconds: it does the work
 at least once and until that time has passed, and writes ``{"steps": …, "seconds": …, "calls": …}``. The end of its
 input ends it.
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from benchmarks.works import CONTENDERS, Contender, find, tiny
+from benchmarks.works import CONTENDERS, Contender, find, resized, tiny
 
 
 def pin(cores: str) -> None:
@@ -64,11 +64,13 @@ def main() -> None:
     parser.add_argument("contender", type=int, help="its place in benchmarks.works.CONTENDERS")
     parser.add_argument("work")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, help="in place of the work's own number of tasks or rows")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--tiny", action="store_true", help="a size that takes no time")
     args = parser.parse_args()
     pin(os.environ.get("METARL_CORES", ""))
     answers, sys.stdout = sys.stdout, sys.stderr
-    contender, work = CONTENDERS[args.contender], find(args.work)
+    contender, work = CONTENDERS[args.contender], resized(find(args.work), args.rows, args.device)
     try:
         module = importlib.import_module(contender.module)
     except ImportError as error:

@@ -12,8 +12,9 @@ from benchmarks.works import Work
 from metarl import rng
 from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.batch_env import BatchEnv
-from metarl.family import TaskFamily
+from metarl.batch_env import BatchEnv, Outcome
+from metarl.capture import Captured
+from metarl.family import Key, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
 
@@ -51,14 +52,17 @@ def training(work: Work) -> Callable[[], int]:
             outer=work.outer,
             update_epochs=work.epochs,
         )
-    agent = config.build(family, 0, torch.device("cpu"))
+    device = torch.device(work.device)
+    agent = config.build(family, 0, device)
+    root = rng.key(1, device)
+    play = Captured(lambda tasks, key: run_trial(agent, family, tasks, key), device)
     number = 0
 
     def call() -> int:
         nonlocal number
         number += 1
-        key = rng.fold(rng.key(1), number)
-        trial = run_trial(agent, family, family.sample_tasks(rng.fold(key, 0), work.rows), rng.fold(key, 1))
+        key = rng.fold(root, number)
+        trial = play(family.sample_tasks(rng.fold(key, 0), work.rows), rng.fold(key, 1))
         agent.update(trial)
         return int(sum(rollout.mask.sum() for rollout in trial))
 
@@ -66,12 +70,31 @@ def training(work: Work) -> Callable[[], int]:
 
 
 def stepping(work: Work) -> Callable[[], int]:
-    """One call steps all rows through a trial, 200 steps at most, with random actions drawn beforehand."""
-    family = family_of(work)
-    key = rng.key(0)
-    env = BatchEnv(family, family.sample_tasks(key, work.rows), key)
+    """One call steps all rows through a trial, 200 steps at most, with random actions drawn beforehand.
+
+    On a GPU that is one recording, and the outcomes of all steps are kept.
+    """
+    family, device = family_of(work), torch.device(work.device)
+    key = rng.key(0, device)
+    task = family.sample_tasks(key, work.rows)
+    env = BatchEnv(family, task, key)
     steps = min(env.max_steps, 200)
-    actions = random_actions(family, steps, work.rows)
+    actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
+
+    def play(key: Key) -> list[Outcome]:
+        env = BatchEnv(family, task, key)
+        env.reset()
+        return [env.step(action)[0] for action in actions]
+
+    if device.type != "cpu":
+        captured = Captured(play, device)
+
+        def replay() -> int:
+            captured(key)
+            torch.cuda.synchronize()
+            return steps * work.rows
+
+        return replay
 
     def call() -> int:
         env.reset()

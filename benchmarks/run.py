@@ -1,7 +1,8 @@
 """Environment steps per second of metarl and of its peers on the same work, side by side.
 
 ``python -m benchmarks.run [--work W1 W1n100 W2 W3 W3ppo W5 W5families] [--peers] [--peers-python PYTHON]`` prints a
-table and writes a JSON file; ``--table FILE.json …`` prints the Markdown of such files instead.
+table and writes a JSON file; ``--table FILE.json …`` prints the Markdown of such files instead. ``--device cuda
+--rows 16384`` measures metarl on a GPU, where a work of its own size would not fill it.
 
 Every contender runs in a process of its own, pinned to the same cores, and stays alive: after two rounds to warm up
 (compilation is outside of the timing) the contenders of a work take turns, one round each, so that a machine whose
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.works import CONTENDERS, FAMILIES, WORKS, Contender, Work, contenders, expand
+from benchmarks.works import CONTENDERS, FAMILIES, WORKS, Contender, Work, contenders, expand, resized
 
 ROOT = Path(__file__).parent.parent
 HEADINGS = ("work", "contender", "steps/s", "min – max", "metarl is … times as fast")
@@ -41,6 +42,7 @@ class Process:
         self.errors: TextIO = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         number, threads = str(CONTENDERS.index(contender)), str(len(cores))
         command = [python, "-m", "benchmarks.contender", number, work.name, "--threads", threads]
+        command += ["--rows", str(work.rows), "--device", work.device]
         try:
             self.process = subprocess.Popen(
                 command + ["--tiny"] * small,
@@ -128,15 +130,25 @@ def measure(
     return {"title": work.title, "contenders": entries}
 
 
-def machine(cores: list[int]) -> dict[str, Any]:
+def machine(cores: list[int], device: str = "cpu") -> dict[str, Any]:
     """What the numbers belong to."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
         "cores": len(cores),
+        "device": device_name(device),
         "cores_of_machine": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def device_name(device: str) -> str:
+    """The GPU's name for itself, or "cpu"."""
+    if device == "cpu":
+        return device
+    import torch
+
+    return str(torch.cuda.get_device_name())
 
 
 def cpu_model() -> str:
@@ -169,7 +181,8 @@ def caption(result: dict[str, Any]) -> str:
         for entry in work["contenders"].values():
             versions |= entry.get("versions", {})
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    where = f"{result['cpu']}, {result['cores']} core(s), {result['date'][:10]}"
+    gpu = f"{result['device']}, " if result.get("device", "cpu") != "cpu" else ""
+    where = f"{gpu}{result['cpu']}, {result['cores']} core(s), {result['date'][:10]}"
     return f"{where}; medians of {result['rounds']} alternating rounds; {libraries}."
 
 
@@ -206,6 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each contender (default: 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="least time of a round (default: 2)")
     parser.add_argument("--threads", type=int, default=1, help="cores, and threads of every library (default: 1)")
+    parser.add_argument("--rows", type=int, help="tasks, or rows, in place of each work's own number")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of metarl; peers run on a CPU")
     parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/DATE_THREADS.json)")
     parser.add_argument("--table", type=Path, nargs="+", metavar="JSON", help="print the Markdown of these files")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
@@ -214,12 +229,22 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n\n".join(markdown(json.loads(path.read_text("utf-8"))) for path in args.table))
         return
     try:
-        works, cores = expand(args.work), pinned(args.threads)
+        works = [resized(work, args.rows, args.device) for work in expand(args.work)]
+        cores = pinned(args.threads)
     except ValueError as error:
         parser.error(str(error))
     if args.rounds < 1:
         parser.error(f"rounds must be at least 1, got {args.rounds}.")
-    result: dict[str, Any] = machine(cores) | {"rounds": args.rounds, "seconds": args.seconds, "works": {}}
+    if args.peers and args.device != "cpu":
+        parser.error("peers are measured on a CPU alone: leave out --peers, or --device cuda.")
+    if args.device != "cpu":
+        from metarl.runtime import resolve_device
+
+        try:
+            resolve_device(args.device)
+        except ValueError as error:
+            parser.error(str(error))
+    result: dict[str, Any] = machine(cores, args.device) | {"rounds": args.rounds, "seconds": args.seconds, "works": {}}
     out = args.out or ROOT / "benchmarks" / "results" / f"{result['date'][:10]}_{len(cores)}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     for work in works:

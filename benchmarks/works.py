@@ -22,6 +22,7 @@ class Work(NamedTuple):
     outer: str = "trpo"  # the meta-step (maml): trpo or ppo
     epochs: int = 4  # passes of PPO
     minibatches: int = 4
+    device: str = "cpu"
 
     @property
     def steps(self) -> int:
@@ -180,6 +181,18 @@ def expand(names: list[str]) -> list[Work]:
 
         works += [find(f"W5:{id}") for id in registered() if not isinstance(_REGISTRY[id], str)]
     return works
+
+
+def resized(work: Work, rows: int | None, device: str) -> Work:
+    """The work with another number of tasks or rows, or on another device. Raises ValueError for less than one row."""
+    if rows is None or rows == work.rows:
+        return work._replace(device=device)
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}.")
+    title = work.title
+    for unit in ("tasks", "rows"):
+        title = title.replace(f"{work.rows} {unit}", f"{rows} {unit}")
+    return work._replace(rows=rows, device=device, title=title)
 
 
 def tiny(work: Work) -> Work:
