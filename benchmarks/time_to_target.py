@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.time_to_target [TARGET …] [--seeds 1 2 3] [--threads 1] [--parallel 1] [--out FILE]`` trains each
 preset, evaluates it often on many tasks, and stops it when the mean reaches the target. Evaluations do not count as
-training time. The table has the median over the seeds; a seed that ends below the target is shown as such.
+training time. Presets are made for where they end; with fewer tasks in an iteration they are sooner near to it. The
+table has the median over the seeds; a seed that ends below the target is shown as such.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Target(NamedTuple):
     what: str
     tag: str
     value: float
-    options: tuple[str, ...]
+    sooner: tuple[str, ...]  # options of the preset that lead there faster
+    evaluation: tuple[str, ...]
 
 
 TARGETS = {
@@ -38,6 +40,7 @@ TARGETS = {
         "RL², bandit, 5 arms, 100 pulls: return of a trial",
         "eval/test/score",
         77.5,
+        ("--agent.meta_batch_size=384", "--agent.num_minibatches=3"),
         ("--eval_every=10", "--eval_tasks=20000"),
     ),
     "gridnavi": Target(
@@ -45,6 +48,7 @@ TARGETS = {
         "RL², GridNavi: return of a trial",
         "eval/all/score",
         35.0,
+        ("--agent.meta_batch_size=256",),
         ("--eval_every=5", "--eval_tasks=2000"),
     ),
     "maml": Target(
@@ -52,7 +56,8 @@ TARGETS = {
         "MAML, Navigation2D: return after one gradient step",
         "eval/test/round_01",
         -11.7,
-        ("--eval_every=10", "--eval_tasks=400"),
+        ("--agent.meta_batch_size=20",),
+        ("--eval_every=5", "--eval_tasks=400"),
     ),
 }
 
@@ -87,7 +92,7 @@ def reach(target: Target, seed: int, threads: int, options: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         given = ["--config", target.preset, f"--seed={seed}", f"--num_threads={threads}", f"--run_dir={run}"]
-        given += ["--final_eval_tasks=0", "--checkpoint_every=1000000", *target.options, *options]
+        given += ["--final_eval_tasks=0", "--checkpoint_every=1000000", *target.sooner, *target.evaluation, *options]
         command = [sys.executable, "-m", "metarl.train", *given]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         seconds, steps, iterations = 0.0, 0, 0
@@ -110,7 +115,9 @@ def row(target: Target, results: list[Reached]) -> str:
     seconds, steps = ([getattr(r, name) for r in results] for name in ("seconds", "env_steps"))
     each = ", ".join("not reached" if r.value is None else f"{r.seconds:.0f}" for r in results)
     median = "not reached" if missed * 2 > len(results) else f"**{statistics.median(seconds):.0f}**"
-    return f"| {target.what} ≥ {target.value:g} | {median} | {each} | {statistics.median(steps) / 1e6:.1f} M |"
+    options = " ".join([f"`{target.preset}`", *(f"`{option}`" for option in target.sooner)])
+    reached = f"{target.what} ≥ {target.value:g}"
+    return f"| {reached} | {options} | {median} | {each} | {statistics.median(steps) / 1e6:.1f} M |"
 
 
 def main() -> None:
@@ -123,7 +130,8 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := sorted(set(args.targets) - set(TARGETS)):
         parser.error(f"unknown target {wrong[0]!r}; known: {', '.join(TARGETS)}")
-    print("| target | seconds of training, median | each seed | environment steps |\n|---|---|---|---|", flush=True)
+    print("| target | options | seconds of training, median | each seed | environment steps |", flush=True)
+    print("|---|---|---|---|---|", flush=True)
     found = {}
     for name in args.targets or TARGETS:
         target = TARGETS[name]
