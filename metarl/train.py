@@ -93,8 +93,9 @@ def train(parsed: Parsed, console: Console) -> int:
                 if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
-        if device.type == "cuda" and play.why_not is not None:
-            log.say(f"Rollouts were not recorded as a CUDA graph, which would be faster: {play.why_not}")
+        for what, captured in (("Rollouts", play), ("Minibatches", getattr(agent, "minibatch", None))):
+            if device.type == "cuda" and captured is not None and captured.why_not is not None:
+                log.say(f"{what} were not recorded as a CUDA graph, which would be faster: {captured.why_not}")
         if stop.exit_code:
             log.say(f"Stopped after iteration {done.iteration}; go on by: python -m metarl.train --resume {run_dir}")
         elif config.final_eval_tasks:
