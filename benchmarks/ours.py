@@ -81,10 +81,11 @@ def stepping(work: Work) -> Callable[[], int]:
     steps = min(env.max_steps, 200)
     actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
 
-    def play(key: Key) -> list[Outcome]:
+    def play(key: Key) -> Outcome:
         env = BatchEnv(family, task, key)
         env.reset()
-        return [env.step(action)[0] for action in actions]
+        # Stacked: what a recording gives back is copied, tensor by tensor.
+        return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
 
     if device.type != "cpu":
         captured = Captured(play, device)
