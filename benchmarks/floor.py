@@ -47,14 +47,12 @@ def operations(work: Work) -> float:
         heads = 2 * (work.hidden + inputs) * (actions + 1)
         forward = recurrent + of_inputs + heads
         return forward + work.epochs * (forward + 2 * recurrent + of_inputs + 2 * heads)
-    if work.kind != "maml":
-        return 0.0
+    if work.kind != "maml" or work.outer != "ppo":
+        return 0.0  # what TRPO's products come to depends on how many states they are made from
     first, rest = 2 * INPUTS[work.family] * work.hidden, 2 * work.hidden * (work.hidden + actions)
     forward, backward = first + rest, first + 2 * rest
     # A step before adaptation is played and adapted to, one after it is played: on average 1 + ½ (forward + backward).
     played = forward + 0.5 * (forward + backward)
-    if work.outer != "ppo":
-        return 0.0
     # Before adaptation: forward, backward, and the Hessian product, whose tangents are twice either of them.
     before, after = forward + backward + 2 * (forward + backward), forward + backward
     return played + work.epochs * 0.5 * (before + after)

@@ -169,24 +169,16 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
 
 
 @pytest.mark.gpu
-def test_a_captured_meta_step_learns_as_the_plain_one():
-    family, device = Navigation2D(10, 2), torch.device("cuda")
-    config = MAMLConfig(meta_batch_size=8, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1)
-    plain, fast = (config.build(family, 0, device) for _ in range(2))
-    plain.minibatch.why_not = "to compare"
-    for n in range(6):
-        for agent in (plain, fast):
-            key = rng.key(n, device)
-            agent.update(run_trial(agent, family, family.sample_tasks(key, 8), key), n / 6)
-    assert fast.minibatch.why_not is None
-    for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4), name
-
-
-@pytest.mark.gpu
-def test_a_captured_update_learns_as_the_plain_one():
+@pytest.mark.parametrize(
+    "config",
+    [
+        RL2Config(meta_batch_size=64, hidden_size=32),
+        MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1),
+    ],
+    ids=["rl2", "maml"],
+)
+def test_a_captured_update_learns_as_the_plain_one(config: Any):
     family, device = BernoulliBandit(5, 10), torch.device("cuda")
-    config = RL2Config(meta_batch_size=64, hidden_size=32)
     plain, fast = (config.build(family, 0, device) for _ in range(2))
     plain.minibatch.why_not = "to compare"
     for n in range(6):
