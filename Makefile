@@ -17,7 +17,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not gpu and not browser and not mujoco" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not browser" $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

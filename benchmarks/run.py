@@ -1,8 +1,8 @@
 """Environment steps per second of metarl and of its peers on the same work, side by side.
 
-``python -m benchmarks.run [--work W1 W1n100 W2 W3 W3ppo W5 W5families] [--peers] [--peers-python PYTHON]`` prints a
-table and writes a JSON file; ``--table FILE.json …`` prints the Markdown of such files instead. ``--device cuda
---rows 16384`` measures metarl on a GPU, where a work of its own size would not fill it.
+``python -m benchmarks.run [--work W1 W1n100 W2 W3 W3ppo W4 W4n512 W4bodies W5 W5families] [--peers]
+[--peers-python PYTHON]`` prints a table and writes a JSON file; ``--table FILE.json …`` prints the Markdown of such
+files instead. ``--device cuda --rows 16384`` measures metarl on a GPU, where a work of its own size would not fill it.
 
 Every contender runs in a process of its own, pinned to the same cores, and stays alive: after two rounds to warm up
 (compilation is outside of the timing) the contenders of a work take turns, one round each, so that a machine whose

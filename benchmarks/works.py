@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BANDIT, NAVIGATION = "metarl/BernoulliBandit-v0", "metarl/Navigation2D-v0"
+CHEETAH, BODIES = "metarl/HalfCheetahVel-v0", "metarl/Walker2dRandParams-v0"
 
 
 class Work(NamedTuple):
@@ -70,6 +71,17 @@ WORKS = {
             epochs=5,
             minibatches=1,
         ),
+        Work("W4", "Stepping, HalfCheetah, 16 rows", "stepping", CHEETAH, episodes=2, horizon=200, rows=16),
+        Work("W4n512", "Stepping, HalfCheetah, 512 rows", "stepping", CHEETAH, episodes=2, horizon=200, rows=512),
+        Work(
+            "W4bodies",
+            "Stepping, Walker2d, 64 rows with 64 bodies",
+            "stepping",
+            BODIES,
+            episodes=2,
+            horizon=200,
+            rows=64,
+        ),
         Work("W5", "Stepping, Navigation2D, 4096 rows", "stepping", NAVIGATION, episodes=2, horizon=100, rows=4096),
     )
 }
@@ -78,6 +90,7 @@ FAMILIES = "W5families"
 """Stands for pure stepping of every registered family at 1024 rows, one work each."""
 
 _RL2 = ("W1", "W1n100", "W2")
+_MUJOCO = ("W4", "W4n512", "W4bodies")
 CONTENDERS = (
     Contender("metarl", "benchmarks.ours", ("*",), "", ("metarl", "torch")),
     Contender(
@@ -140,6 +153,42 @@ CONTENDERS = (
         "and means are taken over each trajectory before over trajectories.",
         ("gym", "torch"),
         True,
+    ),
+    Contender(
+        "Gymnasium SyncVectorEnv, v5",
+        "benchmarks.peers.mujoco_vector",
+        _MUJOCO,
+        "Gymnasium's own environment, one row after the other; the same bodies, its own reward.",
+        ("gymnasium", "mujoco"),
+    ),
+    Contender(
+        "Gymnasium AsyncVectorEnv, v5",
+        "benchmarks.peers.mujoco_async",
+        ("W4", "W4bodies"),
+        "The same with a process per row, all on the cores of the measurement.",
+        ("gymnasium", "mujoco"),
+    ),
+    Contender(
+        "envpool, HalfCheetah-v5",
+        "benchmarks.peers.mujoco_envpool",
+        ("W4", "W4n512"),
+        "Environment, reward and threads in C++.",
+        ("envpool",),
+        True,
+    ),
+    Contender(
+        "mujoco.rollout, a call per action",
+        "benchmarks.peers.mujoco_rollout",
+        _MUJOCO,
+        "MuJoCo's own batch of physics alone: no reward, ending, observation, or start of its own per row.",
+        ("mujoco",),
+    ),
+    Contender(
+        "mujoco.rollout, 20 actions per call",
+        "benchmarks.peers.mujoco_open_loop",
+        _MUJOCO,
+        "The same, with actions that are known beforehand, as no agent's are.",
+        ("mujoco",),
     ),
     Contender(
         "JAX, scan under jit",

@@ -47,7 +47,18 @@ FAMILIES = (
     MountainCarContinuous,
 )
 
+# Imported when they are first asked for: they need MuJoCo, which `pip install 'metarl[mujoco]'` brings.
+SIMULATED = {
+    "half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
+    "ant": ("AntDir", "AntDir2D", "AntVel", "AntGoal"),
+    "humanoid": ("HumanoidDir",),
+    "random_bodies": ("Walker2dRandParams", "HopperRandParams"),
+}
+
 __all__ = [family.__name__ for family in FAMILIES]
 
 for _family in FAMILIES:
     register(f"metarl/{_family.__name__}-v0", _family)
+for _module, _names in SIMULATED.items():
+    for _name in _names:
+        register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")

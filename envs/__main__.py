@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metarl.envs.card import Card, card, find, length, short_space
-from metarl.family import registered
+from metarl.envs.card import Card, all_cards, card, find, length, short_space
 
 WIDE = 150  # columns of a terminal in which every property has a column of its own
 
@@ -38,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         if name is None:
-            show_all([card(id) for id in registered()], console)
+            cards, missing = all_cards()
+            show_all(cards, console)
+            for why, ids in missing.items():
+                print(f"metarl.envs: {', '.join(ids)} left out: {why}", file=sys.stderr)
         else:
             show_one(card(find(name)), console)
     except ValueError as mistake:

@@ -42,6 +42,18 @@ def card(id: str) -> Card:
     return Card(id, summary, sections, defaults, make(id))
 
 
+def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
+    """The cards of all registered families that can be made here, and the ids of the others by what they lack."""
+    cards: list[Card] = []
+    missing: dict[str, list[str]] = {}
+    for id in registered():
+        try:
+            cards.append(card(id))
+        except ValueError as error:
+            missing.setdefault(str(error), []).append(id)
+    return cards, missing
+
+
 def parts(docstring: str) -> tuple[str, dict[str, str]]:
     """The first paragraph as one line, and the text under each heading (a line of its own that ends with a colon)."""
     first, *rest = re.split(r"^(\w[\w ]*):\n", inspect.cleandoc(docstring) + "\n", flags=re.MULTILINE)

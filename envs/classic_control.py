@@ -152,7 +152,7 @@ class CartPole(TaskFamily):
             "position, m": ([float(s.position[0]) for s in states], -2.4, 2.4),
             "angle, degrees": ([math.degrees(float(s.angle[0])) for s in states], -12.0, 12.0),
         }
-        return film((-2.7, -0.2, 2.7, max(1.4, length + 0.4)), track, [pose(s) for s in states], task, curves)
+        return film((-2.7, -0.2, 2.7, max(1.4, length + 0.4)), track, [pose(s) for s in states], scales(task), curves)
 
 
 def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
@@ -172,16 +172,23 @@ def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
     return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)
 
 
+def scales(task: Task) -> list[str]:
+    """What a picture says of the multipliers of one row."""
+    return [f"{name.replace('_', ' ')} x {value:.2f}" for name, value in zip(task._fields, features(task)[0].tolist())]
+
+
 def film(
     world: tuple[float, float, float, float],
     scenery: list[Line],
     poses: list[list[Line]],
-    task: Task,
+    says: list[str],
     curves: dict[str, tuple[list[float], float, float]],
+    goals: dict[str, float] | None = None,
 ) -> np.ndarray:
     """A scene with up to 12 `poses` of those visited, pale to dark in time, and under it `curves` over all steps.
 
-    `world` is the scene's (left, bottom, right, top) in metres; a curve is (values, lowest, highest).
+    `world` is the scene's (left, bottom, right, top) in metres; a curve is (values, lowest, highest), and `goals` has
+    the wanted value of some. `says` stands above, three to a line.
     """
     left, bottom, right, top = world
     width, strip, head = 520, 74, 44  # pixels
@@ -200,16 +207,20 @@ def film(
         fade = round(215 * (1 - (i + 1) / shown))
         for line in poses[round(i * (len(poses) - 1) / max(shown - 1, 1))]:
             draw.line(pixels(line), fill=(fade, fade, 60 + fade * 3 // 4), width=3, joint="curve")
-    words = [f"{name.replace('_', ' ')} x {value:.2f}" for name, value in zip(task._fields, features(task)[0].tolist())]
-    for i in range(0, len(words), 3):
-        draw.text((10, 6 + 18 * (i // 3)), "     ".join(words[i : i + 3]), fill="black", font_size=14)
+    for i in range(0, len(says), 3):
+        draw.text((10, 6 + 18 * (i // 3)), "     ".join(says[i : i + 3]), fill="black", font_size=14)
     for i, (name, (values, lowest, highest)) in enumerate(curves.items()):
         y = floor + 14 + strip * i
         draw.text(
             (12, y), f"{name}   ({lowest:.3g} … {highest:.3g})   {len(values)} states", fill="black", font_size=13
         )
         draw.rectangle((10, y + 18, width - 10, y + strip - 6), outline="#ced4da")
-        shares = [min(max((value - lowest) / (highest - lowest), 0.0), 1.0) for value in values]
+
+        def at(value: float, y: int = y, lowest: float = lowest, highest: float = highest) -> float:
+            return y + strip - 8 - (strip - 28) * min(max((value - lowest) / (highest - lowest), 0.0), 1.0)
+
+        if goals is not None and name in goals:
+            draw.line([(12, at(goals[name])), (width - 12, at(goals[name]))], fill="#e03131")
         step = (width - 24) / max(len(values) - 1, 1)
-        draw.line([(12 + step * t, y + strip - 8 - (strip - 28) * s) for t, s in enumerate(shares)], fill="#1971c2")
+        draw.line([(12 + step * t, at(value)) for t, value in enumerate(values)], fill="#1971c2")
     return np.asarray(image)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
-from metarl.envs.classic_control import Line, film, multipliers
+from metarl.envs.classic_control import Line, film, multipliers, scales
 from metarl.family import Key, TaskFamily
 
 
@@ -216,4 +216,4 @@ def _valley(task: MountainCarScales, states: list[MountainCarState], goal: float
     hill = [(x / 50, height(x / 50)) for x in range(-60, 31)]
     flag = [(goal, height(goal)), (goal, height(goal) + 0.2), (goal + 0.08, height(goal) + 0.17)]
     curves = {"position": ([float(s.position[0]) for s in states], -1.2, 0.6)}
-    return film((-1.25, 0.0, 0.65, 1.35), [hill, flag], [pose(s) for s in states], task, curves)
+    return film((-1.25, 0.0, 0.65, 1.35), [hill, flag], [pose(s) for s in states], scales(task), curves)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.envs.checks import whole_number
-from metarl.envs.classic_control import Line, film, multipliers, uniform_in
+from metarl.envs.classic_control import Line, film, multipliers, scales, uniform_in
 from metarl.family import Key, TaskFamily
 
 
@@ -127,7 +127,7 @@ class Pendulum(TaskFamily):
             "angle from upright, rad": ([float(s.angle[0]) for s in states], -math.pi, math.pi),
             "speed, rad/s": ([float(s.speed[0]) for s in states], -8.0, 8.0),
         }
-        return film((-1.6 * size, -size, 1.6 * size, size), axis, [pose(s) for s in states], task, curves)
+        return film((-1.6 * size, -size, 1.6 * size, size), axis, [pose(s) for s in states], scales(task), curves)
 
 
 class AcrobotScales(NamedTuple):
@@ -250,7 +250,7 @@ class Acrobot(TaskFamily):
             "second angle, rad": ([float(s.angle_2[0]) for s in states], -math.pi, math.pi),
         }
         goal: list[Line] = [[(-3.0, 1.0), (3.0, 1.0)], [(-0.08, 0.0), (0.08, 0.0)]]
-        return film((-3.2, -2.1, 3.2, 2.1), goal, [pose(s) for s in states], task, curves)
+        return film((-3.2, -2.1, 3.2, 2.1), goal, [pose(s) for s in states], scales(task), curves)
 
 
 def accelerations(task: AcrobotScales, state: AcrobotState, torque: Tensor) -> AcrobotState:

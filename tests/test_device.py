@@ -33,7 +33,8 @@ from metarl.memories import MEMORIES
 from metarl.rollout import Rollout, run_trial
 
 META = torch.device("meta")
-FAMILIES = sorted(name for name in gymnasium.registry if name.startswith("metarl/"))
+SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always
+FAMILIES = sorted(name for name in gymnasium.registry if name.startswith("metarl/") and name not in SIMULATED)
 PACKAGE = str(Path(metarl.__file__).parents[1])
 
 

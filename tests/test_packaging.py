@@ -34,9 +34,13 @@ def pins() -> dict[str, str]:
 
 
 def requirements(pyproject: dict, *extras: str) -> list[Requirement]:
+    """What the project needs with these extras; an extra may name others of the project's own."""
     project = pyproject["project"]
     lists = [project["dependencies"]] + [project["optional-dependencies"][extra] for extra in extras]
-    return [Requirement(line) for lines in lists for line in lines]
+    needs = [Requirement(line) for lines in lists for line in lines]
+    own = {extra for need in needs if need.name == project["name"] for extra in need.extras}
+    needs = [need for need in needs if need.name != project["name"]]
+    return needs + ([] if own <= set(extras) else requirements(pyproject, *own)[len(project["dependencies"]) :])
 
 
 def imported(path: Path) -> dict[str, bool]:
