@@ -15,6 +15,7 @@ import torch
 import metarl
 from metarl import rng
 from metarl.batch_env import BatchEnv
+from metarl.compiled import CompiledEnv
 from metarl.envs import SIMULATED, simulator
 from metarl.envs.ant import AntDir, AntGoal, Heading, Place
 from metarl.envs.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
@@ -315,3 +316,14 @@ def test_states_are_values():
     for t in range(4, 10):
         again, _, _ = family.step(task, again, action_of(family, t)[None], key)
     assert torch.equal(again.state, state.state)
+
+
+def test_a_compiler_that_cannot_leaves_plain_steps():
+    family = HalfCheetahVel()
+    task = family.sample_tasks(rng.key(0), 2)
+    compiled, plain = CompiledEnv(family, task, rng.key(1)), BatchEnv(family, task, rng.key(1))
+    compiled.reset(), plain.reset()
+    action = torch.stack([action_of(family, i) for i in range(2)])
+    for one, other in zip(compiled.step(action)[0], plain.step(action)[0], strict=True):
+        assert torch.equal(one, other)
+    assert compiled.why_not is not None
