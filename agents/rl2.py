@@ -26,7 +26,7 @@ from metarl.family import Key, Task, TaskFamily, features, unknown
 from metarl.memories import MEMORIES
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
-from metarl.surrogate import Sample, ppo_loss
+from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
 
 
 @dataclass
@@ -140,6 +140,7 @@ class RL2(LearningAgent):
         self._saved_optimizer: dict[str, Tensor] = {}
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device)
+        self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
         self.return_mean = torch.zeros((), device=self.device)
@@ -157,10 +158,9 @@ class RL2(LearningAgent):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
-            x, last_obs = self.net.encoder(step, memory.last_obs)
-            output, state = self.net.memory.step(x, memory.state)
-            memory = RL2Memory(state, last_obs)
-            distribution, value = self.net.heads(output, x, None)
+            total, memory = self.net.step(step, memory)
+            parameters, value = self.net.heads(total, None)
+            distribution = self.net.distribution(*parameters)
             action = distribution.mode() if greedy else distribution.sample(key)
             log_prob = distribution.log_prob(action)
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
@@ -178,26 +178,26 @@ class RL2(LearningAgent):
             batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
         self.optimizer.set_lr(at(config.lr, progress))
         ent_coef = torch.tensor(at(config.ent_coef, progress), device=self.device)
-        sums: dict[str, Tensor] = {}
-        epochs = steps = 0
+        sums = torch.zeros(len(self.metrics), device=self.device)
+        epochs = 0
         for epoch in range(config.update_epochs):
             order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), len(task))
-            kl = torch.zeros((), device=self.device)
-            for rows in order.tensor_split(config.num_minibatches):
-                part = _columns(batch, rows)
-                new = self.minibatch(part, task[rows], ent_coef)
-                kl += new["loss/approx_kl"]
-                sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
-                steps += 1
+            before = sums
+            parts = _parts(_columns(batch, order), config.num_minibatches)
+            for part, tasks in zip(parts, task[order].tensor_split(config.num_minibatches), strict=True):
+                sums = sums + self.minibatch(part, tasks, ent_coef)
             epochs += 1
-            if config.target_kl is not None and float(kl) / config.num_minibatches > 1.5 * config.target_kl:
+            kl = (sums - before)[self.metrics.index("approx_kl")] / config.num_minibatches
+            if config.target_kl is not None and float(kl) > 1.5 * config.target_kl:
                 break
         if config.norm_obs:  # only now: the policy that acted must be the one whose ratio to itself is 1
             self.net.encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
         self.updates += 1
-        metrics |= {name: value / steps for name, value in sums.items()}
+        means = (sums / (epochs * config.num_minibatches)).tolist()
+        losses = {f"loss/{name}": mean for name, mean in zip(self.metrics, means, strict=True)}
         schedule = {"loss/lr": at(config.lr, progress), "loss/gamma": at(config.gamma, progress)}
-        return {name: float(value) for name, value in metrics.items()} | schedule | {"loss/epochs": float(epochs)}
+        found = {name: float(value) for name, value in metrics.items()}
+        return found | losses | schedule | {"loss/epochs": float(epochs)}
 
     def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
         """Advantages and targets. What follows a row's last step counts for nothing; no other end is one."""
@@ -205,8 +205,8 @@ class RL2(LearningAgent):
         value = rollout.acted.value
         if self.config.critic == "task":
             with torch.no_grad():
-                output, x, _ = self.net(rollout.step, self.begin(mask.shape[1]))
-                value = self._unscale(self.net.heads(output, x, task)[1])
+                _, total, _ = self.net(rollout.step, self.begin(mask.shape[1]))
+                value = self._unscale(self.net.heads(total, task)[1])
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
         advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, self.config.gae_lambda) * mask
@@ -223,28 +223,33 @@ class RL2(LearningAgent):
         sample = Sample(rollout.acted.action, rollout.acted.log_prob, advantage, target, mask)
         return Batch(raw, sample), metrics
 
-    def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> dict[str, Tensor]:
-        """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk."""
+    def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
+        """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk. Returns `self.metrics`."""
         config, net = self.config, self.net
-        steps, rows, _ = batch.raw.shape
+        steps = len(batch.raw)
         length = config.chunk_length or steps
-        total = batch.sample.mask.sum()
-        state = net.memory.initial(rows, self.device)
+        weight = batch.sample.mask / batch.sample.mask.sum()
+        state = None
         self.optimizer.zero_grad()
-        sums: dict[str, Tensor] = {}
+        metrics = []
         for start in range(0, steps, length):
             raw, sample = _slice(batch, start, start + length) if length < steps else batch
-            output, x, state = net.sequence(raw, state)
-            policy, value = net.heads(output, x, task)
-            loss, metrics = ppo_loss(policy, value, sample, config.clip_coef, config.vf_coef, ent_coef)
+            each = weight[start : start + length]
+            output, total, state = net.sequence(raw, state)
+            parameters, value = net.heads(total, task)
+            found, gradients = ppo_gradient(
+                net.distribution, parameters, value, sample, each, config.clip_coef, config.vf_coef, ent_coef
+            )
+            roots = [value, *parameters]
             if net.infer is not None:
-                inference = self._inference_loss(output, task, sample.mask)
-                loss = loss + config.aux_coef * inference
-                metrics["inference"] = inference.detach()
-            share = sample.mask.sum() / total  # chunks weigh as many steps as they hold
-            (share * loss).backward()
-            sums = {f"loss/{k}": v * share + sums.get(f"loss/{k}", 0.0) for k, v in metrics.items()}
-        return sums | {"loss/grad_norm": self.optimizer.step(config.max_grad_norm)}
+                inference = self._inference_loss(output, task, sample.mask) * each.sum()
+                roots.append(config.aux_coef * inference)
+                gradients.append(torch.ones_like(inference))
+                found = torch.cat([found, inference.detach()[None]])
+            torch.autograd.backward(roots, gradients)
+            metrics.append(found)
+        norm = self.optimizer.step(config.max_grad_norm)
+        return torch.cat([sum(metrics[1:], metrics[0]), norm[None]])
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error of the task as read off the memory: 1 knows nothing, 0 all. About ten steps are asked."""
@@ -290,6 +295,13 @@ def _columns(tree: Any, rows: Tensor) -> Any:
     if isinstance(tree, Tensor):
         return tree.index_select(1, rows)
     return type(tree)(*(_columns(field, rows) for field in tree))
+
+
+def _parts(tree: Any, number: int) -> list[Any]:
+    """So many parts of the same, each with some of the rows."""
+    if isinstance(tree, Tensor):
+        return list(tree.tensor_split(number, 1))
+    return [type(tree)(*fields) for fields in zip(*(_parts(field, number) for field in tree), strict=True)]
 
 
 def _slice(tree: Any, start: int, stop: int) -> Any:

@@ -54,35 +54,39 @@ class RL2Network(nn.Module):
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
     def forward(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
-        """Many steps: the memory's outputs ``(T, B, H)``, the encoded steps, and what is carried on."""
+        """Many steps: the memory's outputs ``(T, B, H)``, what `heads` takes, and what is carried on."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
-        output, x, state = self.sequence(raw, memory.state)
-        return output, x, RL2Memory(state, last_obs)
+        output, total, state = self.sequence(raw, memory.state)
+        return output, total, RL2Memory(state, last_obs)
 
-    def sequence(self, raw: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
-        """The same from the encoder's ``raw`` vectors: outputs, encoded steps, the next state."""
-        x = self.encoder.embedded(raw)
-        output, state = self.memory.sequence(x, detach(state))
-        return output, x, state
+    def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
+        """The same from the encoder's ``raw`` vectors and the memory's state, None at a trial's start."""
+        state = state if state is None else detach(state)
+        return self.memory.readout(self.encoder.embedded(raw), state, self._first_layers())
 
-    def heads(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Distribution, Tensor]:
-        """The policy and the critic's value, in its own scale. The first layers of both are one product."""
+    def step(self, step: Step, memory: RL2Memory) -> tuple[Tensor, RL2Memory]:
+        """One step, for acting: what `heads` takes, and what is carried on."""
+        x, last_obs = self.encoder(step, memory.last_obs)
+        output, state = self.memory.step(x, memory.state)
+        return gru.linear_sum(output, x, self._first_layers()), RL2Memory(state, last_obs)
+
+    def _first_layers(self) -> list[gru.Layer]:
+        """The first layers of both heads are one product."""
         heads = self.policy, self.critic
-        total = gru.linear_sum(
-            output,
-            torch.cat([head.of_memory.weight for head in heads]),
-            x,
-            torch.cat([head.of_step.weight for head in heads]),
-            torch.cat([head.of_memory.bias for head in heads]),
-        )
-        of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
-        return self.distribution(self.policy(of_policy)), self.critic(of_critic, task).squeeze(-1)
+        return [(head.of_memory.weight, head.of_step.weight, head.of_memory.bias) for head in heads]
 
-    def distribution(self, logits: Tensor) -> Distribution:
+    def heads(self, total: Tensor, task: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What `distribution` is made of and the critic's value, in its own scale, from the first layers' sums."""
+        of_policy, of_critic = total.split([len(head.of_memory.bias) for head in (self.policy, self.critic)], dim=-1)
+        outputs, value = self.policy(of_policy), self.critic(of_critic, task).squeeze(-1)
         if self.discrete:
-            return Categorical.from_logits(logits)
+            return (outputs,), value
         # The network works in units of half the action range, whatever the range is.
-        return DiagonalGaussian(self.centre + self.half_range * logits, self.log_std + self.half_range.log())
+        return (self.centre + self.half_range * outputs, self.log_std + self.half_range.log()), value
+
+    def distribution(self, *parameters: Tensor) -> Distribution:
+        """The policy."""
+        return Categorical.from_logits(*parameters) if self.discrete else DiagonalGaussian(*parameters)
 
 
 class RL2Head(nn.Module):

@@ -1,8 +1,9 @@
 """A GRU over whole sequences on a CPU: the equations of `torch.nn.GRU`, with a hand-written backward pass.
 
-Two things make it faster than `torch.nn.GRU` there. The batch is the last dimension in memory, so every gate is one
-contiguous block and nothing is copied to be multiplied. And the backward pass is one loop over time that does only the
-recurrent product in place, while autograd would record a dozen small operations per step.
+Two things make it faster than `torch.nn.GRU` there. Features are the first dimension in memory, then time, then the
+batch: a gate is a block of rows, and whatever is not recurrent is one product for all steps. And the backward pass is
+one loop over time that does only the recurrent product, in place, while autograd would record a dozen small operations
+per step.
 
 With x_t the input, h the state and σ the sigmoid (Cho et al. 2014, as in cuDNN)::
 
@@ -15,10 +16,15 @@ Public shapes are time first, then batch, then features; `linear` multiplies suc
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Layer = tuple[Tensor, Tensor, Tensor]
+"""A linear layer that reads states and inputs: its weights for the former, for the latter, and its bias."""
 
 
 def gru_step(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
@@ -34,33 +40,46 @@ def gru_step(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
 
 def gru_sequence(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
     """All states ``(T, B, H)`` from inputs ``(T, B, F)`` and the state before them ``(B, H)``, with gradients."""
-    out: Tensor = _GRUSequence.apply(x.transpose(1, 2), h.t(), w_ih, w_hh, b_ih, b_hh)
-    return out.transpose(1, 2)
+    nothing = x.new_empty(0, h.shape[1]), x.new_empty(0, x.shape[2]), x.new_empty(0)
+    return gru_readout(x, h, (w_ih, w_hh, b_ih, b_hh), [nothing])[0]
+
+
+def gru_readout(
+    x: Tensor, h: Tensor | None, weights: tuple[Tensor, ...], layers: Sequence[Layer]
+) -> tuple[Tensor, Tensor]:
+    """The same, and ``linear_sum(states, x, layers)`` in fewer operations. Without a state before them it is zero."""
+    h = h if h is None else h.t()
+    states, read = _GRUSequence.apply(x.permute(2, 0, 1), h, *weights, *itertools.chain(*layers))
+    return states.permute(1, 2, 0), read.permute(1, 2, 0)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`torch.nn.functional.linear`; where x ``(B, F)`` or ``(T, B, F)`` lies batch-last in memory, so does the result.
+    """`torch.nn.functional.linear`; where x ``(…, F)`` lies features-first in memory, so does the result.
 
-    Nothing is copied for it: it is one product per step.
+    Nothing is copied for it: it is one product for all rows.
     """
-    if x.ndim not in (2, 3) or x.is_contiguous() or not x.transpose(-1, -2).is_contiguous():
+    if not _features_first(x):
         return torch.nn.functional.linear(x, weight, bias)
-    if x.ndim == 2:
-        return torch.addmm(bias[:, None], weight, x.t()).t()
-    steps = x.shape[0]
-    product = torch.baddbmm(bias[None, :, None], weight.expand(steps, *weight.shape), x.transpose(1, 2))
-    return product.transpose(1, 2)
+    return _rows_last(torch.addmm(bias[:, None], weight, x.movedim(-1, 0).flatten(1)), x)
 
 
-def linear_sum(x: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor, bias: Tensor) -> Tensor:
-    """``linear(x, weight, bias) + linear(other, other_weight)``, batch-last where x is."""
-    if x.ndim not in (2, 3) or x.is_contiguous() or not x.transpose(-1, -2).is_contiguous():
+def linear_sum(x: Tensor, other: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Of each layer ``linear(x, layer[0], layer[2]) + linear(other, layer[1])``, side by side; as x lies in memory."""
+    weight, other_weight, bias = (torch.cat(parts) for parts in zip(*layers, strict=True))
+    if not _features_first(x):
         return torch.nn.functional.linear(x, weight, bias) + torch.nn.functional.linear(other, other_weight)
-    if x.ndim == 2:
-        return torch.addmm(bias[:, None], other_weight, other.t()).addmm(weight, x.t()).t()
-    steps = x.shape[0]
-    of_other = torch.baddbmm(bias[None, :, None], other_weight.expand(steps, -1, -1), other.transpose(1, 2))
-    return torch.baddbmm(of_other, weight.expand(steps, -1, -1), x.transpose(1, 2)).transpose(1, 2)
+    of_other = torch.addmm(bias[:, None], other_weight, other.movedim(-1, 0).flatten(1))
+    return _rows_last(torch.addmm(of_other, weight, x.movedim(-1, 0).flatten(1)), x)
+
+
+def _features_first(x: Tensor) -> bool:
+    """Whether ``x (B, F)`` or ``(T, B, F)`` is a matrix of F rows in memory, though not one of F columns."""
+    return not x.is_contiguous() and x.stride(-2) == 1 and (x.ndim == 2 or x.ndim == 3 and x.stride(0) == x.shape[1])
+
+
+def _rows_last(product: Tensor, like: Tensor) -> Tensor:
+    """A matrix of F rows as ``(…, F)``."""
+    return product.unflatten(1, like.shape[:-1]).movedim(0, -1)
 
 
 def _tanh_(x: Tensor) -> Tensor:
@@ -69,100 +88,106 @@ def _tanh_(x: Tensor) -> Tensor:
 
 
 class _GRUSequence(torch.autograd.Function):
-    """Inside, everything is ``(T, features, B)``.
+    """Inside, everything is ``(features, T, B)``.
 
     `seen` holds what a step sees, the state before it, its input and a row of ones: r, z and the recurrent part of n,
-    which are a step's block of 3 H rows, are one product with that, and so are the gradients of weights and biases.
-    What n gets from input and ones is one product for all steps. The backward pass finishes one step before it turns to
-    the one before it: what it works on stays in the processor's cache.
+    which are a step's block of 3 H rows, are one product with that, and so are the gradients of weights and biases, of
+    all steps at once. What n and the linear readout get from input and ones is one product for all steps, too. The
+    backward pass finishes one step before it turns to the one before it, and leaves the gradients where the gates were:
+    what it works on stays in the processor's cache.
 
-    A trial starts with an empty memory: products with a first state that is zero are left out.
+    A trial starts with an empty memory, without a first state: nothing is multiplied with it.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-        (steps, inputs, batch), size = x.shape, len(h0)
-        weight, weight_n = _joined(w_ih, w_hh, b_ih, b_hh)
-        seen = x.new_empty(steps + 1, size + inputs + 1, batch)
-        seen[0, :size], seen[:-1, size:-1], seen[:, -1] = h0, x, 1.0
+    def forward(ctx: Any, x: Tensor, h0: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        (inputs, steps, batch), size = x.shape, weights[1].shape[1]
+        weight, of_inputs, of_state = _joined(*weights)
+        seen = _empty(x, size + inputs + 1, steps + 1, batch)
+        seen[:size, 0], seen[size:-1, :-1], seen[-1] = 0.0 if h0 is None else h0, x, 1.0
+        side, gates = _empty(x, len(of_inputs), steps, batch), _empty(x, 3 * size, steps, batch)
         # tanh(y) = 2 σ(2 y) - 1: torch's own tanh takes several times as long as its sigmoid on a CPU.
-        news = torch.bmm((2.0 * weight_n).expand(steps, -1, -1), seen[:-1, size:])
-        gates = x.new_empty(steps, 3 * size, batch)
-        minus_one, empty = x.new_full((), -1.0), not bool(h0.any())
-        for t, (new, block, rz, reset, update, recurrent, all_seen, h, out) in enumerate(
-            zip(
-                news.unbind(),
-                gates.unbind(),
-                gates[:, : 2 * size].unbind(),
-                *(part.unbind() for part in gates.split(size, dim=1)),
-                seen.unbind()[:-1],
-                seen[:, :size].unbind()[:-1],
-                seen[1:, :size].unbind(),
-                strict=True,
-            )
-        ):
-            if t == 0 and empty:
-                torch.mm(weight[:, size:], all_seen[size:], out=block)
+        doubled = torch.cat([2.0 * of_inputs[:size], of_inputs[size:]])
+        torch.mm(doubled, seen[size:, :-1].flatten(1), out=side.flatten(1))
+        minus_one, states, all_seen = x.new_full((), -1.0), seen[:size].unbind(1), seen.unbind(1)
+        by_step = list(zip(*(part.unbind(1) for part in (side[:size], gates, *gates.split(size))), strict=True))
+        for t, (new, block, reset, update, recurrent) in enumerate(by_step):
+            if t == 0 and h0 is None:
+                torch.mm(weight[:, size:], all_seen[t][size:], out=block)
             else:
-                torch.mm(weight, all_seen, out=block)
-            rz.sigmoid_()
+                torch.mm(weight, all_seen[t], out=block)
+            block[: 2 * size].sigmoid_()
             new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
-            torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), h, update, out=out)
-        ctx.save_for_backward(weight, weight_n, news, gates, seen)
-        ctx.empty = empty
-        return seen[1:, :size].contiguous()
+            torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), states[t], update, out=states[t + 1])
+        ctx.save_for_backward(weight, of_inputs, of_state, side, gates, seen)
+        ctx.set_materialize_grads(False)
+        ctx.views, ctx.parts = (by_step, states), [len(bias) for bias in weights[6::3]]
+        read = torch.addmm(side[size:].flatten(1), of_state, seen[:size, 1:].flatten(1)).unflatten(1, (steps, batch))
+        return seen[:size, 1:], read
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        weight, weight_n, news, gates, seen = ctx.saved_tensors
-        steps, size, batch = grad_outputs[0].shape
-        w_h, w_x = weight[:, :size].t().contiguous(), weight[:, size:-1].t()
-        grad_w = torch.zeros_like(weight)
-        block = seen.new_empty(3 * size, batch)  # gradient of a step's pre-activations but n's
-        d_news = torch.empty_like(news)
-        (d_reset, d_update, d_recurrent), d_rz = block.split(size), block[: 2 * size]
-        grad_x = seen.new_empty(steps, len(w_x), batch) if ctx.needs_input_grad[0] else None
-        scratch = seen.new_empty(size, batch)
-        grads, states, all_seen = grad_outputs[0].unbind(), seen[:, :size].unbind(), seen.transpose(1, 2).unbind()
-        gated = zip(*(part.unbind() for part in gates.split(size, dim=1)), gates[:, : 2 * size].unbind(), strict=True)
-        parts = list(zip(news.unbind(), d_news.unbind(), gated, strict=True))
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        weight, of_inputs, of_state, side, gates, seen = ctx.saved_tensors
+        (by_step, states), ctx.views = ctx.views, None
+        size, steps, batch = len(gates) // 3, *gates.shape[1:]
+        by_states, by_read = grad_outputs
+        if by_read is None:
+            by_read = torch.zeros_like(side[size:])
+        side[size:] = by_read
+        through = torch.mm(of_state.t(), by_read.flatten(1)).unflatten(1, (steps, batch))
+        grads = (through if by_states is None else by_states + through).unbind(1)
+        w_h = weight[:, :size].t().contiguous()
+        by_new, scratch = seen.new_empty(size, batch), seen.new_empty(size, batch)
         carry = grads[-1]
         for t in range(steps - 1, -1, -1):
-            new, d_new, (reset, update, recurrent, rz) = parts[t]
-            torch.sub(states[t], new, out=d_update).mul_(carry)
-            _tanh_backward(torch.addcmul(carry, carry, update, value=-1.0, out=scratch), new, grad_input=d_new)
-            torch.mul(d_new, reset, out=d_recurrent)
-            torch.mul(d_new, recurrent, out=d_reset)
-            _sigmoid_backward(d_rz, rz, grad_input=d_rz)
-            # A first state of zeros has no share in the weights' gradient.
-            first = size if t == 0 and ctx.empty else 0
-            grad_w[:, first:].addmm_(block, all_seen[t][:, first:])
-            if grad_x is not None:
-                torch.mm(w_x, block, out=grad_x[t])
+            new, block, reset, update, recurrent = by_step[t]
+            torch.addcmul(carry, carry, update, value=-1.0, out=by_new)
+            carry = torch.addcmul(grads[t - 1], carry, update) if t else torch.mul(carry, update)
+            # From here on the step's gates and its n are their gradients, before the activation. The update gate's is
+            # (h - n) ∘ carry ∘ z ∘ (1 - z), where (h - n) ∘ z = next h - n.
+            torch.mul(torch.sub(states[t + 1], new, out=scratch), by_new, out=update)
+            _tanh_backward(by_new, new, grad_input=new)
+            torch.mul(new, recurrent, out=scratch)
+            torch.mul(new, reset, out=recurrent)
+            _sigmoid_backward(scratch, reset, grad_input=reset)
             if t or ctx.needs_input_grad[1]:
-                carry = torch.addcmul(grads[t - 1], carry, update) if t else torch.mul(carry, update)
                 carry.addmm_(w_h, block)
-        if grad_x is not None:
-            grad_x.baddbmm_(weight_n[:, :-1].t().expand(steps, -1, -1), d_news)
-        grad_n = torch.bmm(d_news, seen[:-1, size:].transpose(1, 2)).sum(0)
-        return grad_x, carry if ctx.needs_input_grad[1] else None, *_parted(grad_w, grad_n, size)
+        by_side, by_gates, inputs = side.flatten(1), gates.flatten(1), seen[:, :-1].flatten(1)
+        grad_x, grad_h = None, carry if ctx.needs_input_grad[1] else None
+        if ctx.needs_input_grad[0]:
+            w_x, side_x = weight[:, size:-1].t(), of_inputs[:, :-1].t()
+            grad_x = torch.mm(w_x, by_gates).addmm_(side_x, by_side).unflatten(1, (steps, batch))
+        grad_w, grad_side = torch.mm(by_gates, inputs.t()), torch.mm(by_side, inputs[size:].t())
+        grad_read = torch.mm(by_read.flatten(1), seen[:size, 1:].flatten(1).t())
+        return grad_x, grad_h, *_parted(grad_w, grad_side, grad_read, ctx.parts)
+
+
+def _empty(like: Tensor, features: int, steps: int, batch: int) -> Tensor:
+    """``(features, steps, batch)`` whose rows are a little apart: at distances of powers of two they would share the
+    same few lines of the processor's cache."""
+    return like.new_empty(features, steps * batch + 16)[:, :-16].unflatten(1, (steps, batch))
 
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
-def _joined(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of r, z and the recurrent part of n for (state, input, 1), and those of n for (input, 1)."""
+def _joined(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, *layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of r, z and the recurrent part of n for (state, input, 1), those of n and all layers for (input, 1),
+    and those of all layers for the state."""
     size, inputs = w_hh.shape[1], w_ih.shape[1]
     rz, n = slice(0, 2 * size), slice(2 * size, None)
     weight = w_hh.new_zeros(3 * size, size + inputs + 1)
     weight[:, :size], weight[rz, size:-1], weight[:, -1] = w_hh, w_ih[rz], b_hh
     weight[rz, -1] += b_ih[rz]
-    return weight, torch.cat([w_ih[n], b_ih[n, None]], dim=1)
+    of_inputs = torch.cat([torch.cat([w_ih[n], *layers[1::3]]), torch.cat([b_ih[n], *layers[2::3]])[:, None]], dim=1)
+    return weight, of_inputs, torch.cat(layers[::3])
 
 
-def _parted(weight: Tensor, weight_n: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `_joined`'s results as those of its arguments."""
-    joined = torch.cat([weight[: 2 * size, size:], weight_n])
-    return joined[:, :-1], weight[:, :size], joined[:, -1], weight[:, -1]
+def _parted(weight: Tensor, of_inputs: Tensor, of_state: Tensor, parts: list[int]) -> list[Tensor]:
+    """Gradients of `_joined`'s results as those of its arguments; `parts` are the sizes of the layers."""
+    size = len(weight) // 3
+    joined = torch.cat([weight[: 2 * size, size:], of_inputs[:size]])
+    of_layers = of_inputs[size:].split(parts)
+    layers = zip(of_state.split(parts), (part[:, :-1] for part in of_layers), (part[:, -1] for part in of_layers))
+    return [joined[:, :-1], weight[:, :size], joined[:, -1], weight[:, -1], *itertools.chain(*layers)]

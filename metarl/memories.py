@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -47,6 +48,14 @@ class Memory(nn.Module, ABC):
         output, state = self.sequence(x[None], state)
         return output[0], state
 
+    def readout(self, x: Tensor, state: State | None, layers: Sequence[gru.Layer]) -> tuple[Tensor, Tensor, State]:
+        """`sequence`, and between its two results what linear layers read from outputs and x, side by side.
+
+        Without a state it starts with the empty one.
+        """
+        output, state = self.sequence(x, self.initial(x.shape[1], x.device) if state is None else state)
+        return output, gru.linear_sum(output, x, layers), state
+
 
 class GRU(Memory):
     """Gated recurrent unit (Cho et al. 2014). On a CPU `metarl.gru` runs it, on a GPU cuDNN."""
@@ -71,6 +80,12 @@ class GRU(Memory):
             return output, last[0]
         output = gru.gru_sequence(x, state, *self._weights())
         return output, output[-1]
+
+    def readout(self, x: Tensor, state: Tensor | None, layers: Sequence[gru.Layer]) -> tuple[Tensor, Tensor, Tensor]:
+        if not x.is_cpu:
+            return super().readout(x, state, layers)
+        output, read = gru.gru_readout(x, state, self._weights(), layers)
+        return output, read, output[-1]
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = self.cell.parameters()

@@ -1,8 +1,9 @@
-"""Policy-gradient losses: each returns ``(loss, metrics)`` and checks that nothing broadcasts by accident."""
+"""Policy-gradient losses. Each checks that nothing broadcasts by accident."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,59 +44,45 @@ class Sample(NamedTuple):
     mask: Tensor
 
 
-def ppo_loss(
-    policy: Distribution, value: Tensor, sample: Sample, clip_coef: float, vf_coef: float, ent_coef: Tensor | float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's loss of a policy and its critic: clipped surrogate + vf_coef · ½ (value - target)² - ent_coef · entropy.
+PPO_METRICS = "policy", "value", "entropy", "approx_kl", "clip_fraction"
+"""The numbers of `ppo_gradient`: its three terms, and the metrics of `clipped_surrogate`."""
 
-    Each term is a mean over the steps where the mask is 1. The gradient is written by hand: the same terms, recorded
-    operation by operation for autograd, take several times as long on a small minibatch. Metrics as in
-    `clipped_surrogate`, and `policy`, `value` and `entropy`, the three terms.
+
+@torch.no_grad()
+def ppo_gradient(
+    make: Callable[..., Distribution],
+    parameters: tuple[Tensor, ...],
+    value: Tensor,
+    sample: Sample,
+    weight: Tensor,
+    clip_coef: float,
+    vf_coef: float,
+    ent_coef: Tensor | float,
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradient of PPO's loss: clipped surrogate + vf_coef · ½ (value - target)² - ent_coef · entropy.
+
+    Each term is a sum over the steps, weighted by `weight`, of the policy ``make(*parameters)`` and its critic. Returns
+    the numbers of `PPO_METRICS` as one tensor, and the gradient by ``(value, *parameters)``. It is written by hand: the
+    same terms, recorded operation by operation for autograd, take several times as long on a small minibatch.
     """
-    shapes = {value.shape, *(field.shape for field in sample[1:])}
+    shapes = {value.shape, weight.shape, *(field.shape for field in sample[1:])}
     if len(shapes) != 1:
-        raise ValueError(f"value, log_prob, advantage, target and mask must have one shape, got {shapes}.")
-    loss, *terms = _PPOLoss.apply(type(policy), sample, clip_coef, vf_coef, ent_coef, value, *policy)
-    return loss, dict(zip(("policy", "value", "entropy", "approx_kl", "clip_fraction"), terms, strict=True))
-
-
-class _PPOLoss(torch.autograd.Function):
-    """The loss is a scalar, so its gradient is made with it and only scaled when it is asked for."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        kind: Any,
-        sample: Sample,
-        clip_coef: float,
-        vf_coef: float,
-        ent_coef: Tensor | float,
-        value: Tensor,
-        *fields: Tensor,
-    ) -> tuple[Tensor, ...]:
-        policy, weight = kind(*fields), sample.mask / sample.mask.sum().clamp_min(1.0)
-        log_ratio = policy.log_prob(sample.action) - sample.log_prob
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
-        weighted = sample.advantage * weight
-        gain, at_most = ratio * weighted, clipped * weighted
-        error = value - sample.target
-        weighted_error = error * weight
-        policy_loss = -torch.minimum(gain, at_most).sum()
-        value_loss = 0.5 * (error * weighted_error).sum()
-        entropy = (policy.entropy() * weight).sum()
-        # Where the clipped gain is the smaller one, the ratio no longer counts.
-        by_log_prob = policy.log_prob_gradient(sample.action, gain.neg().mul_(gain <= at_most))
-        by_entropy = policy.entropy_gradient(weight * -ent_coef)
-        by_policy = [a + b for a, b in zip(by_log_prob, by_entropy, strict=True)]
-        ctx.save_for_backward(weighted_error.mul_(vf_coef), *by_policy)
-        terms = policy_loss, value_loss, entropy
-        kl = ((ratio - 1.0 - log_ratio) * weight).sum()
-        clip_fraction = ((ratio != clipped) * weight).sum()
-        ctx.mark_non_differentiable(*terms, kl, clip_fraction)
-        return policy_loss + vf_coef * value_loss - ent_coef * entropy, *terms, kl, clip_fraction
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        by_value, *by_policy = ctx.saved_tensors
-        return None, None, None, None, None, by_value * grad_outputs[0], *(part * grad_outputs[0] for part in by_policy)
+        raise ValueError(f"value, weight, log_prob, advantage, target and mask must have one shape, got {shapes}.")
+    policy = make(*parameters)
+    log_ratio = policy.log_prob(sample.action) - sample.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    gain, at_most = ratio * sample.advantage, clipped * sample.advantage
+    error = value - sample.target
+    terms = (
+        torch.minimum(gain, at_most).neg_(),
+        0.5 * error * error,
+        policy.entropy(),
+        ratio - 1.0 - log_ratio,
+        ratio != clipped,
+    )
+    metrics = (torch.stack(terms) * weight).flatten(1).sum(1)
+    # Where the clipped gain is the smaller one, the ratio no longer counts.
+    by_log_prob = (gain <= at_most) * gain * -weight
+    by_policy = policy.gradient(sample.action, by_log_prob, weight * -ent_coef)
+    return metrics, [error * weight * vf_coef, *by_policy]

@@ -119,4 +119,4 @@ def test_linear_of_any_layout():
         expected = torch.nn.functional.linear(x, weight, bias)
         torch.testing.assert_close(gru.linear(x, weight, bias), expected, rtol=0, atol=1e-12)
         expected = expected + torch.nn.functional.linear(other, second)
-        torch.testing.assert_close(gru.linear_sum(x, weight, other, second, bias), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(gru.linear_sum(x, other, [(weight, second, bias)]), expected, rtol=0, atol=1e-12)

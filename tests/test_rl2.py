@@ -72,9 +72,9 @@ def test_the_likelihood_ratio_is_one_at_first(memory: str):
     family = Corridor()
     agent = build(family, memory=memory)
     rollout = rollout_of(agent, family)
-    output, x, _ = agent.net(rollout.step, agent.begin(12))
-    policy, value = agent.net.heads(output, x, None)
-    log_prob = policy.log_prob(rollout.acted.action)
+    _, total, _ = agent.net(rollout.step, agent.begin(12))
+    parameters, value = agent.net.heads(total, None)
+    log_prob = agent.net.distribution(*parameters).log_prob(rollout.acted.action)
     assert (log_prob - rollout.acted.log_prob).abs().max() < 1e-5, "acting and learning see different networks"
     assert (agent._unscale(value) - rollout.acted.value).abs().max() < 1e-4
     metrics = agent.update([rollout])

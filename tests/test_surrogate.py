@@ -5,7 +5,7 @@ import torch
 
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.estimators import masked_mean
-from metarl.surrogate import Sample, clipped_surrogate, ppo_loss
+from metarl.surrogate import PPO_METRICS, Sample, clipped_surrogate, ppo_gradient
 
 T, B, A = 5, 4, 3
 G = torch.Generator().manual_seed(0)
@@ -83,43 +83,41 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def cases() -> list:
-    categorical = (lambda logits: Categorical.from_logits(logits), (LOGITS,), ACTION)
-    rows_last = (lambda logits: Categorical.from_logits(logits.transpose(1, 2)), (noise(T, A, B),), ACTION)
-    gaussian = (lambda mean, log_std: DiagonalGaussian(mean, log_std), (noise(T, B, 2), noise(2)), noise(T, B, 2) + 0.5)
-    of_state = (lambda mean, log_std: DiagonalGaussian(mean, log_std), (noise(T, B, 2), noise(T, B, 2)), noise(T, B, 2))
-    return [categorical, rows_last, gaussian, of_state]
+    categorical = (Categorical.from_logits, (LOGITS,), ACTION)
+    features_first = (Categorical.from_logits, (noise(A, T, B).permute(1, 2, 0),), ACTION)
+    gaussian = (DiagonalGaussian, (noise(T, B, 2), noise(2)), noise(T, B, 2) + 0.5)
+    of_state = (DiagonalGaussian, (noise(T, B, 2), noise(T, B, 2)), noise(T, B, 2))
+    return [categorical, features_first, gaussian, of_state]
 
 
 @pytest.mark.parametrize("case", range(4))
 def test_the_written_gradient_of_ppo_is_the_recorded_one(case: int):
-    make, leaves, action = cases()[case]
-    old = make(*leaves).log_prob(action) + 0.3 * noise(T, B)  # some ratios are clipped, some not
+    make, fields, action = cases()[case]
+    old = make(*fields).log_prob(action) + 0.3 * noise(T, B)  # some ratios are clipped, some not
     sample = Sample(action, old, ADVANTAGE, noise(T, B) - 1.0, MASK)
-    results = []
-    for loss_of in (lambda *args: ppo_loss(*args)[0], recorded):
-        wanted = [leaf.clone().requires_grad_() for leaf in (*leaves, noise(T, B))]
-        *fields, value = wanted
-        loss = loss_of(make(*fields), value, sample, 0.2, 0.7, 0.05)
-        results.append([loss, *torch.autograd.grad(3.0 * loss, wanted)])
-    for ours, autograds in zip(*results, strict=True):
-        torch.testing.assert_close(ours, autograds, rtol=0, atol=1e-10)
-    ratio = (make(*leaves).log_prob(action) - old).exp()
+    value, *fields = (leaf.clone().requires_grad_() for leaf in (noise(T, B), *fields))
+    loss = recorded(make(*fields), value, sample, 0.2, 0.7, 0.05)
+    _, ours = ppo_gradient(make, tuple(fields), value, sample, MASK / MASK.sum(), 0.2, 0.7, 0.05)
+    for written, autograds in zip(ours, torch.autograd.grad(loss, [value, *fields]), strict=True):
+        torch.testing.assert_close(written, autograds, rtol=0, atol=1e-10)
+    ratio = (make(*fields).log_prob(action) - old).exp()
     assert bool((ratio > 1.2).any()) and bool((ratio < 0.8).any())
 
 
 def test_ppo_s_metrics_are_its_terms_and_those_of_the_surrogate():
     policy, value = Categorical.from_logits(LOGITS), noise(T, B)
     sample = Sample(ACTION, policy.log_prob(ACTION) + 0.3 * noise(T, B), ADVANTAGE, noise(T, B) - 1.0, MASK)
-    loss, metrics = ppo_loss(policy, value, sample, 0.2, 0.7, 0.05)
+    found, _ = ppo_gradient(Categorical.from_logits, (LOGITS,), value, sample, MASK / MASK.sum(), 0.2, 0.7, 0.05)
+    metrics = dict(zip(PPO_METRICS, found, strict=True))
     gain, expected = clipped_surrogate(policy.log_prob(ACTION), sample.log_prob, ADVANTAGE, MASK, 0.2)
-    torch.testing.assert_close(loss, metrics["policy"] + 0.7 * metrics["value"] - 0.05 * metrics["entropy"])
+    loss = metrics["policy"] + 0.7 * metrics["value"] - 0.05 * metrics["entropy"]
+    torch.testing.assert_close(loss, recorded(policy, value, sample, 0.2, 0.7, 0.05))
     torch.testing.assert_close(metrics["policy"], gain)
     for name, number in expected.items():
         torch.testing.assert_close(metrics[name], number)
 
 
 def test_ppo_refuses_shapes_that_would_broadcast():
-    policy = Categorical.from_logits(LOGITS)
-    sample = Sample(ACTION, policy.log_prob(ACTION), ADVANTAGE, ADVANTAGE, MASK)
+    sample = Sample(ACTION, log_prob(LOGITS), ADVANTAGE, ADVANTAGE, MASK)
     with pytest.raises(ValueError, match="one shape"):
-        ppo_loss(policy, noise(T, 1), sample, 0.2, 0.5, 0.0)
+        ppo_gradient(Categorical.from_logits, (LOGITS,), noise(T, 1), sample, MASK, 0.2, 0.5, 0.0)
