@@ -1,5 +1,7 @@
 """Memories: step by step is the sequence, and the CPU's own GRU is torch's."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -107,14 +109,46 @@ def test_the_gru_keeps_its_inputs():
     assert all(torch.equal(a, b) for a, b in zip(kept, (x, h, *weights(cell))))
 
 
-def test_gradcheck_of_the_gru():
+def test_the_gradient_of_the_gru_is_that_of_finite_differences():
+    """`gradcheck` asks a graph for many backward passes; this one grants one."""
     small = [inputs(4, 2, 3), inputs(2, 5), inputs(15, 3), inputs(15, 5), inputs(15), inputs(15).flip(0)]
-    assert torch.autograd.gradcheck(gru.gru_sequence, [tensor.requires_grad_() for tensor in small])
+    direction = inputs(4, 2, 5).flip(0)
+    leaves = [tensor.requires_grad_() for tensor in small]
+    gradients = torch.autograd.grad((gru.gru_sequence(*leaves) * direction).sum(), leaves)
+    for number, (leaf, gradient) in enumerate(zip(small, gradients)):
+        for place in range(leaf.numel()):
+            values = []
+            for nudge in (1e-6, -1e-6):
+                moved = leaf.detach().clone()
+                moved.view(-1)[place] += nudge
+                values.append((gru.gru_sequence(*small[:number], moved, *small[number + 1 :]) * direction).sum().item())
+            assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient.flatten()[place].item(), abs=1e-8)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_grus_readout_is_a_linear_layer_on_its_states(empty: bool, both: bool):
+    cell, x, h = torch_gru(), inputs(T, B, F), inputs(B, H)
+    layers = [(inputs(n, H), inputs(n, F), inputs(n)) for n in (3, 1)]
+    results = []
+    for ours in (True, False):
+        leaves = [leaf.detach().clone().requires_grad_() for leaf in (x, *itertools.chain(*layers))]
+        parts = [tuple(leaves[1:4]), tuple(leaves[4:])]
+        if ours:
+            states, read = gru.gru_readout(leaves[0], None if empty else h, weights(cell), parts)
+        else:
+            states = cell(leaves[0], (0.0 * h if empty else h)[None])[0]
+            read = gru.linear_sum(states, leaves[0], parts)
+        loss = (read * inputs(T, B, 4)).sum() + (states * inputs(T, B, H)).sum() * both
+        leaves += weights(cell)
+        results.append((states, read, *torch.autograd.grad(loss, leaves)))
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
 
 
 def test_linear_of_any_layout():
     weight, bias, second = inputs(7, F), inputs(7), inputs(7, 3)
-    for x in (inputs(T, B, F), inputs(T, F, B).transpose(1, 2), inputs(B, F), inputs(F, B).t()):
+    for x in (inputs(T, B, F), inputs(F, T, B).permute(1, 2, 0), inputs(B, F), inputs(F, B).t()):
         other = inputs(*x.shape[:-1], 3)
         expected = torch.nn.functional.linear(x, weight, bias)
         torch.testing.assert_close(gru.linear(x, weight, bias), expected, rtol=0, atol=1e-12)
