@@ -180,8 +180,8 @@ class RL2(LearningAgent):
         ent_coef = torch.tensor(at(config.ent_coef, progress), device=self.device)
         sums = torch.zeros(len(self.metrics), device=self.device)
         epochs = 0
-        for epoch in range(config.update_epochs):
-            order = rng.permutation(rng.fold(rng.fold(self.key, self.updates), epoch), len(task))
+        keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(config.update_epochs, device=self.device))
+        for order in rng.permutation(keys, len(task)):
             before = sums
             parts = _parts(_columns(batch, order), config.num_minibatches)
             for part, tasks in zip(parts, task[order].tensor_split(config.num_minibatches), strict=True):

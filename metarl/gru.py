@@ -31,11 +31,11 @@ def gru_step(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
     """The next state ``(B, H)`` from input ``(B, F)`` and state ``(B, H)``. Not for gradients (see `gru_sequence`)."""
     size = h.shape[1]
     x, h = x.t(), h.t()  # (F, B), (H, B)
-    gates = torch.addmm((b_ih + b_hh)[: 2 * size, None], w_ih[: 2 * size], x)
+    bias = torch.cat([b_ih[: 2 * size] + b_hh[: 2 * size], b_ih[2 * size :]])
+    gates, new = torch.addmm(bias[:, None], w_ih, x).split([2 * size, size])
     reset, update = gates.addmm_(w_hh[: 2 * size], h).sigmoid_().split(size)
     recurrent = torch.addmm(b_hh[2 * size :, None], w_hh[2 * size :], h)
-    new = torch.addmm(b_ih[2 * size :, None], w_ih[2 * size :], x).addcmul_(reset, recurrent)
-    return torch.lerp(_tanh_(new), h, update).t()
+    return torch.lerp(_tanh_(new.addcmul_(reset, recurrent)), h, update).t()
 
 
 def gru_sequence(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
