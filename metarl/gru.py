@@ -74,7 +74,9 @@ def linear_sum(x: Tensor, other: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 def _features_first(x: Tensor) -> bool:
     """Whether ``x (B, F)`` or ``(T, B, F)`` is a matrix of F rows in memory, though not one of F columns."""
-    return not x.is_contiguous() and x.stride(-2) == 1 and (x.ndim == 2 or x.ndim == 3 and x.stride(0) == x.shape[1])
+    if x.ndim not in (2, 3) or x.is_contiguous():
+        return False
+    return x.stride(-2) == 1 and (x.ndim == 2 or x.stride(0) == x.shape[1])
 
 
 def _rows_last(product: Tensor, like: Tensor) -> Tensor:
@@ -92,9 +94,9 @@ class _GRUSequence(torch.autograd.Function):
 
     `seen` holds what a step sees, the state before it, its input and a row of ones: r, z and the recurrent part of n,
     which are a step's block of 3 H rows, are one product with that, and so are the gradients of weights and biases, of
-    all steps at once. What n and the linear readout get from input and ones is one product for all steps, too. The
-    backward pass finishes one step before it turns to the one before it, and leaves the gradients where the gates were:
-    what it works on stays in the processor's cache.
+    all steps at once. `side` holds n and the linear layers: what they get from input and ones is one product for all
+    steps, too. The backward pass finishes one step before it turns to the one before it, and leaves the gradients where
+    the values were: what it works on stays in the processor's cache. So a graph can be gone through once.
 
     A trial starts with an empty memory, without a first state: nothing is multiplied with it.
     """
@@ -103,15 +105,16 @@ class _GRUSequence(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, h0: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
         (inputs, steps, batch), size = x.shape, weights[1].shape[1]
         weight, of_inputs, of_state = _joined(*weights)
-        seen = _empty(x, size + inputs + 1, steps + 1, batch)
+        seen, side = _empty(x, size + inputs + 1, steps + 1, batch), _empty(x, len(of_inputs), steps, batch)
+        blocks = _empty(x, 3 * size + len(of_state), steps + 1, batch)  # the last rows and step are for `backward`
         seen[:size, 0], seen[size:-1, :-1], seen[-1] = 0.0 if h0 is None else h0, x, 1.0
-        side, gates = _empty(x, len(of_inputs), steps, batch), _empty(x, 3 * size, steps, batch)
         # tanh(y) = 2 σ(2 y) - 1: torch's own tanh takes several times as long as its sigmoid on a CPU.
         doubled = torch.cat([2.0 * of_inputs[:size], of_inputs[size:]])
         torch.mm(doubled, seen[size:, :-1].flatten(1), out=side.flatten(1))
-        minus_one, states, all_seen = x.new_full((), -1.0), seen[:size].unbind(1), seen.unbind(1)
-        by_step = list(zip(*(part.unbind(1) for part in (side[:size], gates, *gates.split(size))), strict=True))
-        for t, (new, block, reset, update, recurrent) in enumerate(by_step):
+        gates, all_seen, states = blocks[: 3 * size, :-1], seen.unbind(1), seen[:size].unbind(1)
+        parts = [part.unbind(1) for part in (side[:size], gates, *gates.split(size))]
+        minus_one = x.new_full((), -1.0)
+        for t, (new, block, reset, update, recurrent) in enumerate(zip(*parts, strict=True)):
             if t == 0 and h0 is None:
                 torch.mm(weight[:, size:], all_seen[t][size:], out=block)
             else:
@@ -119,47 +122,64 @@ class _GRUSequence(torch.autograd.Function):
             block[: 2 * size].sigmoid_()
             new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
             torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), states[t], update, out=states[t + 1])
-        ctx.save_for_backward(weight, of_inputs, of_state, side, gates, seen)
+        ctx.save_for_backward(weight, of_inputs, of_state, side, blocks, seen)
+        ctx.views, ctx.layers = (parts, states), [len(bias) for bias in weights[6::3]]
         ctx.set_materialize_grads(False)
-        ctx.views, ctx.parts = (by_step, states), [len(bias) for bias in weights[6::3]]
         read = torch.addmm(side[size:].flatten(1), of_state, seen[:size, 1:].flatten(1)).unflatten(1, (steps, batch))
         return seen[:size, 1:], read
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, of_inputs, of_state, side, gates, seen = ctx.saved_tensors
-        (by_step, states), ctx.views = ctx.views, None
-        size, steps, batch = len(gates) // 3, *gates.shape[1:]
+        weight, of_inputs, of_state, side, blocks, seen = ctx.saved_tensors
         by_states, by_read = grad_outputs
+        size, (of_x, of_h) = len(weight) // 3, ctx.needs_input_grad[:2]
         if by_read is None:
             by_read = torch.zeros_like(side[size:])
-        side[size:] = by_read
-        through = torch.mm(of_state.t(), by_read.flatten(1)).unflatten(1, (steps, batch))
-        grads = (through if by_states is None else by_states + through).unbind(1)
-        w_h = weight[:, :size].t().contiguous()
-        by_new, scratch = seen.new_empty(size, batch), seen.new_empty(size, batch)
-        carry = grads[-1]
-        for t in range(steps - 1, -1, -1):
-            new, block, reset, update, recurrent = by_step[t]
-            torch.addcmul(carry, carry, update, value=-1.0, out=by_new)
-            carry = torch.addcmul(grads[t - 1], carry, update) if t else torch.mul(carry, update)
-            # From here on the step's gates and its n are their gradients, before the activation. The update gate's is
-            # (h - n) ∘ carry ∘ z ∘ (1 - z), where (h - n) ∘ z = next h - n.
-            torch.mul(torch.sub(states[t + 1], new, out=scratch), by_new, out=update)
-            _tanh_backward(by_new, new, grad_input=new)
-            torch.mul(new, recurrent, out=scratch)
-            torch.mul(new, reset, out=recurrent)
-            _sigmoid_backward(scratch, reset, grad_input=reset)
-            if t or ctx.needs_input_grad[1]:
-                carry.addmm_(w_h, block)
-        by_side, by_gates, inputs = side.flatten(1), gates.flatten(1), seen[:, :-1].flatten(1)
-        grad_x, grad_h = None, carry if ctx.needs_input_grad[1] else None
-        if ctx.needs_input_grad[0]:
-            w_x, side_x = weight[:, size:-1].t(), of_inputs[:, :-1].t()
-            grad_x = torch.mm(w_x, by_gates).addmm_(side_x, by_side).unflatten(1, (steps, batch))
+        # Below a step's gates stands the readout of the step before it: the state between them goes to both.
+        side[size:], blocks[3 * size :, 0], blocks[3 * size :, 1:] = by_read, 0.0, by_read
+        (parts, states), ctx.views = ctx.views, None  # kept until here: to make them takes as long as a product
+        grad_h = _back(blocks, weight[:, :size], of_state, by_read[:, -1], by_states, parts, states, of_h)
+        by_side, by_gates, inputs = side.flatten(1), blocks[: 3 * size, :-1].flatten(1), seen[:, :-1].flatten(1)
+        grad_x = None
+        if of_x:
+            grad_x = torch.mm(weight[:, size:-1].t(), by_gates).addmm_(of_inputs[:, :-1].t(), by_side)
+            grad_x = grad_x.unflatten(1, side.shape[1:])
         grad_w, grad_side = torch.mm(by_gates, inputs.t()), torch.mm(by_side, inputs[size:].t())
-        grad_read = torch.mm(by_read.flatten(1), seen[:size, 1:].flatten(1).t())
-        return grad_x, grad_h, *_parted(grad_w, grad_side, grad_read, ctx.parts)
+        grad_of_state = torch.mm(by_read.flatten(1), seen[:size, 1:].flatten(1).t())
+        return grad_x, grad_h, *_parted(grad_w, grad_side, grad_of_state, ctx.layers)
+
+
+def _back(
+    blocks: Tensor,
+    w_h: Tensor,
+    of_state: Tensor,
+    last: Tensor,
+    by_states: Tensor | None,
+    parts: list[Sequence[Tensor]],
+    states: Sequence[Tensor],
+    of_h: bool,
+) -> Tensor | None:
+    """Put a step's gradients in the place of its n and its gates, from the last step to the first.
+
+    `last` is the gradient of the last step's readout. Returns the first state's gradient, if it is asked for.
+    """
+    back, wholes = torch.cat([w_h, of_state]).t().contiguous(), blocks.unbind(1)
+    by_new, scratch = torch.empty_like(states[0]), torch.empty_like(states[0])
+    carry = torch.mm(of_state.t(), last)
+    for t, (new, _, reset, update, recurrent) in reversed(list(enumerate(zip(*parts, strict=True)))):
+        if by_states is not None:
+            carry += by_states[:, t]
+        torch.addcmul(carry, carry, update, value=-1.0, out=by_new)
+        carry = carry * update
+        # The gradient of z before the sigmoid is (h - n) ∘ z ∘ (1 - z) ∘ carry, and (h - n) ∘ z is next h - n.
+        torch.mul(torch.sub(states[t + 1], new, out=scratch), by_new, out=update)
+        _tanh_backward(by_new, new, grad_input=new)
+        torch.mul(new, recurrent, out=scratch)
+        torch.mul(new, reset, out=recurrent)
+        _sigmoid_backward(scratch, reset, grad_input=reset)
+        if t or of_h:
+            carry.addmm_(back, wholes[t])
+    return carry if of_h else None
 
 
 def _empty(like: Tensor, features: int, steps: int, batch: int) -> Tensor:
