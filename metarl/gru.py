@@ -112,14 +112,14 @@ class _GRUSequence(torch.autograd.Function):
         doubled = torch.cat([2.0 * of_inputs[:size], of_inputs[size:]])
         torch.mm(doubled, seen[size:, :-1].flatten(1), out=side.flatten(1))
         gates, all_seen, states = blocks[: 3 * size, :-1], seen.unbind(1), seen[:size].unbind(1)
-        parts = [part.unbind(1) for part in (side[:size], gates, *gates.split(size))]
+        parts = [part.unbind(1) for part in (side[:size], gates, gates[: 2 * size], *gates.split(size))]
         minus_one = x.new_full((), -1.0)
-        for t, (new, block, reset, update, recurrent) in enumerate(zip(*parts, strict=True)):
+        for t, (new, block, rz, reset, update, recurrent) in enumerate(zip(*parts, strict=True)):
             if t == 0 and h0 is None:
                 torch.mm(weight[:, size:], all_seen[t][size:], out=block)
             else:
                 torch.mm(weight, all_seen[t], out=block)
-            block[: 2 * size].sigmoid_()
+            rz.sigmoid_()
             new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
             torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), states[t], update, out=states[t + 1])
         ctx.save_for_backward(weight, of_inputs, of_state, side, blocks, seen)
@@ -166,7 +166,7 @@ def _back(
     back, wholes = torch.cat([w_h, of_state]).t().contiguous(), blocks.unbind(1)
     by_new, scratch = torch.empty_like(states[0]), torch.empty_like(states[0])
     carry = torch.mm(of_state.t(), last)
-    for t, (new, _, reset, update, recurrent) in reversed(list(enumerate(zip(*parts, strict=True)))):
+    for t, (new, _, _, reset, update, recurrent) in reversed(list(enumerate(zip(*parts, strict=True)))):
         if by_states is not None:
             carry += by_states[:, t]
         torch.addcmul(carry, carry, update, value=-1.0, out=by_new)
