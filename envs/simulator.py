@@ -196,4 +196,7 @@ def changed(model: Model, factors: dict[str, np.ndarray]) -> Model:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
+    if not tensor.is_cpu and torch.cuda.is_current_stream_capturing():
+        # Said before the copy: a copy that waits for the device would spoil more than the recording.
+        raise RuntimeError("MuJoCo steps on the CPU, which cannot be recorded")
     return tensor.detach().cpu().numpy()

@@ -23,7 +23,7 @@ from metarl.envs.humanoid import HumanoidDir
 from metarl.envs.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
 from metarl.envs.robots import LISTS, listed
 from metarl.envs.simulator import Physics, Simulator, load
-from metarl.family import take
+from metarl.family import take, to_device
 
 IDS = [f"metarl/{name}-v0" for names in SIMULATED.values() for name in names]
 BESIDE = [
@@ -327,3 +327,29 @@ def test_a_compiler_that_cannot_leaves_plain_steps():
     for one, other in zip(compiled.step(action)[0], plain.step(action)[0], strict=True):
         assert torch.equal(one, other)
     assert compiled.why_not is not None
+
+
+def test_what_is_being_recorded_is_told_at_once(monkeypatch):
+    """As a plain RuntimeError, after which `Captured` goes on without a recording."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    family = HalfCheetahVel()
+    state = Physics(torch.zeros(2, 19, dtype=torch.float64, device="meta"), torch.zeros(2, 0, device="meta"))
+    with pytest.raises(RuntimeError, match="MuJoCo steps on the CPU, which cannot be recorded"):
+        family.robot.move(state, torch.zeros(2, 6, device="meta"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("id", IDS)
+def test_a_gpu_gets_its_states_back(id):
+    family = metarl.make(id)
+    keys = rng.fold(rng.key(1), torch.arange(40))
+    task = family.sample_tasks(rng.key(0), 40)
+    action = torch.stack([action_of(family, i) for i in range(40)])
+    on_gpu, key, there = to_device(task, "cuda"), keys.cuda(), action.cuda()
+    state = family.reset(task, keys)
+    here, reward, ended = family.step(task, state, action, keys)
+    state, *rest = family.step(on_gpu, to_device(state, "cuda"), there, key)
+    assert state.state.is_cuda and family.observe(on_gpu, state).is_cuda
+    torch.testing.assert_close(state.state.cpu(), here.state)
+    torch.testing.assert_close(rest[0].cpu(), reward, atol=1e-4, rtol=1e-4)
+    assert torch.equal(rest[1].cpu(), ended)
