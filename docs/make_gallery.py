@@ -142,6 +142,13 @@ SCENES: dict[str, Scene] = {
     ),
     "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
+    "HalfCheetahVel": Scene(
+        "the RL² agent of the package",
+        lambda f: pretrained("rl2_half_cheetah_vel"),
+        "Poses run from pale to dark in time; red: the wanted speed.",
+        (1,),
+        number=1,
+    ),
 }
 RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families without a scene
 

@@ -228,7 +228,7 @@ def draw_scales(keys: Key, split: str, model: Model) -> BodyScales:
 
 
 def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
-    """The multipliers of one row of `BodyScales`, as `changed` takes them."""
+    """The multipliers of one row of `BodyScales`, as `Simulator.changed` takes them."""
     damped = model.dof_damping > 0
     mass, friction, damping = np.split(row, np.cumsum([model.nbody - 1, 3 * model.ngeom]))
     of_bodies = np.concatenate([[1.0], mass])  # the world's body weighs nothing

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
-from metarl.envs.simulator import Model, Physics, Reading, Simulator, changed
+from metarl.envs.simulator import Model, Physics, Reading, Simulator
 from metarl.family import Key, Task
 
 LISTS = 20190524
@@ -90,7 +90,7 @@ class Bodies:
 
     def __init__(self, simulator: Simulator, factors: Callable[[np.ndarray, Model], dict[str, np.ndarray]]) -> None:
         self.simulator, self.factors = simulator, factors
-        self._made = functools.lru_cache(maxsize=4096)(self._make)
+        self._made = functools.lru_cache(maxsize=2048)(self._make)
         self._last: tuple[Any, list[Model]] = (None, [])
 
     def __reduce__(self) -> tuple[type[Bodies], tuple[Simulator, Any]]:
@@ -104,8 +104,8 @@ class Bodies:
         return self._last[1]
 
     def _make(self, row: bytes) -> Model:
-        model = self.simulator.model
-        return changed(model, self.factors(np.frombuffer(row, np.float32).astype(np.float64), model))
+        values = np.frombuffer(row, np.float32).astype(np.float64)
+        return self.simulator.changed(self.factors(values, self.simulator.model))
 
 
 def effort(action: Tensor) -> Tensor:

@@ -90,6 +90,14 @@ class Simulator:
             after, reading = self._loop(models, state, ctrl, self.reading)
         return Physics(torch.from_numpy(after).to(device), torch.from_numpy(reading).to(device))
 
+    def changed(self, factors: dict[str, np.ndarray]) -> Model:
+        """A copy of the model with fields, such as ``body_mass``, multiplied, and all that follows from them."""
+        model = copy.copy(self.model)
+        for field, factor in factors.items():
+            getattr(model, field)[:] *= factor
+        self.mujoco.mj_setConst(model, self._pool(1).data[0])
+        return model
+
     def _rollout(self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
         """By MuJoCo's own pool of threads, where nothing else is to be read."""
         rows, steps = len(state), self.frame_skip
@@ -175,24 +183,17 @@ def load(xml: str) -> Model:
     """Gymnasium's model of that file name. It is shared: change a copy (`copy.copy`)."""
     mujoco = _mujoco()
     path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / xml
+    text = path.read_text(encoding="utf-8")
+    # Textures are nine tenths of a model, and nobody looks at them.
+    text = re.sub(r'<texture[^>]*>|\stexture="[^"]*"', "", text)
     # MuJoCo 4 warns of `settotalmass` at every load; what it advises instead gives the same model bit for bit.
-    text, total = re.subn(r'\ssettotalmass="[\d.]+"', "", path.read_text(encoding="utf-8"))
-    model = mujoco.MjModel.from_xml_string(text)
-    if total:
-        found = re.search(r'settotalmass="([\d.]+)"', path.read_text(encoding="utf-8"))
-        assert found is not None
-        mujoco.mj_setTotalmass(model, float(found[1]))
-        mujoco.mj_setConst(model, mujoco.MjData(model))
+    total = re.search(r'\ssettotalmass="([\d.]+)"', text)
+    if total is None:
+        return mujoco.MjModel.from_xml_string(text)
+    model = mujoco.MjModel.from_xml_string(text.replace(total[0], ""))
+    mujoco.mj_setTotalmass(model, float(total[1]))
+    mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
-
-
-def changed(model: Model, factors: dict[str, np.ndarray]) -> Model:
-    """A copy of the model with fields, such as ``body_mass``, multiplied, and all that follows from them."""
-    mujoco, new = _mujoco(), copy.copy(model)
-    for field, factor in factors.items():
-        getattr(new, field)[:] *= factor
-    mujoco.mj_setConst(new, mujoco.MjData(new))
-    return new
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
