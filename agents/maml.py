@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from metarl import rng
 from metarl.agent import ClippedAdam, LearningAgent, at
 from metarl.agents.maml_config import MAMLConfig
-from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend
+from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend, judge, propose
 from metarl.agents.rounds import Round, detached, episode_time, join, make_round, mean_of_rounds
 from metarl.batch_env import Step
 from metarl.capture import Captured
@@ -99,6 +99,7 @@ class MAML(LearningAgent):
         self._saved_optimizer: dict[str, Tensor] = {}
         self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef, device=self.device)
         self.minibatch = Captured(partial(descend, self), self.device)
+        self.propose, self.judge = (Captured(partial(part, self), self.device) for part in (propose, judge))
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
 

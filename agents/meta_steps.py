@@ -19,7 +19,7 @@ from metarl.agents import meta_gradient
 from metarl.agents.rounds import Round, detached, first_trajectories, rows
 from metarl.distributions import Distribution
 from metarl.surrogate import clipped_surrogate
-from metarl.trust_region import fisher_products, trust_region_step, unflatten
+from metarl.trust_region import fisher_products, full_step, line_search, unflatten
 
 if TYPE_CHECKING:
     from metarl.agents.maml import MAML
@@ -44,44 +44,35 @@ class Adapted(NamedTuple):
     path: Path
 
 
+class Proposal(NamedTuple):
+    """What the line search of `trpo` starts from."""
+
+    step: Tensor  # (P,)
+    loss: Tensor  # the surrogate's
+    entropy: Tensor
+    grad_norm: Tensor
+    olds: list[Distribution]  # the trusted policies before the step, of each chunk of tasks
+
+
 def trpo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
     """A trust-region step of the surrogate after adaptation; the KL divergence is that of the adapted policies.
 
     Schulman et al. 2015, as Finn et al. 2017, section 5.3 use it; with ``trust: all`` also of those before each step.
     """
     config, meta = agent.config, agent.meta
-    chunks = _chunks(agent, data)
-    gradient, loss, entropy = torch.zeros((), device=agent.device), 0.0, 0.0
-    olds: list[Distribution] = []
-    paths: list[Path] = []
-    for chunk, share in chunks:
-        new, trusted, _, path = agent.adapted(meta, chunk, differentiable=True)
-        judged = agent.judged(chunk)
-        surrogate = surrogate_loss(new, judged)
-        gradient = gradient + share * _flat(torch.autograd.grad(surrogate, meta))
-        olds.append(detached(trusted))
-        paths.append([tuple(p.detach() for p in params) for params in path])
-        loss += share * float(surrogate.detach())
-        entropy += share * float(_mean(detached(new).entropy(), judged))
+    proposal: Proposal = agent.propose(data)
+    loss, entropy, grad_norm = torch.stack(proposal[1:4]).tolist()
 
     def evaluate(theta: Tensor) -> tuple[float, float]:
-        candidate = unflatten(theta, meta)
-        loss = kl = 0.0
-        for (chunk, share), old in zip(chunks, olds, strict=True):
-            new = agent.adapted(candidate, chunk)
-            loss += share * float(surrogate_loss(new.distribution, agent.judged(chunk)))
-            kl += share * float(mean_kl(old, new.trusted, agent.trusted(chunk)))
-        return loss, kl
+        new_loss, kl = agent.judge(data, proposal.olds, theta).tolist()
+        return new_loss, kl
 
-    step = trust_region_step(
+    step = line_search(
         _flat(meta).detach(),
-        gradient,
-        fisher(agent, chunks, paths),
+        proposal.step,
         evaluate,
         loss,
         max_kl=config.max_kl,
-        cg_iters=config.cg_iters,
-        cg_damping=config.cg_damping,
         ls_max_steps=config.ls_max_steps,
         ls_backtrack_ratio=config.ls_backtrack_ratio,
     )
@@ -96,8 +87,39 @@ def trpo(agent: MAML, data: list[Round], progress: float) -> dict[str, float]:
         "loss/line_search_accepted": float(step.accepted),
         "loss/line_search_backtracks": float(step.backtracks),
         "loss/entropy": entropy,
-        "loss/grad_norm": float(gradient.norm()),
+        "loss/grad_norm": grad_norm,
     }
+
+
+def propose(agent: MAML, data: list[Round]) -> Proposal:
+    """The longest step of `trpo`; ``agent.propose`` is this, recorded where it can be."""
+    config, meta, zero = agent.config, agent.meta, torch.zeros((), device=agent.device)
+    chunks = _chunks(agent, data)
+    gradient, loss, entropy = zero, zero, zero
+    olds: list[Distribution] = []
+    paths: list[Path] = []
+    for chunk, share in chunks:
+        new, trusted, _, path = agent.adapted(meta, chunk, differentiable=True)
+        judged = agent.judged(chunk)
+        surrogate = surrogate_loss(new, judged)
+        gradient = gradient + share * _flat(torch.autograd.grad(surrogate, meta))
+        olds.append(detached(trusted))
+        paths.append([tuple(p.detach() for p in params) for params in path])
+        loss = loss + share * surrogate.detach()
+        entropy = entropy + share * _mean(detached(new).entropy(), judged)
+    products = fisher(agent, chunks, paths)
+    step = full_step(gradient, products, max_kl=config.max_kl, cg_iters=config.cg_iters, cg_damping=config.cg_damping)
+    return Proposal(step, loss, entropy, gradient.norm(), olds)
+
+
+def judge(agent: MAML, data: list[Round], olds: list[Distribution], theta: Tensor) -> Tensor:
+    """Surrogate loss and mean KL (2,) at other parameters `theta` (P,); ``agent.judge`` is this, recorded likewise."""
+    candidate, found = unflatten(theta, agent.meta), torch.zeros(2, device=agent.device)
+    for (chunk, share), old in zip(_chunks(agent, data), olds, strict=True):
+        new = agent.adapted(candidate, chunk)
+        loss = surrogate_loss(new.distribution, agent.judged(chunk))
+        found = found + share * torch.stack([loss, mean_kl(old, new.trusted, agent.trusted(chunk))]).detach()
+    return found
 
 
 def fisher(agent: MAML, chunks: list[tuple[list[Round], float]], paths: list[Path]) -> Callable[[Tensor], Tensor]:

@@ -26,47 +26,55 @@ class TrustRegionStep(NamedTuple):
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iters: int, tolerance: float = 1e-10) -> Tensor:
-    """An approximate solution x of A x = b for a positive definite A, given as ``product(v) = A v``."""
+    """An approximate solution x of A x = b for a positive definite A, given as ``product(v) = A v``.
+
+    Once the squared residual is below `tolerance` x stays. Nothing waits for the device.
+    """
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     squared = residual @ residual
     for _ in range(iters):
-        if float(squared) < tolerance:
-            break
+        going = squared >= tolerance
         image = product(direction)
-        step = squared / (direction @ image)
+        step = torch.where(going, squared / (direction @ image), 0.0)
         x = x + step * direction
         residual = residual - step * image
         new = residual @ residual
-        direction = residual + (new / squared) * direction
+        direction = residual + torch.where(going, new / squared, 0.0) * direction
         squared = new
     return x
 
 
-def trust_region_step(
+def full_step(
+    gradient: Tensor, fisher: Callable[[Tensor], Tensor], *, max_kl: float, cg_iters: int = 10, cg_damping: float = 1e-5
+) -> Tensor:
+    """The step (P,) against which the line search goes: down the natural gradient, as far as `max_kl` lets it.
+
+    The direction solves (Fisher + cg_damping) x = gradient by `cg_iters` conjugate-gradient steps; its length makes the
+    quadratic model of the KL equal to max_kl. Zero where there is no direction: a zero or broken gradient.
+    """
+    direction = conjugate_gradient(lambda v: fisher(v) + cg_damping * v, gradient, cg_iters)
+    curvature = direction @ (fisher(direction) + cg_damping * direction)
+    good = torch.isfinite(curvature) & (curvature > 0.0)
+    return torch.where(good, torch.sqrt(2.0 * max_kl / curvature) * direction, 0.0)
+
+
+def line_search(
     theta: Tensor,
-    gradient: Tensor,
-    fisher: Callable[[Tensor], Tensor],
+    step: Tensor,
     evaluate: Callable[[Tensor], tuple[float, float]],
     loss: float,
     *,
     max_kl: float,
-    cg_iters: int = 10,
-    cg_damping: float = 1e-5,
     ls_max_steps: int = 15,
     ls_backtrack_ratio: float = 0.8,
 ) -> TrustRegionStep:
-    """One step from `theta` (P,) that lowers the surrogate loss, `loss` at theta, and keeps the mean KL below `max_kl`.
+    """From `theta` (P,) along minus `step`, which is shortened until the loss is below `loss` and the KL in its bound.
 
-    `gradient` (P,) is the loss's; ``fisher(v)`` the Fisher matrix times v; ``evaluate(theta)`` the pair (loss, mean KL
-    from the old policy). The direction solves (Fisher + cg_damping) x = gradient by `cg_iters` conjugate-gradient
-    steps, its length makes the quadratic model of the KL equal to max_kl, and a backtracking line search multiplies the
-    step by `ls_backtrack_ratio` up to `ls_max_steps` - 1 times until both conditions hold; else theta stays.
+    ``evaluate(theta)`` is the pair (loss, mean KL from the old policy). The step is multiplied by `ls_backtrack_ratio`
+    up to `ls_max_steps` - 1 times; if both conditions still do not hold, theta stays.
     """
-    direction = conjugate_gradient(lambda v: fisher(v) + cg_damping * v, gradient, cg_iters)
-    curvature = direction @ (fisher(direction) + cg_damping * direction)
-    if not bool(torch.isfinite(curvature)) or float(curvature) <= 0.0:  # no direction: a zero or broken gradient
+    if not bool(step.any()):
         return TrustRegionStep(theta, False, loss, 0.0, 0)
-    step = torch.sqrt(2.0 * max_kl / curvature) * direction
     new_loss, kl = loss, 0.0
     for backtracks in range(ls_max_steps):
         candidate = theta - step * ls_backtrack_ratio**backtracks

@@ -128,6 +128,20 @@ def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
         assert torch.equal(a, b), name
 
 
+def test_a_captured_trust_region_step_is_the_plain_one(recorded: list[Played]):
+    """The longest step is one recording, what the line search asks another, which is played for every try."""
+    family: Any = Navigation2D(5, 2)
+    config = MAMLConfig(meta_batch_size=4, fast_batch_size=4, trust="all", ls_backtrack_ratio=0.5)
+    plain, fast = (config.build(family, 0, CPU) for _ in range(2))
+    fast.propose.why_not = fast.judge.why_not = None
+    for n in range(4):
+        for agent in (plain, fast):
+            agent.update(run_trial(agent, family, family.sample_tasks(rng.key(n), 4), rng.key(n)), n / 4)
+    assert len(recorded) == 2
+    for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
 # ---- on a GPU ------------------------------------------------------------------------------------------------------
 
 
@@ -174,17 +188,20 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
     [
         RL2Config(meta_batch_size=64, hidden_size=32),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1),
+        MAMLConfig(meta_batch_size=64, fast_batch_size=8),
     ],
-    ids=["rl2", "maml"],
+    ids=["rl2", "maml", "maml_trpo"],
 )
 def test_a_captured_update_learns_as_the_plain_one(config: Any):
     family, device = BernoulliBandit(5, 10), torch.device("cuda")
     plain, fast = (config.build(family, 0, device) for _ in range(2))
-    plain.minibatch.why_not = "to compare"
+    for part in ("minibatch", "propose", "judge"):
+        if hasattr(plain, part):
+            getattr(plain, part).why_not = "to compare"
     for n in range(6):
         for agent in (plain, fast):
             key = rng.key(n, device)
             agent.update(run_trial(agent, family, family.sample_tasks(key, 64), key), n / 6)
-    assert fast.minibatch.why_not is None
+    assert all(getattr(fast, part).why_not is None for part in ("minibatch", "propose", "judge") if hasattr(fast, part))
     for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4), name

@@ -161,6 +161,22 @@ def test_a_minibatch_of_maml_stays_on_the_device(options: dict[str, Any], family
     assert {value.device for value in metrics.values()} == {META}
 
 
+@pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
+@pytest.mark.parametrize("options", [{}, {"trust": "all"}, {"rates": "per_parameter"}, {"task_chunk": 1}])
+def test_a_trust_region_step_of_maml_stays_on_the_device(
+    options: dict[str, Any], family: TaskFamily, copies: list[str]
+):
+    """But for the line search's looks at what it is told."""
+    agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, **options), family)
+    data = [agent._round(rollout, 2) for rollout in play(agent, family)]
+    agent.propose(data)
+    copies.clear()
+    proposal = agent.propose(data)
+    told = agent.judge(data, proposal.olds, proposal.step)
+    assert copies == []
+    assert {tensor.device for tensor in (*pytree.tree_leaves(proposal), told)} == {META}
+
+
 def test_a_copy_and_a_look_are_noticed(copies: list[str]):
     """The tests above can fail."""
     torch.tensor([1.0], device=META)

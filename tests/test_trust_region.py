@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.trust_region import conjugate_gradient, fisher_products, trust_region_step, unflatten
+from metarl.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
 
 G = torch.Generator().manual_seed(0)
 N = 6
@@ -21,6 +21,12 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_dimensions():
     assert 0 < float((MATRIX @ few - B).norm()) < float(B.norm())
 
 
+def test_conjugate_gradients_stay_once_they_are_there():
+    """More steps than dimensions would divide by a residual of nothing."""
+    x = conjugate_gradient(lambda v: MATRIX @ v, B, 5 * N)
+    torch.testing.assert_close(MATRIX @ x, B)
+
+
 def test_conjugate_gradients_of_nothing():
     assert torch.equal(conjugate_gradient(lambda v: MATRIX @ v, torch.zeros_like(B), 5), torch.zeros_like(B))
 
@@ -31,8 +37,8 @@ def quadratic(theta: Tensor) -> tuple[float, float]:
 
 
 def step(evaluate=quadratic, **options):
-    keywords = {"max_kl": 0.01, "cg_iters": N, "cg_damping": 0.0} | options
-    return trust_region_step(torch.zeros_like(B), B, lambda v: MATRIX @ v, evaluate, 0.0, **keywords)
+    longest = full_step(B, lambda v: MATRIX @ v, max_kl=0.01, cg_iters=N, cg_damping=0.0)
+    return line_search(torch.zeros_like(B), longest, evaluate, 0.0, max_kl=0.01, **options)
 
 
 def test_on_a_quadratic_the_step_is_the_best_inside_the_region():
@@ -58,8 +64,9 @@ def test_a_step_that_is_never_good_is_not_taken(bad: tuple[float, float]):
 
 @pytest.mark.parametrize("gradient", [torch.zeros_like(B), torch.full_like(B, float("nan"))])
 def test_no_direction_no_step(gradient: Tensor):
-    taken = trust_region_step(B, gradient, lambda v: MATRIX @ v, quadratic, 0.0, max_kl=0.01)
-    assert not taken.accepted and torch.equal(taken.theta, B)
+    longest = full_step(gradient, lambda v: MATRIX @ v, max_kl=0.01)
+    taken = line_search(B, longest, quadratic, 0.0, max_kl=0.01)
+    assert not taken.accepted and torch.equal(taken.theta, B) and taken.backtracks == 0
 
 
 def gaussian(theta: tuple[Tensor, ...]) -> DiagonalGaussian:
