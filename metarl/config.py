@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -160,6 +161,7 @@ def parse(args: Sequence[str]) -> Parsed:
     command = ["python", "-m", "metarl.train", *args]
     args, resume, source = _prepare(args)
     parser.given = args
+    _CHOSEN.set(_chosen(args))
     if any(arg in ("-h", "--help") for arg in args):
         _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
         raise SystemExit(0)
@@ -242,14 +244,35 @@ def build_parser() -> _Parser:
     return parser
 
 
+_CHOSEN: ContextVar[dict[str, str]] = ContextVar("classes named on the command line")
+
+
+def _chosen(args: Sequence[str]) -> dict[str, str]:
+    """The name of the class that the command line chooses as the family and as the agent, if it does."""
+    keys = {key: name for name in ("family", "agent") for key in (f"--{name}", f"--{name}.class_path")}
+    given = {keys[key]: value for key, value in split_args(args) if key in keys and value is not None}
+    return {name: value.rpartition(".")[2] for name, value in given.items() if not value.lstrip().startswith("{")}
+
+
 def _load(text: str) -> Any:
-    """YAML, in which a family may be named by an id."""
+    """YAML, in which a family may be named by an id.
+
+    What a file says of a family or an agent goes for that class alone: jsonargparse would hand it to another class that
+    is chosen on the command line, so that GridNavi had the number of episodes that suits Navigation2D.
+    """
     data = get_loader("yaml")(text)
-    family = data.get("family") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return data
+    family = data.get("family")
     if isinstance(family, str):
         data["family"] = _class_path(family)
     elif isinstance(family, dict) and isinstance(family.get("class_path"), str):
         data["family"] = family | {"class_path": _class_path(family["class_path"])}
+    for name, chosen in _CHOSEN.get({}).items():
+        part = data.get(name)
+        path = part.get("class_path") if isinstance(part, dict) else part
+        if isinstance(path, str) and path.rpartition(".")[2] != chosen:
+            del data[name]
     return data
 
 

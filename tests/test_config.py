@@ -8,6 +8,7 @@ import yaml
 from toy import TOY, Guess
 
 from metarl import config
+from metarl.agents import MAMLConfig
 from metarl.config_errors import ConfigError
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
@@ -182,3 +183,22 @@ def test_print_config_can_be_used_as_a_file(toy: str, tmp_path: Path, capsys: py
         config.parse(["--config", toy, "--seed", "9", "--print_config"])
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
     assert config.parse(["--config", str(tmp_path / "printed.yaml")]).config.seed == 9
+
+
+@pytest.mark.parametrize("option", ["--family=metarl/GridNavi-v0", "--family=GridNavi", "--family.class_path=GridNavi"])
+def test_another_family_starts_from_its_own_defaults(option: str):
+    """The default preset's two episodes suit its own family."""
+    assert config.parse([option]).config.family.episodes_per_trial == 4
+    assert config.parse([option, "--family.episodes_per_trial=3"]).config.family.episodes_per_trial == 3
+    assert config.parse([]).config.family.episodes_per_trial == 2, "and what was chosen is forgotten"
+
+
+def test_another_agent_starts_from_its_own_defaults():
+    agent = config.parse(["--agent=MAMLConfig", "--agent.lr=0.5"]).config.agent
+    assert vars(agent) == vars(MAMLConfig(lr=0.5))
+
+
+def test_the_same_class_keeps_what_the_file_says():
+    same = config.parse(["--config=rl2_gridnavi", "--family=metarl/GridNavi-v0", "--agent=RL2Config"]).config
+    file = config.parse(["--config=rl2_gridnavi"]).config
+    assert vars(same.agent) == vars(file.agent) and vars(same.family).keys() == vars(file.family).keys()
