@@ -61,7 +61,8 @@ def from_above(
         x, y = pixel(*tip)
         draw.line((*pixel(0.0, 0.0), x, y), fill="#f08c00", width=4)
         draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill="#f08c00")
-        draw.text((min(x + 9, 400), y - 18), "wanted", fill="#f08c00", font_size=13)
+        above = y + (18 if y < 40 else -18)
+        draw.text((min(max(x, 30), image.width - 30), above), "wanted", fill="#f08c00", font_size=13, anchor="mm")
     for t, (end, state) in enumerate(zip(path, states, strict=True)):
         x, y = pixel(*end)
         if t == 0 or float(state.state[0, 0]) <= float(states[t - 1].state[0, 0]):
