@@ -204,9 +204,7 @@ class RL2(LearningAgent):
         mask = rollout.mask
         value = rollout.acted.value
         if self.config.critic == "task":
-            with torch.no_grad():
-                _, total, _ = self.net(rollout.step, self.begin(mask.shape[1]))
-                value = self._unscale(self.net.heads(total, task)[1])
+            value = self._unscale(self._told_values(rollout.step, task))
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
         advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, self.config.gae_lambda) * mask
@@ -222,6 +220,20 @@ class RL2(LearningAgent):
         raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
         sample = Sample(rollout.acted.action, rollout.acted.log_prob, advantage, target, mask)
         return Batch(raw, sample), metrics
+
+    @torch.no_grad()
+    def _told_values(self, step: Step, task: Tensor) -> Tensor:
+        """What the critic says ``(T, B)`` when the task is known; with no more in memory than a minibatch needs."""
+        config, steps = self.config, len(step.prev_done)
+        length, values = config.chunk_length or steps, []
+        parts = zip(_parts(step, config.num_minibatches), task.tensor_split(config.num_minibatches), strict=True)
+        for part, tasks in parts:
+            memory, times = self.begin(len(tasks)), []
+            for start in range(0, steps, length):
+                _, total, memory = self.net(_slice(part, start, start + length), memory)
+                times.append(self.net.heads(total, tasks)[1])
+            values.append(torch.cat(times))
+        return torch.cat(values, dim=1)
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
         """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk. Returns `self.metrics`."""

@@ -11,7 +11,7 @@ from small_families import Corridor, Reach, TwoDoors
 from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.estimators import gae
-from metarl.family import TaskFamily
+from metarl.family import TaskFamily, features
 from metarl.rollout import Rollout, episode_returns, run_trial
 from metarl.testing import check_agent
 
@@ -274,3 +274,17 @@ def test_continuous_actions_are_learned():
     family = Reach(episodes_per_trial=1)
     random, trained = train(family, 0), train(family, 40)
     assert trained[0] > 0.5 * random[0], f"returns are negative, 0 is best: {random} before, {trained} after"
+
+
+@pytest.mark.parametrize("chunk_length", [None, 4])
+def test_values_that_know_the_task_are_those_of_the_whole_trial(chunk_length: int | None):
+    """Made for some tasks and steps at a time, with the memory carried from part to part."""
+    family = Corridor()
+    agent = build(family, critic="task", chunk_length=chunk_length, num_minibatches=3)
+    task = family.sample_tasks(rng.key(0), 8)
+    (rollout,) = run_trial(agent, family, task, rng.key(1))
+    told = features(task)
+    with torch.no_grad():
+        _, total, _ = agent.net(rollout.step, agent.begin(8))
+        whole = agent.net.heads(total, told)[1]
+    torch.testing.assert_close(agent._told_values(rollout.step, told), whole)
