@@ -50,7 +50,8 @@ FAMILIES = (
 # Imported when they are first asked for: they need MuJoCo, which `pip install 'metarl[mujoco]'` brings.
 SIMULATED = {
     "half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
-    "ant": ("AntDir", "AntDir2D", "AntVel", "AntGoal"),
+    "ant": ("AntDir", "AntDir2D", "AntVel"),
+    "ant_goal": ("AntGoal",),
     "humanoid": ("HumanoidDir",),
     "random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }

@@ -1,4 +1,4 @@
-"""The ant with a goal: a direction, a speed or a place. MuJoCo's model and starts are those of Gymnasium's v5."""
+"""The ant with a goal: a direction or a speed (a place: `ant_goal`). Model and starts are those of Gymnasium's v5."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarl.envs.checks import whole_number
 from metarl.envs.half_cheetah import Velocity
 from metarl.envs.plane import XY, xy
 from metarl.envs.robot_pictures import from_above, side_view
-from metarl.envs.robots import Robot, between, effort, length_of_list, listed, never
+from metarl.envs.robots import Robot, between, effort
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
 
@@ -25,12 +25,6 @@ class Heading(NamedTuple):
     """Which way to walk."""
 
     direction: Tensor  # (B, 2) float32, a unit vector
-
-
-class Place(NamedTuple):
-    """Where to go."""
-
-    position: Tensor  # (B, 2) float32 metres
 
 
 def ant() -> Robot:
@@ -289,98 +283,6 @@ class AntVel(TaskFamily):
         return side_view(self.robot, states, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class AntGoal(TaskFamily):
-    """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
-
-    Description:
-        Ant of Gymnasium's v5, 20 actions a second, as `AntDir`. It may fall: the episode goes on.
-
-    What varies:
-        The place: `Place.position`.
-
-    Splits:
-        - `train`: 150 tasks, uniform over the disc of radius 3 m, drawn once (``train_tasks=None``: fresh ones without
-          end).
-        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
-        - `ood`: angle uniform, radius ~ U[3, 4) m.
-
-    Actions:
-        =====  =================================================  ==========  ====
-        index  meaning                                            range       unit
-        =====  =================================================  ==========  ====
-        0 … 7  motors of hip and ankle of each leg: back right,   [-1, 1]     gear
-               front left, front right, back left
-        =====  =================================================  ==========  ====
-        An action beyond the range is clipped to it.
-
-    Observations:
-        ========  =========================================  =========  ===========
-        index     meaning                                    range      unit
-        ========  =========================================  =========  ===========
-        0 … 1     place of the torso                         unbounded  m
-        2         height of the torso                        unbounded  m
-        3 … 6     its orientation, a quaternion              unbounded  none
-        7 … 14    angles of the eight joints                 unbounded  rad
-        15 … 20   speeds and angular speeds of the torso     unbounded  m/s, rad/s
-        21 … 28   speeds of the joints                       unbounded  rad/s
-        ========  =========================================  =========  ===========
-        Those of `AntDir` and the place, without which an ant could not tell where it has been paid.
-
-    Rewards:
-        -‖place - wanted‖₁ - 0.1 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)², with the torso's place after the
-        step.
-
-    Endings:
-        Never terminated; truncated after `horizon` steps.
-
-    Optimum:
-        Not known. Below 0 by what the way there costs.
-
-    Source:
-        Rakelly et al. 2019, "PEARL" (ant-goal; 150 and 30 tasks).
-
-    Version history:
-        v0: first version.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        horizon: int = 200,
-        episodes_per_trial: int = 2,
-        train_tasks: int | None = 150,
-        test_tasks: int | None = 30,
-    ) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.train_tasks = length_of_list("train_tasks", train_tasks)
-        self.test_tasks = length_of_list("test_tasks", test_tasks)
-        self.robot = Robot("ant.xml", 5, noise=0.1, hidden=0, gaussian=True, reading=place_and_contact)
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
-
-    def draw_tasks(self, keys: Key, split: str) -> Place:
-        u = rng.uniform(listed(keys, split, self.train_tasks, self.test_tasks), 2)
-        radius = 3.0 + u[:, :1] if split == "ood" else 3.0 * u[:, :1].sqrt()
-        return Place(radius * unit_vectors(2.0 * math.pi * u[:, 1]))
-
-    def reset(self, task: Place, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Place, state: Physics) -> Tensor:
-        return self.robot.observe(state)
-
-    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        away = (after.reading[:, :2].float() - task.position).abs().sum(-1)
-        return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
-
-    def render(self, task: Place, states: list[Physics]) -> np.ndarray:
-        """The path from above, with the wanted place."""
-        return from_above(states, place, goal=xy(task.position))
-
-
 def walk(robot: Robot, task: Heading, state: Physics, action: Tensor) -> tuple[Physics, Tensor, Tensor]:
     """A step that pays for a direction."""
     action = robot.clipped(action)
@@ -399,4 +301,4 @@ def place(state: Physics) -> XY:
     return xy(state.state[:, 1:3])
 
 
-__all__ = ["AntDir", "AntDir2D", "AntGoal", "AntVel", "Heading", "Place"]
+__all__ = ["AntDir", "AntDir2D", "AntVel", "Heading"]

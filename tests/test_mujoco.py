@@ -17,7 +17,8 @@ from metarl import rng
 from metarl.batch_env import BatchEnv
 from metarl.compiled import CompiledEnv
 from metarl.envs import SIMULATED, simulator
-from metarl.envs.ant import AntDir, AntGoal, Heading, Place
+from metarl.envs.ant import AntDir, Heading
+from metarl.envs.ant_goal import AntGoal, Place
 from metarl.envs.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
 from metarl.envs.humanoid import HumanoidDir
 from metarl.envs.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
