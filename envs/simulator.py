@@ -1,8 +1,9 @@
 """MuJoCo for families: Gymnasium's v5 robots, a batch of them at a time, each row with a model of its own if wanted.
 
 A row is nothing but its physics state, so a batch needs no simulator per row, and a row of a batch equals a batch of
-one bit for bit: what the solver remembers of the step before (its warm start) is left out, which changes the result by
-less than 1e-10. Rows are shared out among `torch.get_num_threads()` threads.
+one bit for bit: what the solver remembers of the step before (its warm start) is left out. That changes a step by less
+than 1e-10, and by less than 1e-5 for the humanoid, whose XML asks for another solver. Rows are shared out among
+`torch.get_num_threads()` threads.
 
 MuJoCo runs on the CPU. Tensors that are elsewhere are copied there and back.
 """
@@ -28,7 +29,7 @@ Data = Any  # mujoco.MjData
 Reading = Callable[[Model, Data], np.ndarray]
 
 ROWS_PER_THREAD = 8
-"""With fewer rows a second thread costs more than it helps."""
+"""HalfCheetahs of 16 rows made 55 thousand steps/s with two threads on two idle cores, and 45 with one."""
 
 
 class Physics(NamedTuple):

@@ -267,6 +267,24 @@ def test_half_circle_has_an_outside():
     assert (half.sample_tasks(rng.key(0), 100, "ood").direction[:, 1] <= 0).all()
 
 
+@pytest.mark.parametrize("id", [id for id, _, _ in BESIDE])
+def test_a_step_hardly_depends_on_what_the_solver_remembers(id):
+    """From each state of an uninterrupted simulation, whose solver starts where the step before ended."""
+    family, key = metarl.make(id), rng.key(3)[None]
+    simulator = family.robot.simulator
+    model, spec = simulator.model, mujoco.mjtState.mjSTATE_FULLPHYSICS
+    start = family.reset(family.sample_tasks(rng.key(0), 1), key)
+    data, state = mujoco.MjData(model), start.state[0].numpy().copy()
+    mujoco.mj_setState(model, data, state, spec)
+    for t in range(100):
+        action = action_of(family, t)
+        ours = simulator.advance(Physics(torch.from_numpy(state.copy())[None], start.reading), action[None])
+        data.ctrl[:] = action.double().numpy()
+        mujoco.mj_step(model, data, simulator.frame_skip)
+        mujoco.mj_getState(model, data, state, spec)
+        np.testing.assert_allclose(ours.state[0].numpy(), state, rtol=0, atol=1e-5 if "Humanoid" in id else 1e-10)
+
+
 def test_a_trial_goes_on_where_a_robot_falls():
     family = metarl.make("metarl/HopperRandParams-v0", horizon=60)
     env = BatchEnv(family, family.sample_tasks(rng.key(0), 20), rng.key(1))
