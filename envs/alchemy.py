@@ -59,6 +59,7 @@ class Alchemy(TaskFamily):
           rotation uniform.
         - `train`, `test`: graphs with 0, 1 or 2 limits. The 384 pairs of a potion map and a stone map are parted once:
           the first 77 of ``rng.permutation(rng.key(0), 384)`` are test, the others training.
+        - `valid`: training's distribution, in a stream of its own.
         - `ood`: the 48 graphs with 3 limits, which training never shows, with the pairs of maps of training.
 
     Actions:
@@ -106,7 +107,7 @@ class Alchemy(TaskFamily):
 
     noisy = False
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
 
     def __init__(self, episodes_per_trial: int = 10) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
@@ -114,7 +115,7 @@ class Alchemy(TaskFamily):
         self.observation_space = gymnasium.spaces.Box(-1.0, 2.0, (5 * STONES + 2 * POTIONS,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(1 + STONES * (1 + POTIONS))
 
-    def enumerate_tasks(self, split: str) -> Chemistry:
+    def every_chemistry(self, split: str) -> Chemistry:
         """Every chemistry of the split once (`all`: 167 424). Draws are not uniform over them: see Splits."""
         groups = _limits_of(split)
         parts = [torch.tensor([g for g, limits in enumerate(_number_of_limits()) if limits in groups]), _pairs(split)]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.half_cheetah import Velocity
 from metarl.envs.plane import XY, xy
@@ -66,6 +65,7 @@ class AntDir(TaskFamily):
     Splits:
         - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
           on: `AntDir2D` has held-out ones.
+        - `valid`: both directions too.
 
     Actions:
         =====  =================================================  ==========  ====
@@ -105,7 +105,7 @@ class AntDir(TaskFamily):
         v0: first version.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
     noisy = False
     terminates = True
 
@@ -115,9 +115,8 @@ class AntDir(TaskFamily):
         self.robot = ant()
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
-    def draw_tasks(self, keys: Key, split: str) -> Heading:
-        sign = 2.0 * rng.integers(keys, 1, 2).float() - 1.0
-        return Heading(torch.cat([sign, torch.zeros_like(sign)], dim=1))
+    def enumerate_tasks(self, split: str) -> Heading:
+        return Heading(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
 
     def reset(self, task: Heading, key: Key) -> Physics:
         return self.robot.start(key)
@@ -143,8 +142,8 @@ class AntDir2D(TaskFamily):
         The direction: `Heading.direction`.
 
     Splits:
-        - `train`, `test`: angle ~ U[0, 2π), in disjoint streams, and there is no `ood`. With ``half_circle=True``
-          angle ~ U[0, π), and
+        - `train`, `valid`, `test`: angle ~ U[0, 2π), in disjoint streams, and there is no `ood`. With
+          ``half_circle=True`` angle ~ U[0, π), and
         - `ood`: angle ~ U[π, 2π).
 
     Actions:
@@ -176,14 +175,14 @@ class AntDir2D(TaskFamily):
         v0: first version.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
     noisy = False
     terminates = True
 
     def __init__(self, half_circle: bool = False, horizon: int = 200, episodes_per_trial: int = 2) -> None:
         self.half_circle = half_circle
         if half_circle:
-            self.splits = ("train", "test", "ood")  # type: ignore[misc]  # what splits there are depends on the option
+            self.splits = ("train", "valid", "test", "ood")  # type: ignore[misc]  # what splits there are depends on the option
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.robot = ant()
@@ -219,7 +218,7 @@ class AntVel(TaskFamily):
         The wanted speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `test`: speed ~ U[0, 3) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint streams.
         - `ood`: speed ~ U[3, 4) m/s.
 
     Actions:

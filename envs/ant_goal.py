@@ -13,7 +13,7 @@ from metarl.envs.ant import contact_cost, place, place_and_contact, unit_vectors
 from metarl.envs.checks import whole_number
 from metarl.envs.plane import xy
 from metarl.envs.robot_pictures import from_above
-from metarl.envs.robots import Robot, effort, length_of_list, listed, never
+from metarl.envs.robots import Robot, effort, length_of_list, never
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
 
@@ -37,6 +37,7 @@ class AntGoal(TaskFamily):
         - `train`: 150 tasks, uniform over the disc of radius 3 m, drawn once (``train_tasks=None``: fresh ones without
           end).
         - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
         - `ood`: angle uniform, radius ~ U[3, 4) m.
 
     Actions:
@@ -95,7 +96,7 @@ class AntGoal(TaskFamily):
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
     def draw_tasks(self, keys: Key, split: str) -> Place:
-        u = rng.uniform(listed(keys, split, self.train_tasks, self.test_tasks), 2)
+        u = rng.uniform(keys, 2)
         radius = 3.0 + u[:, :1] if split == "ood" else 3.0 * u[:, :1].sqrt()
         return Place(radius * unit_vectors(2.0 * math.pi * u[:, 1]))
 

@@ -39,7 +39,7 @@ class BernoulliBandit(TaskFamily):
         The probabilities ``p`` of the k arms: `BernoulliArms.probs`.
 
     Splits:
-        - `train`, `test`: p_i ~ U[0, 1) independently, in disjoint streams.
+        - `train`, `valid`, `test`: p_i ~ U[0, 1) independently, in disjoint streams.
         - `ood`: poor machines, p_i ~ U[0, 0.3). All arms of a training task are this poor with probability 0.3^k
           (0.24 % for 5 arms; below 1 % from 4 arms on).
 

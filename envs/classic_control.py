@@ -55,7 +55,7 @@ class CartPole(TaskFamily):
         Multipliers of gravity, cart mass, pole mass, pole length and force: `CartPoleScales`.
 
     Splits:
-        - `train`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
           probability 1/2.
 

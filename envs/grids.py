@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.family import Key, TaskFamily
 
@@ -53,6 +52,7 @@ class GridNavi(TaskFamily):
         - `all`: the 21 cells other than (0,0), (0,1), (1,0), (1,1), as in the paper, which trains and tests on all.
         - `train`, `test`: a fixed partition of these into 15 and 6. The test goals were drawn once and are written
           out in TEST_GOALS, so that nothing can move them.
+        - `valid`: 5 of the training goals.
         - `ood`: the goals that all of these leave out, (0,1), (1,0), (1,1).
 
     Actions:
@@ -95,7 +95,7 @@ class GridNavi(TaskFamily):
     noisy = False
     random_start = False
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     size = 5
     TEST_GOALS = ((3, 1), (4, 1), (2, 2), (4, 2), (2, 4), (3, 4))
 
@@ -111,10 +111,6 @@ class GridNavi(TaskFamily):
         far = [cell for cell in cells(self.size) if cell not in near]
         goals = sorted(near - {(0, 0)}) if split == "ood" else _part(far, split, self.TEST_GOALS)
         return GoalCell(torch.tensor(goals))
-
-    def draw_tasks(self, keys: Key, split: str) -> GoalCell:
-        goals = self.enumerate_tasks(split).goal.to(keys.device)
-        return GoalCell(goals[rng.integers(keys, 1, len(goals))[:, 0]])
 
     def reset(self, task: GoalCell, key: Key) -> Cell:
         return Cell(torch.zeros_like(task.goal))
@@ -152,6 +148,7 @@ class DarkRoom(TaskFamily):
         - `all`: all 81 cells, the start among them.
         - `train`, `test`: a fixed partition of these into 65 and 16. The test goals were drawn once and are written
           out in TEST_GOALS, so that nothing can move them.
+        - `valid`: 21 of the training goals.
         - `ood`: permuted actions, on the training goals so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
@@ -198,7 +195,7 @@ class DarkRoom(TaskFamily):
     noisy = False
     random_start = False
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     size = 9
     TEST_GOALS = (
         *((4, 0), (5, 0), (8, 0), (4, 2), (6, 2), (4, 3), (6, 3), (1, 4)),
@@ -221,11 +218,6 @@ class DarkRoom(TaskFamily):
             orders = orders[:1]  # the identity
         pairs = list(itertools.product(goals, orders))
         return DarkTask(torch.tensor([goal for goal, _ in pairs]), torch.tensor([order for _, order in pairs]))
-
-    def draw_tasks(self, keys: Key, split: str) -> DarkTask:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.goal))[:, 0]
-        return DarkTask(every.goal.to(keys.device)[index], every.actions.to(keys.device)[index])
 
     def reset(self, task: DarkTask, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.robot_pictures import side_view
-from metarl.envs.robots import Robot, between, effort, length_of_list, listed, never
+from metarl.envs.robots import Robot, between, effort, length_of_list, never
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
 
@@ -47,6 +48,7 @@ class HalfCheetahVel(TaskFamily):
     Splits:
         - `train`: 100 tasks, speed ~ U[0, 3) m/s, drawn once (``train_tasks=None``: fresh ones without end).
         - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
         - `ood`: speed ~ U[3, 4) m/s.
 
     Actions:
@@ -104,7 +106,7 @@ class HalfCheetahVel(TaskFamily):
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         if split == "ood":
             return Velocity(between(keys, 3.0, 4.0))
-        return Velocity(between(listed(keys, split, self.train_tasks, self.test_tasks), 0.0, 3.0))
+        return Velocity(between(keys, 0.0, 3.0))
 
     def reset(self, task: Velocity, key: Key) -> Physics:
         return self.robot.start(key)
@@ -132,7 +134,8 @@ class HalfCheetahDirVel(TaskFamily):
         The wanted speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `test`: speed ~ U[-3, 3) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[-3, 3) m/s, in disjoint streams.
+        - `valid`: both directions too.
         - `ood`: speed in [3, 4) or (-4, -3] m/s, either side with probability 1/2.
 
     Actions:
@@ -205,7 +208,7 @@ class HalfCheetahVelMAML(TaskFamily):
         The wanted speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `test`: speed ~ U[0, 2) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 2) m/s, in disjoint streams.
         - `ood`: speed ~ U[2, 3) m/s.
 
     Actions:
@@ -279,6 +282,7 @@ class HalfCheetahDir(TaskFamily):
     Splits:
         - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
           on: `HalfCheetahDirVel` has held-out ones.
+        - `valid`: both directions too.
 
     Actions:
         =====  ==================================================  ==========  ====
@@ -309,7 +313,7 @@ class HalfCheetahDir(TaskFamily):
         v0: first version.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
     noisy = False
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
@@ -318,8 +322,8 @@ class HalfCheetahDir(TaskFamily):
         self.robot = half_cheetah()
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
-    def draw_tasks(self, keys: Key, split: str) -> Direction:
-        return Direction(2.0 * rng.integers(keys, 1, 2).squeeze(-1).float() - 1.0)
+    def enumerate_tasks(self, split: str) -> Direction:
+        return Direction(torch.tensor([-1.0, 1.0]))
 
     def reset(self, task: Direction, key: Key) -> Physics:
         return self.robot.start(key)

@@ -29,7 +29,7 @@ class SparsePointRobot(TaskFamily):
         The goal: `Goal.position`, (cos θ, sin θ).
 
     Splits:
-        - `train`, `test`: θ ~ U[0, π), in disjoint streams.
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
         - `ood`: the other half circle, θ ~ U[π, 2π).
 
     Actions:
@@ -117,7 +117,7 @@ class SemiCircle(TaskFamily):
         The goal: `Goal.position`, (cos θ, sin θ).
 
     Splits:
-        - `train`, `test`: θ ~ U[0, π), in disjoint streams.
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
         - `ood`: the other half circle, θ ~ U[π, 2π), with the starts of training.
 
     Actions:

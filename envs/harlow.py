@@ -48,7 +48,7 @@ class Harlow(TaskFamily):
         The two objects and which of them pays: `ObjectPair`.
 
     Splits:
-        - `train`, `test`: new objects, each feature ~ U[-1, 1), in disjoint streams.
+        - `train`, `valid`, `test`: new objects, each feature ~ U[-1, 1), in disjoint streams.
         - `ood`: objects unlike any of these, each feature of magnitude ~ U[1, 1.5) and random sign.
 
     Actions:

@@ -12,7 +12,7 @@ from metarl.envs.ant import Heading, place, unit_vectors
 from metarl.envs.checks import whole_number
 from metarl.envs.plane import xy
 from metarl.envs.robot_pictures import from_above
-from metarl.envs.robots import Robot, between, effort, length_of_list, listed
+from metarl.envs.robots import Robot, between, effort, length_of_list
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
 
@@ -45,6 +45,7 @@ class HumanoidDir(TaskFamily):
     Splits:
         - `train`: 100 tasks, angle ~ U[0, 2π), drawn once (``train_tasks=None``: fresh ones without end).
         - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones). Directions have no outside, so no `ood`.
+        - `valid`: fresh tasks of training's distribution.
 
     Actions:
         ======  =========================================================  ===========  ====
@@ -86,7 +87,7 @@ class HumanoidDir(TaskFamily):
         v0: first version.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
     noisy = False
     terminates = True
 
@@ -105,7 +106,6 @@ class HumanoidDir(TaskFamily):
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
     def draw_tasks(self, keys: Key, split: str) -> Heading:
-        keys = listed(keys, split, self.train_tasks, self.test_tasks)
         return Heading(unit_vectors(between(keys, 0.0, 2.0 * math.pi)))
 
     def reset(self, task: Heading, key: Key) -> Physics:

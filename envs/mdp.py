@@ -40,7 +40,7 @@ class TabularMDP(TaskFamily):
         The tables P(s' | s, a) and m(s, a): `Tables`. m(s, a) ~ N(1, 1) in every split.
 
     Splits:
-        - `train`, `test`: P(· | s, a) ~ Dirichlet(1, …, 1), in disjoint streams.
+        - `train`, `valid`, `test`: P(· | s, a) ~ Dirichlet(1, …, 1), in disjoint streams.
         - `ood`: P(· | s, a) ~ Dirichlet(0.05, …, 0.05), nearly deterministic: the likeliest next state has mean
           probability 0.78 instead of 0.29. For 10 states and 5 actions the mean over all (s, a) of that probability
           lies below 0.4 in training and above 0.6 here, each but for less than one task in a million.

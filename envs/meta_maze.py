@@ -41,6 +41,7 @@ class MetaMaze(TaskFamily):
         - `all`: the 40 free cells other than the centre, in the standard maze.
         - `train`, `test`: a fixed partition of these into 32 and 8. The test goals were drawn once and are written
           out in TEST_GOALS, so that nothing can move them.
+        - `valid`: 10 of the training goals.
         - `ood`: the training goals in mazes of which half the pillars, 4 of 8, are missing: uniform over the 70 mazes.
 
     Actions:
@@ -80,7 +81,7 @@ class MetaMaze(TaskFamily):
         v0: first version.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     size = 9
     TEST_GOALS = ((1, 7), (2, 5), (4, 5), (5, 2), (5, 7), (6, 1), (6, 3), (7, 1))
     random_start = False
@@ -103,11 +104,6 @@ class MetaMaze(TaskFamily):
                 maze[1 + x, 1 + y] = False
         each = len(goals)
         return Maze(walls.repeat_interleave(each, dim=0), torch.tensor(goals).repeat(len(missing), 1))
-
-    def draw_tasks(self, keys: Key, split: str) -> Maze:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.goal))[:, 0]
-        return Maze(every.walls.to(keys.device)[index], every.goal.to(keys.device)[index])
 
     def reset(self, task: Maze, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))

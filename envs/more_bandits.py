@@ -41,7 +41,7 @@ class GaussianBandit(TaskFamily):
         The mean payments μ of the k arms: `GaussianArms.means`. The standard deviation is the same for all.
 
     Splits:
-        - `train`, `test`: μ_i ~ U[0, 1) independently, in disjoint streams.
+        - `train`, `valid`, `test`: μ_i ~ U[0, 1) independently, in disjoint streams.
         - `ood`: μ_i ~ U[1, 2), rich machines: no training arm has such a mean.
 
     Actions:
@@ -135,6 +135,7 @@ class DependentBandit(TaskFamily):
         - `train`: as `structure` says.
         - `test`: with "uniform" alone, U[0, 1) in a stream of its own. The other structures have two tasks, an agent
           must know both, and nothing is left to be held out: for them there is `all`, the same two tasks, instead.
+        - `valid`: as `train`.
         - `ood`: the dependence is broken and both arms are poor, p_i ~ U[0, 0.5) independently. Their sum is below 1,
           as in no training task; that an arm does not pay speaks no longer for the other one.
 
@@ -177,26 +178,24 @@ class DependentBandit(TaskFamily):
             raise ValueError(unknown("structure", structure, ("uniform", *self.POOR)))
         self.structure = structure
         if structure != "uniform":
-            self.splits = ("train", "ood", "all")  # type: ignore[misc]  # what splits there are depends on the option
+            self.splits = ("train", "valid", "ood", "all")  # type: ignore[misc]  # what splits there are depends on the option
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(2)
 
-    def enumerate_tasks(self, split: str) -> BernoulliArms:
-        """Both tasks of "easy", "medium" or "hard" once. Raises ValueError where there are more than can be counted."""
-        if self.structure == "uniform" or split not in ("train", "all"):
-            raise ValueError(f"The tasks of {self.structure!r}, split {split!r}, cannot be enumerated: sample them.")
+    def enumerate_tasks(self, split: str) -> BernoulliArms | None:
+        """Both tasks of "easy", "medium" or "hard"; None for `ood` and for "uniform"."""
+        if self.structure == "uniform" or split == "ood":
+            return None
         poor = self.POOR[self.structure]
         return BernoulliArms(torch.tensor([[poor, 1.0 - poor], [1.0 - poor, poor]]))
 
     def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
         if split == "ood":
             return BernoulliArms(0.5 * rng.uniform(keys, 2))
-        if self.structure == "uniform":
-            p = rng.uniform(keys, 1)
-            return BernoulliArms(torch.cat([p, 1.0 - p], dim=1))
-        return BernoulliArms(self.enumerate_tasks(split).probs.to(keys.device)[rng.integers(keys, 1, 2)[:, 0]])
+        p = rng.uniform(keys, 1)
+        return BernoulliArms(torch.cat([p, 1.0 - p], dim=1))
 
     def reset(self, task: BernoulliArms, key: Key) -> Pull:
         return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
@@ -238,6 +237,7 @@ class InformativeBandit(TaskFamily):
         - `all`: the ten targets, as in the paper, which trains and tests on all.
         - `train`, `test`: a fixed partition of these into 8 and 2. The test targets were drawn once and are written
           out in TEST_TARGETS, so that nothing can move them.
+        - `valid`: 2 of the training targets.
         - `ood`: another code, on the training targets so that nothing else is new: arm 10 pays (10 - target) / 10
           instead of (target + 1) / 10. No target's number is its own in the other code.
 
@@ -277,7 +277,7 @@ class InformativeBandit(TaskFamily):
     noisy = False
     random_start = False
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     TEST_TARGETS = (0, 7)
     INFORMATIVE = 10
 
@@ -293,11 +293,6 @@ class InformativeBandit(TaskFamily):
         keep = [target for target, held in enumerate(held_out) if split == "all" or held == (split == "test")]
         target = torch.tensor(keep)
         return InformativeArms(target, (10 - target if split == "ood" else target + 1) / 10)
-
-    def draw_tasks(self, keys: Key, split: str) -> InformativeArms:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.target))[:, 0]
-        return InformativeArms(every.target.to(keys.device)[index], every.clue.to(keys.device)[index])
 
     def reset(self, task: InformativeArms, key: Key) -> Pull:
         return Pull(torch.full_like(key, -1), task.clue.new_zeros(len(key)))

@@ -41,7 +41,7 @@ class MountainCar(TaskFamily):
         Multipliers of gravity and of the motor's force: `MountainCarScales`.
 
     Splits:
-        - `train`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2. With
           a weak motor under strong gravity the hill cannot be climbed in 200 steps.
 
@@ -121,7 +121,7 @@ class MountainCarContinuous(TaskFamily):
         Multipliers of gravity and of the motor's force: `MountainCarScales`.
 
     Splits:
-        - `train`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2.
 
     Actions:

@@ -42,7 +42,7 @@ class Navigation2D(TaskFamily):
         The goal: `Goal.position`.
 
     Splits:
-        - `train`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint streams.
+        - `train`, `valid`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint streams.
         - `ood`: goal uniform over the square ring 0.5 ≤ max(|x|, |y|) < 0.8 m, outside the training square.
 
     Actions:

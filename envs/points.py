@@ -36,7 +36,7 @@ class PointRobot(TaskFamily):
         The goal: `Goal.position`.
 
     Splits:
-        - `train`, `test`: goal ~ U[-1, 1)² m, in disjoint streams.
+        - `train`, `valid`, `test`: goal ~ U[-1, 1)² m, in disjoint streams.
         - `ood`: goal uniform over the square ring 1 ≤ max(|x|, |y|) < 1.5 m, outside the training square.
 
     Actions:
@@ -131,7 +131,7 @@ class WindyPoint(TaskFamily):
         The wind, in metres per step: `Wind.drift`.
 
     Splits:
-        - `train`, `test`: wind ~ U[-0.08, 0.08)², in disjoint streams.
+        - `train`, `valid`, `test`: wind ~ U[-0.08, 0.08)², in disjoint streams.
         - `ood`: stronger wind, uniform over the square ring 0.08 ≤ max(|x|, |y|) < 0.12. Beyond 0.1 the point cannot
           hold against it.
 

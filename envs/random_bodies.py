@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.robot_pictures import side_view
-from metarl.envs.robots import Bodies, Robot, effort, length_of_list, listed
+from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
 from metarl.family import Key, TaskFamily
 
@@ -40,6 +40,7 @@ class Walker2dRandParams(TaskFamily):
     Splits:
         - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
         - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
         - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
 
     Actions:
@@ -97,7 +98,7 @@ class Walker2dRandParams(TaskFamily):
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
-        return draw_scales(listed(keys, split, self.train_tasks, self.test_tasks), split, self.robot.simulator.model)
+        return draw_scales(keys, split, self.robot.simulator.model)
 
     def reset(self, task: BodyScales, key: Key) -> Physics:
         return self.robot.start(key)
@@ -130,6 +131,7 @@ class HopperRandParams(TaskFamily):
     Splits:
         - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
         - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
         - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
 
     Actions:
@@ -187,7 +189,7 @@ class HopperRandParams(TaskFamily):
         self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
-        return draw_scales(listed(keys, split, self.train_tasks, self.test_tasks), split, self.robot.simulator.model)
+        return draw_scales(keys, split, self.robot.simulator.model)
 
     def reset(self, task: BodyScales, key: Key) -> Physics:
         return self.robot.start(key)

@@ -45,7 +45,7 @@ class RestlessBandit(TaskFamily):
         pull one step ~ N(0, step_size²), reflected at 0 and 1. At each pull p is still uniform.
 
     Splits:
-        - `train`, `test`: paths with steps of `step_size`, in disjoint streams.
+        - `train`, `valid`, `test`: paths with steps of `step_size`, in disjoint streams.
         - `ood`: steps three times as large. The root mean square of a path's steps alone tells them apart: with 100
           pulls of two arms its relative spread is about 5 %.
 

@@ -17,9 +17,6 @@ from metarl.envs.checks import whole_number
 from metarl.envs.simulator import Model, Physics, Reading, Simulator
 from metarl.family import Key, Task
 
-LISTS = 20190524
-"""Seed of the fixed lists of tasks."""
-
 
 class Robot:
     """A robot with its start and what an agent sees of it.
@@ -116,18 +113,6 @@ def effort(action: Tensor) -> Tensor:
 def never(speed: Tensor) -> Tensor:
     """No row has ended: bool ``(B,)``."""
     return torch.zeros_like(speed, dtype=torch.bool)
-
-
-def listed(keys: Key, split: str, train_tasks: int | None, test_tasks: int | None) -> Key:
-    """The keys of tasks from a fixed list of so many for each of the two splits; None: `keys` themselves, fresh tasks.
-
-    Papers that train on 100 tasks and test on 30 draw them once. These lists are the same for every seed and machine.
-    """
-    count = {"train": train_tasks, "test": test_tasks}.get(split)
-    if count is None:
-        return keys
-    numbers = rng.integers(keys, 1, count).squeeze(-1)
-    return rng.fold(rng.fold(rng.key(LISTS, keys.device), ("train", "test").index(split)), numbers)
 
 
 def length_of_list(name: str, value: int | None) -> int | None:

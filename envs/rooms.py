@@ -47,6 +47,7 @@ class DarkRoomHard(TaskFamily):
         - `all`: all 289 cells, the start among them.
         - `train`, `test`: a partition of these into 231 and 58, which the library's generator fixes: the test goals are
           the first 58 of ``rng.permutation(rng.key(17), 289)``, cells counted as 17 y + x.
+        - `valid`: 77 of the training goals.
         - `ood`: permuted actions, on the training goals so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
@@ -90,7 +91,7 @@ class DarkRoomHard(TaskFamily):
     terminates = True
     noisy = False
     random_start = False
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     size = 17
 
     def __init__(self, episodes_per_trial: int = 20) -> None:
@@ -104,11 +105,6 @@ class DarkRoomHard(TaskFamily):
         goals = _part(self.size**2, 58, seed=17, split=split)
         index, actions = _with_actions(len(goals), split)
         return DarkTask(torch.tensor(cells(self.size))[goals][index], actions)
-
-    def draw_tasks(self, keys: Key, split: str) -> DarkTask:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.goal))[:, 0]
-        return DarkTask(every.goal.to(keys.device)[index], every.actions.to(keys.device)[index])
 
     def reset(self, task: DarkTask, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))
@@ -151,6 +147,7 @@ class DarkKeyToDoor(TaskFamily):
         - `train`, `test`: a partition of these into 5184 and 1296, which the library's generator fixes: the test pairs
           are the first 1296 of ``rng.permutation(rng.key(9), 6480)``, pairs counted as 80 · key + door among the 80
           other cells, cells as 9 y + x.
+        - `valid`: 1728 of the training pairs.
         - `ood`: permuted actions, on the training pairs so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
@@ -193,7 +190,7 @@ class DarkKeyToDoor(TaskFamily):
     """
 
     terminates = True
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
     size = 9
 
     def __init__(self, episodes_per_trial: int = 5) -> None:
@@ -210,11 +207,6 @@ class DarkKeyToDoor(TaskFamily):
         key, other = pairs // (count - 1), pairs % (count - 1)
         index, actions = _with_actions(len(pairs), split)
         return KeyDoorTask(every[key][index], every[other + (other >= key)][index], actions)
-
-    def draw_tasks(self, keys: Key, split: str) -> KeyDoorTask:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.key))[:, 0]
-        return KeyDoorTask(*(field.to(keys.device)[index] for field in every))
 
     def reset(self, task: KeyDoorTask, key: Key) -> KeyDoorState:
         return KeyDoorState(rng.integers(key, 2, self.size), torch.zeros_like(key, dtype=torch.bool))

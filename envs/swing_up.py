@@ -42,7 +42,7 @@ class Pendulum(TaskFamily):
         Multipliers of gravity, mass, length and the motor's strength: `PendulumScales`.
 
     Splits:
-        - `train`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
           probability 1/2.
 
@@ -160,7 +160,7 @@ class Acrobot(TaskFamily):
         in the middle and its moment of inertia is that of the nominal link times mass · length².
 
     Splits:
-        - `train`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
           probability 1/2.
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.family import Key, TaskFamily
 
@@ -48,6 +47,7 @@ class TMaze(TaskFamily):
     Splits:
         - `train`, `all`: both sides, with the corridor of `corridor_length` cells. These are all the tasks there are,
           so there is no `test`: a side that was held out would not be a new task but the untrained answer.
+        - `valid`: both sides too.
         - `ood`: both sides, with longer corridors of corridor_length + 1 … 2 · corridor_length cells.
 
     Actions:
@@ -91,7 +91,7 @@ class TMaze(TaskFamily):
     terminates = True
     noisy = False
     random_start = False
-    splits: ClassVar[tuple[str, ...]] = ("train", "ood", "all")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "ood", "all")
 
     def __init__(self, corridor_length: int = 10, active: bool = False) -> None:
         self.corridor_length = whole_number("corridor_length", corridor_length)
@@ -107,11 +107,6 @@ class TMaze(TaskFamily):
         lengths = range(short + 1, 2 * short + 1) if split == "ood" else range(short, short + 1)
         pairs = torch.tensor(list(itertools.product((-1, 1), lengths)))
         return Corridor(pairs[:, 0], pairs[:, 1])
-
-    def draw_tasks(self, keys: Key, split: str) -> Corridor:
-        every = self.enumerate_tasks(split)
-        index = rng.integers(keys, 1, len(every.side))[:, 0]
-        return Corridor(every.side.to(keys.device)[index], every.length.to(keys.device)[index])
 
     def reset(self, task: Corridor, key: Key) -> CorridorState:
         y = torch.zeros_like(task.side)

@@ -52,7 +52,7 @@ class TwoStep(TaskFamily):
         are equal, but 8 % of them never change in 100 rounds. In `ood` also where the actions lead, `Rounds.common`.
 
     Splits:
-        - `train`, `test`: action 0 commonly leads to S2, action 1 to S3; in disjoint streams.
+        - `train`, `valid`, `test`: action 0 commonly leads to S2, action 1 to S3; in disjoint streams.
         - `ood`: the actions have changed places: action 0 commonly leads to S3, action 1 to S2.
 
     Actions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -24,16 +25,26 @@ Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per fa
 State = Any  # likewise
 Key = Tensor
 
+ADDRESSES = ("train", "test", "ood", "all", "valid")
+"""A split's stream of tasks is addressed by its name's place here: new names go to the end, so that no stream moves."""
+LISTS = 20190524
+"""The address of all fixed lists of tasks: the same for every seed and machine."""
+
 
 class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
-    A subclass sets the attributes below in its constructor and writes `draw_tasks`, `reset`, `observe` and `step`;
-    `oracle` and `render` are optional. Rows are independent, and all randomness comes from the keys that a method
-    is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
+    A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
+    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. `oracle` and `render` are
+    optional. Rows are independent, and all randomness comes from the keys that a method is given, one key per row, so
+    that a row of a batch equals a batch of one bit for bit.
 
     Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
     action space and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
+
+    Splits: `train` and `test` share a distribution but no task (finite sets are partitioned); `valid`, for tuning and
+    for choosing a checkpoint, is a stream of its own, or a fixed part of a finite `train`; `ood` lies outside what
+    training shows; `all` is a finite set that papers train and test on. Other names are a family's own.
     """
 
     observation_space: gymnasium.spaces.Box
@@ -42,7 +53,11 @@ class TaskFamily(ABC):
     """Steps of one episode before it is truncated."""
     episodes_per_trial: int
     """Episodes that an agent has on one task: the papers' K."""
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "ood")
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood")
+    train_tasks: int | None = None
+    """Train on a fixed, seeded list of so many tasks; None: on all of a finite `train`, or on fresh tasks for ever."""
+    test_tasks: int | None = None
+    """The same for `test`."""
     terminates: ClassVar[bool] = False
     """Whether an episode can end before `horizon`. If not, `step` returns no row as terminated."""
     noisy: ClassVar[bool] = True
@@ -54,17 +69,82 @@ class TaskFamily(ABC):
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
 
         Task i depends on (key, split, i) alone, so every split has a stream of its own and a shard of a meta-batch
-        holds the same tasks as the whole. Raises ValueError for a split that the family does not have.
+        holds the same tasks as the whole. A finite split's tasks are drawn uniformly, with replacement. Every family
+        has `valid`: one that does not declare it draws from the training distribution there.
+        Raises ValueError for a split that the family does not have.
         """
-        if split not in self.splits:
-            raise ValueError(unknown("split", split, self.splits, where=f" of {type(self).__name__}"))
-        # The address of a split is its name's place in the global list, so that adding a split moves no stream.
-        stream = rng.fold(key, ("train", "test", "ood", "all").index(split))
-        return self.draw_tasks(rng.fold(stream, torch.arange(first, first + n, device=key.device)), split)
+        keys = rng.fold(rng.fold(key, self._address(split)), torch.arange(first, first + n, device=key.device))
+        every = self._finite(split)
+        if every is not None:
+            return take(to_device(every, key.device), rng.integers(keys, 1, num_rows(every)).squeeze(-1))
+        count = self._listed(split)
+        if count is not None:
+            keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
+        return self.draw_tasks(keys, split if split in self.splits else "train")
 
-    @abstractmethod
+    def tasks_of(self, split: str) -> Task | None:
+        """Every task of a finite split, each once, on the CPU; None if there is no end of them.
+
+        Raises ValueError for a split that the family does not have.
+        """
+        self._address(split)
+        every = self._finite(split)
+        if every is None and (count := self._listed(split)) is not None:
+            every = self.draw_tasks(_list_keys(split, torch.arange(count)), split)
+        return every
+
+    def num_tasks(self, split: str) -> int | None:
+        """How many distinct tasks a split has; None if there is no end of them. Raises ValueError as `tasks_of`."""
+        self._address(split)
+        every = self._finite(split)
+        return self._listed(split) if every is None else num_rows(every)
+
+    def train_on(self, count: int) -> None:
+        """Let `train` be a fixed, seeded list of `count` tasks, the same for every run; its first ones stay the first.
+
+        Raises ValueError if `count` is no whole number of at least 1, or a finite `train` has fewer tasks.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"train_tasks must be a whole number of at least 1, got {count!r}.")
+        self.train_tasks = count
+        self.num_tasks("train")
+
     def draw_tasks(self, keys: Key, split: str) -> Task:
-        """One task per key ``(N,)``. `split` is one of `splits`; call `sample_tasks` instead."""
+        """One task per key ``(N,)``; call `sample_tasks` instead, which knows of lists and of `valid`."""
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
+
+    def enumerate_tasks(self, split: str) -> Task | None:
+        """Every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
+
+        It is not asked for `valid`, which is a part of `train`.
+        """
+        return None
+
+    def _address(self, split: str) -> int:
+        """Where the stream of a split stands. Raises ValueError if there is no such split."""
+        if split not in self.splits and not (split == "valid" and "train" in self.splits):
+            raise ValueError(unknown("split", split, self.splits, where=f" of {type(self).__name__}"))
+        return ADDRESSES.index(split) if split in ADDRESSES else 2**16 + zlib.crc32(split.encode())
+
+    def _listed(self, split: str) -> int | None:
+        """The length of the fixed list that stands for a split, if one does."""
+        return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
+
+    def _finite(self, split: str) -> Task | None:
+        """What `enumerate_tasks` gives of the split, or the part of it that is asked for."""
+        every = self.enumerate_tasks("train" if split == "valid" else split)
+        if every is None:
+            return None
+        count = num_rows(every)
+        # Of two or three tasks no part would say anything: then `valid` is all of them.
+        size = (count // 3 if count >= 6 else count) if split == "valid" else self._listed(split)
+        if size is None or size == count:
+            return every
+        if size > count:
+            raise ValueError(f"{split}_tasks of {type(self).__name__} must be at most {count}, got {size}.")
+        address = rng.fold(rng.key(LISTS), ADDRESSES.index(split))
+        return take(every, rng.permutation(address, count)[:size].sort().values)
 
     @abstractmethod
     def reset(self, task: Task, key: Key) -> State:
@@ -89,6 +169,11 @@ class TaskFamily(ABC):
     def render(self, task: Task, states: list[State]) -> np.ndarray:
         """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``."""
         raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+
+
+def _list_keys(split: str, numbers: Tensor) -> Key:
+    """The keys of the tasks with these numbers in a split's fixed list: the same for every seed and machine."""
+    return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)
 
 
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:
@@ -162,13 +247,20 @@ def family_class(id: str) -> type[TaskFamily]:
 
 
 def make(id: str, **kwargs: Any) -> TaskFamily:
-    """The family registered as `id`. Raises ValueError for an unknown id or a keyword that it does not take."""
+    """The family registered as `id`. Raises ValueError for an unknown id or a keyword that it does not take.
+
+    Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
+    """
     cls = family_class(id)
     known = [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]
+    length = kwargs.pop("train_tasks", None) if "train_tasks" not in known else None
     for name in kwargs:
         if name not in known:
             raise ValueError(unknown("option", name, known, where=f" of {id}"))
-    return cls(**kwargs)
+    family = cls(**kwargs)
+    if length is not None:
+        family.train_on(length)
+    return family
 
 
 def on_register(hook: Callable[[str], None]) -> None:

@@ -69,7 +69,7 @@ def check_declaration(family: TaskFamily) -> None:
     for attribute in ("horizon", "episodes_per_trial"):
         value = getattr(family, attribute)
         require(type(value) is int and value >= 1, f"{name}.{attribute} must be an int of at least 1, got {value!r}.")
-    known = ("train", "test", "ood", "all")
+    known = ("train", "valid", "test", "ood", "all")
     require(set(family.splits) <= set(known), f"{name}.splits must be among {known}, got {family.splits}.")
     require("train" in family.splits, f"{name}.splits must contain 'train'.")
 

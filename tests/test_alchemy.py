@@ -68,7 +68,7 @@ def test_the_published_counts():
     """109 graphs: 1, 12, 48, 48 with 0, 1, 2, 3 limits; with 48 potion maps, 8 stone maps, 4 rotations 167 424."""
     assert np.bincount(_number_of_limits()).tolist() == [1, 12, 48, 48]
     assert len(set(map(tuple, graphs().tolist()))) == len(OPTIMA) == 109
-    every = Alchemy().enumerate_tasks("all")
+    every = Alchemy().every_chemistry("all")
     assert num_rows(every) == 109 * 48 * 8 * 4
     assert len(every.potions.unique(dim=0)) == 48 and len(every.signs.unique(dim=0)) == 8
     assert len({row.tobytes() for row in features(every).numpy()}) == 167_424
@@ -89,7 +89,9 @@ def test_graphs_are_connected_and_edges_have_two_ends():
 
 def test_splits():
     family = Alchemy()
-    rows = {s: {r.tobytes() for r in features(family.enumerate_tasks(s)).numpy()} for s in family.splits}
+    rows = {
+        s: {r.tobytes() for r in features(family.every_chemistry(s)).numpy()} for s in ("train", "test", "ood", "all")
+    }
     assert not rows["train"] & rows["test"] and not rows["train"] & rows["ood"]
     assert rows["train"] | rows["test"] | rows["ood"] < rows["all"]
     assert [len(rows[s]) for s in ("train", "test", "ood")] == [61 * 307 * 4, 61 * 77 * 4, 48 * 307 * 4]

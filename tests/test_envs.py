@@ -435,12 +435,12 @@ def goals(task) -> set[tuple[int, ...]]:
 
 
 def test_grid_partitions():
-    navi = {split: goals(GridNavi().enumerate_tasks(split)) for split in GridNavi.splits}
+    navi = {split: goals(GridNavi().tasks_of(split)) for split in GridNavi.splits}
     assert navi["ood"] == {(0, 1), (1, 0), (1, 1)}
     assert navi["all"] == set(itertools.product(range(5), repeat=2)) - navi["ood"] - {(0, 0)}
     assert navi["test"] == set(GridNavi.TEST_GOALS) and len(navi["test"]) == 6
     assert navi["train"] == navi["all"] - navi["test"]
-    room = {split: goals(DarkRoom().enumerate_tasks(split)) for split in DarkRoom.splits}
+    room = {split: goals(DarkRoom().tasks_of(split)) for split in DarkRoom.splits}
     assert room["all"] == set(itertools.product(range(9), repeat=2))
     assert room["test"] == set(DarkRoom.TEST_GOALS) and len(room["test"]) == 16
     assert room["train"] == room["all"] - room["test"] == room["ood"]
@@ -462,7 +462,7 @@ def test_dark_room_permutes_actions_in_ood_alone():
 @each_grid
 def test_grid_draws_are_uniform_over_the_split(grid):
     for split in grid.splits:
-        every, n = grid.enumerate_tasks(split), 20_000
+        every, n = grid.tasks_of(split), 20_000
         names = {tuple(map(tuple, task)): i for i, task in enumerate(zip(*(f.tolist() for f in every), strict=True))}
         assert len(names) == num_rows(every), "a task is enumerated twice"
         drawn = grid.sample_tasks(rng.key(0), n, split)
