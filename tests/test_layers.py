@@ -12,8 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture"),
-    ("family", "distributed", "curve"),
+    ("rng", "runtime", "stats", "profiling", "capture", "provenance"),
+    ("family", "distributed", "step_curve"),
+    ("curve",),
     ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
@@ -26,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("checkpoint",),
     ("log",),
+    ("evaluator",),
     ("evaluate",),
     ("comparison",),
     ("compare", "replay"),
