@@ -105,6 +105,12 @@ class TrainConfig:
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
 
 
+def reported_split(config: TrainConfig) -> str:
+    """The split that a run is about: `test`, or what it trains on where that is `all` or there is no `test`."""
+    known = config.family.splits
+    return "test" if "test" in known and config.train_split != "all" else config.train_split
+
+
 FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
 
 

@@ -265,6 +265,12 @@ class AdaptationCurve:
         assert isinstance(figure, Figure)
         return figure
 
+    def plot_steps(self) -> Figure | None:
+        """The reward of every step of the trial, beside random and told play; None without `steps`."""
+        if self.steps is None:
+            return None
+        return self.steps.plot(label=self.agent, title=f"{self.family}, {self.split}")
+
     def interval_of(self) -> str:
         """What the intervals are about, in words: ``over tasks, of this agent``, or ``over seeds and tasks``."""
         return "over tasks, of this agent" if len(self.returns) == 1 else "over seeds and tasks"
@@ -309,7 +315,9 @@ class AdaptationCurve:
             return [json_path, csv_path, png_path]
         step_paths = [_steps_path(path), _steps_path(path).with_suffix(".png")]
         self.steps.write(step_paths[0])
-        self.steps.plot(label=self.agent).savefig(step_paths[1], dpi=150)
+        figure = self.plot_steps()
+        assert figure is not None
+        figure.savefig(step_paths[1], dpi=150)
         return [json_path, csv_path, png_path, *step_paths]
 
     def document(self) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def evaluate(
 
     **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. The default makes an
     episode's steps times repeats at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
-    and gives a finite split that was played whole as many trials as were asked for tasks.
+    and gives a finite split that was played whole as many trials as were asked for tasks. For an agent whose trials
+    take long (`TrialProtocol.costly`) only the latter counts.
 
     **Points** are the episodes of a trial; for an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
     the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each the mean over the round's episodes and the task's
@@ -103,7 +104,7 @@ def evaluate(
     task, distinct = choose_tasks(family, root, split, tasks)
     count = num_rows(task)
     if repeats is None:
-        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct)
+        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, protocol.costly)
     plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, bool(greedy), step_curve)
     played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
     random, oracle = _bounds(family, task, root, plan, repeats)
@@ -171,9 +172,9 @@ def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -
     return take(family.tasks_of(split), order), distinct
 
 
-def default_repeats(family: TaskFamily, tasks: int, distinct: int | None) -> int:
+def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly: bool = False) -> int:
     """Trials on each task: enough steps for a point, and as many trials in all as tasks were asked for."""
-    enough = -(-STEPS_OF_A_POINT // family.horizon)
+    enough = 1 if costly else -(-STEPS_OF_A_POINT // family.horizon)
     return enough if distinct is None else max(enough, -(-tasks // distinct))
 
 

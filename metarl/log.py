@@ -214,9 +214,8 @@ class Logger:
             metrics |= curve_metrics(curve)
             if figures:
                 self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
-                if curve.steps is not None:
-                    figure = curve.steps.plot(label=curve.agent)
-                    self.writer.add_figure(f"eval/{curve.split}/steps", figure, counters.env_steps, close=False)
+                if (steps := curve.plot_steps()) is not None:
+                    self.writer.add_figure(f"eval/{curve.split}/steps", steps, counters.env_steps, close=False)
                 self.drawn = counters.seconds
         for split, gap in generalisation_gaps(curves).items():
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))

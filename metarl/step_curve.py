@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,7 +77,7 @@ class StepCurve:
         reached = np.flatnonzero(telling & (self.mean() >= bounds["random"] + threshold * scale))
         return float(self.edges[reached[0]]) if len(reached) else None
 
-    def plot(self, ax: Axes | None = None, label: str = "agent", colour: str = "C0") -> Figure:
+    def plot(self, ax: Axes | None = None, label: str = "agent", colour: str = "C0", title: str = "") -> Figure:
         """The mean with its 95 % band as stairs over the steps; random and oracle dashed."""
         if ax is None:
             ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
@@ -90,6 +91,7 @@ class StepCurve:
             ax.stairs(values, self.edges, baseline=None, color=shade, linestyle="--", linewidth=1.2, label=title)
         ax.set_xlabel("environment steps on the task")
         ax.set_ylabel("mean reward of a step")
+        ax.set_title(textwrap.fill(title, 68), fontsize="medium")
         ax.set_xlim(self.edges[0], self.edges[-1])
         ax.legend(fontsize="small", frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         figure = ax.get_figure()

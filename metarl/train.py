@@ -27,7 +27,7 @@ from metarl.agent import LearningAgent
 from metarl.behaviour import has_picture, pictures
 from metarl.capture import Captured
 from metarl.checkpoint import Counters
-from metarl.config import Parsed, TrainConfig, parse
+from metarl.config import Parsed, TrainConfig, parse, reported_split
 from metarl.config_errors import ConfigError
 from metarl.console import in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve
@@ -167,8 +167,7 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     log.say(f"Evaluating on {config.final_eval_tasks} tasks of each split")
     family, folder = config.family, run_dir / "evaluation"
     # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
-    held_out = [split for split in family.splits if split != config.train_split]
-    shown = {*(config.eval_splits or held_out)[:1], "ood"}
+    shown = {reported_split(config), "ood"}
     curves, watched = {}, {}
     for split in family.splits:
         if split in shown:
