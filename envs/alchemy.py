@@ -106,6 +106,7 @@ class Alchemy(TaskFamily):
     """
 
     noisy = False
+    shows_task = True  # how stones look tells the rotation, as published
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
 

@@ -91,11 +91,14 @@ class TMaze(TaskFamily):
     terminates = True
     noisy = False
     random_start = False
+    shows_task = True  # the cue is the first sight, unless it has to be looked for
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "ood", "all")
 
     def __init__(self, corridor_length: int = 10, active: bool = False) -> None:
         self.corridor_length = whole_number("corridor_length", corridor_length)
         self.active = active
+        if active:
+            self.shows_task = False  # type: ignore[misc]  # what is seen first depends on the option
         self.episodes_per_trial = 1
         self.horizon = 2 * corridor_length + (3 if active else 1)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -64,6 +64,8 @@ class TaskFamily(ABC):
     """Whether `step` draws from its key. If not, it is given a key that is the same at every step, which costs less."""
     random_start: ClassVar[bool] = True
     """Whether `reset` draws from its key. If not, it is given one that is the same in every episode, likewise."""
+    shows_task: ClassVar[bool] = False
+    """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.

@@ -14,7 +14,7 @@ from metarl import compiled, rng
 from metarl.batch_env import BatchEnv
 from metarl.compiled import CompiledEnv
 from metarl.family import _REGISTRY, TaskFamily, registered
-from metarl.testing import _random_action
+from metarl.family_contract import random_action
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 
@@ -30,7 +30,7 @@ def envs(family: TaskFamily, rows: int, together: int) -> tuple[BatchEnv, Compil
 
 def actions(family: TaskFamily, rows: int, steps: int) -> torch.Tensor:
     keys = rng.fold(rng.fold(rng.key(4), torch.arange(steps))[:, None], torch.arange(rows))
-    return torch.stack([_random_action(family.action_space, key) for key in keys])
+    return torch.stack([random_action(family.action_space, key) for key in keys])
 
 
 def assert_alike(plain: object, other: object) -> None:

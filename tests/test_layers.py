@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
-    ("rollout", "gym_env", "sb3_env", "compiled"),
+    ("rollout", "gym_env", "sb3_env", "compiled", "family_contract"),
     ("distributions", "gru", "estimators"),
     ("nets", "surrogate", "trust_region", "agent"),
     ("memories", "player"),
