@@ -113,7 +113,8 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
 
 def check_draws(family: TaskFamily, split: str, seed: int = 0) -> None:
     """The tasks of a split are finite and not all the same one; a finite split has none twice."""
-    name, drawn, count = type(family).__name__, family.sample_tasks(rng.key(seed), DRAWS, split), family.num_tasks(split)
+    name, count = type(family).__name__, family.num_tasks(split)
+    drawn = family.sample_tasks(rng.key(seed), DRAWS, split)
     finite = all(bool(leaf.isfinite().all()) for leaf in leaves(drawn))
     require(finite, f"{name}: some of the {split!r} tasks are not finite: they hold nan or inf.")
     if count != 1:
@@ -161,6 +162,37 @@ def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
     )
 
 
+def check_task(family: TaskFamily, task: Any) -> None:
+    """Raise ValueError unless `task` is one of `family` by its types and shapes, with finite numbers.
+
+    It may have any number of rows. Whether such a task can occur is not asked.
+    """
+    pattern = family.sample_tasks(rng.key(0), 1)
+    if type(task) is not type(pattern):
+        known, given = type(pattern).__name__, type(task).__name__
+        raise ValueError(f"A task of {type(family).__name__} is a {known}, got a value of {given}.")
+    _check_field(type(pattern).__name__, task, pattern)
+    rows = sorted({len(leaf) for leaf in leaves(task)})
+    if len(rows) > 1 or not rows[0]:
+        raise ValueError(f"All fields of a {type(pattern).__name__} have one row per task, got {rows} rows.")
+
+
+def _check_field(where: str, given: Any, pattern: Any) -> None:
+    if type(given) is not type(pattern):
+        kind = f"a {type(pattern).__name__}"
+        raise ValueError(f"{where} must be {kind.replace('a Tensor', 'a tensor')}, got {described(given)}.")
+    if not isinstance(pattern, Tensor):
+        for name, value, like in zip(type(pattern)._fields, given, pattern, strict=True):
+            _check_field(f"{where}.{name}", value, like)
+        return
+    if given.dtype != pattern.dtype or given.ndim < 1 or given.shape[1:] != pattern.shape[1:]:
+        shape = f"(N, {', '.join(map(str, pattern.shape[1:]))})" if pattern.ndim > 1 else "(N,)"
+        dtype = str(pattern.dtype).removeprefix("torch.")
+        raise ValueError(f"{where} must be {dtype} of shape {shape}, got {described(given)}.")
+    if not bool(given.isfinite().all()):
+        raise ValueError(f"{where} must be finite, got nan or inf.")
+
+
 def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
     """The types of `oracle` and `random_return`; returns those of them that are known, by name."""
     name, rows, known = type(family).__name__, num_rows(task), {}
@@ -168,9 +200,7 @@ def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
         value = getattr(family, method)(task)
         if value is None:
             continue
-        good = isinstance(value, Tensor) and value.dtype == torch.float32 and value.shape == (rows,)
-        require(good, f"{name}.{method} must return float32 numbers of shape ({rows},), got {described(value)}.")
-        require(bool(value.isfinite().all()), f"{name}.{method} must return finite numbers, got nan or inf.")
+        _check_tensor(f"The values of {name}.{method}", value, torch.float32, rows)
         known[method] = value
     return known
 
@@ -214,11 +244,9 @@ def play(
 
 
 def _check_observation(family: TaskFamily, obs: Any, alive: Tensor) -> None:
-    name, space, expected = type(family).__name__, family.observation_space, (len(alive), *family.observation_space.shape)
-    good = isinstance(obs, Tensor) and obs.dtype == torch.float32 and obs.shape == expected
-    require(good, f"{name}.observe must return float32 numbers of shape {expected}, got {described(obs)}.")
+    name, space = type(family).__name__, family.observation_space
+    _check_tensor(f"The observations of {name}", obs, torch.float32, len(alive), space.shape, alive)
     for row in obs[alive]:
-        require(bool(row.isfinite().all()), f"{name}.observe returned numbers that are not finite: {row.tolist()}.")
         require(space.contains(row.numpy()), f"{name}: the observation {row.tolist()} is not in {space}.")
 
 
@@ -231,11 +259,8 @@ def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], step
     check_rows(f"Every part of {name}'s states", state, rows)
     alike = [(leaf.dtype, leaf.shape) for leaf in leaves(after[1])] == [(x.dtype, x.shape) for x in leaves(state)]
     require(alike, f"{name}.step must return a state of the same types and shapes as the one that it was given.")
-    good = isinstance(reward, Tensor) and reward.dtype == torch.float32 and reward.shape == (rows,)
-    require(good, f"{name}.step must return float32 rewards of shape ({rows},), got {described(reward)}.")
-    require(bool(reward.isfinite().all()), f"{name}.step must return finite rewards, got nan or inf.")
-    good = isinstance(terminated, Tensor) and terminated.dtype == torch.bool and terminated.shape == (rows,)
-    require(good, f"{name}.step must return a bool `terminated` of shape ({rows},), got {described(terminated)}.")
+    _check_tensor(f"The rewards of {name}.step", reward, torch.float32, rows)
+    _check_tensor(f"The endings of {name}.step (`terminated`)", terminated, torch.bool, rows)
     ended = not family.terminates and bool(terminated.any())
     require(not ended, undeclared_ending(family))
 
@@ -243,7 +268,7 @@ def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], step
 def undeclared_ending(family: TaskFamily) -> str:
     """The sentence for an episode that ended although the family says that none does before the horizon."""
     name = type(family).__name__
-    return f"{name}.step terminated an episode although {name}.terminates is False: let the class say terminates = True."
+    return f"{name}.step terminated an episode, but {name}.terminates is False: let the class say terminates = True."
 
 
 def check_rows(what: str, value: Any, rows: int) -> None:
@@ -253,7 +278,18 @@ def check_rows(what: str, value: Any, rows: int) -> None:
             check_rows(what, field, rows)
         return
     good = isinstance(value, Tensor) and value.shape[:1] == (rows,)
-    require(good, f"{what} must be a tensor with one row per task, here {rows}, got {described(value)}.")
+    require(good, f"{what} must be a tensor with one row per task, got {described(value)} for {rows} rows.")
+
+
+def _check_tensor(
+    what: str, value: Any, dtype: torch.dtype, rows: int, shape: tuple[int, ...] = (), finite: Tensor | None = None
+) -> None:
+    """A tensor of the type and of the shape ``(rows, *shape)``, finite in the rows `finite` (default: in all)."""
+    good = isinstance(value, Tensor) and value.dtype == dtype and value.shape == (rows, *shape)
+    wanted = f"{str(dtype).removeprefix('torch.')} of shape ({', '.join(map(str, ('B', *shape)))}{',' * (not shape)})"
+    require(good, f"{what} must be {wanted}, got {described(value)} for {rows} rows.")
+    looked_at = value if finite is None else value[finite]
+    require(bool(looked_at.isfinite().all()), f"{what} must be finite, got nan or inf.")
 
 
 def random_action(space: spaces.Space, key: Tensor) -> Tensor:
@@ -265,8 +301,9 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
     if space.is_bounded():
         return low + (high - low) * rng.uniform(key, len(low))
     uniform, normal = rng.uniform(rng.fold(key, 0), len(low)), rng.normal(rng.fold(key, 1), len(low))
-    one_sided = torch.where(low.isfinite(), low + normal.abs(), torch.where(high.isfinite(), high - normal.abs(), normal))
-    return torch.where(low.isfinite() & high.isfinite(), low + (high - low) * uniform, one_sided)
+    below, above = low.isfinite(), high.isfinite()
+    free = torch.where(below, low + normal.abs(), torch.where(above, high - normal.abs(), normal))
+    return torch.where(below & above, low + (high - low) * uniform, free)
 
 
 def described(value: Any) -> str:

@@ -12,13 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture"),
+    ("rng", "runtime", "stats", "profiling", "capture", "finite"),
     ("family", "distributed", "curve"),
-    ("console", "table"),
+    ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
-    ("rollout", "gym_env", "sb3_env", "compiled", "family_contract"),
-    ("distributions", "gru", "estimators"),
+    ("rollout", "gym_env", "sb3_env", "compiled"),
+    ("distributions", "gru", "estimators", "arguments"),
     ("nets", "surrogate", "trust_region", "agent"),
     ("memories", "player"),
     ("agents",),

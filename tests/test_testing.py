@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from small_families import Corridor, Length, Reach, TwoDoors, Walker
+from small_families import Corridor, Door, Length, Reach, Target, TwoDoors, Walker
 
 import metarl
 from metarl import rng
@@ -67,6 +67,18 @@ def only_ood_is_train(result, keys, split):
     return Length(result.length + 100) if split == "test" else Corridor().draw_tasks(keys, "train")
 
 
+def same_task(self, keys, split):
+    return Target(torch.full((len(keys), 2), 0.75))
+
+
+def twice(self, split):
+    return Door(torch.tensor([0, 1, 1]))
+
+
+def not_a_number(result, keys, split):
+    return Target(result.position * torch.nan) if split == "test" else result
+
+
 class Unpicklable(Reach):
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +99,7 @@ BROKEN = {
     "observations of another shape": (replaced("observe", lambda obs, *_: obs[:, :1]), "shape"),
     "observations outside the space": (replaced("observe", lambda obs, *_: obs + 0.7), "not in Box"),
     "NaN rewards": (replaced("step", lambda r, *_: (r[0], r[1] * torch.nan, r[2])), "finite"),
-    "integer rewards": (replaced("step", lambda r, *_: (r[0], r[1].long(), r[2])), "float32 rewards"),
+    "integer rewards": (replaced("step", lambda r, *_: (r[0], r[1].long(), r[2])), "rewards of .* must be float32"),
     "terminations as numbers": (replaced("step", lambda r, *_: (r[0], r[1], r[2].float())), "bool"),
     "a hidden termination": (broken(Corridor, terminates=False), "terminates is False"),
     "test tasks that are train tasks": (replaced("draw_tasks", train_tasks), "'test' tasks are also 'train'"),
@@ -103,9 +115,12 @@ BROKEN = {
     "no train split": (broken(Reach, splits=("learn", "test")), "must contain 'train'"),
     "a split that is no file name": (broken(Reach, splits=("train", "a/b")), "letters, digits"),
     "a split named twice": (broken(Reach, splits=("train", "test", "test")), "twice"),
+    "tasks that are all the same one": (broken(Reach, draw_tasks=same_task), "draws of a 'train' task are all equal"),
+    "a task that is enumerated twice": (broken(TwoDoors, enumerate_tasks=twice), "1 of the 3 'train' tasks"),
+    "tasks that are not finite": (replaced("draw_tasks", not_a_number, Reach), "'test' tasks are not finite"),
     "tasks that are a bare tensor": (replaced("draw_tasks", lambda task, *_: task.length), "NamedTuple"),
     "an oracle below random": (replaced("oracle", lambda value, task: value - 50.0, Reach), "oracle is wrong"),
-    "an oracle of another shape": (replaced("oracle", lambda value, task: value[:, None], Reach), "oracle must"),
+    "an oracle of another shape": (replaced("oracle", lambda value, task: value[:, None], Reach), "oracle must be"),
     "a wrong random return": (broken(TwoDoors, random_return=lambda self, task: torch.full((len(task.side),), 0.6)),
                               "random_return is wrong"),
     "a family that cannot be pickled": (Unpicklable(), "pickled"),
