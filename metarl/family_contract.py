@@ -11,6 +11,7 @@ import copy
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
         check_rows(f"Every field of {name}'s tasks", task, ROWS)
         for leaf in leaves(task):
             require(leaf.dtype != torch.float64, f"A field of {name}'s tasks is float64; it must be float32.")
-        again = elsewhere(lambda split=split: family.sample_tasks(key, ROWS, split))
+        again = elsewhere(partial(family.sample_tasks, key, ROWS, split))
         require(same(task, again), f"{name}.sample_tasks(split={split!r}) gives different tasks for the same key.")
         shard = family.sample_tasks(key, ROWS - 3, split, first=3)
         require(same(take(task, slice(3, None)), shard), f"{name}.sample_tasks(first=3) is not the rest of the whole.")

@@ -18,14 +18,13 @@ import metarl
 from metarl import rng, train
 from metarl.agents.baselines import RandomAgent
 from metarl.config import presets, read
+from metarl.config_errors import ConfigError
 from metarl.family_contract import Broken, random_action
 from metarl.rollout import check_endings, run_trial
 from metarl.testing import check_family, quick_check
 
-RL2 = (
-    "--agent=RL2Config --agent.meta_batch_size=8 --agent.hidden_size=8 --agent.num_minibatches=2 "
-    "--total_iterations=3 --eval_every=0 --final_eval_tasks=8 --num_threads=1 --device=cpu"
-).split()
+RL2 = ["--agent=RL2Config", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
+RL2 += ["--total_iterations=3", "--eval_every=0", "--final_eval_tasks=8", "--num_threads=1", "--device=cpu"]
 
 
 @pytest.mark.parametrize("name", ["Line", "OwnSplit", "Free", "AllEqual", "Start"])
@@ -115,6 +114,15 @@ class FailsOnTest(Line):
 def test_a_family_that_would_fail_in_the_evaluation_at_the_end_is_refused():
     with pytest.raises(Broken, match=r"FailsOnTest\.step \(.*\) failed: KeyError: 'far'\.$"):
         quick_check(FailsOnTest())
+
+
+@pytest.mark.parametrize("part", ["family", "agent"])
+def test_what_no_other_program_finds_is_refused(part: str, monkeypatch: pytest.MonkeyPatch):
+    config = read("rl2_gridnavi")
+    train._ask_contract(config)
+    monkeypatch.setattr(type(getattr(config, part)), "__module__", "__main__")
+    with pytest.raises(ConfigError, match=rf"^The {part} .* could not be loaded: .* give --{part} MODULE\."):
+        train._ask_contract(config)
 
 
 def test_own_names_of_splits_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -257,7 +257,14 @@ def test_damaged_lines_do_not_end_a_resume(tmp_path: Path, values: dict[str, Any
             log.iteration(Counters(i, 100 * i), {"train/return": float(i)})
     path = run_dir / "metrics.jsonl"
     good = path.read_bytes().splitlines(keepends=True)
-    damage = [b"\x00" * 40 + b"\n", b'{"iteration": 2, "env\n', b"\xff\xfe\n", b"[]\n", b'{"train/return": 1.0}\n', b"\n"]
+    damage = [
+        b"\x00" * 40 + b"\n",
+        b'{"iteration": 2, "env\n',
+        b"\xff\xfe\n",
+        b"[]\n",
+        b'{"train/return": 1.0}\n',
+        b"\n",
+    ]
     path.write_bytes(good[0] + damage[0] + damage[1] + good[2] + b"".join(damage[2:]) + good[3] + good[4])
     capsys.readouterr()
     with logger(run_dir, values, Counters(4, 400)) as log:
