@@ -76,7 +76,8 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
         metrics |= {tag: float(mean[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
     summary = curve.summary()
     names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
-    names += ["episodes_to_threshold", "env_steps_to_threshold", "regret_slope"]
+    names += ["episodes_to_threshold", "env_steps_to_threshold"]
+    names += ["cumulative_regret", "regret_per_episode", "regret_per_step"]
     return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
 
 
@@ -215,6 +216,8 @@ class Logger:
             metrics |= curve_metrics(curve)
             if figures:
                 self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
+                if (steps := curve.plot_steps()) is not None:
+                    self.writer.add_figure(f"eval/{curve.split}/steps", steps, counters.env_steps, close=False)
                 self.drawn = counters.seconds
         for split, gap in generalisation_gaps(curves).items():
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))

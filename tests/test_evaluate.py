@@ -17,8 +17,8 @@ import toy
 from rich.console import Console
 from torch import Tensor
 
-from metarl import evaluate as evaluate_module
-from metarl import rng, stats
+import metarl
+from metarl import evaluator, rng, stats
 from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
 from metarl.agents.classical import (
     BayesOptimalBandit,
@@ -130,7 +130,7 @@ def test_chunks_change_nothing(agent, monkeypatch):
     family = Walk()
     agent = {"random": RandomAgent(family), "rounds": Rounds(), "rl2": RL2(RL2Config(hidden_size=8), family)}[agent]
     whole = evaluate(agent, family, tasks=37)
-    monkeypatch.setattr(evaluate_module, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(evaluator, "CHUNK_ROWS", 20)
     parts = evaluate(agent, family, tasks=37)
     # A network's matrix products may differ in the last bit with the number of rows; all else is equal bit for bit.
     tolerance = 1e-5 if isinstance(agent, RL2) else 0.0
@@ -140,10 +140,27 @@ def test_chunks_change_nothing(agent, monkeypatch):
 
 
 def test_memory_is_bounded(monkeypatch):
-    rows = evaluate_module._rows_at_once
+    rows = evaluator._rows_at_once
     assert rows(Walk(), 3) == 4096
-    assert rows(Walk(), 100_000) * 100_000 * 56 <= evaluate_module.CHUNK_BYTES
+    assert rows(Walk(), 100_000) * 100_000 * 56 <= evaluator.CHUNK_BYTES
     assert rows(Walk(), 10**9) == 1
+
+
+def test_an_agent_s_own_memory_counts(monkeypatch):
+    """An agent that remembers 1 MB of each task is asked to play few of them at once, however small a step is."""
+    batches = []
+
+    class Elephant(Rounds):
+        def begin(self, num_tasks, task=None):
+            batches.append(num_tasks)
+            return torch.zeros(num_tasks, 2**18)
+
+        def act(self, memory, step, key, greedy=False):
+            return scripted(memory[:, :1].repeat_interleave(4, dim=0), step), memory
+
+    monkeypatch.setattr(evaluator, "CHUNK_BYTES", 64 * 2**20)
+    evaluate(Elephant(), Walk(), tasks=100)
+    assert batches[0] == evaluator.PROBED and max(batches[1:]) * 3 * 2**20 <= 64 * 2**20
 
 
 def test_evaluation_is_paired_and_repeatable():
@@ -347,14 +364,14 @@ def test_summary_by_hand():
     assert summary["normalised_regret"] == pytest.approx(9.0 / 20.0)
     assert summary["area_under_curve"] == 5.5 and summary["adaptation_delta"] == 7.0
     assert summary["episodes_to_threshold"] == 1.0 and summary["env_steps_to_threshold"] == 5.0
-    assert summary["cumulative_regret"] == 8.0 + 1.0 and summary["regret_slope"] == pytest.approx(1.0)
+    assert summary["cumulative_regret"] == 8.0 + 1.0 and summary["regret_per_episode"] == pytest.approx(1.0)
     assert (summary["random"], summary["oracle"]) == (0.0, 10.0)
     assert (summary["tasks"], summary["seeds"], summary["greedy"]) == (2.0, 1.0, 0.0)
     assert all(type(value) is float for value in summary.values())
     rounds = curve_of(RETURNS, rounds=True).summary()
     assert rounds["score"] == 9.0 and rounds["normalised"] == pytest.approx(0.9)
     assert "normalised" not in curve_of(RETURNS, random=[10.0, 10.0]).summary(), "no scale between equal bounds"
-    assert not {"adaptation_delta", "regret_slope"} & curve_of([[[1.0], [2.0]]]).summary().keys()
+    assert not {"adaptation_delta", "regret_per_episode"} & curve_of([[[1.0], [2.0]]]).summary().keys()
     assert not {"episodes_to_threshold", "env_steps_to_threshold"} & curve_of([[[1.0, 2.0]] * 2]).summary().keys()
     assert "cumulative_regret" not in dataclasses.replace(curve_of(RETURNS), oracle=None).summary()
 
@@ -466,7 +483,7 @@ def test_plot_says_what_is_what():
     (ax,) = figure.axes
     legend = ax.get_legend()
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["Someone", "95 % interval", "random 0.000", "known-task optimum 10.00"]
+    assert texts == ["Someone", "95 % interval over tasks, of this agent", "random 0.000", "known-task optimum 10.00"]
     assert legend.get_title().get_text() == "2 tasks, 1 seed, sampling"
     assert ax.get_xlabel() and ax.get_ylabel() and "Somewhere" in ax.get_title()
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2])
@@ -538,11 +555,14 @@ def test_program(run_dir: Path, capsys):
         "Written",
     ):
         assert word in text, word
-    names = sorted(path.name for path in (run_dir / "evaluation").iterdir())
-    each = [f"{split}.{end}" for split in ("train", "test", "ood") for end in ("json", "csv", "png")]
+    folder = run_dir / "evaluations" / "last_0_tasks_20_seed_0"
+    names = sorted(path.name for path in folder.iterdir())
+    ends = (".json", ".csv", ".png", "_steps.csv", "_steps.png")
+    each = [f"{split}{end}" for split in ("train", "valid", "test", "ood") for end in ends]
     assert names == sorted([*each, "table.txt"])
-    assert "20 tasks" in (run_dir / "evaluation" / "table.txt").read_text("utf-8"), "the table beside these numbers"
-    assert AdaptationCurve.load(run_dir / "evaluation" / "test").returns.shape == (1, 20, 3)
+    assert "20 tasks" in (folder / "table.txt").read_text("utf-8"), "the table beside these numbers"
+    assert AdaptationCurve.load(folder / "test").returns.shape == (1, 20, 3)
+    assert not (run_dir / "evaluation").exists(), "where the run's own final evaluation is"
 
 
 def test_program_options(run_dir: Path, tmp_path: Path, capsys):
@@ -586,7 +606,7 @@ def test_module_can_be_run_and_called():
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     family = toy.Guess()
-    assert evaluate_module(RandomAgent(family), family, tasks=3).returns.shape == (1, 3, 3)
+    assert metarl.evaluate(RandomAgent(family), family, tasks=3).returns.shape == (1, 3, 3)
 
 
 def test_a_sparkline_by_hand():

@@ -12,9 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture", "finite"),
-    ("family", "distributed", "curve"),
-    ("console", "table", "family_contract"),
+    ("rng", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
+    ("family", "distributed", "step_curve"),
+    ("curve", "family_contract"),
+    ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
@@ -26,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("checkpoint",),
     ("log",),
+    ("evaluator",),
     ("evaluate",),
     ("comparison",),
     ("compare", "replay"),

@@ -40,7 +40,7 @@ def curve(points: int, rounds: bool = False, split: str = "test", tasks: int = 2
 @pytest.fixture
 def values(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "toy.yaml").write_text(TOY)
-    return config.parse(["--config", str(tmp_path / "toy.yaml")]).values
+    return config.parse(["--config", str(tmp_path / "toy.yaml"), "--eval_splits", "[test]"]).values
 
 
 def logger(run_dir: Path, values: dict[str, Any], start: Counters = Counters(), **terminal: Any) -> Logger:  # noqa: B008
