@@ -82,7 +82,7 @@ class TaskFamily(ABC):
         count = self._listed(split)
         if count is not None:
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
-        return self.draw_tasks(keys, split if split in self.splits else "train")
+        return self.draw_tasks(keys, "train" if split == "valid" else split)
 
     def tasks_of(self, split: str) -> Task | None:
         """Every task of a finite split, each once, on the CPU; None if there is no end of them.
@@ -112,7 +112,7 @@ class TaskFamily(ABC):
         self.num_tasks("train")
 
     def draw_tasks(self, keys: Key, split: str) -> Task:
-        """One task per key ``(N,)``; call `sample_tasks` instead, which knows of lists and of `valid`."""
+        """One task per key ``(N,)``. It is not asked for `valid`, which is drawn like `train`; call `sample_tasks`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -574,10 +575,27 @@ def test_program_options(run_dir: Path, tmp_path: Path, capsys):
     assert curve.returns.shape == (1, 10, 5) and curve.greedy
 
 
+def test_program_on_a_folder_of_seeds(run_dir: Path, tmp_path: Path):
+    """Each run is evaluated on the same tasks; the curve has their seeds. A run's own final evaluation stays."""
+    folder = tmp_path / "seeds"
+    for seed in (1, 2, 10):
+        shutil.copytree(run_dir, folder / f"seed_{seed}")
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "test.json").write_text("the final one")
+    assert main([str(folder), "--split", "test", "--tasks", "9", "--device", "cpu"]) == 0
+    assert (folder / "evaluation" / "test.json").read_text() == "the final one"
+    curve = AdaptationCurve.load(folder / "evaluations" / "last_0_tasks_9_seed_0" / "test")
+    assert curve.returns.shape == (3, 9, 3) and len(curve.training) == 3
+    assert curve.interval_of() == "over seeds and tasks"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["{run}", "--split", "tets"], "Did you mean 'test'?"),
+        (["{run}", "--rounds", "3"], "RL2 learns in its memory, over the episodes of one round: use --episodes"),
+        (["{run}", "--repeats", "0"], "repeats must be at least 1"),
+        (["{run}", "--which", "best"], "no best checkpoint, since it was not evaluated on 'valid'"),
         (["{run}", "--tasks", "0"], "tasks must be at least 1"),
         (["{run}", "--seed", "-1"], "seed must be"),
         (["{run}", "--device", "gpu"], "'cpu', 'cuda' or 'auto'"),
