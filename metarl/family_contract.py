@@ -113,17 +113,21 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_draws(family: TaskFamily, split: str, seed: int = 0) -> None:
-    """The tasks of a split are finite and not all the same one; a finite split has none twice."""
-    name, count = type(family).__name__, family.num_tasks(split)
+    """The tasks of a split are finite; a distribution's are not all the same one, an enumeration has none twice.
+
+    In a fixed list of tasks that were drawn (`train_tasks`) the same one may be drawn again.
+    """
+    name = type(family).__name__
     drawn = family.sample_tasks(rng.key(seed), DRAWS, split)
     finite = all(bool(leaf.isfinite().all()) for leaf in leaves(drawn))
     require(finite, f"{name}: some of the {split!r} tasks are not finite: they hold nan or inf.")
-    if count != 1:
+    every = None if split == "valid" else family.enumerate_tasks(split)
+    if every is not None and num_rows(every) <= ENUMERATED:
+        twice = num_rows(every) - _different(every)
+        require(twice == 0, f"{name}: {twice} of the {num_rows(every)} {split!r} tasks are enumerated twice.")
+    elif every is None and family.num_tasks(split) is None:
         also = "; a split that has a single task is written in enumerate_tasks"
         require(_different(drawn) > 1, f"{name}: {DRAWS} draws of a {split!r} task are all equal: use the keys{also}.")
-    if count is not None and count <= ENUMERATED:
-        twice = count - _different(family.tasks_of(split))
-        require(twice == 0, f"{name}: {twice} of the {count} {split!r} tasks are there twice.")
 
 
 def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_steps: int = MAX_STEPS) -> None:
