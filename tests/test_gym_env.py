@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from small_families import Corridor, Length, Reach, TwoDoors
 
 import metarl
@@ -20,6 +21,7 @@ from metarl.family import take
 from metarl.gym_env import GymEnv, GymVectorEnv
 from metarl.testing import check_gymnasium
 
+NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 
 
@@ -280,7 +282,7 @@ def test_pictures():
 
 def vector_episodes(trial: bool, num_envs: int, count: int) -> dict[int, list]:
     """Rewards of trials by their number (the order in which they began), walking on, from a GymVectorEnv."""
-    envs = GymVectorEnv(Corridor(), num_envs, trial=trial)
+    envs = GymVectorEnv(Corridor(), num_envs, trial=trial, autoreset_mode=SAME_STEP)
     obs, _ = envs.reset(seed=11)
     playing, begun = list(range(num_envs)), num_envs
     rewards: dict[int, list] = {n: [] for n in playing}
@@ -308,10 +310,10 @@ def test_one_after_the_other_or_side_by_side(trial: bool):
 
 
 def test_autoreset_in_the_same_step_keeps_the_last_observation():
-    envs = GymVectorEnv(Corridor(), 3, trial=False)
+    envs = GymVectorEnv(Corridor(), 3, trial=False, autoreset_mode="SameStep")
     envs.set_task([Length(torch.tensor([n])) for n in (1, 2, 9)])
     assert envs.get_task().length.tolist() == [1, 2, 9]
-    assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
+    assert envs.metadata["autoreset_mode"] is SAME_STEP
     first, infos = envs.reset(seed=0)
     assert infos["episode_index"].tolist() == [0, 0, 0]
     obs, _, terminated, _, infos = envs.step(np.ones(3, dtype=int))

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "runtime", "stats", "profiling", "capture", "provenance"),
     ("family", "distributed", "step_curve"),
-    ("curve",),
+    ("curve", "task_checks", "numbering"),
     ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
@@ -44,8 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
     "envs": {"family", "rng"},
-    "gym_env": {"batch_env", "family", "rng", "stream"},
-    "sb3_env": {"batch_env", "family", "rng", "stream"},
+    "gym_env": {"family", "rng", "stream"},
+    "sb3_env": {"family", "rng", "stream"},
 }
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
