@@ -33,7 +33,7 @@ def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
     """RL²'s inputs as one vector per row ``(B, D)``, which is in `flat_space`.
 
     A Discrete action is one-hot, and zero where none came before. An action beyond the bounds, which families clip, is
-    shown clipped to them.
+    shown clipped to them (widened to hold 0, which a trial starts with).
     """
     action, reward = step.prev_action, step.prev_reward.clamp(-_MOST, _MOST)
     if isinstance(action_space, spaces.Discrete):
