@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
@@ -111,6 +111,10 @@ class TMaze(TaskFamily):
         pairs = torch.tensor(list(itertools.product((-1, 1), lengths)))
         return Corridor(pairs[:, 0], pairs[:, 1])
 
+    def check_task(self, task: Corridor) -> None:
+        possible(task.side.abs() == 1, "Corridor.side must be 1 or -1.")
+        within("Corridor.length", task.length, 1, 2 * self.corridor_length)
+
     def reset(self, task: Corridor, key: Key) -> CorridorState:
         y = torch.zeros_like(task.side)
         return CorridorState(y + int(self.active), y, torch.zeros_like(y, dtype=torch.bool))
@@ -129,6 +133,9 @@ class TMaze(TaskFamily):
         x = torch.where(state.y == 0, torch.minimum(along, junction), state.x)  # an arm has walls on both sides
         after = CorridorState(x, y, state.cue_seen | (state.x == 0))
         return after, (y == task.side).to(torch.float32), y != 0
+
+    def success(self, task: Corridor, state: CorridorState) -> Tensor:
+        return state.y == task.side
 
     def oracle(self, task: Corridor) -> Tensor:
         return torch.ones(len(task.side), device=task.side.device)

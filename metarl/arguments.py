@@ -9,10 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.family import Task, TaskFamily
-from metarl.family_contract import check_task
+from metarl.family import Task, TaskFamily, concatenate
 from metarl.rollout import Agent
-from metarl.stream import concatenate
+from metarl.task_checks import checked_task
 
 
 def as_int(name: str, value: Any, least: int | None = 1) -> int:
@@ -39,19 +38,17 @@ def as_bool(name: str, value: Any) -> bool:
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
     """How many tasks, or tasks of `family`: a Task of any number of rows, or a list of such Tasks.
 
-    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned.
+    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned. Tasks are
+    looked at by `metarl.task_checks`.
     """
     if isinstance(value, list) or type(value) is tuple:
         if not value:
             raise ValueError("tasks must hold at least one task, got an empty list.")
-        for task in value:
-            check_task(family, task)
-        return concatenate(value)
+        return concatenate([checked_task(family, task) for task in value])
     number = isinstance(value, (bool, int, float, np.generic)) or (isinstance(value, Tensor) and value.ndim == 0)
     if number:
         return as_int("tasks", value)
-    check_task(family, value)
-    return value
+    return checked_task(family, value)
 
 
 def same_spaces(agent: Agent, family: TaskFamily) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.family import State, Task, TaskFamily, features, num_rows, take
+from metarl.task_checks import described
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder
 DRAWS = 64
@@ -167,37 +168,6 @@ def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
     )
 
 
-def check_task(family: TaskFamily, task: Any) -> None:
-    """Raise ValueError unless `task` is one of `family` by its types and shapes, with finite numbers.
-
-    It may have any number of rows. Whether such a task can occur is not asked.
-    """
-    pattern = family.sample_tasks(rng.key(0), 1)
-    if type(task) is not type(pattern):
-        known, given = type(pattern).__name__, type(task).__name__
-        raise ValueError(f"A task of {type(family).__name__} is a {known}, got a value of {given}.")
-    _check_field(type(pattern).__name__, task, pattern)
-    rows = sorted({len(leaf) for leaf in leaves(task)})
-    if len(rows) > 1 or not rows[0]:
-        raise ValueError(f"All fields of a {type(pattern).__name__} have one row per task, got {rows} rows.")
-
-
-def _check_field(where: str, given: Any, pattern: Any) -> None:
-    if type(given) is not type(pattern):
-        kind = f"a {type(pattern).__name__}"
-        raise ValueError(f"{where} must be {kind.replace('a Tensor', 'a tensor')}, got {described(given)}.")
-    if not isinstance(pattern, Tensor):
-        for name, value, like in zip(type(pattern)._fields, given, pattern, strict=True):
-            _check_field(f"{where}.{name}", value, like)
-        return
-    if given.dtype != pattern.dtype or given.ndim < 1 or given.shape[1:] != pattern.shape[1:]:
-        shape = f"(N, {', '.join(map(str, pattern.shape[1:]))})" if pattern.ndim > 1 else "(N,)"
-        dtype = str(pattern.dtype).removeprefix("torch.")
-        raise ValueError(f"{where} must be {dtype} of shape {shape}, got {described(given)}.")
-    if not bool(given.isfinite().all()):
-        raise ValueError(f"{where} must be finite, got nan or inf.")
-
-
 def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
     """The types of `oracle` and `random_return`; returns those of them that are known, by name."""
     name, rows, known = type(family).__name__, num_rows(task), {}
@@ -309,13 +279,6 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
     below, above = low.isfinite(), high.isfinite()
     free = torch.where(below, low + normal.abs(), torch.where(above, high - normal.abs(), normal))
     return torch.where(below & above, low + (high - low) * uniform, free)
-
-
-def described(value: Any) -> str:
-    """``float64 of shape (7, 1)`` for a tensor; else the name of the type."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
-    return f"a NumPy array of {value.dtype}" if isinstance(value, np.ndarray) else f"a value of {type(value).__name__}"
 
 
 def leaves(tree: Any) -> list[Tensor]:

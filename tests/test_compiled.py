@@ -86,6 +86,22 @@ def test_a_row_that_restarts_alone_does_as_in_a_plain_environment():
     assert other.why_not is None
 
 
+@needs_compiler
+def test_rows_that_are_no_longer_in_step_do_as_in_a_plain_environment():
+    """No episode of this family ends early; a row that restarts alone ends at another time than the others."""
+    family = Reach(horizon=4)
+    plain, other = envs(family, rows=6, together=2)
+    chosen = actions(family, 6, 11)
+    for env in (plain, other):
+        env.reset()
+        for action in chosen[:3]:
+            env.step(action)
+    arguments = torch.tensor([4, 1]), family.sample_tasks(rng.key(3), 2), 40
+    assert_alike(plain.restart(*arguments), other.restart(*arguments))
+    assert_alike([plain.step(action) for action in chosen], [other.step(action) for action in chosen])
+    assert other.why_not is None
+
+
 class Looking(Corridor):
     """Decides in Python what its numbers are."""
 

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
     ("family", "distributed", "step_curve"),
-    ("curve", "family_contract"),
-    ("console", "table"),
+    ("curve", "task_checks", "numbering"),
+    ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
@@ -44,8 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
     "envs": {"family", "rng"},
-    "gym_env": {"batch_env", "family", "rng", "stream"},
-    "sb3_env": {"batch_env", "family", "rng", "stream"},
+    "gym_env": {"family", "rng", "stream"},
+    "sb3_env": {"family", "rng", "stream"},
 }
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
