@@ -38,8 +38,8 @@ def as_bool(name: str, value: Any) -> bool:
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
     """How many tasks, or tasks of `family`: a Task of any number of rows, or a list of such Tasks.
 
-    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned. Tasks are
-    looked at by `metarl.task_checks`.
+    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned.
+    What is wrong with a task is said as in the views (`metarl.task_checks`).
     """
     if isinstance(value, list) or type(value) is tuple:
         if not value:
