@@ -127,7 +127,7 @@ class SB3Agent(LearningAgent):
         following = self._inputs(rollout.outcome.final_obs, memory)
         own_actions = self.env.from_family(rollout.acted.action)
         rollout = rollout._replace(acted=rollout.acted._replace(action=own_actions))
-        learned, each = [], self.config.fast_batch_size
+        learned, each = [], rollout.mask.shape[1] // len(memory.task)  # a player may have played more, or fewer
         for number in range(len(memory.task)):
             own = {name: value[number] for name, value in memory.learned.items()}
             self.load_state_dict(start | own)

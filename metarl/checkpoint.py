@@ -26,6 +26,7 @@ from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
 from metarl.family import unknown
+from metarl.finite import to_json
 
 FORMAT = 1
 """Raised whenever older files can no longer be read."""
@@ -177,7 +178,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
         "num_threads": None,
     }
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
-    (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "curve.json").write_text(to_json(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
 

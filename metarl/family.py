@@ -11,7 +11,7 @@ import importlib
 import inspect
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -64,6 +64,8 @@ class TaskFamily(ABC):
     """Whether `step` draws from its key. If not, it is given a key that is the same at every step, which costs less."""
     random_start: ClassVar[bool] = True
     """Whether `reset` draws from its key. If not, it is given one that is the same in every episode, likewise."""
+    shows_task: ClassVar[bool] = False
+    """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
@@ -166,6 +168,16 @@ class TaskFamily(ABC):
         """Exact expected return of one episode of the uniformly random policy, float32 ``(B,)``; None if unknown."""
         return None
 
+    def success(self, task: Task, state: State) -> Tensor | None:
+        """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
+        return None
+
+    def check_task(self, task: Task) -> None:  # noqa: B027  (optional)
+        """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
+
+        It is asked of tasks that users give (`metarl.task_checks`), whose types, shapes and finiteness are right.
+        """
+
     def render(self, task: Task, states: list[State]) -> np.ndarray:
         """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``."""
         raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
@@ -179,9 +191,32 @@ def _list_keys(split: str, numbers: Tensor) -> Key:
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:
     """The sentence for a name that does not exist: what was given, the nearest name that does, and all of them."""
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind}{where}: {given!r}.{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind}{where}: {given!r}.{_nearest(given, names)} Known: {', '.join(names)}."
+
+
+class UnknownOption(TypeError, ValueError):
+    """A keyword that is not taken: a TypeError as from any Python call, and a ValueError as metarl's other mistakes.
+
+    TorchRL tries keywords and goes on without those that a TypeError names in Python's words.
+    """
+
+    name: str = ""
+    known: tuple[str, ...] = ()
+
+
+def unknown_option(callee: str, name: str, known: Iterable[str]) -> UnknownOption:
+    """The error for the keyword `name`, in Python's words and with the nearest name that `callee` takes."""
+    names = tuple(known)
+    takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+    sentence = f"{callee} got an unexpected keyword argument {name!r}.{_nearest(name, names)} {takes}"
+    error = UnknownOption(sentence)
+    error.name, error.known = name, names
+    return error
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def take(task: Any, index: Any) -> Any:
@@ -189,6 +224,14 @@ def take(task: Any, index: Any) -> Any:
     if isinstance(task, Tensor):
         return task[index]
     return type(task)(*(take(field, index) for field in task))
+
+
+def concatenate(tasks: Sequence[Task]) -> Task:
+    """Several tasks of one family as one, row after row."""
+    first = tasks[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(tasks))
+    return type(first)(*(concatenate(field) for field in zip(*tasks, strict=True)))
 
 
 def num_rows(task: Any) -> int:
@@ -247,7 +290,9 @@ def family_class(id: str) -> type[TaskFamily]:
 
 
 def make(id: str, **kwargs: Any) -> TaskFamily:
-    """The family registered as `id`. Raises ValueError for an unknown id or a keyword that it does not take.
+    """The family registered as `id`.
+
+    Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
 
     Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
     """
@@ -256,7 +301,7 @@ def make(id: str, **kwargs: Any) -> TaskFamily:
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in known else None
     for name in kwargs:
         if name not in known:
-            raise ValueError(unknown("option", name, known, where=f" of {id}"))
+            raise unknown_option(id, name, dict.fromkeys([*known, "train_tasks"]))
     family = cls(**kwargs)
     if length is not None:
         family.train_on(length)

@@ -16,6 +16,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step
 from metarl.family import Key, Task, TaskFamily, num_rows, take
+from metarl.family_contract import undeclared_ending
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -172,6 +173,15 @@ def play_rounds(
             yield Round(played, learned, memory)
             if not last:
                 memory = agent.adapt(memory, learned)
+
+
+def check_endings(family: TaskFamily, trial: list[Rollout]) -> None:
+    """Raise ValueError if an episode was terminated although the family says that none is.
+
+    `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.
+    """
+    if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
+        raise ValueError(undeclared_ending(family))
 
 
 def episode_index(rollout: Rollout) -> Tensor:

@@ -33,14 +33,16 @@ from metarl.console import in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import evaluate
 from metarl.family import Key
+from metarl.finite import not_finite
 from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
 from metarl.provenance import versions
 from metarl.replay import watch
-from metarl.rollout import run_trial
+from metarl.rollout import check_endings, run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.seeds import requested, train_seeds
 from metarl.table import adaptation_table
+from metarl.testing import quick_check
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
@@ -57,6 +59,7 @@ def train(parsed: Parsed, console: Console) -> int:
     config = parsed.config
     family, agent_config = config.family, config.agent
     settings = tune(config.num_threads)
+    _ask_contract(config)
     try:
         device = resolve_device(config.device)
         agent = agent_config.build(family, config.seed, device)
@@ -108,6 +111,31 @@ def train(parsed: Parsed, console: Console) -> int:
     return stop.exit_code
 
 
+def _ask_contract(config: TrainConfig) -> None:
+    """Raise ConfigError for a family that breaks its contract, or for a run that could not be loaded.
+
+    This comes before anything is built or written. What would spoil only an evaluation or a picture is said, and the
+    run goes on.
+    """
+    for name, cls in (("family", type(config.family)), ("agent", type(config.agent))):
+        if cls.__module__ == "__main__":
+            raise ConfigError(
+                f"The {name} {cls.__name__} is defined in the program itself (__main__), where no other program finds "
+                f"it, so the run could not be loaded: put it into a module and give --{name} MODULE.{cls.__name__}."
+            )
+    try:
+        spoiled = quick_check(config.family, config.train_split)
+    except AssertionError as broken:
+        raise ConfigError(str(broken)) from broken
+    for sentence in spoiled:
+        _warn(sentence)
+
+
+def _warn(sentence: str) -> None:
+    """Say on standard error, with --quiet too, what a user must know of the results."""
+    print(f"metarl.train: warning: {sentence}", file=sys.stderr)
+
+
 def _iterate(
     agent: LearningAgent, config: TrainConfig, play: Captured, root: Key, done: Counters
 ) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve]]:
@@ -119,6 +147,10 @@ def _iterate(
         if not agent.own_loop:
             tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
             trial = play(tasks, rng.fold(key, 1))
+            try:
+                check_endings(family, trial)
+            except ValueError as undeclared:  # too seldom for `_ask_contract` to have seen it
+                raise ConfigError(f"Training stopped in iteration {done.iteration + 1}: {undeclared}") from undeclared
     collected = time.perf_counter()
     with record_function(phase("update")):
         loss = agent.update(trial, done.iteration / config.total_iterations)
@@ -164,12 +196,12 @@ def _keep_best(agent: LearningAgent, run_dir: Path, done: Counters, curves: dict
 
 def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger) -> None:
     """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``."""
-    log.say(f"Evaluating on {config.final_eval_tasks} tasks of each split")
     family, folder = config.family, run_dir / "evaluation"
     # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
     shown = {reported_split(config), "ood"}
     curves, watched = {}, {}
-    for split in family.splits:
+    for number, split in enumerate(family.splits, start=1):
+        log.say(f"Evaluating on {config.final_eval_tasks} tasks of {split} ({number} of {len(family.splits)} splits)")
         if split in shown:
             watched[split] = watch(agent, family, split, config.final_eval_tasks)
             curves[split] = watched[split][0]
@@ -180,6 +212,10 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     log.bar.stop()
     table = adaptation_table(curves)
     show(log.console, table)
+    for split, curve in curves.items():
+        spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
+        if spoiled:
+            _warn(spoiled)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
     for picture in pictures(family, watched):

@@ -236,6 +236,9 @@ def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.Cap
 def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     toy: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    assert train.main([*toy, "--run_dir", "never", "--family.broken", "1"]) == 2
+    assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
+    monkeypatch.setattr(train, "quick_check", lambda *_: [])  # as if they were too seldom for it
     assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
     assert "train/return became nan" in capsys.readouterr().err
     honest = train.run_trial
