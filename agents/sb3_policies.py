@@ -83,15 +83,16 @@ def acting(model: Any, x: Tensor) -> Any:
 
     DQN and QR-DQN take a random action with the probability that training ended with (`exploration_rate`).
     """
-    policy = model.policy
-    if isinstance(policy, SQUASHED):
+    policy: Any = model.policy
+    if isinstance(model.policy, SQUASHED):
         mean, log_std, more = policy.actor.get_action_dist_params(x)
-        return Squashed(from_torch(policy.actor.action_dist.proba_distribution(mean, log_std, **more).distribution))
-    if isinstance(policy, BY_DISTRIBUTION):
+        found: Any = from_torch(policy.actor.action_dist.proba_distribution(mean, log_std, **more).distribution)
+        return Squashed(found)
+    if isinstance(model.policy, BY_DISTRIBUTION):
         found = from_torch(policy.get_distribution(x).distribution)
         return Squashed(found) if policy.squash_output else found
     action = policy._predict(x, deterministic=True)
-    if isinstance(policy, DETERMINISTIC):
+    if isinstance(model.policy, DETERMINISTIC):
         return Certain(action)
     count = int(policy.action_space.n)
     best = (action[:, None] == torch.arange(count)).to(torch.float32)
@@ -127,11 +128,10 @@ def statistics_of(
             "The model was trained with VecNormalize: give its statistics, SB3Model(…, vec_normalize=PATH), "
             "or vec_normalize=False if it did not normalise observations."
         )
-    if found is not None and found.norm_obs and found.obs_rms.mean.shape != model.observation_space.shape:
-        raise ValueError(
-            f"The statistics are of observations of shape {found.obs_rms.mean.shape}, "
-            f"the model's have the shape {model.observation_space.shape}."
-        )
+    if found is not None and found.norm_obs:
+        theirs, ours = found.observation_space.shape, model.observation_space.shape
+        if theirs != ours:
+            raise ValueError(f"The statistics are of observations of shape {theirs}, those of the model have {ours}.")
     return found
 
 
@@ -141,6 +141,7 @@ def _was_normalised(model: Any) -> bool:
         return model._last_original_obs is not None
     # These keep the observations before the last in the same place where there was nothing to normalise.
     last, space = model._last_obs, model.observation_space
+    assert isinstance(space, spaces.Box)
     return last is not None and bool(((last < space.low) | (last > space.high)).any())
 
 

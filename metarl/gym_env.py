@@ -79,7 +79,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         self._over = True
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` made it from, with the steps of an episode (or trial) as `max_episode_steps`."""
         return self._spec
 
@@ -247,7 +247,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Number trials anew: of all rows under one seed, or of each of the `rows` under its own."""
         if not isinstance(seed, (list, tuple, np.ndarray)):
-            seed = _whole("seed", seed)  # type: ignore[arg-type]
+            seed = _whole("seed", seed)
             super().reset(seed=seed)
             _seed(self._stream, self, seed)
             return
