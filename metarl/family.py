@@ -35,7 +35,7 @@ class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
-    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. `oracle` and `render` are
+    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. The methods that return None are
     optional. Rows are independent, and all randomness comes from the keys that a method is given, one key per row, so
     that a row of a batch equals a batch of one bit for bit.
 

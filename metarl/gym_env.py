@@ -59,7 +59,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": _RENDER_FPS}  # noqa: RUF012
-    OPTIONS = ("split", "trial", "render_mode")
+    _OPTIONS = ("split", "trial", "render_mode")
     _spec: EnvSpec | None = None
 
     def __init__(
@@ -70,7 +70,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         render_mode: str | None = None,
         **family_options: Any,
     ) -> None:
-        self.family = family_of_view(family, family_options, "GymEnv", GymEnv.OPTIONS)
+        self.family = family_of_view(family, family_options, "GymEnv", GymEnv._OPTIONS)
         self.metadata = {**self.metadata, "render_modes": _render_modes(self.family)}
         self.render_mode = _check_render_mode(self.family, render_mode)
         self._stream = TrialStream(self.family, 1, split, trial, record=render_mode is not None)
@@ -79,7 +79,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         self._over = True
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` made it from, with the steps of an episode (or trial) as `max_episode_steps`."""
         return self._spec
 
@@ -160,7 +160,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         "render_fps": _RENDER_FPS,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    OPTIONS = ("num_envs", *GymEnv.OPTIONS, "autoreset_mode", "max_episode_steps")
+    _OPTIONS = ("num_envs", *GymEnv._OPTIONS, "autoreset_mode", "max_episode_steps")
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         max_episode_steps: int | None = None,
         **family_options: Any,
     ) -> None:
-        self.family = family_of_view(family, family_options, "GymVectorEnv", GymVectorEnv.OPTIONS)
+        self.family = family_of_view(family, family_options, "GymVectorEnv", GymVectorEnv._OPTIONS)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         modes = _render_modes(self.family)
         self.metadata = {**self.metadata, "render_modes": modes, "autoreset_mode": self.autoreset_mode}
@@ -217,7 +217,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         else:
             self._obs[mask] = obs
         self._ended[mask] = False
-        return self._obs.copy(), _infos(None, ~mask & False, mask)
+        return self._obs.copy(), _infos(None, np.zeros_like(mask), mask)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Act in every row. Raises ValueError for actions that cannot be, ResetNeeded as the class says."""
@@ -226,19 +226,23 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             rows = ", ".join(map(str, waiting.nonzero()[0]))
             how = "reset(options={'reset_mask': mask})"
             raise gymnasium.error.ResetNeeded(f"Reset the rows that have ended first, with {how}: {rows}.")
-        action = checked_actions(actions, self.single_action_space, self.num_envs, ignored=waiting)
+        some_wait = bool(waiting.any())
+        action = checked_actions(actions, self.single_action_space, self.num_envs, waiting if some_wait else None)
         # Where all rows only start again there is nothing to play, and they stay together.
         shown = None if waiting.all() else self._stream.step(action)
-        reward, terminated, truncated = np.zeros(self.num_envs, np.float32), *np.zeros((2, self.num_envs), dtype=bool)
-        if shown is not None:
-            self._obs = _numpy(shown.obs)
-            reward = np.where(waiting, reward, shown.reward)
-            terminated, truncated = (~waiting & _numpy(flags) for flags in (shown.terminated, shown.truncated))
+        if shown is None:
+            reward, terminated, truncated = np.zeros(self.num_envs, np.float32), ~waiting, ~waiting
+        else:
+            self._obs, reward = _numpy(shown.obs), _numpy(shown.reward)
+            terminated, truncated = _numpy(shown.terminated), _numpy(shown.truncated)
+            if some_wait:
+                reward[waiting] = 0.0
+                terminated[waiting] = truncated[waiting] = False
         ended = terminated | truncated
         fresh = ended if same_step else waiting
         infos = _infos(shown, ~waiting & ~fresh, fresh)
         if same_step and ended.any():
-            infos = _final(self._obs, _infos(shown, ended, ~ended & False), ended) | infos
+            infos = _final(self._obs, _infos(shown, ended, np.zeros_like(ended)), ended) | infos
         if fresh.any():
             self._obs[fresh] = _numpy(self._stream.restart(torch.from_numpy(fresh.nonzero()[0])))
         self._ended = ended & (not same_step)
@@ -247,7 +251,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Number trials anew: of all rows under one seed, or of each of the `rows` under its own."""
         if not isinstance(seed, (list, tuple, np.ndarray)):
-            seed = _whole("seed", seed)  # type: ignore[arg-type]
+            seed = _whole("seed", seed)
             super().reset(seed=seed)
             _seed(self._stream, self, seed)
             return
@@ -299,6 +303,7 @@ def _check_render_mode(family: TaskFamily, render_mode: str | None) -> str | Non
 def _sample_tasks(
     stream: TrialStream, generator: np.random.Generator, n: int, split: str | None, seed: int | None
 ) -> list[Task]:
+    n, seed = _whole("n", n) or 0, _whole("seed", seed)
     seed = int(generator.integers(2**63 - 1)) if seed is None else seed
     tasks = stream.family.sample_tasks(rng.key(seed), n, stream.split if split is None else split)
     return [take(tasks, slice(i, i + 1)) for i in range(n)]
@@ -361,20 +366,25 @@ def _numpy(x: Tensor) -> np.ndarray:
 
 def _infos(shown: Shown | None, stepped: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
     """What Gymnasium makes of the infos of rows: those `stepped`, and those `fresh` from a reset."""
-    index = np.zeros(len(fresh), dtype=np.int64)
     if shown is None or not stepped.any():
-        return _masked({"episode_index": index}, fresh)
-    index = np.where(stepped, shown.episode_index, 0)
-    infos = _masked({"episode_index": index}, stepped | fresh)
+        return _masked({"episode_index": np.zeros(len(fresh), dtype=np.int64)}, fresh)
+    infos = _masked({"episode_index": _where(stepped, shown.episode_index)}, stepped | fresh)
     if shown.success is not None:
-        infos |= _masked({"success": np.where(stepped, shown.success, False)}, stepped)
+        infos |= _masked({"success": _where(stepped, shown.success)}, stepped)
     if shown.inner is not None:
-        over = stepped & _numpy(shown.inner.ended)
+        over = stepped & shown.inner.ended.numpy()
         if over.any():
             numbers = {"r": shown.inner.returns, "l": shown.inner.lengths, "index": shown.episode_index}
-            inner = {name: np.where(over, values, 0) for name, values in numbers.items()}
+            inner = {name: _where(over, values) for name, values in numbers.items()}
             infos |= _masked({"inner_episode": _masked(inner, over)}, over)
     return infos
+
+
+def _where(rows: np.ndarray, values: Tensor) -> np.ndarray:
+    """A copy of the values in these rows, and zeros elsewhere."""
+    found = _numpy(values)
+    found[~rows] = 0
+    return found
 
 
 def _masked(values: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:

@@ -29,8 +29,8 @@ class SB3VecEnv(VecEnv):
     """`num_envs` rows of a family (an id, with its options as further keywords, or a TaskFamily).
 
     A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step; `infos` then has
-    its `terminal_observation`, always `TimeLimit.truncated`, and what `metarl.gym_env` says, with `success` also by
-    SB3's name for it, `is_success`. A drawn task changes at each new episode (or trial).
+    its `terminal_observation`, and `success` also by SB3's name for it, `is_success`; `TimeLimit.truncated` and what
+    `metarl.gym_env` says are always there. A drawn task changes at each new episode (or trial).
 
     Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; by `get_attr`: any
     attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`. With ``show_task=True`` the task's
@@ -85,12 +85,12 @@ class SB3VecEnv(VecEnv):
         infos = infos_of(shown)
         for info, truncated in zip(infos, shown.truncated.tolist(), strict=True):
             info["TimeLimit.truncated"] = truncated
-            if "success" in info:
-                info["is_success"] = info["success"]
         if bool(done.any()):
             rows = done.nonzero().squeeze(1)
             for row in rows.tolist():
                 infos[row]["terminal_observation"] = obs[row].copy()
+                if "success" in infos[row]:
+                    infos[row]["is_success"] = infos[row]["success"]
                 self.reset_infos[row] = {"episode_index": 0}
             obs[rows.numpy()] = self._shown(self._stream.restart(rows), rows)
         return obs, shown.reward.numpy().copy(), done.numpy(), infos

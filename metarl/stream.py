@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.batch_env import BatchEnv, Step, put, where
-from metarl.family import State, Task, TaskFamily, UnknownOption, make, num_rows, take, unknown, unknown_option
+from metarl.batch_env import BatchEnv, Outcome, Step, put, where
+from metarl.family import State, Task, TaskFamily, UnknownOption, make, num_rows, take, unknown_option
 from metarl.family import concatenate as concatenate
 from metarl.numbering import Numbering
 from metarl.task_checks import checked_task
@@ -91,27 +91,29 @@ class Shown(NamedTuple):
     truncated: Tensor  # (B,) bool
     episode_index: Tensor  # (B,) int64: which episode of its trial the action belonged to, from 0
     success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
-    inner: Inner | None  # with ``trial=True``
+    inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
 
 
 class Inner(NamedTuple):
     """The episodes inside of trials."""
 
     ended: Tensor  # (B,) bool: whether one ended with the step
-    returns: Tensor  # (B,) float64: its return so far
-    lengths: Tensor  # (B,) int64: its steps so far
+    returns: Tensor  # (B,) float64: its return
+    lengths: Tensor  # (B,) int64: its steps
 
 
 def infos_of(shown: Shown) -> list[dict[str, Any]]:
     """The info of each row, in Python's numbers; `metarl.gym_env` says what is in it."""
-    infos: list[dict[str, Any]] = [{"episode_index": index} for index in shown.episode_index.tolist()]
-    if shown.success is not None:
-        for info, success in zip(infos, shown.success.tolist(), strict=True):
-            info["success"] = success
+    index, infos = shown.episode_index.tolist(), list[dict[str, Any]]()
+    if shown.success is None:
+        infos = [{"episode_index": number} for number in index]
+    else:
+        both = zip(index, shown.success.tolist(), strict=True)
+        infos = [{"episode_index": number, "success": success} for number, success in both]
     if shown.inner is not None:
         for row in shown.inner.ended.nonzero().squeeze(1).tolist():
             returns, lengths = float(shown.inner.returns[row]), int(shown.inner.lengths[row])
-            infos[row]["inner_episode"] = {"r": returns, "l": lengths, "index": infos[row]["episode_index"]}
+            infos[row]["inner_episode"] = {"r": returns, "l": lengths, "index": index[row]}
     return infos
 
 
@@ -139,8 +141,7 @@ class TrialStream:
         record: bool = False,
         max_steps: int | None = None,
     ) -> None:
-        if split not in family.splits:
-            raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
+        family.num_tasks(split)  # raises ValueError if there is no such split
         for name, count in (("num_envs", num_envs), ("max_episode_steps", 1 if max_steps is None else max_steps)):
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
                 raise ValueError(f"{name} must be a whole number of at least one, got {name}={count!r}.")
@@ -214,8 +215,8 @@ class TrialStream:
         """
         if task is not None and split is not None:
             raise ValueError("Give a task or a split, not both: a task is played whatever split it came from.")
-        if split is not None and split not in self.family.splits:
-            raise ValueError(unknown("split", split, self.family.splits, where=f" of {type(self.family).__name__}"))
+        if split is not None:
+            self.family.num_tasks(split)  # raises ValueError if there is no such split
         if rows is not None and self._env is None:
             raise ValueError("The first reset must be of all rows.")
         self._option_task = None if task is None else self._spread(task, self.num_envs)
@@ -229,7 +230,7 @@ class TrialStream:
         self._env = BatchEnv(self.family, tasks, keys, None if self.trial else 1)
         step = self._env.reset()
         self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
-        self._lengths = self._elapsed = torch.zeros(self.num_envs, dtype=torch.int64)
+        self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
         if self.record:
             self._visited = [[take(self._env.state, slice(row, row + 1))] for row in range(self.num_envs)]
         return self._view(step)
@@ -245,11 +246,14 @@ class TrialStream:
         at_end = ended.reshape(-1, *[1] * (outcome.final_obs.ndim - 1))
         obs = self._view(step._replace(obs=torch.where(at_end, outcome.final_obs, step.obs)))
         success = self.family.success(env.task, env.final_state)
-        inner = self._count(outcome.reward, outcome.terminated | outcome.truncated)
-        late = self._elapsed >= self.max_steps if self.max_steps is not None else torch.zeros_like(ended)
+        inner = self._count(outcome) if self.trial else None
+        terminated, truncated = outcome.terminated, outcome.truncated
         if self.trial or self.family.horizon == 1:
-            return Shown(obs, outcome.reward, ended, late, episode_index, success, inner)
-        return Shown(obs, outcome.reward, outcome.terminated, outcome.truncated | late, episode_index, success, inner)
+            terminated, truncated = ended, torch.zeros_like(ended)
+        if self.max_steps is not None:
+            self._elapsed = self._elapsed + 1
+            truncated = truncated | (self._elapsed >= self.max_steps)
+        return Shown(obs, outcome.reward, terminated, truncated, episode_index, success, inner)
 
     def restart(self, rows: Tensor) -> Tensor:
         """Start a new trial in the rows of the given indices; returns their first observations ``(M, D)``."""
@@ -274,14 +278,14 @@ class TrialStream:
             raise ValueError("Call reset() first.")
         return self._env
 
-    def _count(self, reward: Tensor, ended: Tensor) -> Inner | None:
-        """Add a step to what is counted of each row; the sums of episodes of a trial, which start anew at their end."""
-        self._elapsed = self._elapsed + 1
-        if not self.trial:
+    def _count(self, outcome: Outcome) -> Inner | None:
+        """Add a step to the episodes of the trials; those that ended with it, if any did, begin anew from nothing."""
+        self._returns, self._lengths = self._returns + outcome.reward, self._lengths + 1
+        ended = outcome.terminated | outcome.truncated
+        if not bool(ended.any()):
             return None
-        inner = Inner(ended, self._returns + reward.to(torch.float64), self._lengths + 1)
-        self._returns = torch.where(ended, 0.0, inner.returns)
-        self._lengths = torch.where(ended, 0, inner.lengths)
+        inner = Inner(ended, self._returns, self._lengths)
+        self._returns, self._lengths = torch.where(ended, 0.0, inner.returns), torch.where(ended, 0, inner.lengths)
         return inner
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:

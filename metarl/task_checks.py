@@ -48,7 +48,7 @@ def _field(where: str, given: Any, pattern: Any) -> Any:
             raise ValueError(f"{where} must be a {type(pattern).__name__}, got {described(given)}.")
         parts = zip(type(pattern)._fields, given, pattern, strict=True)
         return type(pattern)(*(_field(f"{where}.{name}", value, like) for name, value, like in parts))
-    value = _as_tensor(given, pattern.dtype) if isinstance(given, (np.ndarray, np.generic)) else given
+    value: Any = _as_tensor(given, pattern.dtype) if isinstance(given, (np.ndarray, np.generic)) else given
     good = isinstance(value, Tensor) and value.dtype == pattern.dtype and value.ndim == pattern.ndim
     if not good or value.shape[1:] != pattern.shape[1:]:
         shape = f"(N, {', '.join(map(str, pattern.shape[1:]))})" if pattern.ndim > 1 else "(N,)"

@@ -324,6 +324,14 @@ def test_a_split_yields_that_split(split: str, lengths: set):
         assert set(envs.get_task().length.tolist()) <= lengths
 
 
+def test_every_family_has_the_split_valid():
+    """Also one that does not declare it: it is drawn like `train`."""
+    env, envs = GymEnv(Corridor(), split="valid"), GymVectorEnv(Corridor(), 30, split="valid")
+    env.reset(seed=0), envs.reset(seed=0)
+    assert set(envs.get_task().length.tolist()) == {1, 2, 4}
+    env.reset(options={"split": "valid"})
+
+
 def test_sampled_tasks_are_the_familys():
     env, family = GymEnv(Corridor()), Corridor()
     tasks = env.sample_tasks(6, split="test", seed=3)
@@ -345,6 +353,10 @@ def test_sampled_tasks_are_the_familys():
     (lambda env: env.reset(options={"tsak": 1}), "'task'"),
     (lambda env: env.reset(options={"split": "nowhere"}), "split"),
     (lambda env: env.reset(options={"split": "test", "task": Length(torch.tensor([1]))}), "not both"),
+    (lambda env: env.sample_tasks(2.5), "n must be a whole number of at least 0, got 2.5"),
+    (lambda env: env.sample_tasks(3, seed=-1), "seed must be a whole number of at least 0, got -1"),
+    (lambda env: env.sample_tasks(3, split="nowhere"), "split"),
+    (lambda env: env.reset(seed=-1), "seed must be a whole number of at least 0, got -1"),
     (lambda env: env.step(2), "from 0 to 1"),
     (lambda env: env.step(0.5), "from 0 to 1"),
     (lambda env: env.step([1, 0]), "shape"),
