@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl import stats
+from metarl.finite import to_json
 from metarl.step_curve import PULLS, StepCurve, combine_steps
 
 Array = NDArray[np.float32]
@@ -307,7 +308,7 @@ class AdaptationCurve:
         """
         json_path, csv_path, png_path = (_with_suffix(path, suffix) for suffix in (".json", ".csv", ".png"))
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n".join(f" {json.dumps(name)}: {_plain(value)}" for name, value in self.document().items())
+        lines = ",\n".join(f" {json.dumps(name)}: {to_json(value)}" for name, value in self.document().items())
         json_path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
         self._write_csv(csv_path)
         self.plot().savefig(png_path, dpi=150)
@@ -403,21 +404,6 @@ class AdaptationCurve:
 
 _PROTOCOL = ("repeats", "eval_seed", "distinct", "episodes_of_a_point", "total_steps")
 """Fields that files of earlier versions do not have."""
-
-
-def _plain(value: Any) -> str:
-    """JSON, in which a number that is none is null."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: clean(each) for name, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [clean(each) for each in value]
-        if isinstance(value, np.generic):
-            value = value.item()
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)
 
 
 def _task_values(names: list[str], rows: list[list[str]]) -> dict[str, Array]:

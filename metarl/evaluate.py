@@ -18,11 +18,13 @@ from rich.console import Console
 
 from metarl import rng
 from metarl.agent import LearningAgent
+from metarl.arguments import check_rounds
 from metarl.checkpoint import load, runs_of
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluator import EVALUATION, check_counts, evaluate
 from metarl.family import unknown
+from metarl.finite import not_finite
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table
 
@@ -84,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     table = adaptation_table(curves)
     show(console, table)
+    for split, curve in curves.items():
+        spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
+        if spoiled:
+            print(f"{PROGRAM}: warning: {spoiled}", file=sys.stderr)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:  # beside the numbers that it shows
         Console(file=file, width=120).print(table)
     console.print(
@@ -100,11 +106,7 @@ def _check(options: Any, agent: LearningAgent) -> list[str]:
         if split not in family.splits:
             raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
     check_counts(tasks=options.tasks, repeats=options.repeats, episodes=options.episodes, rounds=options.rounds)
-    if options.rounds is not None and agent.protocol.rounds == 1:
-        raise ValueError(
-            f"--rounds is for agents that adapt between rounds; {type(agent).__name__} learns in its memory, over the "
-            "episodes of one round: use --episodes."
-        )
+    check_rounds(agent, options.rounds)
     rng.key(options.seed)
     return splits
 

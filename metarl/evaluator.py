@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +16,14 @@ from metarl import rng
 from metarl.agent import LearningAgent
 from metarl.agents.baselines import RandomAgent
 from metarl.agents.catalogue import baseline, baselines_for
+from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import AdaptationCurve
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
     TrialProtocol,
+    check_endings,
     episode_lengths,
     episode_returns,
     episode_rewards,
@@ -93,19 +94,20 @@ def evaluate(
     Raises ValueError for an unknown split, for tasks of another family, or for a count below 1.
     """
     family = _family_of(agent) if family is None else family
-    _check_task(family, tasks)
-    tasks = tasks if _is_task(tasks) else operator.index(tasks)
-    check_counts(tasks=tasks, repeats=repeats, episodes=episodes, rounds=rounds)
+    same_spaces(agent, family)
+    tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
+    given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
+    repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     protocol = agent.protocol.test()
-    rounds = protocol.rounds if rounds is None else int(rounds)
-    episodes = (protocol.episodes or family.episodes_per_trial) if episodes is None else int(episodes)
+    rounds = protocol.rounds if rounds is None else rounds
+    episodes = (protocol.episodes or family.episodes_per_trial) if episodes is None else episodes
     task, distinct = choose_tasks(family, root, split, tasks)
     count = num_rows(task)
     if repeats is None:
         repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, protocol.costly)
-    plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, bool(greedy), step_curve)
+    plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, greedy, step_curve)
     played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
     random, oracle = _bounds(family, task, root, plan, repeats)
     known = _optional(family.random_return(to_device(task, device)))
@@ -219,15 +221,6 @@ def _is_task(tasks: Any) -> bool:
     return isinstance(tasks, tuple)
 
 
-def _check_task(family: TaskFamily, tasks: int | Task) -> None:
-    """Raise ValueError if a task is given that is another family's."""
-    known = type(family.sample_tasks(rng.key(0), 1, family.splits[0]))
-    number = isinstance(tasks, (int, np.integer)) and not isinstance(tasks, bool)
-    if not number and type(tasks) is not known:
-        name = type(family).__name__
-        raise ValueError(f"A task of {name} is a {known.__name__}, got a value of {type(tasks).__name__}.")
-
-
 def _play(agent: Agent, family: TaskFamily, task: Task, repeats: int, key: Key, plan: Plan) -> Played:
     """All trials, in chunks whose memory is bounded by what the first few took."""
     device, count = key.device, num_rows(task)
@@ -258,6 +251,7 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
         agent, family, task, key, rounds=plan.rounds, episodes=plan.episodes, envs_per_task=plan.each,
         greedy=plan.greedy, first_task=first,
     ):  # fmt: skip
+        check_endings(family, [played])
         got, took = episode_returns(played, plan.episodes), episode_lengths(learned, plan.episodes)
         if plan.by_rounds:
             returns.append(got.reshape(shape).mean(dim=(1, 2))[:, None])

@@ -197,7 +197,9 @@ def test_own_tasks():
     np.testing.assert_allclose(curve.returns[0, :, 0], [0.0, 300.0, 3000.0], atol=5.0)
     assert curve.split == "given tasks"
     for wrong in (toy.Hidden(torch.zeros(2, dtype=torch.int64)), 2.5, [1, 2]):
-        with pytest.raises(ValueError, match=r"A task of Walk is a Coin, got a value of (Hidden|float|list)"):
+        with pytest.raises(
+            ValueError, match=r"A task of Walk is a Coin, got a value of (Hidden|int)|whole number, got 2\.5"
+        ):
             evaluate(Rounds(), Walk(), tasks=wrong)
 
 
@@ -595,7 +597,7 @@ def test_program_on_a_folder_of_seeds(run_dir: Path, tmp_path: Path):
     ("arguments", "sentence"),
     [
         (["{run}", "--split", "tets"], "Did you mean 'test'?"),
-        (["{run}", "--rounds", "3"], "RL2 learns in its memory, over the episodes of one round: use --episodes"),
+        (["{run}", "--rounds", "3"], "RL2 does not adapt in rounds, so rounds must be 1, got 3"),
         (["{run}", "--repeats", "0"], "repeats must be at least 1"),
         (["{run}", "--which", "best"], "no best checkpoint, since it was not evaluated on 'valid'"),
         (["{run}", "--tasks", "0"], "tasks must be at least 1"),
