@@ -19,12 +19,12 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-import yaml
 from torch import Tensor
 
 from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
+from metarl.config_file import read_yaml
 from metarl.family import unknown
 
 FORMAT = 1
@@ -134,10 +134,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
     _write(target / AGENT, kept, counters)
     # Where the run lay and how many threads it had says nothing about the agent.
-    config = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8")) | {
-        "run_dir": None,
-        "num_threads": None,
-    }
+    config = read_yaml(source / "config.yaml") | {"run_dir": None, "num_threads": None}
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
     (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl import checkpoint
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.comparison import Comparison
+from metarl.config_file import read_yaml
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluate import evaluate
@@ -49,7 +50,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
     for run in runs:
         name, folders = _folders(run)
         for folder in folders:
-            values = yaml.safe_load((checkpoint.find(folder) / "config.yaml").read_text("utf-8"))
+            values = read_yaml(checkpoint.find(folder) / "config.yaml")
             same = yaml.safe_dump({key: value for key, value in values.items() if key not in IRRELEVANT})
             groups.setdefault(same, []).append((name, folder))
     found: list[Line] = []

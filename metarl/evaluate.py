@@ -8,7 +8,6 @@ The program prints a table and writes, per split, a JSON, a CSV and a PNG file.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from metarl.checkpoint import load
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device, unknown
+from metarl.options import options_of
 from metarl.rollout import Agent, Rollout, TrialProtocol, episode_lengths, episode_returns, run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table
@@ -120,7 +120,7 @@ def _check(**counts: int | Task | None) -> None:
 
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
-    given = {name: vars(family).get(name) for name in inspect.signature(type(family)).parameters}
+    given = {name: vars(family).get(name) for name in options_of(type(family))}
     options = (f"{name}={value!r}" for name, value in given.items() if value is not None)
     return f"{type(family).__name__}({', '.join(options)})"
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from metarl import checkpoint
 from metarl.config import Parsed, parse
-from metarl.config_errors import ConfigError, split_args
+from metarl.config_errors import ConfigError
+from metarl.config_settings import split_args
 from metarl.console import show
 from metarl.curve import AdaptationCurve, combine
 from metarl.table import adaptation_table

@@ -90,15 +90,15 @@ WRONG = {
     "--family metarl/GridNavy-v0": "Did you mean 'metarl/GridNavi-v0'?",
     "--family toy.Gues": "Did you mean 'Guess'?",
     "--family nowhere.Guess": "There is no module 'nowhere'",
-    "--family torch.nn.Linear": "is not a TaskFamily",
+    "--family torch.nn.Linear": "family: torch.nn.Linear is no subclass of TaskFamily",
     "--train_split tran": "Did you mean 'train'?",
     "--eval_splits [test,odd]": "Did you mean 'ood'?",
     "--eval_splits test": "a list",
     "--device gpu": "Did you mean 'cpu'?",
-    "--seed x": "seed must be int, got 'x'",
-    "--seed": "--seed: expected one argument",
+    "--seed x": "seed must be a whole number, got 'x'",
+    "--seed": "--seed needs a value: a whole number",
     "--total_iterations -1": "total_iterations must be at least 0, got -1",
-    "--agent.lr abc": "agent.lr must be float or list",
+    "--agent.lr abc": "agent.lr must be a number or a list of pairs of numbers, got 'abc'",
     "--agent.hidden_size 0": "hidden_size must be at least 1",
     "--family.numbers 1": "numbers must be at least 2",
     "--resume nowhere --seed 3": "--seed cannot be changed with --resume",
@@ -123,14 +123,14 @@ EDITS = {
     ("RL2Config", "RL2Confg"): "Did you mean 'RL2Config'?",
     ("toy.Guess", "Gues"): "Did you mean 'Guess'?",
     ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
-    ("[.5, .98]", "[.5]"): "agent.gamma must be float or list",
+    ("[.5, .98]", "[.5]"): "agent.gamma must be a number or a list of pairs of numbers, got [[0, 0.9], [0.5]]",
     ("agent:", "agent"): "not valid YAML in line",
     ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  3"): "family must be the name of a class, got 3",
-    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got ['a']",
-    ("class_path: toy.Guess", "class_path: 3"): "family.class_path must be the name of a class, got 3",
+    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got [a]",
+    ("class_path: toy.Guess", "class_path: 3"): "family must be the name of a class, got 3",
     ("init_args:\n    numbers: 3", "init_args: 3"): "family.init_args must be options, each with its value, got 3",
-    ("total_iterations: 6", "total_iterations: many"): "total_iterations must be int, got 'many'",
-    ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be int, got 'big'",
+    ("total_iterations: 6", "total_iterations: many"): "total_iterations must be a whole number, got 'many'",
+    ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be a whole number, got 'big'",
     ("checkpoint_every: 2", "eval_splits: test"): "eval_splits must be a list",
 }
 
@@ -146,7 +146,7 @@ def test_a_mistake_in_a_file_of_another_folder(toy: str, tmp_path: Path, monkeyp
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "seed.yaml").write_text(TOY + "\nseed: one\n")
     monkeypatch.chdir(tmp_path)
-    assert mistake("--config", "sub/seed.yaml") == "seed must be int, got 'one'."
+    assert mistake("--config", "sub/seed.yaml") == "seed must be a whole number, got 'one'."
 
 
 def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):

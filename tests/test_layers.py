@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture"),
+    ("rng", "options", "runtime", "stats", "profiling", "capture"),
     ("family", "distributed", "curve"),
     ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("memories", "player"),
     ("agents",),
     ("config_errors",),
+    ("config_file", "config_classes"),
+    ("config_settings",),
     ("config",),
     ("checkpoint",),
     ("log",),
@@ -41,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"family", "rng"},
+    "envs": {"family", "options", "rng"},
     "gym_env": {"batch_env", "family", "rng", "stream"},
     "sb3_env": {"batch_env", "family", "rng", "stream"},
 }
