@@ -316,7 +316,10 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
     for name, default in own_options(named.factory).items():
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
-    return build(named.factory, options, f"{field} {named.short}", BASES[field])
+    try:
+        return build(named.factory, options, f"{field} {named.short}", BASES[field])
+    except TypeError as error:
+        raise ConfigError(f"The {field} {named.short} cannot be made: {' '.join(str(error).split())}.") from error
 
 
 def _values(

@@ -45,8 +45,8 @@ def takes_any(factory: Factory) -> bool:
 
 
 def refused(error: TypeError, given: Collection[str]) -> str | None:
-    """Which of the options `given` a call did not know, if that is what `error` says."""
-    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    """Which of the options `given` a call does not take, or sets itself, if that is what `error` says."""
+    found = re.search(r"(?:unexpected keyword argument|multiple values for (?:keyword )?argument) '(\w+)'", str(error))
     return found[1] if found and found[1] in given else None
 
 
