@@ -7,10 +7,11 @@ trained agent into the package, from where ``load("pretrained:NAME")`` takes it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
 from metarl.config_file import read_yaml
+from metarl.console import Parser, at_home, in_words
 from metarl.family import unknown
 
 FORMAT = 1
@@ -56,8 +58,7 @@ def load_state(run_dir: str | Path, device: torch.device | str = "cpu") -> tuple
     folder = Path(run_dir)
     path = next((folder / name for name in (CHECKPOINT, AGENT) if (folder / name).is_file()), None)
     if path is None:
-        again = f"continue it by: python -m metarl.train --resume {folder}"
-        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; {again}")
+        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; continue it by: {resume_command(folder)}")
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
@@ -101,6 +102,11 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> LearningAgent:
     return agent
 
 
+def resume_command(run_dir: str | Path) -> str:
+    """What to type to continue a run."""
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+
+
 def find(name: str | Path) -> Path:
     """The folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds none."""
     if isinstance(name, str) and name.startswith("pretrained:"):
@@ -108,7 +114,7 @@ def find(name: str | Path) -> Path:
         if name not in known:
             raise ConfigError(unknown("trained agent", name, known))
         return PRETRAINED / name.removeprefix("pretrained:")
-    folder = Path(name)
+    folder = Path(at_home(name))
     if not folder.is_dir():
         known = pretrained()
         also = f" The agents that come with the package: {', '.join(known)}." if known else ""
@@ -125,6 +131,8 @@ def pretrained() -> list[str]:
 
 def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAINED) -> Path:
     """Copy a run's agent without its optimiser, its config and the curves it reached to ``into/name``."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
     curves = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(source.glob("evaluation/*.json"))}
     if not curves:
@@ -155,16 +163,15 @@ def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m metarl.checkpoint", description="Put a run's trained agent into the package."
-    )
-    parser.add_argument("run_dir", help="the folder of a finished run")
-    parser.add_argument("name", help="it will be known as pretrained:NAME")
-    given = parser.parse_args(args)
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    parser = Parser(prog="python -m metarl.checkpoint", description="Put a run's trained agent into the package.")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a finished run")
+    parser.add_argument("name", metavar="NAME", help="it will be known as pretrained:NAME")
+    given = parser.read(args)
     try:
         print(f"Wrote {export_pretrained(given.run_dir, given.name)}")
-    except ConfigError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as mistake:
+        print(f"metarl.checkpoint: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     return 0
 

@@ -110,7 +110,7 @@ class Parsed:
 
     config: TrainConfig
     name: str
-    """The preset's name, or the config file's, for the name of the run directory."""
+    """The config file's name, or what is trained where that is something else: for the name of the run directory."""
     values: dict[str, Any]
     """The resolved configuration as plain data: every field with its value."""
     command: list[str]
@@ -347,9 +347,10 @@ def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str,
     """
     own, found = own_options(factory), {}
     for name, value in defaults.items():
-        if name in own or (value is not None and vars(made).get(name, MISSING) == value):
-            with contextlib.suppress(TypeError):
-                found[name] = json.loads(json.dumps(value))
+        with contextlib.suppress(TypeError):  # of JSON's
+            plain, there = json.loads(json.dumps(value)), getattr(made, name, MISSING)
+            if name in own or (type(there) is type(value) and there == value):
+                found[name] = plain
     return found
 
 
