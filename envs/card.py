@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from gymnasium import spaces
 
 from metarl.family import TaskFamily, family_class, make, registered, unknown
+from metarl.options import MISSING, options_of
 
 
 class Card(NamedTuple):
@@ -35,11 +36,10 @@ class Card(NamedTuple):
 
 def card(id: str) -> Card:
     """The card of a registered family. Raises ValueError for an unknown id."""
-    cls = family_class(id)
-    summary, sections = parts(cls.__doc__ or "")
-    parameters = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return Card(id, summary, sections, defaults, make(id))
+    family = make(id)
+    summary, sections = parts(type(family).__doc__ or "")
+    options = options_of(family_class(id))
+    return Card(id, summary, sections, {k: v for k, v in options.items() if v is not MISSING}, family)
 
 
 def all_cards() -> tuple[list[Card], dict[str, list[str]]]:

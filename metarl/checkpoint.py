@@ -7,10 +7,11 @@ trained agent into the package, from where ``load("pretrained:NAME")`` takes it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-import yaml
 from torch import Tensor
 
 from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
+from metarl.config_file import read_yaml
+from metarl.console import Parser, at_home, in_words
 from metarl.family import unknown
 from metarl.finite import to_json
 
@@ -77,8 +79,7 @@ def load_state(
             "load the last one, or train with eval_splits that contain valid."
         )
     if path is None:
-        again = f"continue it by: python -m metarl.train --resume {folder}"
-        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; {again}")
+        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; continue it by: {resume_command(folder)}")
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
@@ -140,6 +141,11 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
+def resume_command(run_dir: str | Path) -> str:
+    """What to type to continue a run."""
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+
+
 def find(name: str | Path) -> Path:
     """The folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds none."""
     if isinstance(name, str) and name.startswith("pretrained:"):
@@ -147,7 +153,7 @@ def find(name: str | Path) -> Path:
         if name not in known:
             raise ConfigError(unknown("trained agent", name, known))
         return PRETRAINED / name.removeprefix("pretrained:")
-    folder = Path(name)
+    folder = Path(at_home(name))
     if not folder.is_dir():
         known = pretrained()
         also = f" The agents that come with the package: {', '.join(known)}." if known else ""
@@ -164,6 +170,8 @@ def pretrained() -> list[str]:
 
 def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAINED) -> Path:
     """Copy a run's agent without its optimiser, its config and the curves it reached to ``into/name``."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
     curves = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(source.glob("evaluation/*.json"))}
     if not curves:
@@ -173,10 +181,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
     _write(target / AGENT, kept, counters)
     # Where the run lay and how many threads it had says nothing about the agent.
-    config = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8")) | {
-        "run_dir": None,
-        "num_threads": None,
-    }
+    config = read_yaml(source / "config.yaml") | {"run_dir": None, "num_threads": None}
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
     (target / "curve.json").write_text(to_json(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
@@ -197,16 +202,15 @@ def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m metarl.checkpoint", description="Put a run's trained agent into the package."
-    )
-    parser.add_argument("run_dir", help="the folder of a finished run")
-    parser.add_argument("name", help="it will be known as pretrained:NAME")
-    given = parser.parse_args(args)
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    parser = Parser(prog="python -m metarl.checkpoint", description="Put a run's trained agent into the package.")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a finished run")
+    parser.add_argument("name", metavar="NAME", help="it will be known as pretrained:NAME")
+    given = parser.read(args)
     try:
         print(f"Wrote {export_pretrained(given.run_dir, given.name)}")
-    except ConfigError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as mistake:
+        print(f"metarl.checkpoint: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     return 0
 

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from torch.utils.tensorboard import SummaryWriter
 
 from metarl import checkpoint
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.comparison import Comparison
-from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
+from metarl.config_file import read_yaml
+from metarl.console import QUIET, Parser, at_home, in_words, make_console, make_folder, new_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluate import evaluate
 from metarl.family import TaskFamily, unknown
@@ -49,7 +51,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
     for run in runs:
         name, folders = _folders(run)
         for folder in folders:
-            values = yaml.safe_load((checkpoint.find(folder) / "config.yaml").read_text("utf-8"))
+            values = read_yaml(checkpoint.find(folder) / "config.yaml")
             same = yaml.safe_dump({key: value for key, value in values.items() if key not in IRRELEVANT})
             groups.setdefault(same, []).append((name, folder))
     found: list[Line] = []
@@ -65,14 +67,32 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
 
 def _folders(run: str) -> tuple[str, list[Path | str]]:
     """The name of ``[NAME=]RUN`` and its run directories: one, or those in a folder of several seeds."""
-    name, equals, where = run.rpartition("=")
+    name, where = _parts(run)
     if where.startswith("pretrained:"):
-        return (name if equals else where.removeprefix("pretrained:")), [where]
+        return name or where.removeprefix("pretrained:"), [where]
     folder = Path(where)
+    name = name or folder.resolve().name
     several = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if several and not (folder / "config.yaml").exists():
-        return (name if equals else folder.name), list(several)
-    return (name if equals else folder.name), [folder]
+        return name, list(several)
+    return name, [folder]
+
+
+def _parts(run: str) -> tuple[str, str]:
+    """NAME, "" if there is none, and RUN of ``[NAME=]RUN``, either of which may hold a "=" of its own.
+
+    A folder that exists is a RUN. Otherwise the name ends at the first "=" after which one begins.
+    """
+
+    def exists(where: str) -> bool:
+        return where.startswith("pretrained:") or (where != "" and Path(where).is_dir())
+
+    splits = [(run[:at], at_home(run[at + 1 :])) for at, letter in enumerate(run) if letter == "="]
+    for name, where in (("", run), *splits):
+        if exists(where):
+            return name, where
+    # None is there: the sentence is to name what was meant, and a name has no slashes.
+    return splits[0] if splits and "/" not in splits[0][0] else ("", run)
 
 
 def _unique(name: str, taken: Sequence[str]) -> str:
@@ -118,7 +138,7 @@ def compare(
         for line in found:
             for split in splits:
                 number = min(tasks, costly_tasks) if line.agents[0].protocol.costly else tasks
-                status.update(f"{line.name} on {number} tasks of {split}")
+                status.update(f"{escape(line.name)} on {number} tasks of {split}")
                 curves = [
                     evaluate(agent, line.family, split, number, rounds=_rounds(agent, rounds), seed=seed, greedy=greedy)
                     for agent in line.agents
@@ -183,8 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split in splits:
             if split not in family.splits:
                 raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
-        folder = options.out or Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}"
-        make_folder(folder)
+        if options.out is None:
+            folder = new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
+        else:
+            folder = options.out
+            make_folder(folder)
         comparison = compare(
             found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks
         )

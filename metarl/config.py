@@ -1,35 +1,37 @@
-"""A run's configuration: dataclasses ↔ YAML ↔ command line, by jsonargparse.
+"""A run's configuration: dataclasses ↔ YAML ↔ command line.
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
-reads the default preset. `family` and `agent` are classes: ``class_path`` and ``init_args``, where the class path may
-be a full one, a short class name, or the id of a registered family (``metarl/GridNavi-v0``, or
-``module:theirs/Mine-v0`` for a module to import first). Everything that is wrong raises ConfigError, whose message is
-one sentence for the user.
+reads the default preset. `family` and `agent` are objects: ``class_path`` and ``init_args``, or a name alone (see
+`metarl.config_classes`). Types, help and conversion are jsonargparse's; every option is given to it alone, so that a
+mistake is that option's and no other's. Everything that is wrong raises ConfigError, one sentence for the user.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import copy
 import dataclasses
-import importlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
-from metarl.config_errors import ConfigError, explain, family_id, split_args
+from metarl.config_classes import BASES, Named, names_of
+from metarl.config_errors import ConfigError, may_be_null, no_value, wrong_value
+from metarl.config_settings import OTHERS, Choice, Setting, choose, of_file, of_line, split_args
 from metarl.console import QUIET
-from metarl.family import TaskFamily, family_class, unknown
+from metarl.family import TaskFamily, build, unknown
+from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
 
 DEFAULT_PRESET = "rl2_navigation2d"
 PRESETS = Path(__file__).parent / "configs"
@@ -81,13 +83,15 @@ class TrainConfig:
     checkpoint_every: int = 50
     """Iterations between checkpoints; one is written at the end and on Ctrl-C in any case."""
     run_dir: str | None = None
-    """Folder of the run's files; null: runs/<preset>_<seed>_<time>."""
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; a $ is a $."""
     num_threads: int | None = None
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
 
     def __post_init__(self) -> None:
+        if self.run_dir is not None:
+            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has seen what stands in a file
         for name in ("train_split", "eval_splits"):
             value = getattr(self, name)
             for split in [value] if isinstance(value, str) else value:
@@ -120,7 +124,7 @@ class Parsed:
 
     config: TrainConfig
     name: str
-    """The preset's name, or the config file's, for the name of the run directory."""
+    """The config file's name, or what is trained where that is something else: for the name of the run directory."""
     values: dict[str, Any]
     """The resolved configuration as plain data: every field with its value."""
     command: list[str]
@@ -154,12 +158,13 @@ def presets() -> list[str]:
 
 def find(name: str) -> Path:
     """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
-    if Path(name).is_file():
-        return Path(name)
+    path = Path(os.path.expanduser(name))
+    if path.is_file():
+        return path
     if name in presets():
         return PRESETS / f"{name}.yaml"
-    if Path(name).suffix in (".yaml", ".yml"):
-        near = unknown("preset", Path(name).stem, presets()).partition(". ")[2].replace("Known:", "Presets:")
+    if path.suffix in (".yaml", ".yml"):
+        near = unknown("preset", path.stem, presets()).partition(". ")[2].replace("Known:", "Presets:")
         raise ConfigError(f"There is no config file {name!r}. {near}")
     raise ConfigError(unknown("config file or preset", name, presets()))
 
@@ -171,180 +176,222 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def parse(args: Sequence[str]) -> Parsed:
     """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
-    parser = build_parser()
-    command = ["python", "-m", "metarl.train", *args]
-    args, resume, source = _prepare(args)
-    parser.given = args
-    _CHOSEN.set(_chosen(args))
-    if any(arg in ("-h", "--help") for arg in args):
-        _print_help(parser, [arg for arg in args if arg not in ("-h", "--help")])
+    asked = _asked(args)
+    choice = choose([*(of_file(path, FIELDS) for path in asked.files), [*of_line(asked.options, FIELDS)]])
+    if asked.help:
+        print_help(choice.named)
         raise SystemExit(0)
+    parser = _parser(choice.named)
+    given, plain = _convert(parser, choice)
+    config = _build(choice, given)
+    values = _values(parser, choice.named, {name: plain[name] for name in plain if name in given}, config)
+    parsed = Parsed(config, "", values, ["python", "-m", "metarl.train", *args], asked.resume)
+    if asked.print_config:
+        print(parsed.text(), end="")
+        raise SystemExit(0)
+    parsed.name = asked.files[-1].stem
+    if choice.replaced or parsed.name == "config":  # something else than the file says, or a run that is repeated
+        parsed.name = re.sub(r"[^\w.+-]+", "_", f"{config.agent.name}_{choice.named['family'].short}".lower())
+    return parsed
+
+
+class _Asked(NamedTuple):
+    """A command line, sorted."""
+
+    files: list[Path]
+    options: list[tuple[str, str | None]]  # key without its dashes
+    resume: Path | None
+    help: bool
+    print_config: bool
+
+
+def _asked(args: Sequence[str]) -> _Asked:
+    """What the command line asks for, its config files found. Raises ConfigError for a bad --config or --resume."""
+    files: list[Path] = []
+    options: list[tuple[str, str | None]] = []
+    resume: Path | None = None
+    switches = {"--help": False, "--print_config": False}
+    for key, value in split_args(args):
+        if key == "--config":
+            if not value:
+                raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(presets())}.")
+            files.append(find(value))
+        elif key == "--resume":
+            if not value:
+                raise ConfigError("--resume needs the folder of the run to continue.")
+            resume = Path(os.path.expanduser(value))
+        elif key in switches or key == "-h":
+            if value is not None:
+                raise ConfigError(f"{key} takes no value, got {value!r}.")
+            switches["--help" if key == "-h" else key] = True
+        elif key == "--profile" and value is None:
+            options.append(("profile", "true"))  # a switch, as users expect
+        elif not key.startswith("--"):
+            raise ConfigError(unknown("option", key, (*FIELDS, *OTHERS)))
+        else:
+            options.append((key[2:], value))
+    if resume is not None:
+        _check_resume(resume, [*(["config"] if files else []), *(key for key, _ in options)])
+        files = [resume / "config.yaml"]
+    return _Asked(files or [find(DEFAULT_PRESET)], options, resume, switches["--help"], switches["--print_config"])
+
+
+def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
+    for key in keys:
+        if key.removesuffix("+") not in RESUMABLE:
+            raise ConfigError(f"--{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
+    if not (run_dir / "config.yaml").is_file():
+        raise ConfigError(f"There is no run to resume in {str(run_dir)!r}: it has no config.yaml.")
+
+
+def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
+    """A parser of all options of the run, of the family and of the agent, none of which is required."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
+    for name, named in chosen.items():
+        add_arguments(parser, named.factory, name)
+    return parser
+
+
+def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given, as the options' types and as plain data, both ``{"seed": 1, "agent": {"lr": 0.001}}``."""
+    hints = {action.dest: getattr(action, "_typehint", Any) for action in parser._actions}
+    found: dict[str, Namespace] = {}  # option → its value so far
+    for setting in choice.settings:
+        option = _option(setting.key.removesuffix("+"), choice.named, hints)
+        if option not in hints:  # passed on, as far as we can see; the class will know
+            hints[option] = Any
+            parser.add_argument(f"--{option}", type=Any)
+        if setting.typed and setting.value is None:
+            raise ConfigError(no_value(setting.key, hints[option]))
+        try:
+            found[option] = _parsed(parser, setting, found.get(option, Namespace()), hints[option])
+        except (argparse.ArgumentError, TypeError, ValueError) as error:
+            raise ConfigError(wrong_value(setting.key, hints[option], setting.value)) from error
+    namespace = Namespace()
+    for option, value in found.items():
+        namespace[option] = value[option]
+    plain = json.loads(parser.dump(namespace, format="json", skip_unset=False, skip_validation=True))
+    return parser.instantiate(namespace).as_dict(), plain
+
+
+def _parsed(parser: ArgumentParser, setting: Setting, before: Namespace, hint: Any) -> Namespace:
+    """The value of one option, alone, or added to the one `before`. Raises ArgumentError or TypeError."""
+    if setting.typed:
+        return parser.parse_args([f"--{setting.key}={setting.value}"], before, defaults=False)
+    if setting.value is None and not may_be_null(hint):
+        raise TypeError(f"{setting.key} is null")  # which jsonargparse takes for an option that is not given
+    data = copy.deepcopy(setting.value)  # it is converted in place
+    for name in reversed(setting.key.split(".")):
+        data = {name: data}
+    return parser.parse_object(data, before, defaults=False)
+
+
+def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> str:
+    """The option that a key is, or is a part of. Raises ConfigError if there is none."""
+    if key in known:
+        return key
+    first, _, rest = key.partition(".")
+    if first not in BASES:
+        return first
+    name, _, part = rest.partition(".")
+    option, factory = f"{first}.{name}", chosen[first].factory
+    whole = known.get(option, Any)
+    if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
+        raise ConfigError(unknown("option", rest, options_of(factory), where=f" of {first} {chosen[first].short}"))
+    return option
+
+
+_WHOLE = (int, float, str, bool)
+"""Types of options that have no parts."""
+
+
+def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
+    """The objects. What is not given is left to the default of whatever takes it. Raises ConfigError.
+
+    Drops from `given` the splits that suited a family that was replaced, where this one has none of their names.
+    """
     try:
-        with _modules_from_here():
-            namespace = parser.parse_args(args)
-        values = _plain(parser, namespace)
-    except ConfigError:
-        raise
-    except Exception as error:  # anything that a module of the user's raises while it is imported
-        raise ConfigError(explain(str(error), args, FIELDS)) from error
-    try:
-        built = parser.instantiate(namespace)
-        config = TrainConfig(**{name: built[name] for name in FIELDS})
+        made = {name: _make(name, named, given.get(name, {})) for name, named in choice.named.items()}
+        for name in choice.doubtful & given.keys():
+            splits = [given[name]] if isinstance(given[name], str) else given[name]
+            if not {*splits} <= {*made["family"].splits, "valid"}:
+                del given[name]
+        return TrainConfig(**{name: given[name] for name in FIELDS if name in given} | made)
     except ConfigError:
         raise
     except (ValueError, TypeError, ImportError) as error:  # of a family's or an agent's constructor
         raise ConfigError(" ".join(str(error).split())) from error
-    name = source.stem
-    if name == "config":  # of a run that is being repeated
-        name = f"{config.agent.name}_{type(config.family).__name__}".lower()
-    return Parsed(config, name, values, command, resume)
 
 
-@contextlib.contextmanager
-def _modules_from_here() -> Iterator[None]:
-    """Let '' on the module path go on meaning this folder: jsonargparse reads a config file from the file's folder."""
-    here = os.getcwd()
-    if "" not in sys.path:
-        yield
-        return
-    sys.path[sys.path.index("")] = here
+def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
+    """The family, or the agent's configuration."""
+    for name, default in own_options(named.factory).items():
+        if default is MISSING and name not in options:
+            raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        yield
-    finally:
-        if here in sys.path:
-            sys.path[sys.path.index(here)] = ""
+        return build(named.factory, options, f"{field} {named.short}", BASES[field])
+    except TypeError as error:
+        raise ConfigError(f"The {field} {named.short} cannot be made: {' '.join(str(error).split())}.") from error
 
 
-class _Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors are one sentence."""
+def _values(
+    parser: ArgumentParser, chosen: Mapping[str, Named], plain: Mapping[str, Any], config: TrainConfig
+) -> dict[str, Any]:
+    """The resolved configuration as plain data, in the order of the fields."""
+    values: dict[str, Any] = {}
+    defaults = parser.get_defaults(skip_validation=True).as_dict()
+    for name in FIELDS:
+        if name in chosen:
+            made, factory = getattr(config, name), chosen[name].factory
+            options = _defaults(defaults.get(name, {}), factory, made) | plain.get(name, {})
+            ordered = sorted(options, key=[*options_of(factory), *options].index)
+            values[name] = {"class_path": chosen[name].name, "init_args": {key: options[key] for key in ordered}}
+        else:
+            values[name] = plain.get(name, defaults.get(name))
+    return values
 
-    given: Sequence[str] = ()
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.given:  # one of the parsers that jsonargparse makes for the options of a class: ours explains it
-            super().error(message, ex)
-        raise ConfigError(explain(message, self.given, FIELDS)) from ex
+def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str, Any]:
+    """The defaults of a factory's options as plain data, so that a run can be repeated when they have changed.
+
+    Of an option that it passes on, only what the object that it `made` confirms: what it is passed on to may be given
+    something else by it. Left out are values that are no plain data.
+    """
+    own, found = own_options(factory), {}
+    for name, value in defaults.items():
+        with contextlib.suppress(TypeError):  # of JSON's
+            plain, there = json.loads(json.dumps(value)), getattr(made, name, MISSING)
+            if name in own or (type(there) is type(value) and there == value):
+                found[name] = plain
+    return found
 
 
-def build_parser() -> _Parser:
-    """The parser of ``python -m metarl.train``."""
+def print_help(chosen: Mapping[str, Named]) -> None:
+    """Print the help of every option, also of the agent and of the family that are chosen."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    set_loader("metarl", _load, (yaml.YAMLError,))
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="python -m metarl.train",
         description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
         epilog=f"Presets: {', '.join(presets())}.",
-        parser_mode="metarl",
-        allow_abbrev=False,
-        exit_on_error=False,
     )
-    parser.add_argument(
-        "--config", action="config", help=f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."
-    )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN_DIR",
-        default=SUPPRESS,  # `_prepare` takes it out; it stands here for the help
-        help=f"Continue the run in this folder exactly where it stopped. Beside it only: {', '.join(RESUMABLE)}.",
-    )
-    parser.add_argument(
-        "--seeds",
-        metavar="N",
-        default=SUPPRESS,  # metarl.seeds takes it out
-        help="Train N seeds, one after the other, from `seed` upwards, each in RUN_DIR/seed_N, and join their results.",
-    )
-    parser.add_argument("--quiet", action="store_true", default=SUPPRESS, help=QUIET)  # metarl.train takes it out
-    parser.add_class_arguments(TrainConfig, None)
-    return parser
-
-
-_CHOSEN: ContextVar[dict[str, str]] = ContextVar("classes named on the command line")
-
-
-def _chosen(args: Sequence[str]) -> dict[str, str]:
-    """The name of the class that the command line chooses as the family and as the agent, if it does."""
-    keys = {key: name for name in ("family", "agent") for key in (f"--{name}", f"--{name}.class_path")}
-    given = {keys[key]: value for key, value in split_args(args) if key in keys and value is not None}
-    return {name: value.rpartition(".")[2] for name, value in given.items() if not value.lstrip().startswith("{")}
-
-
-def _load(text: str) -> Any:
-    """YAML, in which a family may be named by an id.
-
-    What a file says of a family or an agent goes for that class alone: jsonargparse would hand it to another class that
-    is chosen on the command line, so that GridNavi had the number of episodes that suits Navigation2D.
-    """
-    data = get_loader("yaml")(text)
-    if not isinstance(data, dict):
-        return data
-    family = data.get("family")
-    if isinstance(family, str):
-        data["family"] = _class_path(family)
-    elif isinstance(family, dict) and isinstance(family.get("class_path"), str):
-        data["family"] = family | {"class_path": _class_path(family["class_path"])}
-    for name, chosen in _CHOSEN.get({}).items():
-        part = data.get(name)
-        path = part.get("class_path") if isinstance(part, dict) else part
-        if isinstance(path, str) and path.rpartition(".")[2] != chosen:
-            del data[name]
-    return data
-
-
-def _class_path(name: str) -> str:
-    """The class path behind the id of a registered family, or its name in the id; other names as they are."""
-    id = family_id(name)
-    if id is None:
-        return name
-    cls = family_class(id)
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _prepare(args: Sequence[str]) -> tuple[list[str], Path | None, Path]:
-    """The command line with the config file found, and ids turned into class paths; RUN_DIR of --resume; the file."""
-    pairs = split_args(args)
-    resume = next((Path(value) for key, value in pairs if key == "--resume" and value is not None), None)
-    if resume is not None:
-        for key, _ in pairs:
-            if key.startswith("--") and key[2:].split(".")[0] not in (*RESUMABLE, "resume", "help", "print_config"):
-                raise ConfigError(f"{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
-        if not (resume / "config.yaml").is_file():
-            raise ConfigError(f"There is no run to resume in {str(resume)!r}: it has no config.yaml.")
-        pairs.insert(0, ("--config", str(resume / "config.yaml")))
-    elif not any(key == "--config" for key, _ in pairs):
-        pairs.insert(0, ("--config", DEFAULT_PRESET))
-    pairs.sort(key=lambda pair: pair[0] != "--config")  # a file does not undo what was given before it
-    source = Path(DEFAULT_PRESET)
-    result: list[str] = []
-    for key, value in pairs:
-        if key == "--config":
-            if not value:
-                raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(presets())}.")
-            source = find(value)
-            value = str(source.absolute())  # jsonargparse parses, and fails, in the file's folder
-        elif key in ("--family", "--family.class_path") and value is not None:
-            value = _class_path(value)
-        elif key == "--profile" and value is None:
-            value = "true"  # a switch, as users expect
-        if key != "--resume" or value is None:
-            result += [key] if value is None else [f"{key}={value}"]
-    return result, resume, source
-
-
-def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
-    """The resolved configuration as plain data, in the order of the fields."""
-    values = json.loads(parser.dump(namespace, format="json", skip_unset=False))
-    return {name: values.get(name) for name in FIELDS}
-
-
-def _print_help(parser: ArgumentParser, args: list[str]) -> None:
-    """The help of every field, also of the agent and of the family that the other arguments choose."""
+    for option, value, text in (
+        ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
+        ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
+        ("resume", "RUN_DIR", f"Continue the run in this folder exactly. Beside it only: {', '.join(RESUMABLE)}."),
+        ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
+        ("quiet", "", QUIET),
+        ("family", "NAME", "The task family: an id, the name inside it, or the path of a class or a function."),
+        ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or the path of a class."),
+    ):
+        how: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+        parser.add_argument(f"--{option}", help=text, **how)
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
     parser.print_help()
-    namespace = parser.parse_args(args)
-    for name in ("agent", "family"):
-        module, _, attribute = namespace[name].class_path.rpartition(".")
-        cls = getattr(importlib.import_module(module), attribute)
+    for name, named in chosen.items():
         part = ArgumentParser(usage="", add_help=False)
-        part.add_class_arguments(cls, name)
-        print(f"\nOptions of this {name}, {attribute} (another one's: --{name}.help CLASS):")
+        add_arguments(part, named.factory, name)
+        print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
         lines = part.format_help().splitlines()[1:]
         print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

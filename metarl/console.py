@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +50,36 @@ def make_folder(folder: Path) -> None:
         raise ValueError(f"The folder {str(folder)!r} cannot be written to: {error.strerror}.") from error
 
 
+def new_folder(folder: Path) -> Path:
+    """Make a folder that nobody has: `folder`, or ``folder_2``, ``folder_3`` … Returns which.
+
+    Programs that ask for the same one at the same time get one each. Raises ValueError where none can be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            tried = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+            try:
+                tried.mkdir()
+            except FileExistsError:
+                continue
+            make_folder(tried)
+            return tried
+    except OSError as error:
+        raise ValueError(f"The folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+    raise AssertionError("there are always more numbers")
+
+
+def at_home(value: Any) -> Any:
+    """A path, a text or a list of them with ~ as the user's home, which shells do not see in ``--out=~/x``.
+
+    Nothing else in a path is special: a $ is a $, since shells have replaced their variables before we see them.
+    """
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
+
+
 def in_words(error: OSError) -> str:
     """One sentence about a file: what happened, and to which."""
     what = error.strerror or str(error) or type(error).__name__
@@ -61,8 +93,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message.removeprefix('argument ')}\n")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """The options; the sentence about an unknown one names the nearest that there is."""
+        """The options, with ~ as home; the sentence about an unknown one names the nearest that there is."""
         options, extra = self.parse_known_args(arguments)
+        for name, value in vars(options).items():
+            setattr(options, name, at_home(value))
         if extra:
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             self.error(unknown("option", extra[0].partition("=")[0], known))

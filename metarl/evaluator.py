@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from metarl.agents.catalogue import baseline, baselines_for
 from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import AdaptationCurve
 from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device
+from metarl.options import options_of
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
@@ -189,7 +189,7 @@ def check_counts(**counts: Any) -> None:
 
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
-    names = dict.fromkeys([*inspect.signature(type(family)).parameters, "train_tasks"])
+    names = dict.fromkeys([*options_of(type(family)), "train_tasks"])
     given = {name: getattr(family, name, None) for name in names}
     options = (f"{name}={value!r}" for name, value in given.items() if value is not None)
     return f"{type(family).__name__}({', '.join(options)})"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
+from metarl.options import options_of, own_options, refused, takes_any
 
 Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
 State = Any  # likewise
@@ -259,7 +260,10 @@ _ON_REGISTER: list[Callable[[str], None]] = []
 
 
 def register(id: str, family: Callable[..., TaskFamily] | str) -> None:
-    """Make `family` (a TaskFamily class, or "module:Class") known as `id`, e.g. ``"theirs/Mine-v0"``.
+    """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
+
+    It is a TaskFamily class, ``"module:Class"``, or a factory: whatever makes a family when it is called with options,
+    such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
 
     It also becomes a Gymnasium id once `metarl` is imported. Registering the same family again is harmless;
     another family under a taken id raises ValueError.
@@ -278,15 +282,18 @@ def registered() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def family_class(id: str) -> type[TaskFamily]:
-    """The class behind a registered id. Raises ValueError that names the nearest id if there is none."""
+def family_class(id: str) -> Callable[..., TaskFamily]:
+    """What makes the family of a registered id: its class, or the factory that was registered.
+
+    Raises ValueError that names the nearest id if there is none.
+    """
     if id not in _REGISTRY:
         raise ValueError(unknown("task family", id, registered()))
     entry = _REGISTRY[id]
     if isinstance(entry, str):
         module, _, name = entry.partition(":")
         entry = getattr(importlib.import_module(module), name)
-    return entry  # type: ignore[return-value]
+    return entry
 
 
 def make(id: str, **kwargs: Any) -> TaskFamily:
@@ -296,16 +303,33 @@ def make(id: str, **kwargs: Any) -> TaskFamily:
 
     Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
     """
-    cls = family_class(id)
-    known = [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]
-    length = kwargs.pop("train_tasks", None) if "train_tasks" not in known else None
-    for name in kwargs:
-        if name not in known:
-            raise unknown_option(id, name, dict.fromkeys([*known, "train_tasks"]))
-    family = cls(**kwargs)
+    factory = family_class(id)
+    length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
+    family: TaskFamily = build(factory, kwargs, id)
     if length is not None:
         family.train_on(length)
     return family
+
+
+def build(factory: Callable[..., Any], options: Mapping[str, Any], name: str, kind: type = TaskFamily) -> Any:
+    """What `factory`, called `name`, makes with these options: those that Python takes.
+
+    Raises ValueError for an option that it does not take, and where it makes something else than a `kind`.
+    """
+    every = ["train_tasks"] if kind is TaskFamily else []
+    for option in () if takes_any(factory) else options:
+        if option not in own_options(factory):
+            raise unknown_option(name, option, [*own_options(factory), *every])
+    try:
+        made = factory(**options)
+    except TypeError as error:
+        wrong = refused(error, options)
+        if wrong is None:
+            raise
+        raise unknown_option(name, wrong, [*options_of(factory), *every]) from error
+    if not isinstance(made, kind):
+        raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
+    return made
 
 
 def on_register(hook: Callable[[str], None]) -> None:
@@ -316,4 +340,11 @@ def on_register(hook: Callable[[str], None]) -> None:
 
 
 def _path(family: Callable[..., TaskFamily] | str) -> str:
-    return family if isinstance(family, str) else f"{family.__module__}:{family.__qualname__}"
+    """What tells one registered family from another: the same again, after a reload, has the same."""
+    if isinstance(family, str):
+        return family
+    if isinstance(family, partial):
+        return f"{_path(family.func)} with {family.args or ''}{family.keywords}"
+    path = f"{family.__module__}:{getattr(family, '__qualname__', type(family).__qualname__)}"
+    code = getattr(family, "__code__", None)
+    return f"{path} in line {code.co_firstlineno}" if "<" in path and code is not None else path

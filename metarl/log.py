@@ -250,7 +250,7 @@ class Logger:
 
     def say(self, sentence: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        self.console.print(sentence, markup=False, highlight=False)
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
 
     def _add_hparams(self, values: dict[str, Any], splits: Sequence[str]) -> None:
         """The page "HParams". SummaryWriter.add_hparams would make a second run and a false point at step 0."""

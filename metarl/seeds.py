@@ -7,6 +7,7 @@ final evaluations, which are on the same tasks, are joined in ``RUN_DIR/evaluati
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from rich.console import Console
 
 from metarl import checkpoint
 from metarl.config import Parsed, parse
-from metarl.config_errors import ConfigError, split_args
-from metarl.console import show
+from metarl.config_errors import ConfigError
+from metarl.config_settings import split_args
+from metarl.console import new_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.table import adaptation_table
 
@@ -46,7 +48,23 @@ def train_seeds(args: Sequence[str], count: int, train: Train, console: Console)
     if first.resume:
         raise ConfigError("--seeds goes on by itself: give the first command again, with its --run_dir.")
     seeds = range(first.config.seed, first.config.seed + count)
-    folder = Path(first.config.run_dir or Path("runs") / f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}")
+    if first.config.run_dir is not None:
+        folder = Path(first.config.run_dir)
+    else:
+        folder = new_folder(Path("runs") / f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        return _train_into(folder, args, first, seeds, train, console)
+    except ConfigError:
+        if first.config.run_dir is None:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
+
+
+def _train_into(
+    folder: Path, args: Sequence[str], first: Parsed, seeds: Sequence[int], train: Train, console: Console
+) -> int:
+    """What is left to do of the seeds in `folder`."""
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse([*args, f"--seed={seed}", f"--run_dir={run_dir}"])
@@ -81,7 +99,7 @@ def _finished(run_dir: Path, parsed: Parsed) -> bool:
     kept = run_dir / "config.yaml"
     if not kept.exists():
         return False
-    if kept.read_text(encoding="utf-8") != parsed.text():
+    if parse([f"--config={kept}"]).text() != parsed.text():
         raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration: choose another --run_dir.")
     if not (run_dir / checkpoint.CHECKPOINT).exists():
         raise ConfigError(f"The run in {str(run_dir)!r} stopped before its first checkpoint: remove that folder.")

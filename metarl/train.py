@@ -29,7 +29,7 @@ from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse, reported_split
 from metarl.config_errors import ConfigError
-from metarl.console import in_words, make_console, make_folder, show
+from metarl.console import in_words, make_console, make_folder, new_folder, show
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import evaluate
 from metarl.family import Key
@@ -66,7 +66,10 @@ def train(parsed: Parsed, console: Console) -> int:
         agent.train_split = config.train_split
     except ValueError as mistake:  # options that do not fit each other, or the machine
         raise ConfigError(" ".join(str(mistake).split())) from mistake
-    run_dir = _run_dir(parsed)
+    try:
+        run_dir = _run_dir(parsed)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from problem
     done = Counters()
     if parsed.resume and (run_dir / checkpoint.CHECKPOINT).exists():
         done = checkpoint.restore(run_dir, agent)
@@ -104,7 +107,7 @@ def train(parsed: Parsed, console: Console) -> int:
             if device.type == "cuda" and captured is not None and captured.why_not is not None:
                 log.say(f"{what} were not recorded as a CUDA graph, which would be faster: {captured.why_not}")
         if stop.exit_code:
-            log.say(f"Stopped after iteration {done.iteration}; go on by: python -m metarl.train --resume {run_dir}")
+            log.say(f"Stopped after iteration {done.iteration}; go on by: {checkpoint.resume_command(run_dir)}")
         elif config.final_eval_tasks:
             _finish(agent, config, run_dir, done, log)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run_dir))}", markup=False, soft_wrap=True)
@@ -274,23 +277,29 @@ def _run_dir(parsed: Parsed) -> Path:
     """The folder of the run, made. Raises ConfigError if it already holds one."""
     if parsed.resume:
         return parsed.resume
-    name = f"{parsed.name}_{parsed.config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(parsed.config.run_dir or Path("runs") / name)
+    if parsed.config.run_dir is None:
+        name = f"{parsed.name}_{parsed.config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        return new_folder(Path("runs") / name)
+    run_dir = Path(parsed.config.run_dir)
     if (run_dir / "config.yaml").exists():
-        raise ConfigError(
-            f"{str(run_dir)!r} already holds a run: continue it by --resume {run_dir}, or choose another --run_dir."
-        )
-    try:
-        make_folder(run_dir)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise _taken(run_dir)
+    make_folder(run_dir)
     return run_dir
+
+
+def _taken(run_dir: Path) -> ConfigError:
+    how = f"continue it by --resume {shlex.quote(str(run_dir))}, or choose another --run_dir."
+    return ConfigError(f"{str(run_dir)!r} already holds a run: {how}")
 
 
 def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     """What is needed to repeat the run; returned as texts for the log."""
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
-    (run_dir / "config.yaml").write_text(parsed.text(), encoding="utf-8")
+    try:
+        with (run_dir / "config.yaml").open("w" if parsed.resume else "x", encoding="utf-8") as file:
+            file.write(parsed.text())
+    except FileExistsError as error:  # of a run that started at the same moment
+        raise _taken(run_dir) from error
     with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
         file.write(command)
     text = json.dumps(versions(), indent=1)

@@ -1,15 +1,21 @@
 """A configuration is read from files, presets and the command line; what is wrong gets one helpful sentence."""
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import config
+from metarl import checkpoint, compare, config
 from metarl.agents import MAMLConfig
-from metarl.config_errors import ConfigError
+from metarl.config_classes import find_class, names_of
+from metarl.config_errors import ConfigError, in_words, shown
+from metarl.config_file import load_yaml, read_yaml
+from metarl.envs import FAMILIES
+from metarl.options import options_of
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
 
@@ -90,15 +96,15 @@ WRONG = {
     "--family metarl/GridNavy-v0": "Did you mean 'metarl/GridNavi-v0'?",
     "--family toy.Gues": "Did you mean 'Guess'?",
     "--family nowhere.Guess": "There is no module 'nowhere'",
-    "--family torch.nn.Linear": "is not a TaskFamily",
+    "--family torch.nn.Linear": "family: torch.nn.Linear is no subclass of TaskFamily",
     "--train_split tran": "Did you mean 'train'?",
     "--eval_splits [test,odd]": "Did you mean 'ood'?",
     "--eval_splits test": "a list",
     "--device gpu": "Did you mean 'cpu'?",
-    "--seed x": "seed must be int, got 'x'",
-    "--seed": "--seed: expected one argument",
+    "--seed x": "seed must be a whole number, got 'x'",
+    "--seed": "--seed needs a value: a whole number",
     "--total_iterations -1": "total_iterations must be at least 0, got -1",
-    "--agent.lr abc": "agent.lr must be float or list",
+    "--agent.lr abc": "agent.lr must be a number or a list of pairs of numbers, got 'abc'",
     "--agent.hidden_size 0": "hidden_size must be at least 1",
     "--family.numbers 1": "numbers must be at least 2",
     "--resume nowhere --seed 3": "--seed cannot be changed with --resume",
@@ -123,14 +129,14 @@ EDITS = {
     ("RL2Config", "RL2Confg"): "Did you mean 'RL2Config'?",
     ("toy.Guess", "Gues"): "Did you mean 'Guess'?",
     ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
-    ("[.5, .98]", "[.5]"): "agent.gamma must be float or list",
+    ("[.5, .98]", "[.5]"): "agent.gamma must be a number or a list of pairs of numbers, got [[0, 0.9], [0.5]]",
     ("agent:", "agent"): "not valid YAML in line",
     ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  3"): "family must be the name of a class, got 3",
-    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got ['a']",
-    ("class_path: toy.Guess", "class_path: 3"): "family.class_path must be the name of a class, got 3",
+    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got [a]",
+    ("class_path: toy.Guess", "class_path: 3"): "family must be the name of a class, got 3",
     ("init_args:\n    numbers: 3", "init_args: 3"): "family.init_args must be options, each with its value, got 3",
-    ("total_iterations: 6", "total_iterations: many"): "total_iterations must be int, got 'many'",
-    ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be int, got 'big'",
+    ("total_iterations: 6", "total_iterations: many"): "total_iterations must be a whole number, got 'many'",
+    ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be a whole number, got 'big'",
     ("checkpoint_every: 2", "eval_splits: test"): "eval_splits must be a list",
 }
 
@@ -142,11 +148,160 @@ def test_a_wrong_file_names_what_is_right(tmp_path: Path, edit: tuple[str, str])
     assert EDITS[edit] in mistake("--config", str(tmp_path / "wrong.yaml"))
 
 
+CLASSES = [("agent", name) for name in names_of("agent")] + [("family", family.__name__) for family in FAMILIES]
+
+
+@pytest.mark.parametrize(("field", "name"), CLASSES)
+def test_a_mistake_is_that_of_the_option_that_was_given(field: str, name: str, tmp_path: Path):
+    """Whatever else the preset says, of this class or of another."""
+    options = options_of(find_class(field, name).factory)
+    for option in options:
+        part = {"class_path": name, "init_args": {option: {"a": 1}}}
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(yaml.safe_load(TOY) | {field: part}))
+        said = mistake("--config", str(tmp_path / "wrong.yaml"))
+        assert said.startswith(f"{field}.{option} must be ") and said.endswith(", got {a: 1}.")
+        typed = (f"--{field}={name}", f"--{field}.{option}")
+        assert mistake(*typed).startswith(f"--{field}.{option} needs a value: ")
+        if not isinstance(options[option], str):  # any text is one
+            assert mistake(f"{typed[1]}=abc", typed[0]).startswith(f"{field}.{option} must be ")
+    assert f"Unknown option of {field} {name}: 'no_such'." in mistake(f"--{field}={name}", f"--{field}.no_such=1")
+
+
+TYPED = {
+    "--agent MAMLConfig --agent.inner_steps abc": "agent.inner_steps must be a whole number, got 'abc'.",
+    "--agent MAMLConfig --agent.memory gru": "Unknown option of agent MAMLConfig: 'memory'.",
+    "--agent.class_path MAMLConfig --agent.init_args.lr [[0,1],[1]]": "got '[[0,1],[1]]'.",
+    "--agent {class_path:\tMAMLConfig,init_args:\t{inner_steps:\tabc}}": "agent.inner_steps must be a whole number",
+    "--agent.init_args {hidden_size:\tabc}": "agent.hidden_size must be a whole number, got 'abc'.",
+    "--agent {a": "--agent is not valid YAML: '{a'.",
+    "--agent.hidden_size.x 3": "Unknown option of agent RL2Config: 'hidden_size.x'. Did you mean 'hidden_size'?",
+    "--agent.hidden_size=1e3": "agent.hidden_size must be a whole number, got '1e3'.",
+    "--agent.norm_obs maybe": "agent.norm_obs must be true or false, got 'maybe'.",
+    "--agent.target_kl x": "agent.target_kl must be a number or null, got 'x'.",
+    "--agent MAMLConfig --agent.hidden_sizes 64": "agent.hidden_sizes must be a list of whole numbers, got '64'.",
+    "--agent=": "agent must be the name of a class, got ''.",
+    "--agent": "--agent needs a value, such as --agent RL2Config.",
+    "--family.class_path": "--family.class_path needs a value, such as --family GridNavi.",
+    "--family metarl.family.TaskFamily": "is the base of the classes that can be used",
+    "--family toy.TOY": "family: toy.TOY is neither a class nor a function.",
+    "--family torch.tensor": "The family tensor cannot be made",
+    "--seed.x 3": "Unknown option: 'seed.x'. Did you mean 'seed'?",
+    "--seed null": "seed must be a whole number, got 'null'.",
+    "--eval_splits+ tst": "Unknown split of Guess in eval_splits: 'tst'.",
+    "stray": "Unknown option: 'stray'.",
+    "--help me": "--help takes no value, got 'me'.",
+    "--resume": "--resume needs the folder",
+}
+
+
+@pytest.mark.parametrize("args", TYPED)
+def test_more_wrong_command_lines(toy: str, args: str):
+    first = [] if args.startswith("--resume") else ["--config", toy]
+    assert TYPED[args] in mistake(*first, *(part.replace("\t", " ") for part in args.split(" ")))
+
+
+WRITTEN = {
+    "agent: null": "agent must be the name of a class, got null.",
+    "agent: {class_path: RL2Config, hidden_size: 3}": "Unknown key of agent: 'hidden_size'.",
+    "agent: {class_path: RL2Config, init_args: null}": "agent.init_args must be options",
+    "agent: {class_path: RL2Config, init_args: {gamma: [[0, .9], [1, a]]}}": "agent.gamma must be a number or a list",
+    "agent: {class_path: RL2Config, init_args: {lr: null}}": "agent.lr must be a number or a list of pairs of numbers,",
+    "seed: null": "seed must be a whole number, got null.",
+    "seed: [1]": "seed must be a whole number, got [1].",
+    "run_dir: 3": "run_dir must be a string or null, got 3.",
+    "agent.lr: 3": "Unknown option: 'agent.lr'. Did you mean 'agent'?",
+    "3: 4": "Unknown option: '3'.",
+    "config: x": "Unknown option: 'config'.",
+    "seed: 1\nseed: 2": "the key 'seed' stands in line 1 and again in line 2: leave one of them.",
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_more_wrong_files(tmp_path: Path, text: str):
+    rest = {key: value for key, value in yaml.safe_load(TOY).items() if not text.startswith(f"{key}:")}
+    (tmp_path / "wrong.yaml").write_text(f"{text}\n{yaml.safe_dump(rest)}")
+    assert WRITTEN[text] in mistake("--config", str(tmp_path / "wrong.yaml"))
+
+
+TYPES = {
+    int: "a whole number",
+    float | None: "a number or null",
+    float | list[tuple[float, float]]: "a number or a list of pairs of numbers",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[float, float, float]: "a list of 3 numbers",
+    tuple[int, str]: "a pair of values",
+    list[list[str]]: "a list of lists of strings",
+    dict[str, int] | bool: "options, each with its value or true or false",
+    Literal["a", "b"]: "a or b",
+    list[Path]: "a list of values of Path",
+}
+
+
+def test_types_in_words():
+    assert {kind: in_words(kind) for kind in TYPES} == TYPES
+    assert [shown(value) for value in (None, True, "a", 1.5, [[0, "a"]], {"a": None})] == [
+        "null", "true", "'a'", "1.5", "[[0, a]]", "{a: null}",
+    ]  # fmt: skip
+
+
+def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
+    nested = TOY.replace("    hidden_size: 8\n", "    hidden_size: 8\n    lr: 0.1\n    hidden_size: 9\n")
+    lines = {"top": "19 and again in line 20", "nested": "9 and again in line 11"}
+    for name, text in {"top": TOY + "device: cpu\n", "nested": nested}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+        (tmp_path / name / "evaluation").mkdir()
+        (tmp_path / name / "evaluation" / "test.json").write_text("{}")
+        for read in (
+            lambda folder: config.read(folder / "config.yaml"),
+            lambda folder: config.parse(["--resume", str(folder)]),
+            lambda folder: compare.lines([str(folder)], "cpu"),
+            checkpoint.load,
+        ):
+            with pytest.raises(ConfigError, match=lines[name]):
+                read(tmp_path / name)
+    with pytest.raises(yaml.YAMLError, match="'a' stands twice in line 1"):
+        load_yaml("{a: 1, b: {c: 1}, a: 1}")
+    same = {"a": {"b": 1}, "c": {"b": 2}, "d": [{"b": 1}, {"b": 2}]}
+    assert load_yaml(yaml.safe_dump(same)) == same
+    assert load_yaml("a: &x {b: 1}\nc: {<<: *x, b: 2}\n") == {"a": {"b": 1}, "c": {"b": 2}}, "which YAML allows"
+
+
+def test_numbers_in_files_are_numbers(tmp_path: Path):
+    for text, value in {"1e-3": 1e-3, "-1.5E+2": -150.0, ".5": 0.5, "1.": 1.0, "10": 10, "-.inf": -math.inf}.items():
+        assert load_yaml(text) == value and type(load_yaml(text)) is type(value)
+    for text in ("1.2.3", "2026-01-31", "e3", "~/runs", "1e"):
+        assert load_yaml(text) == text
+    (tmp_path / "list.yaml").write_text("[a]")
+    with pytest.raises(ConfigError, match="holds no 'key: value' pairs"):
+        read_yaml(tmp_path / "list.yaml")
+
+
+def test_files_lie_over_each_other(toy: str, tmp_path: Path):
+    (tmp_path / "more.yaml").write_text("seed: 9\nagent: {init_args: {hidden_size: 7}}\n")
+    (tmp_path / "other.yaml").write_text("agent: MAMLConfig\n")
+    both = config.parse(["--config", toy, "--config", str(tmp_path / "more.yaml"), "--seed=3"]).config
+    assert (both.seed, both.agent.hidden_size, both.agent.update_epochs) == (3, 7, 2)
+    other = config.parse(["--config", toy, "--config", str(tmp_path / "other.yaml"), "--agent.lr=0.5"]).config
+    assert vars(other.agent) == vars(MAMLConfig(lr=0.5)) and isinstance(other.family, Guess)
+
+
+def test_the_splits_of_a_family_do_not_go_with_another():
+    """That has none of their names; nobody typed them."""
+    preset = config.parse(["--config=rl2_gridnavi"]).config
+    assert preset.train_split == "all"
+    other = config.parse(["--config=rl2_gridnavi", "--family=Navigation2D"])
+    assert other.config.train_split == other.values["train_split"] == "train"
+    same = config.parse(["--config=rl2_gridnavi", "--family=DarkRoom"]).config
+    assert same.train_split == "all", "it has one of this name"
+    assert "'all'" in mistake("--config=rl2_gridnavi", "--family=Navigation2D", "--train_split=all")
+
+
 def test_a_mistake_in_a_file_of_another_folder(toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "seed.yaml").write_text(TOY + "\nseed: one\n")
     monkeypatch.chdir(tmp_path)
-    assert mistake("--config", "sub/seed.yaml") == "seed must be int, got 'one'."
+    assert mistake("--config", "sub/seed.yaml") == "seed must be a whole number, got 'one'."
 
 
 def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
+    ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
     ("family", "distributed", "step_curve"),
     ("curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("memories", "player"),
     ("agents",),
     ("config_errors",),
+    ("config_file", "config_classes"),
+    ("config_settings",),
     ("config",),
     ("checkpoint",),
     ("log",),
@@ -43,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"family", "rng"},
+    "envs": {"family", "options", "rng"},
     "gym_env": {"family", "rng", "stream"},
     "sb3_env": {"family", "rng", "stream"},
 }

@@ -2,18 +2,22 @@
 
 import ast
 import re
+import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metarl"
 LINKS = ("agents", "configs", "envs")
+UNPACKED = (ROOT / "PKG-INFO").exists()  # from a source distribution, which holds the package as it is installed
 
 # Import names that are not the distribution's name.
 DISTRIBUTION = {"PIL": "pillow", "mpl_toolkits": "matplotlib", "warp": "mujoco-warp", "yaml": "pyyaml"}
@@ -64,6 +68,28 @@ def imported(path: Path) -> dict[str, bool]:
     return {name: needed for name, needed in names.items() if name not in sys.stdlib_module_names | {"metarl"}}
 
 
+def build(root: Path, target: str, folder: Path) -> Path:
+    """The distribution of `target` (sdist, wheel, wheel:editable) that the project in `root` builds, in `folder`."""
+    pytest.importorskip("hatchling", reason="pip install -e .[test]")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (made,) = folder.iterdir()
+    return made
+
+
+def in_wheel(path: Path) -> list[str]:
+    """The files of the package in a wheel."""
+    with zipfile.ZipFile(path) as wheel:
+        return [name for name in wheel.namelist() if not name.startswith("metarl-")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.mark.skipif(UNPACKED, reason="a source distribution holds no links")
 @pytest.mark.parametrize("name", LINKS)
 def test_folders_at_the_top_are_linked_into_the_package(name: str):
     link = PACKAGE / name
@@ -72,20 +98,37 @@ def test_folders_at_the_top_are_linked_into_the_package(name: str):
     assert link.resolve() == (ROOT / name).resolve()
 
 
-def test_package_list_has_the_linked_packages(pyproject: dict):
-    find = pyproject["tool"]["setuptools"]["packages"]["find"]
-    packages = set(find_packages(str(ROOT), **find))
-    assert packages == {"metarl", "metarl.agents", "metarl.envs"}
+def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path):
+    """The modules, those of the linked folders too, the presets and the trained agents, each once."""
+    found = Counter(in_wheel(wheel))
+    present = [path for folder in ("", *LINKS) for path in (PACKAGE / folder).rglob("*") if path.is_file()]
+    expected = {path.relative_to(ROOT).as_posix() for path in present if "__pycache__" not in path.parts}
+    assert found == Counter(expected)
+    assert {Path(name).suffix for name in found} <= {".py", ".typed", ".yaml", ".json", ".csv", ".safetensors"}
+    assert {"metarl/envs/grids.py", "metarl/agents/rl2.py", "metarl/configs/rl2_gridnavi.yaml"} <= found.keys()
+    assert wheel.stat().st_size < 10e6, "it stays small"
 
 
-def test_data_files_are_packaged(pyproject: dict):
-    patterns = pyproject["tool"]["setuptools"]["package-data"]["metarl"]
-    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    present = {PACKAGE / "configs" / path.name for path in (ROOT / "configs").iterdir() if path.name[0] not in "._"}
-    present |= {path for path in (PACKAGE / "pretrained").rglob("*") if path.is_file()}
-    left_out = sorted(str(path.relative_to(PACKAGE)) for path in present - packaged)
-    assert not left_out, f"not matched by [tool.setuptools.package-data]: {left_out}"
-    assert sum(path.stat().st_size for path in present) < 10e6, "the wheel stays small"
+def test_a_source_distribution_makes_the_same_wheel_and_holds_the_tests(wheel: Path, tmp_path: Path):
+    sdist = build(ROOT, "sdist", tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (root,) = (tmp_path / "unpacked").iterdir()
+    assert sorted(in_wheel(build(root, "wheel", tmp_path / "wheel"))) == sorted(in_wheel(wheel))
+    for name in ("tests/test_packaging.py", "docs/metrics.md", "benchmarks/presets.py", "constraints.txt", "README.md"):
+        assert (root / name).is_file()
+    assert not [name for name in LINKS if (root / name).exists()], "the package stands there once"
+
+
+def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_path: Path):
+    """A folder called metarl in the working directory does not hide it."""
+    with zipfile.ZipFile(build(ROOT, "wheel:editable", tmp_path / "wheel")) as editable:
+        editable.extractall(tmp_path / "site")
+    (tmp_path / "metarl").symlink_to(ROOT, target_is_directory=True)
+    code = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); from importlib.util import find_spec as find"
+    command = [sys.executable, "-S", "-c", f"{code}; print(find('metarl').origin)"]  # no site folder but this one
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={})
+    assert done.stdout.strip() == str(PACKAGE / "__init__.py"), done.stderr
 
 
 def test_the_pinned_set_is_portable():
@@ -102,7 +145,7 @@ def test_the_pinned_set_lies_in_the_ranges(pyproject: dict, pins: dict[str, str]
         assert version is None or need.specifier.contains(version), f"{need} but constraints.txt has {version}"
 
 
-SOURCES = sorted([*PACKAGE.glob("*.py"), *(ROOT / "envs").rglob("*.py"), *(ROOT / "agents").rglob("*.py")])
+SOURCES = sorted([*PACKAGE.glob("*.py"), *(path for name in LINKS for path in (PACKAGE / name).rglob("*.py"))])
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -114,5 +157,5 @@ def test_imports_are_declared(path: Path, pyproject: dict):
         distribution = canonicalize_name(DISTRIBUTION.get(name, name))
         assert distribution in declared, f"{name} is imported and not declared in pyproject.toml"
         # A family's file is imported when the family is made, so its simulator may stand at the top of the file.
-        if needed and not path.is_relative_to(ROOT / "envs"):
+        if needed and not path.is_relative_to(PACKAGE / "envs"):
             assert distribution in always, f"{name} comes with an extra: import it inside the function that needs it"
