@@ -17,7 +17,7 @@ Seeds: `reset(seed=…)` determines everything that follows, tasks and noise; th
 that seed (see `metarl.stream.TrialStream`). Without any seed the first reset takes one from the system's entropy.
 
 With ``trial=True`` an observation is one vector: the family's observation, the previous action (one-hot if it is
-Discrete; else clipped to the action space, widened to hold 0; zeros at the trial's start), the previous reward, and 1
+Discrete; else clipped to the action space, widened to hold 0; zeros at the trial's start; of a Box, the middle of its range), the previous reward, and 1
 if an episode just ended (RL²'s inputs, Duan et al. 2016). The trial's end is `terminated`, and so is the end of an
 episode of one single step.
 

@@ -33,7 +33,7 @@ def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
     """RL²'s inputs as one vector per row ``(B, D)``, which is in `flat_space`.
 
     A Discrete action is one-hot, and zero where none came before. An action beyond the bounds, which families clip, is
-    shown clipped to them (widened to hold 0, which a trial starts with).
+    shown clipped to them; a trial starts with the middle of the range (`no_action`).
     """
     action, reward = step.prev_action, step.prev_reward.clamp(-_MOST, _MOST)
     if isinstance(action_space, spaces.Discrete):
@@ -47,11 +47,11 @@ def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
 
 
 def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Of a previous action in `flatten`, 0 included: a trial starts with it."""
+    """Of a previous action in `flatten`."""
     if isinstance(space, spaces.Discrete):
         return np.zeros(int(space.n), np.float32), np.ones(int(space.n), np.float32)
     assert isinstance(space, spaces.Box)
-    return np.minimum(space.low, 0.0).flatten(), np.maximum(space.high, 0.0).flatten()
+    return space.low.flatten(), space.high.flatten()
 
 
 def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
