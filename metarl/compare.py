@@ -32,7 +32,7 @@ from metarl.rollout import Agent
 from metarl.runtime import resolve_device, tune
 
 IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every"}
-IRRELEVANT |= {"eval_every", "eval_tasks", "eval_splits", "final_eval_tasks"}
+IRRELEVANT |= {"eval_every", "eval_tasks", "eval_repeats", "eval_splits", "final_eval_tasks"}
 """Fields of a configuration in which the seeds of one experiment may differ."""
 
 
@@ -126,11 +126,12 @@ def _described(family: TaskFamily) -> str:
 
 def compare(
     found: Sequence[Line], splits: Sequence[str], tasks: int = 200, rounds: int | None = None, seed: int = 0,
-    greedy: bool = False, console: Console | None = None, costly_tasks: int = 20,
+    greedy: bool = False, console: Console | None = None, costly_tasks: int = 20, repeats: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Evaluate every line on the same tasks. `rounds` is for agents that adapt in rounds alone.
 
     Agents whose adaptation is a training run of its own (PPO on each task) play the first `costly_tasks` of them.
+    All play each task in `repeats` trials; by default in as many as `metarl.evaluate` plays.
     """
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     console = console or Console(quiet=True)
@@ -140,7 +141,16 @@ def compare(
                 number = min(tasks, costly_tasks) if line.agents[0].protocol.costly else tasks
                 status.update(f"{escape(line.name)} on {number} tasks of {split}")
                 curves = [
-                    evaluate(agent, line.family, split, number, rounds=_rounds(agent, rounds), seed=seed, greedy=greedy)
+                    evaluate(
+                        agent,
+                        line.family,
+                        split,
+                        number,
+                        repeats,
+                        rounds=_rounds(agent, rounds),
+                        seed=seed,
+                        greedy=greedy,
+                    )
                     for agent in line.agents
                 ]
                 entries.setdefault(line.name, {})[split] = combine(curves)
@@ -174,6 +184,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--costly_tasks", type=int, default=20, metavar="N", help="for agents that train on each task (default: 20)"
     )
+    parser.add_argument("--repeats", type=int, metavar="R", help="trials on each task (default: as metarl.evaluate)")
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
@@ -188,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().read(arguments)
     console = make_console(options.quiet, width=140)
     try:
-        for name in ("tasks", "costly_tasks", "rounds"):
+        for name in ("tasks", "costly_tasks", "repeats", "rounds"):
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
         device = str(resolve_device(options.device))
@@ -209,15 +220,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = options.out
             make_folder(folder)
         comparison = compare(
-            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks
-        )
+            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
+            options.repeats,
+        )  # fmt: skip
         paths = comparison.save(folder)
         to_tensorboard(comparison, folder)
     except (ValueError, OSError) as mistake:
         print(f"metarl.compare: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     for split in splits:
-        show(console, comparison.table(split))
+        for table in comparison.tables(split, console.width):
+            show(console, table)
     _print_gaps(comparison, console)
     names = ", ".join(path.name for path in paths)
     console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl import stats
+from metarl.colours import OPTIMUM, RANDOM, colours
 from metarl.curve import AdaptationCurve, short
+from metarl.finite import to_json
+from metarl.table import width_of
 
 HEADINGS = {
     "agent": "\nagent",
@@ -30,6 +32,7 @@ HEADINGS = {
     "env_steps": "steps\nbefore it",
     "to_90": "episodes\nto 90 %",
     "steps_to_90": "steps\nto 90 %",
+    "difference": "difference\nto the first",
     "beats": "beats\nthe first",
 }
 """Columns of the tables, by the keys of `Comparison.rows`."""
@@ -39,9 +42,11 @@ HEADINGS = {
 class Comparison:
     """Adaptation curves of several agents, by name and then by split, all on the same tasks.
 
-    An agent that takes long may have played the first of the tasks alone; pairs are then made of those. `budgets` says
-    what each agent was trained with, in words. Raises ValueError if there is no agent, or two of them were not
-    evaluated on the same tasks.
+    The agents share tasks, starting states and the noise of the environment; of the noise of their own sampling they
+    share the random numbers, which mean something else to each. An agent that takes long may have played the first of
+    the tasks alone; pairs are then made of those. `budgets` says what each agent was trained with, in words.
+    Raises ValueError if there is no agent, or two of them are not known to have played the same tasks with the same
+    evaluation seed.
     """
 
     entries: Mapping[str, Mapping[str, AdaptationCurve]]
@@ -54,8 +59,8 @@ class Comparison:
             curves = self.of(split)
             first = next(iter(curves.values()))
             for name, curve in curves.items():
-                if _differ(curve.oracle, first.oracle):
-                    raise ValueError(f"{name!r} was not evaluated on the same tasks of {split!r} as the others.")
+                if why := _other_tasks(curve, first):
+                    raise ValueError(f"{name!r} was not evaluated on the same tasks of {split!r} as the others: {why}.")
 
     @property
     def splits(self) -> list[str]:
@@ -85,18 +90,24 @@ class Comparison:
                 }
         return found
 
-    def table(self, split: str) -> Table:
-        """The rows of a split for the terminal, with random and the known-task optimum below."""
-        table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
-        table.title = Text(f"{self._family()}, {split}: return of an episode", style="bold not italic")
-        for key, heading in HEADINGS.items():
-            justify: Any = "left" if key == "agent" else "right"
-            table.add_column(heading, justify=justify, no_wrap=True)
-        for row in self.rows(split):
-            table.add_row(*(Text(cell) for cell in _cells(row)))
+    def tables(self, split: str, width: int = 80) -> list[Table]:
+        """The rows of a split for the terminal, with random and the known-task optimum below.
+
+        Columns that do not fit into `width` characters stand in a further table below, beside the agents' names; no
+        number is cut.
+        """
+        cells = [dict(zip(HEADINGS, _cells(row), strict=True)) for row in self.rows(split)]
         for name, value in self._bounds(split).items():
-            table.add_row(Text(name), "", "", "", short(value), *[""] * (len(HEADINGS) - 5), style="dim")
-        return table
+            cells.append(dict.fromkeys(HEADINGS, "") | {"agent": name, "last": short(value)})
+        shown = [key for key in HEADINGS if key == "agent" or any(row[key] for row in cells)]
+        parts: list[list[str]] = [[]]
+        for key in shown[1:]:
+            if parts[-1] and width_of(_columns(cells, ["agent", *parts[-1], key])) > width:
+                parts.append([])
+            parts[-1].append(key)
+        tables = [_columns(cells, ["agent", *part]) for part in parts]
+        tables[0].title = Text(f"{self._family()}, {split}: return of an episode", style="bold not italic")
+        return tables
 
     def markdown(self) -> str:
         """All tables, the gaps and the budgets."""
@@ -121,15 +132,20 @@ class Comparison:
     def figure(self) -> Figure:
         """Curves of each split over the experience on a task; below, performance profiles and the last points."""
         splits = self.splits
-        figure = Figure(figsize=(5.2 * max(len(splits), 2), 8.4), layout="constrained")
-        grid = figure.add_gridspec(2, 2 * len(splits), height_ratios=(1.25, 1.0))
-        colours = self._colours()
+        scored = any(
+            last_normalised(curve) is not None for curves in self.entries.values() for curve in curves.values()
+        )
+        rows = 2 if scored else 1  # where no optimum is known there is nothing to normalise by
+        figure = Figure(figsize=(5.2 * max(len(splits), 2), 4.7 if rows == 1 else 8.4), layout="constrained")
+        grid = figure.add_gridspec(rows, 2 * len(splits), height_ratios=(1.25, 1.0)[:rows])
+        shades = self._colours()
         for number, split in enumerate(splits):
             self.draw_curves(figure.add_subplot(grid[0, 2 * number : 2 * number + 2]), split)
-        held_out = next((split for split in splits if split != "train"), splits[0])
-        half = len(splits)
-        _draw_profiles(figure.add_subplot(grid[1, :half]), held_out, self.of(held_out), colours)
-        _draw_bars(figure.add_subplot(grid[1, half:]), self, colours)
+        if scored:
+            held_out = next((split for split in splits if split == "test"), splits[-1])
+            half = len(splits)
+            _draw_profiles(figure.add_subplot(grid[1, :half]), held_out, self.of(held_out), shades)
+            _draw_bars(figure.add_subplot(grid[1, half:]), self, shades)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
         figure.suptitle(self._family())
@@ -137,14 +153,18 @@ class Comparison:
 
     def draw_curves(self, ax: Axes, split: str) -> None:
         """The agents' curves on a split, with their intervals, over the environment steps spent on the task."""
-        curves, colours = self.of(split), self._colours()
+        curves, shades = self.of(split), self._colours()
         spans = [curve.env_steps[-1] for curve in curves.values() if curve.env_steps[-1] > 0]
-        for name, curve in curves.items():
+        for name, whole in curves.items():
+            curve = whole.blocks()  # single pulls of a bandit are noise: means over ten
             low, high = curve.interval()
-            ax.plot(curve.env_steps, curve.mean(), "o-", markersize=3, color=colours[name], label=name)
-            ax.fill_between(curve.env_steps, low, high, color=colours[name], alpha=0.2, linewidth=0)
+            # Between two rounds nothing is learned but by the step of adaptation at their border.
+            style = "steps-post" if curve.rounds else "default"
+            ax.plot(curve.env_steps, curve.mean(), "o-", markersize=3, color=shades[name], label=name, drawstyle=style)
+            band: dict[str, Any] = {"step": "post"} if curve.rounds else {}
+            ax.fill_between(curve.env_steps, low, high, color=shades[name], alpha=0.2, linewidth=0, **band)
         for name, value in self._bounds(split).items():
-            colour = "tab:green" if name == "(oracle)" else "0.5"
+            colour = OPTIMUM if name == "(oracle)" else RANDOM
             label = "known-task optimum" if name == "(oracle)" else "random policy, mean"
             ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
         if spans and max(spans) > 8 * min(spans):
@@ -168,7 +188,7 @@ class Comparison:
             "splits": {split: {"agents": self.rows(split), "bounds": self._bounds(split)} for split in self.splits},
             "generalisation_gap": self.gaps(),
         }
-        paths[0].write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        paths[0].write_text(to_json(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with paths[1].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["agent", "split", "seed", "task", "point", "episodes", "env_steps", "return"])
@@ -182,7 +202,7 @@ class Comparison:
         return paths
 
     def _colours(self) -> dict[str, str]:
-        return {name: f"C{number % 10}" for number, name in enumerate(self.entries)}
+        return colours(self.entries)
 
     def _family(self) -> str:
         return next(iter(next(iter(self.entries.values())).values())).family
@@ -193,6 +213,30 @@ class Comparison:
         for curve in sorted(self.of(split).values(), key=lambda curve: -curve.returns.shape[1]):
             found |= {name: value for name, value in curve.bounds.items() if name not in found}
         return {f"({name})": found[name] for name in ("oracle", "random") if name in found}
+
+
+def _columns(cells: list[dict[str, str]], keys: list[str]) -> Table:
+    """A table of some of the columns."""
+    table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
+    for key in keys:
+        table.add_column(HEADINGS[key], justify="left" if key == "agent" else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*(Text(row[key]) for key in keys), style="dim" if row["agent"].startswith("(") else "")
+    return table
+
+
+def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:
+    """Why two curves are not known to be on the same tasks and noise; None if they are."""
+    if a.eval_seed != b.eval_seed:
+        return f"their evaluation seeds are {a.eval_seed} and {b.eval_seed}"
+    if _differ(a.oracle, b.oracle):
+        return "what is known to be best on them differs"
+    common = min(a.returns.shape[1], b.returns.shape[1])
+    shared = a.task_values.keys() & b.task_values.keys()
+    if any(not np.allclose(a.task_values[key][:common], b.task_values[key][:common], rtol=1e-4) for key in shared):
+        return "the tasks differ"
+    known = shared or a.eval_seed is not None or (a.oracle is not None and b.oracle is not None)
+    return None if known else "nothing is known of their tasks; evaluate them again"
 
 
 def _differ(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> bool:
@@ -218,6 +262,7 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
         "agent": name,
         "seeds": curve.returns.shape[0],
         "tasks": curve.returns.shape[1],
+        "repeats": curve.repeats,
         "first": float(mean[0]),
         "last": float(mean[-1]),
         "interval": (float(low[-1]), float(high[-1])),
@@ -227,22 +272,24 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
         "to_90": None,
         "steps_to_90": None,
         "cumulative_regret": None,
-        "regret_slope": None,
+        "regret_per_episode": None,
+        "regret_per_step": None,
         "points": {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()},
         "experience": {"episodes": curve.episodes.tolist(), "env_steps": curve.env_steps.tolist()},
     }
     if last is not None:
         scale = (curve.bounds["random"], curve.bounds["oracle"])
         row["to_90"] = stats.episodes_to_threshold(curve.returns, *scale, episodes=curve.episodes)
-        row["steps_to_90"] = stats.episodes_to_threshold(curve.returns, *scale, episodes=curve.env_steps)
-    if "oracle" in curve.bounds:
-        row["cumulative_regret"] = float(stats.cumulative_regret(curve.returns, curve.bounds["oracle"])[-1])
-        if len(mean) > 1:
-            row["regret_slope"] = stats.regret_slope(curve.returns, curve.bounds["oracle"])
+    row["steps_to_90"] = curve.steps_to_threshold()
+    row |= curve.regret()
     common = min(curve.returns.shape[1], first.returns.shape[1])
     mine, others = curve.returns[:, :common, -1], first.returns[:, :common, -1]
-    row["beats"] = None
+    row["beats"] = row["difference"] = None
     if curve is not first:
+        difference = stats.paired_difference(mine[:, :, None], others[:, :, None])
+        row["difference"] = tuple(float(part[0]) for part in difference)
+    # Who wins more often says something only where both results are means over as many trials.
+    if curve is not first and curve.repeats == first.repeats:
         wins = stats.probability_of_improvement(mine, others)
         row["beats"] = (wins, *stats.probability_of_improvement_interval(mine, others))
     return row
@@ -253,11 +300,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     text = {
         "agent": row["agent"],
         "seeds": str(row["seeds"]),
-        "tasks": f"{row['tasks']:,}",
+        "tasks": f"{row['tasks']:,}" + (f" × {row['repeats']}" if row["repeats"] > 1 else ""),
         "first": short(row["first"]),
         "last": f"{short(row['last'])} [{short(low)}, {short(high)}]",
         "normalised": "" if row["normalised"] is None else f"{row['normalised']:.3f}",
         "env_steps": f"{row['env_steps']:,.0f}",
+        "difference": "" if row["difference"] is None else _gap("", row["difference"]).strip(),
         "beats": "" if row["beats"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row["beats"]),
     }
     for key in ("to_90", "steps_to_90"):
@@ -303,7 +351,7 @@ def _draw_bars(ax: Axes, comparison: Comparison, colours: Mapping[str, str]) -> 
             error = [[max(0.0, middle - low[0])], [max(0.0, high[0] - middle)]]
             ax.bar(place + (number + 0.5) * width - 0.4, middle, width, yerr=error, color=colours[name], capsize=2)
     ax.set_xticks(range(len(comparison.splits)), comparison.splits)
-    ax.axhline(1.0, linestyle="--", linewidth=1.0, color="tab:green")
-    ax.axhline(0.0, linestyle="--", linewidth=1.0, color="0.5")
+    ax.axhline(1.0, linestyle="--", linewidth=1.0, color=OPTIMUM)
+    ax.axhline(0.0, linestyle="--", linewidth=1.0, color=RANDOM)
     ax.set_title("last point on each split")
     ax.set_ylabel("normalised (0 random, 1 optimum)")

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as mistake:
         print(f"{PROGRAM}: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
-    table = adaptation_table(curves)
+    table = adaptation_table(curves, console.width)
     show(console, table)
     for split, curve in curves.items():
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)

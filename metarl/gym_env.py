@@ -17,17 +17,9 @@ Seeds: `reset(seed=…)` determines everything that follows, tasks and noise; th
 that seed (see `metarl.stream.TrialStream`). Without any seed the first reset takes one from the system's entropy.
 
 With ``trial=True`` an observation is one vector: the family's observation, the previous action (one-hot if it is
-Discrete; else clipped to the action space, widened to hold 0; zeros at the trial's start; of a Box, the middle of its range), the previous reward, and 1
-if an episode just ended (RL²'s inputs, Duan et al. 2016). The trial's end is `terminated`, and so is the end of an
-episode of one single step.
-
-The `info` of a step holds
-
-- `episode_index`: which episode of the trial the last action belonged to, from 0;
-- `success`, where the family knows success (`TaskFamily.success`): whether the task is solved after the step;
-- `inner_episode`, with ``trial=True``, when an episode inside of the trial ended with the step (the last one, too):
-  its return `r`, its steps `l` and its `index` from 0. The name `episode` is left to Gymnasium's
-  `RecordEpisodeStatistics` and SB3's `Monitor`, for which the trial is the episode.
+Discrete, else clipped to the action space; at the trial's start zeros, or the middle of a Box's range), the previous
+reward, and 1 if an episode just ended (RL²'s inputs, Duan et al. 2016). The trial's end is `terminated`, and so is the
+end of an episode of one single step.
 """
 
 from __future__ import annotations

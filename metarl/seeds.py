@@ -87,7 +87,7 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
     for split in splits:
         curves[split] = combine([AdaptationCurve.load(run / "evaluation" / split) for run in runs])
         curves[split].save(folder / split)
-    table = adaptation_table(curves)
+    table = adaptation_table(curves, console.width)
     show(console, table)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)

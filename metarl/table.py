@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metarl.curve import AdaptationCurve, chosen_points, generalisation_gaps, short
+from metarl.curve import FEW_TASKS, AdaptationCurve, chosen_points, generalisation_gaps, short
 
 BARS = "▁▂▃▄▅▆▇█"
 """Of a sparkline, from its lowest value to its highest."""
 
 
-def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
+def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> Table:
     """A table for the terminal: for each name (a split) the curve, and below it what random and the optimum get.
 
     Columns: at most six points, the score (the trial's total, or the last round) with its 95 % interval, and the
-    score normalised so that random is 0 and the known-task optimum 1. The curves must have the same labels.
+    score normalised so that random is 0 and the known-task optimum 1. Where all of them do not fit into `width`
+    characters, there are fewer points; no number is cut. The curves must have the same labels.
     Raises ValueError if there are none, or their points differ.
     """
     if not curves:
@@ -29,20 +32,40 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve]) -> Table:
     first = next(iter(curves.values()))
     if any(curve.labels != first.labels for curve in curves.values()):
         raise ValueError("A table shows curves with the same points, but their labels differ.")
-    shown = chosen_points(len(first.labels), 6)
-    # Narrow enough for 80 columns: the word of the labels stands over the first number only.
+    for points in range(6, 0, -1):
+        table = _table(curves, chosen_points(len(first.labels), points))
+        if width_of(table) <= width:
+            break
+    return table
+
+
+def width_of(table: Table) -> int:
+    """The characters that a table needs to show every cell whole; its title and caption wrap."""
+    console = Console(width=10_000)
+    bare = copy.copy(table)
+    bare.title = bare.caption = None
+    return console.measure(bare).maximum
+
+
+def _table(curves: Mapping[str, AdaptationCurve], shown: list[int]) -> Table:
+    first = next(iter(curves.values()))
+    # The words of the labels stand over the first number only.
     padding = (0, 1 if len(shown) <= 4 else 0, 0, 0)
     table = Table(
         box=box.SIMPLE, padding=padding, show_edge=False, min_width=60, title_justify="left", caption_justify="left"
     )
-    table.title, table.caption = _title(first), _caption(first, _shapes(curves), _lost(curves))
-    table.add_column("\ntasks", no_wrap=True)
+    table.title, table.caption = _title(first), _caption(curves, _shapes(curves), _lost(curves))
+    words, _ = _split_label(first.labels[0])
+    lines = words.count(" ") + 2
+    table.add_column("tasks".rjust(lines + 4, "\n"), no_wrap=True)
     for point in shown:
-        word, number = _split_label(first.labels[point])
-        table.add_column(f"{word if point == shown[0] else ''}\n{number}", justify="right", no_wrap=True)
-    table.add_column("last\nround" if first.rounds else f"total\nof {len(first.labels)}", justify="right", no_wrap=True)
-    table.add_column("95 %\ninterval", justify="right", no_wrap=True)
-    table.add_column("normal-\nised", justify="right", no_wrap=True)
+        _, number = _split_label(first.labels[point])
+        over = words.split() if point == shown[0] else [""] * (lines - 1)
+        table.add_column("\n".join([*over, number]), justify="right", no_wrap=True)
+    above = "\n" * (lines - 2)
+    score = "last\nround" if first.rounds else f"total\nof {len(first.labels)}"
+    for heading in (score, "95 %\ninterval", "normal-\nised"):
+        table.add_column(above + heading, justify="right", no_wrap=True)
     for name, curve in curves.items():
         _add_rows(table, name, curve, shown)
     return table
@@ -100,11 +123,13 @@ def _lost(curves: Mapping[str, AdaptationCurve]) -> str:
     return ", ".join(f"{name} {short(gap)} [{short(low)}, {short(high)}]" for name, (gap, low, high) in gaps)
 
 
-def _caption(curve: AdaptationCurve, shapes: str, lost: str) -> Text:
-    seeds, tasks, _ = curve.returns.shape
+def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> Text:
+    curve = next(iter(curves.values()))
+    seeds = len(curve.returns)
     how = "takes its most likely action (greedy)" if curve.greedy else "samples its actions, as in training"
-    over = "tasks" if seeds == 1 else f"{seeds} seeds × tasks"
-    text = f"Mean over {tasks} tasks a split, interval by bootstrap over {over}. The agent {how}."
+    text = f"{_how_many(curves)} Intervals are {curve.interval_of()}"
+    text += f" ({seeds} training seeds)." if seeds > 1 else "."
+    text += f" The agent {how}."
     if shapes:
         text = f"From random (▁) to the optimum (█): {shapes}. {text}"
     if lost:
@@ -112,3 +137,21 @@ def _caption(curve: AdaptationCurve, shapes: str, lost: str) -> Text:
     if curve.oracle is not None:
         text += " Optimum: best known return when the task is told, which no agent has in its first episode."
     return Text(text, style="dim not italic")
+
+
+def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
+    """``Means over 1000 tasks × 20 repeats a split; ood: all 3 tasks × 334.``, and a word where tasks are few."""
+    counts: dict[str, list[str]] = {}
+    for name, curve in curves.items():
+        tasks = curve.returns.shape[1]
+        every = "all " if curve.distinct == tasks else ""
+        repeats = f" × {curve.repeats} repeats" if curve.repeats > 1 else ""
+        counts.setdefault(f"{every}{tasks} task{'s'[: tasks != 1]}{repeats}", []).append(name)
+    if len(counts) == 1:
+        text = f"Means over {next(iter(counts))} of a split."
+    else:
+        text = "Means over " + "; ".join(f"{', '.join(names)}: {count}" for count, names in counts.items()) + "."
+    few = [name for name, curve in curves.items() if curve.returns.shape[1] < FEW_TASKS]
+    if few:
+        text += f" Fewer than {FEW_TASKS} tasks ({', '.join(few)}): an interval over them says little about others."
+    return text

@@ -213,7 +213,7 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
         curves[split].save(folder / split)
     log.evaluation(done, curves)
     log.bar.stop()
-    table = adaptation_table(curves)
+    table = adaptation_table(curves, log.console.width)
     show(log.console, table)
     for split, curve in curves.items():
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.agents.catalogue import baseline
+from metarl.colours import colour
 from metarl.compare import Line, check_families, compare, lines, main
 from metarl.comparison import Comparison, last_normalised
 from metarl.curve import AdaptationCurve
@@ -35,6 +37,7 @@ def curve(returns, random=0.0, oracle=1.0, split="test") -> AdaptationCurve:
         family="F()",
         split=split,
         greedy=False,
+        eval_seed=0,
     )
 
 
@@ -53,7 +56,7 @@ def test_the_rows_by_hand():
     assert fast["beats"][0] == pytest.approx(0.75) and fast["beats"][1] <= 0.75 <= fast["beats"][2]
     assert fast["to_90"] is None and slow["steps_to_90"] is None
     # Means 0 and .3 against 1: 1 and .7 are lost.
-    assert slow["cumulative_regret"] == pytest.approx(1.7) and slow["regret_slope"] == pytest.approx(0.7)
+    assert slow["cumulative_regret"] == pytest.approx(1.7) and slow["regret_per_episode"] == pytest.approx(0.7)
     better = Comparison({"x": {"test": curve([[[0.0, 0.95]]])}}).rows("test")[0]
     assert better["to_90"] == 1.0 and better["steps_to_90"] == 10.0
 
@@ -75,6 +78,42 @@ def test_other_tasks_are_refused():
         Comparison({"a": {"test": SLOW}, "b": {"test": curve([[[0.0, 0.2], [0.0, 0.4]]], oracle=2.0)}})
     with pytest.raises(ValueError, match="at least one agent"):
         Comparison({})
+
+
+def test_other_seeds_and_unknown_tasks_are_refused():
+    for changes, why in (
+        ({"eval_seed": 1}, "their evaluation seeds are 1 and 0"),
+        ({"task_values": {"goal": np.ones((2, 1))}}, "the tasks differ"),
+    ):
+        first = replace(SLOW, oracle=None, task_values={"goal": np.zeros((2, 1))})
+        with pytest.raises(ValueError, match=why):
+            Comparison({"a": {"test": first}, "b": {"test": replace(first, **changes)}})
+    unknown = replace(SLOW, oracle=None, eval_seed=None)
+    with pytest.raises(ValueError, match="nothing is known of their tasks"):
+        Comparison({"a": {"test": unknown}, "b": {"test": unknown}})
+
+
+def test_the_difference_is_paired_and_wins_need_as_many_repeats():
+    fast, slow = Comparison({"slow": {"test": SLOW}, "fast": {"test": FAST}}).rows("test")
+    assert slow["difference"] is None and fast["difference"][0] == pytest.approx(0.75 - 0.3)
+    assert fast["difference"][1] < 0.45 < fast["difference"][2]
+    more = Comparison({"slow": {"test": SLOW}, "fast": {"test": replace(FAST, repeats=20)}}).rows("test")[0]
+    assert more["beats"] is None and more["difference"] == fast["difference"]
+
+
+def test_where_no_optimum_is_known_there_are_no_empty_panels():
+    compared = Comparison({"a": {"test": replace(SLOW, oracle=None)}, "b": {"test": replace(FAST, oracle=None)}})
+    assert len(compared.figure().axes) == 1
+    assert len(Comparison({"a": {"test": SLOW}}).figure().axes) == 3
+
+
+def test_rounds_are_steps_and_the_optimum_is_black():
+    rounds = replace(FAST, rounds=True, labels=("0 gradient steps", "1 gradient step"))
+    axes = Comparison({"RL2": {"test": SLOW}, "MAML": {"test": rounds}}).figure().axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["MAML"].get_drawstyle() == "steps-post" and lines["RL2"].get_drawstyle() == "default"
+    assert lines["known-task optimum"].get_color() == "black"
+    assert lines["RL2"].get_color() == colour("RL2")
 
 
 def test_an_agent_that_takes_long_may_play_the_first_tasks_alone():
@@ -106,9 +145,18 @@ def test_files_hold_everything(tmp_path: Path):
 
 def test_the_table_fits_a_terminal():
     buffer = io.StringIO()
-    Console(file=buffer, width=120).print(Comparison({"a_rather_long_name": {"test": SLOW}}).table("test"))
-    lines = buffer.getvalue().splitlines()
-    assert max(map(len, lines)) <= 120 and any("a_rather_long_name" in line and "0.300" in line for line in lines)
+    compared = Comparison({"a_rather_long_name": {"test": SLOW}, "another_one": {"test": FAST}})
+    for width in (60, 80, 120, 200):
+        tables = compared.tables("test", width)
+        assert (len(tables) == 1) == (width == 200)
+        for table in tables:
+            Console(file=buffer, width=width).print(table)
+        lines = buffer.getvalue().splitlines()
+        assert max(map(len, lines)) <= width and "…" not in buffer.getvalue()
+        for part in ("0.300 [", "0.450 [", "0.75 [", "1.00"):
+            assert any(part in line for line in lines), part
+        buffer.seek(0)
+        buffer.truncate()
 
 
 # ---- the program ---------------------------------------------------------------------------------------------------

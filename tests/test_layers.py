@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
+    ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours"),
     ("family", "distributed", "step_curve"),
     ("curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),

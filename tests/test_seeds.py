@@ -53,7 +53,7 @@ def test_the_results_are_joined(trained: Path):
             single = AdaptationCurve.load(trained / f"seed_{seed}" / "evaluation" / split)
             np.testing.assert_array_equal(joined.returns[number], single.returns[0])
     table = (trained / "evaluation" / "table.txt").read_text("utf-8")
-    assert "2 seeds" in " ".join(table.split())
+    assert "2 training seeds" in " ".join(table.split())
 
 
 def test_the_command_again_goes_on_where_it_stopped(trained: Path, capsys: pytest.CaptureFixture[str]):
