@@ -49,6 +49,7 @@ class RandomAgent(FixedAgent):
         super().__init__(device)
         space = family.action_space
         self.num_actions = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        self.first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
         if isinstance(space, gymnasium.spaces.Box):
             if not space.is_bounded():
                 raise ValueError(f"No uniform distribution over an action space without finite bounds: {space}.")
@@ -59,7 +60,7 @@ class RandomAgent(FixedAgent):
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         zeros = torch.zeros_like(step.prev_reward)
         if self.num_actions:
-            action = rng.integers(key, 1, self.num_actions).squeeze(-1)
+            action = rng.integers(key, 1, self.num_actions).squeeze(-1) + self.first
             return Acted(action, zeros - float(np.log(self.num_actions)), zeros), memory
         u = rng.uniform(key, self.low.numel()).reshape(-1, *self.low.shape)
         return Acted(self.low + self.width * u, zeros + self.log_prob, zeros), memory

@@ -72,6 +72,8 @@ BASELINES: dict[str, dict[type, Make]] = {
         SparsePointRobot: _plain(classical.Navigation2DOracle),
         SemiCircle: _plain(classical.Navigation2DOracle),
         WindyPoint: _plain(scripted.WindyPointOracle),
+        GridNavi: _plain(scripted.GoalOracle),
+        DarkRoom: _plain(scripted.GoalOracle),
         DarkRoomHard: _plain(scripted.RoomOracle),
         DarkKeyToDoor: _plain(scripted.RoomOracle),
         TMaze: _plain(scripted.TMazeOracle),

@@ -39,7 +39,7 @@ from metarl.capture import Captured
 from metarl.distributions import Distribution
 from metarl.estimators import discounted_returns, explained_variance, linear_baseline
 from metarl.family import Key, Task, TaskFamily
-from metarl.nets import MLPPolicy, Scaling, ValueNetwork
+from metarl.nets import MLPPolicy, Scaling, ValueNetwork, first_action
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 
@@ -49,7 +49,7 @@ class MAMLNetwork(nn.Module):
 
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
-        self.scaling = Scaling(family.observation_space)
+        self.scaling = Scaling(family.observation_space, follows=config.norm_obs)
         self.policy = MLPPolicy(
             self.scaling.size,
             family.action_space,
@@ -97,6 +97,7 @@ class MAML(LearningAgent):
         self.policy_names = [name for name, _ in self.net.policy.named_parameters()]
         self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
         self._saved_optimizer: dict[str, Tensor] = {}
+        self.first_action = first_action(family.action_space)
         self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef, device=self.device)
         self.minibatch = Captured(partial(descend, self), self.device)
         self.propose, self.judge = (Captured(partial(part, self), self.device) for part in (propose, judge))
@@ -129,7 +130,8 @@ class MAML(LearningAgent):
             distribution = self._distribution(memory.params, x)
             action = distribution.mode() if greedy else distribution.sample(key.reshape(tasks, -1))
             log_prob = distribution.log_prob(action).flatten()
-            return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
+            action = action.flatten(0, 1) + self.first_action
+            return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
         """One gradient step on each task, from the round that its parameters played."""
@@ -239,9 +241,10 @@ class MAML(LearningAgent):
     def _round(self, rollout: Rollout, tasks: int) -> Round:
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
         baseline = linear_baseline if self.net.critic is None else self._learned_baseline
+        acted = rollout.acted._replace(action=rollout.acted.action - self.first_action)
         with torch.no_grad():
             return make_round(
-                rollout,
+                rollout._replace(acted=acted),
                 x,
                 tasks,
                 gamma=config.gamma,

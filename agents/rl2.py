@@ -24,6 +24,7 @@ from metarl.capture import Captured
 from metarl.estimators import explained_variance, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily, features, unknown
 from metarl.memories import MEMORIES
+from metarl.nets import first_action
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
@@ -36,7 +37,8 @@ class RL2Config(AgentConfig):
     name: ClassVar[str] = "RL2"
 
     memory: str = "gru"
-    """gru, lstm, rnn, transformer, fast_weights, or none (the memory-less control)."""
+    """gru, lstm, rnn, transformer, fast_weights; none: no memory beyond the last step, which is seen; or reactive: the
+    observation alone is seen, no previous action, reward or end, so that nothing at all is remembered."""
     hidden_size: int = 128
     """Units of the memory."""
     transition_input: bool = False
@@ -72,13 +74,14 @@ class RL2Config(AgentConfig):
     target_kl: float | None = None
     """No further passes in an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     norm_adv: bool = True
-    """Scale the advantages of an iteration to mean 0 and standard deviation 1."""
+    """Scale the advantages of an iteration to mean 0 and standard deviation 1; if not, they are in units of the spread
+    of returns."""
     chunk_length: int | None = None
     """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     reward_input_scale: float = 1.0
-    """Factor on the previous reward that the policy sees."""
+    """Factor on the previous reward that the policy sees, which is in units of the rewards' running size."""
     init_std: float = 0.6
     """Initial standard deviation of continuous actions, in units of half the action range."""
 
@@ -103,6 +106,8 @@ class RL2Config(AgentConfig):
         for field in ("aux_coef", "vf_coef", "init_std", "reward_input_scale"):
             if not math.isfinite(value := getattr(self, field)):
                 raise ValueError(f"{field} must be finite, got {value}.")
+        if self.memory == "reactive" and self.transition_input:
+            raise ValueError("memory: reactive sees the observation alone: it goes with transition_input false.")
         if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
@@ -110,6 +115,10 @@ class RL2Config(AgentConfig):
 
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
         return RL2(self, family, seed, device)
+
+
+TOLD_TASKS = 512
+"""Training tasks whose mean and spread are the scale of a task that the critic is told."""
 
 
 class Batch(NamedTuple):
@@ -129,22 +138,24 @@ class RL2(LearningAgent):
         self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        task = family.sample_tasks(rng.key(seed), 1)
-        task_size = features(task).shape[1]
+        # The same whatever the seed: what is told is in the units of these tasks.
+        task = family.sample_tasks(rng.key(0), TOLD_TASKS)
         # In the inference loss each field of a task weighs the same, however many numbers it has.
         sizes = [features((field,)).shape[1] for field in task]
         self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = RL2Network(config, family, task_size).to(self.device)
+            self.net = RL2Network(config, family, features(task)).to(self.device)
         self._saved_optimizer: dict[str, Tensor] = {}
+        self.first_action = first_action(family.action_space)
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device)
         self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
+        # Before the first returns every value is 0.
         self.return_mean = torch.zeros((), device=self.device)
-        self.return_std = torch.ones((), device=self.device)
+        self.return_std = torch.zeros((), device=self.device)
 
     @cached_property
     def optimizer(self) -> ClippedAdam:
@@ -163,6 +174,8 @@ class RL2(LearningAgent):
             distribution = self.net.distribution(*parameters)
             action = distribution.mode() if greedy else distribution.sample(key)
             log_prob = distribution.log_prob(action)
+            if self.first_action:
+                action = action + self.first_action
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
@@ -173,7 +186,7 @@ class RL2(LearningAgent):
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
         config = self.config
-        task = features(rollout.task)
+        task = self.net.told(features(rollout.task))
         with record_function(phase("advantage")):
             batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
         self.optimizer.set_lr(at(config.lr, progress))
@@ -192,6 +205,7 @@ class RL2(LearningAgent):
                 break
         if config.norm_obs:  # only now: the policy that acted must be the one whose ratio to itself is 1
             self.net.encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
+        self.net.encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
         self.updates += 1
         means = (sums / (epochs * config.num_minibatches)).tolist()
         losses = {f"loss/{name}": mean for name, mean in zip(self.metrics, means, strict=True)}
@@ -214,11 +228,12 @@ class RL2(LearningAgent):
             "loss/advantage_std": masked_mean(advantage**2, mask).sqrt(),
         }
         self._track_returns(target, mask)
-        target = (target - self.return_mean) / self.return_std
-        if self.config.norm_adv:
-            advantage = normalise(advantage, mask)
+        spread = torch.where(self.return_std > 0.0, self.return_std, 1.0)  # 0: all returns were equal so far
+        target = (target - self.return_mean) / spread
+        advantage = normalise(advantage, mask) if self.config.norm_adv else advantage / spread
         raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
-        sample = Sample(rollout.acted.action, rollout.acted.log_prob, advantage, target, mask)
+        action = rollout.acted.action - self.first_action if self.first_action else rollout.acted.action
+        sample = Sample(action, rollout.acted.log_prob, advantage, target, mask)
         return Batch(raw, sample), metrics
 
     @torch.no_grad()
@@ -269,20 +284,26 @@ class RL2(LearningAgent):
         stride = max(1, mask.shape[0] // 10)
         asked, mask = output[stride - 1 :: stride], mask[stride - 1 :: stride]
         spread = task.std(0, correction=0)
-        truth = (task - task.mean(0)) / spread.clamp_min(1e-6)
-        error = (self.net.infer(asked) - truth) ** 2 * (spread > 1e-6)
+        varies = spread > 1e-6 * task.abs().amax(0)
+        truth = (task - task.mean(0)) / torch.where(varies, spread, 1.0)
+        error = (self.net.infer(asked) - truth) ** 2 * varies
         return masked_mean(error @ self.field_weights, mask)
 
     def _unscale(self, value: Tensor) -> Tensor:
         return value * self.return_std + self.return_mean
 
     def _track_returns(self, target: Tensor, mask: Tensor) -> None:
-        """Follow mean and spread of the critic's targets, quickly at first and then over about 20 iterations."""
+        """Follow mean and spread of the critic's targets, quickly at first and then over about 20 iterations.
+
+        What the critic says of returns stays as it is (PopArt, van Hasselt et al. 2016).
+        """
         mean = masked_mean(target, mask)
-        std = masked_mean((target - mean) ** 2, mask).sqrt().clamp_min(1e-3)
+        std = masked_mean((target - mean) ** 2, mask).sqrt()
         weight = max(0.05, 1.0 / (self.updates + 1))
+        before = self.return_mean.clone(), self.return_std.clone()
         self.return_mean.lerp_(mean, weight)  # in place: a recorded rollout reads it where it is
         self.return_std.lerp_(std, weight)
+        self.net.keep_values(before, (self.return_mean, self.return_std))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

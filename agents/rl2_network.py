@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl import gru
-from metarl.batch_env import Step
+from metarl.batch_env import Step, action_units
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import TaskFamily
 from metarl.memories import detach, make_memory
-from metarl.nets import Head, StepEncoder, action_size
+from metarl.nets import Head, StepEncoder, action_size, keep_outputs
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config
@@ -29,15 +29,24 @@ class RL2Network(nn.Module):
     centre: Tensor
     half_range: Tensor
     log_std: Tensor
+    task_centre: Tensor
+    task_scale: Tensor
 
-    def __init__(self, config: RL2Config, family: TaskFamily, task_size: int) -> None:
+    def __init__(self, config: RL2Config, family: TaskFamily, tasks: Tensor) -> None:
+        """`tasks` ``(N, D)`` are the numbers of training tasks, from which the scale of what is told comes."""
         super().__init__()
+        task_size = tasks.shape[1]
+        std, mean = torch.std_mean(tasks, dim=0, correction=0)
+        self.register_buffer("task_centre", mean)
+        self.register_buffer("task_scale", torch.where(std > 1e-6 * mean.abs(), 1.0 / std, 0.0))
         self.encoder = StepEncoder(
             family.observation_space,
             family.action_space,
             config.embed_size,
             config.reward_input_scale,
             config.transition_input,
+            follows=config.norm_obs,
+            reactive=config.memory == "reactive",
         )
         self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
         outputs = action_size(family.action_space)
@@ -48,10 +57,33 @@ class RL2Network(nn.Module):
         self.discrete = True
         if isinstance(family.action_space, gymnasium.spaces.Box):
             self.discrete = False
-            low, high = torch.as_tensor(family.action_space.low), torch.as_tensor(family.action_space.high)
-            self.register_buffer("centre", (low + high) / 2, persistent=False)
-            self.register_buffer("half_range", (high - low) / 2, persistent=False)
+            centre, unit = action_units(family.action_space)
+            self.register_buffer("centre", centre, persistent=False)
+            self.register_buffer("half_range", unit, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
+
+    def told(self, task: Tensor) -> Tensor:
+        """The task's numbers ``(B, D)`` with mean 0 and standard deviation 1 over training tasks; constants are 0."""
+        return (task - self.task_centre) * self.task_scale
+
+    def keep_values(self, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
+        """Correct the critic's last layer for a new (mean, std) of its scale; see `keep_outputs`."""
+        head = self.critic
+        if head.last is not None:
+            keep_outputs([head.last.weight], head.last.bias, before, after)
+            return
+        weights = [head.of_memory.weight, head.of_step.weight]
+        if head.of_task is not None:
+            last = head.of_task[-1]
+            weights += [last.weight, last.bias]  # type: ignore[list-item]
+        keep_outputs(weights, head.of_memory.bias, before, after)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """An agent from before told tasks were standardised goes on with their plain numbers."""
+        if f"{prefix}task_centre" not in state_dict:
+            state_dict[f"{prefix}task_centre"] = torch.zeros_like(self.task_centre)
+            state_dict[f"{prefix}task_scale"] = torch.ones_like(self.task_scale)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
         """Many steps: the memory's outputs ``(T, B, H)``, what `heads` takes, and what is carried on."""
@@ -81,7 +113,7 @@ class RL2Network(nn.Module):
         outputs, value = self.policy(of_policy), self.critic(of_critic, task).squeeze(-1)
         if self.discrete:
             return (outputs,), value
-        # The network works in units of half the action range, whatever the range is.
+        # The network works in units of half the action range, whatever the range is (see `action_units`).
         return (self.centre + self.half_range * outputs, self.log_std + self.half_range.log()), value
 
     def distribution(self, *parameters: Tensor) -> Distribution:

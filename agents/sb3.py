@@ -28,7 +28,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import FloatSchedule
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 from torch.func import functional_call, vmap
 
@@ -41,13 +41,13 @@ from metarl.agents.sb3_models import (
     Prepared,
     distribution_of,
     filled_buffer,
-    from_torch,
     is_recurrent,
     make_model,
     recurrent_distribution,
     reward_scale,
     seeded,
 )
+from metarl.agents.sb3_policies import acting, check_played, in_the_space, statistics_of
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import Key, Task, TaskFamily, features
@@ -127,7 +127,7 @@ class SB3Agent(LearningAgent):
         following = self._inputs(rollout.outcome.final_obs, memory)
         own_actions = self.env.from_family(rollout.acted.action)
         rollout = rollout._replace(acted=rollout.acted._replace(action=own_actions))
-        learned, each = [], self.config.fast_batch_size
+        learned, each = [], rollout.mask.shape[1] // len(memory.task)  # a player may have played more, or fewer
         for number in range(len(memory.task)):
             own = {name: value[number] for name, value in memory.learned.items()}
             self.load_state_dict(start | own)
@@ -218,18 +218,34 @@ class SB3Model(FixedAgent):
 
     `trial`: whether it was trained on whole trials (``SB3VecEnv(…, trial=True)``); then its inputs are RL²'s, and a
     recurrent model carries its state through all episodes of a trial; otherwise it begins every episode anew, as in
-    training. Continuous actions are clipped as SB3 does.
+    training. Continuous actions are clipped, or unsquashed, as SB3 does.
+
+    `vec_normalize`: the `VecNormalize` that it was trained with, or the path of what its `save` wrote, which SB3
+    unpickles. A model that was not loaded has its own. For a loaded one that was trained with it and is given none,
+    ValueError is raised, but a loaded off-policy model shows it only where observations have bounds. False says that
+    they were not normalised.
+
+    Sampled actions are those of PPO's or SAC's distribution; DQN takes a random action with the probability that its
+    training ended with; TD3, DDPG and ARS are deterministic.
     """
 
-    def __init__(self, model: Any, family: TaskFamily, trial: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        family: TaskFamily,
+        trial: bool = False,
+        vec_normalize: VecNormalize | str | Path | bool | None = None,
+    ) -> None:
         super().__init__("cpu")
         self.model, self.family, self.trial = model, family, trial
         expected = (flat_space(family) if trial else family.observation_space).shape
-        if model.observation_space.shape != expected or model.action_space != family.action_space:
+        if model.observation_space.shape != expected or not _same_actions(model.action_space, family.action_space):
             raise ValueError(
                 f"The model was trained on observations {model.observation_space} and actions {model.action_space}, "
                 f"which are not those of {type(family).__name__}{' as trials' if trial else ''}."
             )
+        check_played(model)
+        self.statistics = statistics_of(model, vec_normalize, family, trial)
         self.size = model.policy.lstm_actor.hidden_size if is_recurrent(model) else 0
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -238,18 +254,26 @@ class SB3Model(FixedAgent):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         policy, space = self.model.policy, self.family.action_space
+        policy.set_training_mode(False)
         with torch.no_grad():
             x = flatten(step, space) if self.trial else step.obs
+            if self.statistics is not None:
+                x = torch.as_tensor(self.statistics.normalize_obs(x.numpy()))
             if self.size:
                 starts = torch.zeros_like(step.prev_done) if self.trial else step.prev_done
                 distribution, memory = recurrent_distribution(policy, x, memory, starts)
             else:
-                distribution = from_torch(policy.get_distribution(x).distribution)
+                distribution = acting(self.model, x)
             action = distribution.mode() if greedy else distribution.sample(key)
             log_prob = distribution.log_prob(action)
-        if isinstance(space, spaces.Box):
-            action = action.clamp(torch.as_tensor(space.low), torch.as_tensor(space.high))
-        return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+        return Acted(in_the_space(policy, action, space), log_prob, torch.zeros_like(log_prob)), memory
+
+
+def _same_actions(model: spaces.Space, family: spaces.Space) -> bool:
+    """Discrete ones by their number: SB3 counts them from 0."""
+    if isinstance(model, spaces.Discrete) and isinstance(family, spaces.Discrete):
+        return bool(model.n == family.n)
+    return bool(model == family)
 
 
 def scratch(family: TaskFamily, seed: int = 0) -> SB3Agent:

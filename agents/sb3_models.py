@@ -50,27 +50,30 @@ class Actor(nn.Module):
 
 
 class Prepared(VecEnvWrapper):
-    """What SB3 trains on: actions in units of half their range around its middle, and scaled rewards."""
+    """What SB3 trains on: actions in units of half their range around its middle, or from 0, and scaled rewards."""
 
     def __init__(self, venv: VecEnv, reward_scale: float) -> None:
         space = venv.action_space
         self.scale: tuple[Tensor, Tensor] | None = None  # middle and half the range of continuous actions
+        self.first = 0  # of discrete actions; SB3 itself counts them from 0
         if isinstance(space, spaces.Box):
             if not space.is_bounded():
                 raise ValueError(f"PPO needs actions with finite bounds, got {space}.")
             low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
             self.scale = ((low + high) / 2, (high - low) / 2)
             space = spaces.Box(-1.0, 1.0, space.shape)
+        elif isinstance(space, spaces.Discrete):
+            self.first, space = int(space.start), spaces.Discrete(int(space.n))
         super().__init__(venv, action_space=space)
         self.reward_scale = reward_scale
 
     def to_family(self, action: Tensor) -> Tensor:
         """Actions of the policy as the family takes them."""
-        return action if self.scale is None else self.scale[0] + self.scale[1] * action
+        return action + self.first if self.scale is None else self.scale[0] + self.scale[1] * action
 
     def from_family(self, action: Tensor) -> Tensor:
         """The other way round."""
-        return action if self.scale is None else (action - self.scale[0]) / self.scale[1]
+        return action - self.first if self.scale is None else (action - self.scale[0]) / self.scale[1]
 
     def reset(self) -> Any:
         return self.venv.reset()

@@ -123,6 +123,20 @@ class RoomOracle(FixedAgent):
         return scripted(action, step), (things, actions, carried)
 
 
+class GoalOracle(FixedAgent):
+    """Told the goal of a grid in which reaching it ends nothing (GridNavi, DarkRoom), it goes there and stays."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        task = told(task)
+        return task.goal, task.actions if isinstance(task, DarkTask) else None
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        goal, actions = memory
+        move = _move_towards(goal, step.obs.long())
+        action = move if actions is None else (actions == move[:, None]).to(torch.int8).argmax(1)
+        return scripted(action, step), memory
+
+
 class RoomSearch(FixedAgent):
     """Goes to the nearest cell where the thing that it looks for may be, among equally near ones in a sweep's order.
 

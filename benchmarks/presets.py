@@ -35,8 +35,8 @@ def trained(preset: str, seed: int, runs: Path) -> Path:
 
 
 def target(run: Path) -> str:
-    """The split that a preset is about: the one that its training was evaluated on."""
-    return config.read(run / "config.yaml").eval_splits[0]
+    """The split that a preset is about: tasks that it did not train on, where there are any."""
+    return config.reported_split(config.read(run / "config.yaml"))
 
 
 def joined(split: str, runs: list[Path]) -> AdaptationCurve:

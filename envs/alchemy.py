@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 # A vertex of the cube is a number 0 … 7 whose bit i says whether latent coordinate i is +1; an edge along axis a is
@@ -106,6 +106,7 @@ class Alchemy(TaskFamily):
     """
 
     noisy = False
+    shows_task = True  # how stones look tells the rotation, as published
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
 
@@ -132,6 +133,11 @@ class Alchemy(TaskFamily):
         pairs = _pairs(split).to(device)
         pair = pairs[rng.integers(rng.fold(keys, 2), 1, len(pairs))[:, 0]]
         return _chemistry(graph, pair, rng.integers(rng.fold(keys, 3), 1, 4)[:, 0])
+
+    def check_task(self, task: Chemistry) -> None:
+        within("Chemistry.potions", task.potions, 0, COLOURS - 1)
+        within("Chemistry.rotation", task.rotation, 0, 3)
+        possible(task.signs.abs() == 1, "Chemistry.signs must be 1 or -1.")
 
     def reset(self, task: Chemistry, key: Key) -> Table:
         stones = rng.integers(rng.fold(key, 0), STONES, 8)

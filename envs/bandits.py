@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily
 
 
@@ -86,6 +86,9 @@ class BernoulliBandit(TaskFamily):
     def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
         probs = rng.uniform(keys, self.num_arms)
         return BernoulliArms(0.3 * probs if split == "ood" else probs)
+
+    def check_task(self, task: BernoulliArms) -> None:
+        within("BernoulliArms.probs", task.probs, 0, 1)
 
     def reset(self, task: BernoulliArms, key: Key) -> Pull:
         return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))

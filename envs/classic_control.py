@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import positive, whole_number
 from metarl.family import Key, Task, TaskFamily, features
 
 WIDEST = 1.5  # largest multiplier of `train` and `test`
@@ -110,6 +110,9 @@ class CartPole(TaskFamily):
 
     def draw_tasks(self, keys: Key, split: str) -> CartPoleScales:
         return CartPoleScales(*multipliers(keys, 5, split))
+
+    def check_task(self, task: CartPoleScales) -> None:
+        positive(task)
 
     def reset(self, task: CartPoleScales, key: Key) -> CartPoleState:
         return CartPoleState(*uniform_in(key, 4, 0.05))

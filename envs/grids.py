@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
@@ -112,6 +112,9 @@ class GridNavi(TaskFamily):
         goals = sorted(near - {(0, 0)}) if split == "ood" else _part(far, split, self.TEST_GOALS)
         return GoalCell(torch.tensor(goals))
 
+    def check_task(self, task: GoalCell) -> None:
+        within("GoalCell.goal", task.goal, 0, self.size - 1)
+
     def reset(self, task: GoalCell, key: Key) -> Cell:
         return Cell(torch.zeros_like(task.goal))
 
@@ -122,6 +125,9 @@ class GridNavi(TaskFamily):
         position = (state.position + moves(action.device)[action]).clamp(0, self.size - 1)
         found = (position == task.goal).all(-1)
         return Cell(position), torch.where(found, 1.0, -0.1), torch.zeros_like(found)
+
+    def success(self, task: GoalCell, state: Cell) -> Tensor:
+        return (state.position == task.goal).all(-1)
 
     def oracle(self, task: GoalCell) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))
@@ -219,6 +225,9 @@ class DarkRoom(TaskFamily):
         pairs = list(itertools.product(goals, orders))
         return DarkTask(torch.tensor([goal for goal, _ in pairs]), torch.tensor([order for _, order in pairs]))
 
+    def check_task(self, task: DarkTask) -> None:
+        check_dark(task, self.size)
+
     def reset(self, task: DarkTask, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))
 
@@ -231,6 +240,9 @@ class DarkRoom(TaskFamily):
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), torch.zeros_like(found)
 
+    def success(self, task: DarkTask, state: Cell) -> Tensor:
+        return (state.position == task.goal).all(-1)
+
     # Renaming the actions changes neither their maximum nor their mean, so both returns depend on the goal alone.
     def oracle(self, task: DarkTask) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.amax(-1))
@@ -241,6 +253,12 @@ class DarkRoom(TaskFamily):
     def render(self, task: DarkTask, states: list[Cell]) -> np.ndarray:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return picture(task.goal, states, self.size, start=(4, 4))
+
+
+def check_dark(task: DarkTask, size: int) -> None:
+    """Raise ValueError unless the goal is in the room and the actions are moves."""
+    within("DarkTask.goal", task.goal, 0, size - 1)
+    within("DarkTask.actions", task.actions, 0, len(MOVES) - 1)
 
 
 @functools.cache

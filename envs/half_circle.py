@@ -92,6 +92,9 @@ class SparsePointRobot(TaskFamily):
         distance = (position - task.position).norm(dim=-1)
         return Point(position), self._reward(distance), torch.zeros_like(distance, dtype=torch.bool)
 
+    def success(self, task: Goal, state: Point) -> Tensor:
+        return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
+
     def oracle(self, task: Goal) -> Tensor:
         # Full steps along each axis make every distance of the episode as small as it can be at its time.
         times = walked(self.horizon, task.position.device)
@@ -181,6 +184,9 @@ class SemiCircle(TaskFamily):
         position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
         found = (position - task.position).norm(dim=-1) <= GOAL_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
+
+    def success(self, task: Goal, state: Point) -> Tensor:
+        return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
 
     def oracle(self, task: Goal) -> Tensor:
         times = walked(self.horizon, task.position.device)

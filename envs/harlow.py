@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily
 
 TAPE = 17  # cells, closed to a circle
@@ -110,6 +110,10 @@ class Harlow(TaskFamily):
         right, wrong = features.chunk(2, dim=-1)
         return ObjectPair(right, wrong)
 
+    def check_task(self, task: ObjectPair) -> None:
+        for name, features in zip(task._fields, task, strict=True):
+            within(f"ObjectPair.{name}", features, -1.5, 1.5)
+
     def reset(self, task: ObjectPair, key: Key) -> HarlowState:
         draw = rng.integers(key, 1, 4 * APART)[:, 0]  # the cross's distance and side, and the side of the right object
         distance = 1 + draw % APART
@@ -136,6 +140,9 @@ class Harlow(TaskFamily):
         wrong = state.fixated & (offset == (-APART * state.side) % TAPE)
         reward = right.to(torch.float32) - wrong.to(torch.float32)
         return state._replace(gaze=gaze, fixated=state.fixated | (offset == 0)), reward, right | wrong
+
+    def success(self, task: ObjectPair, state: HarlowState) -> Tensor:
+        return state.fixated & ((state.gaze - state.cross) % TAPE == (APART * state.side) % TAPE)
 
     def oracle(self, task: ObjectPair) -> Tensor:
         return task.right.new_ones(len(task.right))

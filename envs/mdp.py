@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 
@@ -98,6 +98,13 @@ class TabularMDP(TaskFamily):
             weights = rng.exponential(transition_keys, S * A * S).reshape(-1, S, A, S)
             transition = weights / weights.sum(-1, keepdim=True)
         return Tables(transition, 1.0 + rng.normal(reward_keys, S * A).reshape(-1, S, A))
+
+    def check_task(self, task: Tables) -> None:
+        within("Tables.transition", task.transition, 0, 1)
+        sums = task.transition.sum(-1)
+        possible(
+            (sums - 1.0).abs() < 1e-3, "The probabilities of the next state, Tables.transition[…, :], must sum to 1."
+        )
 
     def reset(self, task: Tables, key: Key) -> MDPState:
         return MDPState(torch.zeros_like(key))

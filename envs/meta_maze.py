@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
+from metarl.envs.checks import possible, within
 from metarl.envs.grids import Cell
 from metarl.envs.tmaze import STEPS, steps
 from metarl.family import Key, TaskFamily
@@ -105,6 +106,12 @@ class MetaMaze(TaskFamily):
         each = len(goals)
         return Maze(walls.repeat_interleave(each, dim=0), torch.tensor(goals).repeat(len(missing), 1))
 
+    def check_task(self, task: Maze) -> None:
+        within("Maze.goal", task.goal, 0, self.size - 1)
+        possible(task.walls | ~_rim(task.walls.device), "A Maze must have walls all around.")
+        at_start, at_goal = task.walls[:, 4, 4], task.walls[_rows(task), task.goal[:, 0], task.goal[:, 1]]
+        possible(~(at_start | at_goal), "The centre and the goal of a Maze must be free of walls.")
+
     def reset(self, task: Maze, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))
 
@@ -175,6 +182,14 @@ class MetaMaze(TaskFamily):
 @functools.cache
 def _around(device: torch.device) -> Tensor:
     return torch.tensor([(dx, dy) for dy in (1, 0, -1) for dx in (-1, 0, 1)], device=device)  # from the upper left
+
+
+@functools.cache
+def _rim(device: torch.device) -> Tensor:
+    """The cells at the edge: bool (9, 9)."""
+    rim = torch.ones(9, 9, dtype=torch.bool, device=device)
+    rim[1:-1, 1:-1] = False
+    return rim
 
 
 def lattice() -> Tensor:

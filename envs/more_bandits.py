@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.bandit_pictures import Line, arms_picture, payment_colour
 from metarl.envs.bandits import BernoulliArms, Pull
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily, unknown
 
 
@@ -197,6 +197,9 @@ class DependentBandit(TaskFamily):
         p = rng.uniform(keys, 1)
         return BernoulliArms(torch.cat([p, 1.0 - p], dim=1))
 
+    def check_task(self, task: BernoulliArms) -> None:
+        within("BernoulliArms.probs", task.probs, 0, 1)
+
     def reset(self, task: BernoulliArms, key: Key) -> Pull:
         return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
 
@@ -293,6 +296,9 @@ class InformativeBandit(TaskFamily):
         keep = [target for target, held in enumerate(held_out) if split == "all" or held == (split == "test")]
         target = torch.tensor(keep)
         return InformativeArms(target, (10 - target if split == "ood" else target + 1) / 10)
+
+    def check_task(self, task: InformativeArms) -> None:
+        within("InformativeArms.target", task.target, 0, self.INFORMATIVE - 1)
 
     def reset(self, task: InformativeArms, key: Key) -> Pull:
         return Pull(torch.full_like(key, -1), task.clue.new_zeros(len(key)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import Line, film, multipliers, scales
 from metarl.family import Key, TaskFamily
 
@@ -92,6 +92,9 @@ class MountainCar(TaskFamily):
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
         return MountainCarScales(*multipliers(keys, 2, split))
 
+    def check_task(self, task: MountainCarScales) -> None:
+        positive(task)
+
     def reset(self, task: MountainCarScales, key: Key) -> MountainCarState:
         return _in_the_valley(key)
 
@@ -104,6 +107,9 @@ class MountainCar(TaskFamily):
         after = _roll(task, state, 0.001 * task.force * (action - 1))
         arrived = (after.position >= self.GOAL) & (after.speed >= 0)
         return after, -torch.ones_like(state.speed), arrived
+
+    def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
+        return (state.position >= self.GOAL) & (state.speed >= 0)
 
     def render(self, task: MountainCarScales, states: list[MountainCarState]) -> np.ndarray:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
@@ -170,6 +176,9 @@ class MountainCarContinuous(TaskFamily):
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
         return MountainCarScales(*multipliers(keys, 2, split))
 
+    def check_task(self, task: MountainCarScales) -> None:
+        positive(task)
+
     def reset(self, task: MountainCarScales, key: Key) -> MountainCarState:
         return _in_the_valley(key)
 
@@ -183,6 +192,9 @@ class MountainCarContinuous(TaskFamily):
         after = _roll(task, state, 0.0015 * task.force * action.clamp(-1.0, 1.0))
         arrived = (after.position >= self.GOAL) & (after.speed >= 0)
         return after, torch.where(arrived, 100.0, 0.0) - 0.1 * action * action, arrived
+
+    def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
+        return (state.position >= self.GOAL) & (state.speed >= 0)
 
     def render(self, task: MountainCarScales, states: list[MountainCarState]) -> np.ndarray:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""

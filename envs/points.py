@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import whole_number, within
 from metarl.envs.navigation import MAX_STEP, Goal, Point, uniform_in_ring
 from metarl.envs.plane import canvas, constant, draw_goal, draw_path, norms, over_starts, path_of, walked, xy
 from metarl.family import Key, TaskFamily
 
 WINDY_GOAL = (0.0, 1.0)  # metres
 WINDY_RADIUS = 0.03  # metres
+MOST_WIND = 0.12  # metres per step and axis: what the observation space has room for
 
 
 class Wind(NamedTuple):
@@ -177,7 +178,7 @@ class WindyPoint(TaskFamily):
     def __init__(self, horizon: int = 25, episodes_per_trial: int = 1) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = (MAX_STEP + 0.12) * (horizon + 1)  # one step to spare for float32's rounding
+        reach = (MAX_STEP + MOST_WIND) * (horizon + 1)  # one step to spare for float32's rounding
         self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
 
@@ -185,6 +186,9 @@ class WindyPoint(TaskFamily):
         if split == "ood":
             return Wind(uniform_in_ring(keys, inner=0.08, outer=0.12))
         return Wind(0.16 * rng.uniform(keys, 2) - 0.08)
+
+    def check_task(self, task: Wind) -> None:
+        within("Wind.drift", task.drift, -MOST_WIND, MOST_WIND)
 
     def reset(self, task: Wind, key: Key) -> Point:
         return Point(torch.zeros_like(task.drift))
@@ -197,6 +201,9 @@ class WindyPoint(TaskFamily):
         goal = constant(WINDY_GOAL, position.device)
         found = (position - goal).norm(dim=-1) <= WINDY_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
+
+    def success(self, task: Wind, state: Point) -> Tensor:
+        return (state.position - constant(WINDY_GOAL, state.position.device)).norm(dim=-1) <= WINDY_RADIUS
 
     def oracle(self, task: Wind) -> Tensor:
         state, total = self.reset(task, task.drift[:, 0]), torch.zeros_like(task.drift[:, 0])

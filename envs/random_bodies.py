@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import positive, whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
@@ -99,6 +99,9 @@ class Walker2dRandParams(TaskFamily):
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
         return draw_scales(keys, split, self.robot.simulator.model)
+
+    def check_task(self, task: BodyScales) -> None:
+        positive(task)
 
     def reset(self, task: BodyScales, key: Key) -> Physics:
         return self.robot.start(key)
@@ -190,6 +193,9 @@ class HopperRandParams(TaskFamily):
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
         return draw_scales(keys, split, self.robot.simulator.model)
+
+    def check_task(self, task: BodyScales) -> None:
+        positive(task)
 
     def reset(self, task: BodyScales, key: Key) -> Physics:
         return self.robot.start(key)

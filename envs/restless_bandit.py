@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 
@@ -101,6 +101,10 @@ class RestlessBandit(TaskFamily):
         # Reflecting at every step is the same as folding up the plane of the free walk afterwards.
         free = torch.cat([first, first + steps.cumsum(-1)], dim=-1).remainder(2.0)
         return Walk(torch.minimum(free, 2.0 - free), torch.full_like(first[:, 0, 0], size))
+
+    def check_task(self, task: Walk) -> None:
+        within("Walk.probs", task.probs, 0, 1)
+        possible(task.step_size >= 0, "Walk.step_size must be at least 0.")
 
     def reset(self, task: Walk, key: Key) -> WalkState:
         return WalkState(torch.zeros_like(key), torch.full_like(key, -1), task.probs.new_zeros(len(key)))

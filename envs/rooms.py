@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
-from metarl.envs.grids import MOVES, Cell, DarkTask, cells, moves, picture
+from metarl.envs.checks import possible, whole_number, within
+from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, picture
 from metarl.family import Key, TaskFamily
 
 
@@ -106,6 +106,9 @@ class DarkRoomHard(TaskFamily):
         index, actions = _with_actions(len(goals), split)
         return DarkTask(torch.tensor(cells(self.size))[goals][index], actions)
 
+    def check_task(self, task: DarkTask) -> None:
+        check_dark(task, self.size)
+
     def reset(self, task: DarkTask, key: Key) -> Cell:
         return Cell(torch.full_like(task.goal, self.size // 2))
 
@@ -116,6 +119,9 @@ class DarkRoomHard(TaskFamily):
         position = _moved(state.position, task.actions, action, self.size)
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), found
+
+    def success(self, task: DarkTask, state: Cell) -> Tensor:
+        return (state.position == task.goal).all(-1)
 
     def oracle(self, task: DarkTask) -> Tensor:
         return torch.ones(len(task.goal), device=task.goal.device)  # ≤ 16 steps, and one to arrive where it starts
@@ -208,6 +214,12 @@ class DarkKeyToDoor(TaskFamily):
         index, actions = _with_actions(len(pairs), split)
         return KeyDoorTask(every[key][index], every[other + (other >= key)][index], actions)
 
+    def check_task(self, task: KeyDoorTask) -> None:
+        within("KeyDoorTask.key", task.key, 0, self.size - 1)
+        within("KeyDoorTask.door", task.door, 0, self.size - 1)
+        within("KeyDoorTask.actions", task.actions, 0, len(MOVES) - 1)
+        possible((task.key != task.door).any(-1), "The key and the door of a KeyDoorTask must be in different cells.")
+
     def reset(self, task: KeyDoorTask, key: Key) -> KeyDoorState:
         return KeyDoorState(rng.integers(key, 2, self.size), torch.zeros_like(key, dtype=torch.bool))
 
@@ -221,6 +233,9 @@ class DarkKeyToDoor(TaskFamily):
         taken = (position == task.key).all(-1) & ~state.has_key
         opened = (position == task.door).all(-1) & state.has_key
         return KeyDoorState(position, state.has_key | taken), (taken | opened).to(torch.float32), opened
+
+    def success(self, task: KeyDoorTask, state: KeyDoorState) -> Tensor:
+        return (state.position == task.door).all(-1) & state.has_key
 
     def oracle(self, task: KeyDoorTask) -> Tensor:
         return torch.full((len(task.key),), 2.0, device=task.key.device)

@@ -5,16 +5,19 @@ one bit for bit: what the solver remembers of the step before (its warm start) i
 than 1e-10, and by less than 1e-5 for the humanoid, whose XML asks for another solver. Rows are shared out among
 `torch.get_num_threads()` threads.
 
-MuJoCo runs on the CPU. Tensors that are elsewhere are copied there and back.
+MuJoCo runs on the CPU. Tensors that are elsewhere are copied there and back. A simulation that becomes unstable, or is
+given controls that are not finite, shows in what it returns; MuJoCo's own warnings of it are not let out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,7 +80,8 @@ class Simulator:
         if self.reading is None:
             return Physics(state, state.new_empty(len(state), 0))
         data = self._pool(1).data[0]
-        reading = [self._look(data, row) for row in _numpy(state)]
+        with quiet(self.mujoco):
+            reading = [self._look(data, row) for row in _numpy(state)]
         return Physics(state, torch.from_numpy(np.stack(reading)).to(device))
 
     def advance(self, physics: Physics, control: Tensor, models: Sequence[Model] | None = None) -> Physics:
@@ -85,10 +89,11 @@ class Simulator:
         device, rows = control.device, len(control)
         state, ctrl = _numpy(physics.state), np.ascontiguousarray(_numpy(control), np.float64)
         models = [self.model] * rows if models is None else models
-        if self.reading is None:
-            after, reading = self._rollout(models, state, ctrl), np.empty((rows, 0))
-        else:
-            after, reading = self._loop(models, state, ctrl, self.reading)
+        with quiet(self.mujoco):
+            if self.reading is None:
+                after, reading = self._rollout(models, state, ctrl), np.empty((rows, 0))
+            else:
+                after, reading = self._loop(models, state, ctrl, self.reading)
         return Physics(torch.from_numpy(after).to(device), torch.from_numpy(reading).to(device))
 
     def changed(self, factors: dict[str, np.ndarray]) -> Model:
@@ -168,6 +173,49 @@ class _Pool(NamedTuple):
     data: list[Data]  # MuJoCo's scratch space, one per thread
     rollout: Any  # mujoco.rollout.Rollout
     executor: ThreadPoolExecutor | None
+
+
+_LOUD = threading.Lock()
+_inside = 0  # how many calls are at work that MuJoCo should be quiet for
+_before: Any = None  # what it did with warnings before the first of them
+
+
+@contextlib.contextmanager
+def quiet(mujoco: Any, modern: bool = True) -> Iterator[None]:
+    """Keep MuJoCo from printing warnings and from writing MUJOCO_LOG.TXT into the working directory.
+
+    Both are settings of the whole process, which are put back afterwards: they are the user's, who may run simulations
+    of their own. `modern`: by the configuration that MuJoCo has from 4.0 on, where there is one.
+    """
+    global _inside, _before
+    with _LOUD:
+        if not _inside:
+            _before = _silence(mujoco, modern and hasattr(mujoco, "MjLogConfig"))
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _LOUD:
+            _inside -= 1
+            if not _inside:
+                _before()
+
+
+def _silence(mujoco: Any, modern: bool) -> Callable[[], None]:
+    """Returns what undoes it."""
+    if not modern:
+        handler = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(_ignore)
+        return functools.partial(mujoco.set_mju_user_warning, handler)
+    before, silent = mujoco.MjLogConfig.get(), mujoco.MjLogConfig.get()
+    silent.logto_console = silent.logto_file = False
+    silent.set()
+    undo: Callable[[], None] = before.set
+    return undo
+
+
+def _ignore(message: str) -> None:
+    """Of a warning."""
 
 
 def _mujoco() -> Any:

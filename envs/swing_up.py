@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import Line, film, multipliers, scales, uniform_in
 from metarl.family import Key, TaskFamily
 
@@ -93,6 +93,9 @@ class Pendulum(TaskFamily):
 
     def draw_tasks(self, keys: Key, split: str) -> PendulumScales:
         return PendulumScales(*multipliers(keys, 4, split))
+
+    def check_task(self, task: PendulumScales) -> None:
+        positive(task)
 
     def reset(self, task: PendulumScales, key: Key) -> PendulumState:
         angle, speed = uniform_in(key, 2, 1.0)
@@ -214,6 +217,9 @@ class Acrobot(TaskFamily):
 
     def draw_tasks(self, keys: Key, split: str) -> AcrobotScales:
         return AcrobotScales(*multipliers(keys, 4, split))
+
+    def check_task(self, task: AcrobotScales) -> None:
+        positive(task)
 
     def reset(self, task: AcrobotScales, key: Key) -> AcrobotState:
         return AcrobotState(*uniform_in(key, 4, 0.1))

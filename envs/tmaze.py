@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
@@ -91,11 +91,14 @@ class TMaze(TaskFamily):
     terminates = True
     noisy = False
     random_start = False
+    shows_task = True  # the cue is the first sight, unless it has to be looked for
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "ood", "all")
 
     def __init__(self, corridor_length: int = 10, active: bool = False) -> None:
         self.corridor_length = whole_number("corridor_length", corridor_length)
         self.active = active
+        if active:
+            self.shows_task = False  # type: ignore[misc]  # what is seen first depends on the option
         self.episodes_per_trial = 1
         self.horizon = 2 * corridor_length + (3 if active else 1)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -107,6 +110,10 @@ class TMaze(TaskFamily):
         lengths = range(short + 1, 2 * short + 1) if split == "ood" else range(short, short + 1)
         pairs = torch.tensor(list(itertools.product((-1, 1), lengths)))
         return Corridor(pairs[:, 0], pairs[:, 1])
+
+    def check_task(self, task: Corridor) -> None:
+        possible(task.side.abs() == 1, "Corridor.side must be 1 or -1.")
+        within("Corridor.length", task.length, 1, 2 * self.corridor_length)
 
     def reset(self, task: Corridor, key: Key) -> CorridorState:
         y = torch.zeros_like(task.side)
@@ -126,6 +133,9 @@ class TMaze(TaskFamily):
         x = torch.where(state.y == 0, torch.minimum(along, junction), state.x)  # an arm has walls on both sides
         after = CorridorState(x, y, state.cue_seen | (state.x == 0))
         return after, (y == task.side).to(torch.float32), y != 0
+
+    def success(self, task: Corridor, state: CorridorState) -> Tensor:
+        return state.y == task.side
 
     def oracle(self, task: Corridor) -> Tensor:
         return torch.ones(len(task.side), device=task.side.device)

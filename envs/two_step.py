@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
+from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 
 COMMON = 0.8  # probability of an action's common transition
@@ -103,6 +103,11 @@ class TwoStep(TaskFamily):
     def draw_tasks(self, keys: Key, split: str) -> Rounds:
         common = torch.tensor([2, 1] if split == "ood" else [1, 2], device=keys.device)
         return Rounds(rng.uniform(keys, self.rounds), common.expand(len(keys), 2))
+
+    def check_task(self, task: Rounds) -> None:
+        within("Rounds.luck", task.luck, 0, 1)
+        within("Rounds.common", task.common, 1, 2)
+        possible(task.common[:, 0] != task.common[:, 1], "The two states of Rounds.common must differ.")
 
     def reset(self, task: Rounds, key: Key) -> RoundState:
         zeros = torch.zeros_like(key)

@@ -35,15 +35,16 @@ except importlib.metadata.PackageNotFoundError:  # a checkout that is not instal
 register_gymnasium()
 
 
-def load(run_dir_or_name: str | Path, device: str = "cpu") -> LearningAgent:
+def load(run_dir_or_name: str | Path, device: str = "cpu", which: str = "last") -> LearningAgent:
     """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
 
+    `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`.
     Its configuration is `agent.config`, the task family it was trained on `agent.family`. Raises ValueError, one
     sentence, if there is no such agent or it cannot be read.
     """
     from metarl import checkpoint
 
-    return checkpoint.load(run_dir_or_name, device)
+    return checkpoint.load(run_dir_or_name, device, which)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,8 @@ class LearningAgent(Agent):
     environment steps that it took as the metric ``env_steps``, beside ``train/return`` and what else it knows."""
     train_split: str = "train"
     """The split that such an agent draws its tasks from; `metarl.train` sets it."""
+    trained: Mapping[str, Any] = MappingProxyType({})
+    """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -14,9 +13,8 @@ from metarl import rng
 from metarl.agent import AgentConfig, LearningAgent
 from metarl.batch_env import BatchEnv, Step
 from metarl.family import Task, TaskFamily, num_rows, take
+from metarl.family_contract import ROWS, leaves, require, same
 from metarl.rollout import Memory, run_trial
-
-ROWS = 7  # odd, so that vectorised kernels have a remainder
 
 
 def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:
@@ -117,26 +115,3 @@ def _repeat(task: Task, each: int) -> Task:
 
 def _snapshot(agent: LearningAgent) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in agent.state_dict().items()}
-
-
-def leaves(tree: Any) -> list[Tensor]:
-    """The tensors of a nest of tuples, lists and dictionaries, in order."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    parts = tree.values() if isinstance(tree, dict) else tree
-    return [leaf for part in parts for leaf in leaves(part)]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two trees of tensors are equal bit for bit (NaN equals itself)."""
-    first, second = leaves(a), leaves(b)
-    return len(first) == len(second) and all(
-        x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
-        for x, y in zip(first, second, strict=True)
-    )
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise AssertionError with `message` unless `condition`; unlike ``assert`` also under ``python -O``."""
-    if not condition:
-        raise AssertionError(message)

@@ -19,14 +19,14 @@ from metarl import rng
 from metarl.family import Key, State, Task, TaskFamily, num_rows, take
 
 NO_ACTION = -1
-"""`Step.prev_action` of a Discrete space at a trial's start: no action came before. Encoders show a zero vector."""
+"""`Step.prev_action` of a Discrete space from 0 at a trial's start: no action came before. Encoders show zeros."""
 
 
 class Step(NamedTuple):
     """What an agent sees before it acts (RL²'s inputs, Duan et al. 2016)."""
 
     obs: Tensor  # (B, *O) float32
-    prev_action: Tensor  # (B,) int64, or (B, A) float32; NO_ACTION or zeros at the trial's start
+    prev_action: Tensor  # (B,) int64, or (B, A) float32; no action (see `no_action`) at the trial's start
     prev_reward: Tensor  # (B,) float32; 0 at the trial's start
     prev_done: Tensor  # (B,) float32; 1 right after an episode ended
 
@@ -44,7 +44,8 @@ class BatchEnv:
     """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
 
     `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
-    the same rows as the whole batch. `alive` (B,) says which rows still have an episode to play.
+    the same rows as the whole batch. Or `key` is ``(B,)``: each row's own. `alive` (B,) says which rows still have an
+    episode to play.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class BatchEnv:
         if self.episodes < 1:
             raise ValueError(f"A trial has at least one episode, got episodes={episodes}.")
         self._key = key
-        self._keys = rng.fold(key, torch.arange(first_row, first_row + self.num_envs, device=key.device))
+        numbers = torch.arange(first_row, first_row + self.num_envs, device=key.device)
+        self._keys = key if key.ndim else rng.fold(key, numbers)
 
     @property
     def max_steps(self) -> int:
@@ -76,6 +78,7 @@ class BatchEnv:
         self.final_state = self.state
         self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
         self._zeros = torch.zeros(self.num_envs, device=device)
+        self._lockstep = not self.family.terminates  # whether all rows' episodes end at the same steps
         # No row is truncated before this step. Elsewhere than on a CPU, to keep count is to wait for the device.
         self._due = self.family.horizon if device.type == "cpu" else 0
         return Step(self.family.observe(self.task, self.state), self._no_action(), self._zeros, self._zeros)
@@ -101,7 +104,7 @@ class BatchEnv:
     def _endings(self, terminated: Tensor) -> tuple[Tensor, Tensor]:
         """Which rows' episodes were truncated by this step, and which ended with it at all."""
         horizon = self.family.horizon
-        if not self.family.terminates:  # then all rows end together, and the count of steps says when
+        if self._lockstep:  # the count of steps says when
             done = self._nowhere if self._step % horizon else self._everywhere
             return done, done
         if horizon == 1:
@@ -115,7 +118,7 @@ class BatchEnv:
         """The state with the first one of a new episode where one ended, and whether it may have changed anywhere."""
         family, task = self.family, self.task
         rows = None
-        if not family.terminates:
+        if self._lockstep:
             if done is self._nowhere:
                 return state, False
         elif done.device.type == "cpu":  # elsewhere, to look at `done` is to wait for the device
@@ -137,15 +140,17 @@ class BatchEnv:
             return keys if rows is None else keys[: len(rows)]
         return rng.fold(keys, episode) if rows is None else rng.fold(keys[rows], episode[rows])
 
-    def restart(self, rows: Tensor, task: Task, first_row: int) -> Step:
+    def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
         """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
 
         `rows` (M,) are their indices and `task` has M rows; they draw as the rows `first_row`, `first_row` + 1, … of a
-        batch that starts now. The other rows go on as they were, and `all_done` no longer says anything. Where no
-        episode ends early, all rows must restart together.
+        batch that starts now, or from keys of their own, `key` (M,). The other rows go on as they were, and `all_done`
+        no longer says anything.
         """
-        numbers = torch.arange(first_row, first_row + len(rows), device=rows.device)
-        self._keys = put(self._keys, rows, rng.fold(self._key, numbers))
+        if key is None:
+            key = rng.fold(self._key, torch.arange(first_row, first_row + len(rows), device=rows.device))
+        self._keys = put(self._keys, rows, key)
+        self._lockstep = self._lockstep and len(rows) == self.num_envs and self._step % self.family.horizon == 0
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
         zeros = torch.zeros_like(rows)
         self._began, self.episode = put(self._began, rows, zeros + self._step), put(self.episode, rows, zeros)
@@ -169,10 +174,34 @@ class BatchEnv:
         return self.family.terminates and not bool(self.alive.any())
 
     def _no_action(self) -> Tensor:
-        space, device = self.family.action_space, self._keys.device
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return torch.full((self.num_envs,), NO_ACTION, dtype=torch.int64, device=device)
-        return torch.zeros((self.num_envs, *space.shape), device=device)
+        return no_action(self.family.action_space, self.num_envs, self._keys.device)
+
+
+def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
+    """Centre and unit of each coordinate of a Box of actions, ``(A,)`` each: what networks call 0 and 1.
+
+    Half the range around its middle; without bounds 1 around 0, with one bound 1 around what lies 1 inside of it.
+    """
+    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
+    below, above = low.isfinite(), high.isfinite()
+    one = torch.ones_like(low)
+    half = torch.where(below & above, (high - low) / 2, one)
+    centre = torch.where(below, low + half, torch.where(above, high - half, torch.zeros_like(low)))
+    return centre, half
+
+
+def no_action(space: gymnasium.Space, rows: int, device: torch.device | str = "cpu") -> Tensor:
+    """What stands for the previous action at a trial's start: one less than the first of a Discrete space.
+
+    Of a Box, the centre of `action_units`, which is 0 where the range lies evenly around it or has no bounds.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return torch.full((rows,), int(space.start) + NO_ACTION, dtype=torch.int64, device=device)
+    assert isinstance(space, gymnasium.spaces.Box)
+    centre = action_units(space)[0]
+    if not bool(centre.any()):  # made where it is needed: a copy from the host would not let a GPU record the reset
+        return torch.zeros((rows, *space.shape), device=device)
+    return centre.to(device).expand(rows, *space.shape).clone()
 
 
 def where(rows: Tensor, new: Any, old: Any) -> Any:

@@ -28,10 +28,13 @@ from metarl.config_errors import ConfigError
 from metarl.config_file import read_yaml
 from metarl.console import Parser, at_home, in_words
 from metarl.family import unknown
+from metarl.finite import to_json
 
 FORMAT = 1
 """Raised whenever older files can no longer be read."""
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
+BEST = "best.safetensors"
+"""The agent of a run that scored best on `valid`, without what only its training needs."""
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -42,6 +45,8 @@ class Counters:
     iteration: int = 0  # iterations done
     env_steps: int = 0  # environment steps of training, padding not counted
     seconds: float = 0.0  # of training, evaluations included
+    best_score: float | None = None  # on `valid`, of the evaluations so far; None: there was none
+    best_iteration: int = 0
 
 
 def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
@@ -50,13 +55,29 @@ def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
     return _write(Path(run_dir) / CHECKPOINT, agent.state_dict(), counters)
 
 
-def load_state(run_dir: str | Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Counters]:
-    """The tensors and counters of a run's checkpoint, or of a trained agent's folder.
+def save_best(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
+    """Write the run's best agent in place of the one before."""
+    kept = {key: value for key, value in agent.state_dict().items() if not key.startswith("optimizer.")}
+    return _write(Path(run_dir) / BEST, kept, counters)
+
+
+def load_state(
+    run_dir: str | Path, device: torch.device | str = "cpu", which: str = "last"
+) -> tuple[dict[str, Tensor], Counters]:
+    """The tensors and counters of a run's last or best checkpoint, or of a trained agent's folder.
 
     Raises ConfigError (one sentence) if there is none, or it cannot be read.
     """
+    if which not in ("last", "best"):
+        raise ConfigError(f"which must be 'last' or 'best', got {which!r}.")
     folder = Path(run_dir)
-    path = next((folder / name for name in (CHECKPOINT, AGENT) if (folder / name).is_file()), None)
+    names = (CHECKPOINT, AGENT) if which == "last" else (BEST,)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None and which == "best":
+        raise ConfigError(
+            f"The run in {str(folder)!r} has no best checkpoint, since it was not evaluated on 'valid': "
+            "load the last one, or train with eval_splits that contain valid."
+        )
     if path is None:
         raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; continue it by: {resume_command(folder)}")
     try:
@@ -74,9 +95,9 @@ def load_state(run_dir: str | Path, device: torch.device | str = "cpu") -> tuple
         raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
 
 
-def restore(run_dir: str | Path, agent: LearningAgent) -> Counters:
+def restore(run_dir: str | Path, agent: LearningAgent, which: str = "last") -> Counters:
     """Put the state of a checkpoint into `agent`, which was built from the same configuration."""
-    state, counters = load_state(run_dir, agent.device)
+    state, counters = load_state(run_dir, agent.device, which)
     try:
         agent.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
@@ -87,10 +108,11 @@ def restore(run_dir: str | Path, agent: LearningAgent) -> Counters:
     return counters
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> LearningAgent:
+def load(name: str | Path, device: torch.device | str = "cpu", which: str = "last") -> LearningAgent:
     """The agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
 
-    It has the attributes `config` and `family`. Raises ConfigError (one sentence) if there is no such agent.
+    `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`. It has the
+    attributes `config` and `family`. Raises ConfigError (one sentence) if there is no such agent.
     """
     folder = find(name)
     try:
@@ -98,13 +120,30 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> LearningAgent:
     except ConfigError as error:
         raise ConfigError(f"The run in {str(folder)!r} cannot be loaded: {error}") from error
     agent = config.agent.build(config.family, config.seed, torch.device(device))
-    restore(folder, agent)
+    counters = restore(folder, agent, which)
+    agent.trained = progress(config.seed, counters)
     return agent
 
 
 def resume_command(run_dir: str | Path) -> str:
     """What to type to continue a run."""
     return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+
+
+def progress(seed: int, counters: Counters) -> dict[str, int]:
+    """How far an agent's training has come, for what is measured of it."""
+    return {"seed": seed, "iteration": counters.iteration, "env_steps": counters.env_steps}
+
+
+def runs_of(name: str | Path) -> Sequence[str | Path]:
+    """The run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in their order."""
+    if isinstance(name, str) and name.startswith("pretrained:"):
+        return [name]
+    folder = Path(name)
+    seeds = [path.parent for path in folder.glob("seed_*/config.yaml") if path.parent.name[5:].isdigit()]
+    if (folder / "config.yaml").is_file() or not seeds:
+        return [name]
+    return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
 def find(name: str | Path) -> Path:
@@ -144,7 +183,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     # Where the run lay and how many threads it had says nothing about the agent.
     config = read_yaml(source / "config.yaml") | {"run_dir": None, "num_threads": None}
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
-    (target / "curve.json").write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "curve.json").write_text(to_json(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
 

@@ -281,7 +281,7 @@ def _draw_profiles(ax: Axes, split: str, curves: Mapping[str, AdaptationCurve], 
         low, high = np.percentile(every, [1, 99])
         thresholds = np.linspace(float(low), float(high), 60)
         for name, scores in known.items():
-            band = stats.performance_profile_interval(scores, thresholds, resamples=200)
+            band = stats.performance_profile_interval(scores, thresholds)
             ax.plot(thresholds, stats.performance_profile(scores, thresholds), color=colours[name])
             ax.fill_between(thresholds, *band, color=colours[name], alpha=0.2, linewidth=0)
     ax.set_ylim(0.0, 1.02)

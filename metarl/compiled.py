@@ -94,7 +94,7 @@ class Program:
         if self.why_not is not None:
             return None
         now, horizon = env._step, env.family.horizon
-        ends = env.family.terminates or now % horizon + len(actions) >= horizon
+        ends = not env._lockstep or now % horizon + len(actions) >= horizon
         state, age = (env.state, env._began, env.episode), torch.as_tensor(now - env._start)
         # As a tensor: a number would be a constant of the program.
         arguments = (env.task, state, actions, torch.tensor(now), age, env._reset_keys, env._step_keys, ends)

@@ -39,6 +39,7 @@ RESUMABLE = (
     "total_iterations",
     "eval_every",
     "eval_tasks",
+    "eval_repeats",
     "eval_splits",
     "final_eval_tasks",
     "checkpoint_every",
@@ -66,14 +67,19 @@ class TrainConfig:
     agent is evaluated as it begins."""
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
+    train_tasks: int | None = None
+    """Train on a fixed list of so many tasks, the same for every seed; null: on all that the family has."""
     eval_every: int = 50
-    """Iterations between evaluations on held-out tasks; 0: none but the one at the end."""
+    """Iterations between evaluations; 0: none but the one at the end."""
     eval_tasks: int = 200
     """Tasks of each split in the evaluations during training."""
-    eval_splits: list[str] = field(default_factory=lambda: ["test"])
-    """Splits that are evaluated during training. The table at the end has all splits of the family."""
+    eval_repeats: int | None = 1
+    """Trials on each of these tasks; null: as many as make an episode's steps times repeats at least 20."""
+    eval_splits: list[str] = field(default_factory=lambda: ["valid"])
+    """Splits that are evaluated during training. With valid among them, the agent that scored best there is kept as
+    best.safetensors. The table at the end has all splits of the family."""
     final_eval_tasks: int = 1000
-    """Tasks of each split in the evaluation at the end; 0: no evaluation at the end."""
+    """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
     checkpoint_every: int = 50
     """Iterations between checkpoints; one is written at the end and on Ctrl-C in any case."""
     run_dir: str | None = None
@@ -89,16 +95,24 @@ class TrainConfig:
         for name in ("train_split", "eval_splits"):
             value = getattr(self, name)
             for split in [value] if isinstance(value, str) else value:
-                if split not in self.family.splits:
+                if split not in (*self.family.splits, "valid"):
                     where = f" of {type(self.family).__name__} in {name}"
                     raise ConfigError(unknown("split", split, self.family.splits, where))
         lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
-        for name, low in (lowest | {"checkpoint_every": 1, "num_threads": 1}).items():
+        for name, low in (lowest | {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1}).items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be at least {low}, got {value}.")
+        if self.train_tasks is not None:
+            self.family.train_on(self.train_tasks)
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
+
+
+def reported_split(config: TrainConfig) -> str:
+    """The split that a run is about: `test`, or what it trains on where that is `all` or there is no `test`."""
+    known = config.family.splits
+    return "test" if "test" in known and config.train_split != "all" else config.train_split
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
@@ -319,6 +333,8 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
     try:
         return build(named.factory, options, f"{field} {named.short}", BASES[field])
     except TypeError as error:
+        if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
+            raise
         raise ConfigError(f"The {field} {named.short} cannot be made: {' '.join(str(error).split())}.") from error
 
 

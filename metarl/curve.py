@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
+import io
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl import stats
+from metarl.finite import to_json
+from metarl.step_curve import PULLS, StepCurve, combine_steps
 
 Array = NDArray[np.float32]
+
+FEW_TASKS = 10
+"""Below so many distinct tasks an interval over tasks says little, and tables say so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +37,10 @@ class AdaptationCurve:
 
     A *point* is an episode of the trial (an agent that learns in its memory) or a round of adaptation (one that
     learns by gradient steps between rounds; then `rounds` is True and a point is the mean over a round's episodes).
+    A *task* is one of different tasks; its result is a mean over `repeats` trials. A *seed* is a training run.
     """
 
-    returns: Array  # (seeds, tasks, points) undiscounted return of an episode
+    returns: Array  # (seeds, tasks, points) undiscounted return of an episode, mean over the repeats
     episodes: NDArray[np.float64]  # (points,) episodes of experience on the task before the point
     env_steps: NDArray[np.float64]  # (points,) mean environment steps of experience before the point
     labels: tuple[str, ...]  # (points,) "episode 1", or "0 gradient steps"
@@ -41,6 +51,15 @@ class AdaptationCurve:
     split: str
     greedy: bool  # the agent took its most likely action; otherwise it sampled, as in training
     rounds: bool = False
+    repeats: int = 1  # trials on each task
+    eval_seed: int | None = None  # of tasks and noise; None: not known (a file of an earlier version)
+    distinct: int | None = None  # tasks that the split has; None: no end of them, or not known
+    episodes_of_a_point: int = 1  # episodes of experience that a point itself is
+    total_steps: float | None = None  # mean environment steps of experience after the last point
+    task_values: Mapping[str, Array] = field(default_factory=dict)  # (tasks, d): the tasks' own numbers by field
+    training: tuple[Mapping[str, Any], ...] = ()  # of each seed: its training seed, iteration, environment steps
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the evaluation
+    steps: StepCurve | None = None  # the reward of every step of the trial
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 3:
@@ -95,9 +114,11 @@ class AdaptationCurve:
         - ``score``, ``score_low``, ``score_high`` (95 %), ``score_iqm``: of the trial's total, or the last round
         - ``random``, ``oracle``: per episode; ``normalised`` score (0 random, 1 oracle); ``normalised_regret``
         - ``area_under_curve``; ``adaptation_delta`` with ``_low`` and ``_high``; ``episodes_to_threshold`` and
-          ``env_steps_to_threshold`` (0.9 of the way from random to oracle; left out if never reached)
-        - ``cumulative_regret`` against the oracle up to the last point, and ``regret_slope`` per point at the end
-        - ``tasks``, ``seeds``, ``greedy``
+          ``env_steps_to_threshold`` (0.9 of the way from random to oracle; left out if never reached; the latter by
+          the steps of the trial where `steps` has random and oracle, else by the points)
+        - ``cumulative_regret`` against the oracle over all episodes of the experience, ``regret_per_episode`` and
+          ``regret_per_step`` at its end: what an episode, or an environment step, still loses
+        - ``tasks``, ``repeats``, ``seeds``, ``greedy``
         """
         return dict(self._summary)
 
@@ -116,16 +137,64 @@ class AdaptationCurve:
             scale = (bounds["random"], bounds["oracle"])
             numbers["normalised"] = float(stats.normalise(mean[-1] if self.rounds else mean.mean(), *scale))
             numbers["normalised_regret"] = stats.normalised_regret(self.returns, *scale)
-            for name in ("episodes", "env_steps"):
-                reached = stats.episodes_to_threshold(self.returns, *scale, episodes=getattr(self, name))
-                if reached is not None:
-                    numbers[f"{name}_to_threshold"] = reached
-        if "oracle" in bounds:
-            numbers["cumulative_regret"] = stats.cumulative_regret(self.returns, bounds["oracle"])[-1]
-            if len(mean) > 1:
-                numbers["regret_slope"] = stats.regret_slope(self.returns, bounds["oracle"])
-        numbers |= {"tasks": self.returns.shape[1], "seeds": self.returns.shape[0], "greedy": self.greedy}
+            reached = stats.episodes_to_threshold(self.returns, *scale, episodes=self.episodes)
+            numbers |= {} if reached is None else {"episodes_to_threshold": reached}
+        if (steps := self.steps_to_threshold()) is not None:
+            numbers["env_steps_to_threshold"] = steps
+        numbers |= self.regret()
+        numbers |= {"tasks": self.returns.shape[1], "repeats": self.repeats}
+        numbers |= {"seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
+
+    def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
+        """Environment steps on a task until `threshold` of the way from random to oracle; None if never, or unknown.
+
+        By the reward of each step where `steps` knows both (see `StepCurve.steps_to_threshold`), so that what is
+        learned inside the first episode counts; else by the points, of which the first has 0 steps.
+        """
+        if self.steps is not None and len(self.steps.bounds) == 2:
+            return self.steps.steps_to_threshold(threshold)
+        bounds = self.bounds
+        if len(bounds) < 2 or bounds["random"] == bounds["oracle"]:
+            return None
+        scale = (bounds["random"], bounds["oracle"])
+        return stats.episodes_to_threshold(self.returns, *scale, threshold, episodes=self.env_steps)
+
+    def regret(self) -> dict[str, float]:
+        """``cumulative_regret``, ``regret_per_episode``, ``regret_per_step`` against the oracle; empty without one.
+
+        Every episode of the experience counts, also those of one round side by side, so that agents that learn in
+        rounds and agents that learn in episodes compare. The last two are slopes over the second half of the points.
+        """
+        if self.oracle is None:
+            return {}
+        oracle = float(np.mean(self.oracle, dtype=np.float64))
+        lost = self.episodes_of_a_point * stats.cumulative_regret(self.returns, oracle)
+        found = {"cumulative_regret": float(lost[-1])}
+        if len(lost) > 1:
+            found["regret_per_episode"] = stats.regret_slope(self.returns, oracle)
+        if len(lost) > 1 and self.total_steps is not None:
+            last = max(2, math.ceil(len(lost) / 2))
+            after = np.append(self.env_steps[1:], self.total_steps)
+            found["regret_per_step"] = float(np.polyfit(after[-last:], lost[-last:], 1)[0])
+        return found
+
+    def blocks(self) -> AdaptationCurve:
+        """Means over ten pulls for a bandit of at least forty, whose single pulls are noise; else the curve itself."""
+        points = len(self.labels)
+        single = not self.rounds and bool((np.diff(self.env_steps) == 1.0).all())
+        if not single or points < 4 * PULLS:
+            return self
+        first = np.arange(0, points, PULLS)
+        sizes = np.diff(np.append(first, points))
+        means = np.add.reduceat(self.returns.astype(np.float64), first, axis=2) / sizes
+        return replace(
+            self,
+            returns=means.astype(np.float32),
+            episodes=self.episodes[first],
+            env_steps=self.env_steps[first],
+            labels=tuple(f"episodes {at + 1} to {at + size}" for at, size in zip(first, sizes, strict=True)),
+        )
 
     def plot(self, ax: Axes | None = None, x: str = "points", bounds: bool = True) -> Figure:
         """The mean with its 95 % band, and random and oracle as dashed lines, on `ax` or a new figure.
@@ -141,14 +210,25 @@ class AdaptationCurve:
             raise ValueError(f"x must be 'points', 'episodes' or 'env_steps', got {x!r}.")
         if ax is None:
             ax = Figure(figsize=(6.4, 4.4), layout="constrained").add_subplot()
+        curve = self.blocks()
+        grouped = curve is not self
         at = {
-            "points": np.arange(len(self.labels)) + (0.0 if self.rounds else 1.0),
-            "episodes": self.episodes,
-            "env_steps": self.env_steps,
+            # A mean over ten pulls stands in the middle of them.
+            "points": curve.episodes + (0.5 * (PULLS + 1) if grouped else 1.0),
+            "episodes": curve.episodes,
+            "env_steps": curve.env_steps,
         }[x]
-        low, high = self.interval()
-        (line,) = ax.plot(at, self.mean(), marker="o" if len(at) <= 20 else "", label=self.agent)
-        ax.fill_between(at, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label="95 % interval")
+        if x == "points" and self.rounds:
+            at = np.arange(len(self.labels), dtype=np.float64)
+        low, high = curve.interval()
+        # Between two rounds nothing is learned but by the step of adaptation at their border.
+        (line,) = ax.plot(
+            at, curve.mean(), marker="o" if len(at) <= 20 else "", label=self.agent,
+            drawstyle="steps-post" if self.rounds else "default",
+        )  # fmt: skip
+        band: dict[str, Any] = {"step": "post"} if self.rounds else {}
+        label = f"95 % interval {self.interval_of()}"
+        ax.fill_between(at, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label=label, **band)
         lines = self.bounds if bounds else {}
         near = len(lines) == 2 and float(low.min()) > lines["random"] + 0.9 * abs(lines["oracle"] - lines["random"])
         for (name, value), colour in zip(lines.items(), ("0.5", "tab:green"), strict=False):
@@ -161,7 +241,7 @@ class AdaptationCurve:
         seeds, tasks, _ = self.returns.shape
         named = {"episodes": "episodes of experience on the task", "env_steps": "environment steps of experience"}
         ax.set_xlabel(named.get(x, "gradient steps" if self.rounds else "episode of the trial"))
-        ax.set_ylabel("return of an episode")
+        ax.set_ylabel(f"return of an episode{', means over ten' if grouped else ''}")
         ax.set_title(textwrap.fill(f"{self.family}, {self.split}", 68), fontsize="medium")
         if x == "points":
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -170,7 +250,8 @@ class AdaptationCurve:
             ax.set_xlim(0.0, 1.5 * max(ax.dataLim.x1, 1.0))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         how = "greedy" if self.greedy else "sampling"
-        note = f"{tasks} tasks, {seeds} seed{'s'[: seeds != 1]}, {how}"
+        often = f" × {self.repeats} repeats" if self.repeats > 1 else ""
+        note = f"{tasks} tasks{often}, {seeds} seed{'s'[: seeds != 1]}, {how}"
         # Below the axes, where it hides nothing.
         ax.legend(
             title=note,
@@ -185,25 +266,71 @@ class AdaptationCurve:
         assert isinstance(figure, Figure)
         return figure
 
+    def plot_steps(self) -> Figure | None:
+        """The reward of every step of the trial, beside random and told play; None without `steps`."""
+        if self.steps is None:
+            return None
+        return self.steps.plot(label=self.agent, title=f"{self.family}, {self.split}")
+
+    def interval_of(self) -> str:
+        """What the intervals are about, in words: ``over tasks, of this agent``, or ``over seeds and tasks``."""
+        return "over tasks, of this agent" if len(self.returns) == 1 else "over seeds and tasks"
+
+    def _repr_png_(self) -> bytes:
+        """The plot, for notebooks."""
+        file = io.BytesIO()
+        self.plot().savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The points in a table and the plot, for notebooks."""
+        low, high = self.interval()
+        shown = chosen_points(len(self.labels), 8)
+        cells = {
+            "": [html.escape(self.labels[point]) for point in shown],
+            "mean": [short(self.mean()[point]) for point in shown],
+            "95 %": [f"[{short(low[point])}, {short(high[point])}]" for point in shown],
+        }
+        rows = "".join(
+            f"<tr><th>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+            for name, row in cells.items()
+        )
+        title = html.escape(f"{self.agent} on {self.family}, {self.split}: return of an episode")
+        image = base64.b64encode(self._repr_png_()).decode()
+        return f'<p>{title}</p><table>{rows}</table><img alt="{title}" src="data:image/png;base64,{image}">'
+
     def save(self, path: str | Path) -> list[Path]:
         """Write ``<path>.json`` (summary, all points with intervals), ``.csv`` (every task) and ``.png`` (the plot).
 
-        `path` is a stem such as ``runs/x/evaluation/test``; folders are made. Returns the three paths. `load` reads
-        the first two back without loss.
+        With `steps`, also ``<path>_steps.csv`` (every task in every bin) and ``<path>_steps.png``. `path` is a stem
+        such as ``runs/x/evaluation/test``; folders are made. Returns the paths, the JSON file first. `load` reads the
+        curve back without loss.
         """
         json_path, csv_path, png_path = (_with_suffix(path, suffix) for suffix in (".json", ".csv", ".png"))
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("returns", "random", "oracle")}
-        plain |= {"labels": list(self.labels), "episodes": list(self.episodes), "env_steps": list(self.env_steps)}
-        low, high = self.interval()
-        columns = {"mean": self.mean(), "low": low, "high": high, "iqm": self.iqm()}
-        points = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
-        document = plain | {"summary": self.summary(), "points": points}
-        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
+        lines = ",\n".join(f" {json.dumps(name)}: {to_json(value)}" for name, value in self.document().items())
         json_path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
         self._write_csv(csv_path)
         self.plot().savefig(png_path, dpi=150)
-        return [json_path, csv_path, png_path]
+        if self.steps is None:
+            return [json_path, csv_path, png_path]
+        step_paths = [_steps_path(path), _steps_path(path).with_suffix(".png")]
+        self.steps.write(step_paths[0])
+        figure = self.plot_steps()
+        assert figure is not None
+        figure.savefig(step_paths[1], dpi=150)
+        return [json_path, csv_path, png_path, *step_paths]
+
+    def document(self) -> dict[str, Any]:
+        """What ``<path>.json`` holds: all but the tasks' own results, as plain values."""
+        low, high = self.interval()
+        columns = {"mean": self.mean(), "low": low, "high": high, "iqm": self.iqm()}
+        found = {name: getattr(self, name) for name in ("agent", "family", "split", "greedy", "rounds", *_PROTOCOL)}
+        found |= {"labels": list(self.labels), "episodes": list(self.episodes), "env_steps": list(self.env_steps)}
+        found |= {"training": [dict(each) for each in self.training], "versions": dict(self.versions)}
+        found |= {"interval": self.interval_of(), "summary": self.summary()}
+        found["points"] = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
+        return found | ({} if self.steps is None else {"steps": self.steps.summary()})
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, a row for every seed, task and point.
@@ -226,28 +353,39 @@ class AdaptationCurve:
         return pandas.DataFrame(columns)
 
     def _write_csv(self, path: Path) -> None:
-        """One row for each seed and task: seed, task, random, oracle (empty if unknown), and every point's return."""
+        """A row for each seed and task: seed, task, the task's own numbers (``task.<field>``), random, oracle, points.
+
+        Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``.
+        """
+        numbers = {
+            f"task.{name}" + (f"[{index}]" if values.shape[1] > 1 else ""): values[:, index]
+            for name, values in self.task_values.items()
+            for index in range(values.shape[1])
+        }
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["seed", "task", "random", "oracle", *self.labels])
+            writer.writerow(["seed", "task", *numbers, "random", "oracle", *self.labels])
             for seed, tasks in enumerate(self.returns):
                 for task, row in enumerate(tasks):
+                    own = (f"{values[task]:.9g}" for values in numbers.values())
                     bounds = ["" if b is None else f"{b[task]:.9g}" for b in (self.random, self.oracle)]
-                    writer.writerow([seed, task, *bounds, *(f"{value:.9g}" for value in row)])
+                    writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in row)])
 
     @classmethod
     def load(cls, path: str | Path) -> AdaptationCurve:
-        """The curve that `save(path)` wrote; `path` is the stem or the JSON file."""
+        """The curve that `save(path)` wrote, also in an earlier version; `path` is the stem or the JSON file."""
         plain = json.loads(_with_suffix(path, ".json").read_text(encoding="utf-8"))
         with _with_suffix(path, ".csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))[1:]
+            header, *rows = csv.reader(file)
+        at = header.index("random")
         seeds = int(rows[-1][0]) + 1
         tasks = len(rows) // seeds
-        values = np.array([row[4:] for row in rows], dtype=np.float32)
+        values = np.array([row[at + 2 :] for row in rows], dtype=np.float32)
         bounds = [
             np.array([row[column] for row in rows[:tasks]], dtype=np.float32) if rows[0][column] else None
-            for column in (2, 3)
+            for column in (at, at + 1)
         ]
+        steps = _steps_path(path)
         return cls(
             returns=values.reshape(seeds, tasks, -1),
             episodes=np.array(plain["episodes"], dtype=np.float64),
@@ -255,20 +393,44 @@ class AdaptationCurve:
             labels=tuple(plain["labels"]),
             random=bounds[0],
             oracle=bounds[1],
+            task_values=_task_values(header[2:at], [row[2:at] for row in rows[:tasks]]),
+            training=tuple(plain.get("training", ())),
+            versions=plain.get("versions", {}),
+            steps=StepCurve.read(steps) if "steps" in plain and steps.exists() else None,
             **{name: plain[name] for name in ("agent", "family", "split", "greedy", "rounds")},
+            **{name: plain[name] for name in _PROTOCOL if name in plain},
         )
+
+
+_PROTOCOL = ("repeats", "eval_seed", "distinct", "episodes_of_a_point", "total_steps")
+"""Fields that files of earlier versions do not have."""
+
+
+def _task_values(names: list[str], rows: list[list[str]]) -> dict[str, Array]:
+    """From the columns ``task.<field>`` or ``task.<field>[n]`` of a CSV file."""
+    numbers = np.array(rows, dtype=np.float32).reshape(len(rows), len(names))
+    columns: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        columns.setdefault(name.removeprefix("task.").partition("[")[0], []).append(column)
+    return {name: numbers[:, of] for name, of in columns.items()}
+
+
+def _steps_path(path: str | Path) -> Path:
+    """``test_steps.csv`` of the stem ``test``."""
+    stem = _with_suffix(path, "")
+    return stem.with_name(f"{stem.name}_steps.csv")
 
 
 def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
     """One curve with the seeds of all: evaluations of several training runs on the same tasks.
 
-    Raises ValueError if they differ in anything but the returns and the steps they took.
+    Raises ValueError if they differ in anything but the returns, the steps they took and their training.
     """
     if not curves:
         raise ValueError("There must be at least one curve to combine.")
     first = curves[0]
     for other in curves[1:]:
-        for name in ("agent", "family", "split", "greedy", "rounds", "labels"):
+        for name in ("agent", "family", "split", "greedy", "rounds", "labels", "repeats", "eval_seed"):
             if getattr(first, name) != getattr(other, name):
                 raise ValueError(
                     f"Only curves of one protocol combine, but {name} differs: "
@@ -277,8 +439,23 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         for name in ("random", "oracle", "episodes"):
             if not _equal(getattr(first, name), getattr(other, name)):
                 raise ValueError(f"Only evaluations on the same tasks combine, but {name} differs.")
-    steps = np.average([c.env_steps for c in curves], axis=0, weights=[len(c.returns) for c in curves])
-    return replace(first, returns=np.concatenate([curve.returns for curve in curves]), env_steps=steps)
+        if not _same_tasks(first.task_values, other.task_values):
+            raise ValueError("Only evaluations on the same tasks combine, but the tasks differ.")
+    weights = [len(curve.returns) for curve in curves]
+    totals = [curve.total_steps for curve in curves]
+    return replace(
+        first,
+        returns=np.concatenate([curve.returns for curve in curves]),
+        env_steps=np.average([curve.env_steps for curve in curves], axis=0, weights=weights),
+        total_steps=None if None in totals else float(np.average(totals, weights=weights)),  # type: ignore[arg-type]
+        training=tuple(each for curve in curves for each in curve.training),
+        steps=combine_steps([curve.steps for curve in curves]),
+    )
+
+
+def _same_tasks(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    """Whether the tasks' numbers agree where both are known (files of earlier versions have none)."""
+    return not a or not b or (a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a))
 
 
 def generalisation_gaps(curves: Mapping[str, AdaptationCurve]) -> dict[str, tuple[float, float, float]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ALIKE = 1e-6
+"""Numbers whose standard deviation is less than this share of their size differ by rounding alone."""
+
 
 def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: float, gae_lambda: float) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16): float32 ``(T, B)``.
@@ -72,21 +75,27 @@ def row_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum(-1) / mask.sum(-1).clamp_min(1.0)
 
 
-def normalise_rows(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Each row of ``(N, M)`` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 elsewhere."""
+def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
+    """Each row of ``(N, M)`` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 elsewhere.
+
+    A row whose entries are all alike becomes 0.
+    """
     centred = (x - row_mean(x, mask)[:, None]) * mask
-    return centred / (row_mean(centred**2, mask).sqrt()[:, None] + eps)
+    std, size = (row_mean(y**2, mask).sqrt()[:, None] for y in (centred, x))
+    return torch.where(std > ALIKE * size, centred / std, 0.0)
 
 
-def normalise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """`x` with mean 0 and standard deviation 1 over the entries where `mask` is 1."""
+def normalise(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 if they are all alike."""
     mean = masked_mean(x, mask)
     std = masked_mean((x - mean) ** 2, mask).sqrt()
-    return (x - mean) / (std + eps)
+    size = masked_mean(x**2, mask).sqrt()
+    return torch.where(std > ALIKE * size, (x - mean) / std, 0.0)
 
 
 def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 one that knows only the mean."""
     error = target - value
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
-    return 1.0 - residual / masked_mean((target - masked_mean(target, mask)) ** 2, mask).clamp_min(1e-8)
+    spread = masked_mean((target - masked_mean(target, mask)) ** 2, mask)
+    return torch.where(spread > 0.0, 1.0 - residual / spread, 0.0)

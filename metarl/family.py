@@ -10,7 +10,7 @@ import difflib
 import importlib
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -36,7 +36,7 @@ class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
-    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. `oracle` and `render` are
+    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. The methods that return None are
     optional. Rows are independent, and all randomness comes from the keys that a method is given, one key per row, so
     that a row of a batch equals a batch of one bit for bit.
 
@@ -65,6 +65,8 @@ class TaskFamily(ABC):
     """Whether `step` draws from its key. If not, it is given a key that is the same at every step, which costs less."""
     random_start: ClassVar[bool] = True
     """Whether `reset` draws from its key. If not, it is given one that is the same in every episode, likewise."""
+    shows_task: ClassVar[bool] = False
+    """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
@@ -81,7 +83,7 @@ class TaskFamily(ABC):
         count = self._listed(split)
         if count is not None:
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
-        return self.draw_tasks(keys, split if split in self.splits else "train")
+        return self.draw_tasks(keys, "train" if split == "valid" else split)
 
     def tasks_of(self, split: str) -> Task | None:
         """Every task of a finite split, each once, on the CPU; None if there is no end of them.
@@ -111,7 +113,7 @@ class TaskFamily(ABC):
         self.num_tasks("train")
 
     def draw_tasks(self, keys: Key, split: str) -> Task:
-        """One task per key ``(N,)``; call `sample_tasks` instead, which knows of lists and of `valid`."""
+        """One task per key ``(N,)``. It is not asked for `valid`, which is drawn like `train`; call `sample_tasks`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
@@ -167,6 +169,16 @@ class TaskFamily(ABC):
         """Exact expected return of one episode of the uniformly random policy, float32 ``(B,)``; None if unknown."""
         return None
 
+    def success(self, task: Task, state: State) -> Tensor | None:
+        """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
+        return None
+
+    def check_task(self, task: Task) -> None:  # noqa: B027  (optional)
+        """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
+
+        It is asked of tasks that users give (`metarl.task_checks`), whose types, shapes and finiteness are right.
+        """
+
     def render(self, task: Task, states: list[State]) -> np.ndarray:
         """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``."""
         raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
@@ -180,9 +192,32 @@ def _list_keys(split: str, numbers: Tensor) -> Key:
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:
     """The sentence for a name that does not exist: what was given, the nearest name that does, and all of them."""
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind}{where}: {given!r}.{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind}{where}: {given!r}.{_nearest(given, names)} Known: {', '.join(names)}."
+
+
+class UnknownOption(TypeError, ValueError):
+    """A keyword that is not taken: a TypeError as from any Python call, and a ValueError as metarl's other mistakes.
+
+    TorchRL tries keywords and goes on without those that a TypeError names in Python's words.
+    """
+
+    name: str = ""
+    known: tuple[str, ...] = ()
+
+
+def unknown_option(callee: str, name: str, known: Iterable[str]) -> UnknownOption:
+    """The error for the keyword `name`, in Python's words and with the nearest name that `callee` takes."""
+    names = tuple(known)
+    takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+    sentence = f"{callee} got an unexpected keyword argument {name!r}.{_nearest(name, names)} {takes}"
+    error = UnknownOption(sentence)
+    error.name, error.known = name, names
+    return error
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def take(task: Any, index: Any) -> Any:
@@ -190,6 +225,14 @@ def take(task: Any, index: Any) -> Any:
     if isinstance(task, Tensor):
         return task[index]
     return type(task)(*(take(field, index) for field in task))
+
+
+def concatenate(tasks: Sequence[Task]) -> Task:
+    """Several tasks of one family as one, row after row."""
+    first = tasks[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(tasks))
+    return type(first)(*(concatenate(field) for field in zip(*tasks, strict=True)))
 
 
 def num_rows(task: Any) -> int:
@@ -254,33 +297,42 @@ def family_class(id: str) -> Callable[..., TaskFamily]:
 
 
 def make(id: str, **kwargs: Any) -> TaskFamily:
-    """The family registered as `id`. Raises ValueError for an unknown id or a keyword that it does not take.
+    """The family registered as `id`.
+
+    Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
 
     Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: TaskFamily = build(factory, kwargs, id)
+    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",))
     if length is not None:
         family.train_on(length)
     return family
 
 
-def build(factory: Callable[..., Any], options: Mapping[str, Any], name: str, kind: type = TaskFamily) -> Any:
+def build(
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    name: str,
+    kind: type = TaskFamily,
+    also: Iterable[str] = (),
+) -> Any:
     """What `factory`, called `name`, makes with these options: those that Python takes.
 
-    Raises ValueError for an option that it does not take, and where it makes something else than a `kind`.
+    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`,
+    and ValueError where it makes something else than a `kind`.
     """
-    for option in () if takes_any(factory) else options:
-        if option not in own_options(factory):
-            raise ValueError(unknown("option", option, own_options(factory), where=f" of {name}"))
-    try:
-        made = factory(**options)
-    except TypeError as error:
-        wrong = refused(error, options)
-        if wrong is None:
-            raise
-        raise ValueError(unknown("option", wrong, options_of(factory), where=f" of {name}")) from error
+    wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
+    if wrong is None:
+        try:
+            made = factory(**options)
+        except TypeError as error:
+            wrong = refused(error, options)
+            if wrong is None:
+                raise
+    if wrong is not None:
+        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]))
     if not isinstance(made, kind):
         raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
     return made

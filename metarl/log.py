@@ -30,6 +30,7 @@ from metarl.config import as_yaml
 from metarl.curve import AdaptationCurve, chosen_points, generalisation_gaps
 from metarl.envs.card import length, short_space
 from metarl.family import TaskFamily
+from metarl.finite import to_json
 from metarl.rollout import Rollout, episode_lengths, episode_returns
 
 MAX_POINTS = 10
@@ -75,7 +76,8 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
         metrics |= {tag: float(mean[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
     summary = curve.summary()
     names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
-    names += ["episodes_to_threshold", "env_steps_to_threshold", "regret_slope"]
+    names += ["episodes_to_threshold", "env_steps_to_threshold"]
+    names += ["cumulative_regret", "regret_per_episode", "regret_per_step"]
     return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
 
 
@@ -167,7 +169,9 @@ class Logger:
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer.add_text(name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
-        _truncate(run_dir / "metrics.jsonl", start.iteration)
+        damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
+        if damaged:
+            self.say(f"Damaged lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self.adaptation = ""  # the latest evaluation, in words
         self.bar = Progress(
@@ -199,8 +203,7 @@ class Logger:
         metrics = metrics | self.evaluation(counters, curves or {}, due)
         record: dict[str, Any] = {"iteration": counters.iteration, "env_steps": counters.env_steps}
         record |= {"seconds": round(counters.seconds, 3)}
-        record |= {tag: value if math.isfinite(value) else None for tag, value in metrics.items()}  # JSON has no NaN
-        self.file.write(json.dumps(record) + "\n")
+        self.file.write(to_json(record | metrics) + "\n")
         self.file.flush()
         self._show(counters, metrics, bool(curves))
 
@@ -213,6 +216,8 @@ class Logger:
             metrics |= curve_metrics(curve)
             if figures:
                 self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
+                if (steps := curve.plot_steps()) is not None:
+                    self.writer.add_figure(f"eval/{curve.split}/steps", steps, counters.env_steps, close=False)
                 self.drawn = counters.seconds
         for split, gap in generalisation_gaps(curves).items():
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
@@ -290,13 +295,25 @@ def _verbatim(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _truncate(path: Path, iterations: int) -> None:
-    """Keep the lines of the first `iterations` iterations; a line that was cut off in writing is dropped too."""
+def _truncate(path: Path, iterations: int) -> int:
+    """Keep the lines of the first `iterations` iterations, as they are; returns how many others were damaged.
+
+    A last line that was cut off in writing is dropped without being counted: a killed run leaves one.
+    """
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["iteration"] > iterations:
-            break
-        kept.append(line)
-    path.write_text("".join(kept), encoding="utf-8")
+        return 0
+    *lines, _ = path.read_bytes().split(b"\n")
+    numbers = [_iteration(line) for line in lines]
+    kept = [line for line, number in zip(lines, numbers, strict=True) if number is not None and number <= iterations]
+    path.write_bytes(b"".join(line + b"\n" for line in kept))
+    return numbers.count(None)
+
+
+def _iteration(line: bytes) -> int | None:
+    """Which iteration a line is of; None if it is no line of ours."""
+    try:
+        record = json.loads(line)
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    number = record.get("iteration") if isinstance(record, dict) else None
+    return number if type(number) is int else None

@@ -246,6 +246,7 @@ MEMORIES: dict[str, type[Memory]] = {
     "transformer": Transformer,
     "fast_weights": FastWeights,
     "none": Feedforward,
+    "reactive": Feedforward,  # what makes it so is what it sees
 }
 
 

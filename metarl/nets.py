@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl import gru
-from metarl.batch_env import Step
+from metarl.batch_env import Step, action_units
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import masked_mean
 
@@ -27,47 +27,102 @@ def action_size(space: gymnasium.Space) -> int:
     raise ValueError(f"The action space must be Discrete or a one-dimensional Box, got {space}.")
 
 
-class Scaling(nn.Module):
-    """Observations as vectors of a size that networks like.
+def first_action(space: gymnasium.Space) -> int:
+    """The first action of a Discrete space, which networks call 0; 0 for a Box."""
+    return int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
 
-    Each coordinate of a bounded observation space is scaled to [-1, 1]; where the bounds say little of what is visited,
-    `follow` scales by what was seen instead. Observations that lie within 0 … 1 (one-hot ones) stay as they are.
+
+class Scaling(nn.Module):
+    """Observations as vectors of a size that networks like, whatever their units.
+
+    Each coordinate of a bounded observation space is scaled to [-1, 1]; those that lie within 0 … 1 (one-hot ones) stay
+    as they are. Where the bounds say little of what is visited, `follows` scales by what was seen instead: `follow`
+    tracks mean and variance, and what lies further than `LIMIT` standard deviations out is clipped. Until the first
+    `follow` a coordinate without bounds is shown as 0, and so is one that has never changed.
+
+    The convention has a `version`, which is part of the state. A state of version 1, which had no number, is loaded as
+    what it was: raw coordinates until the first `follow`, no clipping, standard deviations averaged.
     """
+
+    VERSION = 2
+    LIMIT = 10.0
 
     centre: Tensor
     scale: Tensor
+    version: Tensor
 
-    def __init__(self, observation_space: gymnasium.Space) -> None:
+    def __init__(self, observation_space: gymnasium.Space, follows: bool = False) -> None:
         super().__init__()
         if not isinstance(observation_space, gymnasium.spaces.Box):
             raise ValueError(f"The observation space must be a Box, got {observation_space}.")
+        self.follows = follows
+        self.number = self.VERSION  # `version` as an int: a look at a tensor would be a wait for the device
         low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
         high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
-        # A zero of a one-hot vector must stay a zero.
-        bounded = (low.abs() < 1e6) & (high.abs() < 1e6) & (high > low) & ~((low == 0.0) & (high == 1.0))
+        # A zero of a one-hot vector must stay a zero. Bounds such as the largest float are none.
+        known = (low.abs() < 1e30) & (high.abs() < 1e30) & (high > low)
+        unit = (low == 0.0) & (high == 1.0)
+        bounded = known & ~unit
+        other = torch.where(unit, 1.0, 0.0) if follows else torch.ones_like(low)
         self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0))
-        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), 1.0))
+        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), other))
+        self.register_buffer("version", torch.tensor(self.VERSION))
         self.size = low.numel()
 
     def scaled(self, obs: Tensor, batch_dims: int) -> Tensor:
         """Observations with `batch_dims` leading dimensions and the space's own after them: ``(…, size)``."""
-        return (obs.flatten(batch_dims) - self.centre) * self.scale
+        x = (obs.flatten(batch_dims) - self.centre) * self.scale
+        return x.clamp(-self.LIMIT, self.LIMIT) if self.follows and self.number > 1 else x
 
     def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
-        """Move centre and scale towards mean and standard deviation of `obs` ``(T, B, *O)`` by `weight` in [0, 1]."""
+        """Move mean and variance towards those of `obs` ``(T, B, *O)`` by `weight` in [0, 1].
+
+        The variance is pooled: it has what lies between the batches' means in it (Chan et al. 1979).
+        """
         seen = obs[mask > 0].flatten(1)
         std, mean = torch.std_mean(seen, dim=0, correction=0)
+        if self.number == 1:
+            self.centre.lerp_(mean, weight)
+            self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
+            return
+        between = weight * (1.0 - weight) * (mean - self.centre) ** 2
+        variance = (1.0 - weight) * _inverse(self.scale) ** 2 + weight * std**2 + between
         self.centre.lerp_(mean, weight)
-        self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
+        spread = variance.sqrt()
+        self.scale.copy_(torch.where(spread > 1e-6 * self.centre.abs(), _inverse(spread), 0.0))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """A state without a version is of version 1."""
+        version = state_dict.setdefault(f"{prefix}version", torch.tensor(1))
+        self.number = int(version)
+        if self.number == 1:
+            self._fill_in(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fill_in(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Add to a state of version 1 what it had not."""
+
+
+def _inverse(x: Tensor) -> Tensor:
+    """1 / x, and 0 where x is 0."""
+    return torch.where(x > 0.0, 1.0 / x, 0.0)
 
 
 class StepEncoder(Scaling):
-    """Scaled observation, one-hot (or raw) previous action, previous reward and done as one vector per row.
+    """Scaled observation, previous action, previous reward and done as one vector per row.
 
-    `reward_scale` multiplies the previous reward. With `transition` the observation before the previous action is
-    there too, so that what was learned by the last step, (observation, action, reward, next observation), stands in
-    one input. An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
+    A Discrete action is one-hot; a Box's is shown in the units of `action_units`. The reward is divided by its running
+    size (root mean square of the rewards that are not 0, by `follow_rewards`), clipped at `LIMIT` of that and
+    multiplied by `reward_scale`; it shows as 0 until the first rewards were seen. (Version 1 shows actions and rewards
+    as they are.) With `transition` the observation before the previous action is there too, so that what was learned
+    by the last step, (observation, action, reward, next observation), stands in one input; with `reactive` there is
+    the observation alone. An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
     """
+
+    action_centre: Tensor
+    action_scale: Tensor
+    reward_size: Tensor
+    reward_batches: Tensor
 
     def __init__(
         self,
@@ -76,13 +131,23 @@ class StepEncoder(Scaling):
         embed_size: int = 0,
         reward_scale: float = 1.0,
         transition: bool = False,
+        follows: bool = False,
+        reactive: bool = False,
     ) -> None:
-        super().__init__(observation_space)
+        super().__init__(observation_space, follows)
         self.reward_scale = reward_scale
         self.num_actions = action_size(action_space)
+        self.first_action = first_action(action_space)
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        self.reactive = reactive
         self.last_size = self.size if transition else 0
-        self.raw_size = self.size + self.last_size + self.num_actions + 2
+        self.raw_size = self.size if reactive else self.size + self.last_size + self.num_actions + 2
+        if isinstance(action_space, gymnasium.spaces.Box):
+            centre, unit = action_units(action_space)
+            self.register_buffer("action_centre", centre)
+            self.register_buffer("action_scale", 1.0 / unit)
+        self.register_buffer("reward_size", torch.zeros(()))
+        self.register_buffer("reward_batches", torch.zeros(()))
         self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
         self.output_size = embed_size or self.raw_size
 
@@ -106,15 +171,44 @@ class StepEncoder(Scaling):
     def raw(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
         """What is not learned: the same vectors before the hidden layer, ``(…, raw_size)``."""
         obs = self.scaled(step.obs, step.prev_reward.ndim)
-        action = step.prev_action
-        if self.discrete:  # NO_ACTION equals no index, so it shows as the zero vector
-            action = (action[..., None] == torch.arange(self.num_actions, device=action.device)).to(torch.float32)
-        reward = (step.prev_reward * self.reward_scale)[..., None]
-        parts = [obs, action, reward, step.prev_done[..., None]]
+        if self.reactive:
+            return obs, last_obs
+        parts = [obs, self._action(step), self._reward(step.prev_reward)[..., None], step.prev_done[..., None]]
         if self.last_size:
             parts.append(last_obs if obs.ndim == 2 else torch.cat([last_obs[None], obs[:-1]]))
             last_obs = obs if obs.ndim == 2 else obs[-1]
         return torch.cat(parts, dim=-1), last_obs
+
+    def follow_rewards(self, reward: Tensor, mask: Tensor) -> None:
+        """Take the rewards of an iteration ``(T, B)`` into their running size: a mean over all iterations with any."""
+        if self.number == 1:
+            return
+        square = (reward * mask) ** 2
+        mean = square.sum() / (square > 0).sum().clamp_min(1)
+        batches = self.reward_batches + (mean > 0)
+        weight = _inverse(batches) * (mean > 0)
+        self.reward_size.copy_(torch.lerp(self.reward_size**2, mean, weight).sqrt())
+        self.reward_batches.copy_(batches)
+
+    def _action(self, step: Step) -> Tensor:
+        action = step.prev_action
+        if self.discrete:  # what stands for no action equals no index, so it shows as the zero vector
+            numbers = torch.arange(self.num_actions, device=action.device) + self.first_action
+            return (action[..., None] == numbers).to(torch.float32)
+        if self.number == 1:
+            return action
+        # At a trial's start no action came before: it shows as 0, as the middle of the range does.
+        return (action - self.action_centre) * self.action_scale
+
+    def _reward(self, reward: Tensor) -> Tensor:
+        if self.number == 1:
+            return reward * self.reward_scale
+        return (reward * _inverse(self.reward_size)).clamp(-self.LIMIT, self.LIMIT) * self.reward_scale
+
+    def _fill_in(self, state_dict: dict[str, Any], prefix: str) -> None:
+        for name in ("action_centre", "action_scale", "reward_size", "reward_batches"):
+            if hasattr(self, name):
+                state_dict.setdefault(f"{prefix}{name}", getattr(self, name).clone())
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
@@ -246,10 +340,8 @@ class PolicyHead(nn.Module):
         self.min_log_std = math.log(min_std)
         self.log_std: nn.Parameter | None = None
         if isinstance(action_space, gymnasium.spaces.Box):
-            low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
-            bounded = bool((low.isfinite() & high.isfinite()).all())
-            self.register_buffer("centre", (low + high) / 2 if bounded else torch.zeros(outputs), persistent=False)
-            half_range = (high - low) / 2 if bounded else torch.ones(outputs)
+            centre, half_range = action_units(action_space)
+            self.register_buffer("centre", centre, persistent=False)
             unit = half_range if action_unit is None else torch.full((outputs,), float(action_unit))
             self.register_buffer("unit", unit, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
@@ -267,7 +359,11 @@ class PolicyHead(nn.Module):
 
 
 class ValueNetwork(nn.Module):
-    """A learned value of (features, time in the episode), in its own scale of returns: the mean and spread seen."""
+    """A learned value of (features, time in the episode), in its own scale of returns: the mean and spread seen.
+
+    When the scale moves, the last layer is corrected so that no value does (PopArt, van Hasselt et al. 2016). Before
+    the first returns every value is 0.
+    """
 
     mean: Tensor
     std: Tensor
@@ -276,7 +372,7 @@ class ValueNetwork(nn.Module):
         super().__init__()
         self.body = mlp([inputs + 1, hidden, hidden, 1])
         self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("std", torch.zeros(()))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Value ``(…)`` of features ``(…, F)`` at time ``(…)``."""
@@ -285,11 +381,34 @@ class ValueNetwork(nn.Module):
 
     def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error in its own scale."""
-        return masked_mean(((self(x, time) - returns) / self.std) ** 2, mask)
+        return masked_mean(((self(x, time) - returns) * _inverse(self.std)) ** 2, mask)
 
+    @torch.no_grad()
     def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
         """Move the scale towards mean and standard deviation of `returns` by `weight` in [0, 1]."""
         mean = masked_mean(returns, mask)
-        std = masked_mean((returns - mean) ** 2, mask).sqrt().clamp_min(1e-3)
+        std = masked_mean((returns - mean) ** 2, mask).sqrt()
+        before = self.mean.clone(), self.std.clone()
         self.mean.lerp_(mean, weight)
         self.std.lerp_(std, weight)
+        last = self.body[-1]
+        assert isinstance(last, nn.Linear)
+        keep_outputs([last.weight], last.bias, before, (self.mean, self.std))
+
+
+@torch.no_grad()
+def keep_outputs(
+    weights: Iterable[Tensor], bias: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]
+) -> None:
+    """Change a linear output layer in place so that output · std + mean stays when (mean, std) moves.
+
+    PopArt (van Hasselt et al. 2016, eq. 9). `weights` are all that is multiplied and added up to the output, `bias` is
+    added last. From or to a standard deviation of 0 there is nothing to keep, and nothing is done.
+    """
+    (old_mean, old_std), (new_mean, new_std) = before, after
+    known = (old_std > 0.0) & (new_std > 0.0)
+    ratio = torch.where(known, old_std * _inverse(new_std), 1.0)
+    shift = torch.where(known, (old_mean - new_mean) * _inverse(new_std), 0.0)
+    for weight in weights:
+        weight.mul_(ratio)
+    bias.mul_(ratio).add_(shift)

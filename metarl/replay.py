@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.batch_env import BatchEnv, Step
 from metarl.curve import AdaptationCurve
-from metarl.evaluate import EVALUATION, evaluate
+from metarl.evaluator import EVALUATION, evaluate, training_of
 from metarl.family import Key, State, Task, TaskFamily, num_rows, take
 from metarl.rollout import Acted, Agent, Memory, Rollout
 from metarl.stream import concatenate
@@ -26,10 +26,15 @@ MAX_PULLS = 20
 
 
 class Watched(Agent):
-    """`agent`, whose actions are noted down as it plays: of the first `rows` rows of every task, in every round."""
+    """`agent`, whose actions are noted down as it plays: of the first `rows` rows of every trial, in every round.
 
-    def __init__(self, agent: Agent, rows: int = 1) -> None:
-        self.agent, self.protocol, self.rows = agent, agent.protocol, rows
+    Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played for `adapt` alone, by
+    sampling, are not noted down.
+    """
+
+    def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
+        self.agent, self.protocol, self.rows, self.greedy = agent, agent.protocol, rows, greedy
+        self.repeats = 1  # known once it has played
         self.device = torch.device(getattr(agent, "device", "cpu"))
         self._tasks: list[Task] = []  # one entry per chunk of the evaluation
         self._actions: list[list[list[Tensor]]] = []  # [chunk][round][step] (N, rows, …)
@@ -41,6 +46,8 @@ class Watched(Agent):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         acted, memory = self.agent.act(memory, step, key, greedy)
+        if greedy != self.greedy:
+            return acted, memory
         by_task = acted.action.reshape(num_rows(self._tasks[-1]), -1, *acted.action.shape[1:])
         self._actions[-1][-1].append(by_task[:, : self.rows].clone())
         return acted, memory
@@ -55,33 +62,41 @@ class Watched(Agent):
     @property
     def task(self) -> Task:
         """All tasks that were played, in their order."""
-        return concatenate(self._tasks)
+        every = concatenate(self._tasks)
+        return every if self.repeats == 1 else take(every, slice(0, None, self.repeats))
 
     def actions(self, number: int, row: int = 0) -> list[list[Tensor]]:
         """The actions of a row of task `number` by [round][step], ``(1, …)`` each. ValueError if it was not played."""
-        first = 0
+        first, trial = 0, number * self.repeats
         for task, rounds in zip(self._tasks, self._actions, strict=True):
-            if first <= number < first + num_rows(task):
-                return [[action[number - first, row : row + 1] for action in steps] for steps in rounds]
+            if first <= trial < first + num_rows(task):
+                return [[action[trial - first, row : row + 1] for action in steps] for steps in rounds]
             first += num_rows(task)
-        raise ValueError(f"Tasks 0 to {first - 1} were played, not {number}.")
+        raise ValueError(f"Tasks 0 to {first // self.repeats - 1} were played, not {number}.")
 
     def all_actions(self) -> list[Tensor]:
         """The actions of each round ``(tasks, rows, steps, …)``, where all tasks take the same number of steps."""
         rounds = zip(*self._actions, strict=True)
-        return [torch.cat([torch.stack(steps, dim=2) for steps in chunks]) for chunks in rounds]
+        return [torch.cat([torch.stack(steps, dim=2) for steps in chunks])[:: self.repeats] for chunks in rounds]
 
 
 def watch(
-    agent: Agent, family: TaskFamily, split: str, tasks: int, seed: int = 0, greedy: bool = False
+    agent: Agent,
+    family: TaskFamily,
+    split: str,
+    tasks: int,
+    seed: int = 0,
+    greedy: bool = False,
+    repeats: int | None = None,
 ) -> tuple[AdaptationCurve, Watched]:
     """`metarl.evaluate`, and what was done in it.
 
     Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
     """
-    watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1)
-    curve = evaluate(watched, family, split, tasks, seed=seed, greedy=greedy)
-    return replace(curve, agent=type(agent).__name__), watched
+    watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1, greedy=greedy)
+    curve = evaluate(watched, family, split, tasks, repeats, seed=seed, greedy=greedy)
+    watched.repeats = curve.repeats
+    return replace(curve, agent=type(agent).__name__, training=training_of(agent)), watched
 
 
 class Episode(NamedTuple):
@@ -99,7 +114,7 @@ def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed
     trial = []
     for index, actions in enumerate(rounds):
         at = rng.fold(rng.fold(key, index), 0)
-        env = BatchEnv(family, task, at, protocol.episodes, number * protocol.envs_per_task + row)
+        env = BatchEnv(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)
         env.reset()
         trial.append(_play(env, actions))
     return trial

@@ -7,6 +7,7 @@ Training, evaluation and baselines all go through here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step
 from metarl.family import Key, Task, TaskFamily, num_rows, take
+from metarl.family_contract import undeclared_ending
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -97,7 +99,36 @@ def collect(
     return Rollout(_stack(steps), _stack(acts), _stack(outcomes), mask, env.task), memory
 
 
+class Round(NamedTuple):
+    """One round of a trial as it is played and as it is learned from."""
+
+    played: Rollout  # what counts: greedy if that was asked for
+    learned: Rollout  # what `adapt` sees: always sampled. The same rollout, unless the round was played greedily
+    memory: Memory  # after `learned`
+
+
 def run_trial(
+    agent: Agent,
+    family: TaskFamily,
+    task: Task,
+    key: Key,
+    *,
+    rounds: int | None = None,
+    episodes: int | None = None,
+    envs_per_task: int | None = None,
+    first_task: int = 0,
+) -> list[Rollout]:
+    """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
+
+    The options are those of `play_rounds`.
+    """
+    trial = play_rounds(
+        agent, family, task, key, rounds=rounds, episodes=episodes, envs_per_task=envs_per_task, first_task=first_task
+    )
+    return [played for played, _, _ in trial]
+
+
+def play_rounds(
     agent: Agent,
     family: TaskFamily,
     task: Task,
@@ -108,33 +139,49 @@ def run_trial(
     envs_per_task: int | None = None,
     greedy: bool = False,
     first_task: int = 0,
-) -> list[Rollout]:
-    """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
+) -> Iterator[Round]:
+    """The rounds of a trial, one by one, so that a caller need not keep them all.
 
     `rounds`, `episodes` (of a round) and `envs_per_task` default to the agent's own protocol, then to the family's
-    episodes_per_trial.
-    `first_task` is the number of the first task, if these are a part of a larger batch: its randomness is then the same
-    as in the whole. Gradients are not recorded: an agent that differentiates through its adaptation does so in
+    episodes_per_trial. `first_task` is the number of the first task, if these are a part of a larger batch: its
+    randomness is then the same as in the whole. With `greedy` a round that `adapt` learns from is played twice, with
+    the same starts and noise: greedily, and by sampling for `adapt`, which has nothing to learn from an agent that
+    does not explore. Gradients are not recorded: an agent that differentiates through its adaptation does so in
     `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
     each = protocol.envs_per_task if envs_per_task is None else envs_per_task
     rows = take(task, torch.arange(n, device=key.device).repeat_interleave(each)) if each > 1 else task
-    memory = agent.begin(n, task)
     first_row = first_task * each
     rounds = protocol.rounds if rounds is None else rounds
     episodes = protocol.episodes if episodes is None else episodes
-    trial: list[Rollout] = []
     with torch.no_grad():
+        memory = agent.begin(n, task)
         for number in range(rounds):
-            if trial:
-                memory = agent.adapt(memory, trial[-1])
             at = rng.fold(key, number)
-            env = BatchEnv(family, rows, rng.fold(at, 0), episodes, first_row)
-            rollout, memory = collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
-            trial.append(rollout)
-    return trial
+
+            def play(greedy: bool, at: Key = at, memory: Memory = memory) -> tuple[Rollout, Memory]:
+                env = BatchEnv(family, rows, rng.fold(at, 0), episodes, first_row)
+                return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
+
+            last = number == rounds - 1
+            played, memory = play(greedy)
+            learned = played
+            if greedy and not last:
+                learned, memory = play(False)
+            yield Round(played, learned, memory)
+            if not last:
+                memory = agent.adapt(memory, learned)
+
+
+def check_endings(family: TaskFamily, trial: list[Rollout]) -> None:
+    """Raise ValueError if an episode was terminated although the family says that none is.
+
+    `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.
+    """
+    if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
+        raise ValueError(undeclared_ending(family))
 
 
 def episode_index(rollout: Rollout) -> Tensor:
@@ -156,6 +203,22 @@ def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:
     index = episode_index(rollout).clamp_max(episodes - 1)
     lengths = torch.zeros(episodes, index.shape[1], device=index.device)
     return lengths.scatter_add_(0, index, rollout.mask).T
+
+
+def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
+    """The reward at every step of every episode: float32 ``(B, episodes, horizon)``; 0 from an episode's end on.
+
+    So each row's sum over the last dimension is `episode_returns`, whenever its episodes ended.
+    """
+    index = episode_index(rollout)
+    time = torch.arange(len(index), device=index.device)[:, None]
+    began = torch.zeros_like(index)
+    began[1:] = torch.where(index[1:] > index[:-1], time[1:], 0)
+    place = index * horizon + time - began.cummax(0).values
+    reward = rollout.outcome.reward * rollout.mask
+    rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
+    rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # beyond the end is padding, which is 0
+    return rewards.T.reshape(-1, episodes, horizon)
 
 
 def _stack(items: list[Any]) -> Any:

@@ -21,18 +21,21 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, features, make, take
-from metarl.stream import TrialStream, concatenate
+from metarl.family import Task, TaskFamily, features, take
+from metarl.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
 
 
 class SB3VecEnv(VecEnv):
     """`num_envs` rows of a family (an id, with its options as further keywords, or a TaskFamily).
 
     A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step; `infos` then has
-    its `terminal_observation`, always `TimeLimit.truncated`, and `episode_index` within the trial. A drawn task changes
-    at each new episode (or trial). Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks`
-    and `render`; by `get_attr`: any attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`.
-    With ``show_task=True`` the task's numbers stand behind the observation: for agents that are told the task.
+    its `terminal_observation`, and `success` also by SB3's name for it, `is_success`; `TimeLimit.truncated` and what
+    `metarl.gym_env` says are always there. A drawn task changes at each new episode (or trial).
+
+    Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; by `get_attr`: any
+    attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`. With ``show_task=True`` the task's
+    numbers stand behind the observation: for agents that are told the task. Actions are the family's own;
+    stable-baselines3 itself trains on Discrete spaces that start at 0 alone.
     """
 
     def __init__(
@@ -45,11 +48,9 @@ class SB3VecEnv(VecEnv):
         show_task: bool = False,
         **family_options: Any,
     ) -> None:
-        if not isinstance(family, str) and family_options:
-            raise ValueError(f"{sorted(family_options)} cannot be changed in a family that exists.")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
-        self.family = make(family, **family_options) if isinstance(family, str) else family
+        self.family = family_of_view(family, family_options, "SB3VecEnv", _OPTIONS)
         self.render_mode = render_mode
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
@@ -71,12 +72,8 @@ class SB3VecEnv(VecEnv):
         return self._shown(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for another shape."""
-        if np.shape(actions) != (self.num_envs, *self.action_space.shape):  # type: ignore[misc]
-            expected = (self.num_envs, *self.action_space.shape)  # type: ignore[misc]
-            raise ValueError(f"The actions must have the shape {expected}, got {np.shape(actions)}.")
-        discrete = isinstance(self.action_space, spaces.Discrete)
-        self._action = torch.as_tensor(np.asarray(actions, dtype=np.int64 if discrete else np.float32))
+        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for what cannot be one."""
+        self._action = checked_actions(actions, self.action_space, self.num_envs)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Observations, rewards float32, dones bool, and one info per row."""
@@ -85,14 +82,15 @@ class SB3VecEnv(VecEnv):
         shown, self._action = self._stream.step(self._action), None
         done = shown.terminated | shown.truncated
         obs = self._shown(shown.obs)
-        infos: list[dict[str, Any]] = [
-            {"TimeLimit.truncated": truncated, "episode_index": index}
-            for truncated, index in zip(shown.truncated.tolist(), shown.episode_index.tolist(), strict=True)
-        ]
+        infos = infos_of(shown)
+        for info, truncated in zip(infos, shown.truncated.tolist(), strict=True):
+            info["TimeLimit.truncated"] = truncated
         if bool(done.any()):
             rows = done.nonzero().squeeze(1)
             for row in rows.tolist():
                 infos[row]["terminal_observation"] = obs[row].copy()
+                if "success" in infos[row]:
+                    infos[row]["is_success"] = infos[row]["success"]
                 self.reset_infos[row] = {"episode_index": 0}
             obs[rows.numpy()] = self._shown(self._stream.restart(rows), rows)
         return obs, shown.reward.numpy().copy(), done.numpy(), infos
@@ -159,7 +157,7 @@ class SB3VecEnv(VecEnv):
                 raise ValueError(f"Options are 'task' or 'split', given for every row alike; got {name!r}.")
             given[name] = [options[name] for options in self._options]
         if "task" in given:
-            given["task"] = concatenate(given["task"])
+            given["task"] = joined(self.family, given["task"])
         if "split" in given:
             if len(set(given["split"])) > 1:
                 raise ValueError(f"All rows are of one split, got {sorted(set(given['split']))}.")
@@ -174,4 +172,5 @@ def _with_task(space: spaces.Box, family: TaskFamily) -> spaces.Box:
     return spaces.Box(np.append(space.low.ravel(), -most), np.append(space.high.ravel(), most), dtype=np.float32)
 
 
+_OPTIONS = ("num_envs", "split", "trial", "render_mode", "show_task")
 _ROW_METHODS = ("set_task", "get_task", "sample_tasks", "render")

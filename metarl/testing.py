@@ -7,7 +7,8 @@
     check_agent(RL2Config(meta_batch_size=8), MyFamily())
 
 They raise AssertionError with one sentence that says which rule is broken. A passed check is no proof: the numbers of
-steps, rows and tasks that are tried are small enough for a unit test.
+steps, rows and tasks that are tried are small enough for a unit test. `quick_check` is what `metarl.train` asks of a
+family before it trains; the rules themselves stand in `metarl.family_contract`, each once.
 """
 
 from __future__ import annotations
@@ -16,41 +17,58 @@ import copy
 import math
 import pickle
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from scipy import stats
 from torch import Tensor
 
 from metarl import rng
-from metarl.agent_contract import ROWS, check_agent, leaves, require, same
+from metarl.agent_contract import check_agent
 from metarl.batch_env import BatchEnv
-from metarl.family import Task, TaskFamily, features, num_rows, take
+from metarl.family import Task, TaskFamily, features, num_rows
+from metarl.family_contract import (
+    ROWS,
+    Broken,
+    check_bounds,
+    check_declaration,
+    check_draws,
+    check_first_observation,
+    check_physics,
+    check_tasks,
+    in_one_sentence,
+    play,
+    random_action,
+    require,
+    same,
+)
 from metarl.gym_env import GymEnv
 
-_MAX_STEPS = 60
 _TASKS = 1500
+_QUICK_STEPS = 20
+"""Steps of an episode that a quick check plays."""
 # Advice of the two `check_env` that concerns taste or other libraries' networks, and that some physics cannot follow.
 _ADVICE = (r".*probably too (low|high).*", r".*symmetric and normalized.*", r".*unconventional shape.*")
 
 
-def check_family(family: TaskFamily, *, shows_task: bool = False, seed: int = 0) -> None:
+def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     """Raise AssertionError unless `family` keeps the contract of `TaskFamily` as far as a short test can see.
 
     Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
-    batch of one, shards are the whole); nothing modified in place; splits disjoint and of their own distribution; no
-    task in the first observation (`shows_task` says that it belongs there); endings; oracle and random returns;
-    copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
+    batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
+    splits disjoint and of their own distribution; no task in the first observation, unless the family says
+    `shows_task`; endings; oracle and random returns; copies; pictures; Gymnasium's and stable-baselines3's `check_env`,
+    with and without ``trial=True``.
     """
     check_declaration(family)
     check_tasks(family, seed)
+    for split in family.splits:
+        check_draws(family, split, seed)
     check_splits(family, seed)
     check_physics(family, seed)
-    if not shows_task:
-        check_first_observation(family, seed)
+    check_first_observation(family, seed)
     check_returns(family, seed)
     check_copies(family, seed)
     check_picture(family, seed)
@@ -58,53 +76,51 @@ def check_family(family: TaskFamily, *, shows_task: bool = False, seed: int = 0)
         check_gymnasium(family, trial)
 
 
-def check_declaration(family: TaskFamily) -> None:
-    """The attributes that a family declares."""
-    name = type(family).__name__
-    obs, action = family.observation_space, family.action_space
-    require(isinstance(obs, spaces.Box) and obs.dtype == np.float32, f"{name}.observation_space must be a float32 Box.")
-    discrete = isinstance(action, spaces.Discrete) and action.start == 0
-    box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
-    require(discrete or box, f"{name}.action_space must be Discrete from 0 or a one-dimensional float32 Box.")
-    for attribute in ("horizon", "episodes_per_trial"):
-        value = getattr(family, attribute)
-        require(type(value) is int and value >= 1, f"{name}.{attribute} must be an int of at least 1, got {value!r}.")
-    known = ("train", "valid", "test", "ood", "all")
-    require(set(family.splits) <= set(known), f"{name}.splits must be among {known}, got {family.splits}.")
-    require("train" in family.splits, f"{name}.splits must contain 'train'.")
+def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list[str]:
+    """The part of `check_family` that takes a fraction of a second, asked before training on a split.
 
-
-def check_tasks(family: TaskFamily, seed: int = 0) -> None:
-    """`sample_tasks`: types, determinism, shards, and the error for an unknown split."""
-    name, key = type(family).__name__, rng.key(seed)
-    for split in family.splits:
-        task = family.sample_tasks(key, ROWS, split)
-        require(_is_named_tuple(task), f"A task of {name} must be a NamedTuple of tensors, got {type(task).__name__}.")
-        for leaf in leaves(task):
-            require(leaf.shape[:1] == (ROWS,), f"Every field of {name}'s tasks must have one row per task.")
-            require(leaf.dtype != torch.float64, f"A field of {name}'s tasks is float64; it must be float32.")
-        again = _elsewhere(lambda split=split: family.sample_tasks(key, ROWS, split))
-        require(same(task, again), f"{name}.sample_tasks(split={split!r}) gives different tasks for the same key.")
-        shard = family.sample_tasks(key, ROWS - 3, split, first=3)
-        require(same(take(task, slice(3, None)), shard), f"{name}.sample_tasks(first=3) is not the rest of the whole.")
+    Raises AssertionError, one sentence, for a family that must not be trained on, also where its own code fails.
+    Returns a sentence for each fault that spoils no training but an evaluation or a picture: tasks of another split
+    that are not finite or all equal, a `render` that fails.
+    """
+    spoiled = []
+    with in_one_sentence(family):
+        check_declaration(family)
+        check_tasks(family, seed)
+        check_draws(family, split, seed)
+        check_physics(family, seed, split, _QUICK_STEPS)
+        check_first_observation(family, seed)
+        check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, split))
+        for other in (each for each in family.splits if each != split):
+            try:
+                check_draws(family, other, seed)
+            except Broken as fault:
+                spoiled.append(str(fault))
+                continue
+            check_physics(family, seed, other, max_steps=1)
+            check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, other))
     try:
-        family.sample_tasks(key, 1, "no such split")
-    except ValueError:
-        return
-    raise AssertionError(f"{name}.sample_tasks must raise ValueError for a split that does not exist.")
+        with in_one_sentence(family):
+            check_picture(family, seed)
+    except Broken as fault:
+        spoiled.append(str(fault))
+    return spoiled
 
 
 def check_splits(family: TaskFamily, seed: int = 0) -> None:
-    """No task of `test` or `ood` among those of `train`; `ood` distributed unlike `train`; `all` holds the others."""
+    """No task of `test` or `ood` among those of `train`, nor of `test` among those of `valid`.
+
+    `ood` is distributed unlike `train`; `all` holds the others.
+    """
     name = type(family).__name__
     drawn = {split: _task_matrix(family, split, seed) for split in family.splits}
     sets = {split: {row.tobytes() for row in rows} for split, rows in drawn.items()}
-    for other in ("test", "ood"):
-        if other in sets:
-            shared = len(sets["train"] & sets[other])
+    for mine, other in (("train", "test"), ("train", "ood"), ("valid", "test")):
+        if mine in sets and other in sets:
+            shared = len(sets[mine] & sets[other])
             # Two draws of a number have 24 bits each: among so many there may be a coincidence, but not a few.
-            allowed = 2 if len(sets["train"]) > 0.9 * _TASKS else 0
-            require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also 'train' tasks.")
+            allowed = 2 if len(sets[mine]) > 0.9 * _TASKS else 0
+            require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also {mine!r} tasks.")
     if "ood" in drawn:
         columns = zip(drawn["train"].T, drawn["ood"].T, strict=True)
         p = min(float(stats.ks_2samp(a, b).pvalue) for a, b in columns)
@@ -115,45 +131,11 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
         require(inside <= sets["all"], f"{name}: some 'train' or 'test' tasks are not among 'all'.")
 
 
-def check_physics(family: TaskFamily, seed: int = 0) -> None:
-    """`reset`, `observe` and `step` along an episode of random actions."""
-    name = type(family).__name__
-    task = family.sample_tasks(rng.key(seed), ROWS)
-    whole = _play(family, task, seed, check=True)
-    again = _elsewhere(lambda: _play(family, task, seed))
-    require(same(whole, again), f"{name} gives different episodes for the same keys: use the keys for all randomness.")
-    if not family.noisy:
-        keys = rng.fold(rng.key(seed), torch.arange(ROWS))
-        state, action = family.reset(task, keys), _random_action(family.action_space, keys)
-        one, other = (family.step(task, state, action, rng.fold(keys, n)) for n in (1, 2))
-        require(same(one, other), f"{name}.step depends on its key, but the family says noisy = False.")
-    if not family.random_start:
-        one, other = (family.reset(task, rng.fold(rng.key(n), torch.arange(ROWS))) for n in (1, 2))
-        require(same(one, other), f"{name}.reset depends on its key, but the family says random_start = False.")
-    for row in (0, ROWS // 2, ROWS - 1):
-        alone = _play(family, take(task, slice(row, row + 1)), seed, first_row=row)
-        alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))
-        require(alike, f"{name}: row {row} of a batch differs from a batch of that row alone.")
-
-
-def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
-    """The first observation is the same whatever the task."""
-    keys = rng.fold(rng.key(seed), torch.zeros(64, dtype=torch.int64))
-    task = family.sample_tasks(rng.key(seed), 64)
-    obs = family.observe(task, family.reset(task, keys))
-    alike = bool((obs == obs[:1]).all())
-    require(alike, f"{type(family).__name__}: the first observation depends on the task, so it tells which task it is.")
-
-
 def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
     """`oracle` and `random_return`, against episodes of random actions."""
     name = type(family).__name__
     task = family.sample_tasks(rng.key(seed), tasks)
-    said = {"oracle": family.oracle(task), "random_return": family.random_return(task)}
-    known = {method: value for method, value in said.items() if value is not None}
-    for method, value in known.items():
-        shape = value.shape == (tasks,) and value.dtype == torch.float32 and bool(value.isfinite().all())
-        require(shape, f"{name}.{method} must return finite float32 numbers of shape (B,), got {value.shape}.")
+    known = check_bounds(family, task)
     if not known:
         return
     returns = _random_returns(family, task, seed)
@@ -170,13 +152,13 @@ def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
 def check_copies(family: TaskFamily, seed: int = 0) -> None:
     """A pickled and a deep-copied family play the same episodes."""
     task = family.sample_tasks(rng.key(seed), 3)
-    original = _play(family, task, seed)
+    original = play(family, task, seed)
     try:
         twins = {"pickled": pickle.loads(pickle.dumps(family)), "deep-copied": copy.deepcopy(family)}
     except Exception as error:  # whatever pickle raises: it is not one kind
-        raise AssertionError(f"{type(family).__name__} cannot be pickled or deep-copied: {error}") from error
+        raise Broken(f"{type(family).__name__} cannot be pickled or deep-copied: {error}") from error
     for how, twin in twins.items():
-        alike = same(task, twin.sample_tasks(rng.key(seed), 3)) and same(original, _play(twin, task, seed))
+        alike = same(task, twin.sample_tasks(rng.key(seed), 3)) and same(original, play(twin, task, seed))
         require(alike, f"A {how} {type(family).__name__} plays other episodes than the original.")
 
 
@@ -189,7 +171,7 @@ def check_picture(family: TaskFamily, seed: int = 0) -> None:
     env.reset()
     states = [env.state]
     for t in range(min(family.horizon, 5)):
-        env.step(_random_action(family.action_space, rng.fold(rng.key(seed), torch.tensor([t]))))
+        env.step(random_action(family.action_space, rng.fold(rng.key(seed), torch.tensor([t]))))
         states.append(env.final_state)
     for visited in (states[:1], states):
         picture = family.render(task, visited)
@@ -215,57 +197,6 @@ def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: An
         check_sb3(env)
 
 
-class _Episode(NamedTuple):
-    obs: Tensor  # (T + 1, B, *O)
-    reward: Tensor  # (T, B)
-    terminated: Tensor  # (T, B)
-
-
-def _play(family: TaskFamily, task: Task, seed: int, first_row: int = 0, check: bool = False) -> _Episode:
-    """Random actions from addressed draws, past the terminations, with checks of every step if wanted."""
-    rows = num_rows(task)
-    keys = rng.fold(rng.key(seed), torch.arange(first_row, first_row + rows))
-    state = family.reset(task, rng.fold(keys, 0))
-    obs, rewards, ends = [family.observe(task, state)], [], []
-    alive = torch.ones(rows, dtype=torch.bool)
-    if check:
-        _check_observation(family, obs[0], alive)
-    for t in range(1, min(family.horizon, _MAX_STEPS) + 1):
-        key = rng.fold(keys, t)
-        action = _random_action(family.action_space, rng.fold(key, 0))
-        before = copy.deepcopy((task, state)) if check else None
-        after, reward, terminated = family.step(task, state, action, rng.fold(key, 1))
-        obs.append(family.observe(task, after))
-        if check:
-            _check_step(family, before, (task, state), reward, terminated)
-            _check_observation(family, obs[-1], alive)
-        alive = alive & ~terminated
-        state = after
-        rewards.append(reward)
-        ends.append(terminated)
-    return _Episode(torch.stack(obs), torch.stack(rewards), torch.stack(ends))
-
-
-def _check_observation(family: TaskFamily, obs: Tensor, alive: Tensor) -> None:
-    name, space = type(family).__name__, family.observation_space
-    require(obs.dtype == torch.float32, f"{name}.observe must return float32, got {obs.dtype}.")
-    expected = (len(alive), *space.shape)
-    require(obs.shape == expected, f"{name}.observe must return the shape {expected}, got {tuple(obs.shape)}.")
-    for row in obs[alive]:
-        require(space.contains(row.numpy()), f"{name}: the observation {row.tolist()} is not in {space}.")
-
-
-def _check_step(family: TaskFamily, before: Any, after: Any, reward: Tensor, terminated: Tensor) -> None:
-    name, rows = type(family).__name__, num_rows(after[0])
-    require(same(before, after), f"{name}.step modified its task or state in place.")
-    good = reward.dtype == torch.float32 and reward.shape == (rows,) and bool(reward.isfinite().all())
-    require(good, f"{name}.step must return finite float32 rewards of shape ({rows},).")
-    good = terminated.dtype == torch.bool and terminated.shape == (rows,)
-    require(good, f"{name}.step must return a bool `terminated` of shape ({rows},).")
-    ended = not family.terminates and bool(terminated.any())
-    require(not ended, f"{name}.step terminated an episode although {name}.terminates is False.")
-
-
 def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
     """Return of one episode of random actions per task: float32 ``(B,)``."""
     rows = num_rows(task)
@@ -275,16 +206,9 @@ def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
     total, t = torch.zeros(rows), 0
     while not env.all_done():
         alive = env.alive
-        outcome, _ = env.step(_random_action(family.action_space, rng.fold(keys, t)))
+        outcome, _ = env.step(random_action(family.action_space, rng.fold(keys, t)))
         total, t = total + outcome.reward * alive, t + 1
     return total
-
-
-def _random_action(space: spaces.Space, key: Tensor) -> Tensor:
-    if isinstance(space, spaces.Discrete):
-        return rng.integers(key, 1, int(space.n)).squeeze(-1)
-    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)  # type: ignore[attr-defined]
-    return low + (high - low) * rng.uniform(key, len(low))
 
 
 def _task_matrix(family: TaskFamily, split: str, seed: int) -> np.ndarray:
@@ -292,15 +216,4 @@ def _task_matrix(family: TaskFamily, split: str, seed: int) -> np.ndarray:
     return features(family.sample_tasks(rng.key(seed), _TASKS, split)).numpy() + np.float32(0.0)
 
 
-def _elsewhere(call: Any) -> Any:
-    """What `call` returns when the global generators stand elsewhere: nothing may depend on them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(987654321)
-        return call()
-
-
-def _is_named_tuple(value: Any) -> bool:
-    return isinstance(value, tuple) and type(value) is not tuple
-
-
-__all__ = ["check_agent", "check_family", "check_gymnasium"]
+__all__ = ["check_agent", "check_family", "check_gymnasium", "quick_check"]

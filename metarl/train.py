@@ -6,10 +6,8 @@ tasks, log, save.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
-import platform
 import shlex
 import signal
 import sys
@@ -17,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,19 +27,22 @@ from metarl.agent import LearningAgent
 from metarl.behaviour import has_picture, pictures
 from metarl.capture import Captured
 from metarl.checkpoint import Counters
-from metarl.config import Parsed, TrainConfig, parse
+from metarl.config import Parsed, TrainConfig, parse, reported_split
 from metarl.config_errors import ConfigError
 from metarl.console import in_words, make_console, make_folder, new_folder, show
 from metarl.curve import AdaptationCurve
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import Key
+from metarl.finite import not_finite
 from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
+from metarl.provenance import versions
 from metarl.replay import watch
-from metarl.rollout import run_trial
+from metarl.rollout import check_endings, run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.seeds import requested, train_seeds
 from metarl.table import adaptation_table
+from metarl.testing import quick_check
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
@@ -57,6 +59,7 @@ def train(parsed: Parsed, console: Console) -> int:
     config = parsed.config
     family, agent_config = config.family, config.agent
     settings = tune(config.num_threads)
+    _ask_contract(config)
     try:
         device = resolve_device(config.device)
         agent = agent_config.build(family, config.seed, device)
@@ -70,6 +73,7 @@ def train(parsed: Parsed, console: Console) -> int:
     done = Counters()
     if parsed.resume and (run_dir / checkpoint.CHECKPOINT).exists():
         done = checkpoint.restore(run_dir, agent)
+        agent.trained = checkpoint.progress(config.seed, done)
         if done.iteration > config.total_iterations:
             raise ConfigError(
                 f"total_iterations must be at least {done.iteration}, which the run in {str(run_dir)!r} has done, "
@@ -87,6 +91,7 @@ def train(parsed: Parsed, console: Console) -> int:
                 recorded = Profile() if done.iteration == profiled else None
                 with nullcontext() if recorded is None else recorded.recording(device):
                     done, metrics, curves = _iterate(agent, config, play, root, done)
+                    done = _keep_best(agent, run_dir, done, curves)
                     with record_function(phase("logging")):
                         log.iteration(done, metrics, curves)
                 if recorded is not None:
@@ -109,6 +114,31 @@ def train(parsed: Parsed, console: Console) -> int:
     return stop.exit_code
 
 
+def _ask_contract(config: TrainConfig) -> None:
+    """Raise ConfigError for a family that breaks its contract, or for a run that could not be loaded.
+
+    This comes before anything is built or written. What would spoil only an evaluation or a picture is said, and the
+    run goes on.
+    """
+    for name, cls in (("family", type(config.family)), ("agent", type(config.agent))):
+        if cls.__module__ == "__main__":
+            raise ConfigError(
+                f"The {name} {cls.__name__} is defined in the program itself (__main__), where no other program finds "
+                f"it, so the run could not be loaded: put it into a module and give --{name} MODULE.{cls.__name__}."
+            )
+    try:
+        spoiled = quick_check(config.family, config.train_split)
+    except AssertionError as broken:
+        raise ConfigError(str(broken)) from broken
+    for sentence in spoiled:
+        _warn(sentence)
+
+
+def _warn(sentence: str) -> None:
+    """Say on standard error, with --quiet too, what a user must know of the results."""
+    print(f"metarl.train: warning: {sentence}", file=sys.stderr)
+
+
 def _iterate(
     agent: LearningAgent, config: TrainConfig, play: Captured, root: Key, done: Counters
 ) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve]]:
@@ -120,14 +150,20 @@ def _iterate(
         if not agent.own_loop:
             tasks = family.sample_tasks(rng.fold(key, 0), config.agent.meta_batch_size, config.train_split)
             trial = play(tasks, rng.fold(key, 1))
+            try:
+                check_endings(family, trial)
+            except ValueError as undeclared:  # too seldom for `_ask_contract` to have seen it
+                raise ConfigError(f"Training stopped in iteration {done.iteration + 1}: {undeclared}") from undeclared
     collected = time.perf_counter()
     with record_function(phase("update")):
         loss = agent.update(trial, done.iteration / config.total_iterations)
     updated = time.perf_counter()
     steps = int(loss.pop("env_steps", 0.0) + sum(rollout.mask.sum() for rollout in trial))
     metrics = (trial_metrics(trial, agent.protocol.episodes or family.episodes_per_trial) if trial else {}) | loss
+    now = replace(done, iteration=done.iteration + 1, env_steps=done.env_steps + steps)
+    agent.trained = checkpoint.progress(config.seed, now)
     with record_function(phase("evaluation")):
-        curves = _evaluations(agent, config, done.iteration + 1) if _finite(metrics) else {}
+        curves = _evaluations(agent, config, now.iteration) if _finite(metrics) else {}
     end = time.perf_counter()
     metrics |= {
         "time/steps_per_second": steps / (updated - start),
@@ -135,7 +171,7 @@ def _iterate(
         "time/update": updated - collected,
         "time/evaluate": end - updated,
     } | memory_metrics(root.device)
-    return Counters(done.iteration + 1, done.env_steps + steps, done.seconds + end - start), metrics, curves
+    return replace(now, seconds=done.seconds + end - start), metrics, curves
 
 
 def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
@@ -143,18 +179,32 @@ def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> d
     last = iteration == config.total_iterations and config.final_eval_tasks > 0
     if last or not config.eval_every or iteration % config.eval_every:
         return {}
-    return {split: evaluate(agent, config.family, split, tasks=config.eval_tasks) for split in config.eval_splits}
+    return {
+        split: evaluate(agent, config.family, split, config.eval_tasks, repeats=config.eval_repeats, step_curve=False)
+        for split in config.eval_splits
+    }
+
+
+def _keep_best(agent: LearningAgent, run_dir: Path, done: Counters, curves: dict[str, AdaptationCurve]) -> Counters:
+    """Save the agent if it has just scored higher on `valid` than ever before in this run; what it scored is noted."""
+    if "valid" not in curves:
+        return done
+    score = float(curves["valid"].scores.mean(dtype="float64"))
+    if done.best_score is not None and not score > done.best_score:
+        return done
+    done = replace(done, best_score=score, best_iteration=done.iteration)
+    checkpoint.save_best(run_dir, agent, done)
+    return done
 
 
 def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger) -> None:
     """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``."""
-    log.say(f"Evaluating on {config.final_eval_tasks} tasks of each split")
     family, folder = config.family, run_dir / "evaluation"
     # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
-    held_out = [split for split in family.splits if split != config.train_split]
-    shown = {*(config.eval_splits or held_out)[:1], "ood"}
+    shown = {reported_split(config), "ood"}
     curves, watched = {}, {}
-    for split in family.splits:
+    for number, split in enumerate(family.splits, start=1):
+        log.say(f"Evaluating on {config.final_eval_tasks} tasks of {split} ({number} of {len(family.splits)} splits)")
         if split in shown:
             watched[split] = watch(agent, family, split, config.final_eval_tasks)
             curves[split] = watched[split][0]
@@ -165,6 +215,10 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     log.bar.stop()
     table = adaptation_table(curves)
     show(log.console, table)
+    for split, curve in curves.items():
+        spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
+        if spoiled:
+            _warn(spoiled)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
     for picture in pictures(family, watched):
@@ -231,12 +285,6 @@ def _taken(run_dir: Path) -> ConfigError:
 def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     """What is needed to repeat the run; returned as texts for the log."""
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("metarl", "torch", "numpy", "gymnasium", "jsonargparse", "safetensors"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     try:
         with (run_dir / "config.yaml").open("w" if parsed.resume else "x", encoding="utf-8") as file:
             file.write(parsed.text())
@@ -244,7 +292,7 @@ def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
         raise _taken(run_dir) from error
     with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
         file.write(command)
-    text = json.dumps(versions, indent=1)
+    text = json.dumps(versions(), indent=1)
     (run_dir / "versions.json").write_text(text + "\n", encoding="utf-8")
     return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 

@@ -124,3 +124,44 @@ class TwoDoors(TaskFamily):
             (action == task.side).to(torch.float32),
             torch.zeros_like(action, dtype=torch.bool),
         )
+
+
+class Start(TwoDoors):
+    """`TwoDoors` for three steps, with actions that are 1 and 2; `step` insists on that."""
+
+    def __init__(self, episodes_per_trial: int = 2, horizon: int = 3, start: int = 1) -> None:
+        super().__init__(episodes_per_trial)
+        self.horizon, self.start = horizon, start
+        self.action_space = gymnasium.spaces.Discrete(2, start=start)
+
+    def step(self, task: Door, state: Nothing, action: Tensor, key: Key) -> tuple[Nothing, Tensor, Tensor]:
+        assert bool(((action >= self.start) & (action < self.start + 2)).all()), action.tolist()
+        return super().step(task, state, action - self.start, key)
+
+
+class Shade(NamedTuple):
+    time: Tensor  # (B,) int64
+
+
+class Images(TaskFamily):
+    """Observations are small pictures, one grey for each time. The reward is the action."""
+
+    splits = ("train",)
+    horizon, episodes_per_trial = 4, 2
+    observation_space = gymnasium.spaces.Box(0.0, 255.0, (12, 10, 3), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def draw_tasks(self, keys: Key, split: str) -> Door:
+        return Door(rng.integers(keys, 1, 2).squeeze(-1))
+
+    def reset(self, task: Door, key: Key) -> Shade:
+        return Shade(torch.zeros_like(task.side))
+
+    def observe(self, task: Door, state: Shade) -> Tensor:
+        return (50.0 * state.time)[:, None, None, None].expand(-1, 12, 10, 3).clone()
+
+    def step(self, task: Door, state: Shade, action: Tensor, key: Key) -> tuple[Shade, Tensor, Tensor]:
+        return Shade(state.time + 1), action.to(torch.float32), torch.zeros_like(action, dtype=torch.bool)
+
+    def render(self, task: Door, states: list[Shade]) -> np.ndarray:
+        return self.observe(task, states[-1])[0].numpy().astype(np.uint8)

@@ -48,7 +48,7 @@ def dip(stone: int, potion: int) -> int:
 
 
 def test_contract():
-    check_family(Alchemy(), shows_task=True)
+    check_family(Alchemy())
 
 
 def test_docstring_follows_the_schema():

@@ -1,11 +1,12 @@
 """Exactly K episodes per row, three kinds of ending, and the row as the unit of randomness."""
 
+import gymnasium
 import pytest
 import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
 from metarl import rng
-from metarl.batch_env import NO_ACTION, BatchEnv
+from metarl.batch_env import NO_ACTION, BatchEnv, no_action
 from metarl.family import take
 
 LENGTHS = torch.tensor([1, 2, 4, 6, 9])  # the last cannot be reached in 6 steps
@@ -136,6 +137,48 @@ def test_a_restarted_row_is_a_row_of_a_batch_that_starts_then():
             assert torch.equal(got[rows], new), t
             assert torch.equal(got[[0, 2, 4]], old[[0, 2, 4]]), t
         assert torch.equal(env.alive[rows], fresh.alive)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_rows_restart_at_any_time_where_no_episode_ends_early(after: int):
+    """Then rows are no longer in step: each is truncated at its own horizon, and noise and starts are its own."""
+    family, key, other = Reach(horizon=3, episodes_per_trial=2), rng.key(1), rng.key(9)
+    task = family.sample_tasks(key, 5)
+    env, untouched = (BatchEnv(family, task, key) for _ in range(2))
+    own = rng.fold(other, torch.tensor([7, 3]))
+    rows = torch.tensor([3, 1])
+    fresh = BatchEnv(family, take(task, rows), own)
+    action = 0.5 * torch.ones(5, 2)
+    for e in (env, untouched):
+        e.reset()
+        for _ in range(after):
+            e.step(action)
+    first, expected = env.restart(rows, take(task, rows), key=own), fresh.reset()
+    assert all(torch.equal(a, b) for a, b in zip(first, expected))
+    for t in range(6):
+        a, b, c = env.step(action), fresh.step(action[:2]), untouched.step(action)
+        for got, new, old in zip([*a[0], *a[1]], [*b[0], *b[1]], [*c[0], *c[1]]):
+            assert torch.equal(got[rows], new), t
+            assert torch.equal(got[[0, 2, 4]], old[[0, 2, 4]]), t
+        assert torch.equal(env.alive[rows], fresh.alive)
+
+
+def test_rows_with_keys_of_their_own():
+    family, keys = Corridor(), rng.fold(rng.key(3), torch.tensor([5, 0, 8]))
+    task = family.sample_tasks(rng.key(1), 3)
+    together = play(BatchEnv(family, task, keys), random_actions(18, 3))
+    for row, number in enumerate((5, 0, 8)):
+        one = BatchEnv(family, take(task, slice(row, row + 1)), rng.key(3), first_row=number)
+        assert equal(together, play(one, random_actions(18, 3)[:, row : row + 1]), slice(row, row + 1))
+
+
+@pytest.mark.parametrize("start", [0, 1, -1])
+def test_no_action_is_no_action_of_the_space(start: int):
+    space = gymnasium.spaces.Discrete(3, start=start)
+    nothing = no_action(space, 2)
+    assert nothing.dtype == torch.int64 and nothing.shape == (2,) and int(nothing[0]) not in space
+    assert no_action(gymnasium.spaces.Discrete(3), 1).tolist() == [NO_ACTION]
+    assert no_action(gymnasium.spaces.Box(-1, 1, (2,)), 3).tolist() == [[0, 0]] * 3
 
 
 def test_a_trial_without_episodes_is_refused():

@@ -61,7 +61,7 @@ def test_a_family_of_a_user_s_has_random():
 
 
 def test_a_name_that_does_not_suit_says_which_do():
-    with pytest.raises(ValueError, match="no baseline 'gittins' for GridNavi, only random, ppo_scratch, bayes_optimal"):
+    with pytest.raises(ValueError, match="no baseline 'gittins' for GridNavi, only random, ppo_scratch, oracle"):
         baseline("gittins", metarl.make("metarl/GridNavi-v0"))
     with pytest.raises(ValueError, match="no baseline 'orcale'"):
         baseline("orcale", metarl.make("metarl/GridNavi-v0"))

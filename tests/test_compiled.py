@@ -14,7 +14,7 @@ from metarl import compiled, rng
 from metarl.batch_env import BatchEnv
 from metarl.compiled import CompiledEnv
 from metarl.family import _REGISTRY, TaskFamily, registered
-from metarl.testing import _random_action
+from metarl.family_contract import random_action
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 
@@ -30,7 +30,7 @@ def envs(family: TaskFamily, rows: int, together: int) -> tuple[BatchEnv, Compil
 
 def actions(family: TaskFamily, rows: int, steps: int) -> torch.Tensor:
     keys = rng.fold(rng.fold(rng.key(4), torch.arange(steps))[:, None], torch.arange(rows))
-    return torch.stack([_random_action(family.action_space, key) for key in keys])
+    return torch.stack([random_action(family.action_space, key) for key in keys])
 
 
 def assert_alike(plain: object, other: object) -> None:
@@ -81,6 +81,22 @@ def test_a_row_that_restarts_alone_does_as_in_a_plain_environment():
         for action in chosen[:3]:
             env.step(action)
     arguments = torch.tensor([4, 1]), Length(torch.tensor([2, 6])), 40
+    assert_alike(plain.restart(*arguments), other.restart(*arguments))
+    assert_alike([plain.step(action) for action in chosen], [other.step(action) for action in chosen])
+    assert other.why_not is None
+
+
+@needs_compiler
+def test_rows_that_are_no_longer_in_step_do_as_in_a_plain_environment():
+    """No episode of this family ends early; a row that restarts alone ends at another time than the others."""
+    family = Reach(horizon=4)
+    plain, other = envs(family, rows=6, together=2)
+    chosen = actions(family, 6, 11)
+    for env in (plain, other):
+        env.reset()
+        for action in chosen[:3]:
+            env.step(action)
+    arguments = torch.tensor([4, 1]), family.sample_tasks(rng.key(3), 2), 40
     assert_alike(plain.restart(*arguments), other.restart(*arguments))
     assert_alike([plain.step(action) for action in chosen], [other.step(action) for action in chosen])
     assert other.why_not is None

@@ -69,7 +69,7 @@ def test_the_list_on_a_terminal(width):
         show_all([card(id) for id in SOME], console)
     lines = shown.get().splitlines()
     assert max(map(len, lines)) <= width
-    for part in (*SOME, "999 × 2", "Discrete(5)", "train, ood, all"):
+    for part in (*SOME, "999 × 2", "Discrete(5)", "train, valid, ood, all"):
         assert any(part in line for line in lines)
 
 

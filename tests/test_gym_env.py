@@ -11,15 +11,17 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from small_families import Corridor, Length, Reach, TwoDoors
+from gymnasium.vector import AutoresetMode
+from small_families import Corridor, Length, Reach, Start, TwoDoors
 
 import metarl
 from metarl import rng
 from metarl.batch_env import BatchEnv
-from metarl.family import take
+from metarl.family import UnknownOption, take
 from metarl.gym_env import GymEnv, GymVectorEnv
 from metarl.testing import check_gymnasium
 
+NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 
 
@@ -72,6 +74,29 @@ def test_options_reach_the_family_and_wrong_ones_are_refused():
     with pytest.raises(ValueError, match="'train'"):
         gymnasium.make("metarl/BernoulliBandit-v0", split="trian")
     with pytest.raises(ValueError, match="constructor"):
+        GymEnv(Corridor(), horizon=4)
+
+
+@pytest.mark.parametrize("make", [gymnasium.make, gymnasium.make_vec, metarl.make])
+def test_an_unknown_keyword_is_a_type_error_in_python_s_words(make):
+    """TorchRL goes on without the keywords that such an error names; it is a ValueError, too, as elsewhere here."""
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'frameskip'") as caught:
+        make("metarl/GridNavi-v0", frameskip=1)
+    assert isinstance(caught.value, UnknownOption) and isinstance(caught.value, ValueError)
+    assert "episodes_per_trial" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="Did you mean 'episodes_per_trial'"):
+        make("metarl/GridNavi-v0", episode_per_trial=2)
+
+
+def test_the_view_s_own_keywords_are_offered_too():
+    for call, near in (
+        (lambda: gymnasium.make("metarl/GridNavi-v0", splt="train"), "split"),
+        (lambda: gymnasium.make_vec("metarl/GridNavi-v0", autoreset="SameStep"), "autoreset_mode"),
+        (lambda: GymEnv("metarl/GridNavi-v0", trail=True), "trial"),
+    ):
+        with pytest.raises(TypeError, match=f"Did you mean '{near}'"):
+            call()
+    with pytest.raises(TypeError, match=r"^GymEnv got an unexpected keyword argument 'horizon': .*constructor\.$"):
         GymEnv(Corridor(), horizon=4)
 
 
@@ -141,6 +166,103 @@ def test_a_trial_shows_what_the_core_plays():
     assert torch.equal(env.get_task().length, task.length)
 
 
+class Shifted(Reach):
+    """Bounds that do not hold 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Box(np.array([1.0, -3.0], np.float32), np.array([2.0, -1.0], np.float32))
+
+
+@pytest.mark.parametrize("family", [Reach(), Shifted()], ids=["0 inside", "0 outside"])
+def test_a_trial_s_observation_is_in_its_space_whatever_the_action(family):
+    """An action beyond the bounds is shown clipped to them; the family itself is given what the agent chose."""
+    given = []
+    family.step, step = (
+        lambda task, state, action, key: given.append(action) or step(task, state, action, key),
+        family.step,
+    )
+    env = GymEnv(family, trial=True)
+    obs, _ = env.reset(seed=0)
+    assert obs in env.observation_space and obs[2:4].tolist() == [0, 0]
+    low, high = family.action_space.low, family.action_space.high
+    for action in ([0.5, -1.5], [7.0, -9.0], [-7.0, 9.0], [3e38, -3e38]):
+        obs, *_ = env.step(np.array(action, np.float32))
+        assert obs in env.observation_space
+        assert obs[2:4].tolist() == np.clip(np.float32(action), np.minimum(low, 0), np.maximum(high, 0)).tolist()
+        assert given[-1][0].tolist() == np.float32(action).tolist()
+
+
+def test_a_reward_too_large_for_float32_is_shown_as_the_largest():
+    env = gymnasium.make("metarl/MountainCarContinuous-v0", trial=True).unwrapped
+    env.reset(seed=0)
+    obs, reward, *_ = env.step(np.array([1e30], np.float32))
+    assert reward == -np.inf and obs in env.observation_space and obs[3] == np.finfo(np.float32).min
+
+
+@pytest.mark.parametrize("start", [1, -1, -7, 1000])
+def test_discrete_actions_that_do_not_start_at_0(start: int):
+    """Spaces keep the start, actions reach the family as they are, and a trial shows them one-hot by their place."""
+    env = GymEnv(Start(start=start), trial=True)
+    assert env.action_space == gymnasium.spaces.Discrete(2, start=start)
+    assert env.observation_space.shape == (1 + 2 + 2,)
+    env.set_task(env.sample_tasks(1, seed=0)[0])
+    obs, _ = env.reset(seed=0)
+    assert obs[1:3].tolist() == [0, 0], "no action came before"
+    side, rewards = int(env.get_task().side), []
+    for place in (0, 1, 1):
+        obs, reward, *_ = env.step(start + place)
+        assert obs[1:3].tolist() == [place == 0, place == 1] and obs in env.observation_space
+        rewards.append(reward)
+    assert rewards == [side == 0, side == 1, side == 1]
+    obs, _ = env.reset()
+    assert obs[1:3].tolist() == [0, 0]
+    for action in (start - 1, start + 2):
+        with pytest.raises(ValueError, match=rf"^An action is an integer from {start} to {start + 1}, got"):
+            env.step(action)
+    envs = GymVectorEnv(Start(start=start), 2, trial=True)
+    envs.action_space.seed(0)
+    envs.reset(seed=0)
+    for _ in range(20):
+        assert envs.step(envs.action_space.sample())[0] in envs.observation_space
+
+
+@pytest.mark.parametrize(("family", "action", "message"), [
+    (Reach(), [np.nan, 0.0], r"^An action must be finite, got \[\[nan, 0.0\]\]\.$"),
+    (Reach(), [np.inf, 0.0], "must be finite"),
+    (Reach(), np.array([1e300, 0.0]), "must be finite"),
+    (Reach(), ["a", "b"], "made of numbers, got values of the type <U1"),
+    (Reach(), [None, 0.0], "made of numbers, got values of the type object"),
+    (Reach(), [1j, 0.0], "made of numbers, got values of the type complex128"),
+    (Reach(), [True, False], "made of numbers, got values of the type bool"),
+    (Reach(), [0.0, 0.0, 0.0], r"shape \(1, 2\), got \(1, 3\)"),
+    (Reach(), 0.5, r"shape \(1, 2\), got \(1,\)"),
+    (Corridor(), -1, "from 0 to 1, got"),
+    (Corridor(), np.nan, "from 0 to 1, got"),
+    (Corridor(), 1.0, "from 0 to 1, got"),
+    (Corridor(), None, "from 0 to 1, got"),
+    (Corridor(), "left", "from 0 to 1, got"),
+    (Corridor(), np.uint64(2**63), "from 0 to 1, got"),
+])  # fmt: skip
+def test_impossible_actions_are_one_sentence(family, action, message: str):
+    env, envs = GymEnv(family), GymVectorEnv(family, 1)
+    for each in (env, envs):
+        each.reset(seed=0)
+    for call in (lambda: env.step(action), lambda: envs.step(np.asarray(action)[None])):
+        with pytest.raises(ValueError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    possible = np.zeros(family.action_space.shape, int if isinstance(family, Corridor) else float)
+    env.step(possible), envs.step(possible[None])  # nothing happened
+
+
+@pytest.mark.parametrize("action", [1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1)], ids=repr)
+def test_integers_of_every_library_are_actions(action):
+    env, expected = GymEnv(Corridor()), GymEnv(Corridor())
+    env.reset(seed=0), expected.reset(seed=0)
+    assert np.array_equal(env.step(action)[0], expected.step(1)[0])
+
+
 def test_continuous_trials_show_the_action():
     env = GymEnv(Reach(), trial=True)
     obs, _ = env.reset(seed=0)
@@ -202,6 +324,14 @@ def test_a_split_yields_that_split(split: str, lengths: set):
         assert set(envs.get_task().length.tolist()) <= lengths
 
 
+def test_every_family_has_the_split_valid():
+    """Also one that does not declare it: it is drawn like `train`."""
+    env, envs = GymEnv(Corridor(), split="valid"), GymVectorEnv(Corridor(), 30, split="valid")
+    env.reset(seed=0), envs.reset(seed=0)
+    assert set(envs.get_task().length.tolist()) == {1, 2, 4}
+    env.reset(options={"split": "valid"})
+
+
 def test_sampled_tasks_are_the_familys():
     env, family = GymEnv(Corridor()), Corridor()
     tasks = env.sample_tasks(6, split="test", seed=3)
@@ -223,6 +353,10 @@ def test_sampled_tasks_are_the_familys():
     (lambda env: env.reset(options={"tsak": 1}), "'task'"),
     (lambda env: env.reset(options={"split": "nowhere"}), "split"),
     (lambda env: env.reset(options={"split": "test", "task": Length(torch.tensor([1]))}), "not both"),
+    (lambda env: env.sample_tasks(2.5), "n must be a whole number of at least 0, got 2.5"),
+    (lambda env: env.sample_tasks(3, seed=-1), "seed must be a whole number of at least 0, got -1"),
+    (lambda env: env.sample_tasks(3, split="nowhere"), "split"),
+    (lambda env: env.reset(seed=-1), "seed must be a whole number of at least 0, got -1"),
     (lambda env: env.step(2), "from 0 to 1"),
     (lambda env: env.step(0.5), "from 0 to 1"),
     (lambda env: env.step([1, 0]), "shape"),
@@ -280,7 +414,7 @@ def test_pictures():
 
 def vector_episodes(trial: bool, num_envs: int, count: int) -> dict[int, list]:
     """Rewards of trials by their number (the order in which they began), walking on, from a GymVectorEnv."""
-    envs = GymVectorEnv(Corridor(), num_envs, trial=trial)
+    envs = GymVectorEnv(Corridor(), num_envs, trial=trial, autoreset_mode=SAME_STEP)
     obs, _ = envs.reset(seed=11)
     playing, begun = list(range(num_envs)), num_envs
     rewards: dict[int, list] = {n: [] for n in playing}
@@ -308,10 +442,10 @@ def test_one_after_the_other_or_side_by_side(trial: bool):
 
 
 def test_autoreset_in_the_same_step_keeps_the_last_observation():
-    envs = GymVectorEnv(Corridor(), 3, trial=False)
+    envs = GymVectorEnv(Corridor(), 3, trial=False, autoreset_mode="SameStep")
     envs.set_task([Length(torch.tensor([n])) for n in (1, 2, 9)])
     assert envs.get_task().length.tolist() == [1, 2, 9]
-    assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
+    assert envs.metadata["autoreset_mode"] is SAME_STEP
     first, infos = envs.reset(seed=0)
     assert infos["episode_index"].tolist() == [0, 0, 0]
     obs, _, terminated, _, infos = envs.step(np.ones(3, dtype=int))

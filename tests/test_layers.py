@@ -12,13 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "options", "runtime", "stats", "profiling", "capture"),
-    ("family", "distributed", "curve"),
-    ("console", "table"),
+    ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite"),
+    ("family", "distributed", "step_curve"),
+    ("curve", "task_checks", "numbering"),
+    ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
-    ("distributions", "gru", "estimators"),
+    ("distributions", "gru", "estimators", "arguments"),
     ("nets", "surrogate", "trust_region", "agent"),
     ("memories", "player"),
     ("agents",),
@@ -28,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("checkpoint",),
     ("log",),
+    ("evaluator",),
     ("evaluate",),
     ("comparison",),
     ("compare", "replay"),
@@ -44,8 +46,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
     "envs": {"family", "options", "rng"},
-    "gym_env": {"batch_env", "family", "rng", "stream"},
-    "sb3_env": {"batch_env", "family", "rng", "stream"},
+    "gym_env": {"family", "rng", "stream"},
+    "sb3_env": {"family", "rng", "stream"},
 }
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

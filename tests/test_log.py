@@ -40,7 +40,7 @@ def curve(points: int, rounds: bool = False, split: str = "test", tasks: int = 2
 @pytest.fixture
 def values(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "toy.yaml").write_text(TOY)
-    return config.parse(["--config", str(tmp_path / "toy.yaml")]).values
+    return config.parse(["--config", str(tmp_path / "toy.yaml"), "--eval_splits", "[test]"]).values
 
 
 def logger(run_dir: Path, values: dict[str, Any], start: Counters = Counters(), **terminal: Any) -> Logger:  # noqa: B008
@@ -248,6 +248,30 @@ def test_a_resumed_run_s_files_look_like_an_uninterrupted_one_s(tmp_path: Path, 
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [(line["iteration"], line["train/return"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert [(e.step, e.value) for e in events(run_dir).Scalars("train/return")] == [(100, 1), (200, 2), (300, 30)]
+
+
+def test_damaged_lines_do_not_end_a_resume(tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]):
+    run_dir = tmp_path / "run"
+    with logger(run_dir, values) as log:
+        for i in range(1, 6):
+            log.iteration(Counters(i, 100 * i), {"train/return": float(i)})
+    path = run_dir / "metrics.jsonl"
+    good = path.read_bytes().splitlines(keepends=True)
+    damage = [
+        b"\x00" * 40 + b"\n",
+        b'{"iteration": 2, "env\n',
+        b"\xff\xfe\n",
+        b"[]\n",
+        b'{"train/return": 1.0}\n',
+        b"\n",
+    ]
+    path.write_bytes(good[0] + damage[0] + damage[1] + good[2] + b"".join(damage[2:]) + good[3] + good[4])
+    capsys.readouterr()
+    with logger(run_dir, values, Counters(4, 400)) as log:
+        log.iteration(Counters(5, 500), {"train/return": 50.0})
+    assert path.read_bytes().splitlines(keepends=True)[:3] == [good[0], good[2], good[3]], "these are as they were"
+    assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [1, 3, 4, 5]
+    assert "metrics.jsonl: 6" in " ".join(capsys.readouterr().out.split())
 
 
 def test_jsonl_stays_json_when_a_metric_is_not_a_number(tmp_path: Path, values: dict[str, Any]):

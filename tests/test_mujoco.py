@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -370,3 +372,66 @@ def test_a_gpu_gets_its_states_back(id):
     torch.testing.assert_close(state.state.cpu(), here.state)
     torch.testing.assert_close(rest[0].cpu(), reward, atol=1e-4, rtol=1e-4)
     assert torch.equal(rest[1].cpu(), ended)
+
+
+LOUD = """
+import os, sys, torch, mujoco, metarl
+from metarl import rng
+from metarl.envs import simulator
+torch.set_num_threads(2)
+if sys.argv[1] == "older":  # MuJoCo before 4.0 has no such configuration
+    with_it = simulator.quiet
+    simulator.quiet = lambda module: with_it(module, modern=False)
+for id in ("HalfCheetahVel", "HalfCheetahVelMAML", "AntGoal", "HumanoidDir", "HopperRandParams"):
+    family = metarl.make(f"metarl/{id}-v0")
+    task, keys = family.sample_tasks(rng.key(0), 20), rng.fold(rng.key(0), torch.arange(20))
+    for action in (float("nan"), float("inf"), 1e30):
+        state = family.reset(task, keys)
+        for _ in range(3):
+            state, reward, _ = family.step(task, state, torch.full((20, *family.action_space.shape), action), keys)
+    for wrong in (float("nan"), 1e12):  # positions and speeds
+        broken = state._replace(state=torch.full_like(state.state, wrong))
+        family.step(task, broken, torch.zeros(20, *family.action_space.shape), keys)
+sys.stdout.flush()
+print("quiet", os.listdir("."))
+data = mujoco.MjData(family.robot.simulator.model)
+data.ctrl[:] = float("nan")
+mujoco.mj_step(family.robot.simulator.model, data)
+print("loud", os.listdir("."))
+"""
+
+
+@pytest.mark.parametrize("version", ["4.0", "older"])
+def test_mujoco_says_nothing_of_its_own(version: str, tmp_path: Path):
+    """Neither on the terminal nor by a file in the working directory; a simulation of the user's own warns as ever."""
+    environment = os.environ | {"PYTHONPATH": str(Path(metarl.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOUD, version],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first == "quiet []" and rest[-1] == "loud ['MUJOCO_LOG.TXT']"
+    assert done.stderr.count("WARNING") + done.stdout.count("WARNING") == 1, "the user's own"
+
+
+def test_several_at_once_leave_the_settings_as_they_were():
+    """Whichever ends first, and whatever happens inside."""
+    before = mujoco.MjLogConfig.get()
+    outer, inner = simulator.quiet(mujoco), simulator.quiet(mujoco)
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    assert not mujoco.MjLogConfig.get().logto_console and not mujoco.MjLogConfig.get().logto_file
+    inner.__exit__(None, None, None)
+    with pytest.raises(RuntimeError), simulator.quiet(mujoco):
+        raise RuntimeError
+    after = mujoco.MjLogConfig.get()
+    assert (after.logto_console, after.logto_file) == (before.logto_console, before.logto_file)
+    handler = mujoco.get_mju_user_warning()
+    with simulator.quiet(mujoco, modern=False):
+        assert mujoco.get_mju_user_warning() is not handler
+    assert mujoco.get_mju_user_warning() is handler

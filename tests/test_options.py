@@ -18,7 +18,7 @@ from metarl import config, family
 from metarl.config_errors import ConfigError
 from metarl.envs import Navigation2D
 from metarl.envs.card import card
-from metarl.evaluate import describe
+from metarl.evaluator import describe
 from metarl.options import MISSING, options_of, own_options, takes_any
 
 

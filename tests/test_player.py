@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from small_families import Reach
+from small_families import Corridor, Reach
 from toy import Guess
 
 import metarl
 from metarl import rng
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.sb3_config import PPOConfig
 from metarl.batch_env import BatchEnv
 from metarl.envs import GridNavi
-from metarl.family import TaskFamily
+from metarl.family import TaskFamily, take
 from metarl.gym_env import GymEnv
-from metarl.player import PLAYING, Player
+from metarl.player import PLAYING, Moment, Player
 from metarl.rollout import collect, episode_returns
 
 CPU = torch.device("cpu")
@@ -163,6 +166,101 @@ def test_episodes_of_unlike_length_are_padded():
     assert rollout.outcome.terminated.T.tolist() == [[True] * 3, [False, False, True]]
 
 
+def actions_of(player: Player, steps: int, horizon: int = 2) -> list[int]:
+    """Of whole episodes."""
+    found = []
+    for step in range(steps):
+        found.append(int(player.act(np.zeros(1))))
+        player.tell(float(found[-1]), False, step % horizon == horizon - 1, np.zeros(1))
+    return found
+
+
+def test_what_adapt_learns_from_is_sampled_also_by_a_greedy_player():
+    """Until it has adapted as often as it was made to; what is reported then is greedy."""
+    config = MAMLConfig(meta_batch_size=2, fast_batch_size=5, hidden_sizes=[8], fast_lr=0.5, test_steps=2)
+    agent = config.build(Guess(numbers=5), 1, CPU)
+    greedy, sampled = Player(agent, seed=4, greedy=True), Player(agent, seed=4)
+    for adapted in range(2):
+        assert greedy.exploring and greedy.adapted == adapted
+        actions = actions_of(greedy, 40)
+        assert actions == actions_of(sampled, 40) and len(set(actions)) > 1
+        greedy.adapt(), sampled.adapt()
+    assert not greedy.exploring
+    assert len(set(actions_of(greedy, 40))) == 1 < len(set(actions_of(sampled, 40)))
+    sampled.adapt()  # as often as one likes
+    with pytest.raises(ValueError, match=r"sampled episodes; this agent has adapted 2 times, as it was made to.*begin"):
+        greedy.adapt()
+    greedy.begin()
+    assert greedy.exploring and len(set(actions_of(greedy, 40))) > 1
+    assert not Player(rl2(GridNavi()), greedy=True).exploring, "it learns while it acts"
+
+
+def fine_tuned(family: TaskFamily, **options):
+    config = PPOConfig(meta_batch_size=4, fast_batch_size=3, hidden_sizes=[8], test_steps=2, batch_size=4, **options)
+    return replace(config, batch_size=config.steps_of(family) * 4).build(family, 1, CPU)
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["episodes of unlike length", "all truncated"])
+def test_fine_tuned_ppo_adapts_to_an_environment_as_in_a_trial(family: TaskFamily):
+    """The episodes of a round, one after the other, give each update that they give side by side; fewer do, too."""
+    agent = fine_tuned(family)
+    task = take(family.sample_tasks(rng.key(1), 1), torch.zeros(3, dtype=torch.int64))
+    rollout, _ = collect(agent, agent.begin(1), BatchEnv(family, task, rng.key(2), episodes=1), rng.key(3))
+    expected = agent.adapt(agent.begin(1), rollout)
+    player = Player(agent)
+    lengths = rollout.mask.sum(0).int().tolist()
+    assert len(set(lengths)) > 1 or isinstance(family, Reach)
+    for row, length in enumerate(lengths):
+        one = [[tree_row(part, t, row) for part in rollout[:3]] for t in range(length)]
+        player._round.append([Moment(*parts) for parts in one])
+    player.adapt()
+    assert int(player.memory.updates) == 1
+    for name, value in expected.learned.items():
+        torch.testing.assert_close(player.memory.learned[name], value, rtol=1e-4, atol=1e-5)
+    player.play(GymEnv(family), episodes=5)  # more than it was trained with
+    player.adapt()
+    assert int(player.memory.updates) == 2 and not player.exploring
+
+
+def tree_row(tree, t: int, row: int):
+    """A step of a row of ``(T, B, …)`` tensors: ``(1, …)``."""
+    if isinstance(tree, torch.Tensor):
+        return tree[t, row : row + 1]
+    return type(tree)(*(tree_row(field, t, row) for field in tree))
+
+
+def test_the_observation_after_a_truncated_episode_is_used():
+    """By an agent that estimates what would have followed; in `play` it is told."""
+    agent = fine_tuned(Reach())
+    learned = []
+    for last in (None, [1.0, 1.0], [-1.0, -1.0]):
+        player = Player(agent)
+        for step in range(3):
+            player.act(np.zeros(2))
+            player.tell(-1.0, False, step == 2, last)
+        player.adapt()
+        learned.append(player.memory.learned["net.value_net.weight"])
+    assert not torch.equal(learned[1], learned[2]) and not torch.equal(learned[0], learned[1])
+    player = Player(agent)
+    env = GymEnv(Reach())
+    player.play(env, episodes=1, seed=0)
+    final = player._round[0][-1].outcome.final_obs[0]
+    assert not torch.equal(final, player._round[0][-1].step.obs[0])
+
+
+def test_numbers_of_every_library():
+    agent, env = rl2(GridNavi()), GymEnv(GridNavi())
+    plain = Player(agent, seed=3, greedy=True).play(env, episodes=2, seed=1)
+    numpy = Player(agent, seed=np.int64(3), greedy=np.True_).play(env, episodes=np.int32(2), seed=np.int64(1))
+    np.testing.assert_array_equal(plain, numpy)
+    player, other = Player(agent), Player(agent)
+    player.act([0, 0]), other.act(torch.zeros(2))
+    player.tell(1, False), other.tell(np.float32(1.0), np.False_, np.False_)
+    for one in (np.array(1.0), np.array([1.0]), torch.tensor(1.0), torch.tensor([[1.0]])):
+        assert player.act([0, 1]) == other.act(np.array([0, 1]))
+        player.tell(1.0, True), other.tell(one, np.True_)
+
+
 def test_an_agent_that_learns_while_it_acts_has_nothing_to_adapt():
     player = Player(rl2(GridNavi()))
     player.act(np.zeros(2))
@@ -181,8 +279,20 @@ def test_mistakes_are_one_sentence():
     player.act(np.zeros(2))
     with pytest.raises(ValueError, match="Tell the player"):
         player.act(np.zeros(2))
-    with pytest.raises(ValueError, match="finite number, got nan"):
-        player.tell(float("nan"), False)
+    for reward in (float("nan"), np.inf, None, "x", [1.0, 2.0]):
+        with pytest.raises(ValueError, match="A reward must be a finite number, got"):
+            player.tell(reward, False)
+    with pytest.raises(ValueError, match=r"observations of shape \(2,\), got \(3,\)"):
+        player.tell(0.0, False, True, np.zeros(3))
+    other = Player(rl2(GridNavi()))
+    for obs in ([0.0, np.nan], [np.inf, 0.0], [1e300, 0.0]):
+        with pytest.raises(ValueError, match="An observation must be finite, got"):
+            other.act(obs)
+    for obs in ({"x": 1}, "ab", [[1], [2, 3]], None):
+        with pytest.raises(
+            ValueError, match=r"^(An observation must be numbers of|The agent was trained on obs.*) shape"
+        ):
+            other.act(obs)
     with pytest.raises(ValueError, match=r"observation space is Box.*trained on GridNavi"):
         player.play(gymnasium.make("CartPole-v1"))
     maml = MAMLConfig(meta_batch_size=2, fast_batch_size=2, hidden_sizes=[8]).build(Guess(), 1, CPU)

@@ -21,7 +21,7 @@ from metarl.train import main
 
 def split_of(name: str) -> str:
     """The split that a preset is about: tasks that training has not seen, or all where the paper has no others."""
-    return config.read(name).eval_splits[0]
+    return config.reported_split(config.read(name))
 
 
 def score_of(curve: AdaptationCurve) -> tuple[float, float]:

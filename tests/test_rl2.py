@@ -155,7 +155,7 @@ def test_the_only_terminal_is_the_trials_end():
         one = slice(row, row + 1)
         reward, value = rollout.outcome.reward[:steps, one], rollout.acted.value[:steps, one]
         expected = gae(reward, value, ends, torch.zeros(1), 0.9, 0.7)
-        torch.testing.assert_close(batch.sample.advantage[:steps, one], expected)
+        torch.testing.assert_close(batch.sample.advantage[:steps, one] * agent.return_std, expected)
         assert not bool(batch.sample.advantage[steps:, row].any())
 
 
@@ -166,14 +166,21 @@ def test_a_later_episodes_reward_counts_for_an_earlier_action():
     richer = rollout.outcome.reward.clone()
     richer[2] += 1.0
     changed = rollout._replace(outcome=rollout.outcome._replace(reward=richer))
-    a, b = (agent._prepare(r, None, 0.5)[0].sample.advantage for r in (rollout, changed))
+    a, b = (advantage(agent, r) for r in (rollout, changed))
     torch.testing.assert_close((b - a)[:, 0], torch.tensor([(0.5 * 0.95) ** 2, 0.5 * 0.95, 1.0]))
+
+
+def advantage(agent: RL2, rollout: Rollout) -> torch.Tensor:
+    """In units of rewards, where it is not normalised."""
+    found = agent._prepare(rollout, None, 0.5)[0].sample.advantage
+    return found * agent.return_std
 
 
 def test_the_memory_lives_through_the_ends_of_episodes():
     family = TwoDoors(episodes_per_trial=4)
     agent = build(family)
     rollout = rollout_of(agent, family)
+    agent.net.encoder.follow_rewards(rollout.outcome.reward, rollout.mask)  # until then the policy sees none
     other = rollout.step.prev_reward.clone()
     other[1] = 1.0 - other[1]  # the reward of the first episode
     outputs = []
@@ -196,9 +203,14 @@ def test_schedules_follow_the_progress():
     rollout = rollout_of(agent, TwoDoors())
     metrics = agent.update([rollout], progress=0.25)
     assert metrics["loss/lr"] == pytest.approx(7.5e-3) and metrics["loss/gamma"] == pytest.approx(0.625)
-    before = parameters(agent)
+    step = type(rollout.step)(*(field[0] for field in rollout.step))
+    keys = rng.fold(rng.key(0), torch.arange(12))
+    agent.net.encoder.number = 1  # what rewards look like may move
+    before = agent.act(agent.begin(12), step, keys)[0]
     agent.update([rollout], progress=1.0)
-    assert torch.equal(before, parameters(agent)), "a learning rate of 0 changes nothing"
+    after = agent.act(agent.begin(12), step, keys)[0]
+    assert torch.equal(before.log_prob, after.log_prob), "a learning rate of 0 changes nothing"
+    torch.testing.assert_close(before.value, after.value), "nor what the critic says, though its scale moved"
 
 
 def test_a_critic_that_sees_the_task_leaves_the_policy_blind():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
-from small_families import Corridor, Reach, TwoDoors
+from small_families import Corridor, Reach, Start, TwoDoors
 from stable_baselines3 import PPO
 
 import metarl
@@ -57,7 +57,7 @@ class Again(FixedAgent):
         return Acted(self.actions[memory], self.log_probs[memory], torch.zeros(len(key))), memory + 1
 
 
-@pytest.mark.parametrize("family", [Reach(), TwoDoors(), Corridor()], ids=lambda family: type(family).__name__)
+@pytest.mark.parametrize("family", [Reach(), TwoDoors(), Corridor(), Start()], ids=lambda family: type(family).__name__)
 def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(family: TaskFamily):
     """SB3's own loop plays and fills its buffer; the same play through our rollout fills an equal one."""
     options = {"test_steps": 1, "fast_batch_size": 4, "reward_scale": 0.5}
@@ -70,7 +70,7 @@ def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(famil
     root = rng.key(1_000_003)  # of the first update of seed 0
     task = family.sample_tasks(rng.fold(root, 0), 4)
     played = torch.as_tensor(theirs.actions)
-    played = agent.env.to_family(played) if agent.env.scale else played[..., 0].to(torch.int64)
+    played = agent.env.to_family(played if agent.env.scale else played[..., 0].to(torch.int64))
     env = BatchEnv(family, task, rng.fold(root, 1), episodes=1)
     rollout, _ = collect(Again(played, torch.as_tensor(theirs.log_probs)), 0, env, rng.key(0))
     memory = agent.begin(4, task)

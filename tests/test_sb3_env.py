@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
-from small_families import Corridor, Length, Reach, TwoDoors
+from small_families import Corridor, Length, Reach, Start, TwoDoors
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -60,7 +60,8 @@ def test_a_trial_is_one_episode():
 
 @pytest.mark.parametrize("trial", [False, True])
 def test_it_plays_what_gymnasiums_view_plays(trial: bool):
-    ours, theirs = SB3VecEnv(Corridor(), 4, trial=trial), GymVectorEnv(Corridor(), 4, trial=trial)
+    ours = SB3VecEnv(Corridor(), 4, trial=trial)
+    theirs = GymVectorEnv(Corridor(), 4, trial=trial, autoreset_mode="SameStep")
     ours.seed(5)
     assert np.array_equal(ours.reset(), theirs.reset(seed=5)[0])
     for t in range(40):
@@ -142,6 +143,42 @@ def test_wrong_calls_are_refused(call, message: str):
 
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("id", "actions", "message"), [
+    ("CartPole", [99, -7], r"^An action is an integer from 0 to 1, got \[99, -7\]\.$"),
+    ("GridNavi", [-1, 0], "from 0 to 4"),
+    ("GridNavi", np.array([0.7, 1.9]), "from 0 to 4"),
+    ("Navigation2D", [[0.0, np.nan], [0.0, 0.0]], "must be finite"),
+    ("Navigation2D", [["a", "b"], ["c", "d"]], "made of numbers"),
+])  # fmt: skip
+def test_impossible_actions_are_one_sentence(id: str, actions, message: str):
+    env = SB3VecEnv(f"metarl/{id}-v0", 2)
+    env.seed(0)
+    env.reset()
+    with pytest.raises(ValueError, match=message):
+        env.step(actions)
+
+
+def test_possible_actions_in_any_form():
+    shown = []
+    for actions in (np.array([0, 1])[::-1], np.array([1, 0]), np.array([1, 0], np.int32), [1, 0]):
+        env = SB3VecEnv("metarl/GridNavi-v0", 2)
+        env.seed(0)
+        env.reset()
+        shown.append(env.step(actions)[0])
+    assert all(np.array_equal(each, shown[0]) for each in shown)
+
+
+def test_discrete_actions_that_do_not_start_at_0():
+    env = SB3VecEnv(Start(), 2, trial=True)
+    assert env.action_space == Start().action_space
+    env.seed(0)
+    assert not env.reset()[:, 1:3].any()
+    obs, *_ = env.step(np.array([1, 2]))
+    assert obs[:, 1:3].tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        env.step(np.array([0, 1]))
 
 
 def test_pictures_and_copies():

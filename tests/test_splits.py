@@ -1,4 +1,4 @@
-"""Splits: finite ones are counted and enumerated, `valid` never shows a task of `test`, lists are fixed, streams stay."""
+"""Splits: finite ones are counted, `valid` never shows a task of `test`, lists are fixed, streams stay."""
 
 import numpy as np
 import pytest

@@ -16,6 +16,7 @@ from test_log import documented
 from toy import TOY
 
 from metarl import checkpoint, train
+from metarl.evaluator import evaluate
 from metarl.profiling import Profile, phase, record_function
 
 ROOT = Path(__file__).parents[1]
@@ -97,13 +98,19 @@ def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFi
     for word in ("train", "test", "ood", "random", "optimum", "tensorboard --logdir run"):
         assert word in shown
     names = {str(path.relative_to("run")) for path in Path("run").rglob("*") if path.is_file()}
-    results = {f"evaluation/{split}.{kind}" for split in ("train", "test", "ood") for kind in ("json", "csv", "png")}
-    expected = {"config.yaml", "command.txt", "versions.json", "metrics.jsonl", "checkpoint.safetensors"} | results
+    results = {
+        f"evaluation/{split}.{kind}" for split in ("train", "valid", "test", "ood") for kind in ("json", "csv", "png")
+    }
+    expected = (
+        {"config.yaml", "command.txt", "versions.json", "metrics.jsonl", "checkpoint.safetensors"}
+        | results
+        | {"best.safetensors"}
+    )
     assert names >= expected | {"evaluation/table.txt"} and not [name for name in names if "partial" in name]
     assert "--run_dir run" in Path("run/command.txt").read_text()
     assert [line["iteration"] for line in lines("run")] == [1, 2, 3, 4, 5, 6]
     assert lines("run")[-1]["env_steps"] == 6 * 16 * 6
-    assert [line["iteration"] for line in lines("run") if "eval/test/score" in line] == [3]
+    assert [line["iteration"] for line in lines("run") if "eval/valid/score" in line] == [3]
     assert not [tag for line in lines("run") for tag in line if "/" in tag and not documented(tag)]
 
 
@@ -114,8 +121,8 @@ def test_the_event_file_has_the_tags(toy: list[str]):
     assert {"train/return", "loss/policy", "time/steps_per_second", "eval/test/episode_01_low"} <= scalars
     assert not [tag for tag in scalars if not documented(tag)]
     assert [event.step for event in found.Scalars("train/return")] == [96 * i for i in range(1, 7)]
-    assert [event.step for event in found.Scalars("eval/test/score")] == [288, 576]
-    curves = {f"eval/{split}/curve" for split in ("train", "test", "ood")}
+    assert [event.step for event in found.Scalars("eval/valid/score")] == [288, 576]
+    curves = {f"eval/{split}/{kind}" for split in ("train", "valid", "test", "ood") for kind in ("curve", "steps")}
     pictures = {f"eval/{split}/{name}" for split in ("test", "ood") for name in ("tasks", "where")}
     assert set(found.Tags()["images"]) == curves | pictures, "and none of behaviour: the family has no render"
     texts = {f"{name}/text_summary" for name in ("config", "command", "versions", "runtime", "family")}
@@ -137,6 +144,38 @@ def test_evaluating_and_saving_change_nothing(toy: list[str]):
     assert train.main([*toy, "--run_dir", "second", "--checkpoint_every", "1000"]) == 0
     one, two = checkpoint.load_state("first")[0], checkpoint.load_state("second")[0]
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_best_on_valid_is_kept(toy: list[str]):
+    """The iteration whose evaluation was the highest, though the last is another; a resume goes on from its score."""
+    args = [*toy, "--eval_every", "1", "--total_iterations", "12", "--agent.lr", "0.05", "--run_dir", "run"]
+    assert train.main(args) == 0
+    scores = {line["iteration"]: line["eval/valid/score"] for line in lines("run")}
+    best = max(scores, key=lambda iteration: scores[iteration])
+    kept, counters = checkpoint.load_state("run", which="best")
+    assert counters.iteration == counters.best_iteration == best and not [name for name in kept if "optimizer" in name]
+    assert counters.best_score == pytest.approx(scores[best], rel=1e-6)
+    last = checkpoint.load_state("run")[1]
+    assert (last.iteration, last.best_iteration) == (12, best)
+    agent = checkpoint.load("run", which="best")
+    assert agent.trained == {"seed": 1, "iteration": best, "env_steps": best * 96}
+    again = evaluate(agent, split="valid", tasks=20, repeats=1, step_curve=False)
+    assert float(again.scores.mean()) == pytest.approx(scores[best], rel=1e-6)
+    assert train.main(["--resume", "run", "--total_iterations", "13"]) == 0
+    assert checkpoint.load_state("run")[1].best_score >= counters.best_score
+
+
+def test_without_valid_there_is_no_best(toy: list[str]):
+    assert train.main([*toy, "--eval_every", "1", "--eval_splits", "[test]", "--run_dir", "run"]) == 0
+    assert not Path("run/best.safetensors").exists()
+    with pytest.raises(ValueError, match="no best checkpoint, since it was not evaluated on 'valid'"):
+        checkpoint.load("run", which="best")
+
+
+def test_a_fixed_list_of_training_tasks(toy: list[str], tmp_path: Path):
+    assert train.main([*toy, "--train_tasks", "2", "--run_dir", "run"]) == 0
+    assert checkpoint.load("run").family.num_tasks("train") == 2
+    assert train.main([*toy, "--train_tasks", "0", "--run_dir", "other"]) == 2
 
 
 def test_the_default_run_dir_names_preset_and_seed(toy: list[str]):
@@ -197,6 +236,9 @@ def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.Cap
 def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     toy: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    assert train.main([*toy, "--run_dir", "never", "--family.broken", "1"]) == 2
+    assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
+    monkeypatch.setattr(train, "quick_check", lambda *_: [])  # as if they were too seldom for it
     assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
     assert "train/return became nan" in capsys.readouterr().err
     honest = train.run_trial

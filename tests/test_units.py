@@ -1,0 +1,146 @@
+"""The same problem in other units is learned the same: rewards, observations, tasks and actions (metamorphic tests)."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from small_families import Reach, Target
+from torch import Tensor
+
+from metarl import rng
+from metarl.agents.maml import MAML
+from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.rl2 import RL2, RL2Config
+from metarl.family import TaskFamily
+from metarl.rollout import run_trial
+
+torch.set_num_threads(1)
+ROWS = 32
+
+
+class InUnits(TaskFamily):
+    """`Reach`, measured otherwise: what an agent is shown and told is multiplied, actions are shifted too."""
+
+    splits = ("train", "test")
+
+    def __init__(self, reward=1.0, obs=1.0, task=1.0, action=1.0, shift=0.0) -> None:
+        self.base, self.units = Reach(), (reward, obs, task, action, shift)
+        self.horizon, self.episodes_per_trial = self.base.horizon, self.base.episodes_per_trial
+        self.observation_space = gymnasium.spaces.Box(-obs, obs, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(shift - action, shift + action, (2,), np.float32)
+
+    def draw_tasks(self, keys: Tensor, split: str) -> Target:
+        return Target(self.base.draw_tasks(keys, split).position * self.units[2])
+
+    def reset(self, task: Target, key: Tensor):
+        return self.base.reset(task, key)
+
+    def observe(self, task: Target, state) -> Tensor:
+        return self.base.observe(task, state) * self.units[1]
+
+    def step(self, task: Target, state, action: Tensor, key: Tensor):
+        reward, _, of_task, unit, shift = self.units
+        state, got, over = self.base.step(Target(task.position / of_task), state, (action - shift) / unit, key)
+        return state, got * reward, over
+
+
+def rl2(family: TaskFamily, seed: int = 1, **options) -> RL2:
+    config = {"critic": "task", "aux_coef": 1.0, "hidden_size": 16, "head_size": 16, "lr": 3e-3} | options
+    return RL2(RL2Config(meta_batch_size=ROWS, **config), family, seed)
+
+
+def maml(family: TaskFamily, seed: int = 1, **options) -> MAML:
+    return MAMLConfig(meta_batch_size=4, fast_batch_size=4, hidden_sizes=[8], **options).build(
+        family, seed, torch.device("cpu")
+    )
+
+
+def train(agent, family: TaskFamily, iterations: int, rows: int = ROWS) -> list[float]:
+    """The mean return of an episode in each iteration, in the units of `Reach`."""
+    found = []
+    for number in range(iterations):
+        key = rng.fold(rng.key(0), number)
+        trial = run_trial(agent, family, family.sample_tasks(rng.fold(key, 0), rows), rng.fold(key, 1))
+        reward = family.units[0] if isinstance(family, InUnits) else 1.0
+        found.append(float(trial[-1].outcome.reward.sum(0).mean()) / reward / family.episodes_per_trial)
+        agent.update(trial, number / iterations)
+    return found
+
+
+def weights(agent) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in agent.net.parameters()])
+
+
+POWERS = [{"reward": 2.0**10}, {"reward": 2.0**-12}, {"obs": 2.0**6}, {"task": 2.0**13}, {"task": 2.0**-10}]
+POWERS += [{"reward": 2.0**-7, "obs": 2.0**-3, "task": 2.0**5}]
+
+
+@pytest.mark.parametrize("units", POWERS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"norm_adv": False}, {"norm_obs": True}, {"head_size": 0}], ids=str)
+def test_powers_of_two_change_no_bit_of_rl2(units, options):
+    """Multiplying by a power of two is exact, so nothing may differ: no constant is added to what has a unit."""
+    plain, other = Reach(), InUnits(**units)
+    a, b = rl2(plain, **options), rl2(other, **options)
+    train(a, plain, 4)
+    train(b, other, 4)
+    assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("units", [{"reward": 2.0**10}, {"obs": 2.0**-6}, {"reward": 2.0**-9, "task": 2.0**4}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"outer": "ppo"}, {"baseline": "network"}], ids=str)
+def test_powers_of_two_change_no_bit_of_maml(units, options):
+    plain, other = Reach(), InUnits(**units)
+    a, b = maml(plain, **options), maml(other, **options)
+    train(a, plain, 3, rows=4)
+    train(b, other, 3, rows=4)
+    torch.testing.assert_close(weights(a), weights(b), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        {"action": 1000.0},
+        {"action": 1.0, "shift": 1000.0},
+        {"reward": 0.01},
+        {"reward": 1e4},
+        {"task": 1e4},
+        {"obs": 300.0},
+    ],
+    ids=str,
+)
+def test_the_first_update_is_the_same_in_other_units(units):
+    """Up to rounding: 1000 ± 1 leaves four digits of an action."""
+    plain, other = Reach(), InUnits(**units)
+    a, b = rl2(plain), rl2(other)
+    train(a, plain, 1)
+    train(b, other, 1)
+    torch.testing.assert_close(weights(a), weights(b), rtol=0, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "units",
+    [{"action": 1000.0}, {"action": 1.0, "shift": 1000.0}, {"reward": 0.01}, {"reward": 1e4}, {"task": 1e4}],
+    ids=str,
+)
+def test_learning_in_other_units_lies_within_the_spread_of_seeds(units):
+    learned = [train(rl2(Reach(), seed), Reach(), 60)[-1] for seed in (1, 2, 3)]
+    other = train(rl2(InUnits(**units)), InUnits(**units), 60)[-1]
+    start = train(rl2(Reach()), Reach(), 1)[0]
+    spread = max(learned) - min(learned)
+    assert min(learned) > start + 1.0, "it does learn"
+    assert min(learned) - spread <= other <= max(learned) + spread
+
+
+@pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.0)])
+def test_actions_without_bounds_are_learned_too(low, high):
+    class Free(Reach):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = gymnasium.spaces.Box(low, high, (2,), np.float32)
+
+    family = Free()
+    metrics = [train(agent, family, 2, rows) for agent, rows in ((rl2(family), ROWS), (maml(family), 4))]
+    assert np.isfinite(metrics).all()
