@@ -19,6 +19,7 @@ SB3's own ``learn``. Policies act in units of half the action range, and rewards
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,6 +203,8 @@ class SB3Agent(LearningAgent):
     def _metrics(self) -> dict[str, float]:
         found = self.model.logger.name_to_value
         metrics = {ours: float(found[theirs]) for theirs, ours in METRICS.items() if theirs in found}
+        if math.isnan(metrics.get("loss/explained_variance", 0.0)):  # undefined where all returns are equal
+            del metrics["loss/explained_variance"]
         metrics["loss/entropy"] = -metrics["loss/entropy"]
         episodes = self.model.ep_info_buffer
         if episodes:

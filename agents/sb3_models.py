@@ -139,7 +139,7 @@ def make_model(config: PPOConfig, env: VecEnv, steps: int, seed: int) -> Any:
         "max_grad_norm": config.max_grad_norm,
         "target_kl": config.target_kl,
         "stats_window_size": max(100, config.meta_batch_size),
-        "seed": seed,
+        "seed": seed % 2**32,  # what NumPy's global generator takes
         "device": "cpu",
     }
     network = {"log_std_init": float(np.log(config.init_std)), "net_arch": list(config.hidden_sizes)}

@@ -99,7 +99,7 @@ def train(parsed: Parsed, console: Console) -> int:
                     log.console.print(recorded.table())
                     log.say(f"Trace of the iteration, for https://ui.perfetto.dev: {run_dir / 'trace.json'}")
                 if not _finite(metrics):
-                    raise Diverged(_what_diverged(metrics, done.iteration, run_dir))
+                    raise Diverged(_what_diverged(agent, metrics, done.iteration, run_dir))
                 if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
@@ -221,9 +221,13 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
             _warn(spoiled)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
-    for picture in pictures(family, watched):
-        log.picture(done, picture.tag, picture.data)
-        (folder / picture.file_name).write_bytes(picture.data)
+    try:
+        for picture in pictures(family, watched):
+            log.picture(done, picture.tag, picture.data)
+            (folder / picture.file_name).write_bytes(picture.data)
+    except Exception as problem:  # whatever a family's own render may raise: the numbers are what a run is for
+        sentence = " ".join(str(problem).split()) or "no reason given"
+        log.say(f"Pictures left out, since one failed: {type(problem).__name__}: {sentence}")
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
@@ -233,11 +237,17 @@ def _finite(metrics: dict[str, float]) -> bool:
     return all(map(math.isfinite, metrics.values()))
 
 
-def _what_diverged(metrics: dict[str, float], iteration: int, run_dir: Path) -> str:
+def _what_diverged(agent: LearningAgent, metrics: dict[str, float], iteration: int, run_dir: Path) -> str:
+    """The sentence of the end, with what is known of the cause: the parameters that acted, or what they were given."""
     tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))
     kept = run_dir / checkpoint.CHECKPOINT
     then = f"The checkpoint before it is kept in {kept}." if kept.exists() else "There was no checkpoint yet."
-    hint = "The rewards of the family must be finite." if tag.startswith("train/") else "A lower agent.lr may help."
+    broken = [name for name, tensor in agent.state_dict().items() if not bool(tensor.isfinite().all())]
+    hint = "A lower agent.lr may help."
+    if tag.startswith("train/") and not any(name.endswith(".weight") for name in broken):
+        hint = "The rewards of the family must be finite."
+    elif broken:
+        hint = f"The agent's own numbers are no longer finite ({broken[0]}): {hint[0].lower()}{hint[1:]}"
     return f"Training stopped in iteration {iteration}, because {tag} became {value}. {then} {hint}"
 
 
