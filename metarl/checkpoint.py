@@ -139,7 +139,7 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
     """The run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in their order."""
     if isinstance(name, str) and name.startswith("pretrained:"):
         return [name]
-    folder = Path(name)
+    folder = Path(at_home(name))
     seeds = [path.parent for path in folder.glob("seed_*/config.yaml") if path.parent.name[5:].isdigit()]
     if (folder / "config.yaml").is_file() or not seeds:
         return [name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -256,6 +257,7 @@ def features(task: Task) -> Tensor:
 
 
 _REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}
+_REGISTERED_IN: dict[str, str] = {}
 _ON_REGISTER: list[Callable[[str], None]] = []
 
 
@@ -273,8 +275,14 @@ def register(id: str, family: Callable[..., TaskFamily] | str) -> None:
     if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
         raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
     _REGISTRY[id] = family
+    _REGISTERED_IN[id] = sys._getframe(1).f_globals.get("__name__", "__main__")
     for hook in _ON_REGISTER:
         hook(id)
+
+
+def registered_in(id: str) -> str:
+    """The module that registered an id: whoever imports it has the id too."""
+    return _REGISTERED_IN[id]
 
 
 def registered() -> list[str]:
