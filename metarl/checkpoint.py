@@ -125,6 +125,11 @@ def load(name: str | Path, device: torch.device | str = "cpu", which: str = "las
     return agent
 
 
+def resume_command(run_dir: str | Path) -> str:
+    """What to type to continue a run."""
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+
+
 def progress(seed: int, counters: Counters) -> dict[str, int]:
     """How far an agent's training has come, for what is measured of it."""
     return {"seed": seed, "iteration": counters.iteration, "env_steps": counters.env_steps}
@@ -134,16 +139,11 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
     """The run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in their order."""
     if isinstance(name, str) and name.startswith("pretrained:"):
         return [name]
-    folder = Path(name)
+    folder = Path(at_home(name))
     seeds = [path.parent for path in folder.glob("seed_*/config.yaml") if path.parent.name[5:].isdigit()]
     if (folder / "config.yaml").is_file() or not seeds:
         return [name]
     return sorted(seeds, key=lambda path: int(path.name[5:]))
-
-
-def resume_command(run_dir: str | Path) -> str:
-    """What to type to continue a run."""
-    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
 
 
 def find(name: str | Path) -> Path:

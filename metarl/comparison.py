@@ -135,17 +135,21 @@ class Comparison:
         scored = any(
             last_normalised(curve) is not None for curves in self.entries.values() for curve in curves.values()
         )
-        rows = 2 if scored else 1  # where no optimum is known there is nothing to normalise by
-        figure = Figure(figsize=(5.2 * max(len(splits), 2), 4.7 if rows == 1 else 8.4), layout="constrained")
-        grid = figure.add_gridspec(rows, 2 * len(splits), height_ratios=(1.25, 1.0)[:rows])
+        stepped = any(curve.steps is not None for curves in self.entries.values() for curve in curves.values())
+        heights = [1.25, *[1.0] * (stepped + scored)]  # where no optimum is known there is nothing to normalise by
+        figure = Figure(figsize=(5.2 * max(len(splits), 2), 3.75 * sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(len(heights), 2 * len(splits), height_ratios=heights)
         shades = self._colours()
         for number, split in enumerate(splits):
-            self.draw_curves(figure.add_subplot(grid[0, 2 * number : 2 * number + 2]), split)
+            place = slice(2 * number, 2 * number + 2)
+            self.draw_curves(figure.add_subplot(grid[0, place]), split)
+            if stepped:
+                self.draw_steps(figure.add_subplot(grid[1, place]), split)
         if scored:
             held_out = next((split for split in splits if split == "test"), splits[-1])
             half = len(splits)
-            _draw_profiles(figure.add_subplot(grid[1, :half]), held_out, self.of(held_out), shades)
-            _draw_bars(figure.add_subplot(grid[1, half:]), self, shades)
+            _draw_profiles(figure.add_subplot(grid[-1, :half]), held_out, self.of(held_out), shades)
+            _draw_bars(figure.add_subplot(grid[-1, half:]), self, shades)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
         figure.suptitle(self._family())
@@ -175,6 +179,25 @@ class Comparison:
         ax.set_title(split)
         ax.set_xlabel("environment steps of experience on the task")
         ax.set_ylabel("return of an episode")
+        ax.grid(alpha=0.3)
+
+    def draw_steps(self, ax: Axes, split: str) -> None:
+        """The mean reward of every step of the trial, beside random and told play: adaptation inside an episode too."""
+        shades = self._colours()
+        known = {name: curve.steps for name, curve in self.of(split).items() if curve.steps is not None}
+        for name, steps in known.items():
+            ax.stairs(steps.mean(), steps.edges, baseline=None, color=shades[name], linewidth=1.6)
+        if known:
+            ordered = sorted(known.values(), key=lambda steps: float(steps.edges[-1]))
+            shortest, longest = ordered[0], ordered[-1]
+            for name, values in shortest.bounds.items():
+                shade = OPTIMUM if name == "oracle" else RANDOM
+                ax.stairs(values, shortest.edges, baseline=None, color=shade, linestyle="--", linewidth=1.2)
+            if longest.edges[-1] > 8 * shortest.edges[-1]:
+                ax.set_xscale("symlog", linthresh=float(shortest.edges[-1]))
+                ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlabel("environment steps on the task")
+        ax.set_ylabel("mean reward of a step")
         ax.grid(alpha=0.3)
 
     def save(self, folder: str | Path) -> list[Path]:

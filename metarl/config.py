@@ -333,6 +333,8 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
     try:
         return build(named.factory, options, f"{field} {named.short}", BASES[field])
     except TypeError as error:
+        if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
+            raise
         raise ConfigError(f"The {field} {named.short} cannot be made: {' '.join(str(error).split())}.") from error
 
 

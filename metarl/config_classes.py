@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, shown
-from metarl.family import TaskFamily, family_class, registered, unknown
+from metarl.family import TaskFamily, family_class, registered, registered_in, unknown
 
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold an object with options of its own, and what it is an instance of."""
@@ -40,7 +40,7 @@ def find_class(field: str, name: Any) -> Named:
         raise ConfigError(f"{field} must be the name of a class, got {shown(name)}.")
     id = family_id(name) if field == "family" else None
     if id is not None:
-        return _named(field, family_class(id), f"{name.rpartition(':')[0]}:{id}".removeprefix(":"))
+        return _named(field, family_class(id), f"{name.rpartition(':')[0] or registered_in(id)}:{id}")
     if "." not in name:
         return _named(field, _known_class(field, name), name)
     factory = _at(field, name)
@@ -72,9 +72,9 @@ def family_id(name: str) -> str | None:
 
 
 def _named(field: str, factory: Callable[..., Any], given: str) -> Named:
-    """With the name that finds it again, in a process that has imported nothing: of ours the shortest, else a path."""
+    """With a name that finds it again in another process: of ours the shortest, else a path, or module and id."""
     module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
-    if getattr(sys.modules.get(module), name, None) is not factory:  # a partial or a local class: only as it was given
+    if getattr(sys.modules.get(module), name, None) is not factory:  # a partial, a local class: only as it was given
         return Named(factory, given)
     if not module.startswith("metarl."):
         return Named(factory, f"{module}.{name}")

@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl import stats
+from metarl.colours import OPTIMUM, RANDOM, colour
 from metarl.finite import to_json
 from metarl.step_curve import PULLS, StepCurve, combine_steps
 
@@ -223,7 +224,7 @@ class AdaptationCurve:
         low, high = curve.interval()
         # Between two rounds nothing is learned but by the step of adaptation at their border.
         (line,) = ax.plot(
-            at, curve.mean(), marker="o" if len(at) <= 20 else "", label=self.agent,
+            at, curve.mean(), marker="o" if len(at) <= 20 else "", label=self.agent, color=colour(self.agent),
             drawstyle="steps-post" if self.rounds else "default",
         )  # fmt: skip
         band: dict[str, Any] = {"step": "post"} if self.rounds else {}
@@ -231,12 +232,12 @@ class AdaptationCurve:
         ax.fill_between(at, low, high, color=line.get_color(), alpha=0.25, linewidth=0, label=label, **band)
         lines = self.bounds if bounds else {}
         near = len(lines) == 2 and float(low.min()) > lines["random"] + 0.9 * abs(lines["oracle"] - lines["random"])
-        for (name, value), colour in zip(lines.items(), ("0.5", "tab:green"), strict=False):
+        for (name, value), shade in zip(lines.items(), (RANDOM, OPTIMUM), strict=False):
             label = f"{'known-task optimum' if name == 'oracle' else name} {short(value)}"
             if name == "random" and near:
-                ax.plot([], [], linestyle="--", linewidth=1.2, color=colour, label=f"{label} (below)")
+                ax.plot([], [], linestyle="--", linewidth=1.2, color=shade, label=f"{label} (below)")
             else:
-                ax.axhline(value, linestyle="--", linewidth=1.2, color=colour, label=label)
+                ax.axhline(value, linestyle="--", linewidth=1.2, color=shade, label=label)
         ax.autoscale_view()  # leaves a margin beside the dashed lines too
         seeds, tasks, _ = self.returns.shape
         named = {"episodes": "episodes of experience on the task", "env_steps": "environment steps of experience"}
@@ -270,7 +271,7 @@ class AdaptationCurve:
         """The reward of every step of the trial, beside random and told play; None without `steps`."""
         if self.steps is None:
             return None
-        return self.steps.plot(label=self.agent, title=f"{self.family}, {self.split}")
+        return self.steps.plot(label=self.agent, colour=colour(self.agent), title=f"{self.family}, {self.split}")
 
     def interval_of(self) -> str:
         """What the intervals are about, in words: ``over tasks, of this agent``, or ``over seeds and tasks``."""

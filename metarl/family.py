@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -256,6 +257,7 @@ def features(task: Task) -> Tensor:
 
 
 _REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}
+_REGISTERED_IN: dict[str, str] = {}
 _ON_REGISTER: list[Callable[[str], None]] = []
 
 
@@ -273,8 +275,14 @@ def register(id: str, family: Callable[..., TaskFamily] | str) -> None:
     if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
         raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
     _REGISTRY[id] = family
+    _REGISTERED_IN[id] = sys._getframe(1).f_globals.get("__name__", "__main__")
     for hook in _ON_REGISTER:
         hook(id)
+
+
+def registered_in(id: str) -> str:
+    """The module that registered an id: whoever imports it has the id too."""
+    return _REGISTERED_IN[id]
 
 
 def registered() -> list[str]:
@@ -305,28 +313,34 @@ def make(id: str, **kwargs: Any) -> TaskFamily:
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: TaskFamily = build(factory, kwargs, id)
+    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",))
     if length is not None:
         family.train_on(length)
     return family
 
 
-def build(factory: Callable[..., Any], options: Mapping[str, Any], name: str, kind: type = TaskFamily) -> Any:
+def build(
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    name: str,
+    kind: type = TaskFamily,
+    also: Iterable[str] = (),
+) -> Any:
     """What `factory`, called `name`, makes with these options: those that Python takes.
 
-    Raises ValueError for an option that it does not take, and where it makes something else than a `kind`.
+    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`,
+    and ValueError where it makes something else than a `kind`.
     """
-    every = ["train_tasks"] if kind is TaskFamily else []
-    for option in () if takes_any(factory) else options:
-        if option not in own_options(factory):
-            raise unknown_option(name, option, [*own_options(factory), *every])
-    try:
-        made = factory(**options)
-    except TypeError as error:
-        wrong = refused(error, options)
-        if wrong is None:
-            raise
-        raise unknown_option(name, wrong, [*options_of(factory), *every]) from error
+    wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
+    if wrong is None:
+        try:
+            made = factory(**options)
+        except TypeError as error:
+            wrong = refused(error, options)
+            if wrong is None:
+                raise
+    if wrong is not None:
+        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]))
     if not isinstance(made, kind):
         raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
     return made

@@ -60,6 +60,7 @@ def train(parsed: Parsed, console: Console) -> int:
     family, agent_config = config.family, config.agent
     settings = tune(config.num_threads)
     _ask_contract(config)
+    _ask_names(parsed)
     try:
         device = resolve_device(config.device)
         agent = agent_config.build(family, config.seed, device)
@@ -132,6 +133,17 @@ def _ask_contract(config: TrainConfig) -> None:
         raise ConfigError(str(broken)) from broken
     for sentence in spoiled:
         _warn(sentence)
+
+
+def _ask_names(parsed: Parsed) -> None:
+    """Raise ConfigError for a factory in the program itself; `_ask_contract` sees the classes there."""
+    for name in ("family", "agent"):
+        path = parsed.values[name]["class_path"]
+        if path.startswith("__main__"):
+            raise ConfigError(
+                f"The {name} {path!r} is made in the program itself (__main__), where no other program finds it, so "
+                "the run could not be loaded: put it into a module."
+            )
 
 
 def _warn(sentence: str) -> None:

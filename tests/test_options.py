@@ -114,6 +114,7 @@ MADE = [name for name in FACTORIES if name != "required"]
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The factories registered, for this test alone: name → id."""
     monkeypatch.setattr(family, "_REGISTRY", dict(family._REGISTRY))
+    monkeypatch.setattr(family, "_REGISTERED_IN", dict(family._REGISTERED_IN))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
     ids = {name: f"theirs/Factory{number}-v0" for number, name in enumerate(FACTORIES)}
@@ -186,7 +187,7 @@ def test_a_run_s_configuration_has_the_options_that_are_passed_on(known: dict[st
 def test_a_class_is_found_again_by_its_path_and_ours_by_its_id(known: dict[str, str]):
     paths = {name: config.parse([f"--family={known[name]}"]).values["family"]["class_path"] for name in MADE}
     assert paths["subclass"] == "test_options.Passes" and paths["function"] == "test_options.function"
-    assert paths["class"] == "metarl/Navigation2D-v0" and paths["partial"] == known["partial"]
+    assert paths["class"] == "metarl/Navigation2D-v0" and paths["partial"] == f"test_options:{known['partial']}"
     assert config.parse([]).values["agent"]["class_path"] == "RL2Config"
 
 
@@ -228,6 +229,7 @@ def test_an_error_of_the_constructor_s_own_is_not_taken_for_a_wrong_option(monke
 
 def test_a_factory_makes_a_family(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(family._REGISTRY, "theirs/Dict-v0", dict)
+    monkeypatch.setitem(family._REGISTERED_IN, "theirs/Dict-v0", __name__)
     with pytest.raises(ValueError, match="theirs/Dict-v0 must make a TaskFamily, and made a value of dict"):
         metarl.make("theirs/Dict-v0")
     with pytest.raises(ConfigError, match="must make a TaskFamily"):

@@ -77,6 +77,44 @@ print("done")
     assert done.stdout == "done\n", done.stderr
 
 
+FACTORIES = """\
+import functools
+import metarl
+from toy import Guess
+
+
+def many(numbers: int = 5, **kwargs) -> Guess:
+    return Guess(numbers, **kwargs)
+
+
+metarl.register("theirs/Many-v0", many)
+metarl.register("theirs/Few-v0", functools.partial(Guess, numbers=3))
+"""
+
+
+def test_factories_of_theirs_train_and_their_agents_load(project: Path):
+    """A function and a partial, by an id; the run knows which module to import."""
+    (project / "envs" / "made.py").write_text(FACTORIES)
+    for name, numbers in {"Many": 5, "Few": 3}.items():
+        given = [f"--family=envs.made:theirs/{name}-v0", "--run_dir", name, "--config", "theirs.yaml", *SMALL]
+        done = python(project, "-m", "metarl.train", *given)
+        assert done.returncode == 0, done.stderr
+        again = python(project, "-c", f"import metarl; print(metarl.load('{name}').family.numbers)")
+        assert again.stdout.strip() == str(numbers), again.stderr
+    names = [(project / name / "config.yaml").read_text().splitlines()[1].split(": ")[1] for name in ("Many", "Few")]
+    assert names == ["envs.made.many", "envs.made:theirs/Few-v0"]
+
+
+def test_a_factory_in_the_program_itself_is_refused(project: Path):
+    (project / "own.py").write_text(
+        FACTORIES + "import sys\nfrom metarl.train import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    for name in ("Many", "Few"):
+        done = python(project, "own.py", f"--family=theirs/{name}-v0", "--config", "theirs.yaml", "--run_dir", "run")
+        assert done.returncode == 2 and "could not be loaded" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (project / "run").exists()
+
+
 def test_a_module_of_theirs_that_fails_is_named_in_a_sentence(project: Path):
     (project / "envs" / "mine.py").write_text("import nothing_of_this_name\n")
     done = python(project, "-m", "metarl.train", "--config", "theirs.yaml")
