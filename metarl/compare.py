@@ -21,6 +21,7 @@ from rich.markup import escape
 from torch.utils.tensorboard import SummaryWriter
 
 from metarl import checkpoint
+from metarl.agent import LearningAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.comparison import Comparison
 from metarl.config_file import read_yaml
@@ -30,6 +31,7 @@ from metarl.evaluate import evaluate
 from metarl.family import TaskFamily, unknown
 from metarl.rollout import Agent
 from metarl.runtime import resolve_device, tune
+from metarl.suite import Suite
 
 IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every"}
 IRRELEVANT |= {"eval_every", "eval_tasks", "eval_repeats", "eval_splits", "final_eval_tasks"}
@@ -157,6 +159,33 @@ def compare(
     return Comparison(entries, {line.name: line.budget for line in found})
 
 
+def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
+    """Evaluate ``NAME=RUN`` agents, each name on every family, on the split that is asked for (default: test).
+
+    Runs of one name and family are its training seeds. Raises ValueError as `lines` and `Suite` do.
+    """
+    agents: dict[str, dict[str, list[LearningAgent]]] = {}
+    for run in runs:
+        name, folders = _folders(run)
+        for folder in folders:
+            agent = checkpoint.load(folder, str(resolve_device(options.device)))
+            agents.setdefault(_described(agent.family), {}).setdefault(name, []).append(agent)
+    split = (options.split or ["test"])[0]
+    curves: dict[str, dict[str, AdaptationCurve]] = {}
+    with console.status("") as status:
+        for family, by_name in agents.items():
+            for name, seeds in by_name.items():
+                status.update(f"{name} on {family}")
+                played = [
+                    evaluate(
+                        agent, agent.family, split, options.tasks, options.repeats,
+                        rounds=_rounds(agent, options.rounds), seed=options.seed, greedy=options.greedy,
+                    ) for agent in seeds
+                ]  # fmt: skip
+                curves.setdefault(family, {})[name] = combine(played)
+    return Suite(curves)
+
+
 def _rounds(agent: Agent, rounds: int | None) -> int | None:
     return rounds if agent.protocol.test().rounds > 1 else None
 
@@ -188,6 +217,11 @@ def _parser() -> Parser:
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
+    parser.add_argument(
+        "--suite",
+        action="store_true",
+        help="NAME=RUN agents, each name on several families: one table",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -202,6 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("tasks", "costly_tasks", "repeats", "rounds"):
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
+        if options.suite:
+            folder = _out(options)
+            together = suite(options.runs, options, console)
+            paths = together.save(folder)
+            show(console, together.table())
+            names = ", ".join(path.name for path in paths)
+            console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
+            return 0
         device = str(resolve_device(options.device))
         found = lines(options.runs, device)
         check_families(found)
@@ -214,11 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split in splits:
             if split not in family.splits:
                 raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
-        if options.out is None:
-            folder = new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
-        else:
-            folder = options.out
-            make_folder(folder)
+        folder = _out(options)
         comparison = compare(
             found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
             options.repeats,
@@ -236,6 +274,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
     return 0
+
+
+def _out(options: Any) -> Path:
+    """The folder for the files, made: what is asked for, or a new one."""
+    if options.out is None:
+        return new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
+    make_folder(options.out)
+    return Path(options.out)
 
 
 def _print_gaps(comparison: Comparison, console: Console) -> None:

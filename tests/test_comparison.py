@@ -225,3 +225,17 @@ def test_trials_may_differ_in_length_alone():
     check_families([Line("a", [], short, ""), Line("b", [], long, "")])
     with pytest.raises(ValueError, match="'c' for Navigation2D"):
         check_families([Line("a", [], short, ""), Line("c", [], other, "")])
+
+
+def test_a_suite_of_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    runs = [
+        f"{agent}=pretrained:{agent.lower()}_{on}" for agent in ("RL2", "MAML") for on in ("gridnavi", "navigation2d")
+    ]
+    small = ["--tasks", "6", "--repeats", "1", "--out", str(tmp_path)]
+    assert main(["--suite", *runs, *small]) == 0
+    shown = capsys.readouterr().out
+    assert "2 families" in shown and "RL2" in shown and "MAML" in shown
+    rows = json.loads((tmp_path / "suite.json").read_text("utf-8"))["agents"]
+    assert [row["agent"] for row in rows] == ["RL2", "MAML"] and len(rows[0]["families"]) == 2
+    assert main(["--suite", *runs[:3], *small]) == 2
+    assert "needs the same agents" in capsys.readouterr().err

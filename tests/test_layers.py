@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("log",),
     ("evaluator",),
     ("evaluate",),
-    ("comparison",),
+    ("comparison", "suite"),
     ("compare", "replay"),
     ("best_arm",),
     ("behaviour",),
