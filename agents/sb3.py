@@ -83,6 +83,7 @@ class SB3Agent(LearningAgent):
         if config.test_steps:
             each = config.fast_batch_size
             self.protocol = TrialProtocol(1, 1, each, config.test_steps + 1, each, unit="PPO update", costly=True)
+        self.told = config.task_input
         self.steps = config.steps_of(family)
         rows = config.meta_batch_size
         play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)

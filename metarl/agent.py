@@ -68,6 +68,8 @@ class LearningAgent(Agent):
     environment steps that it took as the metric ``env_steps``, beside ``train/return`` and what else it knows."""
     train_split: str = "train"
     """The split that such an agent draws its tasks from; `metarl.train` sets it."""
+    told: bool = False
+    """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""
     trained: Mapping[str, Any] = MappingProxyType({})
     """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
 

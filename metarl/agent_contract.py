@@ -21,13 +21,16 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
 
     Checked: shapes and types of what it does; the same key does the same, greedily whatever the key; nothing of the
-    memory is modified in place, and what it holds matters; a row acts as it would alone; `update` returns finite
-    floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes exactly.
+    memory is modified in place, and what it holds matters; a false task in `begin` changes nothing, unless the agent
+    says that it is `told`; log-probabilities are those of its actions; a row acts as it would alone; `update` returns
+    finite floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes exactly.
     """
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
     agent = config.build(family, seed, torch.device("cpu"))
     _check_acting(agent, family, task)
+    _check_blind(agent, family, task, seed)
+    _check_log_prob(agent, family, task)
     _check_row(agent, family, task)
     episodes = min(family.episodes_per_trial, 3)
     _check_update(config, family, task, seed, episodes)
@@ -56,6 +59,46 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
         fresh, _ = agent.act(memory, step, keys)
         later, _ = agent.act(after, step, keys)
         require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
+
+
+def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int) -> None:
+    """What `begin` is told of the task is for oracles: a learner that acts on it has nothing to adapt to."""
+    if agent.told:
+        return
+    other = family.sample_tasks(rng.key(seed + 1), num_rows(task), "ood" if "ood" in family.splits else "train")
+    memory, step, keys = _start(agent, family, task)
+    n = num_rows(task)
+    (true, _), (false, _), (none, _) = (
+        agent.act(told, step, keys) for told in (memory, agent.begin(n, other), agent.begin(n))
+    )
+    blind = same(true, false) and same(true, none)
+    require(blind, f"{type(agent).__name__} acts on the task that begin is told; if it is an oracle, set told = True.")
+
+
+def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, samples: int = 4000) -> None:
+    """In one situation: how often actions are drawn against what ``exp(log_prob)`` says of them."""
+    name, n, each = type(agent).__name__, num_rows(task), agent.protocol.envs_per_task
+    one = torch.zeros(n, dtype=torch.int64)
+    _, step, _ = _start(agent, family, task)
+    memory, step = agent.begin(n, take(task, one)), take(step, torch.zeros(n * each, dtype=torch.int64))
+    keys = rng.fold(rng.key(3), torch.arange(n * each))
+    acts = [agent.act(memory, step, rng.fold(keys, draw))[0] for draw in range(-(-samples // (n * each)))]
+    action, prob = (torch.cat([getattr(acted, part) for acted in acts]) for part in ("action", "log_prob"))
+    prob = prob.double().exp()
+    if isinstance(family.action_space, spaces.Discrete):
+        numbers = action.unique()
+        claimed = torch.stack([prob[action == number].mean() for number in numbers])
+        drawn = torch.stack([(action == number).double().mean() for number in numbers])
+        error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
+        good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
+    else:
+        # The mean of 1 / density over the draws that fall into a region is the region's volume.
+        low, high = (torch.quantile(action.double(), q, dim=0) for q in (0.1, 0.9))
+        inside = ((action >= low) & (action <= high)).all(-1)
+        weight = torch.where(inside, 1.0 / prob, 0.0)
+        error = weight.std() / len(weight) ** 0.5
+        good = bool((weight.mean() - (high - low).prod()).abs() < 5.0 * error + 1e-9)
+    require(good, f"{name}.act gives log-probabilities that are not those of the actions that it draws.")
 
 
 def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:

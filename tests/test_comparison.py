@@ -228,9 +228,8 @@ def test_trials_may_differ_in_length_alone():
 
 
 def test_a_suite_of_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    runs = [
-        f"{agent}=pretrained:{agent.lower()}_{on}" for agent in ("RL2", "MAML") for on in ("gridnavi", "navigation2d")
-    ]
+    pairs = [(agent, on) for agent in ("RL2", "MAML") for on in ("gridnavi", "navigation2d")]
+    runs = [f"{agent}=pretrained:{agent.lower()}_{on}" for agent, on in pairs]
     small = ["--tasks", "6", "--repeats", "1", "--out", str(tmp_path)]
     assert main(["--suite", *runs, *small]) == 0
     shown = capsys.readouterr().out

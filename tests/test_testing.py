@@ -163,6 +163,12 @@ class BrokenAgent(RL2):
         super().__init__(config, family, seed, device)
         self.how = how
 
+    def begin(self, num_tasks, task=None):
+        memory = super().begin(num_tasks, task)
+        if self.how == "peeks" and task is not None:
+            memory = memory._replace(state=memory.state + task.length[:, None])
+        return memory
+
     def act(self, memory, step, key, greedy=False):
         if self.how == "ungreedy":
             greedy = False
@@ -210,7 +216,7 @@ class BrokenConfig(RL2Config):
 
 @pytest.mark.parametrize(("how", "reason"), [
     ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "alone"),
-    ("shapes", "shape"), ("dtype", "int64"), ("ratio", "ratio"), ("learns nothing", "changed nothing"),
+    ("shapes", "shape"), ("dtype", "int64"), ("ratio", "log-probabilities"), ("peeks", "acts on the task"), ("learns nothing", "changed nothing"),
     ("metrics", "finite"), ("no optimiser state", "go on"), ("loses a counter", "load_state_dict"),
 ])  # fmt: skip
 def test_a_broken_agent_is_caught(how: str, reason: str):
