@@ -216,7 +216,8 @@ class BrokenConfig(RL2Config):
 
 @pytest.mark.parametrize(("how", "reason"), [
     ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "alone"),
-    ("shapes", "shape"), ("dtype", "int64"), ("ratio", "log-probabilities"), ("peeks", "acts on the task"), ("learns nothing", "changed nothing"),
+    ("shapes", "shape"), ("dtype", "int64"), ("ratio", "log-probabilities"),
+    ("learns nothing", "changed nothing"), ("peeks", "acts on the task"),
     ("metrics", "finite"), ("no optimiser state", "go on"), ("loses a counter", "load_state_dict"),
 ])  # fmt: skip
 def test_a_broken_agent_is_caught(how: str, reason: str):
