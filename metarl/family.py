@@ -7,6 +7,7 @@ observation are NamedTuples or tensors whose leading dimension is the row. A bat
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
+from metarl.sketch import Redrawn, Sketch, drawn
 
 Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
 State = Any  # likewise
@@ -29,7 +31,7 @@ class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `draw_tasks`, `reset`, `observe` and `step`;
-    `oracle` and `render` are optional. Rows are independent, and all randomness comes from the keys that a method
+    `oracle` and a picture (`render`, or `sketch`) are optional. Rows are independent, and all randomness comes from the keys that a method
     is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
 
     Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
@@ -87,8 +89,26 @@ class TaskFamily(ABC):
         return None
 
     def render(self, task: Task, states: list[State]) -> np.ndarray:
-        """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+        """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
+
+        It has the same size for all tasks and numbers of states. Write this, or, so that a picture after every step
+        of a long episode is no more work than the last one, `sketch`; then this takes the states as one episode.
+        """
+        if not has_picture(self):
+            raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+        return drawn(self.sketch(task, self.episodes_per_trial), [states])
+
+    def sketch(self, task: Task, episodes: int = 1) -> Sketch:
+        """An empty picture of one row, to which visited states are added, of so many `episodes`.
+
+        Its size may depend on the family's options and on `episodes`, but on nothing else.
+        """
+        return Redrawn(functools.partial(self.render, task))
+
+
+def has_picture(family: TaskFamily) -> bool:
+    """Whether the family draws itself."""
+    return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
 
 
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:

@@ -33,7 +33,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, make, on_register, take, unknown
+from metarl.family import Task, TaskFamily, has_picture, make, on_register, take, unknown
 from metarl.stream import TrialStream, concatenate
 
 _RENDER_FPS = 10
@@ -209,7 +209,7 @@ def _family(family: str | TaskFamily, options: dict[str, Any]) -> TaskFamily:
 
 
 def _render_modes(family: TaskFamily) -> list[str]:
-    return [] if type(family).render is TaskFamily.render else ["rgb_array"]
+    return ["rgb_array"] if has_picture(family) else []
 
 
 def _check_render_mode(family: TaskFamily, render_mode: str | None) -> str | None:

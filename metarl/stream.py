@@ -13,6 +13,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.batch_env import BatchEnv, Step, put, where
 from metarl.family import State, Task, TaskFamily, num_rows, take, unknown
+from metarl.sketch import Sketch
 
 
 def flat_space(family: TaskFamily) -> gymnasium.spaces.Box:
@@ -84,7 +85,8 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self.seeded = False
-        self._visited: list[list[State]] = [[] for _ in range(num_envs)]
+        self._sketches: list[Sketch] = []  # of each row's trial, where there is something to record
+        self._undrawn: list[list[tuple[State, bool]]] = [[] for _ in range(num_envs)]  # what a sketch does not have yet
 
     def seed(self, seed: int) -> None:
         """Begin the numbering of trials anew, under `seed`."""
@@ -138,7 +140,7 @@ class TrialStream:
         self._count += self.num_envs
         step = self._env.reset()
         if self.record:
-            self._visited = [[take(self._env.state, slice(row, row + 1))] for row in range(self.num_envs)]
+            self._sketches = [self._sketch(row) for row in range(self.num_envs)]
         return self._view(step)
 
     def step(self, action: Tensor) -> Shown:
@@ -162,13 +164,16 @@ class TrialStream:
         self._count += len(rows)
         if self.record:
             for row in rows.tolist():
-                self._visited[row] = [take(env.state, slice(row, row + 1))]
+                self._sketches[row] = self._sketch(row)
         return self._view(step)
 
     def picture(self, row: int) -> np.ndarray:
         """The current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
-        task = take(self._playing().task, slice(row, row + 1))
-        return np.array(self.family.render(task, self._visited[row]))
+        self._playing()
+        for state, first in self._undrawn[row]:
+            self._sketches[row].add(state, first)
+        self._undrawn[row].clear()
+        return self._sketches[row].image()
 
     def _playing(self) -> BatchEnv:
         if self._env is None:
@@ -200,7 +205,13 @@ class TrialStream:
     def _remember(self, border: Tensor) -> None:
         """Add the states that the last step led to: two of them at a border inside a trial."""
         env = self._playing()
-        for row, visited in enumerate(self._visited):
-            visited.append(take(env.final_state, slice(row, row + 1)))
+        for row, visited in enumerate(self._undrawn):
+            visited.append((take(env.final_state, slice(row, row + 1)), False))
             if border[row]:
-                visited.append(take(env.state, slice(row, row + 1)))
+                visited.append((take(env.state, slice(row, row + 1)), True))
+
+    def _sketch(self, row: int) -> Sketch:
+        """An empty sketch of the trial that has just begun in a row."""
+        env, one = self._playing(), slice(row, row + 1)
+        self._undrawn[row] = [(take(env.state, one), True)]
+        return self.family.sketch(take(env.task, one), self.family.episodes_per_trial if self.trial else 1)
