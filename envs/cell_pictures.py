@@ -35,7 +35,8 @@ class Cells(Sketch):
 
     Paths between neighbours run from pale to dark in an episode of `steps` steps, those of earlier episodes are paler;
     a black frame is where the episode began, and a disc where the agent is. `place` says where a state is. The orange
-    square around the agent is what it sees, `sight` cells to each side.
+    square around the agent is what it sees, `sight` cells to each side. `corners` are the picture's lower left and upper
+    right cell (default: those of the free cells, and walls around a maze that is seen from inside).
     """
 
     def __init__(
@@ -46,14 +47,15 @@ class Cells(Sketch):
         place: Callable[[Any], Place],
         frames: Sequence[Frame] = (),
         sight: int | None = None,
+        corners: tuple[Place, Place] | None = None,
     ) -> None:
         self.free, self.cell, self.steps = sorted(free), cell, steps
         self.place, self.frames, self.sight = place, frames, sight
         xs, ys = zip(*self.free, strict=True)
-        rim = 0 if sight is None else 1  # a maze has walls around it
-        self.left, self.top = min(xs) - rim, max(ys) + rim
-        columns, rows = max(xs) - min(xs) + 1 + 2 * rim, max(ys) - min(ys) + 1 + 2 * rim
-        self.sheet = Sheet(cell * columns + 1, cell * rows + 1, "#868e96")
+        rim = 0 if sight is None else 1
+        low, high = corners or ((min(xs) - rim, min(ys) - rim), (max(xs) + rim, max(ys) + rim))
+        self.left, self.top = low[0], high[1]
+        self.sheet = Sheet(cell * (high[0] - low[0] + 1) + 1, cell * (high[1] - low[1] + 1) + 1, "#868e96")
         self._begin_episode()
 
     def _begin_episode(self) -> None:

@@ -191,7 +191,7 @@ class _TablesAndVisits(Sketch):
         x, y = self.visits + self.width * self.count, self.TOP + self.CELL * int(state.current[0])
         if first and self.count:
             border = (x - 1, self.TOP - 4, x - 1, self.sheet.height - 8)
-            self.sheet.pen.line(border, fill="#868e96")
+            self.sheet.pen.line(border, fill="#495057")
         self.sheet.pen.rectangle((x, y, x + self.width - 2, y + self.CELL - 2), fill="#1971c2")
         self.count += 1
 

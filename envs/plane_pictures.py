@@ -31,7 +31,8 @@ class Trail(Sketch):
 
     A path that leaves the square makes it show twice as much, and everything is drawn again; this happens at most a
     few times. Paths run from pale to dark in an episode of `steps` steps, earlier ones are paler, and a black dot is
-    where an episode begins. `place` says where a state is, `under` and `over` draw what lies under and over the path.
+    where an episode begins. `place` says where a state is, and `margin` how many metres around it are to be seen;
+    `under`, `body` and `over` draw the ground, what moves and lies under the path, and what lies over it.
     """
 
     def __init__(
@@ -41,9 +42,12 @@ class Trail(Sketch):
         place: Callable[[Any], XY],
         under: Scenery | None = None,
         over: Last | None = None,
+        body: Last | None = None,
+        margin: float = 0.0,
         dots: bool = True,
     ) -> None:
-        self.steps, self.place, self.under, self.over, self.dots = steps, place, under, over, dots
+        self.steps, self.place, self.margin, self.dots = steps, place, margin, dots
+        self.under, self.over, self.body = under, over, body
         xs, ys = zip(*frame, strict=True)
         self.middle = 0.5 * (max(xs) + min(xs)), 0.5 * (max(ys) + min(ys))
         self.half = 0.56 * max(max(xs) - min(xs), max(ys) - min(ys))  # metres from the middle to an edge
@@ -57,7 +61,7 @@ class Trail(Sketch):
             return  # physics that failed: the picture stays as it was
         self.last = state
         self.path.append((at, first or not self.path))
-        away = max(abs(a - b) for a, b in zip(at, self.middle, strict=True))
+        away = max(abs(a - b) for a, b in zip(at, self.middle, strict=True)) + self.margin
         if away <= 0.97 * self.half:
             self._draw(len(self.path) - 1)
             return
@@ -68,7 +72,10 @@ class Trail(Sketch):
             self._draw(number)
 
     def image(self) -> np.ndarray:
-        image, draw = self.sheet.with_marks()
+        image, draw = self.sheet.under_marks()
+        if self.body is not None and self.last is not None:
+            self.body(draw, self.pixel, self.last)
+        image, draw = self.sheet.with_marks(image)
         if self.path:
             x, y = self.pixel(*self.path[-1][0])
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=shade(1.0))

@@ -144,7 +144,7 @@ class _Columns(Sketch):
     """One column per round; those of earlier episodes are paler until they are drawn over."""
 
     LEFT, TOP, LINE = 130, 40, 30  # pixels
-    COLOURS, PALE = {1: "#1971c2", 2: "#e8590c"}, {1: "#a5d8ff", 2: "#ffd8a8"}  # noqa: RUF012
+    COLOURS, PALE = {1: "#1971c2", 2: "#e8590c"}, {1: "#a5d8ff", 2: "#ffd8a8"}
 
     def __init__(self, better: list[int], common: list[int]) -> None:
         self.common, rounds = common, len(better)
@@ -155,9 +155,7 @@ class _Columns(Sketch):
             ground.text((10, self.TOP + self.LINE * row + 6), text, fill="black", font_size=14)
         for t, state in enumerate(better):
             self._mark(ground, t, 0, self.COLOURS[state])
-        ground.text(
-            (self.LEFT, self.TOP + 4 * self.LINE + 8), f"time: {rounds} rounds", fill="#666666", font_size=13
-        )
+        ground.text((self.LEFT, self.TOP + 4 * self.LINE + 8), f"time: {rounds} rounds", fill="#666666", font_size=13)
         self.paid, self.chose = 0.0, False
 
     def add(self, state: RoundState, first: bool = False) -> None:

@@ -31,8 +31,8 @@ class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `draw_tasks`, `reset`, `observe` and `step`;
-    `oracle` and a picture (`render`, or `sketch`) are optional. Rows are independent, and all randomness comes from the keys that a method
-    is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
+    `oracle` and a picture (`render`, or `sketch`) are optional. Rows are independent, and all randomness comes from the
+    keys that a method is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
 
     Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
     action space and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
