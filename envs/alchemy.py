@@ -239,8 +239,9 @@ class _Log(Sketch):
     def image(self) -> np.ndarray:
         image, draw = self.sheet.with_marks()
         number = max(len(self.paid), 1)
-        draw.text((8, 8), f"episode {number} of {max(self.episodes, number)}", fill="black", font_size=14)
-        draw.text((self.RIGHT, 336), "paid in each episode:", fill="black", font_size=13)
+        if (most := max(self.episodes, number)) > 1:
+            draw.text((8, 8), f"episode {number} of {most}", fill="black", font_size=14)
+        draw.text((self.RIGHT, 336), "paid in each episode:" if most > 1 else "paid:", fill="black", font_size=13)
         shown = self.paid[-16:]
         for i in range(0, len(shown), 8):
             line = "  ".join(f"{paid:+d}" for paid in shown[i : i + 8])

@@ -35,8 +35,8 @@ class Cells(Sketch):
 
     Paths between neighbours run from pale to dark in an episode of `steps` steps, those of earlier episodes are paler;
     a black frame is where the episode began, and a disc where the agent is. `place` says where a state is. The orange
-    square around the agent is what it sees, `sight` cells to each side. `corners` are the picture's lower left and upper
-    right cell (default: those of the free cells, and walls around a maze that is seen from inside).
+    square around the agent is what it sees, `sight` cells to each side. `corners` are the picture's lower left and
+    upper right cell (default: those of the free cells, and walls around a maze that is seen from inside).
     """
 
     def __init__(

@@ -115,8 +115,10 @@ class Film(Sketch):
         end = self.WIDTH - 12, self.sheet.height - 12
         draw.text((12, end[1]), "0", fill="#666666", font_size=12, anchor="lm")
         draw.text(end, f"{self.span} steps{time}", fill="#666666", font_size=12, anchor="rm")
-        episode = f"episode {len(self.values)}, step {max(len(self.states) - 1, 0)}"
-        draw.text((self.WIDTH // 2, end[1]), episode, fill="#666666", font_size=12, anchor="mm")
+        now = f"step {max(len(self.states) - 1, 0)}"
+        if len(self.values) > 1:
+            now = f"episode {len(self.values)}, {now}"
+        draw.text((self.WIDTH // 2, end[1]), now, fill="#666666", font_size=12, anchor="mm")
         return pixels(image)
 
     def _make_room(self, values: list[float | None]) -> bool:

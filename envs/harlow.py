@@ -194,7 +194,8 @@ class _Tapes(Sketch):
         if column == 0:
             self.sheet.clear()
         self.round, self.time, self.left = self.round + 1, 0, self.width * column
-        self.sheet.pen.text((self.left + self.LEFT, 45), f"round {self.round}", fill="black", font_size=13)
+        if self.columns > 1:
+            self.sheet.pen.text((self.left + self.LEFT, 45), f"round {self.round}", fill="black", font_size=13)
 
     def image(self) -> np.ndarray:
         return pixels(self.sheet.with_marks()[0])

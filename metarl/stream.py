@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -85,8 +85,12 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self.seeded = False
-        self._sketches: list[Sketch] = []  # of each row's trial, where there is something to record
-        self._undrawn: list[list[tuple[State, bool]]] = [[] for _ in range(num_envs)]  # what a sketch does not have yet
+        # The states of each row's trial, and whether an episode begins there; how many of them its sketch has.
+        self._visited: list[list[tuple[State, bool]]] = [[] for _ in range(num_envs)]
+        self._sketches: dict[int, tuple[Sketch, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sketches": {}}  # images do not go into copies, which draw their own
 
     def seed(self, seed: int) -> None:
         """Begin the numbering of trials anew, under `seed`."""
@@ -140,7 +144,7 @@ class TrialStream:
         self._count += self.num_envs
         step = self._env.reset()
         if self.record:
-            self._sketches = [self._sketch(row) for row in range(self.num_envs)]
+            self._begin_pictures(range(self.num_envs))
         return self._view(step)
 
     def step(self, action: Tensor) -> Shown:
@@ -163,17 +167,21 @@ class TrialStream:
         step = env.restart(rows, self._next_tasks(rows), self._count)
         self._count += len(rows)
         if self.record:
-            for row in rows.tolist():
-                self._sketches[row] = self._sketch(row)
+            self._begin_pictures(rows.tolist())
         return self._view(step)
 
     def picture(self, row: int) -> np.ndarray:
         """The current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
-        self._playing()
-        for state, first in self._undrawn[row]:
-            self._sketches[row].add(state, first)
-        self._undrawn[row].clear()
-        return self._sketches[row].image()
+        if row not in self._sketches:
+            task = take(self._playing().task, slice(row, row + 1))
+            episodes = self.family.episodes_per_trial if self.trial else 1
+            self._sketches[row] = self.family.sketch(task, episodes), 0
+        sketch, known = self._sketches[row]
+        visited = self._visited[row]
+        for state, first in visited[known:]:
+            sketch.add(state, first)
+        self._sketches[row] = sketch, len(visited)
+        return sketch.image()
 
     def _playing(self) -> BatchEnv:
         if self._env is None:
@@ -205,13 +213,13 @@ class TrialStream:
     def _remember(self, border: Tensor) -> None:
         """Add the states that the last step led to: two of them at a border inside a trial."""
         env = self._playing()
-        for row, visited in enumerate(self._undrawn):
+        for row, visited in enumerate(self._visited):
             visited.append((take(env.final_state, slice(row, row + 1)), False))
             if border[row]:
                 visited.append((take(env.state, slice(row, row + 1)), True))
 
-    def _sketch(self, row: int) -> Sketch:
-        """An empty sketch of the trial that has just begun in a row."""
-        env, one = self._playing(), slice(row, row + 1)
-        self._undrawn[row] = [(take(env.state, one), True)]
-        return self.family.sketch(take(env.task, one), self.family.episodes_per_trial if self.trial else 1)
+    def _begin_pictures(self, rows: Iterable[int]) -> None:
+        """Forget the trials of the rows that have just begun another one."""
+        for row in rows:
+            self._visited[row] = [(take(self._playing().state, slice(row, row + 1)), True)]
+            self._sketches.pop(row, None)

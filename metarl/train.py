@@ -25,7 +25,7 @@ from rich.console import Console
 
 from metarl import checkpoint, rng
 from metarl.agent import LearningAgent
-from metarl.behaviour import has_picture, pictures
+from metarl.behaviour import pictures
 from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
@@ -33,7 +33,7 @@ from metarl.config_errors import ConfigError
 from metarl.console import in_words, make_console, make_folder, show
 from metarl.curve import AdaptationCurve
 from metarl.evaluate import evaluate
-from metarl.family import Key
+from metarl.family import Key, has_picture
 from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
 from metarl.replay import watch
@@ -164,12 +164,16 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     show(log.console, table)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=120).print(table)
-    for picture in pictures(family, watched):
+    for picture in pictures(family, watched, _warn):
         log.picture(done, picture.tag, picture.data)
         (folder / picture.file_name).write_bytes(picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
+
+
+def _warn(what: str) -> None:
+    print(f"metarl.train: {what}", file=sys.stderr)
 
 
 def _finite(metrics: dict[str, float]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "runtime", "stats", "profiling", "capture"),
+    ("rng", "runtime", "stats", "profiling", "capture", "sketch"),
     ("family", "distributed", "curve"),
     ("console", "table"),
     ("envs", "batch_env", "images", "pictures"),
@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"family", "rng"},
+    "envs": {"family", "rng", "sketch"},
     "gym_env": {"batch_env", "family", "rng", "stream"},
     "sb3_env": {"batch_env", "family", "rng", "stream"},
 }
