@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="python -m metarl.envs", description="List the task families, or show the card of one.")
     parser.add_argument("family", nargs="?", metavar="FAMILY", help="an id, or the name inside it: GridNavi")
     name = parser.parse_args(arguments).family
-    console = Console(highlight=False)
+    console = Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False, force_jupyter=False)
     try:
         if name is None:
             cards, missing = all_cards()
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show_all(cards: list[Card], console: Console) -> None:
     """The table. Piped, it has one line per family, however long, for grep and its like."""
     if not console.is_terminal:
-        wide = Console(width=1000, highlight=False)
+        wide = Console(width=1000, highlight=False, force_terminal=False, force_jupyter=False)
         with wide.capture() as lines:
             wide.print(_table(cards, stacked=False, lines=None))
         console.file.write("".join(line.rstrip() + "\n" for line in lines.get().splitlines()))

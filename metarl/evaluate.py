@@ -8,7 +8,6 @@ The program prints a table and writes, per split, a JSON, a CSV and a PNG file.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,14 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from metarl import rng
 from metarl.agents.baselines import RandomAgent
 from metarl.checkpoint import load
-from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
+from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
-from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device, unknown
+from metarl.family import Key, Task, TaskFamily, made_with, num_rows, take, to_device, unknown
 from metarl.rollout import Agent, Rollout, TrialProtocol, episode_lengths, episode_returns, run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table
@@ -120,9 +118,7 @@ def _check(**counts: int | Task | None) -> None:
 
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
-    given = {name: vars(family).get(name) for name in inspect.signature(type(family)).parameters}
-    options = (f"{name}={value!r}" for name, value in given.items() if value is not None)
-    return f"{type(family).__name__}({', '.join(options)})"
+    return made_with(family)
 
 
 def _rows_at_once(family: TaskFamily, steps: int) -> int:
@@ -239,8 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     table = adaptation_table(curves)
     show(console, table)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:  # beside the numbers that it shows
-        Console(file=file, width=120).print(table)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")  # beside the numbers that it shows
     names = ", ".join(paths[0].stem for paths in written)
     console.print(f"Written to {folder}: {names}, each as .json, .csv and .png", markup=False, soft_wrap=True)
     return 0

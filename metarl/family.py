@@ -98,12 +98,29 @@ class TaskFamily(ABC):
             raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
         return drawn(self.sketch(task, self.episodes_per_trial), [states])
 
+    def __repr__(self) -> str:
+        return made_with(self)
+
     def sketch(self, task: Task, episodes: int = 1) -> Sketch:
         """An empty picture of one row, to which visited states are added, of so many `episodes`.
 
         Its size may depend on the family's options and on `episodes`, but on nothing else.
         """
         return Redrawn(functools.partial(self.render, task))
+
+
+def made_with(thing: Any) -> str:
+    """An object and the options it was made with, where it keeps them: ``GridNavi(episodes_per_trial=4)``.
+
+    Options are the constructor's parameters but for tensors and devices; None is shown where it is not the default.
+    """
+    kept, options = vars(thing), []
+    for name, parameter in inspect.signature(type(thing)).parameters.items():
+        value = kept.get(name)
+        long = isinstance(value, (Tensor, torch.device))
+        if name in kept and not long and not (value is None and parameter.default is None):
+            options.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(options)})"
 
 
 def has_picture(family: TaskFamily) -> bool:

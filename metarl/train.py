@@ -30,7 +30,7 @@ from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse
 from metarl.config_errors import ConfigError
-from metarl.console import in_words, make_console, make_folder, show
+from metarl.console import in_words, make_console, make_folder, show, text_of
 from metarl.curve import AdaptationCurve
 from metarl.evaluate import evaluate
 from metarl.family import Key, has_picture
@@ -162,8 +162,7 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
     log.bar.stop()
     table = adaptation_table(curves)
     show(log.console, table)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=120).print(table)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     for picture in pictures(family, watched, _warn):
         log.picture(done, picture.tag, picture.data)
         (folder / picture.file_name).write_bytes(picture.data)
