@@ -85,10 +85,8 @@ class Trail(Sketch):
 
     def pixel(self, x: float, y: float) -> XY:
         """Where a place in metres is in the picture."""
-        return tuple(  # type: ignore[return-value]
-            SIZE * (0.5 + 0.5 * sign * (value - middle) / self.half)
-            for value, middle, sign in zip((x, y), self.middle, (1, -1), strict=True)
-        )
+        right, up = (x - self.middle[0]) / self.half, (y - self.middle[1]) / self.half
+        return SIZE * (0.5 + 0.5 * right), SIZE * (0.5 - 0.5 * up)
 
     def _begin(self) -> None:
         """Begin an empty sheet in the present scale."""
