@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.batch_env import Step
-from metarl.family import Key, Task, TaskFamily
+from metarl.family import Key, Task, TaskFamily, made_with
 from metarl.rollout import Acted, Agent, Memory, Rollout, TrialProtocol
 
 
@@ -25,6 +25,9 @@ class FixedAgent(Agent):
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+
+    def __repr__(self) -> str:
+        return made_with(self)
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return ()

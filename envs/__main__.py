@@ -1,7 +1,9 @@
 """What task families there are, and what one of them is::
 
-python -m metarl.envs               a table of all
-python -m metarl.envs GridNavi      the card of one, by its id or the name inside the id
+python -m metarl.envs                       a table of all
+python -m metarl.envs GridNavi              the card of one, by its id or the name inside the id
+python -m metarl.envs theirs.module:Class   of another project's family, registered or not
+python -m metarl.envs --import theirs       the table with the families that a module registers
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metarl.envs.card import Card, all_cards, card, find, length, short_space
+from metarl.envs.card import Card, all_cards, card, find, length, load, short_space
 
 WIDE = 150  # columns of a terminal in which every property has a column of its own
 
@@ -32,10 +34,18 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     parser = _Parser(prog="python -m metarl.envs", description="List the task families, or show the card of one.")
-    parser.add_argument("family", nargs="?", metavar="FAMILY", help="an id, or the name inside it: GridNavi")
-    name = parser.parse_args(arguments).family
-    console = Console(highlight=False)
+    parser.add_argument(
+        "family", nargs="?", metavar="FAMILY", help="an id, the name inside it (GridNavi), or module:Class"
+    )
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE", help="that registers more families"
+    )
+    options = parser.parse_args(arguments)
+    name = options.family
+    console = Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False, force_jupyter=False)
     try:
+        for module in options.modules:
+            load(module)
         if name is None:
             cards, missing = all_cards()
             show_all(cards, console)
@@ -52,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show_all(cards: list[Card], console: Console) -> None:
     """The table. Piped, it has one line per family, however long, for grep and its like."""
     if not console.is_terminal:
-        wide = Console(width=1000, highlight=False)
+        wide = Console(width=1000, highlight=False, force_terminal=False, force_jupyter=False)
         with wide.capture() as lines:
             wide.print(_table(cards, stacked=False, lines=None))
         console.file.write("".join(line.rstrip() + "\n" for line in lines.get().splitlines()))

@@ -9,12 +9,14 @@ from typing import ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import possible, whole_number, within
+from metarl.envs.sheet import Sheet, pixels
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 # A vertex of the cube is a number 0 … 7 whose bit i says whether latent coordinate i is +1; an edge along axis a is
 # number 4 a + (the other two bits). A latent potion 2 · axis + direction sets the coordinate to -1 (0) or +1 (1).
@@ -181,28 +183,9 @@ class Alchemy(TaskFamily):
         known[(graphs().to(powers.device) * powers).sum(-1)] = torch.tensor(OPTIMA, device=powers.device)
         return known[(task.edges * powers).sum(-1)]
 
-    def render(self, task: Chemistry, states: list[Table]) -> np.ndarray:
+    def sketch(self, task: Chemistry, episodes: int = 1) -> Sketch:
         """One line per state, the stones' values and the potions (filled: left); beside it the cube and its edges."""
-        line, left, top = 16, 44, 34  # pixels
-        states = states[-64:]
-        image = Image.new("RGB", (700, max(top + line * len(states) + 10, 330)), "white")
-        draw = ImageDraw.Draw(image)
-        draw.text((8, 8), "time   stones' values        potions", fill="black", font_size=14)
-        for t, state in enumerate(states):
-            y = top + line * t
-            draw.text((10, y), str(t), fill="#666666", font_size=12)
-            for i in range(STONES):
-                if not bool(state.stones_used[0, i]):
-                    value = VALUES[int(state.stones[0, i])]
-                    fill = {-3: "#ffc9c9", -1: "#ffe3e3", 1: "#d3f9d8", 15: "#51cf66"}[value]
-                    draw.rectangle((left + 34 * i, y, left + 34 * i + 30, y + line - 3), fill=fill)
-                    draw.text((left + 34 * i + 5, y), f"{value:+d}", fill="black", font_size=12)
-            for i in range(POTIONS):
-                x, colour = left + 120 + 18 * i, PAINT[int(state.colours[0, i])]
-                used = bool(state.potions_used[0, i])
-                draw.ellipse((x, y, x + 12, y + 12), outline=colour, fill="white" if used else colour)
-        _draw_cube(draw, task)
-        return np.asarray(image)
+        return _Log(task, self.horizon, episodes)
 
 
 WAYS = ("left", "right", "front", "back", "down", "up")  # of the latent potions, in the picture
@@ -223,6 +206,54 @@ def _draw_cube(draw: ImageDraw.ImageDraw, task: Chemistry) -> None:
         x, y = 430 + 90 * (potion // 2), 290 + 18 * (potion % 2)
         draw.ellipse((x, y, x + 12, y + 12), fill=PAINT[colour])
         draw.text((x + 18, y - 1), WAYS[potion], fill="black", font_size=13)
+
+
+class _Log(Sketch):
+    """The table of the present episode, state by state, and what the stones of all episodes have paid."""
+
+    LINE, LEFT, TOP, RIGHT = 16, 44, 54, 430  # pixels
+
+    def __init__(self, task: Chemistry, horizon: int, episodes: int) -> None:
+        self.episodes, self.sheet = episodes, Sheet(700, max(self.TOP + self.LINE * (horizon + 1) + 10, 400))
+        self.sheet.ground.text((8, 30), "time   stones' values        potions", fill="black", font_size=14)
+        _draw_cube(self.sheet.ground, task)
+        self.paid: list[int] = []  # by episode
+        self.time = 0
+        self.before: Table | None = None
+
+    def add(self, state: Table, first: bool = False) -> None:
+        if first or not self.paid:
+            self.sheet.clear()
+            self.paid.append(0)
+            self.time, self.before = 0, None
+        pen, y = self.sheet.pen, self.TOP + self.LINE * self.time
+        pen.text((10, y), str(self.time), fill="#666666", font_size=12)
+        for i in range(STONES):
+            value = VALUES[int(state.stones[0, i])]
+            if not bool(state.stones_used[0, i]):
+                fill = {-3: "#ffc9c9", -1: "#ffe3e3", 1: "#d3f9d8", 15: "#51cf66"}[value]
+                x = self.LEFT + 34 * i
+                pen.rectangle((x, y, x + 30, y + self.LINE - 3), fill=fill)
+                pen.text((x + 5, y), f"{value:+d}", fill="black", font_size=12)
+            elif self.before is not None and not bool(self.before.stones_used[0, i]):
+                self.paid[-1] += value
+        for i in range(POTIONS):
+            x, colour = self.LEFT + 120 + 18 * i, PAINT[int(state.colours[0, i])]
+            used = bool(state.potions_used[0, i])
+            pen.ellipse((x, y, x + 12, y + 12), outline=colour, fill="white" if used else colour)
+        self.time, self.before = self.time + 1, state
+
+    def image(self) -> np.ndarray:
+        image, draw = self.sheet.with_marks()
+        number = max(len(self.paid), 1)
+        if (most := max(self.episodes, number)) > 1:
+            draw.text((8, 8), f"episode {number} of {most}", fill="black", font_size=14)
+        draw.text((self.RIGHT, 336), "paid in each episode:" if most > 1 else "paid:", fill="black", font_size=13)
+        shown = self.paid[-16:]
+        for i in range(0, len(shown), 8):
+            line = "  ".join(f"{paid:+d}" for paid in shown[i : i + 8])
+            draw.text((self.RIGHT, 355 + 17 * (i // 8)), line, fill="black", font_size=13)
+        return pixels(image)
 
 
 def perceived(task: Chemistry, stones: Tensor) -> Tensor:

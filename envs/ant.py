@@ -11,11 +11,12 @@ from torch import Tensor
 
 from metarl.envs.checks import whole_number
 from metarl.envs.half_cheetah import Velocity
-from metarl.envs.plane import XY, xy
+from metarl.envs.plane_pictures import XY, xy
 from metarl.envs.robot_pictures import from_above, side_view
 from metarl.envs.robots import Robot, between, effort
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 CONTACT_COST = 0.0005
 
@@ -127,9 +128,9 @@ class AntDir(TaskFamily):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def render(self, task: Heading, states: list[Physics]) -> np.ndarray:
-        """The path from above, with an arrow in the wanted direction."""
-        return from_above(states, place, direction=xy(task.direction))
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+        """The path from above, with the ant and an arrow in the wanted direction."""
+        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
 class AntDir2D(TaskFamily):
@@ -203,9 +204,9 @@ class AntDir2D(TaskFamily):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def render(self, task: Heading, states: list[Physics]) -> np.ndarray:
-        """The path from above, with an arrow in the wanted direction."""
-        return from_above(states, place, direction=xy(task.direction))
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+        """The path from above, with the ant and an arrow in the wanted direction."""
+        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
 class AntVel(TaskFamily):
@@ -276,10 +277,10 @@ class AntVel(TaskFamily):
         reward = 1.05 - (speed - task.velocity).abs() - 0.005 * effort(action) - contact_cost(after)
         return after, reward, fallen(after)
 
-    def render(self, task: Velocity, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
-        return side_view(self.robot, states, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
 def walk(robot: Robot, task: Heading, state: Physics, action: Tensor) -> tuple[Physics, Tensor, Tensor]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.ant import contact_cost, place, place_and_contact, unit_vectors
 from metarl.envs.checks import whole_number
-from metarl.envs.plane import xy
+from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, effort, length_of_list, never
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class Place(NamedTuple):
@@ -112,9 +112,9 @@ class AntGoal(TaskFamily):
         away = (after.reading[:, :2].float() - task.position).abs().sum(-1)
         return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
 
-    def render(self, task: Place, states: list[Physics]) -> np.ndarray:
-        """The path from above, with the wanted place."""
-        return from_above(states, place, goal=xy(task.position))
+    def sketch(self, task: Place, episodes: int = 1) -> Sketch:
+        """The path from above, with the ant and the wanted place."""
+        return from_above(self.robot, self.horizon, place, goal=xy(task.position))
 
 
 __all__ = ["AntGoal", "Place"]

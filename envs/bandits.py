@@ -7,12 +7,13 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
+from metarl.envs.bandit_pictures import probabilities
 from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class BernoulliArms(NamedTuple):
@@ -107,25 +108,6 @@ class BernoulliBandit(TaskFamily):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def render(self, task: BernoulliArms, states: list[Pull]) -> np.ndarray:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
-        pulls = [(int(s.arm[0]), float(s.reward[0])) for s in states if int(s.arm[0]) >= 0]
-        probs = task.probs[0].tolist()
-        line, bar, left, top = 28, 120, 150, 34  # pixels
-        width = max(4, min(14, 840 // max(len(pulls), 1)))  # of one pull
-        image = Image.new("RGB", (left + 20 + width * max(len(pulls), 20), top + line * len(probs) + 10), "white")
-        draw = ImageDraw.Draw(image)
-        won = sum(reward for _, reward in pulls)
-        draw.text((10, 8), "pays with p", fill="black", font_size=14)
-        draw.text((left, 8), f"{len(pulls)} pulls, {won:.0f} paid", fill="black", font_size=14)
-        for arm, p in enumerate(probs):
-            y = top + line * arm
-            best = p == max(probs)
-            draw.rectangle((10, y + 3, 10 + bar, y + line - 4), fill="#eeeeee")
-            draw.rectangle((10, y + 3, 10 + bar * p, y + line - 4), fill="#f0b429" if best else "#9fb3c8")
-            draw.text((14, y + 6), f"{arm}   {p:.2f}", fill="black", font_size=13)
-            draw.line((left, y + line // 2, image.width - 10, y + line // 2), fill="#dddddd")
-        for t, (arm, reward) in enumerate(pulls):
-            x, y = left + width * t, top + line * arm
-            draw.rectangle((x, y + 4, x + width - 2, y + line - 5), fill="#2f9e44" if reward else "#e03131")
-        return np.asarray(image)
+        return probabilities(task.probs[0].tolist(), pulls=episodes)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import textwrap
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeGuard
 
 from gymnasium import spaces
 
-from metarl.family import TaskFamily, family_class, make, registered, unknown
+from metarl.family import TaskFamily, family_class, registered, unknown
 from metarl.options import MISSING, options_of
 
 
 class Card(NamedTuple):
-    """One registered family, made with its defaults."""
+    """One family, made with its defaults."""
 
-    id: str
+    id: str  # where it is not registered, ``module:Class``
     summary: str  # the docstring's first paragraph
     sections: dict[str, str]  # heading → text with its line ends, without the indentation
     defaults: dict[str, Any]  # the options of the constructor that have one
@@ -35,11 +37,23 @@ class Card(NamedTuple):
 
 
 def card(id: str) -> Card:
-    """The card of a registered family. Raises ValueError for an unknown id."""
-    family = make(id)
+    """The card of a family: of a registered id, or of ``module:Class``.
+
+    Raises ValueError for an unknown name, and where the family cannot be made with its defaults.
+    """
+    factory = _class(id) if ":" in id else family_class(id)
+    options = options_of(factory)
+    needed = [name for name, value in options.items() if value is MISSING]
+    if needed:
+        raise ValueError(f"{id} has no card, since it cannot be made without {' and '.join(needed)}.")
+    try:
+        family = factory()
+    except ValueError:
+        raise
+    except Exception as error:  # of another project's constructor
+        raise ValueError(f"{id} cannot be made: {type(error).__name__}: {error}.") from error
     summary, sections = parts(type(family).__doc__ or "")
-    options = options_of(family_class(id))
-    return Card(id, summary, sections, {k: v for k, v in options.items() if v is not MISSING}, family)
+    return Card(id, summary, sections, options, family)
 
 
 def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
@@ -64,16 +78,59 @@ def parts(docstring: str) -> tuple[str, dict[str, str]]:
 def find(name: str) -> str:
     """The id that `name` means: an id, or the name inside one, ``GridNavi`` for ``metarl/GridNavi-v0``.
 
-    Upper and lower case are the same. Raises ValueError, with the nearest name, where there is none, or several.
+    Upper and lower case are the same. ``module:name`` imports a module first, and may name a class of it that is not
+    registered (``module:Class``, or ``module.Class``). Raises ValueError, with the nearest name, where there is none,
+    or several.
     """
-    wanted = name.lower()
-    ids = registered()
-    found = [id for id in ids if wanted in (id.lower(), id.lower().partition("/")[2], short_name(id).lower())]
+    if ":" in name:
+        module, _, inside = name.rpartition(":")
+        if isinstance(getattr(load(module), inside, None), type):
+            _class(name)
+            return name
+        if not _ids(inside) and "/" not in inside:
+            there = [key for key, value in vars(load(module)).items() if _is_family(value)]
+            raise ValueError(unknown("task family", inside, there, where=f" in {module}"))
+        return find(inside)
+    module, _, inside = name.rpartition(".")
+    if module and "/" not in name:
+        return find(f"{module}:{inside}")
+    ids, found = registered(), _ids(name)
     if len(found) == 1:
         return found[0]
     if found:
         raise ValueError(f"{name!r} may be {' or '.join(found)}: give the whole id.")
     raise ValueError(unknown("task family", name, ids if "/" in name else [short_name(id) for id in ids]))
+
+
+def _ids(name: str) -> list[str]:
+    """The registered ids that may be meant."""
+    wanted = name.lower()
+    return [id for id in registered() if wanted in (id.lower(), id.lower().partition("/")[2], short_name(id).lower())]
+
+
+def load(module: str) -> ModuleType:
+    """A module of another project, which may register families. Raises ValueError that says why it cannot be had."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ValueError(f"There is no module {module!r}, neither here nor among the installed ones.") from error
+        raise ValueError(f"The module {module!r} needs {error.name!r}, which is not installed.") from error
+    except Exception as error:  # whatever a module of the user's raises while it is imported
+        raise ValueError(f"The module {module!r} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def _class(name: str) -> type[TaskFamily]:
+    """The class behind ``module:Class``. Raises ValueError if it is no task family."""
+    module, _, inside = name.rpartition(":")
+    cls = getattr(load(module), inside, None)
+    if not _is_family(cls):
+        raise ValueError(f"{name} is no task family: a class that inherits from metarl.TaskFamily.")
+    return cls
+
+
+def _is_family(value: Any) -> TypeGuard[type[TaskFamily]]:
+    return isinstance(value, type) and issubclass(value, TaskFamily) and value is not TaskFamily
 
 
 def short_name(id: str) -> str:

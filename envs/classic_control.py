@@ -13,16 +13,16 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import positive, whole_number
-from metarl.family import Key, Task, TaskFamily, features
+from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 WIDEST = 1.5  # largest multiplier of `train` and `test`
 OUTERMOST = 3.0  # largest multiplier of `ood`
-Line = list[tuple[float, float]]  # in metres, y up
 
 
 class CartPoleScales(NamedTuple):
@@ -141,7 +141,7 @@ class CartPole(TaskFamily):
         fell = (after.position.abs() > self.MAX_POSITION) | (after.angle.abs() > self.MAX_ANGLE)
         return after, torch.ones_like(x), fell
 
-    def render(self, task: CartPoleScales, states: list[CartPoleState]) -> np.ndarray:
+    def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch:
         """Cart and pole, pale to dark in time, between the limits of the track, and position and angle in time."""
         length = float(task.half_length[0])  # nominally 1 m, twice half of it
 
@@ -150,12 +150,20 @@ class CartPole(TaskFamily):
             cart = [(x - 0.25, 0.0), (x - 0.25, 0.2), (x + 0.25, 0.2), (x + 0.25, 0.0), (x - 0.25, 0.0)]
             return [cart, [(x, 0.2), (x + length * math.sin(angle), 0.2 + length * math.cos(angle))]]
 
-        track: list[Line] = [[(-2.4, 0), (2.4, 0)], [(-2.4, 0), (-2.4, 0.4)], [(2.4, 0), (2.4, 0.4)]]
-        curves = {
-            "position, m": ([float(s.position[0]) for s in states], -2.4, 2.4),
-            "angle, degrees": ([math.degrees(float(s.angle[0])) for s in states], -12.0, 12.0),
-        }
-        return film((-2.7, -0.2, 2.7, max(1.4, length + 0.4)), track, [pose(s) for s in states], scales(task), curves)
+        return Film(
+            (-2.7, -0.05, 2.7, max(1.4, length + 0.4)),
+            [[(-2.4, 0), (2.4, 0)], [(-2.4, 0), (-2.4, 0.4)], [(2.4, 0), (2.4, 0.4)]],
+            overlaid(pose),
+            scales(task),
+            [
+                Curve("position, m", lambda before, s: float(s.position[0]), -2.4, 2.4),
+                Curve("angle, degrees", lambda before, s: math.degrees(float(s.angle[0])), -12.0, 12.0),
+            ],
+            self.horizon,
+            self.TAU,
+            height=170,
+            metres=True,
+        )
 
 
 def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
@@ -173,57 +181,3 @@ def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
 def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
     """`n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
     return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)
-
-
-def scales(task: Task) -> list[str]:
-    """What a picture says of the multipliers of one row."""
-    return [f"{name.replace('_', ' ')} x {value:.2f}" for name, value in zip(task._fields, features(task)[0].tolist())]
-
-
-def film(
-    world: tuple[float, float, float, float],
-    scenery: list[Line],
-    poses: list[list[Line]],
-    says: list[str],
-    curves: dict[str, tuple[list[float], float, float]],
-    goals: dict[str, float] | None = None,
-) -> np.ndarray:
-    """A scene with up to 12 `poses` of those visited, pale to dark in time, and under it `curves` over all steps.
-
-    `world` is the scene's (left, bottom, right, top) in metres; a curve is (values, lowest, highest), and `goals` has
-    the wanted value of some. `says` stands above, three to a line.
-    """
-    left, bottom, right, top = world
-    width, strip, head = 520, 74, 44  # pixels
-    scale = (width - 20) / (right - left)
-    floor = head + round(scale * (top - bottom))
-    image = Image.new("RGB", (width, floor + 14 + strip * len(curves)), "white")
-    draw = ImageDraw.Draw(image)
-
-    def pixels(line: Line) -> Line:
-        return [(10 + scale * (x - left), floor - scale * (y - bottom)) for x, y in line]
-
-    for line in scenery:
-        draw.line(pixels(line), fill="#868e96", width=2)
-    shown = min(len(poses), 12)
-    for i in range(shown):
-        fade = round(215 * (1 - (i + 1) / shown))
-        for line in poses[round(i * (len(poses) - 1) / max(shown - 1, 1))]:
-            draw.line(pixels(line), fill=(fade, fade, 60 + fade * 3 // 4), width=3, joint="curve")
-    for i in range(0, len(says), 3):
-        draw.text((10, 6 + 18 * (i // 3)), "     ".join(says[i : i + 3]), fill="black", font_size=14)
-    for i, (name, (values, lowest, highest)) in enumerate(curves.items()):
-        y = floor + 14 + strip * i
-        draw.text(
-            (12, y), f"{name}   ({lowest:.3g} … {highest:.3g})   {len(values)} states", fill="black", font_size=13
-        )
-        draw.rectangle((10, y + 18, width - 10, y + strip - 6), outline="#ced4da")
-
-        def at(value: float, y: int = y, lowest: float = lowest, highest: float = highest) -> float:
-            return y + strip - 8 - (strip - 28) * min(max((value - lowest) / (highest - lowest), 0.0), 1.0)
-
-        if goals is not None and name in goals:
-            draw.line([(12, at(goals[name])), (width - 12, at(goals[name]))], fill="#e03131")
-        step = (width - 24) / max(len(values) - 1, 1)
-        draw.line([(12 + step * t, at(value)) for t, value in enumerate(values)], fill="#1971c2")
-    return np.asarray(image)

@@ -10,11 +10,12 @@ from typing import ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
+from metarl.envs.cell_pictures import Cells, Frame, xy
 from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
 
@@ -135,9 +136,9 @@ class GridNavi(TaskFamily):
     def random_return(self, task: GoalCell) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
 
-    def render(self, task: GoalCell, states: list[Cell]) -> np.ndarray:
+    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch:
         """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return picture(task.goal, states, self.size, start=(0, 0))
+        return room(task.goal, self.size, self.horizon)
 
 
 class DarkRoom(TaskFamily):
@@ -250,9 +251,9 @@ class DarkRoom(TaskFamily):
     def random_return(self, task: DarkTask) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
 
-    def render(self, task: DarkTask, states: list[Cell]) -> np.ndarray:
+    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return picture(task.goal, states, self.size, start=(4, 4))
+        return room(task.goal, self.size, self.horizon)
 
 
 def check_dark(task: DarkTask, size: int) -> None:
@@ -292,34 +293,11 @@ def _plan(
     return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
 
 
-def picture(goal: Tensor, states: list[Cell], size: int, start: tuple[int, int]) -> np.ndarray:
-    """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-    cell = 360 // size  # pixels
-    path = [tuple(state.position[0].tolist()) for state in states]
-    image = Image.new("RGB", (cell * size + 1, cell * size + 1), "white")
-    draw = ImageDraw.Draw(image)
+def room(goal: Tensor, size: int, horizon: int) -> Cells:
+    """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
+    return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
 
-    def corner(x: float, y: float) -> tuple[float, float]:
-        return cell * x, cell * (size - 1 - y)  # y points up
 
-    most = max([path.count(place) for place in set(path)], default=1)
-    for place in cells(size):
-        x, y = corner(*place)
-        visits = path.count(place)
-        fade = round(255 - 90 * visits / most)
-        is_goal = list(place) == goal[0].tolist()
-        draw.rectangle((x, y, x + cell, y + cell), fill=(fade, fade, 255), outline="#ced4da")
-        if is_goal:
-            draw.rectangle((x + 2, y + 2, x + cell - 2, y + cell - 2), outline="#e03131", width=3)
-        if place == start:
-            draw.rectangle((x + 2, y + 2, x + cell - 2, y + cell - 2), outline="black", width=1)
-        if visits:
-            draw.text((x + 5, y + 3), str(visits), fill="black", font_size=max(10, cell // 4))
-    for t, (here, there) in enumerate(itertools.pairwise(path)):
-        if sum(abs(a - b) for a, b in zip(here, there, strict=True)) != 1:
-            continue  # it stayed, or a new episode began
-        fade = round(150 * (1 - (t + 2) / len(path)))
-        ends = [c + cell / 2 for place in (here, there) for c in corner(*place)]
-        draw.line(ends, fill=(fade, fade, 200), width=3)
-        draw.ellipse((ends[2] - 4, ends[3] - 4, ends[2] + 4, ends[3] + 4), fill=(fade, fade, 200))
-    return np.asarray(image)
+def position(state: Cell) -> tuple[int, int]:
+    """Where one row is."""
+    return xy(state.position)

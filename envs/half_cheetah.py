@@ -14,6 +14,7 @@ from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Robot, between, effort, length_of_list, never
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 CONTROL_COST = 0.05
 
@@ -117,10 +118,10 @@ class HalfCheetahVel(TaskFamily):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def render(self, task: Velocity, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
-        return side_view(self.robot, states, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
 class HalfCheetahDirVel(TaskFamily):
@@ -190,10 +191,10 @@ class HalfCheetahDirVel(TaskFamily):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def render(self, task: Velocity, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
-        return side_view(self.robot, states, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
 class HalfCheetahVelMAML(TaskFamily):
@@ -264,10 +265,10 @@ class HalfCheetahVelMAML(TaskFamily):
         speed = after.reading[:, 0].float()
         return after, -(speed - task.velocity).abs() - CONTROL_COST * effort(action), never(speed)
 
-    def render(self, task: Velocity, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
-        return side_view(self.robot, states, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
 class HalfCheetahDir(TaskFamily):
@@ -337,9 +338,9 @@ class HalfCheetahDir(TaskFamily):
         speed = self.robot.speed(state, after)
         return after, task.direction * speed - CONTROL_COST * effort(action), never(speed)
 
-    def render(self, task: Direction, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: Direction, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time."""
-        return side_view(self.robot, states, ["forwards" if float(task.direction[0]) > 0 else "backwards"])
+        return side_view(self.robot, self.horizon, ["forwards" if float(task.direction[0]) > 0 else "backwards"])
 
 
 def run_at_speed(robot: Robot, task: Velocity, state: Physics, action: Tensor) -> tuple[Physics, Tensor, Tensor]:

@@ -7,13 +7,16 @@ import math
 import gymnasium
 import numpy as np
 import torch
+from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
 from metarl.envs.navigation import MAX_STEP, Goal, Point
-from metarl.envs.plane import XY, canvas, constant, disc_corner, draw_goal, draw_path, over_starts, path_of, walked, xy
+from metarl.envs.plane import constant, disc_corner, over_starts, walked
+from metarl.envs.plane_pictures import XY, Pixel, Trail, draw_box, draw_goal, xy
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 
@@ -104,9 +107,9 @@ class SparsePointRobot(TaskFamily):
     def _reward(self, distance: Tensor) -> Tensor:
         return -distance if self.dense else torch.where(distance <= GOAL_RADIUS, 1.0 - distance, 0.0)
 
-    def render(self, task: Goal, states: list[Point]) -> np.ndarray:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
         """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
-        return _arc_picture(path_of(states), xy(task.position))
+        return _arc(xy(task.position), self.horizon)
 
 
 class SemiCircle(TaskFamily):
@@ -199,9 +202,9 @@ class SemiCircle(TaskFamily):
 
         return over_starts(task.position, self.low, self.high, paid).sum(-1).to(torch.float32)
 
-    def render(self, task: Goal, states: list[Point]) -> np.ndarray:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
         """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
-        return _arc_picture(path_of(states), xy(task.position), (self.low, self.high))
+        return _arc(xy(task.position), self.horizon, (self.low, self.high))
 
 
 def _on_half_circle(keys: Key, split: str) -> Tensor:
@@ -211,15 +214,18 @@ def _on_half_circle(keys: Key, split: str) -> Tensor:
     return -points if split == "ood" else points
 
 
-def _arc_picture(path: list[XY], goal: XY, starts: tuple[XY, ...] = ()) -> np.ndarray:
-    image, draw, pixel = canvas([(-1.25, -0.25), (1.25, 1.25), goal, *starts, *path])
-    if starts:
-        (left, bottom), (right, top) = starts
-        draw.rectangle((*pixel(left, top), *pixel(right, bottom)), outline="#adb5bd")
-        draw.text(pixel(left + 0.03, bottom + 0.14), "starts", fill="#868e96", font_size=13)
-    draw.arc((*pixel(-1, 1), *pixel(1, -1)), 180, 360, fill="#adb5bd", width=2)
-    x, y = pixel(-1, 0)
-    draw.text((x + 5, y - 4), "training goals", fill="#868e96", font_size=13)
-    draw_path(draw, pixel, path, MAX_STEP)
-    draw_goal(draw, pixel, goal, GOAL_RADIUS)
-    return np.asarray(image)
+def _arc(goal: XY, steps: int, starts: tuple[XY, XY] | None = None) -> Sketch:
+    def under(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:
+        if starts is not None:
+            draw_box(draw, pixel, *starts, "starts")
+        draw.arc((*pixel(-1, 1), *pixel(1, -1)), 180, 360, fill="#adb5bd", width=2)
+        x, y = pixel(-1, 0)
+        draw.text((x + 5, y - 4), "training goals", fill="#868e96", font_size=13)
+
+    return Trail(
+        [(-1.25, -0.25), (1.25, 1.25), goal, *(starts or ())],
+        steps,
+        lambda state: xy(state.position),
+        under,
+        lambda draw, pixel, state: draw_goal(draw, pixel, goal, GOAL_RADIUS),
+    )

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number, within
+from metarl.envs.sheet import Sheet, pixels
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 TAPE = 17  # cells, closed to a circle
 APART = 3  # cells from the fixation cross to an object
@@ -150,32 +151,58 @@ class Harlow(TaskFamily):
     def random_return(self, task: ObjectPair) -> Tensor:
         return task.right.new_zeros(len(task.right))  # both objects are as likely to be met first
 
-    def render(self, task: ObjectPair, states: list[HarlowState]) -> np.ndarray:
-        """One line per state: the tape with the gaze in its middle, what is seen of it, the cross and the objects."""
-        cell, line, left, top = 26, 16, 44, 58  # pixels
-        states = states[-60:]
-        image = Image.new("RGB", (left + cell * TAPE + 110, top + line * max(len(states), 1) + 10), "white")
-        draw = ImageDraw.Draw(image)
-        draw.text((10, 6), "green: pays 1     red: costs 1     +: fixation cross", fill="black", font_size=14)
-        draw.text((10, 28), f"time     the {TAPE} cells around the gaze, grey: seen", fill="#666666", font_size=13)
-        for t, state in enumerate(states):
-            y = top + line * t
-            draw.text((12, y), str(t), fill="#666666", font_size=12)
-            gaze, cross, side = int(state.gaze[0]), int(state.cross[0]), int(state.side[0])
-            for i in range(TAPE):
-                x, middle = left + cell * i, TAPE // 2
-                seen = abs(i - middle) <= REACH
-                offset = (gaze + i - middle - cross) % TAPE
-                fill = "#dee2e6" if seen else "#ffffff"
-                if bool(state.fixated[0]) and offset in (APART, TAPE - APART):
-                    fill = "#2f9e44" if offset == (APART * side) % TAPE else "#e03131"
-                draw.rectangle((x, y, x + cell - 3, y + line - 3), fill=fill, outline="#adb5bd")
-                if offset == 0 and not bool(state.fixated[0]):
-                    draw.text((x + 8, y - 3), "+", fill="black", font_size=15)
-                if i == middle:
-                    draw.rectangle((x - 1, y - 1, x + cell - 2, y + line - 2), outline="black", width=2)
-            chosen = bool(state.fixated[0]) and (gaze - cross) % TAPE in (APART, TAPE - APART)
-            if chosen:
-                paid = (gaze - cross) % TAPE == (APART * side) % TAPE
-                draw.text((left + cell * TAPE + 10, y - 1), "+1" if paid else "-1", fill="black", font_size=13)
-        return np.asarray(image)
+    def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch:
+        """One column per round, and in it one line per state: the tape with the gaze in its middle."""
+        return _Tapes(self.horizon, episodes)
+
+
+class _Tapes(Sketch):
+    """Rounds side by side, `COLUMNS` of them to a page; the time of a round runs downwards."""
+
+    COLUMNS, LINE, LEFT, TOP = 6, 15, 22, 66  # pixels, but for the first
+
+    def __init__(self, horizon: int, rounds: int) -> None:
+        self.columns = min(rounds, self.COLUMNS)
+        self.cell = 20 if self.columns == 1 else 9
+        self.width = self.LEFT + self.cell * TAPE + 30
+        self.sheet = Sheet(max(self.width * self.columns, 400), self.TOP + self.LINE * (horizon + 1) + 6)
+        ground = self.sheet.ground
+        ground.text((8, 4), "green: pays 1     red: costs 1     +: fixation cross", fill="black", font_size=14)
+        said = f"the {TAPE} cells around the gaze, grey: seen; time runs downwards"
+        ground.text((8, 24), said, fill="#666666", font_size=13)
+        self.round, self.time, self.left = 0, 0, 0
+
+    def add(self, state: HarlowState, first: bool = False) -> None:
+        if first or not self.round:
+            self._begin_round()
+        gaze, cross, side = int(state.gaze[0]), int(state.cross[0]), int(state.side[0])
+        fixated, pen = bool(state.fixated[0]), self.sheet.pen
+        y, tape = self.TOP + self.LINE * self.time, self.left + self.LEFT
+        pen.text((self.left + 6, y), str(self.time), fill="#666666", font_size=11)
+        right = (APART * side) % TAPE
+        for i in range(TAPE):
+            x, offset = tape + self.cell * i, (gaze + i - TAPE // 2 - cross) % TAPE
+            fill = "#dee2e6" if abs(i - TAPE // 2) <= REACH else "#ffffff"
+            if fixated and offset in (APART, TAPE - APART):
+                fill = "#2f9e44" if offset == right else "#e03131"
+            pen.rectangle((x, y, x + self.cell - 2, y + self.LINE - 3), fill=fill, outline="#adb5bd")
+            if offset == 0 and not fixated:
+                pen.text((x + self.cell // 2 - 1, y + 6), "+", fill="black", font_size=14, anchor="mm")
+        x = tape + self.cell * (TAPE // 2)
+        pen.rectangle((x - 1, y - 1, x + self.cell - 1, y + self.LINE - 2), outline="black", width=2)
+        offset = (gaze - cross) % TAPE
+        if fixated and offset in (APART, TAPE - APART):
+            paid = "+1" if offset == right else "-1"
+            pen.text((tape + self.cell * TAPE + 5, y - 1), paid, fill="black", font_size=13)
+        self.time += 1
+
+    def _begin_round(self) -> None:
+        column = self.round % self.columns
+        if column == 0:
+            self.sheet.clear()
+        self.round, self.time, self.left = self.round + 1, 0, self.width * column
+        if self.columns > 1:
+            self.sheet.pen.text((self.left + self.LEFT, 45), f"round {self.round}", fill="black", font_size=13)
+
+    def image(self) -> np.ndarray:
+        return pixels(self.sheet.with_marks()[0])

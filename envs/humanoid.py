@@ -10,11 +10,12 @@ from torch import Tensor
 
 from metarl.envs.ant import Heading, place, unit_vectors
 from metarl.envs.checks import whole_number
-from metarl.envs.plane import xy
+from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, between, effort, length_of_list
 from metarl.envs.simulator import Physics
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 SHOWN = 130 + 78 + 17  # inertias and velocities of 13 bodies, forces of 17 motors
 
@@ -124,9 +125,9 @@ class HumanoidDir(TaskFamily):
         fallen = ~((height > 1.0) & (height < 2.0))
         return after, 1.25 * forward - 0.1 * effort(action) - contact + 5.0, fallen
 
-    def render(self, task: Heading, states: list[Physics]) -> np.ndarray:
-        """The path from above, with an arrow in the wanted direction."""
-        return from_above(states, place, direction=xy(task.direction))
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+        """The path from above, with the robot and an arrow in the wanted direction."""
+        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
 __all__ = ["HumanoidDir"]

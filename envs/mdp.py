@@ -8,12 +8,13 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import possible, whole_number, within
+from metarl.envs.sheet import Sheet, pixels
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class Tables(NamedTuple):
@@ -134,41 +135,75 @@ class TabularMDP(TaskFamily):
         """One step of dynamic programming: (B, S, A) from the values (B, S) of the states one step later."""
         return task.reward_mean + (task.transition * value[:, None, None, :]).sum(-1)
 
-    def render(self, task: Tables, states: list[MDPState]) -> np.ndarray:
+    def sketch(self, task: Tables, episodes: int = 1) -> Sketch:
         """One line per state: P(next | state, action) in grey, the mean rewards in colour, the visits in time."""
-        S, A, cell, top = self.num_states, self.num_actions, 14, 50  # pixels
-        block = cell * S + 8
-        rewards = 40 + block * A + 16
-        visits = rewards + cell * A + 24
-        width = max(3, min(cell, 600 // max(len(states), 1)))  # of one visit
-        image = Image.new("RGB", (visits + max(width * len(states), 160) + 10, top + cell * S + 10), "white")
-        draw = ImageDraw.Draw(image)
+        return _TablesAndVisits(task, self.horizon, episodes)
 
-        def square(x: int, line: int, fill: str | tuple[int, int, int]) -> None:
-            draw.rectangle((x, top + cell * line, x + cell - 2, top + cell * (line + 1) - 2), fill=fill)
 
-        draw.text((40, 8), "P(next state | state, action)", fill="black", font_size=14)
-        draw.text((rewards - 8, 8), "mean reward", fill="black", font_size=14)
-        draw.text((visits + 16, 8), "visited states in time", fill="black", font_size=14)
-        for a in range(A):
-            draw.text((40 + block * a, 28), f"action {a}", fill="#666666", font_size=12)
-            draw.text((rewards + cell * a + 3, 28), str(a), fill="#666666", font_size=12)
-        path = [int(state.current[0]) for state in states]
-        for s in range(S):
-            draw.text((14, top + cell * s - 1), str(s), fill="black", font_size=12)
-            y = top + cell * s + cell // 2
-            draw.line((visits, y, image.width - 10, y), fill="#dddddd")
-            for a in range(A):
-                for next_state, p in enumerate(task.transition[0, s, a].tolist()):
+class _TablesAndVisits(Sketch):
+    """The tables, and beside them columns of visits, with a grey line where an episode begins.
+
+    Where an episode more does not fit, a new page begins.
+    """
+
+    CELL, LEFT, TOP = 14, 40, 50  # pixels
+
+    def __init__(self, task: Tables, horizon: int, episodes: int) -> None:
+        states, actions = task.reward_mean.shape[1:]
+        cell = self.CELL
+        columns = (horizon + 1) * episodes + 1
+        self.rewards = self.LEFT + (cell * states + 8) * actions + 16
+        self.visits = self.rewards + cell * actions + 24
+        self.width = max(3, min(cell, 600 // columns))  # of one visit
+        self.columns = min(columns, 1200 // self.width)
+        self.episode = horizon + 1  # columns
+        self.sheet = Sheet(self.visits + max(self.width * self.columns, 180) + 10, self.TOP + cell * states + 10)
+        self.count = 0
+        ground = self.sheet.ground
+        for text, x in (
+            ("P(next state | state, action)", self.LEFT),
+            ("mean reward", self.rewards - 8),
+            ("visited states in time", self.visits + 16),
+        ):
+            ground.text((x, 8), text, fill="black", font_size=14)
+        for a in range(actions):
+            ground.text((self.LEFT + (cell * states + 8) * a, 28), f"action {a}", fill="#666666", font_size=12)
+            ground.text((self.rewards + cell * a + 3, 28), str(a), fill="#666666", font_size=12)
+        for s in range(states):
+            ground.text((14, self.TOP + cell * s - 1), str(s), fill="black", font_size=12)
+            y = self.TOP + cell * s + cell // 2
+            ground.line((self.visits, y, self.sheet.width - 10, y), fill="#dddddd")
+        self._draw_tables(task.transition[0].tolist(), task.reward_mean[0].tolist())
+
+    def _draw_tables(self, transition: list[list[list[float]]], reward_mean: list[list[float]]) -> None:
+        cell = self.CELL
+        block = cell * len(transition) + 8
+        for s, (moves, means) in enumerate(zip(transition, reward_mean, strict=True)):
+            for a, (chances, mean) in enumerate(zip(moves, means, strict=True)):
+                for after, p in enumerate(chances):
                     grey = round(240 * (1 - math.sqrt(p)))
-                    square(40 + block * a + cell * next_state, s, (grey, grey, grey))
-                mean = float(task.reward_mean[0, s, a])
+                    self._square(self.LEFT + block * a + cell * after, s, (grey, grey, grey))
                 fade = round(255 * (1 - min(abs(mean) / 3.0, 1.0)))
-                square(rewards + cell * a, s, (fade, 255 - (255 - fade) // 3, fade) if mean > 0 else (255, fade, fade))
-        for t, s in enumerate(path):
-            x, y = visits + width * t, top + cell * s
-            draw.rectangle((x, y, x + width - 2, y + cell - 2), fill="#1971c2")
-        return np.asarray(image)
+                green, red = (fade, 255 - (255 - fade) // 3, fade), (255, fade, fade)
+                self._square(self.rewards + cell * a, s, green if mean > 0 else red)
+
+    def _square(self, x: int, line: int, fill: tuple[int, int, int]) -> None:
+        y = self.TOP + self.CELL * line
+        self.sheet.ground.rectangle((x, y, x + self.CELL - 2, y + self.CELL - 2), fill=fill)
+
+    def add(self, state: MDPState, first: bool = False) -> None:
+        if self.count >= self.columns or (first and self.count + self.episode > self.columns):
+            self.sheet.clear()
+            self.count = 0
+        x, y = self.visits + self.width * self.count, self.TOP + self.CELL * int(state.current[0])
+        if first and self.count:
+            border = (x - 1, self.TOP - 4, x - 1, self.sheet.height - 8)
+            self.sheet.pen.line(border, fill="#495057")
+        self.sheet.pen.rectangle((x, y, x + self.width - 2, y + self.CELL - 2), fill="#1971c2")
+        self.count += 1
+
+    def image(self) -> np.ndarray:
+        return pixels(self.sheet.with_marks()[0])
 
 
 def log_gamma_variates(key: Key, n: int, concentration: float, proposals: int = 6) -> Tensor:

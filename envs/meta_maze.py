@@ -10,14 +10,15 @@ from typing import ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
+from metarl.envs.cell_pictures import Cells, Frame, xy
 from metarl.envs.checks import possible, within
-from metarl.envs.grids import Cell
+from metarl.envs.grids import Cell, position
 from metarl.envs.tmaze import STEPS, steps
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class Maze(NamedTuple):
@@ -152,31 +153,11 @@ class MetaMaze(TaskFamily):
             value = backup(arrived.gather(1, after.flatten(1)).reshape(after.shape))
         return value[:, number(torch.tensor([4, 4]))]
 
-    def render(self, task: Maze, states: list[Cell]) -> np.ndarray:
-        """The maze, darker where visited more often, with the counts, the goal, and what is seen in the end."""
-        cell, path = 44, [tuple(state.position[0].tolist()) for state in states]
-        image = Image.new("RGB", (cell * self.size + 1, cell * self.size + 1), "white")
-        draw = ImageDraw.Draw(image)
-
-        def corner(x: int, y: int) -> tuple[int, int]:
-            return cell * x, cell * (self.size - 1 - y)  # y points up
-
-        most = max([path.count(place) for place in set(path)], default=1)
-        for place in itertools.product(range(self.size), repeat=2):
-            x, y = corner(*place)
-            visits, fade = path.count(place), round(255 - 120 * path.count(place) / most)
-            fill = "#495057" if task.walls[0, place[0], place[1]] else (fade, fade, 255)
-            draw.rectangle((x, y, x + cell, y + cell), fill=fill, outline="#ced4da")
-            if list(place) == task.goal[0].tolist():
-                draw.rectangle((x + 2, y + 2, x + cell - 2, y + cell - 2), outline="#e03131", width=3)
-                draw.text((x + 7, y + cell - 20), "goal", fill="#e03131", font_size=13)
-            if visits:
-                draw.text((x + 5, y + 3), str(visits), fill="black", font_size=12)
-        if path:
-            x, y = corner(path[-1][0], path[-1][1])
-            draw.rectangle((x - cell, y - cell, x + 2 * cell, y + 2 * cell), outline="#f08c00", width=3)
-            draw.ellipse((x + 15, y + 15, x + cell - 15, y + cell - 15), fill="#f08c00")
-        return np.asarray(image)
+    def sketch(self, task: Maze, episodes: int = 1) -> Sketch:
+        """The maze, darker where visited more often, with the counts, the goal, and what the agent sees now."""
+        free = [(x, y) for x, y in (~task.walls[0]).nonzero().tolist()]
+        goal = Frame(xy(task.goal), "#e03131", "goal")
+        return Cells(free, 44, self.horizon, position, [goal], sight=1)
 
 
 @functools.cache

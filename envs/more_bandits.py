@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.bandit_pictures import Line, arms_picture, payment_colour
+from metarl.envs.bandit_pictures import Arms, Line, Mark, payment_colour, probabilities
 from metarl.envs.bandits import BernoulliArms, Pull
 from metarl.envs.checks import whole_number, within
 from metarl.family import Key, TaskFamily, unknown
+from metarl.sketch import Sketch
 
 
 class GaussianArms(NamedTuple):
@@ -107,16 +108,20 @@ class GaussianBandit(TaskFamily):
     def random_return(self, task: GaussianArms) -> Tensor:
         return task.means.mean(-1)
 
-    def render(self, task: GaussianArms, states: list[Pull]) -> np.ndarray:
+    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch:
         """One line per arm: its mean as a bar, its pulls in time, from red (two deviations low) to green (high)."""
         means = task.means[0].tolist()
         low, high = min(means) - 2 * self.std, max(means) + 2 * self.std
-        pulls = _pulls(states)
-        marks = [(arm, payment_colour((paid - low) / (high - low)), "") for arm, paid in pulls]
         lines = [
             Line(f"{arm}   {mean:.2f}", mean / max(1.0, *means), mean == max(means)) for arm, mean in enumerate(means)
         ]
-        return arms_picture("pays on average", lines, f"{len(pulls)} pulls paid {sum(p for _, p in pulls):.1f}", marks)
+        return Arms(
+            "pays on average",
+            lines,
+            episodes,
+            lambda arm, paid: Mark(payment_colour((paid - low) / (high - low))),
+            lambda count, total: f"{count} pulls paid {total:.1f}",
+        )
 
 
 class DependentBandit(TaskFamily):
@@ -217,12 +222,9 @@ class DependentBandit(TaskFamily):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def render(self, task: BernoulliArms, states: list[Pull]) -> np.ndarray:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
-        probs, pulls = task.probs[0].tolist(), _pulls(states)
-        lines = [Line(f"{arm}   {p:.2f}", p, p == max(probs)) for arm, p in enumerate(probs)]
-        marks = [(arm, payment_colour(paid), "") for arm, paid in pulls]
-        return arms_picture("pays with p", lines, f"{len(pulls)} pulls, {sum(p for _, p in pulls):.0f} paid", marks)
+        return probabilities(task.probs[0].tolist(), pulls=episodes)
 
 
 class InformativeBandit(TaskFamily):
@@ -316,16 +318,16 @@ class InformativeBandit(TaskFamily):
     def random_return(self, task: InformativeArms) -> Tensor:
         return (14.0 + task.clue) / 11.0
 
-    def render(self, task: InformativeArms, states: list[Pull]) -> np.ndarray:
+    def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch:
         """One line per arm: its payment as a bar, then its pulls in time with what they paid."""
-        target, clue, pulls = int(task.target[0]), float(task.clue[0]), _pulls(states)
+        target, clue = int(task.target[0]), float(task.clue[0])
         pays = [5.0 if arm == target else 1.0 for arm in range(self.INFORMATIVE)] + [clue]
-        lines = [Line(f"{arm}   {paid:.1f}", paid / 5.0, arm == target) for arm, paid in enumerate(pays)]
         colours = {target: "#2f9e44", self.INFORMATIVE: "#1971c2"}
-        marks = [(arm, colours.get(arm, "#e03131"), f"{paid:.1f}") for arm, paid in pulls]
-        return arms_picture("pays", lines, f"{len(pulls)} pulls paid {sum(p for _, p in pulls):.1f}", marks)
-
-
-def _pulls(states: list[Pull]) -> list[tuple[int, float]]:
-    """(arm, payment) of each pull; the states before a pull are left out."""
-    return [(int(s.arm[0]), float(s.reward[0])) for s in states if int(s.arm[0]) >= 0]
+        return Arms(
+            "pays",
+            [Line(f"{arm}   {paid:.1f}", paid / 5.0, arm == target) for arm, paid in enumerate(pays)],
+            episodes,
+            lambda arm, paid: Mark(colours.get(arm, "#e03131"), f"{paid:.1f}"),
+            lambda count, total: f"{count} pulls paid {total:.1f}",
+            wide=True,
+        )

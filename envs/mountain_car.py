@@ -12,8 +12,10 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import positive, whole_number
-from metarl.envs.classic_control import Line, film, multipliers, scales
+from metarl.envs.classic_control import multipliers
+from metarl.envs.film import Curve, Film, Line, overlaid, scales
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class MountainCarScales(NamedTuple):
@@ -111,9 +113,9 @@ class MountainCar(TaskFamily):
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
         return (state.position >= self.GOAL) & (state.speed >= 0)
 
-    def render(self, task: MountainCarScales, states: list[MountainCarState]) -> np.ndarray:
+    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
-        return _valley(task, states, self.GOAL)
+        return _valley(task, self.GOAL, self.horizon)
 
 
 class MountainCarContinuous(TaskFamily):
@@ -196,9 +198,9 @@ class MountainCarContinuous(TaskFamily):
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
         return (state.position >= self.GOAL) & (state.speed >= 0)
 
-    def render(self, task: MountainCarScales, states: list[MountainCarState]) -> np.ndarray:
+    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
-        return _valley(task, states, self.GOAL)
+        return _valley(task, self.GOAL, self.horizon)
 
 
 def _in_the_valley(key: Key) -> MountainCarState:
@@ -215,7 +217,7 @@ def _roll(task: MountainCarScales, state: MountainCarState, push: Tensor) -> Mou
     return MountainCarState(position, torch.where(stopped, 0.0, speed))
 
 
-def _valley(task: MountainCarScales, states: list[MountainCarState], goal: float) -> np.ndarray:
+def _valley(task: MountainCarScales, goal: float, horizon: int) -> Sketch:
     def height(x: float) -> float:
         return 0.45 * math.sin(3 * x) + 0.55
 
@@ -227,5 +229,6 @@ def _valley(task: MountainCarScales, states: list[MountainCarState], goal: float
 
     hill = [(x / 50, height(x / 50)) for x in range(-60, 31)]
     flag = [(goal, height(goal)), (goal, height(goal) + 0.2), (goal + 0.08, height(goal) + 0.17)]
-    curves = {"position": ([float(s.position[0]) for s in states], -1.2, 0.6)}
-    return film((-1.25, 0.0, 0.65, 1.35), [hill, flag], [pose(s) for s in states], scales(task), curves)
+    position = Curve("position", lambda before, state: float(state.position[0]), -1.2, 0.6)
+    world = (-1.25, 0.0, 0.65, 1.35)
+    return Film(world, [hill, flag], overlaid(pose), scales(task), [position], horizon, height=280)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import whole_number
+from metarl.envs.plane_pictures import Pixel, Trail, draw_box, draw_goal, xy
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 MAX_STEP = 0.1  # metres per axis and step
 REACHED = 0.01  # metres per axis
@@ -117,37 +118,24 @@ class Navigation2D(TaskFamily):
         left = (task.position.abs()[:, None, :] - walked[:, None]).clamp_min(0.0)  # (B, horizon, 2)
         return -left.norm(dim=-1).sum(-1)
 
-    def render(self, task: Goal, states: list[Point]) -> np.ndarray:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
         """The paths, pale to dark in time, with the goal, the start, the training square and the reach of one step."""
-        goal = task.position[0].tolist()
-        path = [tuple(state.position[0].tolist()) for state in states]
-        half = 1.1 * max(0.6, *map(abs, goal), *(abs(c) for point in path for c in point))
-        size = 480
+        goal = xy(task.position)
 
-        def pixel(x: float, y: float) -> tuple[float, float]:
-            return size * (0.5 + 0.5 * x / half), size * (0.5 - 0.5 * y / half)
+        def over(draw: ImageDraw.ImageDraw, pixel: Pixel, state: Point | None) -> None:
+            x, y = (0.0, 0.0) if state is None else xy(state.position)
+            draw.rectangle(
+                (*pixel(x - MAX_STEP, y + MAX_STEP), *pixel(x + MAX_STEP, y - MAX_STEP)), outline="#74c0fc", width=2
+            )
+            draw_goal(draw, pixel, goal, 0.0)
 
-        def box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
-            return *pixel(x - radius, y + radius), *pixel(x + radius, y - radius)
-
-        image = Image.new("RGB", (size, size), "white")
-        draw = ImageDraw.Draw(image)
-        draw.rectangle(box(0, 0, 0.5), outline="#adb5bd")
-        draw.text(pixel(-0.49, -0.45), "training goals", fill="#868e96", font_size=13)
-        if path:
-            draw.rectangle(box(path[-1][0], path[-1][1], MAX_STEP), fill="#e7f5ff", outline="#74c0fc")
-        for t, (start, end) in enumerate(itertools.pairwise(path)):
-            if max(abs(a - b) for a, b in zip(start, end, strict=True)) > MAX_STEP + 1e-5:
-                continue  # a new episode
-            fade = round(200 * (1 - (t + 2) / len(path)))
-            draw.line((*pixel(*start), *pixel(*end)), fill=(fade, fade, 255), width=2)
-            x, y = pixel(*end)
-            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(fade, fade, 255))
-        for (x, y), colour in ((pixel(0, 0), "black"), (pixel(*goal), "#e03131")):
-            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
-        x, y = pixel(*goal)
-        draw.text((x + 7, y - 21), "goal", fill="#e03131", font_size=14)
-        return np.asarray(image)
+        return Trail(
+            [(-0.6, -0.6), (0.6, 0.6), goal],
+            self.horizon,
+            lambda state: xy(state.position),
+            under=lambda draw, pixel: draw_box(draw, pixel, (-0.5, -0.5), (0.5, 0.5), "training goals"),
+            over=over,
+        )
 
 
 def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:

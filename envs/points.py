@@ -12,8 +12,10 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.checks import whole_number, within
 from metarl.envs.navigation import MAX_STEP, Goal, Point, uniform_in_ring
-from metarl.envs.plane import canvas, constant, draw_goal, draw_path, norms, over_starts, path_of, walked, xy
+from metarl.envs.plane import constant, norms, over_starts, walked
+from metarl.envs.plane_pictures import Trail, draw_arrow, draw_box, draw_goal, xy
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 WINDY_GOAL = (0.0, 1.0)  # metres
 WINDY_RADIUS = 0.03  # metres
@@ -110,15 +112,16 @@ class PointRobot(TaskFamily):
 
         return -over_starts(task.position, (-1.0, -1.0), (1.0, 1.0), distances).sum(-1).to(torch.float32)
 
-    def render(self, task: Goal, states: list[Point]) -> np.ndarray:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
         """The paths, pale to dark in time, with their starts, the goal and the training square."""
-        path, goal = path_of(states), xy(task.position)
-        image, draw, pixel = canvas([(-1, -1), (1, 1), goal, *path])
-        draw.rectangle((*pixel(-1, 1), *pixel(1, -1)), outline="#adb5bd")
-        draw.text(pixel(-0.98, -0.9), "starts and training goals", fill="#868e96", font_size=13)
-        draw_path(draw, pixel, path, MAX_STEP)
-        draw_goal(draw, pixel, goal, 0.0)
-        return np.asarray(image)
+        goal = xy(task.position)
+        return Trail(
+            [(-1.1, -1.1), (1.1, 1.1), goal],
+            self.horizon,
+            lambda state: xy(state.position),
+            under=lambda draw, pixel: draw_box(draw, pixel, (-1, -1), (1, 1), "starts and training goals"),
+            over=lambda draw, pixel, state: draw_goal(draw, pixel, goal, 0.0),
+        )
 
 
 class WindyPoint(TaskFamily):
@@ -212,18 +215,16 @@ class WindyPoint(TaskFamily):
             total = total + reward
         return total
 
-    def render(self, task: Wind, states: list[Point]) -> np.ndarray:
+    def sketch(self, task: Wind, episodes: int = 1) -> Sketch:
         """The paths, pale to dark in time, with the goal and, as an arrow at the start, five steps of wind."""
-        path, wind = path_of(states), xy(task.drift)
-        image, draw, pixel = canvas([(-0.6, -0.2), (0.6, 1.2), *path])
-        tip = pixel(5 * wind[0], 5 * wind[1])
-        draw.line((*pixel(0, 0), *tip), fill="#f08c00", width=4)
-        draw.ellipse((tip[0] - 5, tip[1] - 5, tip[0] + 5, tip[1] + 5), fill="#f08c00")
-        away, anchor = (-9, "rm") if wind[0] < 0 else (9, "lm")  # the text does not cover the arrow
-        draw.text((tip[0] + away, tip[1]), "5 steps of wind", fill="#f08c00", font_size=13, anchor=anchor)
-        draw_path(draw, pixel, path, MAX_STEP + max(abs(wind[0]), abs(wind[1])))
-        draw_goal(draw, pixel, WINDY_GOAL, WINDY_RADIUS)
-        return np.asarray(image)
+        wind = xy(task.drift)
+        return Trail(
+            [(-0.8, -0.3), (0.8, 1.3)],
+            self.horizon,
+            lambda state: xy(state.position),
+            under=lambda draw, pixel: draw_arrow(draw, pixel, (5 * wind[0], 5 * wind[1]), "5 steps of wind"),
+            over=lambda draw, pixel, state: draw_goal(draw, pixel, WINDY_GOAL, WINDY_RADIUS),
+        )
 
 
 def sail(position: Tensor, wind: Tensor) -> Tensor:

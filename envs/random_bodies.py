@@ -15,6 +15,7 @@ from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class BodyScales(NamedTuple):
@@ -114,9 +115,9 @@ class Walker2dRandParams(TaskFamily):
         height, pitch = after.state[:, 2], after.state[:, 3]
         return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
 
-    def render(self, task: BodyScales, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time."""
-        return side_view(self.robot, states, said(task), model=self.bodies.of(task)[0])
+        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
 
 class HopperRandParams(TaskFamily):
@@ -209,9 +210,9 @@ class HopperRandParams(TaskFamily):
         sane = (after.state[:, 3:].abs() < 100.0).all(dim=1)  # Gymnasium's: all but time and place
         return after, reward, ~((height > 0.7) & (pitch.abs() < 0.2) & sane)
 
-    def render(self, task: BodyScales, states: list[Physics]) -> np.ndarray:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
         """Poses from the side, and the speed over time."""
-        return side_view(self.robot, states, said(task), model=self.bodies.of(task)[0])
+        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
 
 def run(robot: Robot, bodies: Bodies, task: BodyScales, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:

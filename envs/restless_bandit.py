@@ -8,12 +8,13 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import possible, whole_number, within
+from metarl.envs.sheet import Sheet, pixels
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class Walk(NamedTuple):
@@ -124,30 +125,49 @@ class RestlessBandit(TaskFamily):
     def random_return(self, task: Walk) -> Tensor:
         return task.probs.mean(1).sum(-1)
 
-    def render(self, task: Walk, states: list[WalkState]) -> np.ndarray:
+    def sketch(self, task: Walk, episodes: int = 1) -> Sketch:
         """Both probabilities over time, and each pull on its arm's curve: full where it paid, hollow where not."""
-        left, top, high = 44, 40, 260  # pixels
-        width = max(4, min(24, 900 // self.horizon))  # of one pull
-        image = Image.new("RGB", (left + max(width * self.horizon, 380) + 16, top + high + 34), "white")
-        draw = ImageDraw.Draw(image)
-        colours = ("#1971c2", "#e8590c")
-        pulls = [(int(s.pulls[0]) - 1, int(s.arm[0]), float(s.reward[0])) for s in states if int(s.arm[0]) >= 0]
+        return _Paths(task.probs[0].tolist())
 
-        def place(t: int, p: float) -> tuple[float, float]:
-            return left + width * (t + 0.5), top + high * (1.0 - p)
 
+class _Paths(Sketch):
+    """The pulls of earlier episodes are paler."""
+
+    LEFT, TOP, HIGH, COLOURS = 44, 40, 260, ("#1971c2", "#e8590c")  # pixels
+
+    def __init__(self, probs: list[list[float]]) -> None:
+        self.probs, pulls = probs, len(probs[0])
+        self.width = max(4, min(24, 900 // pulls))  # of one pull
+        self.sheet = Sheet(self.LEFT + max(self.width * pulls, 380) + 16, self.TOP + self.HIGH + 34)
+        ground = self.sheet.ground
         for p in (0.0, 0.5, 1.0):
-            y = place(0, p)[1]
-            draw.line((left, y, image.width - 10, y), fill="#dddddd")
-            draw.text((10, y - 8), f"{p:.1f}", fill="#666666", font_size=13)
-        draw.text((left, 8), "pays with p:", fill="black", font_size=14)
-        for arm, path in enumerate(task.probs[0].tolist()):
-            draw.text((left + 95 + 60 * arm, 8), f"arm {arm}", fill=colours[arm], font_size=14)
-            draw.line([place(t, p) for t, p in enumerate(path)], fill=colours[arm], width=1)
-        won = sum(reward for _, _, reward in pulls)
-        draw.text((left + 230, 8), f"{len(pulls)} pulls, {won:.0f} paid", fill="black", font_size=14)
-        for t, arm, reward in pulls:
-            x, y = place(t, float(task.probs[0, arm, t]))
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colours[arm] if reward else "white", outline=colours[arm])
-        draw.text((left, top + high + 10), f"time: {self.horizon} pulls", fill="#666666", font_size=13)
-        return np.asarray(image)
+            y = self._place(0, p)[1]
+            ground.line((self.LEFT, y, self.sheet.width - 10, y), fill="#dddddd")
+            ground.text((10, y - 8), f"{p:.1f}", fill="#666666", font_size=13)
+        ground.text((self.LEFT, 8), "pays with p:", fill="black", font_size=14)
+        for arm, path in enumerate(probs):
+            ground.text((self.LEFT + 95 + 60 * arm, 8), f"arm {arm}", fill=self.COLOURS[arm], font_size=14)
+            ground.line([self._place(t, p) for t, p in enumerate(path)], fill=self.COLOURS[arm], width=1)
+        ground.text((self.LEFT, self.TOP + self.HIGH + 10), f"time: {pulls} pulls", fill="#666666", font_size=13)
+        self.pulls, self.won = 0, 0.0
+
+    def add(self, state: WalkState, first: bool = False) -> None:
+        if first:
+            self.sheet.fade()
+            self.pulls, self.won = 0, 0.0
+        arm = int(state.arm[0])
+        if arm < 0:
+            return
+        t, paid = int(state.pulls[0]) - 1, float(state.reward[0])
+        self.pulls, self.won = self.pulls + 1, self.won + paid
+        x, y = self._place(t, self.probs[arm][t])
+        colour = self.COLOURS[arm]
+        self.sheet.pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour if paid else "white", outline=colour)
+
+    def image(self) -> np.ndarray:
+        image, draw = self.sheet.with_marks()
+        draw.text((self.LEFT + 230, 8), f"{self.pulls} pulls, {self.won:.0f} paid", fill="black", font_size=14)
+        return pixels(image)
+
+    def _place(self, t: int, p: float) -> tuple[float, float]:
+        return self.LEFT + self.width * (t + 0.5), self.TOP + self.HIGH * (1.0 - p)

@@ -9,13 +9,14 @@ from typing import ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl import rng
+from metarl.envs.cell_pictures import Cells, Frame, xy
 from metarl.envs.checks import possible, whole_number, within
-from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, picture
+from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, position, room
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class KeyDoorTask(NamedTuple):
@@ -131,9 +132,9 @@ class DarkRoomHard(TaskFamily):
         within = hitting(self.size, self.horizon)[-1].to(task.goal.device)
         return within[_index(task.goal, self.size), self.size**2 // 2]
 
-    def render(self, task: DarkTask, states: list[Cell]) -> np.ndarray:
+    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
-        return picture(task.goal, states, self.size, start=(8, 8))
+        return room(task.goal, self.size, self.horizon)
 
 
 class DarkKeyToDoor(TaskFamily):
@@ -248,17 +249,10 @@ class DarkKeyToDoor(TaskFamily):
         opened = within[:, door, key]  # (horizon + 1, B): within so many steps from the key
         return taken[-1] + (taken.diff(dim=0) * opened[:-1].flip(0)).sum(0)
 
-    def render(self, task: KeyDoorTask, states: list[KeyDoorState]) -> np.ndarray:
+    def sketch(self, task: KeyDoorTask, episodes: int = 1) -> Sketch:
         """The room, darker where visited more often, with the paths (pale to dark in time), the key and the door."""
-        path = [Cell(state.position) for state in states]
-        first = (-1, -1) if not path else tuple(path[0].position[0].tolist())
-        image = Image.fromarray(picture(task.key, path, self.size, start=(first[0], first[1])))
-        draw, cell = ImageDraw.Draw(image), 360 // self.size
-        for name, place, colour in (("key", task.key, "#e03131"), ("door", task.door, "#2f9e44")):
-            x, y = (cell * c for c in (int(place[0, 0]), self.size - 1 - int(place[0, 1])))
-            draw.rectangle((x + 2, y + 2, x + cell - 2, y + cell - 2), outline=colour, width=3)
-            draw.text((x + 6, y + cell - 19), name, fill=colour, font_size=13)
-        return np.asarray(image)
+        frames = [Frame(xy(task.key), "#e03131", "key"), Frame(xy(task.door), "#2f9e44", "door")]
+        return Cells(cells(self.size), 360 // self.size, self.horizon, position, frames)
 
 
 @functools.cache

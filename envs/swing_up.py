@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from metarl.envs.checks import positive, whole_number
-from metarl.envs.classic_control import Line, film, multipliers, scales, uniform_in
+from metarl.envs.classic_control import multipliers, uniform_in
+from metarl.envs.film import Curve, Film, Line, overlaid, scales
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 
 class PendulumScales(NamedTuple):
@@ -116,7 +118,7 @@ class Pendulum(TaskFamily):
         after = PendulumState(wrapped(angle + self.DT * speed), speed)
         return after, -cost, torch.zeros_like(cost, dtype=torch.bool)
 
-    def render(self, task: PendulumScales, states: list[PendulumState]) -> np.ndarray:
+    def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch:
         """The rod, pale to dark in time, and its angle and speed in time."""
         length = float(task.length[0])
 
@@ -125,12 +127,20 @@ class Pendulum(TaskFamily):
             return [[(0.0, 0.0), (-length * math.sin(angle), length * math.cos(angle))]]
 
         size = max(1.2, length + 0.1)
-        axis: list[Line] = [[(-0.08, 0.0), (0.08, 0.0)], [(0.0, length + 0.02), (0.0, length + 0.1)]]
-        curves = {
-            "angle from upright, rad": ([float(s.angle[0]) for s in states], -math.pi, math.pi),
-            "speed, rad/s": ([float(s.speed[0]) for s in states], -8.0, 8.0),
-        }
-        return film((-1.6 * size, -size, 1.6 * size, size), axis, [pose(s) for s in states], scales(task), curves)
+        return Film(
+            (-1.6 * size, -size, 1.6 * size, size),
+            [[(-0.08, 0.0), (0.08, 0.0)], [(0.0, length + 0.02), (0.0, length + 0.1)]],
+            overlaid(pose),
+            scales(task),
+            [
+                Curve("angle from upright, rad", lambda before, s: float(s.angle[0]), -math.pi, math.pi),
+                Curve("speed, rad/s", lambda before, s: float(s.speed[0]), -8.0, 8.0),
+            ],
+            self.horizon,
+            self.DT,
+            height=280,
+            metres=True,
+        )
 
 
 class AcrobotScales(NamedTuple):
@@ -243,7 +253,7 @@ class Acrobot(TaskFamily):
         up = -torch.cos(after.angle_1) - torch.cos(after.angle_2 + after.angle_1) > 1.0
         return after, torch.where(up, 0.0, -1.0), up
 
-    def render(self, task: AcrobotScales, states: list[AcrobotState]) -> np.ndarray:
+    def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch:
         """The links, pale to dark in time, both drawn 1 m long, the goal's height, and both angles in time."""
 
         def pose(state: AcrobotState) -> list[Line]:
@@ -251,12 +261,19 @@ class Acrobot(TaskFamily):
             x, y = math.sin(first), -math.cos(first)
             return [[(0.0, 0.0), (x, y), (x + math.sin(second), y - math.cos(second))]]
 
-        curves = {
-            "first angle, rad": ([float(s.angle_1[0]) for s in states], -math.pi, math.pi),
-            "second angle, rad": ([float(s.angle_2[0]) for s in states], -math.pi, math.pi),
-        }
-        goal: list[Line] = [[(-3.0, 1.0), (3.0, 1.0)], [(-0.08, 0.0), (0.08, 0.0)]]
-        return film((-3.2, -2.1, 3.2, 2.1), goal, [pose(s) for s in states], scales(task), curves)
+        return Film(
+            (-3.2, -2.1, 3.2, 2.1),
+            [[(-3.0, 1.0), (3.0, 1.0)], [(-0.08, 0.0), (0.08, 0.0)]],
+            overlaid(pose),
+            scales(task),
+            [
+                Curve("first angle, rad", lambda before, s: float(s.angle_1[0]), -math.pi, math.pi),
+                Curve("second angle, rad", lambda before, s: float(s.angle_2[0]), -math.pi, math.pi),
+            ],
+            self.horizon,
+            self.DT,
+            height=280,
+        )
 
 
 def accelerations(task: AcrobotScales, state: AcrobotState, torque: Tensor) -> AcrobotState:

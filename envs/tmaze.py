@@ -9,11 +9,12 @@ from typing import ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
+from metarl.envs.cell_pictures import Cells, Frame
 from metarl.envs.checks import possible, whole_number, within
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
 
@@ -154,34 +155,18 @@ class TMaze(TaskFamily):
         """The junction's x (B,)."""
         return task.length + int(self.active)
 
-    def render(self, task: Corridor, states: list[CorridorState]) -> np.ndarray:
+    def sketch(self, task: Corridor, episodes: int = 1) -> Sketch:
         """The maze, darker where visited more often, with the counts; a green frame around the arm that pays."""
         junction, side = int(self._junction(task)[0]), int(task.side[0])
-        path = [(int(state.x[0]), int(state.y[0])) for state in states]
-        cells = [(x, 0) for x in range(junction + 1)] + [(junction, 1), (junction, -1)]
-        names = {
-            (0, 0): "cue",
-            (int(self.active), 0): "start" if self.active else "start, cue",
-            (junction, side): "pays",
-        }
-        cell = max(34, min(60, 900 // (junction + 1)))  # pixels
-        image = Image.new("RGB", (cell * (junction + 1) + 1, 3 * cell + 1), "#868e96")
-        draw = ImageDraw.Draw(image)
-        most = max([path.count(place) for place in set(path)], default=1)
-        for place in cells:
-            x, y = cell * place[0], cell * (1 - place[1])
-            visits = path.count(place)
-            fade = round(255 - 90 * visits / most)
-            paying = place == (junction, side)
-            draw.rectangle((x, y, x + cell, y + cell), fill=(fade, fade, 255), outline="#ced4da")
-            if paying:
-                draw.rectangle((x + 2, y + 2, x + cell - 2, y + cell - 2), outline="#2f9e44", width=3)
-            if visits:
-                draw.text((x + 5, y + 3), str(visits), fill="black", font_size=13)
-            if place in names:
-                below = (x + 5, y + cell - 18) if paying else (x + 2, y + cell + 3)
-                draw.text(below, names[place], fill="#2f9e44" if paying else "white", font_size=12)
-        return np.asarray(image)
+        longest = 2 * self.corridor_length + int(self.active)  # of `ood`, so that all pictures are of one size
+        return Cells(
+            [(x, 0) for x in range(junction + 1)] + [(junction, 1), (junction, -1)],
+            max(34, min(60, 900 // (longest + 1))),
+            self.horizon,
+            lambda state: (int(state.x[0]), int(state.y[0])),
+            [Frame((0, 0), "#1971c2", "cue"), Frame((junction, side), "#2f9e44", "pays")],
+            corners=((0, -1), (longest, 1)),
+        )
 
 
 @functools.cache

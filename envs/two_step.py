@@ -7,12 +7,14 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
 from metarl.envs.checks import possible, whole_number, within
+from metarl.envs.sheet import Sheet, pixels
 from metarl.family import Key, TaskFamily
+from metarl.sketch import Sketch
 
 COMMON = 0.8  # probability of an action's common transition
 SWITCH = 0.025  # probability before each round that the better state changes
@@ -138,37 +140,53 @@ class TwoStep(TaskFamily):
     def random_return(self, task: Rounds) -> Tensor:
         return torch.full(task.luck.shape[:1], 0.5 * sum(PAYS) * self.rounds, device=task.luck.device)
 
-    def render(self, task: Rounds, states: list[RoundState]) -> np.ndarray:
+    def sketch(self, task: Rounds, episodes: int = 1) -> Sketch:
         """Rounds in time: the better state, the choice, where it led (pale: uncommonly) and whether that paid."""
-        left, top, line = 130, 40, 30  # pixels
-        width = max(6, min(24, 900 // self.rounds))  # of one round
-        image = Image.new("RGB", (left + max(width * self.rounds, 380) + 16, top + 4 * line + 40), "white")
-        draw = ImageDraw.Draw(image)
-        colours = {1: "#1971c2", 2: "#e8590c"}
-        pale = {1: "#a5d8ff", 2: "#ffd8a8"}
+        return _Columns(better_states(task)[0].tolist(), task.common[0].tolist())
 
-        def mark(t: int, row: int, fill: str) -> None:
-            x, y = left + width * t, top + line * row
-            draw.rectangle((x, y + 5, x + width - 2, y + line - 5), fill=fill)
 
+class _Columns(Sketch):
+    """One column per round; those of earlier episodes are paler until they are drawn over."""
+
+    LEFT, TOP, LINE = 130, 40, 30  # pixels
+    COLOURS, PALE = {1: "#1971c2", 2: "#e8590c"}, {1: "#a5d8ff", 2: "#ffd8a8"}
+
+    def __init__(self, better: list[int], common: list[int]) -> None:
+        self.common, rounds = common, len(better)
+        self.width = max(6, min(24, 900 // rounds))  # of one round
+        self.sheet = Sheet(self.LEFT + max(self.width * rounds, 380) + 16, self.TOP + 4 * self.LINE + 40)
+        ground = self.sheet.ground
         for row, text in enumerate(("better state", "choice is for", "led to", "paid")):
-            draw.text((10, top + line * row + 6), text, fill="black", font_size=14)
-        common = task.common[0].tolist()
-        for t, better in enumerate(better_states(task)[0].tolist()):
-            mark(t, 0, colours[better])
-        paid = 0.0
-        for before, s in zip([None, *states], states, strict=False):
-            at, choice, now = int(s.round[0]), int(s.action[0]), int(s.current[0])
-            if now:
-                mark(at, 1, colours[common[choice]])
-                mark(at, 2, (colours if now == common[choice] else pale)[now])
-            elif before is not None and int(before.current[0]):
-                paid += float(s.reward[0])
-                mark(at - 1, 3, "#2f9e44" if float(s.reward[0]) else "#e03131")
-        legend = f"S2 blue, S3 orange; pale: by an uncommon transition. Paid {paid:.0f} times."
+            ground.text((10, self.TOP + self.LINE * row + 6), text, fill="black", font_size=14)
+        for t, state in enumerate(better):
+            self._mark(ground, t, 0, self.COLOURS[state])
+        ground.text((self.LEFT, self.TOP + 4 * self.LINE + 8), f"time: {rounds} rounds", fill="#666666", font_size=13)
+        self.paid, self.chose = 0.0, False
+
+    def add(self, state: RoundState, first: bool = False) -> None:
+        if first:
+            self.sheet.fade()
+            self.paid, self.chose = 0.0, False
+        at, choice, now = int(state.round[0]), int(state.action[0]), int(state.current[0])
+        pen, reward = self.sheet.pen, float(state.reward[0])
+        if now:
+            usual = now == self.common[choice]
+            self._mark(pen, at, 1, self.COLOURS[self.common[choice]])
+            self._mark(pen, at, 2, (self.COLOURS if usual else self.PALE)[now])
+        elif self.chose:
+            self.paid += reward
+            self._mark(pen, at - 1, 3, "#2f9e44" if reward else "#e03131")
+        self.chose = bool(now)
+
+    def image(self) -> np.ndarray:
+        image, draw = self.sheet.with_marks()
+        legend = f"S2 blue, S3 orange; pale: by an uncommon transition. Paid {self.paid:.0f} times."
         draw.text((10, 10), legend, fill="black", font_size=14)
-        draw.text((left, top + 4 * line + 8), f"time: {self.rounds} rounds", fill="#666666", font_size=13)
-        return np.asarray(image)
+        return pixels(image)
+
+    def _mark(self, draw: ImageDraw.ImageDraw, t: int, row: int, fill: str) -> None:
+        x, y = self.LEFT + self.width * t, self.TOP + self.LINE * row
+        draw.rectangle((x, y + 5, x + self.width - 2, y + self.LINE - 5), fill=fill)
 
 
 def better_states(task: Rounds) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -73,6 +74,14 @@ class LearningAgent(Agent):
     trained: Mapping[str, Any] = MappingProxyType({})
     """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
 
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self.config, field.name)!r}"
+            for field in dataclasses.fields(self.config)
+            if getattr(self.config, field.name) != _default(field)
+        ]
+        return f"<{type(self).__name__}({', '.join(changed)}) for {self.family!r} on {self.device}>"
+
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
         raise NotImplementedError
@@ -83,6 +92,10 @@ class LearningAgent(Agent):
 
     def export(self, folder: Path) -> None:
         """Write to `folder`, beside a checkpoint, what another library opens the agent with; by default nothing."""
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

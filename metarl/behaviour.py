@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +11,11 @@ from PIL import Image
 
 from metarl.best_arm import best_arm, references
 from metarl.curve import AdaptationCurve, chosen_points
-from metarl.family import State, Task, TaskFamily, take, to_device
+from metarl.family import Task, TaskFamily, has_picture, take, to_device
 from metarl.images import Captioned, gif, image_png, stack, strip
 from metarl.pictures import png, task_map, where
 from metarl.replay import Episode, Watched, replay
+from metarl.sketch import Sketch, drawn
 
 MAX_EPISODES = 6
 """Episodes of a trial, or rounds, that a strip shows."""
@@ -96,7 +98,7 @@ def behaviour_strip(family: TaskFamily, trials: Sequence[Trial]) -> Image.Image:
     for trial in trials:
         chosen = [trial.scenes[point] for point in chosen_points(len(trial.scenes), MAX_EPISODES)]
         pictures = [
-            Captioned(_render(family, trial.task, scene.episode.states), scene.label, _return(scene.episode.rewards))
+            Captioned(_picture(family, trial.task, scene), scene.label, _return(scene.episode.rewards))
             for scene in chosen
         ]
         rows.append(Captioned(strip(pictures), trial.heading))
@@ -106,24 +108,28 @@ def behaviour_strip(family: TaskFamily, trials: Sequence[Trial]) -> Image.Image:
 def frames(family: TaskFamily, trial: Trial) -> list[Image.Image]:
     """The picture of a trial so far, at most `MAX_FRAMES` times, from its start to its end."""
     moments = [(scene, steps) for scene in trial.scenes for steps in range(len(scene.episode.states))]
-    spaced = np.linspace(0, len(moments) - 1, min(len(moments), MAX_FRAMES)).round().astype(int)
-    states = [state for scene in trial.scenes for state in scene.episode.states]
+    spaced = set(np.linspace(0, len(moments) - 1, min(len(moments), MAX_FRAMES)).round().astype(int).tolist())
+    sketch = _sketch(family, trial.task, trial.scenes)
     made = []
-    for index in spaced:
-        scene, steps = moments[index]
-        image = _render(family, trial.task, states[: index + 1])
-        image.thumbnail((FRAME, FRAME))
-        made.append(strip([Captioned(image, f"{scene.label}, {_return(scene.episode.rewards[:steps])}")], FRAME, FRAME))
+    for index, (scene, steps) in enumerate(moments):
+        sketch.add(to_device(scene.episode.states[steps], "cpu"), first=steps == 0)
+        if index in spaced:
+            image = Image.fromarray(sketch.image())
+            image.thumbnail((FRAME, FRAME))
+            caption = f"{scene.label}, {_return(scene.episode.rewards[:steps])}"
+            made.append(strip([Captioned(image, caption)], FRAME, FRAME))
     return made
 
 
-def has_picture(family: TaskFamily) -> bool:
-    """Whether the family draws itself."""
-    return type(family).render is not TaskFamily.render
+def _sketch(family: TaskFamily, task: Task, shown: Sequence[Scene]) -> Sketch:
+    """An empty sketch with room for the episodes of the scenes."""
+    pulls = sum(len(scene.episode.rewards) for scene in shown)
+    return family.sketch(to_device(task, "cpu"), pulls if family.horizon == 1 else len(shown))
 
 
-def _render(family: TaskFamily, task: Task, states: list[State]) -> Image.Image:
-    return Image.fromarray(family.render(to_device(task, "cpu"), [to_device(state, "cpu") for state in states]))
+def _picture(family: TaskFamily, task: Task, scene: Scene) -> Image.Image:
+    states = [to_device(state, "cpu") for state in scene.episode.states]
+    return Image.fromarray(drawn(_sketch(family, task, [scene]), [states]))
 
 
 def _return(rewards: Sequence[float]) -> str:
@@ -134,23 +140,65 @@ def _short(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
 
-def pictures(family: TaskFamily, evaluated: Mapping[str, tuple[AdaptationCurve, Watched]]) -> Iterator[Picture]:
-    """The pictures of the splits that were evaluated, by name (see docs/metrics.md)."""
-    players = references(family, next(iter(evaluated.values()))[1].device)
+def pictures(
+    family: TaskFamily,
+    evaluated: Mapping[str, tuple[AdaptationCurve, Watched]],
+    say: Callable[[str], None],
+) -> Iterator[Picture]:
+    """The pictures of the splits that were evaluated, by name (see docs/metrics.md).
+
+    One that cannot be made, since the family's own drawing fails, say, is left out, and `say` is told why in a line.
+    """
+    told = set()
+    for tag, make in _plan(family, evaluated):
+        try:
+            data = make()
+        except Exception as error:  # whatever it is: the run's results are more than its pictures
+            why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(": ")
+            if why not in told:
+                say(f"The picture {tag} could not be made ({why})")
+            told.add(why)
+        else:
+            if data is not None:
+                yield Picture(tag, data)
+
+
+def _plan(
+    family: TaskFamily, evaluated: Mapping[str, tuple[AdaptationCurve, Watched]]
+) -> Iterator[tuple[str, Callable[[], bytes | None]]]:
+    """The tag of each picture and what makes it; None comes of one that has nothing to show."""
     for split, (curve, watched) in evaluated.items():
-        yield Picture(f"eval/{split}/tasks", png(task_map(curve)))
-        parameters = where(curve, watched.task)
-        if parameters is not None:
-            yield Picture(f"eval/{split}/where", png(parameters))
-        arms = best_arm(curve, watched, family, players)
-        if arms is not None:
-            yield Picture(f"eval/{split}/best_arm", png(arms))
+        shown = _OfSplit(family, curve, watched)
+        makers = {"tasks": shown.tasks, "where": shown.where, "best_arm": shown.best_arm}
         if has_picture(family):
-            yield from behaviour(family, curve, watched)
+            makers |= {"behaviour/strip": shown.strip, "behaviour/trial": shown.trial}
+        for name, make in makers.items():
+            yield f"eval/{split}/{name}", make
 
 
-def behaviour(family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> Iterator[Picture]:
-    """The strip of three tasks, and the animation of the middle one."""
-    shown = chosen_trials(family, curve, watched)
-    yield Picture(f"eval/{curve.split}/behaviour/strip", image_png(behaviour_strip(family, shown)))
-    yield Picture(f"eval/{curve.split}/behaviour/trial", gif(frames(family, shown[len(shown) // 2])))
+class _OfSplit:
+    """The pictures of one split; what two of them need is made once."""
+
+    def __init__(self, family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> None:
+        self.family, self.curve, self.watched = family, curve, watched
+
+    def tasks(self) -> bytes:
+        return png(task_map(self.curve))
+
+    def where(self) -> bytes | None:
+        figure = where(self.curve, self.watched.task)
+        return None if figure is None else png(figure)
+
+    def best_arm(self) -> bytes | None:
+        figure = best_arm(self.curve, self.watched, self.family, references(self.family, self.watched.device))
+        return None if figure is None else png(figure)
+
+    def strip(self) -> bytes:
+        return image_png(behaviour_strip(self.family, self.trials))
+
+    def trial(self) -> bytes:
+        return gif(frames(self.family, self.trials[len(self.trials) // 2]))
+
+    @functools.cached_property
+    def trials(self) -> list[Trial]:
+        return chosen_trials(self.family, self.curve, self.watched)

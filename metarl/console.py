@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from metarl.family import unknown
@@ -23,12 +24,15 @@ def make_console(quiet: bool = False, width: int | None = None) -> Console:
     """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
 
     A pipe or file gets no control characters, and "?" for a character that its encoding does not have: a run should
-    not end in an error because its last line has a sparkline.
+    not end in an error because its last line has a sparkline. A notebook is treated as a
+    pipe (its kernel sets FORCE_COLOR, which would make rich draw progress bars there).
     """
     reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
     if reconfigure is not None:
         reconfigure(errors="replace")
-    return Console(quiet=quiet, width=None if sys.stdout.isatty() else width)
+    if sys.stdout.isatty():
+        return Console(quiet=quiet)
+    return Console(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
 
 
 def show(console: Console, table: Table) -> None:
@@ -38,6 +42,19 @@ def show(console: Console, table: Table) -> None:
         console.print(table)
     finally:
         console.quiet = quiet
+
+
+def text_of(shown: RenderableType, width: int = 120) -> str:
+    """A table, or whatever rich can show, as plain text for a file: no colours, and no line longer than `width`.
+
+    A plain ``Console(file=…)`` writes nothing in a notebook, where it shows its text below the cell instead.
+    """
+    file = io.StringIO()
+    plain = Console(
+        file=file, width=width, force_jupyter=False, force_terminal=False, color_system=None, legacy_windows=False
+    )
+    plain.print(shown)
+    return file.getvalue()
 
 
 def make_folder(folder: Path) -> None:

@@ -14,13 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rich.console import Console
-
 from metarl import rng
 from metarl.agent import LearningAgent
 from metarl.arguments import check_rounds
 from metarl.checkpoint import load, runs_of
-from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show
+from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluator import EVALUATION, check_counts, evaluate
 from metarl.family import unknown
@@ -90,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             print(f"{PROGRAM}: warning: {spoiled}", file=sys.stderr)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:  # beside the numbers that it shows
-        Console(file=file, width=120).print(table)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")  # beside the numbers that it shows
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
     )

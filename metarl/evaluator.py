@@ -17,8 +17,7 @@ from metarl.agents.baselines import RandomAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import AdaptationCurve
-from metarl.family import Key, Task, TaskFamily, num_rows, take, to_device
-from metarl.options import options_of
+from metarl.family import Key, Task, TaskFamily, made_with, num_rows, take, to_device
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
@@ -189,10 +188,7 @@ def check_counts(**counts: Any) -> None:
 
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
-    names = dict.fromkeys([*options_of(type(family)), "train_tasks"])
-    given = {name: getattr(family, name, None) for name in names}
-    options = (f"{name}={value!r}" for name, value in given.items() if value is not None)
-    return f"{type(family).__name__}({', '.join(options)})"
+    return made_with(family)
 
 
 def task_values(task: Task) -> dict[str, Array]:

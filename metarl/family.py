@@ -7,6 +7,7 @@ observation are NamedTuples or tensors whose leading dimension is the row. A bat
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import sys
 import zlib
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.options import options_of, own_options, refused, takes_any
+from metarl.sketch import Redrawn, Sketch, drawn
 
 Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
 State = Any  # likewise
@@ -37,9 +39,9 @@ class TaskFamily(ABC):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
-    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. The methods that return None are
-    optional. Rows are independent, and all randomness comes from the keys that a method is given, one key per row, so
-    that a row of a batch equals a batch of one bit for bit.
+    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. The methods that return None, and
+    a picture (`render`, or `sketch`), are optional. Rows are independent, and all randomness comes from the keys that a
+    method is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
 
     Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
     action space and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
@@ -181,8 +183,43 @@ class TaskFamily(ABC):
         """
 
     def render(self, task: Task, states: list[State]) -> np.ndarray:
-        """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+        """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
+
+        It has the same size for all tasks and numbers of states. Write this, or, so that a picture after every step
+        of a long episode is no more work than the last one, `sketch`; then this takes the states as one episode.
+        """
+        if not has_picture(self):
+            raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+        return drawn(self.sketch(task, self.episodes_per_trial), [states])
+
+    def __repr__(self) -> str:
+        return made_with(self)
+
+    def sketch(self, task: Task, episodes: int = 1) -> Sketch:
+        """An empty picture of one row, to which visited states are added, of so many `episodes`.
+
+        Its size may depend on the family's options and on `episodes`, but on nothing else.
+        """
+        return Redrawn(functools.partial(self.render, task))
+
+
+def made_with(thing: Any) -> str:
+    """An object and the options it was made with, where it keeps them: ``GridNavi(episodes_per_trial=4)``.
+
+    Options are the constructor's parameters but for tensors and devices; None is shown where it is not the default.
+    """
+    kept, options = vars(thing), []
+    for name, default in {**options_of(type(thing)), "train_tasks": None}.items():
+        value = kept.get(name)
+        long = isinstance(value, (Tensor, torch.device))
+        if name in kept and not long and not (value is None and default is None):
+            options.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(options)})"
+
+
+def has_picture(family: TaskFamily) -> bool:
+    """Whether the family draws itself."""
+    return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
 
 
 def _list_keys(split: str, numbers: Tensor) -> Key:

@@ -38,7 +38,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, on_register, take, unknown
+from metarl.family import Task, TaskFamily, has_picture, on_register, take, unknown
 from metarl.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
 
 _RENDER_FPS = 10
@@ -282,7 +282,7 @@ def _register(id: str) -> None:
 
 
 def _render_modes(family: TaskFamily) -> list[str]:
-    return [] if type(family).render is TaskFamily.render else ["rgb_array"]
+    return ["rgb_array"] if has_picture(family) else []
 
 
 def _check_render_mode(family: TaskFamily, render_mode: str | None) -> str | None:

@@ -19,7 +19,7 @@ from metarl import checkpoint
 from metarl.config import Parsed, parse
 from metarl.config_errors import ConfigError
 from metarl.config_settings import split_args
-from metarl.console import new_folder, show
+from metarl.console import new_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
 from metarl.table import adaptation_table
 
@@ -89,8 +89,7 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
         curves[split].save(folder / split)
     table = adaptation_table(curves, console.width)
     show(console, table)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=120).print(table)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     return curves
 
 

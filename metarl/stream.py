@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,6 +15,7 @@ from metarl.batch_env import BatchEnv, Outcome, Step, put, where
 from metarl.family import State, Task, TaskFamily, UnknownOption, make, num_rows, take, unknown_option
 from metarl.family import concatenate as concatenate
 from metarl.numbering import Numbering
+from metarl.sketch import Sketch
 from metarl.task_checks import checked_task
 
 _MOST = float(np.finfo(np.float32).max)
@@ -156,7 +157,12 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
-        self._visited: list[list[State]] = [[] for _ in range(self.num_envs)]
+        # The states of each row's trial, and whether an episode begins there; how many of them its sketch has.
+        self._visited: list[list[tuple[State, bool]]] = [[] for _ in range(self.num_envs)]
+        self._sketches: dict[int, tuple[Sketch, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sketches": {}}  # images do not go into copies, which draw their own
 
     @property
     def longest(self) -> int:
@@ -232,7 +238,7 @@ class TrialStream:
         self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
         self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
         if self.record:
-            self._visited = [[take(self._env.state, slice(row, row + 1))] for row in range(self.num_envs)]
+            self._begin_pictures(range(self.num_envs))
         return self._view(step)
 
     def step(self, action: Tensor) -> Shown:
@@ -264,14 +270,21 @@ class TrialStream:
         self._returns = put(self._returns, rows, nothing.to(torch.float64))
         self._lengths, self._elapsed = (put(counts, rows, nothing) for counts in (self._lengths, self._elapsed))
         if self.record:
-            for row in rows.tolist():
-                self._visited[row] = [take(env.state, slice(row, row + 1))]
+            self._begin_pictures(rows.tolist())
         return self._view(step)
 
     def picture(self, row: int) -> np.ndarray:
         """The current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
-        task = take(self._playing().task, slice(row, row + 1))
-        return np.array(self.family.render(task, self._visited[row]))
+        if row not in self._sketches:
+            task = take(self._playing().task, slice(row, row + 1))
+            episodes = self.family.episodes_per_trial if self.trial else 1
+            self._sketches[row] = self.family.sketch(task, episodes), 0
+        sketch, known = self._sketches[row]
+        visited = self._visited[row]
+        for state, first in visited[known:]:
+            sketch.add(state, first)
+        self._sketches[row] = sketch, len(visited)
+        return sketch.image()
 
     def _playing(self) -> BatchEnv:
         if self._env is None:
@@ -319,9 +332,15 @@ class TrialStream:
         """Add the states that the last step led to: two of them at a border inside a trial."""
         env = self._playing()
         for row, visited in enumerate(self._visited):
-            visited.append(take(env.final_state, slice(row, row + 1)))
+            visited.append((take(env.final_state, slice(row, row + 1)), False))
             if border[row]:
-                visited.append(take(env.state, slice(row, row + 1)))
+                visited.append((take(env.state, slice(row, row + 1)), True))
+
+    def _begin_pictures(self, rows: Iterable[int]) -> None:
+        """Forget the trials of the rows that have just begun another one."""
+        for row in rows:
+            self._visited[row] = [(take(self._playing().state, slice(row, row + 1)), True)]
+            self._sketches.pop(row, None)
 
 
 def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str, own: Sequence[str]) -> TaskFamily:

@@ -17,6 +17,7 @@ import copy
 import math
 import pickle
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -28,7 +29,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.agent_contract import check_agent
 from metarl.batch_env import BatchEnv
-from metarl.family import Task, TaskFamily, features, num_rows
+from metarl.family import Task, TaskFamily, features, has_picture, num_rows
 from metarl.family_contract import (
     ROWS,
     Broken,
@@ -163,20 +164,45 @@ def check_copies(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_picture(family: TaskFamily, seed: int = 0) -> None:
-    """`render`, if there is one, at an episode's start and along it."""
-    if type(family).render is TaskFamily.render:
+    """Pictures, if there are any, of two tasks of each split along two episodes: arrays of uint8, all of one size.
+
+    A trial of one episode and a whole trial may have different sizes. What `render` or `sketch` itself raises goes on.
+    """
+    if not has_picture(family):
         return
-    task = family.sample_tasks(rng.key(seed), 1)
-    env = BatchEnv(family, task, rng.key(seed))
-    env.reset()
-    states = [env.state]
-    for t in range(min(family.horizon, 5)):
-        env.step(random_action(family.action_space, rng.fold(rng.key(seed), torch.tensor([t]))))
-        states.append(env.final_state)
-    for visited in (states[:1], states):
-        picture = family.render(task, visited)
-        good = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
-        require(good, f"{type(family).__name__}.render must return a uint8 array of shape (height, width, 3).")
+    for episodes in {1, family.episodes_per_trial}:
+        shapes = set()
+        for split in family.splits:
+            for number in (0, 1):
+                task = family.sample_tasks(rng.key(seed), 1, split, first=number)
+                for picture in _pictures(family, task, episodes, seed):
+                    good = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+                    require(good, f"A picture of {type(family).__name__} must be a uint8 array (height, width, 3).")
+                    shapes.add(picture.shape[:2])
+        said = " and ".join(f"{height} × {width}" for height, width in sorted(shapes))
+        require(
+            len(shapes) == 1,
+            f"The pictures of {type(family).__name__} must have one size whatever the task, the step and the episode, "
+            f"or they cannot be the frames of a video; found {said} pixels.",
+        )
+
+
+def _pictures(family: TaskFamily, task: Task, episodes: int, seed: int) -> Iterator[np.ndarray]:
+    """At the start of a trial, after 1 and 5 steps, at the next episode's start, and after 3 steps of it."""
+    sketch = family.sketch(task, episodes)
+    for episode, steps in enumerate((5, 3)[: 2 if episodes > 1 else 1]):
+        keys = rng.fold(rng.key(seed), torch.tensor([episode]))
+        state = family.reset(task, keys)
+        sketch.add(state, first=True)
+        yield sketch.image()
+        for t in range(1, min(family.horizon, steps) + 1):
+            key = rng.fold(keys, t)
+            state, _, terminated = family.step(task, state, random_action(family.action_space, key), key)
+            sketch.add(state)
+            if t in (1, steps):
+                yield sketch.image()
+            if bool(terminated):
+                break
 
 
 def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: Any) -> None:

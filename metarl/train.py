@@ -24,15 +24,15 @@ from rich.console import Console
 
 from metarl import checkpoint, rng
 from metarl.agent import LearningAgent
-from metarl.behaviour import has_picture, pictures
+from metarl.behaviour import pictures
 from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse, reported_split
 from metarl.config_errors import ConfigError
-from metarl.console import in_words, make_console, make_folder, new_folder, show
+from metarl.console import in_words, make_console, make_folder, new_folder, show, text_of
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import evaluate
-from metarl.family import Key
+from metarl.family import Key, has_picture
 from metarl.finite import not_finite
 from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
@@ -231,15 +231,10 @@ def _finish(agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Coun
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             _warn(spoiled)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=120).print(table)
-    try:
-        for picture in pictures(family, watched):
-            log.picture(done, picture.tag, picture.data)
-            (folder / picture.file_name).write_bytes(picture.data)
-    except Exception as problem:  # whatever a family's own render may raise: the numbers are what a run is for
-        sentence = " ".join(str(problem).split()) or "no reason given"
-        log.say(f"Pictures left out, since one failed: {type(problem).__name__}: {sentence}")
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    for picture in pictures(family, watched, _warn):
+        log.picture(done, picture.tag, picture.data)
+        (folder / picture.file_name).write_bytes(picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)

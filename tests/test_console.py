@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from toy import TOY
 
+import metarl
 from metarl import compare, train
 from metarl import evaluate as evaluate_module
-from metarl.console import Parser, in_words, make_console, make_folder, show
+from metarl.agents.classical import ThompsonBandit
+from metarl.console import Parser, in_words, make_console, make_folder, show, text_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,3 +139,56 @@ def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str])
         said = capsys.readouterr().err
         assert done.value.code == 2 and said.startswith("metarl.thing: ") and sentence in said
         assert said.count("\n") == 1
+
+
+# ---- notebooks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What rich takes for a notebook; gives what would be shown below the cell."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as its kernel does
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    assert Console().is_jupyter
+    displayed: list[object] = []
+    monkeypatch.setattr("rich.jupyter.display", lambda *shown: displayed.append(shown))
+    return displayed
+
+
+def test_in_a_notebook_tables_are_printed_once_and_files_are_not_empty(
+    notebook, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = ["--config", str(run_dir.parent / "toy.yaml"), "--total_iterations", "1", "--final_eval_tasks", "10"]
+    for seeds in ([], ["--seeds", "1"]):
+        folder = tmp_path / f"run{len(seeds)}"
+        assert train.main([*given, *seeds, "--quiet", "--run_dir", str(folder)]) == 0
+        shown = capsys.readouterr().out
+        written = list(folder.rglob("table.txt"))
+        assert len(written) == 1 + len(seeds) // 2
+        for file in written:
+            text = file.read_text(encoding="utf-8")
+            assert "optimum" in text and text.splitlines()[0].startswith("RL2 on Guess(numbers=3)")
+        assert shown.count("RL2 on Guess") == len(written) and "\x1b" not in shown, "once each"
+    assert evaluate_module.main([str(run_dir), "--tasks", "5", "--out", str(tmp_path / "out")]) == 0
+    assert "optimum" in (tmp_path / "out" / "table.txt").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.count("RL2 on Guess") == 1
+    assert not notebook, "nothing goes past the output"
+
+
+def test_the_text_of_a_table_is_plain_whatever_the_terminal(monkeypatch: pytest.MonkeyPatch, notebook):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    table = Table("one", "two", title="a table")
+    table.add_row("1" * 100, "[b]two")
+    text = text_of(table, width=50)
+    assert max(map(len, text.splitlines())) <= 50 and "\x1b" not in text and "a table" in text and "─" in text
+    assert not notebook
+
+
+def test_families_and_agents_say_what_they_are(run_dir: Path):
+    assert repr(metarl.make("metarl/GridNavi-v0", episodes_per_trial=3)) == "GridNavi(episodes_per_trial=3)"
+    assert repr(metarl.make("metarl/DarkRoom-v0")) == "DarkRoom(episodes_per_trial=5)"
+    assert repr(ThompsonBandit(4)) == "ThompsonBandit(num_arms=4)"
+    agent = repr(metarl.load(str(run_dir)))
+    assert agent.startswith("<RL2(meta_batch_size=16, hidden_size=8") and agent.endswith("Guess(numbers=3) on cpu>")
+    assert "max_grad_norm" not in agent, "what is as always is left out"

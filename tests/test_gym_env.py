@@ -400,11 +400,12 @@ def test_pictures():
         env.step(2)
     later = env.render()
     assert first.dtype == later.dtype == np.uint8 and first.ndim == 3 and first.shape[2] == 3
-    assert first.shape != later.shape or not np.array_equal(first, later), "the path shows"
+    assert first.shape == later.shape and not np.array_equal(first, later), "the path shows"
     visited = env.unwrapped._stream._visited[0]
     assert len(visited) == 22, "start, 20 steps, and the second episode's start"
-    assert [int(state.position[0, 0]) for state in visited[:6]] == [0, 1, 2, 3, 4, 4]
-    assert int(visited[15].position[0, 0]) == 4 and int(visited[16].position[0, 0]) == 0
+    assert [int(state.position[0, 0]) for state, _ in visited[:6]] == [0, 1, 2, 3, 4, 4]
+    assert int(visited[15][0].position[0, 0]) == 4 and int(visited[16][0].position[0, 0]) == 0
+    assert [number for number, (_, first) in enumerate(visited) if first] == [0, 16], "where episodes begin"
     envs = gymnasium.make_vec("metarl/GridNavi-v0", num_envs=2, render_mode="rgb_array")
     envs.reset(seed=0)
     assert len(envs.render()) == 2

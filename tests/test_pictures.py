@@ -18,14 +18,15 @@ from metarl import evaluator, rng
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
 from metarl.batch_env import Step
-from metarl.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, has_picture, pictures, scenes
+from metarl.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
 from metarl.best_arm import arm_worths, best_arm, best_arm_share, references
 from metarl.evaluate import EVALUATION, evaluate
-from metarl.family import Key, Task, TaskFamily
+from metarl.family import Key, Task, TaskFamily, has_picture
 from metarl.images import GIF_BYTES, Captioned, fitted, gif, stack, strip
 from metarl.pictures import MAX_COLUMNS, MAX_TASKS, group_means, panels, png, task_map, task_rows, where
 from metarl.replay import Watched, replay, watch
 from metarl.rollout import Acted, Agent, Memory, TrialProtocol, run_trial
+from metarl.sketch import drawn
 
 CPU = torch.device("cpu")
 
@@ -307,9 +308,9 @@ def test_the_frames_go_from_the_start_of_a_trial_to_its_end():
     trial = chosen_trials(family, *watch(RandomAgent(family), family, "test", 1))[0]
     made = frames(family, trial)
     assert len(made) == MAX_FRAMES and len({image.size for image in made}) == 1
-    states = [state for scene in trial.scenes for state in scene.episode.states]
-    for image, seen in ((made[0], states[:1]), (made[-1], states)):
-        expected = Image.fromarray(family.render(trial.task, seen))
+    episodes = [scene.episode.states for scene in trial.scenes]
+    for image, seen in ((made[0], [episodes[0][:1]]), (made[-1], episodes)):
+        expected = Image.fromarray(drawn(family.sketch(trial.task, 5), seen))
         expected.thumbnail((360, 360))
         shown = image.crop((1, 23, expected.width - 1, 21 + expected.height))  # without caption and frame
         assert np.array_equal(shown, expected.crop((1, 1, expected.width - 1, expected.height - 1)))
@@ -345,7 +346,7 @@ def test_strips_keep_to_their_width():
 
 def made(family: TaskFamily, *splits: str) -> dict[str, Picture]:
     evaluated = {split: watch(RandomAgent(family), family, split, 20) for split in splits}
-    return {picture.tag: picture for picture in pictures(family, evaluated)}
+    return {picture.tag: picture for picture in pictures(family, evaluated, pytest.fail)}
 
 
 def test_a_run_s_pictures_are_named_documented_and_of_bounded_size():
@@ -375,3 +376,28 @@ def test_every_family_has_pictures_of_bounded_size(id: str):
     row, trial = (found[f"eval/{split}/behaviour/{name}"].data for name in ("strip", "trial"))
     assert opened(trial).n_frames > 1 and len(trial) <= GIF_BYTES < 1_500_000
     assert opened(row).width <= 1200 and len(row) <= 1_000_000
+
+
+def test_a_picture_that_fails_is_left_out_and_said_once():
+    class NoDisplay(Corridor):
+        def render(self, task, states):
+            raise RuntimeError("no\ndisplay")
+
+    said: list[str] = []
+    evaluated = {split: watch(RandomAgent(NoDisplay()), NoDisplay(), split, 5) for split in ("test", "ood")}
+    found = [picture.tag for picture in pictures(NoDisplay(), evaluated, said.append)]
+    assert found == ["eval/test/tasks", "eval/test/where", "eval/ood/tasks", "eval/ood/where"]
+    assert said == ["The picture eval/test/behaviour/strip could not be made (RuntimeError: no display)"]
+
+
+def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
+    def fail(curve):
+        raise ValueError("no figure")
+
+    monkeypatch.setattr("metarl.behaviour.task_map", fail)
+    family = metarl.make("metarl/GridNavi-v0")
+    said: list[str] = []
+    evaluated = {"test": watch(RandomAgent(family), family, "test", 3)}
+    found = [picture.tag for picture in pictures(family, evaluated, said.append)]
+    assert found == [f"eval/test/{name}" for name in ("where", "behaviour/strip", "behaviour/trial")]
+    assert len(said) == 1 and "no figure" in said[0]

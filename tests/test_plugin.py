@@ -115,6 +115,72 @@ def test_a_factory_in_the_program_itself_is_refused(project: Path):
     assert not (project / "run").exists()
 
 
+def test_the_list_of_families_knows_theirs(project: Path):
+    listed = python(project, "-m", "metarl.envs", "--import", "envs.mine")
+    assert listed.returncode == 0, listed.stderr
+    (line,) = [line for line in listed.stdout.splitlines() if line.startswith("theirs/Mine-v0")]
+    assert "2 × 3" in line and "Theirs" in line
+    assert "theirs/Mine-v0" not in python(project, "-m", "metarl.envs").stdout, "nothing is imported unasked"
+    for name in ("envs.mine:theirs/Mine-v0", "envs.mine:Mine"):
+        card = python(project, "-m", "metarl.envs", name)
+        assert card.stdout.startswith("theirs/Mine-v0\nTheirs.\n"), card.stderr
+    assert python(project, "-m", "metarl.envs", "Mine", "--import", "envs.mine").stdout.startswith("theirs/Mine-v0\n")
+    for name in ("envs.mine:MyFamily", "envs.mine.MyFamily"):
+        card = python(project, "-m", "metarl.envs", name)
+        assert card.stdout.startswith("envs.mine:MyFamily\nTheirs.\n") and "MyFamily(numbers=4)" in card.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere:Class"], "There is no module 'nowhere'"),
+        (["--import", "nowhere"], "There is no module 'nowhere'"),
+        (
+            ["envs.mine:MyFamly"],
+            "in envs.mine: 'MyFamly'. Did you mean 'MyFamily'? Known: Guess, MyFamily.",
+        ),
+        (["pathlib:Path"], "pathlib:Path is no task family: a class that inherits from metarl.TaskFamily."),
+        (["envs.odd:Odd"], "envs.odd:Odd has no card, since it cannot be made without size."),
+        (["envs.odd:Fails"], "envs.odd:Fails cannot be made: KeyError: 'lost'."),
+    ],
+)
+def test_what_is_wrong_with_their_family_is_one_sentence(project: Path, arguments: list[str], sentence: str):
+    (project / "envs" / "odd.py").write_text("""
+from toy import Guess
+
+
+class Odd(Guess):
+    def __init__(self, size):
+        super().__init__(size)
+
+
+class Fails(Guess):
+    def __init__(self):
+        {}["lost"]
+""")
+    done = python(project, "-m", "metarl.envs", *arguments)
+    assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_family_of_theirs_that_cannot_be_made_does_not_hide_the_others(project: Path):
+    (project / "more.py").write_text("""
+import metarl
+from toy import Guess
+
+
+class Fails(Guess):
+    def __init__(self):
+        {}["lost"]
+
+
+metarl.register("more/Fails-v0", Fails)
+""")
+    done = python(project, "-m", "metarl.envs", "--import", "more")
+    assert done.returncode == 0 and "metarl/GridNavi-v0" in done.stdout
+    assert "more/Fails-v0 left out: more/Fails-v0 cannot be made: KeyError" in done.stderr
+
+
 def test_a_module_of_theirs_that_fails_is_named_in_a_sentence(project: Path):
     (project / "envs" / "mine.py").write_text("import nothing_of_this_name\n")
     done = python(project, "-m", "metarl.train", "--config", "theirs.yaml")

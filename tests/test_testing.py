@@ -14,7 +14,7 @@ import metarl
 from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.family import TaskFamily
-from metarl.testing import check_agent, check_family
+from metarl.testing import check_agent, check_family, check_picture
 
 SMALL = RL2Config(meta_batch_size=6, hidden_size=8, num_minibatches=2, update_epochs=2)
 
@@ -85,6 +85,10 @@ class Unpicklable(Reach):
         self.helper = lambda: 0
 
 
+def picture(width: int) -> np.ndarray:
+    return np.zeros((4, width, 3), np.uint8)
+
+
 BROKEN = {
     "a leak of the task": (replaced("observe", leaks), "first observation depends on the task"),
     "a state modified in place": (broken(Corridor, step=in_place), "in place"),
@@ -125,6 +129,9 @@ BROKEN = {
                               "random_return is wrong"),
     "a family that cannot be pickled": (Unpicklable(), "pickled"),
     "a picture of floats": (broken(Corridor, render=lambda self, task, states: np.zeros((4, 4, 3))), "uint8"),
+    "pictures that grow": (broken(Corridor, render=lambda self, task, states: picture(len(states))), "one size"),
+    "pictures as long as the task": (broken(Corridor, render=lambda self, task, states: picture(int(task.length))),
+                                     "found 4 × 2 and 4 × 4 and 4 × 5"),
 }  # fmt: skip
 
 
@@ -148,6 +155,14 @@ def test_a_broken_family_is_caught(name: str):
     family, reason = BROKEN[name]
     with pytest.raises(AssertionError, match=reason):
         check_family(family)
+
+
+def test_a_display_that_is_missing_is_not_called_a_broken_rule():
+    def render(self, task, states):
+        raise RuntimeError("no display")
+
+    with pytest.raises(RuntimeError, match="no display"):
+        check_picture(broken(Corridor, render=render))
 
 
 def test_a_family_may_say_that_it_shows_its_task():

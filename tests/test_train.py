@@ -274,3 +274,16 @@ def test_the_program_s_exit_code_reaches_the_shell(toy: list[str]):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 2 and not out
     assert len(err.splitlines()) == 1 and "Did you mean 'rl2_gridnavi'?" in err
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_picture_that_fails_ends_no_run(toy, capsys, seeds):
+    Path("toy.yaml").write_text(TOY.replace("toy.Guess", "toy.NoDisplay").replace("total_iterations: 6", ""))
+    few = ["--total_iterations", "1", "--final_eval_tasks", "20", "--quiet", "--run_dir", "run"]
+    assert train.main([*toy, *few, *(["--seeds", str(seeds)] if seeds > 1 else [])]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == seeds, "one line for each run"
+    assert all("behaviour/strip could not be made (RuntimeError: no display)" in error for error in errors)
+    folders = ["run"] if seeds == 1 else [f"run/seed_{seed}" for seed in range(1, seeds + 1)]
+    assert all(lines(folder)[-1]["iteration"] == 1 for folder in folders)
+    assert all((Path(folder) / "evaluation" / "table.txt").exists() for folder in folders)

@@ -59,6 +59,13 @@ class Guess(TaskFamily):
         return torch.full(task.number.shape, 2.0 / self.numbers)
 
 
+class NoDisplay(Guess):
+    """Its pictures cannot be made."""
+
+    def render(self, task: Hidden, states: list[Nothing]) -> np.ndarray:
+        raise RuntimeError("no display")
+
+
 TOY = """\
 family:
   class_path: toy.Guess

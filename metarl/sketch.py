@@ -1,0 +1,47 @@
+"""Pictures that grow with what they show."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Sketch(ABC):
+    """A picture of one row's trial that grows state by state.
+
+    The work of `add` and `image` does not depend on how much has been added before (on average: a sketch may now and
+    then draw everything again, for example in half the size, when what it shows has become twice as large).
+    """
+
+    @abstractmethod
+    def add(self, state: Any, first: bool = False) -> None:
+        """Draw one more visited state (leading dimension 1); `first` where an episode begins with it."""
+
+    @abstractmethod
+    def image(self) -> np.ndarray:
+        """The picture so far: uint8 ``(height, width, 3)``, of the same size at every call."""
+
+
+class Redrawn(Sketch):
+    """The sketch of a family that draws all visited states anew each time: ``render(states)``."""
+
+    def __init__(self, render: Callable[[list[Any]], np.ndarray]) -> None:
+        self.render = render
+        self.states: list[Any] = []
+
+    def add(self, state: Any, first: bool = False) -> None:
+        self.states.append(state)
+
+    def image(self) -> np.ndarray:
+        return np.array(self.render(self.states))
+
+
+def drawn(sketch: Sketch, episodes: Iterable[Sequence[Any]]) -> np.ndarray:
+    """The picture after the visited states of these episodes, one list per episode."""
+    for states in episodes:
+        for number, state in enumerate(states):
+            sketch.add(state, first=number == 0)
+    return sketch.image()
