@@ -38,7 +38,11 @@ class Profile:
     def recording(self, device: torch.device) -> Iterator[None]:
         """Record what happens inside."""
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-        with profile(activities=activities) as self._profiler, record_function(phase("iteration")):
+        # Some versions of torch warn without `acc_events`, which is about schedules of several cycles.
+        with (
+            profile(activities=activities, acc_events=True) as self._profiler,
+            record_function(phase("iteration")),
+        ):
             yield
         spent: dict[str, float] = {}
         for event in self._profiler.events() or []:
