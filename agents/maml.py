@@ -7,11 +7,13 @@ through those steps. Its relatives are values of one configuration:
 ===========  =============================================================================  =======================
 variant      fields                                                                         source
 ===========  =============================================================================  =======================
-MAML         the defaults                                                                   Finn et al. 2017
+MAML         the defaults: ``inner_loss: vpg, outer: trpo, trust: adapted``                 Finn et al. 2017
 FOMAML       ``first_order: true``                                                          Finn et al. 2017, §5.2
+E-MAML       ``exploration: 1.0``                                                           Stadie et al. 2018
+DiCE-MAML    ``inner_loss: dice``                                                           Foerster et al. 2018
+ProMP        ``outer: ppo, inner_loss: likelihood_ratio, inner_kl_coef: 5e-4``              Rothfuss et al. 2019
 ANIL         ``adapted: head``                                                              Raghu et al. 2020
 Meta-SGD     ``rates: per_parameter``                                                       Li et al. 2017
-ProMP        ``outer: ppo, inner_loss: likelihood_ratio, inner_kl_coef: 5e-4``              Rothfuss et al. 2019
 Reptile      ``outer: reptile``                                                             Nichol et al. 2018
 ===========  =============================================================================  =======================
 
@@ -31,9 +33,10 @@ from torch import Tensor, nn
 
 from metarl import rng
 from metarl.agent import ClippedAdam, LearningAgent, at
+from metarl.agents.inner_losses import INNER_LOSSES
 from metarl.agents.maml_config import MAMLConfig
 from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend, judge, propose
-from metarl.agents.rounds import Round, detached, episode_time, join, make_round, mean_of_rounds
+from metarl.agents.rounds import Round, credited, detached, episode_time, join, make_round, mean_of_rounds
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.distributions import Distribution
@@ -50,6 +53,9 @@ class MAMLNetwork(nn.Module):
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
         self.scaling = Scaling(family.observation_space, follows=config.norm_obs)
+        if config.obs_unit is not None:
+            self.scaling.centre.zero_()
+            self.scaling.scale.fill_(1.0 / config.obs_unit)
         self.policy = MLPPolicy(
             self.scaling.size,
             family.action_space,
@@ -143,6 +149,8 @@ class MAML(LearningAgent):
         tasks = trial[0].mask.shape[1] // self.config.fast_batch_size
         with record_function(phase("advantage")):
             data = [self._round(rollout, tasks) for rollout in trial]
+            if self.config.exploration:
+                data = credited(data, judged=len(self._judged(data)))
         metrics = META_STEPS[self.config.outer](self, data, progress)
         metrics |= self._fit(trial)
         self.updates += 1
@@ -168,11 +176,9 @@ class MAML(LearningAgent):
         return factor * (rates[n] if config.rates == "per_parameter" else rates[0][min(number, len(rates[0]) - 1)])
 
     def inner_losses(self, before: Distribution, round: Round) -> Tensor:
-        """What a gradient step descends, of each task ``(N,)``."""
-        log_prob = before.log_prob(round.action)
-        if self.config.inner_loss == "likelihood_ratio":
-            log_prob = torch.exp(log_prob - round.log_prob)
-        return -(log_prob * round.advantage * round.weight).sum(-1)
+        """What a gradient step descends, of each task ``(N,)``; `metarl.agents.inner_losses` has the choices."""
+        objective = INNER_LOSSES[self.config.inner_loss](before.log_prob(round.action), round)
+        return -(objective * round.advantage * round.weight).sum(-1)
 
     def inner_step(
         self, meta: Meta, params: Sequence[Tensor], round: Round, number: int, differentiable: bool = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHOICES = {
     "activation": tuple(ACTIVATIONS),
-    "inner_loss": ("vpg", "likelihood_ratio"),
+    "inner_loss": ("vpg", "likelihood_ratio", "dice"),
     "adapted": ("all", "head"),
     "rates": ("fixed", "scalar", "per_step", "per_parameter"),
     "baseline": ("linear", "network"),
@@ -48,6 +48,8 @@ class MAMLConfig(AgentConfig):
     """Initial standard deviation of continuous actions, in these units."""
     min_std: float = 0.01
     """Floor of the standard deviation, in these units."""
+    obs_unit: float | None = None
+    """What 1 means in the policy's inputs, in the observations' units; null: half the range of a bounded space."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     fast_batch_size: int = 20
@@ -59,8 +61,13 @@ class MAMLConfig(AgentConfig):
     test_steps: int = 3
     """Gradient steps on a task in evaluations."""
     inner_loss: str = "vpg"
-    """vpg: log-likelihoods weighted by advantages (Williams 1992); likelihood_ratio: the same gradient, but its
-    derivative credits the adaptation for what the policy before it sampled (Rothfuss et al. 2019)."""
+    """Three objectives with one gradient and three Hessians, which the meta-gradient goes through. vpg: log-likelihoods
+    weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio (ProMP, Rothfuss et
+    al. 2019): it is, but for what an action owes to those before it in its episode; dice (Foerster et al. 2018): it is,
+    with more variance."""
+    exploration: float = 0.0
+    """Weight of E-MAML's term (Stadie et al. 2018): credit the policies before each gradient step for the return after
+    it. With 1 and vpg the meta-gradient is that of the expected return after steps on so many trajectories; 0: MAML."""
     first_order: bool = False
     """Leave the second derivatives out of the meta-gradient: FOMAML."""
     adapted: str = "all"
@@ -147,11 +154,21 @@ class MAMLConfig(AgentConfig):
         for field in ("init_std", "min_std", "max_kl", "clip_coef", "inner_kl_target", "max_grad_norm"):
             if not 0 < (value := getattr(self, field)) < math.inf:
                 raise ValueError(f"{field} must be positive and finite, got {value}.")
-        if self.action_unit is not None and not 0 < self.action_unit < math.inf:
-            raise ValueError(f"action_unit must be positive and finite, or null, got {self.action_unit}.")
-        for field in ("fast_lr", "later_rate", "cg_damping", "inner_kl_coef"):
+        for field in ("action_unit", "obs_unit"):
+            if (value := getattr(self, field)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{field} must be positive and finite, or null, got {value}.")
+        if self.norm_obs and self.obs_unit is not None:
+            raise ValueError(f"obs_unit must be null where norm_obs scales the observations, got {self.obs_unit}.")
+        for field in ("fast_lr", "later_rate", "cg_damping", "inner_kl_coef", "exploration"):
             if not 0 <= (value := getattr(self, field)) < math.inf:
                 raise ValueError(f"{field} must be finite and not negative, got {value}.")
+        if self.exploration and self.inner_loss != "vpg":
+            raise ValueError(
+                f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}: its derivative credits "
+                "the samples before a gradient step already."
+            )
+        if self.exploration and self.outer == "reptile":
+            raise ValueError("exploration must be 0 with outer 'reptile', which follows no gradient of the return.")
         if min(self.hidden_sizes, default=1) < 1:
             raise ValueError(f"hidden_sizes must be at least 1 each, got {list(self.hidden_sizes)}.")
         if not 0 < self.ls_backtrack_ratio < 1:

@@ -99,14 +99,13 @@ def propose(agent: MAML, data: list[Round]) -> Proposal:
     olds: list[Distribution] = []
     paths: list[Path] = []
     for chunk, share in chunks:
-        new, trusted, _, path = agent.adapted(meta, chunk, differentiable=True)
-        judged = agent.judged(chunk)
-        surrogate = surrogate_loss(new, judged)
+        new, trusted, _, path = adapted = agent.adapted(meta, chunk, differentiable=True)
+        surrogate = trpo_loss(agent, adapted, chunk)
         gradient = gradient + share * _flat(torch.autograd.grad(surrogate, meta))
         olds.append(detached(trusted))
         paths.append([tuple(p.detach() for p in params) for params in path])
         loss = loss + share * surrogate.detach()
-        entropy = entropy + share * _mean(detached(new).entropy(), judged)
+        entropy = entropy + share * _mean(detached(new).entropy(), agent.judged(chunk))
     products = fisher(agent, chunks, paths)
     step = full_step(gradient, products, max_kl=config.max_kl, cg_iters=config.cg_iters, cg_damping=config.cg_damping)
     return Proposal(step, loss, entropy, gradient.norm(), olds)
@@ -117,9 +116,18 @@ def judge(agent: MAML, data: list[Round], olds: list[Distribution], theta: Tenso
     candidate, found = unflatten(theta, agent.meta), torch.zeros(2, device=agent.device)
     for (chunk, share), old in zip(_chunks(agent, data), olds, strict=True):
         new = agent.adapted(candidate, chunk)
-        loss = surrogate_loss(new.distribution, agent.judged(chunk))
+        loss = trpo_loss(agent, new, chunk)
         found = found + share * torch.stack([loss, mean_kl(old, new.trusted, agent.trusted(chunk))]).detach()
     return found
+
+
+def trpo_loss(agent: MAML, adapted: Adapted, data: list[Round]) -> Tensor:
+    """The loss that `trpo` descends: the surrogate of the adapted policies, and E-MAML's of those before each step."""
+    loss = surrogate_loss(adapted.distribution, agent.judged(data))
+    if agent.config.exploration:
+        for before, round in zip(adapted.inner, data[:-1], strict=True):
+            loss = loss + agent.config.exploration * surrogate_loss(before, round._replace(advantage=round.credit))
+    return loss
 
 
 def fisher(agent: MAML, chunks: list[tuple[list[Round], float]], paths: list[Path]) -> Callable[[Tensor], Tensor]:
@@ -194,6 +202,12 @@ def _ppo_loss_of(
         new.log_prob(judged.action), judged.log_prob, judged.advantage, judged.weight, config.clip_coef
     )
     metrics |= {"policy": loss.detach(), "entropy": _mean(detached(new).entropy(), judged)}
+    if config.exploration:  # E-MAML's term, clipped likewise
+        for before, round in zip(inner, data[:-1], strict=True):
+            term, _ = clipped_surrogate(
+                before.log_prob(round.action), round.log_prob, round.credit, round.weight, config.clip_coef
+            )
+            loss = loss + config.exploration * term
     if config.inner_kl_coef:
         for coef, old, before, round in zip(agent.kl_coef, olds, inner, data[:-1], strict=True):
             loss = loss + coef * mean_kl(old, before, round)

@@ -75,14 +75,20 @@ def row_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum(-1) / mask.sum(-1).clamp_min(1.0)
 
 
+def row_std(x: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation of each row ``(N,)`` of an ``(N, M)`` tensor; 0 where the entries are all alike."""
+    std = row_mean((x - row_mean(x, mask)[:, None]) ** 2, mask).sqrt()
+    return torch.where(std > ALIKE * row_mean(x**2, mask).sqrt(), std, 0.0)
+
+
 def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
     """Each row of ``(N, M)`` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 elsewhere.
 
     A row whose entries are all alike becomes 0.
     """
     centred = (x - row_mean(x, mask)[:, None]) * mask
-    std, size = (row_mean(y**2, mask).sqrt()[:, None] for y in (centred, x))
-    return torch.where(std > ALIKE * size, centred / std, 0.0)
+    std = row_std(x, mask)[:, None]
+    return torch.where(std > 0.0, centred / std, 0.0)
 
 
 def normalise(x: Tensor, mask: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from metarl import rng
 from metarl.agents import meta_steps
 from metarl.agents.maml import MAML
 from metarl.agents.maml_config import MAMLConfig
-from metarl.agents.meta_steps import META_STEPS, fisher, mean_kl, ppo_loss, surrogate_loss
-from metarl.agents.rounds import Round, episode_time, join, rows
+from metarl.agents.meta_steps import META_STEPS, fisher, mean_kl, ppo_loss, surrogate_loss, trpo_loss
+from metarl.agents.rounds import Round, credited, episode_time, join, rows
 from metarl.batch_env import BatchEnv
 from metarl.distributions import DiagonalGaussian
 from metarl.estimators import discounted_returns, linear_baseline
@@ -36,6 +36,9 @@ VARIANTS: dict[str, dict] = {
     "a rate per step": {"rates": "per_step", "inner_steps": 2},
     "one learned rate": {"rates": "scalar", "activation": "relu"},
     "promp": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 0.1, "inner_steps": 2},
+    "dice": {"inner_loss": "dice", "inner_steps": 2},
+    "e-maml": {"exploration": 1.0},
+    "e-maml, two steps, all rounds": {"exploration": 0.5, "inner_steps": 2, "meta_rounds": "all", "trust": "all"},
     "learned value": {"baseline": "network", "gae_lambda": 0.9},
     "scaled observations": {"norm_obs": True, "hidden_sizes": ()},
 }
@@ -60,6 +63,7 @@ def play(agent: MAML, tasks: int = 6, seed: int = 0, **options) -> list[Rollout]
 def in_double(agent: MAML, trial: list[Rollout]) -> list[Round]:
     """The agent's network and what it is taught, in float64; the random policy is moved off its symmetric start."""
     data = [agent._round(rollout, 6) for rollout in trial]
+    data = credited(data, len(agent._judged(data)))
     agent.net.double()
     return [Round(*(x.double() if x.is_floating_point() else x for x in round)) for round in data]
 
@@ -91,7 +95,6 @@ def test_the_contract_holds_for_reptile():
 def test_the_meta_gradient_equals_finite_differences(variant: str, outer: str, family: TaskFamily):
     agent = build(family, **(VARIANTS[variant] | {"outer": outer, "clip_coef": 0.9}))
     data = in_double(agent, play(agent))
-    judged = agent.judged(data)
     olds = agent.adapted(agent.meta, data).inner
     start = flat(agent.meta)
     # Off the point at which the rounds were played: there the penalty's gradient is zero and the ratio is 1.
@@ -100,7 +103,7 @@ def test_the_meta_gradient_equals_finite_differences(variant: str, outer: str, f
     def loss(meta: tuple[Tensor, ...]) -> Tensor:
         if outer == "ppo":
             return ppo_loss(agent, meta, data, olds)[0]
-        return surrogate_loss(agent.adapted(meta, data, differentiable=True).distribution, judged)
+        return trpo_loss(agent, agent.adapted(meta, data, differentiable=True), data)
 
     meta = tuple(part.clone().requires_grad_() for part in unflatten(theta, agent.meta))
     gradient = flat(torch.autograd.grad(loss(meta), meta))
@@ -384,14 +387,30 @@ def test_a_recurrent_policy_is_refused_with_the_reason():
 
 
 @pytest.mark.parametrize(("field", "value"), [
-    ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dice"),
+    ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dise"),
     ("baseline", "none"), ("meta_rounds", "first"), ("inner_steps", 0), ("fast_batch_size", 0), ("fast_lr", -0.1),
     ("max_kl", 0.0), ("cg_iters", 0), ("ls_backtrack_ratio", 1.0), ("fisher_share", 1.5), ("hidden_sizes", (8, 0)),
     ("num_minibatches", 7), ("gamma", 1.1), ("lr", -1.0), ("min_std", 0.0), ("task_chunk", 0),
+    ("exploration", -1.0), ("obs_unit", 0.0),
 ])  # fmt: skip
 def test_impossible_options_are_refused(field: str, value: object):
     with pytest.raises(ValueError):
         config(**{field: value})
+
+
+def test_credit_is_not_given_twice():
+    for inner_loss in ("likelihood_ratio", "dice"):
+        with pytest.raises(ValueError, match="inner_loss must be 'vpg' where exploration is not 0"):
+            config(exploration=1.0, inner_loss=inner_loss)
+    with pytest.raises(ValueError, match="exploration must be 0 with outer 'reptile'"):
+        config(exploration=1.0, outer="reptile")
+
+
+def test_observations_have_one_unit():
+    with pytest.raises(ValueError, match="obs_unit must be null where norm_obs"):
+        config(obs_unit=1.0, norm_obs=True)
+    obs = torch.tensor([[0.5, -1.0]])
+    assert torch.equal(build(Corridor(), obs_unit=2.0).net.scaling.scaled(obs, 1), obs / 2.0)
 
 
 # ---- learning --------------------------------------------------------------------------------------------------------
