@@ -31,9 +31,16 @@ PICTURES = Path("images") / "families"  # in DOCS
 PAGE = "families.md"
 COMMAND = "python -m docs.make_gallery"
 SEED = 3
+DIFFERENCES = "Differs from the source"
+VARIANTS = "What differs from the sources"
+VARIANTS_HEAD = """\
+    The families are those of the papers as their published code has them, but for what this table says. A return
+    compares with a published one only where none of it matters. The papers are named in each family's *Source*.
+"""
 HEIGHT, STRIP_HEIGHT, WIDTH = 360, 320, 1000  # pixels: of one picture, of several in a row, and of all together at most
 SECTIONS = (
-    "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
+    "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum",
+    DIFFERENCES, "Source",
 )  # fmt: skip
 
 
@@ -242,7 +249,19 @@ def page(ids: Sequence[str]) -> str:
         of a trial.
 
         """
-    return textwrap.dedent(head) + links + "\n\n" + "\n".join(chapter(card(id)) for id in ids)
+    cards = [card(id) for id in ids]
+    chapters = "\n".join(chapter(each) for each in cards)
+    return f"{textwrap.dedent(head)}{links}\n\n{variants(cards)}\n{chapters}"
+
+
+def variants(cards: Sequence[Card]) -> str:
+    """One table of all that the families say of their differences from their sources."""
+    found = ["| family | what | here | there |\n|---|---|---|---|"]
+    for each in cards:
+        for row in rows(each.sections.get(DIFFERENCES, "").splitlines())[1:]:
+            name = f"[{short_name(each.id)}](#{anchor(each.id)})"
+            found.append(f"| {name} | {' | '.join(text(cell) for cell in row)} |")
+    return f"## {VARIANTS}\n\n{textwrap.dedent(VARIANTS_HEAD)}\n" + "\n".join(found) + "\n"
 
 
 def anchor(id: str) -> str:
@@ -305,19 +324,24 @@ def table(lines: Sequence[str]) -> str:
 
     As there, a row whose first cell is empty continues the one above, and the last column may be wider than its border.
     """
-    starts = [found.start() for found in re.finditer("=+", lines[0])]
+    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows(lines)]
+    return "\n".join([written[0], "|" + "---|" * (written[0].count(" | ") + 1), *written[1:]])
+
+
+def rows(lines: Sequence[str]) -> list[list[str]]:
+    """The cells of a simple table, the heading's first; none without lines."""
+    starts = [found.start() for line in lines[:1] for found in re.finditer("=+", line)]
     ends = [*starts[1:], None]
-    rows: list[list[str]] = []
+    found: list[list[str]] = []
     for line in lines:
         if is_border(line) or not line.strip():
             continue
         cells = [line[start:end].strip() for start, end in zip(starts, ends, strict=True)]
-        if cells[0] or not rows:
-            rows.append(cells)
+        if cells[0] or not found:
+            found.append(cells)
         else:
-            rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)]
-    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([written[0], "|" + "---|" * len(starts), *written[1:]])
+            found[-1] = [f"{above} {cell}".strip() for above, cell in zip(found[-1], cells, strict=True)]
+    return found
 
 
 def text(rst: str) -> str:
