@@ -2,8 +2,8 @@
 
     python -m docs.make_gallery
 
-The page is what `metarl/envs` says in its docstrings; the pictures are what `render` shows of one test task and a
-policy that makes something to see of it.
+The page is what `metarl/envs` says in its docstrings; the pictures show an agent of the package, or where there is
+none a policy that makes something to see of the family, on one test task.
 """
 
 from __future__ import annotations
@@ -19,54 +19,62 @@ from PIL import Image, ImageDraw
 
 import metarl
 from metarl import rng
-from metarl.agents import classical, control, index_policies, posterior_sampling, scripted
+from metarl.agents import classical, control, index_policies, scripted
 from metarl.agents.baselines import RandomAgent
 from metarl.batch_env import BatchEnv
 from metarl.envs.card import Card, card, length, short_name, short_space
-from metarl.family import State, Task, TaskFamily
+from metarl.family import State, Task, TaskFamily, take
+from metarl.replay import replay, watch
 from metarl.rollout import Agent
+from metarl.sketch import drawn
 
 DOCS = Path(__file__).parent
 PICTURES = Path("images") / "families"  # in DOCS
 PAGE = "families.md"
 COMMAND = "python -m docs.make_gallery"
 SEED = 3
+DIFFERENCES = "Differs from the source"
+VARIANTS = "What differs from the sources"
+VARIANTS_HEAD = """\
+    The families are those of the papers as their published code has them, but for what this table says. A return
+    compares with a published one only where none of it matters. The papers are named in each family's *Source*.
+"""
 HEIGHT, STRIP_HEIGHT, WIDTH = 360, 320, 1000  # pixels: of one picture, of several in a row, and of all together at most
 SECTIONS = (
-    "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
+    "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum",
+    DIFFERENCES, "Source",
 )  # fmt: skip
 
 
 class Scene(NamedTuple):
-    """Who plays for a family's picture, what is to be seen, and which episodes of the trial are shown."""
+    """Who plays for a family's picture, what is to be seen, and which episodes of the trial are shown.
+
+    `agent` is the name of a trained agent of the package, or makes a player for the family.
+    """
 
     who: str  # completes "The picture: …"
-    agent: Callable[[TaskFamily], Agent]
+    agent: str | Callable[[TaskFamily], Agent]
     note: str = ""  # what the marks mean
     episodes: tuple[int, ...] = ()  # from 1, one picture each; none: the whole trial in one
     number: int = 0  # of the task in its split
-    states: int | None = None  # how many are shown at most; after these nothing happens, or the same again
 
 
+RL2 = "the RL² agent of the package"
 PULLS = "Each mark is a pull, green where it paid and red where not; yellow: the best arm."
 PATH = "Paths run from pale to dark, from the black start."
 CELLS = "Paths run from pale to dark, numbers count visits; black frame: the start, red: the goal."
 CART = "Cars run from pale to dark in time."
 
 SCENES: dict[str, Scene] = {
-    "BernoulliBandit": Scene("Thompson sampling", lambda f: classical.ThompsonBandit(5), PULLS),
+    "BernoulliBandit": Scene(RL2, "rl2_bernoulli_bandit", PULLS),
     "GaussianBandit": Scene(
         "Thompson sampling",
         lambda f: index_policies.GaussianThompsonBandit(5),
         "Each mark is a pull, from red (paid little) to green (paid much); yellow: the best arm.",
     ),
-    "DependentBandit": Scene(
-        "the Bayes-optimal policy", lambda f: index_policies.DependentBanditBayes(), PULLS, number=1
-    ),
+    "DependentBandit": Scene(f"{RL2} for `structure='medium'`", "rl2_dependent_bandit_medium", PULLS, number=1),
     "InformativeBandit": Scene(
-        "a script that asks first",
-        lambda f: index_policies.InformativeBanditScript(),
-        "The last arm pays a tenth of the best one's number, counted from 1.",
+        RL2, "rl2_informative_bandit", "The last arm pays a tenth of the best one's number, counted from 1."
     ),
     "RestlessBandit": Scene(
         "Thompson sampling as if nothing changed",
@@ -74,39 +82,30 @@ SCENES: dict[str, Scene] = {
         "Full dots are pulls that paid, hollow ones did not.",
     ),
     "TabularMDP": Scene(
-        "posterior sampling (PSRL)",
-        lambda f: posterior_sampling.PSRL(),
+        RL2,
+        "rl2_tabular_mdp",
         "One line per state; dark: likely, green: pays, red: costs, blue: where it was in the ten episodes.",
     ),
-    "TwoStep": Scene("random actions", RandomAgent, "Each column is a round."),
-    "Navigation2D": Scene(
-        "the RL² agent of the package",
-        lambda f: pretrained("rl2_navigation2d"),
-        f"{PATH} The blue square is the reach of one step.",
-        (1, 2),
-    ),
+    "TwoStep": Scene(RL2, "rl2_two_step", "Each column is a round."),
+    "Navigation2D": Scene(RL2, "rl2_navigation2d", f"{PATH} The blue square is the reach of one step.", (1, 2)),
     "PointRobot": Scene("an oracle that is told the goal", lambda f: classical.Navigation2DOracle(), PATH, (1, 2, 3)),
-    "SparsePointRobot": Scene(
-        "a search along the arc", lambda f: scripted.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2, 3), number=1
-    ),
+    "SparsePointRobot": Scene(RL2, "rl2_sparse_point_robot", f"{PATH} Red circle: what pays.", (1, 2, 3), number=2),
     "SemiCircle": Scene(
         "a search along the arc", lambda f: scripted.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
     ),
     "WindyPoint": Scene("an oracle that is told the wind", lambda f: scripted.WindyPointOracle(), PATH, (1,), number=1),
-    "GridNavi": Scene("the Bayes-optimal sweep", lambda f: classical.GridNaviSweep(), CELLS, (1, 2, 3)),
-    "DarkRoom": Scene("a sweep in four blocks", lambda f: classical.DarkRoomSweep(), CELLS, (1, 2, 3, 4)),
+    "GridNavi": Scene(RL2, "rl2_gridnavi", CELLS, (1, 2, 3)),
+    "DarkRoom": Scene(f"{RL2}, in a trial of ten episodes", "rl2_darkroom", CELLS, (1, 2, 3, 10)),
     "DarkRoomHard": Scene(
         "a search of the cells not yet seen", lambda f: scripted.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)
     ),
     "DarkKeyToDoor": Scene(
-        "a search of the cells not yet seen",
-        lambda f: scripted.RoomSearch(9, 2),
+        RL2,
+        "rl2_dark_key_to_door",
         "Paths run from pale to dark, numbers count visits; black frame: the start.",
         (1, 2, 3, 4),
     ),
-    "TMaze": Scene(
-        "a script that remembers the cue", lambda f: scripted.TMazeRemember(), "Numbers count visits.", (1,)
-    ),
+    "TMaze": Scene(RL2, "rl2_tmaze", "Numbers count visits.", (1,)),
     "MetaMaze": Scene(
         "a search, then the shortest ways",
         lambda f: scripted.MetaMazeSearch(),
@@ -114,26 +113,18 @@ SCENES: dict[str, Scene] = {
         (1,),
     ),
     "Harlow": Scene(
-        "win-stay, lose-shift, which is optimal",
-        lambda f: control.WinStayLoseShift(),
-        "Time runs downwards, the first three rounds; the framed column is the gaze.",
-        states=16,
+        RL2, "rl2_harlow", "A column is a round, in which time runs downwards; the framed cells are the gaze."
     ),
     "Alchemy": Scene(
-        "the best plan, told the chemistry",
-        lambda f: control.AlchemyPlanner(),
-        "Time runs downwards: the three stones until they are cashed in, and the potions, hollow once used. The cube: "
-        "what stones are worth, and along which edges potions can change them.",
-        (1,),
-        states=14,
+        RL2,
+        "rl2_alchemy",
+        "Its tenth episode, downwards in time: the three stones until they are cashed in, and the potions, hollow once "
+        "used. The cube: what stones are worth, and along which edges potions can change them.",
+        (10,),
+        number=2,
     ),
-    "CartPole": Scene("random actions", RandomAgent, "Poles run from pale to dark in time.", (1, 2)),
-    "Pendulum": Scene(
-        "a swing-up that is told the task",
-        lambda f: control.PendulumSwingUp(),
-        "Rods run from pale to dark in time.",
-        (1,),
-    ),
+    "CartPole": Scene(RL2, "rl2_cartpole", "Poles run from pale to dark in time.", (1, 2)),
+    "Pendulum": Scene(RL2, "rl2_pendulum", "Rods run from pale to dark in time.", (1, 2)),
     "Acrobot": Scene(
         "pushing along the second link's velocity",
         control.PushAlong,
@@ -143,18 +134,16 @@ SCENES: dict[str, Scene] = {
     "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "HalfCheetahVel": Scene(
-        "the RL² agent of the package",
-        lambda f: pretrained("rl2_half_cheetah_vel"),
-        "Poses run from pale to dark in time; red: the wanted speed.",
-        (1,),
-        number=1,
+        RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the wanted speed.", (1,), number=1
+    ),
+    "HalfCheetahVelMAML": Scene(
+        "the MAML agent of the package, before and after gradient steps",
+        "maml_half_cheetah_vel",
+        "Poses of one episode each; red: the wanted speed.",
+        (1, 4),
     ),
 }
 RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families without a scene
-
-
-def pretrained(name: str) -> Agent:
-    return metarl.load(f"pretrained:{name}", device="cpu")
 
 
 def shipped() -> list[str]:
@@ -166,7 +155,7 @@ def shipped() -> list[str]:
 
 
 def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
-    """The visited states of each episode of a trial of one row."""
+    """The visited states of each episode of a trial of one row, for agents that do not adapt in rounds."""
     env = BatchEnv(family, task, rng.key(SEED))
     step, memory = env.reset(), agent.begin(1, task)
     episodes, t = [[env.state]], 0
@@ -182,20 +171,43 @@ def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
     return episodes[:-1]
 
 
+def trial(family: TaskFamily, agent: Agent, split: str, number: int) -> tuple[Task, list[list[State]], list[str]]:
+    """A task, and the states and a caption of each episode; of agents that adapt in rounds, of each round's first."""
+    if agent.protocol.test().rounds == 1:
+        task = family.sample_tasks(rng.key(SEED), 1, split, first=number)
+        episodes = play(family, task, agent)
+        return task, episodes, [f"episode {i}" for i in range(1, len(episodes) + 1)]
+    curve, watched = watch(agent, family, split, tasks=number + 1, seed=SEED)
+    rounds = replay(watched, family, number, seed=SEED)
+    return take(watched.task, slice(number, number + 1)), [part[0].states for part in rounds], list(curve.labels)
+
+
 def picture(id: str) -> Image.Image:
     """The picture of a family: its scene's episodes side by side, or its whole trial."""
-    family, scene = metarl.make(id), SCENES.get(short_name(id), RANDOM)
-    split = "test" if "test" in family.splits else "train"
-    task = family.sample_tasks(rng.key(SEED), 1, split, first=scene.number)
-    episodes = play(family, task, scene.agent(family))
+    scene, family, agent = cast(id)
+    task, episodes, captions = trial(family, agent, split_of(family), scene.number)
     if not scene.episodes:
-        whole = [state for states in episodes for state in states][: scene.states]
-        return fitted(Image.fromarray(family.render(task, whole)), HEIGHT, WIDTH)
-    shown = [number for number in scene.episodes if number <= len(episodes)]
-    pictures = [Image.fromarray(family.render(task, episodes[number - 1][: scene.states])) for number in shown]
+        return fitted(Image.fromarray(drawn(family.sketch(task, len(episodes)), episodes)), HEIGHT, WIDTH)
+    shown = [number - 1 for number in scene.episodes if number <= len(episodes)]
+    pictures = [Image.fromarray(drawn(family.sketch(task), [episodes[number]])) for number in shown]
     if len(pictures) == 1:
         return fitted(pictures[0], HEIGHT, WIDTH)
-    return strip(pictures, [f"episode {number}" for number in shown])
+    return strip(pictures, [captions[number] for number in shown])
+
+
+def cast(id: str) -> tuple[Scene, TaskFamily, Agent]:
+    """The scene of a family, the family as it is played there, and who plays."""
+    scene = SCENES.get(short_name(id), RANDOM)
+    if isinstance(scene.agent, str):
+        agent = metarl.load(f"pretrained:{scene.agent}", device="cpu")
+        return scene, agent.family, agent
+    family = metarl.make(id)
+    return scene, family, scene.agent(family)
+
+
+def split_of(family: TaskFamily) -> str:
+    """The split of the tasks that are pictured."""
+    return "test" if "test" in family.splits else "train"
 
 
 def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -242,7 +254,19 @@ def page(ids: Sequence[str]) -> str:
         of a trial.
 
         """
-    return textwrap.dedent(head) + links + "\n\n" + "\n".join(chapter(card(id)) for id in ids)
+    cards = [card(id) for id in ids]
+    chapters = "\n".join(chapter(each) for each in cards)
+    return f"{textwrap.dedent(head)}{links}\n\n{variants(cards)}\n{chapters}"
+
+
+def variants(cards: Sequence[Card]) -> str:
+    """One table of all that the families say of their differences from their sources."""
+    found = ["| family | what | here | there |\n|---|---|---|---|"]
+    for each in cards:
+        for row in rows(each.sections.get(DIFFERENCES, "").splitlines())[1:]:
+            name = f"[{short_name(each.id)}](#{anchor(each.id)})"
+            found.append(f"| {name} | {' | '.join(text(cell) for cell in row)} |")
+    return f"## {VARIANTS}\n\n{textwrap.dedent(VARIANTS_HEAD)}\n" + "\n".join(found) + "\n"
 
 
 def anchor(id: str) -> str:
@@ -253,14 +277,13 @@ def anchor(id: str) -> str:
 def chapter(card: Card) -> str:
     """One family of the page."""
     name, family = short_name(card.id), card.family
-    scene = SCENES.get(name, RANDOM)
+    scene, pictured, _ = cast(card.id)
     spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
-    split = "test" if "test" in family.splits else "train"
     lines = [
         f"## {card.id}",
         text(card.summary),
         f"![{name}: {scene.who}]({(PICTURES / name).as_posix()}.png)",
-        f"*The picture: {scene.who}, on a task of `{split}`. {scene.note}".rstrip() + "*",
+        f"*The picture: {scene.who}, on a task of `{split_of(pictured)}`. {scene.note}".rstrip() + "*",
         f"`{card.call}`: episode × trial {length(family)}, {spaces}.",
     ]
     for heading in SECTIONS:
@@ -305,19 +328,24 @@ def table(lines: Sequence[str]) -> str:
 
     As there, a row whose first cell is empty continues the one above, and the last column may be wider than its border.
     """
-    starts = [found.start() for found in re.finditer("=+", lines[0])]
+    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows(lines)]
+    return "\n".join([written[0], "|" + "---|" * (written[0].count(" | ") + 1), *written[1:]])
+
+
+def rows(lines: Sequence[str]) -> list[list[str]]:
+    """The cells of a simple table, the heading's first; none without lines."""
+    starts = [found.start() for line in lines[:1] for found in re.finditer("=+", line)]
     ends = [*starts[1:], None]
-    rows: list[list[str]] = []
+    found: list[list[str]] = []
     for line in lines:
         if is_border(line) or not line.strip():
             continue
         cells = [line[start:end].strip() for start, end in zip(starts, ends, strict=True)]
-        if cells[0] or not rows:
-            rows.append(cells)
+        if cells[0] or not found:
+            found.append(cells)
         else:
-            rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)]
-    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([written[0], "|" + "---|" * len(starts), *written[1:]])
+            found[-1] = [f"{above} {cell}".strip() for above, cell in zip(found[-1], cells, strict=True)]
+    return found
 
 
 def text(rst: str) -> str:

@@ -99,6 +99,21 @@ class AntDir(TaskFamily):
     Optimum:
         Not known.
 
+    Differs from the source:
+        ======================  =============================================  =========================================
+        what                    here                                           there
+        ======================  =============================================  =========================================
+        time between actions    0.05 s, as PEARL                               MAML: 0.02 s
+        velocity in the reward  of the torso, mean over the step, as PEARL     MAML: of the whole body's centre of mass,
+                                                                               after it
+        cost of actions         0.5 ‖action‖², as PEARL                        MAML: 0.005 ‖action‖²
+        reward for being up     1, as PEARL                                    MAML: 0.05
+        observations            27 numbers, as PEARL                           MAML: 125, with the place and the forces
+                                                                               of contact
+        start                   0.75 m high, positions U[-0.1, 0.1), as PEARL  MAML: 0.55 m high on bent legs, positions
+                                                                               0.01 · N(0, 1)
+        ======================  =============================================  =========================================
+
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), as in Rakelly et al. 2019, "PEARL".
 
@@ -168,6 +183,14 @@ class AntDir2D(TaskFamily):
 
     Optimum:
         Not known.
+
+    Differs from the source:
+        ===========================  ================================  ==========================
+        what                         here                              there
+        ===========================  ================================  ==========================
+        height that ends an episode  outside [0.2, 1] m                outside [0, 1] m
+        observations                 27 numbers, no forces of contact  with the forces of contact
+        ===========================  ================================  ==========================
 
     Source:
         Rothfuss et al. 2019, "ProMP" (AntRandDir2D).
@@ -244,6 +267,16 @@ class AntVel(TaskFamily):
 
     Optimum:
         Not known. At most 1.05 a step.
+
+    Differs from the source:
+        ====================  ===================================  ==================================================
+        what                  here                                 there
+        ====================  ===================================  ==================================================
+        time between actions  0.05 s                               0.02 s
+        speed in the reward   of the torso, mean over the step     of the whole body's centre of mass, after it
+        observations          27 numbers                           125, with the place and the forces of contact
+        start                 0.75 m high, positions U[-0.1, 0.1)  0.55 m high on bent legs, positions 0.01 · N(0, 1)
+        ====================  ===================================  ==================================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, goal velocity).

@@ -72,6 +72,14 @@ class AntGoal(TaskFamily):
     Optimum:
         Not known. Below 0 by what the way there costs.
 
+    Differs from the source:
+        ============  ================================  =========================================
+        what          here                              there
+        ============  ================================  =========================================
+        observations  29 numbers, no forces of contact  113 numbers, 84 of them forces of contact
+        tasks         150 and 30, always the same       as many, drawn at each start
+        ============  ================================  =========================================
+
     Source:
         Rakelly et al. 2019, "PEARL" (ant-goal; 150 and 30 tasks).
 

@@ -86,6 +86,14 @@ class GridNavi(TaskFamily):
         the mean of `all`. Bayes-optimal over `all`, per episode: 4.000, then 11.0714 (4 episodes: 37.214). Whatever
         does better leaks the goal.
 
+    Differs from the source:
+        =====  ==============================================  ===============
+        what   here                                            there
+        =====  ==============================================  ===============
+        tasks  parted into train and test; `all` is the        all 21 for both
+               paper's
+        =====  ==============================================  ===============
+
     Source:
         Zintgraf et al. 2020, "VariBAD", section 5.1 and its published code.
 
@@ -191,6 +199,13 @@ class DarkRoom(TaskFamily):
     Optimum:
         Known task: the shortest path, exact per goal; 16.543 in the mean of `all`. Random: exact per goal, 0.246 in
         the mean of `all`. Bayes-optimal first episode over `all`: 2.593.
+
+    Differs from the source:
+        ============  ===============  ================
+        what          here             there
+        ============  ===============  ================
+        observations  two coordinates  the cell's index
+        ============  ===============  ================
 
     Source:
         Laskin et al. 2022, "In-context reinforcement learning with algorithm distillation", section 4.

@@ -80,6 +80,15 @@ class HalfCheetahVel(TaskFamily):
     Optimum:
         Not known. Below 0 by what the speeding up costs.
 
+    Differs from the source:
+        ============  =================================  ===============================================================
+        what          here                               there
+        ============  =================================  ===============================================================
+        observations  17 numbers, the place x is hidden  20 numbers, with the torso's place
+        tasks         100 and 30 of our own              the first 100 and the last 30 of NumPy's uniform(0, 3, 130) of
+                                                         seed 1337 (VariBAD: fresh ones)
+        ============  =================================  ===============================================================
+
     Source:
         Rakelly et al. 2019, "PEARL" (cheetah-vel; 100 and 30 tasks), and Zintgraf et al. 2020, "VariBAD" (fresh tasks),
         after Finn et al. 2017, whose own physics are `HalfCheetahVelMAML`.
@@ -234,6 +243,15 @@ class HalfCheetahVelMAML(TaskFamily):
     Optimum:
         Not known. The paper's oracle, a policy that is told the speed, reached -54.5.
 
+    Differs from the source:
+        ============  ==============================================  ==================================================
+        what          here                                            there
+        ============  ==============================================  ==================================================
+        start         positions U[-0.1, 0.1), velocities 0.1 · N(0,   positions 0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+                      1), as Gymnasium's v5
+        observations  17 numbers, the place x is hidden               20 numbers, with the torso's place
+        ============  ==============================================  ==================================================
+
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3, and its published code (rllab's HalfCheetah, where the time
         between two actions is one of the simulator's steps, 0.01 s).
@@ -306,6 +324,16 @@ class HalfCheetahDir(TaskFamily):
 
     Optimum:
         Not known.
+
+    Differs from the source:
+        ====================  ==========================================  ==============================================
+        what                  here                                        there
+        ====================  ==========================================  ==============================================
+        time between actions  0.05 s, as PEARL                            MAML: 0.01 s
+        speed in the reward   of the torso, mean over the step, as PEARL  MAML: of the whole body's centre of mass,
+                                                                          after it
+        observations          17 numbers, the place x is hidden           20 numbers, with the torso's place
+        ====================  ==========================================  ==============================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), with the time steps of Rakelly et al. 2019.

@@ -63,6 +63,13 @@ class SparsePointRobot(TaskFamily):
         Known task: full steps along each axis until the goal is reached, exact per goal; 13.38 in the mean of `train`;
         dense -3.84.
 
+    Differs from the source:
+        =====  =======================  ======================================================================
+        what   here                     there
+        =====  =======================  ======================================================================
+        tasks  fresh goals without end  100 goals in equal distances on the arc: 80 to train on, 20 to test on
+        =====  =======================  ======================================================================
+
     Source:
         Rakelly et al. 2019, "PEARL", section 6.3, in its published code (sparse-point-robot, 5 exploration episodes).
 

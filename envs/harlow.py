@@ -83,6 +83,14 @@ class Harlow(TaskFamily):
         Known task: 1. Random: 0. Without knowing the task 0 in the mean of the first round, since nothing tells the
         objects apart, and 1 in all later ones (win stay, lose shift): 5 in the 6 rounds of a trial.
 
+    Differs from the source:
+        ==================  ==============================================  ========
+        what                here                                            there
+        ==================  ==============================================  ========
+        reaching the cross  pays nothing, so that a return counts right     pays 0.2
+                            choices
+        ==================  ==============================================  ========
+
     Source:
         Harlow 1949; Wang et al. 2018, "Prefrontal cortex as a meta-reinforcement learning system", on a tape as in
         one-dimensional reproductions of it. These speak of a receptive field of 8 cells but show 9; they also pay 0.2

@@ -81,6 +81,14 @@ class HumanoidDir(TaskFamily):
     Optimum:
         Not known.
 
+    Differs from the source:
+        ============  ===========================  ============================
+        what          here                         there
+        ============  ===========================  ============================
+        observations  no forces of contact         with the forces of contact
+        tasks         100 and 30, always the same  as many, drawn at each start
+        ============  ===========================  ============================
+
     Source:
         Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5.
 

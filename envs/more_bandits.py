@@ -68,6 +68,13 @@ class GaussianBandit(TaskFamily):
     Optimum:
         Known task: max μ, k / (k + 1) in the mean (5 arms: 0.8333). Random: mean μ, 0.5 in the mean.
 
+    Differs from the source:
+        =====  ================  =======
+        what   here              there
+        =====  ================  =======
+        noise  std 1; an option  std 0.3
+        =====  ================  =======
+
     Source:
         Lee et al. 2023, "Supervised pretraining can learn in-context reinforcement learning" (DPT): 5 arms, std 0.3.
         The default of 1 is the noise of the classical test bed (Sutton & Barto 2018, section 2.3).

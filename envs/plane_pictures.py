@@ -120,12 +120,12 @@ def round_length(most: float) -> float:
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, right: float, bottom: float, length: float, text: str) -> None:
-    """A bar of `length` pixels that ends at (right, bottom), with the text over it."""
+    """A bar of `length` pixels that ends at (right, bottom), with the text before it."""
     left = right - length
     draw.line((left, bottom, right, bottom), fill="#495057", width=2)
     for x in (left, right):
         draw.line((x, bottom - 4, x, bottom + 4), fill="#495057", width=2)
-    draw.text((0.5 * (left + right), bottom - 12), text, fill="#495057", font_size=13, anchor="mm")
+    draw.text((left - 7, bottom), text, fill="#495057", font_size=13, anchor="rm")
 
 
 def draw_box(draw: ImageDraw.ImageDraw, pixel: Pixel, low: XY, high: XY, text: str) -> None:

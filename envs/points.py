@@ -69,6 +69,13 @@ class PointRobot(TaskFamily):
         Known task: full steps along each axis until the goal is reached; the expectation over the starts, exact per
         goal; -5.19 in the mean of `train`.
 
+    Differs from the source:
+        =====  =======================  ===============================================================
+        what   here                     there
+        =====  =======================  ===============================================================
+        tasks  fresh goals without end  100 goals, the same in every run: 80 to train on, 20 to test on
+        =====  =======================  ===============================================================
+
     Source:
         Rakelly et al. 2019, "PEARL", in its published code (point-robot; 60 steps per evaluation, hence 3 episodes).
 
@@ -165,6 +172,13 @@ class WindyPoint(TaskFamily):
     Optimum:
         Known task: exact per wind; 13.21 in the mean of `train`. Against more than 0.0612 m of wind per step 25 steps
         are too few to arrive: the optimum is 0 for 11.75 % of the training tasks.
+
+    Differs from the source:
+        =====  ============================  ======================
+        what   here                          there
+        =====  ============================  ======================
+        steps  25, as in Ni's configuration  75 in Ni's environment
+        =====  ============================  ======================
 
     Source:
         Dorfman et al. 2021, "Offline meta learning of exploration" (Wind), and Ni et al. 2022, "Recurrent model-free RL

@@ -72,6 +72,16 @@ class Walker2dRandParams(TaskFamily):
     Optimum:
         Not known.
 
+    Differs from the source:
+        ====================  ===============================  =========================================
+        what                  here                             there
+        ====================  ===============================  =========================================
+        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
+        friction of the feet  1.9 both, as in Gymnasium's v5   0.9 right, 1.9 left
+        inertia               multiplied with its body's mass  multiplied by factors of its own
+        tasks                 40 and 10, always the same       50 drawn at each start, 40 and 10 of them
+        ====================  ===============================  =========================================
+
     Source:
         Rakelly et al. 2019, "PEARL" (walker-rand-params; 40 and 10 tasks), after the published rand_param_envs, which
         multiply the inertia by factors of its own.
@@ -165,6 +175,16 @@ class HopperRandParams(TaskFamily):
 
     Optimum:
         Not known.
+
+    Differs from the source:
+        ====================  ===============================  =========================================================
+        what                  here                             there
+        ====================  ===============================  =========================================================
+        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
+        inertia               multiplied with its body's mass  multiplied by factors of its own
+        tasks                 40 and 10, always the same       in PEARL's code 50 drawn at each start, 40 and 10 of
+                                                               them; not in its paper
+        ====================  ===============================  =========================================================
 
     Source:
         The published rand_param_envs (hopper), which multiply the inertia by factors of its own; the number of tasks is

@@ -75,6 +75,13 @@ class RestlessBandit(TaskFamily):
         the sum of mean p, exact per task; 50 in the mean. Always the arm that is better on the whole, known
         beforehand: 59.4.
 
+    Differs from the source:
+        =================  ==============  =======================
+        what               here            there
+        =================  ==============  =======================
+        steps of the walk  0.1; an option  0.025 (Daw et al. 2011)
+        =================  ==============  =======================
+
     Source:
         Whittle 1988, "Restless bandits"; Wang et al. 2016, "Learning to reinforcement learn", section 3.1.4, for
         meta-learning. The papers' walks differ: Daw et al. 2011 take steps of 0.025, with which the better arm changes

@@ -66,7 +66,7 @@ def side_view(
     skeleton = Skeleton(robot, model)
     still = _sideways(skeleton.at(robot.simulator.model.qpos0), 0.0)
     width = 0.3 + 2.0 * max(abs(x) for line in still for x, _ in line)
-    top = max(1.3 * max(z for line in still for _, z in line), 0.6 * width)
+    top = max(1.3 * max(z for line in still for _, z in line), 0.8 * width)
     width = max(width, 0.8 * top)
 
     def poses(states: Sequence[Physics]) -> list[Pose]:

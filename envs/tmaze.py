@@ -80,6 +80,15 @@ class TMaze(TaskFamily):
         Known task: 1. Who remembers the cue: 1. Without memory: at most 0.5.
         Random: 0.0006 for the default corridor (active: 0.0008), so rewards are rare at first.
 
+    Differs from the source:
+        =================  ====================  =======================================================================
+        what               here                  there
+        =================  ====================  =======================================================================
+        end of an episode  the choice of an arm  the first step in which an arm can be entered; the reward asks where
+                                                 the agent is then
+        tarrying           costs nothing         is penalised
+        =================  ====================  =======================================================================
+
     Source:
         Bakker 2001; Ni et al. 2023, "When do transformers shine in RL?", section 4 and its published code. There the
         episode ends with the first step in which the arm can be entered, and the reward asks where the agent is then;

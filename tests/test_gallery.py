@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import metarl
 from docs import make_gallery
 from metarl.envs.card import short_name
 
 IDS = make_gallery.shipped()
+PRETRAINED = Path(metarl.__file__).parent / "pretrained"
 PAGE = (make_gallery.DOCS / make_gallery.PAGE).read_text(encoding="utf-8")
 
 
@@ -35,6 +38,17 @@ def test_no_scene_or_picture_without_a_family():
     names = {short_name(id) for id in IDS}
     assert set(make_gallery.SCENES) <= names
     assert {file.stem for file in (make_gallery.DOCS / make_gallery.PICTURES).iterdir()} == names
+
+
+def test_families_whose_agents_ship_are_pictured_with_them():
+    names = [folder.name for folder in PRETRAINED.iterdir() if (folder / "config.yaml").exists()]
+    agents = {name: metarl.load(f"pretrained:{name}", device="cpu") for name in names}
+    played = {type(agent.family).__name__ for agent in agents.values()}
+    assert len(played) > 10
+    for name in played:
+        scene = make_gallery.SCENES[name]
+        assert isinstance(scene.agent, str) and type(agents[scene.agent].family).__name__ == name
+        assert "agent of the package" in scene.who
 
 
 def test_tables_of_the_page_have_as_many_cells_in_each_row():
