@@ -71,7 +71,7 @@ def sequences(steps: int) -> list[tuple[int, ...]]:
 
 
 def make(horizon: int, **changes) -> MAML:
-    """An agent in float64, away from the uniform policy that networks start with. Its baseline is 0, whatever it saw."""
+    """An agent in float64, away from the uniform policy that networks start with. Its baseline is always 0."""
     fixed = {"gamma": 1.0, "norm_adv": False, "baseline": "network", "hidden_sizes": (3,), "fast_lr": STEP_SIZE}
     agent = MAMLConfig(meta_batch_size=2, **(fixed | changes)).build(Levers(horizon), 0, torch.device("cpu"))
     agent.net.double()
@@ -202,7 +202,7 @@ def trials(agent: MAML, task: Payoff, trajectories: int, steps: int) -> Iterator
 
 
 def exact_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) -> Tensor:
-    """Of the expected return after `steps` gradient steps, each on so many trajectories, by autograd over all trials."""
+    """Of the expected return after `steps` gradient steps, each on so many trajectories, by autograd."""
     start = tuple(p.detach()[None].requires_grad_() for p in agent.net.policy.parameters())
     every = sequences(agent.family.horizon)
     total = torch.zeros((), dtype=torch.float64)
