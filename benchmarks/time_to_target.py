@@ -38,7 +38,7 @@ TARGETS = {
     "bandit": Target(
         "rl2_bernoulli_bandit",
         "RL², bandit, 5 arms, 100 pulls: return of a trial",
-        "eval/test/score",
+        "eval/valid/score",
         77.5,
         ("--agent.meta_batch_size=384", "--agent.num_minibatches=3"),
         ("--eval_every=10", "--eval_tasks=20000"),
@@ -54,7 +54,7 @@ TARGETS = {
     "maml": Target(
         "maml_navigation2d",
         "MAML, Navigation2D: return after one gradient step",
-        "eval/test/round_01",
+        "eval/valid/round_01",
         -11.7,
         ("--agent.meta_batch_size=20",),
         ("--eval_every=5", "--eval_tasks=400"),

@@ -139,7 +139,7 @@ def test_wrong_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str]):
 
 def test_time_to_target_counts_training_alone_and_stops_when_it_is_reached():
     quick = ("--total_iterations=4", "--eval_every=1", "--eval_tasks=20", "--agent.meta_batch_size=8")
-    easy = Target("rl2_bernoulli_bandit_n10", "easy", "eval/test/score", 0.0, (), quick)
+    easy = Target("rl2_bernoulli_bandit_n10", "easy", "eval/valid/score", 0.0, (), quick)
     found = reach(easy, seed=3, threads=1)
     assert found.iterations == 1 and found.env_steps == 80 and found.seconds > 0 and found.value > 0
     never = reach(easy._replace(value=1e9), seed=3, threads=1)

@@ -282,8 +282,9 @@ def test_a_picture_that_fails_ends_no_run(toy, capsys, seeds):
     few = ["--total_iterations", "1", "--final_eval_tasks", "20", "--quiet", "--run_dir", "run"]
     assert train.main([*toy, *few, *(["--seeds", str(seeds)] if seeds > 1 else [])]) == 0
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == seeds, "one line for each run"
-    assert all("behaviour/strip could not be made (RuntimeError: no display)" in error for error in errors)
+    assert len(errors) == 2 * seeds, "for each run a line before it, from the family's contract, and one at its end"
+    assert all("render (toy.py, line" in error for error in errors[::2])
+    assert all("behaviour/strip could not be made (RuntimeError: no display)" in error for error in errors[1::2])
     folders = ["run"] if seeds == 1 else [f"run/seed_{seed}" for seed in range(1, seeds + 1)]
     assert all(lines(folder)[-1]["iteration"] == 1 for folder in folders)
     assert all((Path(folder) / "evaluation" / "table.txt").exists() for folder in folders)
