@@ -40,8 +40,8 @@ def test_contract(family):
 def test_docstring_follows_the_schema():
     headings = re.findall(r"^    (\w[\w ]*):$", Harlow.__doc__ or "", re.MULTILINE)
     assert headings == [
-        "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
-        "Version history",
+        "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum",
+        "Differs from the source", "Source", "Version history",
     ]  # fmt: skip
 
 
