@@ -116,12 +116,19 @@ def test_greedy_maml_still_adapts():
     assert mean[0] < -25 and mean[1] > -20 and mean[-1] > -6
 
 
-def test_a_played_trial_of_a_learner_is_what_it_was():
-    """Sampled evaluation plays every round once."""
-    family = TwoDoors()
-    sampled = evaluate(Explorer(), family, "train", tasks=2, repeats=50)
-    trial = run_trial(Explorer(), family, family.tasks_of("train") or family.sample_tasks(rng.key(0), 2), rng.key(1))
-    assert len(trial) == 2 and sampled.returns.shape == (1, 2, 2)
+@pytest.mark.parametrize(("greedy", "played"), [(False, 2), (True, 3)])
+def test_a_round_is_played_twice_only_where_it_must(greedy: bool, played: int):
+    """Sampling: each of the two rounds once. Greedily: the first, which `adapt` learns from, once more by sampling."""
+    calls = []
+
+    class Counted(Explorer):
+        def act(self, memory, step, key, greedy=False):
+            calls.append(greedy)
+            return super().act(memory, step, key, greedy)
+
+    evaluate(Counted(), TwoDoors(), "train", tasks=2, repeats=1, greedy=greedy)
+    assert len(calls) == played * Explorer.protocol.episodes
+    assert sum(calls) == (2 * Explorer.protocol.episodes if greedy else 0)
 
 
 # Steps of a trial ---------------------------------------------------------------------------------------------------
