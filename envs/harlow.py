@@ -148,7 +148,8 @@ class Harlow(TaskFamily):
         right = state.fixated & (offset == (APART * state.side) % TAPE)
         wrong = state.fixated & (offset == (-APART * state.side) % TAPE)
         reward = right.to(torch.float32) - wrong.to(torch.float32)
-        return state._replace(gaze=gaze, fixated=state.fixated | (offset == 0)), reward, right | wrong
+        # Not by `_replace`, of which the compiler of torch 2.11 makes an empty tuple.
+        return HarlowState(gaze, state.cross, state.side, state.fixated | (offset == 0)), reward, right | wrong
 
     def success(self, task: ObjectPair, state: HarlowState) -> Tensor:
         return state.fixated & ((state.gaze - state.cross) % TAPE == (APART * state.side) % TAPE)

@@ -109,6 +109,9 @@ class Program:
             except Exception as error:  # whatever a compiler raises: it is not one kind
                 self.why_not = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 return None
+        if not is_whole(result):
+            self.why_not = "the compiler lost fields of a NamedTuple"
+            return None
         self._seen.add(signature)
         return result
 
@@ -150,6 +153,13 @@ def steps_of(family: TaskFamily) -> Callable[..., Any]:
         return (state, final_state, began, episode), seen
 
     return steps
+
+
+def is_whole(value: Any) -> bool:
+    """Whether all NamedTuples in a program's result have their fields; torch 2.11 loses those of a ``_replace``."""
+    if not isinstance(value, (tuple, list)):
+        return True
+    return len(value) == len(getattr(value, "_fields", value)) and all(map(is_whole, value))
 
 
 def own(function: Any) -> Callable[..., Any]:

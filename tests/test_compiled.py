@@ -12,7 +12,7 @@ from small_families import Corridor, Length, Reach, TwoDoors
 import metarl
 from metarl import compiled, rng
 from metarl.batch_env import BatchEnv
-from metarl.compiled import CompiledEnv
+from metarl.compiled import CompiledEnv, is_whole
 from metarl.family import _REGISTRY, TaskFamily, registered
 from metarl.family_contract import random_action
 
@@ -60,6 +60,26 @@ def check(family: TaskFamily, rows: int = 6, steps: int = 13, together: int = 2)
 def test_compiled_trials_are_the_plain_ones(family: TaskFamily):
     """With draws in every step and start, with episodes of one step, and with a horizon that programs cross."""
     assert check(family).why_not is None
+
+
+class Replaces(Reach):
+    """Whose next state is the last one with another field."""
+
+    def step(self, task, state, action, key):
+        after, reward, terminated = super().step(task, state, action, key)
+        return after._replace(position=after.position), reward, terminated
+
+
+@needs_compiler
+def test_what_the_compiler_gets_wrong_is_played_plainly():
+    """Some versions of torch fail at a `_replace`, or lose its fields in silence; `check` compares with plain steps."""
+    assert check(Replaces(horizon=4)).why_not != ""
+
+
+def test_a_tuple_that_has_lost_its_fields():
+    whole = envs(CORRIDOR, 2, 1)[0].reset()
+    assert is_whole([(whole, {}), 1]) and is_whole(())
+    assert not is_whole([(tuple.__new__(type(whole)), 1)])
 
 
 @needs_compiler
