@@ -24,6 +24,7 @@ that the gradient of the *sum* of the tasks' losses holds every task's own gradi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -36,13 +37,13 @@ from metarl.agent import ClippedAdam, LearningAgent, at
 from metarl.agents.inner_losses import INNER_LOSSES
 from metarl.agents.maml_config import MAMLConfig
 from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend, judge, propose
-from metarl.agents.rounds import Round, credited, detached, episode_time, join, make_round, mean_of_rounds
+from metarl.agents.rounds import Round, by_task, credited, detached, episode_time, join, make_round, mean_of_rounds
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.distributions import Distribution
-from metarl.estimators import discounted_returns, explained_variance, linear_baseline
+from metarl.estimators import discounted_returns, explained_variance, linear_baseline, mean_square, running_size
 from metarl.family import Key, Task, TaskFamily
-from metarl.nets import MLPPolicy, Scaling, ValueNetwork, first_action
+from metarl.nets import MLPPolicy, Scaling, ValueNetwork
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 
@@ -103,7 +104,7 @@ class MAML(LearningAgent):
         self.policy_names = [name for name, _ in self.net.policy.named_parameters()]
         self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
         self._saved_optimizer: dict[str, Tensor] = {}
-        self.first_action = first_action(family.action_space)
+        self.reward_size, self.reward_batches = (torch.zeros((), device=self.device) for _ in range(2))
         self.kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef, device=self.device)
         self.minibatch = Captured(partial(descend, self), self.device)
         self.propose, self.judge = (Captured(partial(part, self), self.device) for part in (propose, judge))
@@ -134,10 +135,11 @@ class MAML(LearningAgent):
             tasks = memory.params[0].shape[0]
             x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (tasks, -1))  # (N, rows of a task, F)
             distribution = self._distribution(memory.params, x)
-            action = distribution.mode() if greedy else distribution.sample(key.reshape(tasks, -1))
-            log_prob = distribution.log_prob(action).flatten()
-            action = action.flatten(0, 1) + self.first_action
-            return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+            own = distribution.mode() if greedy else distribution.sample(key.reshape(tasks, -1))
+            actions = self.net.policy.head.actions
+            action = actions.to_family(own)
+            log_prob = distribution.log_prob(actions.to_own(action)).flatten()
+            return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
         """One gradient step on each task, from the round that its parameters played."""
@@ -247,9 +249,9 @@ class MAML(LearningAgent):
     def _round(self, rollout: Rollout, tasks: int) -> Round:
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
         baseline = linear_baseline if self.net.critic is None else self._learned_baseline
-        acted = rollout.acted._replace(action=rollout.acted.action - self.first_action)
+        acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
         with torch.no_grad():
-            return make_round(
+            round = make_round(
                 rollout._replace(acted=acted),
                 x,
                 tasks,
@@ -258,6 +260,14 @@ class MAML(LearningAgent):
                 norm_adv=config.norm_adv,
                 baseline=baseline,
             )
+            return round if config.norm_adv else self._in_reward_sizes(round, rollout)
+
+    def _in_reward_sizes(self, round: Round, rollout: Rollout) -> Round:
+        """Advantages in units of the rewards' running size; before the first update, of the task's own in the round."""
+        own = mean_square(by_task(rollout.outcome.reward * rollout.mask, len(round.x))).sqrt()[:, None]  # (N, 1)
+        size = torch.where(self.reward_size > 0.0, self.reward_size, own)
+        advantage, unit = (torch.where(size > 0.0, x / size, 0.0) for x in (round.advantage, round.unit))
+        return round._replace(advantage=advantage, unit=unit)
 
     def _learned_baseline(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         assert self.net.critic is not None
@@ -268,6 +278,8 @@ class MAML(LearningAgent):
         """After the meta-step, for the next one: the learned baseline and the scaling follow what was seen."""
         metrics = {}
         weight = max(0.02, 1.0 / (self.updates + 1))
+        rewards = torch.cat([(rollout.outcome.reward * rollout.mask).flatten() for rollout in trial])
+        self.reward_size, self.reward_batches = running_size(self.reward_size, self.reward_batches, rewards)
         if self.net.critic is not None:
             metrics = self._fit_critic(trial, weight)
         if self.config.norm_obs:
@@ -299,6 +311,8 @@ class MAML(LearningAgent):
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
             **{name: value for state in [self._saved_optimizer, *made] for name, value in state.items()},
             "kl_coef": self.kl_coef,
+            "reward_size": self.reward_size,
+            "reward_batches": self.reward_batches,
             "updates": torch.tensor(self.updates),
         }
 
@@ -308,4 +322,7 @@ class MAML(LearningAgent):
             vars(self).pop(name, None)
         self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
         self.kl_coef.copy_(state["kl_coef"])
+        # An agent from before rewards had a size goes on with those of size 1: no number of batches changes infinity.
+        self.reward_size = state.get("reward_size", torch.tensor(1.0)).to(self.device)
+        self.reward_batches = state.get("reward_batches", torch.tensor(math.inf)).to(self.device)
         self.updates = int(state["updates"])

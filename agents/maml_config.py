@@ -89,7 +89,8 @@ class MAMLConfig(AgentConfig):
     gae_lambda: float = 1.0
     """Bias against variance of the advantage estimates."""
     norm_adv: bool = True
-    """Scale the advantages of each task's round to mean 0 and standard deviation 1."""
+    """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
+    rewards' running size."""
     outer: str = "trpo"
     """The meta-step: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the adapted mean)."""
     meta_rounds: str = "last"

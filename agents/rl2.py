@@ -21,10 +21,9 @@ from metarl.agent import AgentConfig, ClippedAdam, LearningAgent, Schedule, at, 
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.estimators import explained_variance, gae, masked_mean, normalise
+from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, pooled, spread
 from metarl.family import Key, Task, TaskFamily, features, unknown
 from metarl.memories import MEMORIES
-from metarl.nets import first_action
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
@@ -74,8 +73,8 @@ class RL2Config(AgentConfig):
     target_kl: float | None = None
     """No further passes in an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     norm_adv: bool = True
-    """Scale the advantages of an iteration to mean 0 and standard deviation 1; if not, they are in units of the spread
-    of returns."""
+    """Scale the advantages of an iteration to mean 0 and standard deviation 1; if not, they are in units of the
+    rewards' running size."""
     chunk_length: int | None = None
     """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
     norm_obs: bool = False
@@ -147,7 +146,6 @@ class RL2(LearningAgent):
             torch.manual_seed(seed)
             self.net = RL2Network(config, family, features(task)).to(self.device)
         self._saved_optimizer: dict[str, Tensor] = {}
-        self.first_action = first_action(family.action_space)
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device)
         self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
@@ -172,10 +170,8 @@ class RL2(LearningAgent):
             total, memory = self.net.step(step, memory)
             parameters, value = self.net.heads(total, None)
             distribution = self.net.distribution(*parameters)
-            action = distribution.mode() if greedy else distribution.sample(key)
-            log_prob = distribution.log_prob(action)
-            if self.first_action:
-                action = action + self.first_action
+            action = self.net.actions.to_family(distribution.mode() if greedy else distribution.sample(key))
+            log_prob = distribution.log_prob(self.net.actions.to_own(action))  # as `update` will see it: rounded
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
@@ -228,11 +224,13 @@ class RL2(LearningAgent):
             "loss/advantage_std": masked_mean(advantage**2, mask).sqrt(),
         }
         self._track_returns(target, mask)
-        spread = torch.where(self.return_std > 0.0, self.return_std, 1.0)  # 0: all returns were equal so far
-        target = (target - self.return_mean) / spread
-        advantage = normalise(advantage, mask) if self.config.norm_adv else advantage / spread
+        target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
+        if self.config.norm_adv:
+            advantage = normalise(advantage, mask)
+        else:
+            advantage = self.net.encoder.in_reward_sizes(advantage, reward, mask)
         raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
-        action = rollout.acted.action - self.first_action if self.first_action else rollout.acted.action
+        action = self.net.actions.to_own(rollout.acted.action)
         sample = Sample(action, rollout.acted.log_prob, advantage, target, mask)
         return Batch(raw, sample), metrics
 
@@ -283,9 +281,9 @@ class RL2(LearningAgent):
         assert self.net.infer is not None
         stride = max(1, mask.shape[0] // 10)
         asked, mask = output[stride - 1 :: stride], mask[stride - 1 :: stride]
-        spread = task.std(0, correction=0)
-        varies = spread > 1e-6 * task.abs().amax(0)
-        truth = (task - task.mean(0)) / torch.where(varies, spread, 1.0)
+        std = task.std(0, correction=0)
+        varies = std > ALIKE * task.abs().amax(0)
+        truth = (task - task.mean(0)) / torch.where(varies, std, 1.0)
         error = (self.net.infer(asked) - truth) ** 2 * varies
         return masked_mean(error @ self.field_weights, mask)
 
@@ -297,13 +295,11 @@ class RL2(LearningAgent):
 
         What the critic says of returns stays as it is (PopArt, van Hasselt et al. 2016).
         """
-        mean = masked_mean(target, mask)
-        std = masked_mean((target - mean) ** 2, mask).sqrt()
-        weight = max(0.05, 1.0 / (self.updates + 1))
-        before = self.return_mean.clone(), self.return_std.clone()
-        self.return_mean.lerp_(mean, weight)  # in place: a recorded rollout reads it where it is
-        self.return_std.lerp_(std, weight)
-        self.net.keep_values(before, (self.return_mean, self.return_std))
+        before, weight = (self.return_mean, self.return_std), max(0.05, 1.0 / (self.updates + 1))
+        after = pooled(before, spread(target, mask), weight)
+        self.net.keep_values(before, after)
+        self.return_mean.copy_(after[0])  # in place: a recorded rollout reads it where it is
+        self.return_std.copy_(after[1])
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gymnasium
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl import gru
-from metarl.batch_env import Step, action_units
+from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import TaskFamily
 from metarl.memories import detach, make_memory
-from metarl.nets import Head, StepEncoder, action_size, keep_outputs
+from metarl.nets import ActionUnits, Head, StepEncoder, action_size, keep_outputs
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config
@@ -26,8 +25,6 @@ class RL2Network(nn.Module):
     Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
     """
 
-    centre: Tensor
-    half_range: Tensor
     log_std: Tensor
     task_centre: Tensor
     task_scale: Tensor
@@ -54,12 +51,9 @@ class RL2Network(nn.Module):
         seen = task_size if config.critic == "task" else 0
         self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
         self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
-        self.discrete = True
-        if isinstance(family.action_space, gymnasium.spaces.Box):
-            self.discrete = False
-            centre, unit = action_units(family.action_space)
-            self.register_buffer("centre", centre, persistent=False)
-            self.register_buffer("half_range", unit, persistent=False)
+        self.actions = ActionUnits(family.action_space)
+        self.discrete = not self.actions.continuous
+        if not self.discrete:
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
     def told(self, task: Tensor) -> Tensor:
@@ -111,13 +105,10 @@ class RL2Network(nn.Module):
         """What `distribution` is made of and the critic's value, in its own scale, from the first layers' sums."""
         of_policy, of_critic = total.split([len(head.of_memory.bias) for head in (self.policy, self.critic)], dim=-1)
         outputs, value = self.policy(of_policy), self.critic(of_critic, task).squeeze(-1)
-        if self.discrete:
-            return (outputs,), value
-        # The network works in units of half the action range, whatever the range is (see `action_units`).
-        return (self.centre + self.half_range * outputs, self.log_std + self.half_range.log()), value
+        return (outputs,) if self.discrete else (outputs, self.log_std), value
 
     def distribution(self, *parameters: Tensor) -> Distribution:
-        """The policy."""
+        """The policy, over the network's own actions (see `ActionUnits`)."""
         return Categorical.from_logits(*parameters) if self.discrete else DiagonalGaussian(*parameters)
 
 

@@ -92,13 +92,18 @@ def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, sample
         error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
         good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
     else:
-        # The mean of 1 / density over the draws that fall into a region is the region's volume.
-        low, high = (torch.quantile(action.double(), q, dim=0) for q in (0.1, 0.9))
-        inside = ((action >= low) & (action <= high)).all(-1)
-        weight = torch.where(inside, 1.0 / prob, 0.0)
-        error = weight.std() / len(weight) ** 0.5
-        good = bool((weight.mean() - (high - low).prod()).abs() < 5.0 * error + 1e-9)
+        # The mean of 1 / density over the draws that fall into a region is the region's volume; in what units of
+        # action the density is measured is the agent's choice, so two regions are compared.
+        inner, outer = (_per_volume(action.double(), prob, q) for q in (0.3, 0.1))
+        good = bool((inner - outer).mean().abs() < 5.0 * (inner - outer).std() / len(prob) ** 0.5 + 1e-9 * outer.mean())
     require(good, f"{name}.act gives log-probabilities that are not those of the actions that it draws.")
+
+
+def _per_volume(action: Tensor, prob: Tensor, q: float) -> Tensor:
+    """1 / density of the draws between the quantiles q and 1 - q, 0 of the others, divided by that region's volume."""
+    low, high = (torch.quantile(action, share, dim=0) for share in (q, 1.0 - q))
+    inside = ((action >= low) & (action <= high)).all(-1)
+    return torch.where(inside, 1.0 / prob, 0.0) / (high - low).prod()
 
 
 def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:

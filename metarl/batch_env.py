@@ -180,14 +180,15 @@ class BatchEnv:
 def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
     """Centre and unit of each coordinate of a Box of actions, ``(A,)`` each: what networks call 0 and 1.
 
-    Half the range around its middle; without bounds 1 around 0, with one bound 1 around what lies 1 inside of it.
+    Half the range around its middle; without bounds 1 around 0, with one bound 1 around what lies 1 inside of it. A
+    bound as far out as 1e30 is none, and the unit of a coordinate that can only be one number is 1.
     """
     low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
-    below, above = low.isfinite(), high.isfinite()
+    below, above = low.abs() < 1e30, high.abs() < 1e30
     one = torch.ones_like(low)
-    half = torch.where(below & above, (high - low) / 2, one)
+    half = torch.where(below & above & (high > low), (high - low) / 2, one)
     centre = torch.where(below, low + half, torch.where(above, high - half, torch.zeros_like(low)))
-    return centre, half
+    return torch.where(high > low, centre, low), half
 
 
 def no_action(space: gymnasium.Space, rows: int, device: torch.device | str = "cpu") -> Tensor:

@@ -93,15 +93,54 @@ def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
 
 def normalise(x: Tensor, mask: Tensor) -> Tensor:
     """`x` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 if they are all alike."""
+    mean, std = spread(x, mask)
+    return torch.where(std > 0.0, (x - mean) / std, 0.0)
+
+
+def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the entries where `mask` is 1; the latter is 0 if they are all alike."""
     mean = masked_mean(x, mask)
-    std = masked_mean((x - mean) ** 2, mask).sqrt()
-    size = masked_mean(x**2, mask).sqrt()
-    return torch.where(std > ALIKE * size, (x - mean) / std, 0.0)
+    std, size = (masked_mean(y**2, mask).sqrt() for y in (x - mean, x))
+    return mean, torch.where(std > ALIKE * size, std, 0.0)
+
+
+def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of two samples taken as one, in which the new one has the share `weight`.
+
+    What lies between their means is in it, as it is not in the mean of their standard deviations (Chan et al. 1979).
+    """
+    (mean, std), (new_mean, new_std) = old, new
+    between = weight * (1.0 - weight) * (new_mean - mean) ** 2
+    variance = (1.0 - weight) * std**2 + weight * new_std**2 + between
+    return torch.lerp(mean, new_mean, weight), variance.sqrt()
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Of the entries ``(…, M)`` that are not 0, ``(…)``; 0 if there are none.
+
+    As the size of rewards it does not fall where they are rare.
+    """
+    square = x**2
+    return square.sum(-1) / (square > 0.0).sum(-1).clamp_min(1)
+
+
+def running_size(size: Tensor, batches: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """`size`, the root mean square of what was not 0 in so many `batches`, and their number, with one more of them.
+
+    All batches with anything but 0 count alike.
+    """
+    new = mean_square(x.flatten())
+    batches = batches + (new > 0.0)
+    weight = torch.where(new > 0.0, 1.0 / batches, 0.0)
+    return torch.lerp(size**2, new, weight).sqrt(), batches
 
 
 def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 one that knows only the mean."""
+    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 one that knows only the mean.
+
+    Also 0 where the targets are all alike, so that there is nothing to explain.
+    """
     error = target - value
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
-    spread = masked_mean((target - masked_mean(target, mask)) ** 2, mask)
-    return torch.where(spread > 0.0, 1.0 - residual / spread, 0.0)
+    variance = spread(target, mask)[1] ** 2
+    return torch.where(variance > 0.0, 1.0 - residual / variance, 0.0)

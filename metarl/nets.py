@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from metarl import gru
 from metarl.batch_env import Step, action_units
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
-from metarl.estimators import masked_mean
+from metarl.estimators import ALIKE, masked_mean, pooled, running_size, spread
 
 
 def action_size(space: gymnasium.Space) -> int:
@@ -30,6 +30,40 @@ def action_size(space: gymnasium.Space) -> int:
 def first_action(space: gymnasium.Space) -> int:
     """The first action of a Discrete space, which networks call 0; 0 for a Box."""
     return int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+
+
+class ActionUnits(nn.Module):
+    """Between a family's actions and a network's own, the same in whatever units the family has them.
+
+    A network counts the actions of a Discrete space from 0, and measures those of a Box in the units of `action_units`,
+    or in `unit` where that is given. Its distributions are over its own actions, and so are log-probabilities,
+    entropies and divergences: of a Box they are densities per unit.
+    """
+
+    centre: Tensor
+    unit: Tensor
+
+    def __init__(self, space: gymnasium.Space, unit: float | None = None) -> None:
+        super().__init__()
+        self.first = first_action(space)
+        self.continuous = isinstance(space, gymnasium.spaces.Box)
+        if isinstance(space, gymnasium.spaces.Box):
+            centre, half_range = action_units(space)
+            self.register_buffer("centre", centre, persistent=False)
+            given = half_range if unit is None else torch.full_like(half_range, unit)
+            self.register_buffer("unit", given, persistent=False)
+
+    def to_family(self, own: Tensor) -> Tensor:
+        """The family's actions for the network's ``(…)`` or ``(…, A)``."""
+        if self.continuous:
+            return self.centre + self.unit * own
+        return own + self.first if self.first else own
+
+    def to_own(self, action: Tensor) -> Tensor:
+        """The other way round, up to rounding."""
+        if self.continuous:
+            return (action - self.centre) / self.unit
+        return action - self.first if self.first else action
 
 
 class Scaling(nn.Module):
@@ -77,7 +111,7 @@ class Scaling(nn.Module):
     def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
         """Move mean and variance towards those of `obs` ``(T, B, *O)`` by `weight` in [0, 1].
 
-        The variance is pooled: it has what lies between the batches' means in it (Chan et al. 1979).
+        The variance is that of all batches taken as one (see `pooled`).
         """
         seen = obs[mask > 0].flatten(1)
         std, mean = torch.std_mean(seen, dim=0, correction=0)
@@ -85,11 +119,9 @@ class Scaling(nn.Module):
             self.centre.lerp_(mean, weight)
             self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
             return
-        between = weight * (1.0 - weight) * (mean - self.centre) ** 2
-        variance = (1.0 - weight) * _inverse(self.scale) ** 2 + weight * std**2 + between
-        self.centre.lerp_(mean, weight)
-        spread = variance.sqrt()
-        self.scale.copy_(torch.where(spread > 1e-6 * self.centre.abs(), _inverse(spread), 0.0))
+        mean, std = pooled((self.centre, _inverse(self.scale)), (mean, std), weight)
+        self.centre.copy_(mean)
+        self.scale.copy_(torch.where(std > ALIKE * mean.abs(), 1.0 / std, 0.0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A state without a version is of version 1."""
@@ -183,12 +215,18 @@ class StepEncoder(Scaling):
         """Take the rewards of an iteration ``(T, B)`` into their running size: a mean over all iterations with any."""
         if self.number == 1:
             return
-        square = (reward * mask) ** 2
-        mean = square.sum() / (square > 0).sum().clamp_min(1)
-        batches = self.reward_batches + (mean > 0)
-        weight = _inverse(batches) * (mean > 0)
-        self.reward_size.copy_(torch.lerp(self.reward_size**2, mean, weight).sqrt())
+        size, batches = running_size(self.reward_size, self.reward_batches, reward * mask)
+        self.reward_size.copy_(size)
         self.reward_batches.copy_(batches)
+
+    def in_reward_sizes(self, x: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
+        """What is in units of rewards, divided by their running size when `reward` ``(T, B)`` has been taken into it.
+
+        In version 1 it stays as it is.
+        """
+        if self.number == 1:
+            return x
+        return x * _inverse(running_size(self.reward_size, self.reward_batches, reward * mask)[0])
 
     def _action(self, step: Step) -> Tensor:
         action = step.prev_action
@@ -268,8 +306,9 @@ class MLPPolicy(nn.Module):
     """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without any state.
 
     Gaussian for a Box, in units of `action_unit` (None: half its range) around its centre, with a standard deviation
-    that does not depend on the state and never falls below `min_std` of these units; categorical for a Discrete space.
-    The parameters of the last layer, the standard deviation among them, are those of `head`; all others of `body`.
+    that does not depend on the state and never falls below `min_std` of these units; categorical for a Discrete space,
+    over 0 … n - 1. `head.actions` turns such actions into the family's. The parameters of the last layer, the standard
+    deviation among them, are those of `head`; all others of `body`.
     """
 
     def __init__(
@@ -323,9 +362,6 @@ def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tens
 class PolicyHead(nn.Module):
     """The last layer of an `MLPPolicy`."""
 
-    centre: Tensor
-    unit: Tensor
-
     def __init__(
         self,
         inputs: int,
@@ -340,11 +376,8 @@ class PolicyHead(nn.Module):
         self.min_log_std = math.log(min_std)
         self.log_std: nn.Parameter | None = None
         if isinstance(action_space, gymnasium.spaces.Box):
-            centre, half_range = action_units(action_space)
-            self.register_buffer("centre", centre, persistent=False)
-            unit = half_range if action_unit is None else torch.full((outputs,), float(action_unit))
-            self.register_buffer("unit", unit, persistent=False)
             self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
+        self.actions = ActionUnits(action_space, action_unit)
 
     def forward(self, x: Tensor) -> Distribution:
         return self.distribution(self.linear(x), self.log_std)
@@ -353,9 +386,7 @@ class PolicyHead(nn.Module):
         """From the linear layer's output ``(…, A)`` and the standard deviation's logarithm, which broadcasts to it."""
         if log_std is None:
             return Categorical.from_logits(out)
-        mean = self.centre + self.unit * out
-        log_std = log_std.clamp_min(self.min_log_std) + self.unit.log()
-        return DiagonalGaussian(mean, log_std.expand_as(mean))
+        return DiagonalGaussian(out, log_std.clamp_min(self.min_log_std).expand_as(out))
 
 
 class ValueNetwork(nn.Module):
@@ -386,14 +417,12 @@ class ValueNetwork(nn.Module):
     @torch.no_grad()
     def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
         """Move the scale towards mean and standard deviation of `returns` by `weight` in [0, 1]."""
-        mean = masked_mean(returns, mask)
-        std = masked_mean((returns - mean) ** 2, mask).sqrt()
-        before = self.mean.clone(), self.std.clone()
-        self.mean.lerp_(mean, weight)
-        self.std.lerp_(std, weight)
         last = self.body[-1]
         assert isinstance(last, nn.Linear)
-        keep_outputs([last.weight], last.bias, before, (self.mean, self.std))
+        after = pooled((self.mean, self.std), spread(returns, mask), weight)
+        keep_outputs([last.weight], last.bias, (self.mean, self.std), after)
+        self.mean.copy_(after[0])
+        self.std.copy_(after[1])
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ class Acted(NamedTuple):
     """What an agent did."""
 
     action: Tensor  # (B,) int64 or (B, A) float32
-    log_prob: Tensor  # (B,) float32
+    log_prob: Tensor  # (B,) float32; of a Box's action a density, in whatever units of action the agent works in
     value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
 
 
@@ -182,6 +182,28 @@ def check_endings(family: TaskFamily, trial: list[Rollout]) -> None:
     """
     if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
         raise ValueError(undeclared_ending(family))
+
+
+def first_not_finite(trial: list[Rollout]) -> str | None:
+    """Whose number was the first of a trial that is not finite: "observation", "action" or "reward"; None: all are.
+
+    "action" is also what goes with it, its log-probability and value. What comes later may only follow from it.
+    """
+    for rollout in trial:
+        acted = [x.flatten(2) for x in (rollout.acted.action[..., None], rollout.acted.log_prob[..., None])]
+        parts = {
+            "observation": rollout.step.obs.flatten(2),
+            "action": torch.cat([*(x.to(torch.float32) for x in acted), rollout.acted.value[..., None]], dim=-1),
+            "reward": rollout.outcome.reward[..., None],
+        }
+        times = {}
+        for name, part in parts.items():
+            broken = (~part.isfinite().all(-1) & (rollout.mask > 0)).any(1).nonzero()
+            if len(broken):
+                times[name] = int(broken[0])
+        if times:
+            return min(times, key=times.__getitem__)  # at one time the first by name: it was shown, acted, then paid
+    return None
 
 
 def episode_index(rollout: Rollout) -> Tensor:

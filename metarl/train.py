@@ -38,7 +38,7 @@ from metarl.log import Logger, family_card, memory_metrics, trial_metrics
 from metarl.profiling import Profile, phase, record_function
 from metarl.provenance import versions
 from metarl.replay import watch
-from metarl.rollout import check_endings, run_trial
+from metarl.rollout import check_endings, first_not_finite, run_trial
 from metarl.runtime import resolve_device, tune
 from metarl.seeds import requested, train_seeds
 from metarl.table import adaptation_table
@@ -91,7 +91,7 @@ def train(parsed: Parsed, console: Console) -> int:
             while done.iteration < config.total_iterations and not stop.exit_code:
                 recorded = Profile() if done.iteration == profiled else None
                 with nullcontext() if recorded is None else recorded.recording(device):
-                    done, metrics, curves = _iterate(agent, config, play, root, done)
+                    done, metrics, curves, first = _iterate(agent, config, play, root, done)
                     done = _keep_best(agent, run_dir, done, curves)
                     with record_function(phase("logging")):
                         log.iteration(done, metrics, curves)
@@ -100,7 +100,7 @@ def train(parsed: Parsed, console: Console) -> int:
                     log.console.print(recorded.table())
                     log.say(f"Trace of the iteration, for https://ui.perfetto.dev: {run_dir / 'trace.json'}")
                 if not _finite(metrics):
-                    raise Diverged(_what_diverged(agent, metrics, done.iteration, run_dir))
+                    raise Diverged(_what_diverged(metrics, first, done.iteration, run_dir))
                 if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
@@ -153,8 +153,11 @@ def _warn(sentence: str) -> None:
 
 def _iterate(
     agent: LearningAgent, config: TrainConfig, play: Captured, root: Key, done: Counters
-) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve]]:
-    """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
+) -> tuple[Counters, dict[str, float], dict[str, AdaptationCurve], str | None]:
+    """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due.
+
+    Beside counters, metrics and curves: what was the first to be not finite, where a metric is not (`_what_diverged`).
+    """
     family, start = config.family, time.perf_counter()
     key = rng.fold(root, done.iteration)
     with record_function(phase("rollout")):
@@ -183,7 +186,10 @@ def _iterate(
         "time/update": updated - collected,
         "time/evaluate": end - updated,
     } | memory_metrics(root.device)
-    return replace(now, seconds=done.seconds + end - start), metrics, curves
+    first = None
+    if not _finite(metrics):
+        first = (first_not_finite(trial) or "update") if trial else None
+    return replace(now, seconds=done.seconds + end - start), metrics, curves, first
 
 
 def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
@@ -244,18 +250,23 @@ def _finite(metrics: dict[str, float]) -> bool:
     return all(map(math.isfinite, metrics.values()))
 
 
-def _what_diverged(agent: LearningAgent, metrics: dict[str, float], iteration: int, run_dir: Path) -> str:
-    """The sentence of the end, with what is known of the cause: the parameters that acted, or what they were given."""
+CAUSES = {
+    "observation": "The observations of the family must be finite.",
+    "reward": "The rewards of the family must be finite.",
+    "action": "The agent's own numbers were no longer finite when it acted: a lower agent.lr may help.",
+    "update": "All that was played is finite: a lower agent.lr may help.",
+    None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an agent that plays for itself
+}
+"""What to say of a run that diverged, by what was the first to be not finite. Parameters do not tell: an update from
+rewards that are not numbers spoils them, too."""
+
+
+def _what_diverged(metrics: dict[str, float], first: str | None, iteration: int, run_dir: Path) -> str:
+    """The sentence of the end."""
     tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))
     kept = run_dir / checkpoint.CHECKPOINT
     then = f"The checkpoint before it is kept in {kept}." if kept.exists() else "There was no checkpoint yet."
-    broken = [name for name, tensor in agent.state_dict().items() if not bool(tensor.isfinite().all())]
-    hint = "A lower agent.lr may help."
-    if tag.startswith("train/") and not any(name.endswith(".weight") for name in broken):
-        hint = "The rewards of the family must be finite."
-    elif broken:
-        hint = f"The agent's own numbers are no longer finite ({broken[0]}): {hint[0].lower()}{hint[1:]}"
-    return f"Training stopped in iteration {iteration}, because {tag} became {value}. {then} {hint}"
+    return f"Training stopped in iteration {iteration}, because {tag} became {value}. {then} {CAUSES[first]}"
 
 
 class _Stop:

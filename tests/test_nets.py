@@ -51,10 +51,35 @@ def test_actions_and_rewards_are_shown_in_their_own_units():
 
 @pytest.mark.parametrize(
     ("low", "high", "centre", "unit"),
-    [(-1, 1, 0, 1), (0, 10, 5, 5), (-np.inf, np.inf, 0, 1), (3, np.inf, 4, 1), (-np.inf, 3, 2, 1)],
+    [
+        (-1, 1, 0, 1),
+        (0, 10, 5, 5),
+        (-np.inf, np.inf, 0, 1),
+        (3, np.inf, 4, 1),
+        (-np.inf, 3, 2, 1),
+        (-3e38, 3e38, 0, 1),
+        (0, 3e38, 1, 1),
+        (7, 7, 7, 1),
+    ],
 )
 def test_units_of_actions(low, high, centre, unit):
     assert [float(part) for part in action_units(box(low, high, 1))] == [centre, unit]
+
+
+@pytest.mark.parametrize(
+    ("space", "own", "family"),
+    [
+        (gymnasium.spaces.Discrete(3, start=-1), [0, 1, 2], [-1, 0, 1]),
+        (gymnasium.spaces.Discrete(3), [0, 1, 2], [0, 1, 2]),
+        (box(999, 1001, 1), [[-1.0], [0.5]], [[999.0], [1000.5]]),
+        (box(-np.inf, np.inf, 1), [[-7.0], [0.5]], [[-7.0], [0.5]]),
+    ],
+    ids=str,
+)
+def test_actions_of_the_network_and_of_the_family(space, own: list, family: list):
+    actions = nets.ActionUnits(space)
+    assert actions.to_family(torch.tensor(own)).tolist() == family
+    assert actions.to_own(torch.tensor(family)).tolist() == own
 
 
 def test_the_size_of_rewards_is_that_of_those_that_are_not_0():
@@ -170,15 +195,18 @@ def test_action_size():
 def test_a_policy_for_continuous_actions_works_in_units_of_the_range():
     policy = nets.MLPPolicy(3, box(0, 4, 2), [8], init_std=0.5, min_std=0.1)
     distribution = policy(torch.zeros(5, 3))
-    assert distribution.mean.tolist() == [[2.0, 2.0]] * 5, "biases start at zero: the centre of the range"
-    torch.testing.assert_close(distribution.log_std.exp(), torch.full((5, 2), 0.5 * 2.0))
+    assert distribution.mean.tolist() == [[0.0, 0.0]] * 5, "biases start at zero: the centre of the range"
+    torch.testing.assert_close(distribution.log_std.exp(), torch.full((5, 2), 0.5))
     with torch.no_grad():
         policy.head.log_std.fill_(-100.0)
-    torch.testing.assert_close(policy(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.1 * 2.0))
-    metres = nets.MLPPolicy(3, box(0, 4, 2), [8], init_std=0.5, action_unit=1.0)
-    torch.testing.assert_close(metres(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.5))
-    unbounded = nets.MLPPolicy(3, box(-np.inf, np.inf, 2), [8], init_std=0.5)
-    torch.testing.assert_close(unbounded(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.5))
+    torch.testing.assert_close(policy(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.1))
+    for space, unit, expected in (
+        (box(0, 4, 2), None, [4.0, 2.0]),
+        (box(0, 4, 2), 1.0, [3.0, 2.0]),
+        (box(-np.inf, np.inf, 2), None, [1.0, 0.0]),
+    ):
+        actions = nets.MLPPolicy(3, space, [8], action_unit=unit).head.actions
+        assert actions.to_family(torch.tensor([1.0, 0.0])).tolist() == expected
 
 
 def test_a_policy_for_discrete_actions_and_one_without_hidden_layers():

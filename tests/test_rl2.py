@@ -10,7 +10,7 @@ from small_families import Corridor, Reach, TwoDoors
 
 from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.estimators import gae
+from metarl.estimators import gae, mean_square
 from metarl.family import TaskFamily, features
 from metarl.rollout import Rollout, episode_returns, run_trial
 from metarl.testing import check_agent
@@ -147,6 +147,7 @@ def test_the_only_terminal_is_the_trials_end():
     rollout = rollout_of(agent, family)
     batch, _ = agent._prepare(rollout, None, 0.9)
     done = rollout.outcome.terminated | rollout.outcome.truncated
+    size = mean_square((rollout.outcome.reward * rollout.mask).flatten()).sqrt()
     for row in range(12):
         steps = int(rollout.mask[:, row].sum())
         assert int(done[:steps, row].sum()) == 3 and bool(done[steps - 1, row])
@@ -155,7 +156,7 @@ def test_the_only_terminal_is_the_trials_end():
         one = slice(row, row + 1)
         reward, value = rollout.outcome.reward[:steps, one], rollout.acted.value[:steps, one]
         expected = gae(reward, value, ends, torch.zeros(1), 0.9, 0.7)
-        torch.testing.assert_close(batch.sample.advantage[:steps, one] * agent.return_std, expected)
+        torch.testing.assert_close(batch.sample.advantage[:steps, one] * size, expected)
         assert not bool(batch.sample.advantage[steps:, row].any())
 
 
@@ -173,7 +174,7 @@ def test_a_later_episodes_reward_counts_for_an_earlier_action():
 def advantage(agent: RL2, rollout: Rollout) -> torch.Tensor:
     """In units of rewards, where it is not normalised."""
     found = agent._prepare(rollout, None, 0.5)[0].sample.advantage
-    return found * agent.return_std
+    return found * mean_square(rollout.outcome.reward.flatten()).sqrt()
 
 
 def test_the_memory_lives_through_the_ends_of_episodes():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -243,3 +245,26 @@ def test_a_broken_agent_is_caught(how: str, reason: str):
 
 def test_the_broken_agent_is_whole_but_for_its_break():
     check_agent(BrokenConfig(**dataclasses.asdict(SMALL)), Corridor())
+
+
+@pytest.mark.parametrize("spread", [0.7, 1.5])
+@pytest.mark.parametrize("unit", [1.0, 50.0])
+def test_a_density_of_another_spread_is_caught_in_any_units(spread: float, unit: float):
+    """Draws are those of a normal distribution, log-probabilities those of a wider or narrower one."""
+
+    class Wrong(RL2):
+        def act(self, memory, step, key, greedy=False):
+            acted, memory = super().act(memory, step, key, greedy)
+            z = acted.action / (unit * 0.6)
+            density = (-0.5 * (z / spread) ** 2 - math.log(spread)).sum(-1)
+            return acted._replace(log_prob=density), memory
+
+    class WrongConfig(RL2Config):
+        def build(self, family, seed, device):
+            return Wrong(self, family, seed, device)
+
+    family = Reach()
+    family.action_space = gymnasium.spaces.Box(-unit, unit, (2,), np.float32)
+    check_agent(SMALL, family)
+    with pytest.raises(AssertionError, match="log-probabilities"):
+        check_agent(WrongConfig(**dataclasses.asdict(SMALL)), family)

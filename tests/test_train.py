@@ -240,7 +240,8 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
     monkeypatch.setattr(train, "quick_check", lambda *_: [])  # as if they were too seldom for it
     assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
-    assert "train/return became nan" in capsys.readouterr().err
+    sentence = capsys.readouterr().err
+    assert "train/return became nan" in sentence and "rewards of the family" in sentence, "not its own parameters"
     honest = train.run_trial
 
     def poisoned(agent, family, tasks, key):
@@ -252,6 +253,7 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     assert train.main([*toy, "--run_dir", "run"]) == 1
     sentence = capsys.readouterr().err
     assert "iteration 5" in sentence and "checkpoint" in sentence and "Traceback" not in sentence
+    assert "own numbers" in sentence and "rewards" not in sentence
     state, counters = checkpoint.load_state("run")
     assert counters.iteration == 4 and all(value.isfinite().all() for value in state.values())
 

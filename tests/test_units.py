@@ -74,7 +74,8 @@ def weights(agent) -> Tensor:
 
 
 POWERS = [{"reward": 2.0**10}, {"reward": 2.0**-12}, {"obs": 2.0**6}, {"task": 2.0**13}, {"task": 2.0**-10}]
-POWERS += [{"reward": 2.0**-7, "obs": 2.0**-3, "task": 2.0**5}]
+POWERS += [{"action": 2.0**6}, {"action": 2.0**-9}]
+POWERS += [{"action": 2.0**4, "reward": 2.0**-7, "obs": 2.0**-3, "task": 2.0**5}]
 
 
 @pytest.mark.parametrize("units", POWERS, ids=str)
@@ -88,8 +89,10 @@ def test_powers_of_two_change_no_bit_of_rl2(units, options):
     assert torch.equal(weights(a), weights(b))
 
 
-@pytest.mark.parametrize("units", [{"reward": 2.0**10}, {"obs": 2.0**-6}, {"reward": 2.0**-9, "task": 2.0**4}], ids=str)
-@pytest.mark.parametrize("options", [{}, {"outer": "ppo"}, {"baseline": "network"}], ids=str)
+@pytest.mark.parametrize(
+    "units", [{"reward": 2.0**10}, {"obs": 2.0**-6}, {"action": 2.0**6}, {"reward": 2.0**-9, "task": 2.0**4}], ids=str
+)
+@pytest.mark.parametrize("options", [{}, {"outer": "ppo"}, {"baseline": "network"}, {"norm_adv": False}], ids=str)
 def test_powers_of_two_change_no_bit_of_maml(units, options):
     plain, other = Reach(), InUnits(**units)
     a, b = maml(plain, **options), maml(other, **options)
@@ -126,12 +129,13 @@ def test_the_first_update_is_the_same_in_other_units(units):
     ids=str,
 )
 def test_learning_in_other_units_lies_within_the_spread_of_seeds(units):
-    learned = [train(rl2(Reach(), seed), Reach(), 60)[-1] for seed in (1, 2, 3)]
-    other = train(rl2(InUnits(**units)), InUnits(**units), 60)[-1]
-    start = train(rl2(Reach()), Reach(), 1)[0]
-    spread = max(learned) - min(learned)
-    assert min(learned) > start + 1.0, "it does learn"
-    assert min(learned) - spread <= other <= max(learned) + spread
+    """Means of the last ten iterations: one of 32 trials alone is as noisy as the seeds differ."""
+    plain, other = (
+        [train(rl2(family, seed), family, 60)[-10:] for seed in (1, 2, 3)] for family in (Reach(), InUnits(**units))
+    )
+    learned, start = np.mean(plain, axis=1), train(rl2(Reach()), Reach(), 1)[0]
+    assert learned.min() > start + 1.0, "it does learn"
+    assert abs(np.mean(other) - np.mean(plain)) <= np.ptp(learned)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.0)])
