@@ -20,6 +20,7 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from metarl import stats
+from metarl.colours import OPTIMUM, colour, colours
 from metarl.curve import AdaptationCurve
 from metarl.family import Task
 
@@ -78,8 +79,8 @@ def task_map(curve: AdaptationCurve) -> Figure:
     middle = y[:-1] + 0.5
     if curve.oracle is not None:
         optimum = curve.oracle[rows.task] * _scale(curve)
-        right.plot(optimum, middle, ".", color="tab:green", markersize=3, label="known-task optimum")
-    right.plot(rows.score, middle, color="tab:blue", label="score")
+        right.plot(optimum, middle, ".", color=OPTIMUM, markersize=3, label="known-task optimum")
+    right.plot(rows.score, middle, color=colour(curve.agent), label="score")
     right.set_xlabel(_score_label(curve))
     right.grid(alpha=0.3)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize="small")
@@ -130,7 +131,7 @@ def where(curve: AdaptationCurve, task: Task) -> Figure | None:
         if panel.values.shape[1] == 2:
             _draw_map(figure, ax, panel, scores)
         else:
-            _draw_panel(ax, panel, scores)
+            _draw_panel(ax, panel, scores, colour(curve.agent))
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     figure.suptitle(
@@ -139,13 +140,13 @@ def where(curve: AdaptationCurve, task: Task) -> Figure | None:
     return figure
 
 
-def _draw_panel(ax: Axes, panel: Panel, scores: Array) -> None:
+def _draw_panel(ax: Axes, panel: Panel, scores: Array, shade: str) -> None:
     x = panel.values[:, 0]
-    ax.plot(x, scores, ".", markersize=4, alpha=0.35, markeredgewidth=0, label="a task")
+    ax.plot(x, scores, ".", color=shade, markersize=4, alpha=0.35, markeredgewidth=0, label="a task")
     if panel.name == "known-task optimum":
         ends = [x.min(), x.max()]
-        ax.plot(ends, ends, "--", color="tab:green", linewidth=1.2, label="as good as told the task")
-    ax.plot(*group_means(x, scores), "o-", color="tab:orange", markersize=4, linewidth=1.5, label="mean")
+        ax.plot(ends, ends, "--", color=OPTIMUM, linewidth=1.2, label="as good as told the task")
+    ax.plot(*group_means(x, scores), "o-", color=shade, markersize=4, linewidth=1.5, label="mean")
     ax.set_xlabel(panel.name)
     ax.set_ylabel("score")
     ax.grid(alpha=0.3)
@@ -224,11 +225,13 @@ def best_arm_figure(curve: AdaptationCurve, shares: Mapping[str, NDArray[Any]]) 
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     ax = figure.add_subplot()
+    chosen = colours(shares)
     for number, (name, share) in enumerate(shares.items()):
         at = np.arange(share.shape[1]) + (0 if curve.rounds else 1)
         low, high = stats.interval(share[None])
-        (line,) = ax.plot(at, share.mean(axis=0), linewidth=2.2 if number == 0 else 1.2, label=name, zorder=3 - number)
-        ax.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        width = 2.2 if number == 0 else 1.2
+        ax.plot(at, share.mean(axis=0), color=chosen[name], linewidth=width, label=name, zorder=3 - number)
+        ax.fill_between(at, low, high, color=chosen[name], alpha=0.2, linewidth=0)
     ax.set_ylim(0.0, 1.02)
     ax.set_xlabel("gradient steps" if curve.rounds else "pull of the trial")
     ax.set_ylabel("share of pulls of the best arm")

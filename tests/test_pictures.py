@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,21 @@ from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
 from metarl.batch_env import Step
 from metarl.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
 from metarl.best_arm import arm_worths, best_arm, best_arm_share, references
+from metarl.colours import OPTIMUM, colour
 from metarl.evaluate import EVALUATION, evaluate
 from metarl.family import Key, Task, TaskFamily, has_picture
 from metarl.images import GIF_BYTES, Captioned, fitted, gif, stack, strip
-from metarl.pictures import MAX_COLUMNS, MAX_TASKS, group_means, panels, png, task_map, task_rows, where
+from metarl.pictures import (
+    MAX_COLUMNS,
+    MAX_TASKS,
+    best_arm_figure,
+    group_means,
+    panels,
+    png,
+    task_map,
+    task_rows,
+    where,
+)
 from metarl.replay import Watched, replay, watch
 from metarl.rollout import Acted, Agent, Memory, TrialProtocol, run_trial
 from metarl.sketch import drawn
@@ -401,3 +413,12 @@ def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
     found = [picture.tag for picture in pictures(family, evaluated, said.append)]
     assert found == [f"eval/test/{name}" for name in ("where", "behaviour/strip", "behaviour/trial")]
     assert len(said) == 1 and "no figure" in said[0]
+
+
+def test_an_agent_has_one_colour_in_all_pictures_and_the_optimum_is_black():
+    found = replace(curve(3), agent="RL2")
+    optimum, score = task_map(found).axes[1].lines
+    assert (optimum.get_color(), score.get_color()) == (OPTIMUM, colour("RL2"))
+    shares = {name: np.full((5, 4), 0.5) for name in ("RL2", "Thompson sampling", "random")}
+    lines = best_arm_figure(found, shares).axes[0].lines
+    assert [line.get_color() for line in lines] == [colour(name) for name in shares]
