@@ -202,7 +202,7 @@ def trials(agent: MAML, task: Payoff, trajectories: int, steps: int) -> Iterator
 
 
 def exact_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) -> Tensor:
-    """Of the expected return after `steps` gradient steps, each on so many trajectories, by autograd."""
+    """Of the expected return after `steps` gradient steps on so many trajectories each, by autograd over all trials."""
     start = tuple(p.detach()[None].requires_grad_() for p in agent.net.policy.parameters())
     every = sequences(agent.family.horizon)
     total = torch.zeros((), dtype=torch.float64)
