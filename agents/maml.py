@@ -111,6 +111,10 @@ class MAML(LearningAgent):
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
 
+    @property
+    def title(self) -> str:
+        return self.config.title
+
     @cached_property
     def optimizer(self) -> ClippedAdam:
         """Of what is meta-learned; made when it is first needed: acting and other meta-steps do without."""

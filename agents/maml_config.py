@@ -181,6 +181,24 @@ class MAMLConfig(AgentConfig):
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
 
+    @property
+    def title(self) -> str:
+        """What is trained, as tables and figures call it; in brackets what Finn et al. 2017 do otherwise."""
+        if self.outer == "reptile":
+            return "Reptile"
+        if (self.outer, self.inner_loss) == ("ppo", "likelihood_ratio") and self.inner_kl_coef:
+            return "ProMP"
+        variants = {
+            "ANIL": self.adapted == "head",
+            "Meta-SGD": self.rates == "per_parameter",
+            "FOMAML": self.first_order,
+            "E-MAML": self.exploration > 0,
+        }
+        variant = next((name for name, is_it in variants.items() if is_it), "MAML")
+        inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
+        others = [*inside, *(["PPO"] if self.outer == "ppo" else [])]
+        return f"{variant} ({', '.join(others)})" if others else variant
+
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> MAML:
         from metarl.agents.maml import MAML
 

@@ -82,6 +82,11 @@ class LearningAgent(Agent):
         ]
         return f"<{type(self).__name__}({', '.join(changed)}) for {self.family!r} on {self.device}>"
 
+    @property
+    def title(self) -> str:
+        """What tables and figures call the agent."""
+        return type(self).__name__
+
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
         raise NotImplementedError

@@ -122,7 +122,7 @@ def evaluate(
         labels=_labels(len(lengths), plan.by_rounds, protocol),
         random=_summed(random) if known is None else known,
         oracle=best,
-        agent=type(agent).__name__,
+        agent=getattr(agent, "title", type(agent).__name__),
         family=describe(family),
         split="given tasks" if _is_task(tasks) else split,
         greedy=plan.greedy,

@@ -71,10 +71,14 @@ def sequences(steps: int) -> list[tuple[int, ...]]:
 
 
 def make(horizon: int, **changes) -> MAML:
-    """An agent in float64, away from the uniform policy that networks start with. Its baseline is always 0."""
+    """An agent in float64, away from the uniform policy that networks start with. Its baseline is always 0.
+
+    Rewards count as they are: their running size is set to 1.
+    """
     fixed = {"gamma": 1.0, "norm_adv": False, "baseline": "network", "hidden_sizes": (3,), "fast_lr": STEP_SIZE}
     agent = MAMLConfig(meta_batch_size=2, **(fixed | changes)).build(Levers(horizon), 0, torch.device("cpu"))
     agent.net.double()
+    agent.reward_size.fill_(1.0)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in agent.net.policy.parameters():

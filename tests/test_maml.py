@@ -11,6 +11,7 @@ from test_log import documented
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+import metarl
 from metarl import rng
 from metarl.agents import meta_steps
 from metarl.agents.maml import MAML
@@ -374,6 +375,23 @@ def test_every_metric_is_documented():
         agent = build(Reach(), **changes)
         undocumented = [tag for tag in agent.update(play(agent)) if not documented(tag)]
         assert not undocumented, changes
+
+
+@pytest.mark.parametrize(("preset", "title"), [
+    ("maml_vpg_navigation2d", "MAML"), ("maml_navigation2d", "MAML (likelihood ratio)"),
+    ("promp_navigation2d", "ProMP"),
+    ("maml_bernoulli_bandit", "MAML (PPO)"), ("maml_gridnavi", "MAML (likelihood ratio, PPO)"),
+    ("fomaml_navigation2d", "FOMAML"), ("anil_navigation2d", "ANIL (likelihood ratio)"),
+    ("metasgd_navigation2d", "Meta-SGD (likelihood ratio)"), ("reptile_navigation2d", "Reptile"),
+])  # fmt: skip
+def test_names_say_what_is_trained(preset: str, title: str):
+    agent = metarl.load(f"pretrained:{preset}")
+    curve = metarl.evaluate(agent, tasks=2, rounds=1)
+    assert agent.title == curve.agent == title
+
+
+def test_other_titles():
+    assert config(exploration=1.0).title == "E-MAML" and config(inner_loss="dice").title == "MAML (DiCE)"
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
