@@ -309,7 +309,11 @@ def _row(name: str, curve: AdaptationCurve, first: AdaptationCurve) -> dict[str,
     mine, others = curve.returns[:, :common, -1], first.returns[:, :common, -1]
     row["beats"] = row["difference"] = None
     if curve is not first:
-        difference = stats.paired_difference(mine[:, :, None], others[:, :, None])
+        whole = curve.every_task and first.every_task
+        of_mine, of_others = (None if each.noise is None else each.noise[:, [-3]] for each in (curve, first))
+        difference = stats.paired_difference(
+            mine[:, :, None], others[:, :, None], every_task=whole, noise=(of_mine, of_others)
+        )
         row["difference"] = tuple(float(part[0]) for part in difference)
     # Who wins more often says something only where both results are means over as many trials.
     if curve is not first and curve.repeats == first.repeats:
@@ -369,9 +373,9 @@ def _draw_bars(ax: Axes, comparison: Comparison, colours: Mapping[str, str]) -> 
         for place, split in enumerate(comparison.splits):
             if split not in curves or (scores := last_normalised(curves[split])) is None:
                 continue
-            low, high = stats.interval(scores[:, :, None])
+            low, high = (stats.normalise(end[-1], *curves[split].bounds.values()) for end in curves[split].interval())
             middle = float(scores.mean())
-            error = [[max(0.0, middle - low[0])], [max(0.0, high[0] - middle)]]
+            error = [[max(0.0, middle - float(low))], [max(0.0, float(high) - middle)]]
             ax.bar(place + (number + 0.5) * width - 0.4, middle, width, yerr=error, color=colours[name], capsize=2)
     ax.set_xticks(range(len(comparison.splits)), comparison.splits)
     ax.axhline(1.0, linestyle="--", linewidth=1.0, color=OPTIMUM)

@@ -28,6 +28,8 @@ from metarl.step_curve import PULLS, StepCurve, combine_steps
 
 Array = NDArray[np.float32]
 
+GIVEN = "given tasks"
+"""In place of a split's name, where somebody said which tasks."""
 FEW_TASKS = 10
 """Below so many distinct tasks an interval over tasks says little, and tables say so."""
 
@@ -61,6 +63,8 @@ class AdaptationCurve:
     training: tuple[Mapping[str, Any], ...] = ()  # of each seed: its training seed, iteration, environment steps
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the evaluation
     steps: StepCurve | None = None  # the reward of every step of the trial
+    noise: NDArray[np.float64] | None = None  # (seeds, points + 2) standard error of each point's mean, of the score's
+    # and of the last less the first point's that playing the same tasks again has; None: one trial each, or not known
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 3:
@@ -71,6 +75,8 @@ class AdaptationCurve:
         for name, bound in (("random", self.random), ("oracle", self.oracle)):
             if bound is not None and bound.shape != (tasks,):
                 raise ValueError(f"{name} must have one return for each of {tasks} tasks, got shape {bound.shape}.")
+        if self.steps is not None and self.steps.every_task != self.every_task:
+            object.__setattr__(self, "steps", replace(self.steps, every_task=self.every_task))
 
     @property
     def totals(self) -> Array:
@@ -81,6 +87,11 @@ class AdaptationCurve:
     def scores(self) -> Array:
         """The one number of a task, ``(seeds, tasks)``: the trial's total, or after the last round if `rounds`."""
         return self.returns[:, :, -1] if self.rounds else self.totals
+
+    @property
+    def every_task(self) -> bool:
+        """Whether there are no other tasks that the result could speak of: all of `all`, or tasks that were given."""
+        return self.split == GIVEN or (self.split == "all" and self.distinct == self.returns.shape[1])
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -97,9 +108,12 @@ class AdaptationCurve:
         return stats.iqm(self.returns)
 
     def interval(self, level: float = 0.95, statistic: str = "mean") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Bootstrap interval of the mean (or "iqm") at each point, (low, high); see `stats.interval`."""
+        """Interval of the mean (or "iqm") at each point, (low, high): over what, says `interval_of`."""
         if (level, statistic) not in self._intervals:
-            self._intervals[level, statistic] = stats.interval(self.returns, statistic, level)
+            noise = None if self.noise is None else self.noise[:, :-2]
+            self._intervals[level, statistic] = stats.interval(
+                self.returns, statistic, level, every_task=self.every_task, noise=noise
+            )
         low, high = self._intervals[level, statistic]
         return low.copy(), high.copy()
 
@@ -127,11 +141,11 @@ class AdaptationCurve:
     def _summary(self) -> dict[str, float]:
         mean = self.mean()
         numbers = {self.labels[point]: mean[point] for point in chosen_points(len(mean), 10)}
-        numbers |= _with_interval("score", self.scores)
+        numbers |= self._with_interval("score", self.scores, -2)
         numbers["score_iqm"] = stats.iqm(self.scores[:, :, None])[0]
         numbers["area_under_curve"] = float(stats.area_under_curve(mean, self.episodes))
         if len(mean) > 1:
-            numbers |= _with_interval("adaptation_delta", stats.adaptation_delta(self.returns))
+            numbers |= self._with_interval("adaptation_delta", stats.adaptation_delta(self.returns), -1)
         numbers |= self.bounds
         bounds = self.bounds
         if len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
@@ -146,6 +160,12 @@ class AdaptationCurve:
         numbers |= {"tasks": self.returns.shape[1], "repeats": self.repeats}
         numbers |= {"seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
+
+    def _with_interval(self, name: str, values: NDArray[Any], column: int) -> dict[str, Any]:
+        """Mean and 95 % interval of ``(seeds, tasks)`` values, whose noise is the given column of `noise`."""
+        noise = None if self.noise is None else self.noise[:, [column]]
+        low, high = stats.interval(values[:, :, None], every_task=self.every_task, noise=noise)
+        return {name: stats.mean(values[:, :, None])[0], f"{name}_low": low[0], f"{name}_high": high[0]}
 
     def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
         """Environment steps on a task until `threshold` of the way from random to oracle; None if never, or unknown.
@@ -189,9 +209,13 @@ class AdaptationCurve:
         first = np.arange(0, points, PULLS)
         sizes = np.diff(np.append(first, points))
         means = np.add.reduceat(self.returns.astype(np.float64), first, axis=2) / sizes
+        noise = self.noise
+        if noise is not None:  # a mean scatters at most as its parts do in the mean
+            noise = np.concatenate([np.add.reduceat(noise[:, :-2], first, axis=1) / sizes, noise[:, -2:]], axis=1)
         return replace(
             self,
             returns=means.astype(np.float32),
+            noise=noise,
             episodes=self.episodes[first],
             env_steps=self.env_steps[first],
             labels=tuple(f"episodes {at + 1} to {at + size}" for at, size in zip(first, sizes, strict=True)),
@@ -274,8 +298,15 @@ class AdaptationCurve:
         return self.steps.plot(label=self.agent, colour=colour(self.agent), title=f"{self.family}, {self.split}")
 
     def interval_of(self) -> str:
-        """What the intervals are about, in words: ``over tasks, of this agent``, or ``over seeds and tasks``."""
-        return "over tasks, of this agent" if len(self.returns) == 1 else "over seeds and tasks"
+        """What the intervals are about, in words: ``over tasks, of this agent``, or ``over seeds and tasks``.
+
+        Where the tasks are all there are: ``over trials, of this agent on all tasks``, ``over seeds, on all tasks``.
+        """
+        one = len(self.returns) == 1
+        if self.every_task and (not one or self.noise is not None):
+            tasks = "these tasks" if self.split == GIVEN else "all tasks"
+            return f"over trials, of this agent on {tasks}" if one else f"over seeds, on {tasks}"
+        return "over tasks, of this agent" if one else "over seeds and tasks"
 
     def _repr_png_(self) -> bytes:
         """The plot, for notebooks."""
@@ -330,6 +361,7 @@ class AdaptationCurve:
         found |= {"labels": list(self.labels), "episodes": list(self.episodes), "env_steps": list(self.env_steps)}
         found |= {"training": [dict(each) for each in self.training], "versions": dict(self.versions)}
         found |= {"interval": self.interval_of(), "summary": self.summary()}
+        found |= {} if self.noise is None else {"noise": self.noise.tolist()}
         found["points"] = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
         return found | ({} if self.steps is None else {"steps": self.steps.summary()})
 
@@ -398,6 +430,7 @@ class AdaptationCurve:
             training=tuple(plain.get("training", ())),
             versions=plain.get("versions", {}),
             steps=StepCurve.read(steps) if "steps" in plain and steps.exists() else None,
+            noise=np.array(plain["noise"], dtype=np.float64) if "noise" in plain else None,
             **{name: plain[name] for name in ("agent", "family", "split", "greedy", "rounds")},
             **{name: plain[name] for name in _PROTOCOL if name in plain},
         )
@@ -443,7 +476,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         if not _same_tasks(first.task_values, other.task_values):
             raise ValueError("Only evaluations on the same tasks combine, but the tasks differ.")
     weights = [len(curve.returns) for curve in curves]
-    totals = [curve.total_steps for curve in curves]
+    totals, noise = [curve.total_steps for curve in curves], [curve.noise for curve in curves]
     return replace(
         first,
         returns=np.concatenate([curve.returns for curve in curves]),
@@ -451,6 +484,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         total_steps=None if None in totals else float(np.average(totals, weights=weights)),  # type: ignore[arg-type]
         training=tuple(each for curve in curves for each in curve.training),
         steps=combine_steps([curve.steps for curve in curves]),
+        noise=None if any(each is None for each in noise) else np.concatenate(noise),  # type: ignore[arg-type]
     )
 
 
@@ -486,12 +520,6 @@ def short(value: float) -> str:
     """A return in three or four digits."""
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
     return f"{value:.{decimals}f}"
-
-
-def _with_interval(name: str, values: NDArray[Any]) -> dict[str, Any]:
-    """Mean and 95 % interval of ``(seeds, tasks)`` values."""
-    low, high = stats.interval(values[:, :, None])
-    return {name: stats.mean(values[:, :, None])[0], f"{name}_low": low[0], f"{name}_high": high[0]}
 
 
 def _with_suffix(path: str | Path, suffix: str) -> Path:

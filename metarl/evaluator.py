@@ -16,7 +16,7 @@ from metarl.agent import LearningAgent
 from metarl.agents.baselines import RandomAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
-from metarl.curve import AdaptationCurve
+from metarl.curve import GIVEN, AdaptationCurve
 from metarl.family import Key, Task, TaskFamily, made_with, num_rows, take, to_device
 from metarl.provenance import versions
 from metarl.rollout import (
@@ -124,7 +124,7 @@ def evaluate(
         oracle=best,
         agent=getattr(agent, "title", type(agent).__name__),
         family=describe(family),
-        split="given tasks" if _is_task(tasks) else split,
+        split=GIVEN if _is_task(tasks) else split,
         greedy=plan.greedy,
         rounds=plan.by_rounds,
         repeats=repeats,
@@ -136,6 +136,7 @@ def evaluate(
         training=training_of(agent),
         versions=versions(),
         steps=steps,
+        noise=None if played.noise is None else played.noise[None],
     )
 
 
@@ -160,6 +161,7 @@ class Played(NamedTuple):
     returns: Array  # (tasks, points)
     lengths: Array  # (tasks, points) environment steps that were learned from
     rewards: Array | None  # (tasks, bins) mean reward of a step
+    noise: NDArray[np.float64] | None = None  # (points + 2,) see `AdaptationCurve.noise`; of an evaluation alone
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
@@ -235,7 +237,22 @@ def _play(agent: Agent, family: TaskFamily, task: Task, repeats: int, key: Key, 
 
     rewards = [part.rewards for part in parts if part.rewards is not None]
     returns, lengths = (of_tasks([part[index] for part in parts]) for index in (0, 1))  # type: ignore[misc]
-    return Played(returns, lengths, of_tasks(rewards) if rewards else None)
+    every = np.concatenate([part.returns for part in parts]).reshape(count, repeats, -1)
+    return Played(returns, lengths, of_tasks(rewards) if rewards else None, _noise(every, plan.by_rounds))
+
+
+def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
+    """Standard errors of means over ``(tasks, repeats, points)`` that come from the trials alone: ``(points + 2,)``.
+
+    Of each point, of the score, and of the last less the first point. None with a single trial on each task.
+    """
+    tasks, repeats, _ = returns.shape
+    if repeats == 1:
+        return None
+    score = returns[:, :, -1] if by_rounds else returns.sum(axis=2)
+    change = returns[:, :, -1] - returns[:, :, 0]
+    columns = np.concatenate([returns, score[..., None], change[..., None]], axis=2, dtype=np.float64)
+    return np.sqrt(columns.var(axis=1, ddof=1).sum(axis=0) / repeats) / tasks
 
 
 def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan, first: int) -> tuple[Played, int]:
@@ -322,11 +339,11 @@ def _step_curve(
     if oracle is None and best is not None and family.horizon == 1:
         oracle = best[:, None]
     edges = borders(plan.rounds, plan.episodes, family.horizon)
-    bounds = (
+    played, told = (
         None if bound is None else binned(np.tile(bound, plan.rounds * plan.episodes), edges)
         for bound in (random, oracle)
     )
-    return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], *bounds)
+    return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], played, told)
 
 
 def _labels(points: int, by_rounds: bool, protocol: TrialProtocol) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 TRIM = 0.25
 """Share of the results that the interquartile mean leaves out at each end."""
+MANY = 1_000_000
+"""Degrees of freedom of a standard error that is known well."""
 
 
 def mean(returns: ArrayLike) -> Floats:
@@ -35,7 +37,14 @@ def iqm(returns: ArrayLike) -> Floats:
     return np.asarray(scipy_stats.trim_mean(array.reshape(-1, array.shape[2]), TRIM, axis=0))
 
 
-def interval(returns: ArrayLike, statistic: str = "mean", level: float = 0.95) -> tuple[Floats, Floats]:
+def interval(
+    returns: ArrayLike,
+    statistic: str = "mean",
+    level: float = 0.95,
+    *,
+    every_task: bool = False,
+    noise: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
     """Interval of `statistic` ("mean" or "iqm") at each point, ``(points,)`` each: (low, high).
 
     What it is about:
@@ -51,6 +60,11 @@ def interval(returns: ArrayLike, statistic: str = "mean", level: float = 0.95) -
     bootstrap of three seeds is not: where seeds differ it covers the truth in 67 of 100 studies, this in 95
     (tests/test_coverage.py). With two seeds that differ as much as tasks do it is 88 to 91 of 100.
 
+    `every_task` says that these tasks are all there are, so that there are no others to speak of. Then the interval is
+    *over seeds, on all tasks*: the seeds' own t interval. With one seed it is *over trials, of this agent on all
+    tasks*, from `noise` ``(seeds, points)``, the standard error of each mean that comes from playing the same tasks
+    again; without `noise` it is over tasks as ever.
+
     A task brings all its points along, so differences of points keep their pairing if the differences are what is
     given. With a single result there is nothing to estimate from: low = high = that result. A point with NaN has a NaN
     interval. Raises ValueError for another statistic, or a level outside (0, 1).
@@ -60,6 +74,8 @@ def interval(returns: ArrayLike, statistic: str = "mean", level: float = 0.95) -
     _check(level)
     array = _three(returns)
     spread = _spread(array) if statistic == "mean" else _iqm_spread(array)
+    if every_task:
+        spread = _without_tasks(spread, None if noise is None else np.asarray(noise, dtype=np.float64))
     return _around(mean(array) if statistic == "mean" else iqm(array), spread, level)
 
 
@@ -88,6 +104,13 @@ class Spread(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             freedom = variance**2 / sum((each**2 / degrees for each, degrees in parts), zero)
         return variance, np.where(variance > 0, freedom, 1.0)
+
+
+def _without_tasks(spread: Spread, noise: Floats | None) -> Spread:
+    """What is left to vary where the tasks are all there are: the seeds, or for a single one its trials."""
+    if spread.seeds:
+        return Spread(spread.seeds, (), ())
+    return spread if noise is None else Spread(((noise[0] ** 2, MANY),), (), ())
 
 
 def _spread(array: Floats) -> Spread:
@@ -228,11 +251,19 @@ def probability_of_improvement_interval(a: ArrayLike, b: ArrayLike, level: float
     return max(0.0, float(low[0])), min(1.0, float(high[0]))
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    level: float = 0.95,
+    *,
+    every_task: bool = False,
+    noise: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+) -> tuple[Floats, Floats, Floats]:
     """Mean of `a` minus mean of `b` on the same tasks, with its interval: (difference, low, high), ``(points,)`` each.
 
     `a` ``(seeds_a, tasks, points)`` and `b` ``(seeds_b, tasks, points)``: seeds are each agent's own, tasks are shared,
-    so that how hard a task is cancels out. Raises ValueError if tasks or points differ in number.
+    so that how hard a task is cancels out. `every_task` and the `noise` of both are as in `interval`; trials are then
+    counted as each agent's own. Raises ValueError if tasks or points differ in number.
     """
     _check(level)
     first, second = _three(a), _three(b)
@@ -241,6 +272,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[
     parts = _spread(first), _spread(second)
     of_tasks = _spread((first.mean(axis=0) - second.mean(axis=0))[None]).tasks
     spread = Spread(parts[0].seeds + parts[1].seeds, of_tasks, parts[0].cells + parts[1].cells)
+    if every_task:
+        errors = [None if each is None else np.asarray(each, dtype=np.float64) for each in noise]
+        fixed = [_without_tasks(part, error) for part, error in zip(parts, errors, strict=True)]
+        if not any(part.tasks for part in fixed):
+            spread = Spread(fixed[0].seeds + fixed[1].seeds, (), ())
     difference = mean(first) - mean(second)
     return (difference, *_around(difference, spread, level))
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from metarl import stats
+from metarl.colours import OPTIMUM, RANDOM
 
 Array = NDArray[np.float32]
 
@@ -40,6 +41,7 @@ class StepCurve:
     rewards: Array  # (seeds, tasks, bins) mean reward of a step, over the bin's steps and all repeats
     random: Array | None  # (tasks, bins) of the uniformly random policy; None: nothing is uniform there
     oracle: Array | None  # (tasks, bins) of the best known policy that is told the task; None: none is known
+    every_task: bool = False  # these tasks are all there are: intervals of several seeds are over seeds alone
 
     def __post_init__(self) -> None:
         if self.rewards.ndim != 3 or self.rewards.shape[2] != len(self.edges) - 1:
@@ -51,11 +53,13 @@ class StepCurve:
 
     def interval(self, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The interval of the mean in each bin, (low, high); see `stats.interval`."""
-        return self._interval if level == 0.95 else stats.interval(self.rewards, level=level)
+        return (
+            self._interval if level == 0.95 else stats.interval(self.rewards, "mean", level, every_task=self.every_task)
+        )
 
     @cached_property
     def _interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return stats.interval(self.rewards)
+        return stats.interval(self.rewards, every_task=self.every_task)
 
     @property
     def bounds(self) -> dict[str, NDArray[np.float64]]:
@@ -87,8 +91,8 @@ class StepCurve:
         band: dict[str, Any] = {"step": "post", "alpha": 0.25, "linewidth": 0, "label": "95 % interval"}
         ax.fill_between(self.edges, low, high, color=colour, **band)
         for name, values in self.bounds.items():
-            title, shade = ("told the task", "black") if name == "oracle" else ("random", "0.5")
-            ax.stairs(values, self.edges, baseline=None, color=shade, linestyle="--", linewidth=1.2, label=title)
+            who, shade = ("told the task", OPTIMUM) if name == "oracle" else ("random", RANDOM)
+            ax.stairs(values, self.edges, baseline=None, color=shade, linestyle="--", linewidth=1.2, label=who)
         ax.set_xlabel("environment steps on the task")
         ax.set_ylabel("mean reward of a step")
         ax.set_title(textwrap.fill(title, 68), fontsize="medium")

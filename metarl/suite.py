@@ -78,10 +78,11 @@ class Suite:
         drawn = np.empty((DRAWS, *self.means.shape))
         for a, agent in enumerate(self.agents):
             for f, family in enumerate(self.curves):
-                low, high = stats.interval(self.scores(family, agent)[:, :, None])
-                seeds, tasks = self.scores(family, agent).shape
-                freedom = max(1, (seeds if seeds > 1 else tasks) - 1)
-                error = (high[0] - low[0]) / 2.0 / scipy_stats.t.ppf(0.975, freedom)
+                curve = self.curves[family][agent]
+                low, high = (stats.normalise(end[-1], *curve.bounds.values()) for end in curve.interval())
+                seeds, tasks, _ = curve.returns.shape
+                freedom = seeds - 1 if seeds > 1 else stats.MANY if curve.every_task else max(1, tasks - 1)
+                error = float(high - low) / 2.0 / scipy_stats.t.ppf(0.975, freedom)
                 drawn[:, a, f] = self.means[a, f] + error * generator.standard_t(freedom, DRAWS)
         return drawn
 

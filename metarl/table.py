@@ -127,7 +127,7 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
     curve = next(iter(curves.values()))
     seeds = len(curve.returns)
     how = "takes its most likely action (greedy)" if curve.greedy else "samples its actions, as in training"
-    text = f"{_how_many(curves)} Intervals are {curve.interval_of()}"
+    text = f"{_how_many(curves)} Intervals are {_over_what(curves)}"
     text += f" ({seeds} training seeds)." if seeds > 1 else "."
     text += f" The agent {how}."
     if shapes:
@@ -137,6 +137,15 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
     if curve.oracle is not None:
         text += " Optimum: best known return when the task is told, which no agent has in its first episode."
     return Text(text, style="dim not italic")
+
+
+def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
+    """``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
+    kinds: dict[str, list[str]] = {}
+    for name, curve in curves.items():
+        kinds.setdefault(curve.interval_of(), []).append(name)
+    (first, _), *others = kinds.items()
+    return "; ".join([first, *(f"{', '.join(names)}: {over}" for over, names in others)])
 
 
 def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
@@ -151,7 +160,7 @@ def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
         text = f"Means over {next(iter(counts))} of a split."
     else:
         text = "Means over " + "; ".join(f"{', '.join(names)}: {count}" for count, names in counts.items()) + "."
-    few = [name for name, curve in curves.items() if curve.returns.shape[1] < FEW_TASKS]
+    few = [name for name, curve in curves.items() if curve.returns.shape[1] < FEW_TASKS and not curve.every_task]
     if few:
         text += f" Fewer than {FEW_TASKS} tasks ({', '.join(few)}): an interval over them says little about others."
     return text

@@ -1,5 +1,8 @@
 """Protocol of the evaluator: distinct tasks, repeats, greedy play, steps of a trial, what a curve says of itself."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ import metarl
 from metarl import rng
 from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
 from metarl.agents.catalogue import baseline
+from metarl.curve import AdaptationCurve, combine
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D
 from metarl.evaluator import default_repeats, evaluate
 from metarl.family import take
@@ -129,6 +133,42 @@ def test_a_round_is_played_twice_only_where_it_must(greedy: bool, played: int):
     evaluate(Counted(), TwoDoors(), "train", tasks=2, repeats=1, greedy=greedy)
     assert len(calls) == played * Explorer.protocol.episodes
     assert sum(calls) == (2 * Explorer.protocol.episodes if greedy else 0)
+
+
+# Noise of the trials ------------------------------------------------------------------------------------------------
+
+
+class Guesser(Explorer):
+    """A random door in every episode; nothing is learned."""
+
+    def act(self, memory, step, key, greedy=False):
+        return scripted(rng.integers(key, 1, 2).squeeze(-1), step), memory
+
+
+def test_noise_is_what_other_evaluations_of_the_same_tasks_scatter_by():
+    """Means over 2 tasks × 30 trials × 8 fair guesses: standard error ½ / √480. Other seeds scatter by as much."""
+    curves = [evaluate(Guesser(), TwoDoors(), "train", tasks=2, repeats=30, seed=seed) for seed in range(40)]
+    noise = np.mean([curve.noise for curve in curves], axis=0)[0]
+    np.testing.assert_allclose(noise[:3], 0.5 / np.sqrt(480), rtol=0.1)  # both rounds, and the score: the last round
+    assert noise[3] == pytest.approx(np.sqrt(2.0) * noise[0], rel=0.1)  # the last less the first
+    scatter = np.std([curve.mean() for curve in curves], axis=0)
+    np.testing.assert_allclose(scatter, noise[:2], rtol=0.35)
+
+
+def test_the_interval_on_every_task_is_one_over_trials(tmp_path: Path):
+    given = TwoDoors().sample_tasks(rng.key(1), 2, "train")
+    curve = evaluate(Guesser(), TwoDoors(), tasks=given, repeats=30)
+    assert curve.every_task and curve.interval_of() == "over trials, of this agent on these tasks"
+    low, high = curve.interval()
+    np.testing.assert_allclose(high - low, 2 * 1.96 * curve.noise[0, :2], rtol=1e-3)
+    curve.save(tmp_path / "x")
+    again = AdaptationCurve.load(tmp_path / "x")
+    np.testing.assert_array_equal(again.noise, curve.noise)
+    assert again.summary() == curve.summary()
+    both = combine([curve, dataclasses.replace(curve, returns=curve.returns + 0.5)])
+    assert both.interval_of() == "over seeds, on these tasks" and both.noise.shape == (2, 4)
+    once = evaluate(Guesser(), TwoDoors(), tasks=given, repeats=1)
+    assert once.noise is None and once.interval_of() == "over tasks, of this agent"
 
 
 # Steps of a trial ---------------------------------------------------------------------------------------------------

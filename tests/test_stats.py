@@ -126,6 +126,28 @@ def test_interval_of_a_single_result_is_that_result():
     np.testing.assert_array_equal(stats.interval(np.full((1, 1, 2), 3.0), "iqm"), np.full((2, 2), 3.0))
 
 
+def test_where_the_tasks_are_all_there_are_only_seeds_vary_or_trials():
+    """Two tasks that differ by 2 and three seeds: a t interval over the seeds; one seed: over its trials."""
+    seeds = np.array([0.9, 1.0, 1.4])
+    returns = (seeds[:, None] + np.array([-1.0, 1.0]))[:, :, None]
+    low, high = stats.interval(returns, every_task=True)
+    expected = scipy_stats.t.interval(0.95, 2, seeds.mean(), seeds.std(ddof=1) / np.sqrt(3))
+    np.testing.assert_allclose([low[0], high[0]], expected)
+    low, high = stats.interval(returns[:1], every_task=True, noise=[[0.1]])
+    np.testing.assert_allclose([low[0], high[0]], [0.9 - 0.196, 0.9 + 0.196], atol=1e-4)
+    np.testing.assert_array_equal(stats.interval(returns[:1], every_task=True), stats.interval(returns[:1]))
+
+
+def test_the_paired_difference_on_all_tasks_is_one_of_seeds_and_trials():
+    a = (np.array([0.9, 1.0, 1.4])[:, None] + np.array([-1.0, 1.0]))[:, :, None]
+    b = np.array([[[5.0], [-5.0]]])
+    difference, low, high = stats.paired_difference(a, b, every_task=True, noise=(None, [[1e-9]]))
+    expected = scipy_stats.t.interval(0.95, 2, 1.1, a.mean(axis=1).std(ddof=1) / np.sqrt(3))
+    np.testing.assert_allclose([difference[0], low[0], high[0]], [1.1, *expected], atol=1e-6)
+    without = stats.paired_difference(a, b, every_task=True)
+    np.testing.assert_array_equal(without, stats.paired_difference(a, b))  # the noise of b is not known
+
+
 def test_large_data_take_little_memory():
     """3 seeds × 10,000 tasks × 100 points are 24 MB of float64."""
     data = np.random.default_rng(7).normal(size=(3, 10_000, 100)).astype(np.float32)

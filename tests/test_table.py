@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import metarl
 from metarl.checkpoint import PRETRAINED
 from metarl.curve import AdaptationCurve, short
 from metarl.table import adaptation_table
@@ -58,5 +59,12 @@ def test_few_tasks_are_spoken_of():
     six = {name: dataclasses.replace(curve, distinct=2, repeats=500) for name, curve in curves.items()}
     text = " ".join(printed(six, 80).split())
     assert "Means over all 2 tasks × 500 repeats of a split." in text
-    assert "Fewer than 10 tasks (all, ood, test, train): an interval over them says little about others." in text
-    assert "Intervals are over tasks, of this agent." in text
+    assert "Fewer than 10 tasks (ood, test, train): an interval over them says little about others." in text
+    assert "Intervals are over tasks, of this agent" in text
+
+
+def test_over_what_an_interval_is_is_said_for_each_split():
+    agent = metarl.load("pretrained:rl2_gridnavi")
+    curves = {split: metarl.evaluate(agent, split=split, tasks=50, step_curve=False) for split in ("test", "all")}
+    text = " ".join(printed(curves, 80).split())
+    assert "Intervals are over tasks, of this agent; all: over trials, of this agent on all tasks." in text

@@ -1,0 +1,273 @@
+"""Make the tables of results and their figure from the record that `benchmarks.presets` wrote::
+
+    python -m docs.make_results
+
+Writes the README's two tables, docs/results.md, docs/images/presets.png and the sentence "Reached: …" in the header of
+every preset. What is not measured here (values known from theory, published ones) stands in `KNOWN`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.presets import RECORD
+from docs.presets_figure import dots, draw
+from metarl.curve import chosen_points
+
+ROOT = Path(__file__).parent.parent
+README, PAGE, FIGURE, CONFIGS = "README.md", "docs/results.md", "docs/images/presets.png", "configs"
+
+KNOWN = {
+    "rl2_bernoulli_bandit_n10": "6.660 Bayes-optimal; 6.7 published (Duan et al. 2016)",
+    "rl2_bernoulli_bandit": "≥ 78.62 finite-horizon Gittins index; 78.7 published (Duan et al. 2016)",
+    "rl2_tabular_mdp": "{oracle} known MDP; 156.2 published, with a GRU (Duan et al. 2016)",
+    "rl2_gridnavi": "37.214 Bayes-optimal (4.000, then 11.071 per episode)",
+    "rl2_navigation2d": "{oracle} known goal",
+    "rl2_darkroom": "{oracle} known goal",
+    "rl2_dependent_bandit_easy": "regret {regret}; least possible .625",
+    "rl2_dependent_bandit_medium": "regret {regret}; least possible 1.0",
+    "rl2_dependent_bandit_hard": "regret {regret}; least possible 2.312",
+    "rl2_informative_bandit": "20.55 Bayes-optimal",
+    "rl2_sparse_point_robot": "{oracle} known goal",
+    "rl2_tmaze": "1 optimum",
+    "rl2_dark_key_to_door": "{oracle} known places",
+    "rl2_two_step": "70.586 Bayes-optimal",
+    "rl2_harlow": "5 optimum (0 in the first round, then 1)",
+    "rl2_cartpole": "1000 at most",
+    "memoryless_cartpole": "1000 at most",
+    "rl2_pendulum": "told swing-up −335",
+    "memoryless_pendulum": "told swing-up −335",
+    "rl2_alchemy": "ideal observer 284.4, model-free agents 140 to 155 published (Wang et al. 2021)",
+    "rl2_half_cheetah_vel": "unknown",
+    "maml_cartpole": "at most 500",
+    "ppo_cartpole": "at most 500",
+    "ppo_told_cartpole": "1000 at most",
+    "maml_bernoulli_bandit_n10": "published .65 a pull after 1 step (Mishra et al. 2018)",
+    "maml_bernoulli_bandit": "published .671 a pull after 1 step (Mishra et al. 2018)",
+    "maml_tabular_mdp": "published about 11.7 an episode after 1 step (Mishra et al. 2018)",
+    "maml_navigation2d": "published −40.4, −11.7 ± 2.2, −3.33 ± .56, −3.23 after 0 to 3 steps (Finn et al. 2017)",
+    "maml_vpg_navigation2d": "published −40.4, −11.7 ± 2.2, −3.33 ± .56, −3.23 after 0 to 3 steps (Finn et al. 2017)",
+    "maml_half_cheetah_vel": "published −129.5, −78.6 ± 10, −66.6, −60.8 after 0 to 3 steps (Finn et al. 2017)",
+}
+"""The best that is known of a preset's problem: from theory, or published."""
+
+MEMORY = (  # the README's first table: agents that learn in a trial of several episodes
+    "rl2_bernoulli_bandit_n10", "rl2_bernoulli_bandit", "rl2_tabular_mdp", "rl2_gridnavi", "rl2_navigation2d",
+    "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
+    "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
+    "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
+    "rl2_half_cheetah_vel",
+)  # fmt: skip
+GRADIENTS = (  # the second: those that learn by gradient steps
+    "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
+    "promp_navigation2d", "reptile_navigation2d", "maml_bernoulli_bandit_n10", "maml_bernoulli_bandit",
+    "maml_tabular_mdp", "maml_gridnavi", "maml_cartpole", "maml_half_cheetah_vel",
+)  # fmt: skip
+
+PAGE_HEAD = """\
+# What the presets reach, on every split
+
+Made by `python -m docs.make_results` from `benchmarks/results/presets.json`, which `python -m benchmarks.presets`
+writes from the final evaluations of the runs. Agents sample their actions. A task counts once, its result is the mean
+over the repeats. In brackets 95 % intervals: over seeds and tasks where there are several training seeds, else over
+tasks, of this one agent; on the whole split `all` over seeds, or trials, alone ([how to read a number](reading.md)).
+"Random" and "known task" are of the whole trial; no agent knows the task in its first episode. `rl2_gridnavi`,
+`rl2_darkroom`, `rl2_tmaze` and the dependent and informative bandits train on `all`, so that their `train`, `valid`
+and `test` are parts of what they were trained on. MAML, its relatives and PPO adapt in rounds: their score is the
+return of an episode after the last round, and the points are rounds; a bandit's episode is one pull. "Steps" are
+environment steps on a task until a step's reward is nine tenths of the way from random to the one who is told the
+task.
+"""
+PAGE_COLUMNS = (
+    "preset", "split", "return of the trial, or after the last round", "per seed", "points", "random", "known task",
+    "steps", "tasks",
+)  # fmt: skip
+
+Entry = Mapping[str, Any]
+
+
+def number(value: float | None) -> str:
+    """A return with as many digits as say something: three decimals below 1, two below 100, then one."""
+    if value is None:
+        return "unknown"
+    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
+    return f"{value:.{decimals}f}"
+
+
+def bracket(low: float | None, high: float | None) -> str:
+    """An interval."""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def tasks_of(curve: Entry) -> str:
+    """``1,000``, ``all 21 × 48`` for a split that is finite: tasks × repeats."""
+    every = "all " if curve["distinct"] is not None and curve["distinct"] <= curve["tasks"] else ""
+    repeats = f" × {curve['repeats']}" if curve["repeats"] > 1 else ""
+    return f"{every}{curve['tasks']:,}{repeats}"
+
+
+def by_seed(curve: Entry) -> str:
+    return ", ".join(map(number, curve["by_seed"]))
+
+
+def points(curve: Entry, limit: int, arrow: bool = False) -> str:
+    """Points with their intervals, or only their means with arrows between them."""
+    shown = [curve["points"][n] for n in chosen_points(len(curve["points"]), limit)]
+    if arrow:
+        return " → ".join(number(mean) for _, mean, _, _ in shown)
+    return "; ".join(f"{label}: {number(mean)} {bracket(low, high)}" for label, mean, low, high in shown)
+
+
+def known(preset: str, curve: Entry) -> str:
+    """What is known of the best; for the dependent bandits beside the regret, by seed where there are several."""
+    if preset not in KNOWN:
+        return f"{number(curve['oracle'])} known task" if curve["oracle"] is not None else "unknown"
+    regret = ""
+    if curve["oracle"] is not None:
+        lost = [curve["oracle"] - score for score in curve["by_seed"]]
+        seeds = f" ({', '.join(f'{each:.2f}' for each in lost)})" if len(lost) > 1 else ""
+        regret = f"{sum(lost) / len(lost):.2f}{seeds}"
+    return KNOWN[preset].format(oracle=number(curve["oracle"]), regret=regret)
+
+
+def millions(steps: int | None) -> str:
+    return "" if steps is None else f"{steps / 1e6:.1f} M"
+
+
+def score(curve: Entry, bold: bool = True) -> str:
+    mark = "**" if bold else ""
+    return f"{mark}{number(curve['score'])}{mark} {bracket(curve['low'], curve['high'])}"
+
+
+def target(entry: Entry) -> Entry:
+    """The curve on the split that the preset is about."""
+    curve: Entry = entry["splits"][entry["target"]]
+    return curve
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def memory_table(record: Mapping[str, Entry]) -> str:
+    """The README's table of agents that learn in a trial."""
+    columns = ("preset", "split", "return of the trial", "per seed", "episode 1 → 2 → last", "random", "best known")
+    rows = []
+    for preset in MEMORY:
+        entry = record[preset]
+        curve = target(entry)
+        cells = [
+            f"`{preset}`", entry["target"], score(curve), by_seed(curve), points(curve, 3, arrow=True),
+            number(curve["random"]), known(preset, curve), tasks_of(curve), millions(entry["env_steps"]),
+        ]  # fmt: skip
+        rows.append(cells)
+    return table((*columns, "tasks", "steps"), rows)
+
+
+def gradient_table(record: Mapping[str, Entry]) -> str:
+    """The README's table of agents that learn by gradient steps: return of an episode after each step."""
+    columns = ("preset", "agent", *(f"{n} step{'s'[: n != 1]}" for n in range(4)), "1 step, per seed")
+    rows = []
+    for preset in GRADIENTS:
+        entry = record[preset]
+        curve = target(entry)
+        after = [
+            f"{number(mean)} {bracket(low, high)}" if n in (1, 3) else number(mean)
+            for n, (_, mean, low, high) in enumerate(curve["points"][:4])
+        ]
+        seeds = ", ".join(number(row[1]) for row in curve["points_by_seed"])
+        ends = f"{number(curve['random'])} / {number(curve['oracle'])}"
+        agent = curve["agent"]
+        cells = [f"`{preset}`", agent, *after, seeds, ends, tasks_of(curve), millions(entry["env_steps"])]
+        rows.append(cells)
+    return table((*columns, "random / known task", "tasks", "steps"), rows)
+
+
+def page(record: Mapping[str, Entry]) -> str:
+    """docs/results.md: every preset on every split."""
+    rows = []
+    for preset, entry in record.items():
+        for split in ("train", "valid", "test", "ood", "all"):
+            if (curve := entry["splits"].get(split)) is None:
+                continue
+            reached = curve["steps_to_90"]
+            cells = [
+                f"`{preset}`", split, score(curve), by_seed(curve), points(curve, 4), number(curve["random"]),
+                number(curve["oracle"]), "" if reached is None else f"{reached:,.0f}", tasks_of(curve),
+            ]  # fmt: skip
+            rows.append(cells)
+    return f"{PAGE_HEAD}\n{table(PAGE_COLUMNS, rows)}\n"
+
+
+def reached(preset: str, entry: Entry) -> str:
+    """The sentence of a preset's header."""
+    curve, seeds = target(entry), len(entry["seeds"])
+    what = "return of an episode after the last round" if curve["rounds"] else "return of a trial"
+    training = f"{seeds} training seeds ({by_seed(curve)})" if seeds > 1 else f"training seed {entry['seeds'][0]} alone"
+    parts = [
+        f"Reached: {what} {score(curve, bold=False)} on {tasks_of(curve)} tasks of the split '{entry['target']}', "
+        f"{training}; 95 % interval {curve['over']}."
+    ]
+    if len(curve["points"]) > 1:
+        parts.append(f"By {'round' if curve['rounds'] else 'episode'}: {points(curve, 5)}.")
+    if entry["target"] != "ood" and (ood := entry["splits"].get("ood")):
+        parts.append(f"On 'ood': {score(ood, bold=False)}.")
+    best = known(preset, curve)
+    parts.append(
+        f"Random {number(curve['random'])}; {best}." if best != "unknown" else f"Random {number(curve['random'])}."
+    )
+    parts.append(f"{millions(entry['env_steps'])} environment steps of training.")
+    return " ".join(parts)
+
+
+def with_header(text: str, sentence: str) -> str:
+    """A preset's text with `sentence` in place of the one that begins with ``# Reached``, at the end of its header."""
+    lines = text.splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    start = next((number for number, line in enumerate(lines[:end]) if line.startswith("# Reached")), end)
+    wrapped = textwrap.wrap(sentence, 118, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*lines[:start], *(f"# {line}" for line in wrapped), *lines[end:]]) + "\n"
+
+
+def between(text: str, mark: str, table: str) -> str:
+    """`text` with `table` between ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"There is no place for a table: <!-- {mark} --> … <!-- /{mark} -->.")
+    return pattern.sub(lambda found: found[1] + table + found[2], text)
+
+
+def documents(record: Mapping[str, Entry], root: Path = ROOT) -> dict[Path, str]:
+    """What every file that holds results should say: path → text."""
+    readme = between((root / README).read_text(encoding="utf-8"), "results", memory_table(record))
+    made = {root / README: between(readme, "maml", gradient_table(record)), root / PAGE: page(record)}
+    for preset, entry in record.items():
+        path = root / CONFIGS / f"{preset}.yaml"
+        made[path] = with_header(path.read_text(encoding="utf-8"), reached(preset, entry))
+    return made
+
+
+def note(record: Mapping[str, Entry]) -> str:
+    """Of how many seeds the figure is."""
+    seeds = sorted({len(entry["seeds"]) for entry in record.values()})
+    many = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"{many} training seed{'s'[: seeds[-1] > 1]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    for path, text in documents(record).items():
+        path.write_text(text, encoding="utf-8")
+    draw(dots(record), ROOT / FIGURE, note(record))
+    print(f"Wrote {README}, {PAGE}, {FIGURE} and {len(record)} headers in {CONFIGS}/")
+
+
+if __name__ == "__main__":
+    main()
