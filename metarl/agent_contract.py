@@ -61,18 +61,24 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
         require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
 
 
-def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int) -> None:
+def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int, steps: int = 5) -> None:
     """What `begin` is told of the task is for oracles: a learner that acts on it has nothing to adapt to."""
     if agent.told:
         return
-    other = family.sample_tasks(rng.key(seed + 1), num_rows(task), "ood" if "ood" in family.splits else "train")
+    n, split = num_rows(task), "ood" if "ood" in family.splits else "train"
     memory, step, keys = _start(agent, family, task)
-    n = num_rows(task)
-    (true, _), (false, _), (none, _) = (
-        agent.act(told, step, keys) for told in (memory, agent.begin(n, other), agent.begin(n))
-    )
-    blind = same(true, false) and same(true, none)
-    require(blind, f"{type(agent).__name__} acts on the task that begin is told; if it is an oracle, set told = True.")
+    others = [agent.begin(n, family.sample_tasks(rng.key(seed + 1), n, split)), agent.begin(n)]
+    env = BatchEnv(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
+    env.reset()
+    for t in range(min(steps, env.max_steps)):  # what was told may show only once something has been seen
+        acted, memory = agent.act(memory, step, rng.fold(keys, t))
+        for place, other in enumerate(others):
+            blind, others[place] = agent.act(other, step, rng.fold(keys, t))
+            require(
+                same(acted, blind),
+                f"{type(agent).__name__} acts on the task that begin is told; if it is an oracle, set told = True.",
+            )
+        _, step = env.step(acted.action)
 
 
 def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, samples: int = 4000) -> None:

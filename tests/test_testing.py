@@ -184,6 +184,9 @@ class BrokenAgent(RL2):
         memory = super().begin(num_tasks, task)
         if self.how == "peeks" and task is not None:
             memory = memory._replace(state=memory.state + task.length[:, None])
+        if self.how == "peeks later":
+            length = torch.zeros(num_tasks) if task is None else task.length.float()
+            memory = memory._replace(last_obs=length[:, None])
         return memory
 
     def act(self, memory, step, key, greedy=False):
@@ -191,7 +194,13 @@ class BrokenAgent(RL2):
             greedy = False
         if self.how == "forgets the key":
             key = key + int(torch.randint(1000, ()))
+        peeked = memory.last_obs
+        if self.how == "peeks later":
+            memory = memory._replace(last_obs=peeked[:, :0])
         acted, after = super().act(memory, step, key, greedy)
+        if self.how == "peeks later":
+            acted = acted._replace(value=acted.value + (1.0 - step.prev_done) * peeked[:, 0])
+            after = after._replace(last_obs=peeked)
         if self.how == "in place":
             memory.state.add_(1.0)
         if self.how == "across rows":
@@ -234,7 +243,7 @@ class BrokenConfig(RL2Config):
 @pytest.mark.parametrize(("how", "reason"), [
     ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "alone"),
     ("shapes", "shape"), ("dtype", "int64"), ("ratio", "log-probabilities"),
-    ("learns nothing", "changed nothing"), ("peeks", "acts on the task"),
+    ("learns nothing", "changed nothing"), ("peeks", "acts on the task"), ("peeks later", "acts on the task"),
     ("metrics", "finite"), ("no optimiser state", "go on"), ("loses a counter", "load_state_dict"),
 ])  # fmt: skip
 def test_a_broken_agent_is_caught(how: str, reason: str):
