@@ -10,7 +10,7 @@ import torch
 import metarl
 from benchmarks.works import Work
 from metarl import rng
-from metarl.agent import AgentConfig
+from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.batch_env import BatchEnv, Outcome
 from metarl.capture import Captured
@@ -33,8 +33,8 @@ def family_of(work: Work) -> TaskFamily:
     return metarl.make(work.family, episodes_per_trial=work.episodes, **horizon)
 
 
-def training(work: Work) -> Callable[[], int]:
-    """One call is one iteration of meta-training on new tasks."""
+def training(work: Work, plain: bool = False) -> Callable[[], int]:
+    """One call is one iteration of meta-training on new tasks; with `plain`, nothing is captured on a GPU."""
     family = family_of(work)
     config: AgentConfig
     if work.kind == "rl2":
@@ -66,7 +66,22 @@ def training(work: Work) -> Callable[[], int]:
         agent.update(trial)
         return int(sum(rollout.mask.sum() for rollout in trial))
 
+    call.parts = {"rollout": play, **_captured(agent)}  # type: ignore[attr-defined]
+    if plain:
+        for part in captured_parts(call).values():
+            part.why_not = "plain calls were asked for"
     return call
+
+
+def captured_parts(call: Callable[[], int]) -> dict[str, Captured]:
+    """What a GPU replays of an iteration that `training` made, by name."""
+    parts: dict[str, Captured] = call.parts  # type: ignore[attr-defined]
+    return parts
+
+
+def _captured(agent: LearningAgent) -> dict[str, Captured]:
+    """The agent's own, of which some may never be called."""
+    return {name: value for name, value in vars(agent).items() if isinstance(value, Captured)}
 
 
 def stepping(work: Work) -> Callable[[], int]:

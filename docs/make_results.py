@@ -104,11 +104,11 @@ def bracket(low: float | None, high: float | None) -> str:
     return f"[{number(low)}, {number(high)}]"
 
 
-def tasks_of(curve: Entry) -> str:
-    """``1,000``, ``all 21 × 48`` for a split that is finite: tasks × repeats."""
+def tasks_of(curve: Entry, words: tuple[str, str] = ("", "")) -> str:
+    """``1,000``, ``all 21 × 48`` for a split that is finite: tasks × repeats, each with its word."""
     every = "all " if curve["distinct"] is not None and curve["distinct"] <= curve["tasks"] else ""
-    repeats = f" × {curve['repeats']}" if curve["repeats"] > 1 else ""
-    return f"{every}{curve['tasks']:,}{repeats}"
+    repeats = f" × {curve['repeats']}{words[1]}" if curve["repeats"] > 1 else ""
+    return f"{every}{curve['tasks']:,}{words[0]}{repeats}"
 
 
 def by_seed(curve: Entry) -> str:
@@ -160,7 +160,7 @@ def memory_table(record: Mapping[str, Entry]) -> str:
     """The README's table of agents that learn in a trial."""
     columns = ("preset", "split", "return of the trial", "per seed", "episode 1 → 2 → last", "random", "best known")
     rows = []
-    for preset in MEMORY:
+    for preset in filter(record.__contains__, MEMORY):
         entry = record[preset]
         curve = target(entry)
         cells = [
@@ -175,7 +175,7 @@ def gradient_table(record: Mapping[str, Entry]) -> str:
     """The README's table of agents that learn by gradient steps: return of an episode after each step."""
     columns = ("preset", "agent", *(f"{n} step{'s'[: n != 1]}" for n in range(4)), "1 step, per seed")
     rows = []
-    for preset in GRADIENTS:
+    for preset in filter(record.__contains__, GRADIENTS):
         entry = record[preset]
         curve = target(entry)
         after = [
@@ -212,7 +212,8 @@ def reached(preset: str, entry: Entry) -> str:
     what = "return of an episode after the last round" if curve["rounds"] else "return of a trial"
     training = f"{seeds} training seeds ({by_seed(curve)})" if seeds > 1 else f"training seed {entry['seeds'][0]} alone"
     parts = [
-        f"Reached: {what} {score(curve, bold=False)} on {tasks_of(curve)} tasks of the split '{entry['target']}', "
+        f"Reached: {what} {score(curve, bold=False)} on {tasks_of(curve, (' tasks', ' repeats'))} "
+        f"of the split '{entry['target']}', "
         f"{training}; 95 % interval {curve['over']}."
     ]
     if len(curve["points"]) > 1:
