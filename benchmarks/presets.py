@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from metarl import checkpoint, config
+from metarl import checkpoint, config, stats
 from metarl.curve import AdaptationCurve, chosen_points, combine
 from metarl.finite import to_json
 
 RECORD = Path(__file__).parent / "results" / "presets.json"
 POINTS = 5  # of a curve in the record
+CONTROLS = {"memoryless_cartpole": "rl2_cartpole", "memoryless_pendulum": "rl2_pendulum"}
+"""Presets that are others without a memory; the record has what the memory is worth, on the same tasks."""
 
 
 def finished(run: Path) -> bool:
@@ -90,6 +92,15 @@ def summary(curve: AdaptationCurve) -> dict[str, Any]:
     }
 
 
+def worth(controls: Sequence[Path], runs: Sequence[Path]) -> dict[str, list[float]]:
+    """What the runs score above their controls on each split: the paired difference with its interval."""
+    found = {}
+    for path in sorted((runs[0] / "evaluation").glob("*.json")):
+        with_memory, without = (joined(path.stem, each).scores[:, :, None] for each in (runs, controls))
+        found[path.stem] = [float(part[0]) for part in stats.paired_difference(with_memory, without)]
+    return found
+
+
 def entry(preset: str, seeds: Sequence[int], runs: Sequence[Path]) -> dict[str, Any]:
     """What the record keeps of a preset: every split that was evaluated."""
     curves = {path.stem: joined(path.stem, runs) for path in sorted((runs[0] / "evaluation").glob("*.json"))}
@@ -117,6 +128,8 @@ def main() -> None:
     for preset in args.presets or names:
         runs = [evaluated(preset, seed, args.runs) for seed in args.seeds]
         found = entry(preset, args.seeds, runs)
+        if preset in CONTROLS:
+            found["memory_is_worth"] = worth(runs, [evaluated(CONTROLS[preset], seed, args.runs) for seed in args.seeds])
         record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
         record[preset] = found
         RECORD.write_text(to_json(dict(sorted(record.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.presets import RECORD
+from benchmarks.presets import CONTROLS, RECORD
 from docs.presets_figure import dots, draw
 from metarl.curve import chosen_points
 
@@ -237,6 +237,18 @@ def with_header(text: str, sentence: str) -> str:
     return "\n".join([*lines[:start], *(f"# {line}" for line in wrapped), *lines[end:]]) + "\n"
 
 
+def memory(record: Mapping[str, Entry]) -> str:
+    """The README's sentences on what a memory is worth: paired differences from the controls without one."""
+    sentences = []
+    for control, preset in CONTROLS.items():
+        if "memory_is_worth" not in record.get(control, {}):
+            continue
+        found = record[control]["memory_is_worth"]
+        parts = [f"{number(found[split][0])} {bracket(*found[split][1:])} on `{split}`" for split in ("test", "ood")]
+        sentences.append(f"`{preset}` scores {' and '.join(parts)} above `{control}`")
+    return f"  {'; '.join(sentences)}."
+
+
 def between(text: str, mark: str, table: str) -> str:
     """`text` with `table` between ``<!-- mark -->`` and ``<!-- /mark -->``."""
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
@@ -248,7 +260,8 @@ def between(text: str, mark: str, table: str) -> str:
 def documents(record: Mapping[str, Entry], root: Path = ROOT) -> dict[Path, str]:
     """What every file that holds results should say: path → text."""
     readme = between((root / README).read_text(encoding="utf-8"), "results", memory_table(record))
-    made = {root / README: between(readme, "maml", gradient_table(record)), root / PAGE: page(record)}
+    readme = between(between(readme, "maml", gradient_table(record)), "memory", memory(record))
+    made = {root / README: readme, root / PAGE: page(record)}
     for preset, entry in record.items():
         path = root / CONFIGS / f"{preset}.yaml"
         made[path] = with_header(path.read_text(encoding="utf-8"), reached(preset, entry))
