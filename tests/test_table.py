@@ -59,7 +59,7 @@ def test_few_tasks_are_spoken_of():
     six = {name: dataclasses.replace(curve, distinct=2, repeats=500) for name, curve in curves.items()}
     text = " ".join(printed(six, 80).split())
     assert "Means over all 2 tasks × 500 repeats of a split." in text
-    assert "Fewer than 10 tasks (ood, test, train): an interval over them says little about others." in text
+    assert "Fewer than 10 tasks (ood, test, train, valid): an interval over them says little about others." in text
     assert "Intervals are over tasks, of this agent" in text
 
 
