@@ -17,12 +17,16 @@ from metarl.capture import Captured
 from metarl.family import Key, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
+from metarl.train import RECORDED
 
 
-def build(work: Work, threads: int) -> Callable[[], int]:
-    """A function that does the work once and returns the environment steps it took."""
+def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
+    """A function that does the work once and returns the environment steps it took.
+
+    Without `recorded` nothing is made a CUDA graph of, to see what that brings.
+    """
     tune(threads)
-    return stepping(work) if work.kind == "stepping" else training(work)
+    return stepping(work, recorded) if work.kind == "stepping" else training(work, recorded)
 
 
 def family_of(work: Work) -> TaskFamily:
@@ -33,9 +37,8 @@ def family_of(work: Work) -> TaskFamily:
     return metarl.make(work.family, episodes_per_trial=work.episodes, **horizon)
 
 
-def training(work: Work) -> Callable[[], int]:
-    """One call is one iteration of meta-training on new tasks."""
-    family = family_of(work)
+def training(work: Work, recorded: bool = True) -> Training:
+    """The training of a work; one call is one iteration."""
     config: AgentConfig
     if work.kind == "rl2":
         config = RL2Config(
@@ -52,24 +55,33 @@ def training(work: Work) -> Callable[[], int]:
             outer=work.outer,
             update_epochs=work.epochs,
         )
-    device = torch.device(work.device)
-    agent = config.build(family, 0, device)
-    root = rng.key(1, device)
-    play = Captured(lambda tasks, key: run_trial(agent, family, tasks, key), device)
-    number = 0
+    return Training(config, family_of(work), torch.device(work.device), recorded)
 
-    def call() -> int:
-        nonlocal number
-        number += 1
-        key = rng.fold(root, number)
-        trial = play(family.sample_tasks(rng.fold(key, 0), work.rows), rng.fold(key, 1))
-        agent.update(trial)
+
+class Training:
+    """One call is one iteration of meta-training on new tasks, and returns its environment steps."""
+
+    def __init__(self, config: AgentConfig, family: TaskFamily, device: torch.device, recorded: bool = True) -> None:
+        self.family, self.tasks = family, config.meta_batch_size
+        self.agent = config.build(family, 0, device)
+        self.root, self.number = rng.key(1, device), 0
+        self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
+        self.parts: dict[str, Captured] = {"Rollouts": self.play}
+        """What a GPU may replay."""
+        self.parts |= {name: getattr(self.agent, part) for name, part in RECORDED if hasattr(self.agent, part)}
+        if not recorded:
+            for part in self.parts.values():
+                part.why_not = part.why_not or "it was told not to"
+
+    def __call__(self) -> int:
+        self.number += 1
+        key = rng.fold(self.root, self.number)
+        trial = self.play(self.family.sample_tasks(rng.fold(key, 0), self.tasks), rng.fold(key, 1))
+        self.agent.update(trial)
         return int(sum(rollout.mask.sum() for rollout in trial))
 
-    return call
 
-
-def stepping(work: Work) -> Callable[[], int]:
+def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
     """One call steps all rows through a trial, 200 steps at most, with random actions drawn beforehand.
 
     On a GPU that is one recording, and the outcomes of all steps are kept.
@@ -89,6 +101,8 @@ def stepping(work: Work) -> Callable[[], int]:
 
     if device.type != "cpu":
         captured = Captured(play, device)
+        if not recorded:
+            captured.why_not = "it was told not to"
 
         def replay() -> int:
             captured(key)
