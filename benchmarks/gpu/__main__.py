@@ -121,8 +121,11 @@ def lines_of(section: Section, report: Report) -> list[str]:
     return [line_of(section, name, result) for name, result in results.items()]
 
 
-def has_cuda(log: Path) -> tuple[bool, bool]:
-    """Whether there is a CUDA device, and whether forks of this process can use it: asked in a fork."""
+def has_cuda(log: Path) -> tuple[bool, bool, str]:
+    """Whether there is a CUDA device, whether forks of this process can use it, and what was said of it, in brackets.
+
+    It is asked in a fork: a process that has begun with CUDA can have none that uses it.
+    """
 
     def ask(_: float) -> Result:
         import torch
@@ -130,13 +133,14 @@ def has_cuda(log: Path) -> tuple[bool, bool]:
         return {"cuda": torch.cuda.is_available() and float(torch.ones(1, device="cuda")) == 1.0}
 
     if not hasattr(os, "fork"):
-        return bool(ask(0.0)["cuda"]), False
+        return bool(ask(0.0)["cuda"]), False, ""
     worker = Forked([Item("probe", ask)], log)
     answer = list(worker.ask(0, 60.0, 60.0))[-1]
     worker.close()
-    if "forked subprocess" in answer.get("error", ""):  # something has touched the device before
-        return True, False
-    return bool(answer.get("cuda")), True
+    said = answer.get("error", "")
+    if "forked subprocess" in said:  # something in this process has begun with CUDA
+        return True, False, ""
+    return bool(answer.get("cuda")), True, f" ({said})" if said else ""
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -163,12 +167,12 @@ def main(arguments: list[str] | None = None, clock: Callable[[], float] = time.m
     """The command; its exit code. Without `isolated` all is measured in this process."""
     args = parse(arguments)
     begun = clock()
-    # Asking for devices must not begin with CUDA in this process: its forks could not.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     args.out.mkdir(parents=True, exist_ok=True)
-    cuda, forks = has_cuda(args.out / "gpu.log") if args.device != "cpu" else (False, hasattr(os, "fork"))
+    cuda, forks, why = False, hasattr(os, "fork"), ""
+    if args.device != "cpu":
+        cuda, forks, why = has_cuda(args.out / "gpu.log")
     if args.device == "cuda" and not cuda:
-        print("device is 'cuda', but torch finds no CUDA device here: use --device cpu.", file=sys.stderr)
+        print(f"device is 'cuda', but torch finds no CUDA device here{why}: use --device cpu.", file=sys.stderr)
         return 2
     settings = Settings("cuda" if cuda else "cpu", args.tiny, args.out)
     sections = [section for section in SECTIONS if not args.only or section.letter in args.only]

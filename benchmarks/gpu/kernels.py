@@ -43,7 +43,8 @@ def measure(settings: Settings, work: str, rows: int | None, seconds: float) -> 
     top = sorted(spent, key=lambda name: -spent[name])[:TOP]
     found: Result = {
         "seconds": whole,
-        "busy": busy,  # of the device, or of the processor where there is none
+        "busy": busy,  # seconds of kernels; on a CPU of operations, slowed down by the profiler
+        "device": settings.device,
         "launches": sum(count.values()),
         "top": [{"name": name, "seconds": spent[name], "calls": count[name]} for name in top],
     }
@@ -91,12 +92,12 @@ def profiled(call: Callable[[], Any], settings: Settings) -> tuple[dict[str, flo
 
 def text(name: str, result: Result) -> str:
     """The three longest, how busy the device was, and the copies."""
-    share = 100 * result["busy"] / result["seconds"]
+    busy = f", busy {100 * result['busy'] / result['seconds']:.0f} %" if result["device"] == "cuda" else ""
     top = ", ".join(
         f"{100 * one['seconds'] / max(result['busy'], 1e-12):.0f} % {one['name'][:40]}" for one in result["top"][:3]
     )
     told = ", ".join(f"{count} × {kind}" for kind, count in result["copies_in_rollout"].items() if count) or "none"
     return (
-        f"{name}: {1e3 * result['seconds']:.1f} ms, busy {share:.0f} %; "
+        f"{name}: {1e3 * result['seconds']:.1f} ms{busy}; "
         f"copies in a rollout{'' if result['rollout_recorded'] else ' (plain)'}: {told}; {top}"
     )

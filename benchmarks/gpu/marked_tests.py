@@ -38,15 +38,17 @@ def marked(mark: str) -> list[Path]:
     return sorted(path for path in folder.glob("test_*.py") if f"pytest.mark.{mark}" in path.read_text("utf-8"))
 
 
-def run(files: list[Path], mark: str, seconds: float, patience: float = PATIENCE) -> Iterator[Result]:
-    """What has come of the tests so far, whenever there is news."""
+def run(
+    files: list[Path], mark: str, seconds: float, patience: float = PATIENCE, root: Path = ROOT
+) -> Iterator[Result]:
+    """What has come of the tests so far, whenever there is news; their names are those inside `root`."""
     end = time.monotonic() + seconds
     outcomes: dict[str, dict[str, Any]] = {}
     collected: list[str] = []
     left = [*map(str, files)]
     while True:
         before = len(outcomes)
-        for line in _pass(left, mark, end, patience if collected else 3.0 * patience):
+        for line in _pass(left, mark, root, end, patience if collected else 3.0 * patience):
             if "collected" in line:
                 collected = collected or line["collected"]
             elif "ended" in line:
@@ -73,7 +75,7 @@ def _counted(outcomes: dict[str, dict[str, Any]], collected: list[str]) -> Resul
     }
 
 
-def _pass(what: Sequence[str], mark: str, end: float, patience: float) -> Iterator[dict[str, Any]]:
+def _pass(what: Sequence[str], mark: str, root: Path, end: float, patience: float) -> Iterator[dict[str, Any]]:
     """The news of one run of pytest on files or tests.
 
     It is ended at the time `end`, and after a test that hangs or ruins it.
@@ -92,10 +94,10 @@ def _pass(what: Sequence[str], mark: str, end: float, patience: float) -> Iterat
             "-p",
             "no:cacheprovider",
         ]
-        command += ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "--tb=short"]
+        command += ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={root}", "--tb=short"]
         command += ["--continue-on-collection-errors", *what]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, VARIABLE: str(news), "PYTHONPATH": path})
+        process = subprocess.Popen(command, cwd=root, env={**os.environ, VARIABLE: str(news), "PYTHONPATH": path})
         try:
             with news.open(encoding="utf-8") as file:
                 yield from _listen(file, process, end, patience)

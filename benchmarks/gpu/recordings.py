@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import metarl
+from benchmarks.gpu.agreement import MAML as VARIANTS
 from benchmarks.gpu.items import Item, Result, told
 from benchmarks.gpu.report import Report, failure
 from benchmarks.gpu.settings import NO_CUDA, Settings
 from benchmarks.ours import Training, training
 from benchmarks.works import WORKS, Work
-from metarl.agents import RL2Config
+from metarl.agents import MAMLConfig, RL2Config
 from metarl.capture import WARM_UP, Captured
 from metarl.envs.bandits import BernoulliBandit
+from metarl.envs.navigation import Navigation2D
 from metarl.memories import MEMORIES
 from metarl.runtime import tune
 
@@ -38,8 +40,15 @@ def items(settings: Settings, report: Report) -> list[Item]:
     cases: dict[str, Callable[[], Training]] = {
         name: partial(training, settings.work(work)) for name, work in CASES.items()
     }
+    cases["ProMP, Navigation2D"] = partial(of_promp, settings)
     others = {f"{OTHERS}{memory}": partial(of_memory, memory, settings) for memory in MEMORIES if memory != "gru"}
     return [Item(name, partial(recorded, make), alone=True) for name, make in (cases | others).items()]
+
+
+def of_promp(settings: Settings) -> Training:
+    """MAML with PPO, and a penalty on how far the policies before the gradient steps go."""
+    config = MAMLConfig(meta_batch_size=20, fast_batch_size=20, **VARIANTS["ProMP"])
+    return Training(config, Navigation2D(100, 2), settings.torch_device)
 
 
 def of_memory(memory: str, settings: Settings) -> Training:

@@ -110,7 +110,7 @@ def share(work: Work, speed: float, peak: floor.Peak | None) -> Result:
 def text(name: str, result: Result) -> str:
     """Speed, share of the floor, memory, and what was not recorded though it should have been."""
     speeds = result["steps_per_second"]
-    size = "" if f"{result['rows']:,}" in name else f" (tiny: {result['rows']})"
+    size = "" if f"× {result['rows']:,}" in name else f" (tiny: {result['rows']})"
     told = f"{name}{size}: {result['median']:,.0f} steps/s ({min(speeds):,.0f} – {max(speeds):,.0f})"
     told += "" if result["share"] is None else f", {100 * result['share']:.2g} % of the peak"
     told += f", {result['bytes'] / 2**30:.2f} GiB" if "bytes" in result else ""
