@@ -14,7 +14,7 @@ from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.batch_env import BatchEnv, Outcome
 from metarl.capture import Captured
-from metarl.family import Key, TaskFamily
+from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
 from metarl.train import RECORDED
@@ -87,29 +87,13 @@ def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
     On a GPU that is one recording, and the outcomes of all steps are kept.
     """
     family, device = family_of(work), torch.device(work.device)
+    steps = min(family.horizon * family.episodes_per_trial, 200)
+    actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
     key = rng.key(0, device)
     task = family.sample_tasks(key, work.rows)
-    env = BatchEnv(family, task, key)
-    steps = min(env.max_steps, 200)
-    actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
-
-    def play(key: Key) -> Outcome:
-        env = BatchEnv(family, task, key)
-        env.reset()
-        # Stacked: what a recording gives back is copied, tensor by tensor.
-        return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
-
     if device.type != "cpu":
-        captured = Captured(play, device)
-        if not recorded:
-            captured.why_not = "it was told not to"
-
-        def replay() -> int:
-            captured(key)
-            torch.cuda.synchronize()
-            return steps * work.rows
-
-        return replay
+        return ReplayedSteps(family, task, key, actions, recorded)
+    env = BatchEnv(family, task, key)
 
     def call() -> int:
         env.reset()
@@ -118,6 +102,32 @@ def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
         return steps * work.rows
 
     return call
+
+
+class ReplayedSteps:
+    """One call steps all rows through the actions, and keeps what came of every step."""
+
+    def __init__(
+        self, family: TaskFamily, task: Task, key: Key, actions: list[torch.Tensor], recorded: bool = True
+    ) -> None:
+        self.key, self.steps = key, sum(len(action) for action in actions)
+
+        def play(key: Key) -> Outcome:
+            env = BatchEnv(family, task, key)
+            env.reset()
+            # Stacked: what a recording gives back is copied, tensor by tensor.
+            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+
+        self.play = Captured(play, key.device)
+        self.parts = {"Rollouts": self.play}
+        if not recorded:
+            self.play.why_not = self.play.why_not or "it was told not to"
+
+    def __call__(self) -> int:
+        self.play(self.key)
+        if self.key.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.steps
 
 
 def random_actions(family: TaskFamily, steps: int, rows: int) -> list[torch.Tensor]:

@@ -72,9 +72,10 @@ def measure(section: Section, settings: Settings, report: Report, budget: Budget
     letter, begun = section.letter, budget.clock()
     report.begin(letter, section.title)
 
-    def note(item: Item, result: Result) -> None:
+    def note(item: Item, result: Result, over: bool) -> None:
         report.note(letter, item.name, result)
-        print(short(f"({letter}) {line_of(section, item.name, result)}"), flush=True)
+        if over:
+            print(short(f"({letter}) {line_of(section, item.name, result)}"), flush=True)
 
     try:
         if budget.left(letter) <= 0.0:

@@ -154,9 +154,9 @@ Worker = Inline | Forked
 
 
 def run(
-    worker: Worker, left: Callable[[], float], note: Callable[[Item, Result], None], clock: Callable[[], float]
+    worker: Worker, left: Callable[[], float], note: Callable[[Item, Result, bool], None], clock: Callable[[], float]
 ) -> None:
-    """Measure all items of a worker in the time that is `left`, and note each result as it comes.
+    """Measure all items of a worker in the time that is `left`; ``note(item, result, whether it is over)`` is told.
 
     Each item is told its share of what is left, so that what one does not need is the others'. One that is not begun in
     time is noted as skipped.
@@ -165,11 +165,13 @@ def run(
         for number, item in enumerate(worker.items):
             now = left()
             if now <= 0.0:
-                note(item, {"skipped": "out of time"})
+                note(item, {"skipped": "out of time"}, True)
                 continue
             share = now * item.weight / sum(other.weight for other in worker.items[number:])
-            begun = clock()
+            begun, found = clock(), {}
             for result in worker.ask(number, share, min(now, max(OVERTIME * share, LEAST))):
-                note(item, result | {"took": round(clock() - begun, 2)})
+                found = result | {"took": round(clock() - begun, 2)}
+                note(item, found, False)
+            note(item, found, True)
     finally:
         worker.close()

@@ -20,7 +20,9 @@ from benchmarks.gpu.settings import NO_CUDA, Settings
 from benchmarks.run import ROOT
 
 PATIENCE = 25.0
-"""Seconds without news after which a test counts as hanging; the first have to load all of torch."""
+"""Seconds without news after which a test counts as hanging."""
+START = 3.0
+"""So many times that long may pass before the first news: torch has to be loaded, and the tests to be found."""
 RUINED = ("CUDA error", "AcceleratorError")
 """Failures with these words leave a process in which every later test fails, too."""
 
@@ -48,7 +50,7 @@ def run(
     left = [*map(str, files)]
     while True:
         before = len(outcomes)
-        for line in _pass(left, mark, root, end, patience if collected else 3.0 * patience):
+        for line in _pass(left, mark, root, end, patience):
             if "collected" in line:
                 collected = collected or line["collected"]
             elif "ended" in line:
@@ -83,19 +85,9 @@ def _pass(what: Sequence[str], mark: str, root: Path, end: float, patience: floa
     with tempfile.TemporaryDirectory() as folder:
         news = Path(folder) / "news"
         news.touch()
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            mark,
-            "-p",
-            "benchmarks.gpu.progress",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={root}", "--tb=short"]
-        command += ["--continue-on-collection-errors", *what]
+        plugins = ["-p", "benchmarks.gpu.progress", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={root}", *plugins]
+        command += ["-m", mark, "--tb=short", "--continue-on-collection-errors", *what]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(command, cwd=root, env={**os.environ, VARIABLE: str(news), "PYTHONPATH": path})
         try:
@@ -108,16 +100,16 @@ def _pass(what: Sequence[str], mark: str, root: Path, end: float, patience: floa
 
 def _listen(file: TextIO, process: subprocess.Popen[bytes], end: float, patience: float) -> Iterator[dict[str, Any]]:
     """The lines as they come, and what they do not say: which test a process hung or died in."""
-    running, heard = None, time.monotonic()
+    running, heard, some = None, time.monotonic(), START * patience
     while True:
         over = process.poll() is not None
         for line in map(json.loads, _whole(file)):
-            running, heard = line.get("begun"), time.monotonic()
+            running, heard, some = line.get("begun"), time.monotonic(), patience
             yield line
             if any(word in line.get("why", "") for word in RUINED):
                 return
         now = time.monotonic()
-        if over or now - heard > patience:
+        if over or now - heard > some:
             if running is not None:
                 how = f"its process ended with code {process.returncode}" if over else f"no end after {patience:.0f} s"
                 yield {"ended": running, "outcome": "failed", "why": how, "seconds": round(now - heard, 2)}

@@ -74,7 +74,7 @@ def measure(case: Case, settings: Settings, report: Report, seconds: float) -> R
     if settings.cuda:
         found["bytes"] = torch.cuda.max_memory_allocated()
         found["bytes_reserved"] = torch.cuda.max_memory_reserved()
-    if isinstance(call, ours.Training):
+    if isinstance(call, ours.Training | ours.ReplayedSteps):
         found["not_recorded"] = {name: part.why_not for name, part in call.parts.items() if part.why_not is not None}
     return found
 
