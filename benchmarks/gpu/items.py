@@ -24,6 +24,8 @@ Result = dict[str, Any]
 
 OVERTIME = 2.0
 """An item is ended when it takes this many times the seconds it was told, and not much time either."""
+TOLD = 0.9
+"""The share of its time that an item is told of, so that it can end by itself."""
 LEAST = 20.0
 """Seconds that an item may take whatever it was told: to load a library on a GPU's first call takes some."""
 
@@ -169,7 +171,7 @@ def run(
                 continue
             share = now * item.weight / sum(other.weight for other in worker.items[number:])
             begun, found = clock(), {}
-            for result in worker.ask(number, share, min(now, max(OVERTIME * share, LEAST))):
+            for result in worker.ask(number, TOLD * share, min(now, max(OVERTIME * share, LEAST))):
                 found = result | {"took": round(clock() - begun, 2)}
                 note(item, found, False)
             note(item, found, True)
