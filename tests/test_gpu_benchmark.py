@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -16,9 +17,9 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from benchmarks import ours
+from benchmarks import floor, ours
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import agreement, items, marked_tests, recordings, report, speed
+from benchmarks.gpu import agreement, items, kernels, marked_tests, peer, recordings, report, speed
 from benchmarks.gpu.__main__ import SECTIONS, Section, main
 from benchmarks.gpu.items import Forked, Inline, Item, Result
 from benchmarks.gpu.settings import Settings
@@ -334,6 +335,48 @@ def test_recorded_steps_are_as_many_as_plain_ones():
     replayed = ours.ReplayedSteps(family, family.sample_tasks(key, work.rows), key, actions)
     assert replayed() == ours.build(work, 1)() == work.steps * work.rows
     assert replayed.parts["Rollouts"].why_not == "cpu has no graphs"
+
+
+def test_copies_are_counted_and_unknown_where_nothing_was_seen():
+    seen = {"Memcpy HtoD (Pageable -> Device)": 2, "Memcpy HtoD (Pinned -> Device)": 1, "Memcpy DtoD": 9, "gemm": 4}
+    assert kernels.copies(seen) == {"Memcpy HtoD": 3, "Memcpy DtoH": 0} and kernels.copies({}) is None
+    result = {"seconds": 0.1, "busy": 0.05, "device": "cuda", "rollout_recorded": True}
+    result["top"] = [{"name": "gemm", "seconds": 0.04}]
+    said = kernels.text("RL²", result | {"copies_in_rollout": kernels.copies(seen)})
+    assert said == "RL²: 100.0 ms, busy 50 %; copies in a rollout: 3 × Memcpy HtoD; 80 % gemm"
+    assert "not known" in kernels.text("RL²", result | {"copies_in_rollout": None})
+
+
+def test_the_share_of_the_peak_is_of_what_the_work_needs():
+    peak = floor.Peak(operations=floor.operations(WORKS["W1"]) * 4e6, bytes=14e9)
+    assert speed.share(WORKS["W1"], 1e6, peak) == {"share": 0.25}
+    assert speed.share(WORKS["W5"], 5e8, peak) == {"share": 0.5}
+    assert speed.share(WORKS["W3"], 1e6, peak) == speed.share(WORKS["W1"], 1e6, None) == {"share": None}
+
+
+def test_jax_is_kept_to_the_device_and_named_once_where_it_is_not_installed():
+    assert {peer.contender(case.work).module for case in peer.CASES} == {
+        "benchmarks.peers.jax_ppo_gru",
+        "benchmarks.peers.jax_stepping",
+    }
+    assert peer.variables("cuda")["JAX_PLATFORMS"] == "cuda" and peer.variables("cpu")["JAX_PLATFORMS"] == "cpu"
+    assert peer.variables("cuda")["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    ours_too = {case.name for case in speed.CASES}
+    assert {case.name for case in peer.CASES} <= ours_too
+
+
+def test_peers_need_nothing_but_jax():
+    """Neither do the modules that they and their process import from here."""
+    for name in ("benchmarks.peers.jax_ppo_gru", "benchmarks.peers.jax_stepping", "benchmarks.contender"):
+        text = (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")
+        imported = {
+            alias.name if isinstance(node, ast.Import) else str(node.module)
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        outside = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names)
+        assert outside <= {"jax", "benchmarks"} and {m for m in imported if "benchmarks" in m} <= {"benchmarks.works"}
 
 
 def test_the_table_fits(tmp_path: Path):

@@ -153,7 +153,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=6.0, help="in which it ends (default: 6)")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: cuda if there is one")
     parser.add_argument(
-        "--only", default="", metavar="LETTERS", help="sections, such as cd; they share all of the time"
+        "--only", default="", metavar="LETTERS", help="sections, such as cd: they and (a) share all of the time"
     )
     parser.add_argument("--tiny", action="store_true", help="sizes that take no time: to try the command itself")
     args = parser.parse_args(arguments)
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None, clock: Callable[[], float] = time.m
         print(f"device is 'cuda', but torch finds no CUDA device here{why}: use --device cpu.", file=sys.stderr)
         return 2
     settings = Settings("cuda" if cuda else "cpu", args.tiny, args.out)
-    sections = [section for section in SECTIONS if not args.only or section.letter in args.only]
+    sections = [section for section in SECTIONS if not args.only or section.letter in args.only + "a"]
     head = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": settings.device,

@@ -57,9 +57,11 @@ def measure(settings: Settings, work: str, rows: int | None, seconds: float) -> 
     return found
 
 
-def copies(count: dict[str, int]) -> dict[str, int]:
-    """How often each kind of copy between host and device is among the calls."""
-    return {kind: sum(n for name, n in count.items() if name.startswith(kind)) for kind in COPIES}
+def copies(count: dict[str, int]) -> dict[str, int] | None:
+    """How often each kind of copy between host and device is among the calls; None if the profiler saw no calls."""
+    return (
+        None if not count else {kind: sum(n for name, n in count.items() if name.startswith(kind)) for kind in COPIES}
+    )
 
 
 def profiled(call: Callable[[], Any], settings: Settings) -> tuple[dict[str, float], dict[str, int], float]:
@@ -96,7 +98,10 @@ def text(name: str, result: Result) -> str:
     top = ", ".join(
         f"{100 * one['seconds'] / max(result['busy'], 1e-12):.0f} % {one['name'][:40]}" for one in result["top"][:3]
     )
-    told = ", ".join(f"{count} × {kind}" for kind, count in result["copies_in_rollout"].items() if count) or "none"
+    if (found := result["copies_in_rollout"]) is None:
+        told = "not known, the profiler saw no kernels"
+    else:
+        told = ", ".join(f"{count} × {kind}" for kind, count in found.items() if count) or "none"
     return (
         f"{name}: {1e3 * result['seconds']:.1f} ms{busy}; "
         f"copies in a rollout{'' if result['rollout_recorded'] else ' (plain)'}: {told}; {top}"

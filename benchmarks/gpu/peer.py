@@ -33,11 +33,8 @@ def items(settings: Settings, report: Report) -> list[Item]:
 
 def variables(device: str) -> dict[str, str]:
     """Of its environment: the device, or an error, but no other one; memory as it is needed; errors in full."""
-    return {
-        "JAX_PLATFORMS": device,
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_TRACEBACK_FILTERING": "off",
-    }
+    found = {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_TRACEBACK_FILTERING": "off"}
+    return found | ({"XLA_FLAGS": ""} if device == "cuda" else {})  # those for CPUs are not every version's
 
 
 def contender(work: str) -> Contender:
