@@ -354,6 +354,36 @@ def test_the_share_of_the_peak_is_of_what_the_work_needs():
     assert speed.share(WORKS["W3"], 1e6, peak) == speed.share(WORKS["W1"], 1e6, None) == {"share": None}
 
 
+def test_what_is_left_out_is_compared_with_the_usual(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Pretended(Settings):
+        cuda = property(lambda self: True)  # type: ignore[assignment]
+
+    for name in ("synchronize", "max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 2**30)
+    so_far = report.Report(tmp_path / "gpu.json", {})
+    so_far.begin("a", "ceilings")
+    so_far.begin("d", "speed")
+    so_far.note("a", "fp32", {"operations": 1e9})
+    so_far.note("a", "copy", {"bytes": 1e9})
+    case = speed.Case("W1", recorded=False)
+    so_far.note("d", speed.Case("W1").name, {"median": 1e9})
+    settings = Pretended("cpu", True, tmp_path)
+    precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        found = speed.measure(case, settings, so_far, 0.0)
+        exact = speed.measure(speed.Case("W1", exact=True), settings, so_far, 0.0)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+    assert found["usual_over_this"] == pytest.approx(1e9 / found["median"]) and found["share"] is None  # no tf32 known
+    assert found["bytes"] == 2**30 and set(found["not_recorded"]) == {"Rollouts", "Minibatches"}
+    said = speed.text(case.name, found)
+    assert said.startswith("W1 × 512, eager (tiny: 8): ") and "1.00 GiB; as it is trained" in said
+    assert exact["share"] == pytest.approx(floor.operations(settings.work(WORKS["W1"])) * exact["median"] / 1e9)
+    assert "not recorded: Rollouts (cpu has no graphs)" in speed.text("W1 × 512, fp32", exact)
+
+
 def test_jax_is_kept_to_the_device_and_named_once_where_it_is_not_installed():
     assert {peer.contender(case.work).module for case in peer.CASES} == {
         "benchmarks.peers.jax_ppo_gru",

@@ -86,8 +86,13 @@ class Forked:
         if self._used and self.items[number].alone:
             self.close()
         answers = self._answers or self._start()
+        try:
+            answers.send((number, seconds))
+        except OSError:  # it has died since its last answer
+            self.close()
+            answers = self._start()
+            answers.send((number, seconds))
         self._used = True
-        answers.send((number, seconds))
         found: Result = {}
         end = time.monotonic() + most
         whole = False
@@ -101,7 +106,7 @@ class Forked:
                 yield found
             else:
                 yield found | {"error": f"it was ended after {most:.0f} s"}
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join(5)
             yield found | {"error": f"its process ended with code {self._process.exitcode}"}
         finally:

@@ -71,6 +71,9 @@ def measure(case: Case, settings: Settings, report: Report, seconds: float) -> R
     found: Result = {"work": case.work, "rows": work.rows, "steps_per_second": speeds, "title": work.title}
     found["median"] = statistics.median(speeds)
     found |= share(work, found["median"], ceilings.peak(report, "fp32" if case.exact or not settings.cuda else "tf32"))
+    usual = report.results("d").get(Case(case.work, case.rows).name, {}).get("median")
+    if (case.exact or not case.recorded) and usual is not None:
+        found["usual_over_this"] = usual / found["median"]
     if settings.cuda:
         found["bytes"] = torch.cuda.max_memory_allocated()
         found["bytes_reserved"] = torch.cuda.max_memory_reserved()
@@ -114,6 +117,8 @@ def text(name: str, result: Result) -> str:
     told = f"{name}{size}: {result['median']:,.0f} steps/s ({min(speeds):,.0f} – {max(speeds):,.0f})"
     told += "" if result["share"] is None else f", {100 * result['share']:.2g} % of the peak"
     told += f", {result['bytes'] / 2**30:.2f} GiB" if "bytes" in result else ""
+    if "usual_over_this" in result:
+        told += f"; as it is trained {result['usual_over_this']:.2f} times as fast"
     if "eager" not in name and "bytes" in result and result.get("not_recorded"):
         told += "; not recorded: " + ", ".join(f"{part} ({why})" for part, why in result["not_recorded"].items())
     return told
