@@ -66,17 +66,17 @@ def written(work: Work) -> float:
     return 4.0 * (INPUTS[work.family] + 1) + 2.0 if work.kind == "stepping" and work.family in INPUTS else 0.0
 
 
-def measure(device: torch.device, size: int = 2048, rounds: int = 5) -> Peak:
-    """The device's peak: medians of products of ``size × size`` matrices and of copies of 16 times their bytes."""
-    a = torch.randn(size, size, device=device)
+def measure(device: torch.device, size: int = 2048, rounds: int = 5, dtype: torch.dtype = torch.float32) -> Peak:
+    """The device's peak: medians of products of ``size × size`` matrices and of copies of 16 times as many numbers."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
     product = torch.empty_like(a)
-    source = torch.randn(16 * size * size, device=device)
+    source = torch.randn(16 * size * size, device=device, dtype=dtype)
     target = torch.empty_like(source)
     seconds = [
         statistics.median(_timed(call, device) for _ in range(rounds))
         for call in (lambda: torch.mm(a, a, out=product), lambda: target.copy_(source))
     ]
-    return Peak(2.0 * size**3 / seconds[0], 2.0 * 4.0 * source.numel() / seconds[1])
+    return Peak(2.0 * size**3 / seconds[0], 2.0 * source.nbytes / seconds[1])
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:

@@ -10,19 +10,23 @@ import torch
 import metarl
 from benchmarks.works import Work
 from metarl import rng
-from metarl.agent import AgentConfig, LearningAgent
+from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.batch_env import BatchEnv, Outcome
 from metarl.capture import Captured
-from metarl.family import Key, TaskFamily
+from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
+from metarl.train import RECORDED
 
 
-def build(work: Work, threads: int) -> Callable[[], int]:
-    """A function that does the work once and returns the environment steps it took."""
+def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
+    """A function that does the work once and returns the environment steps it took.
+
+    Without `recorded` nothing is made a CUDA graph of, to see what that brings.
+    """
     tune(threads)
-    return stepping(work) if work.kind == "stepping" else training(work)
+    return stepping(work, recorded) if work.kind == "stepping" else training(work, recorded)
 
 
 def family_of(work: Work) -> TaskFamily:
@@ -33,9 +37,8 @@ def family_of(work: Work) -> TaskFamily:
     return metarl.make(work.family, episodes_per_trial=work.episodes, **horizon)
 
 
-def training(work: Work, plain: bool = False) -> Callable[[], int]:
-    """One call is one iteration of meta-training on new tasks; with `plain`, nothing is captured on a GPU."""
-    family = family_of(work)
+def training(work: Work, recorded: bool = True) -> Training:
+    """The training of a work; one call is one iteration."""
     config: AgentConfig
     if work.kind == "rl2":
         config = RL2Config(
@@ -52,65 +55,45 @@ def training(work: Work, plain: bool = False) -> Callable[[], int]:
             outer=work.outer,
             update_epochs=work.epochs,
         )
-    device = torch.device(work.device)
-    agent = config.build(family, 0, device)
-    root = rng.key(1, device)
-    play = Captured(lambda tasks, key: run_trial(agent, family, tasks, key), device)
-    number = 0
+    return Training(config, family_of(work), torch.device(work.device), recorded)
 
-    def call() -> int:
-        nonlocal number
-        number += 1
-        key = rng.fold(root, number)
-        trial = play(family.sample_tasks(rng.fold(key, 0), work.rows), rng.fold(key, 1))
-        agent.update(trial)
+
+class Training:
+    """One call is one iteration of meta-training on new tasks, and returns its environment steps."""
+
+    def __init__(self, config: AgentConfig, family: TaskFamily, device: torch.device, recorded: bool = True) -> None:
+        self.family, self.tasks = family, config.meta_batch_size
+        self.agent = config.build(family, 0, device)
+        self.root, self.number = rng.key(1, device), 0
+        self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
+        self.parts: dict[str, Captured] = {"Rollouts": self.play}
+        """What a GPU may replay."""
+        self.parts |= {name: getattr(self.agent, part) for name, part in RECORDED if hasattr(self.agent, part)}
+        if not recorded:
+            for part in self.parts.values():
+                part.why_not = part.why_not or "it was told not to"
+
+    def __call__(self) -> int:
+        self.number += 1
+        key = rng.fold(self.root, self.number)
+        trial = self.play(self.family.sample_tasks(rng.fold(key, 0), self.tasks), rng.fold(key, 1))
+        self.agent.update(trial)
         return int(sum(rollout.mask.sum() for rollout in trial))
 
-    call.parts = {"rollout": play, **_captured(agent)}  # type: ignore[attr-defined]
-    if plain:
-        for part in captured_parts(call).values():
-            part.why_not = "plain calls were asked for"
-    return call
 
-
-def captured_parts(call: Callable[[], int]) -> dict[str, Captured]:
-    """What a GPU replays of an iteration that `training` made, by name."""
-    parts: dict[str, Captured] = call.parts  # type: ignore[attr-defined]
-    return parts
-
-
-def _captured(agent: LearningAgent) -> dict[str, Captured]:
-    """The agent's own, of which some may never be called."""
-    return {name: value for name, value in vars(agent).items() if isinstance(value, Captured)}
-
-
-def stepping(work: Work) -> Callable[[], int]:
+def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
     """One call steps all rows through a trial, 200 steps at most, with random actions drawn beforehand.
 
     On a GPU that is one recording, and the outcomes of all steps are kept.
     """
     family, device = family_of(work), torch.device(work.device)
+    steps = min(family.horizon * family.episodes_per_trial, 200)
+    actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
     key = rng.key(0, device)
     task = family.sample_tasks(key, work.rows)
-    env = BatchEnv(family, task, key)
-    steps = min(env.max_steps, 200)
-    actions = [action.to(device) for action in random_actions(family, steps, work.rows)]
-
-    def play(key: Key) -> Outcome:
-        env = BatchEnv(family, task, key)
-        env.reset()
-        # Stacked: what a recording gives back is copied, tensor by tensor.
-        return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
-
     if device.type != "cpu":
-        captured = Captured(play, device)
-
-        def replay() -> int:
-            captured(key)
-            torch.cuda.synchronize()
-            return steps * work.rows
-
-        return replay
+        return ReplayedSteps(family, task, key, actions, recorded)
+    env = BatchEnv(family, task, key)
 
     def call() -> int:
         env.reset()
@@ -119,6 +102,32 @@ def stepping(work: Work) -> Callable[[], int]:
         return steps * work.rows
 
     return call
+
+
+class ReplayedSteps:
+    """One call steps all rows through the actions, and keeps what came of every step."""
+
+    def __init__(
+        self, family: TaskFamily, task: Task, key: Key, actions: list[torch.Tensor], recorded: bool = True
+    ) -> None:
+        self.key, self.steps = key, sum(len(action) for action in actions)
+
+        def play(key: Key) -> Outcome:
+            env = BatchEnv(family, task, key)
+            env.reset()
+            # Stacked: what a recording gives back is copied, tensor by tensor.
+            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+
+        self.play = Captured(play, key.device)
+        self.parts = {"Rollouts": self.play}
+        if not recorded:
+            self.play.why_not = self.play.why_not or "it was told not to"
+
+    def __call__(self) -> int:
+        self.play(self.key)
+        if self.key.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.steps
 
 
 def random_actions(family: TaskFamily, steps: int, rows: int) -> list[torch.Tensor]:

@@ -129,7 +129,8 @@ def main() -> None:
         runs = [evaluated(preset, seed, args.runs) for seed in args.seeds]
         found = entry(preset, args.seeds, runs)
         if preset in CONTROLS:
-            found["memory_is_worth"] = worth(runs, [evaluated(CONTROLS[preset], seed, args.runs) for seed in args.seeds])
+            others = [evaluated(CONTROLS[preset], seed, args.runs) for seed in args.seeds]
+            found["memory_is_worth"] = worth(runs, others)
         record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
         record[preset] = found
         RECORD.write_text(to_json(dict(sorted(record.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

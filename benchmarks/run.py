@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +36,15 @@ HEADINGS = ("work", "contender", "steps/s", "min – max", "metarl is … times 
 class Process:
     """A contender that answers. `missing` says why it cannot take part, or what it died of."""
 
-    def __init__(self, contender: Contender, work: Work, python: str, cores: list[int], small: bool) -> None:
+    def __init__(
+        self,
+        contender: Contender,
+        work: Work,
+        python: str,
+        cores: list[int],
+        small: bool,
+        variables: Mapping[str, str] | None = None,  # of its environment, in place of those that are set otherwise
+    ) -> None:
         self.missing: str | None = None
         self.versions: dict[str, str] = {}
         self.errors: TextIO = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
@@ -51,7 +59,7 @@ class Process:
                 stderr=self.errors,
                 text=True,
                 cwd=ROOT,
-                env=environment(cores),
+                env=environment(cores) | dict(variables or {}),
             )
         except OSError as error:
             self.missing = f"{python}: {error.strerror}"

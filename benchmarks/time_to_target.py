@@ -71,14 +71,14 @@ class Reached(NamedTuple):
     env_steps: int
     iterations: int
     value: float | None  # None: it ended below the target
-    best: float | None = None  # of all evaluations
+    best: float | None = None  # the highest that was seen; None: it was never evaluated
 
 
-def records(path: Path, process: subprocess.Popen[bytes], until: float = math.inf) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl as they are written, until it ends or `until` (of `time.monotonic`)."""
-    number = 0
-    while time.monotonic() < until:
-        over = process.poll() is not None
+def records(path: Path, process: subprocess.Popen[bytes], limit: float = math.inf) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl as they are written, until the run ends or for `limit` seconds."""
+    number, end = 0, time.monotonic() + limit
+    while True:
+        over = process.poll() is not None or time.monotonic() >= end
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         for line in lines[number:]:
             if line.endswith("\n"):
@@ -90,39 +90,28 @@ def records(path: Path, process: subprocess.Popen[bytes], until: float = math.in
 
 
 def reach(target: Target, seed: int, threads: int, options: tuple[str, ...] = (), limit: float = math.inf) -> Reached:
-    """Train one seed until it reaches the target, to its end, or for `limit` seconds of the wall clock."""
+    """Train one seed until it reaches the target, to its end, or until `limit` seconds by the clock have passed."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         given = ["--config", target.preset, f"--seed={seed}", f"--num_threads={threads}", f"--run_dir={run}"]
         given += ["--final_eval_tasks=0", "--checkpoint_every=1000000", *target.sooner, *target.evaluation, *options]
         command = [sys.executable, "-m", "metarl.train", *given]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        seconds, steps, iterations, best = 0.0, 0, 0, None
-        for record in records(run / "metrics.jsonl", process, time.monotonic() + limit):
+        seconds, steps, iterations, best = 0.0, 0, 0, -math.inf
+        for record in records(run / "metrics.jsonl", process, limit):
             seconds += record["time/collect"] + record["time/update"]
             steps, iterations = record["env_steps"], record["iteration"]
-            if (value := record.get(target.tag)) is not None:
-                best = value if best is None else max(best, value)
-                if value >= target.value:
-                    _stop(process)
-                    return Reached(seed, seconds, steps, iterations, value, best)
-        if process.poll() is None and limit < math.inf:
-            _stop(process)
-            return Reached(seed, seconds, steps, iterations, None, best)
+            best = max(best, record.get(target.tag, -math.inf))
+            if best >= target.value:
+                process.send_signal(signal.SIGINT)
+                process.communicate()
+                return Reached(seed, seconds, steps, iterations, best, best)
+        if stopped := process.poll() is None:  # its time is over
+            process.kill()
         _, said = process.communicate()
-        if process.returncode:
+        if process.returncode and not stopped:
             raise RuntimeError(f"{' '.join(command)} failed: {said.decode().strip()}")
-    return Reached(seed, seconds, steps, iterations, None, best)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a run as a user would; by force if it takes long over its last iteration."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.communicate(timeout=5.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+    return Reached(seed, seconds, steps, iterations, None, best if math.isfinite(best) else None)
 
 
 def row(target: Target, results: list[Reached]) -> str:

@@ -78,7 +78,7 @@ def test_the_trained_agent_for_gridnavi_is_nearly_bayes_optimal():
     every_goal = agent.family.enumerate_tasks("all")  # type: ignore[attr-defined]
     curve = metarl.evaluate(agent, agent.family, "all", tasks=every_goal, greedy=True)
     first, second, *others = curve.mean()
-    optimum = 232.5 / 21  # (Zintgraf et al. 2020); one goal of the 21 is found in the second episode instead of the first
+    optimum = 232.5 / 21  # (Zintgraf et al. 2020); one goal of the 21 is found in the second episode, not the first
     np.testing.assert_allclose([first, *others], [4.0, optimum, optimum], atol=1e-3)
     assert optimum - 0.6 < second <= optimum + 1e-3
 
