@@ -21,7 +21,7 @@ from metarl.agent import AgentConfig, ClippedAdam, LearningAgent, Schedule, at, 
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, pooled, spread
+from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, spread
 from metarl.family import Key, Task, TaskFamily, features, unknown
 from metarl.memories import MEMORIES
 from metarl.profiling import phase, record_function
@@ -293,13 +293,13 @@ class RL2(LearningAgent):
     def _track_returns(self, target: Tensor, mask: Tensor) -> None:
         """Follow mean and spread of the critic's targets, quickly at first and then over about 20 iterations.
 
-        What the critic says of returns stays as it is (PopArt, van Hasselt et al. 2016).
+        What the critic says of returns grows with them. To correct its last layer so that it does not (PopArt, van
+        Hasselt et al. 2016) was worse where returns rise, that is while a policy learns (docs/findings.md, 18).
         """
-        before, weight = (self.return_mean, self.return_std), max(0.05, 1.0 / (self.updates + 1))
-        after = pooled(before, spread(target, mask), weight)
-        self.net.keep_values(before, after)
-        self.return_mean.copy_(after[0])  # in place: a recorded rollout reads it where it is
-        self.return_std.copy_(after[1])
+        mean, std = spread(target, mask)
+        weight = max(0.05, 1.0 / (self.updates + 1))
+        self.return_mean.lerp_(mean, weight)  # in place: a recorded rollout reads it where it is
+        self.return_std.lerp_(std, torch.where(self.return_std > 0.0, weight, 1.0))  # the first that there is counts
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -13,7 +13,7 @@ from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import TaskFamily
 from metarl.memories import detach, make_memory
-from metarl.nets import ActionUnits, Head, StepEncoder, action_size, keep_outputs
+from metarl.nets import ActionUnits, Head, StepEncoder, action_size
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config
@@ -59,18 +59,6 @@ class RL2Network(nn.Module):
     def told(self, task: Tensor) -> Tensor:
         """The task's numbers ``(B, D)`` with mean 0 and standard deviation 1 over training tasks; constants are 0."""
         return (task - self.task_centre) * self.task_scale
-
-    def keep_values(self, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
-        """Correct the critic's last layer for a new (mean, std) of its scale; see `keep_outputs`."""
-        head = self.critic
-        if head.last is not None:
-            keep_outputs([head.last.weight], head.last.bias, before, after)
-            return
-        weights = [head.of_memory.weight, head.of_step.weight]
-        if head.of_task is not None:
-            last = head.of_task[-1]
-            weights += [last.weight, last.bias]  # type: ignore[list-item]
-        keep_outputs(weights, head.of_memory.bias, before, after)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """An agent from before told tasks were standardised goes on with their plain numbers."""
