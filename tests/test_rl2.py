@@ -207,11 +207,28 @@ def test_schedules_follow_the_progress():
     step = type(rollout.step)(*(field[0] for field in rollout.step))
     keys = rng.fold(rng.key(0), torch.arange(12))
     agent.net.encoder.number = 1  # what rewards look like may move
-    before = agent.act(agent.begin(12), step, keys)[0]
+    before, said = agent.act(agent.begin(12), step, keys)[0], []
+    said.append((before.value - agent.return_mean) / agent.return_std)
     agent.update([rollout], progress=1.0)
     after = agent.act(agent.begin(12), step, keys)[0]
+    said.append((after.value - agent.return_mean) / agent.return_std)
     assert torch.equal(before.log_prob, after.log_prob), "a learning rate of 0 changes nothing"
-    torch.testing.assert_close(before.value, after.value), "nor what the critic says, though its scale moved"
+    torch.testing.assert_close(*said, atol=1e-5, rtol=1e-5)  # what the critic says, in its own scale
+
+
+def test_the_first_returns_that_differ_set_the_scale():
+    """Where nothing is paid for long, such as in a maze, the spread must not begin at a twentieth of what it is."""
+    agent = build(TwoDoors())
+    mask = torch.ones(4, 3)
+    for updates in range(30):
+        agent.updates = updates
+        agent._track_returns(torch.zeros(4, 3), mask)
+    assert float(agent.return_std) == 0.0
+    target = torch.arange(12.0).reshape(4, 3)
+    agent._track_returns(target, mask)
+    assert float(agent.return_std) == pytest.approx(float(target.std(correction=0)))
+    agent._track_returns(2.0 * target, mask)
+    assert float(agent.return_std) == pytest.approx(1.05 * float(target.std(correction=0)))
 
 
 def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
