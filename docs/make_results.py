@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.presets import CONTROLS, RECORD
 from docs.presets_figure import dots, draw
-from metarl.curve import chosen_points
+from metarl.curve import chosen_points, short
 
 ROOT = Path(__file__).parent.parent
 README, PAGE, FIGURE, CONFIGS = "README.md", "docs/results.md", "docs/images/presets.png", "configs"
@@ -92,11 +92,8 @@ Entry = Mapping[str, Any]
 
 
 def number(value: float | None) -> str:
-    """A return with as many digits as say something: three decimals below 1, two below 100, then one."""
-    if value is None:
-        return "unknown"
-    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
-    return f"{value:.{decimals}f}"
+    """A return, as tables show it."""
+    return "unknown" if value is None else short(value)
 
 
 def bracket(low: float | None, high: float | None) -> str:
@@ -136,7 +133,10 @@ def known(preset: str, curve: Entry) -> str:
 
 
 def millions(steps: int | None) -> str:
-    return "" if steps is None else f"{steps / 1e6:.1f} M"
+    """Environment steps in short."""
+    if steps is None:
+        return ""
+    return f"{steps / 1e6:.1f} M" if steps >= 1e5 else f"{steps / 1e3:.0f} k"
 
 
 def score(curve: Entry, bold: bool = True) -> str:
@@ -245,7 +245,7 @@ def memory(record: Mapping[str, Entry]) -> str:
             continue
         found = record[control]["memory_is_worth"]
         parts = [f"{number(found[split][0])} {bracket(*found[split][1:])} on `{split}`" for split in ("test", "ood")]
-        sentences.append(f"`{preset}` scores {' and '.join(parts)} above `{control}`")
+        sentences.append(f"`{preset}` less `{control}`: {', '.join(parts)}")
     return f"  {'; '.join(sentences)}."
 
 

@@ -63,7 +63,7 @@ def interval(
     `every_task` says that these tasks are all there are, so that there are no others to speak of. Then the interval is
     *over seeds, on all tasks*: the seeds' own t interval. With one seed it is *over trials, of this agent on all
     tasks*, from `noise` ``(seeds, points)``, the standard error of each mean that comes from playing the same tasks
-    again; without `noise` it is over tasks as ever.
+    again; without `noise`, which the "iqm" of one seed has not, it is over tasks as ever.
 
     A task brings all its points along, so differences of points keep their pairing if the differences are what is
     given. With a single result there is nothing to estimate from: low = high = that result. A point with NaN has a NaN
@@ -75,7 +75,8 @@ def interval(
     array = _three(returns)
     spread = _spread(array) if statistic == "mean" else _iqm_spread(array)
     if every_task:
-        spread = _without_tasks(spread, None if noise is None else np.asarray(noise, dtype=np.float64))
+        known = noise is not None and statistic == "mean"
+        spread = _without_tasks(spread, np.asarray(noise, dtype=np.float64) if known else None)
     return _around(mean(array) if statistic == "mean" else iqm(array), spread, level)
 
 

@@ -81,7 +81,8 @@ class Suite:
                 curve = self.curves[family][agent]
                 low, high = (stats.normalise(end[-1], *curve.bounds.values()) for end in curve.interval())
                 seeds, tasks, _ = curve.returns.shape
-                freedom = seeds - 1 if seeds > 1 else stats.MANY if curve.every_task else max(1, tasks - 1)
+                over_trials = curve.every_task and curve.noise is not None
+                freedom = seeds - 1 if seeds > 1 else stats.MANY if over_trials else max(1, tasks - 1)
                 error = float(high - low) / 2.0 / scipy_stats.t.ppf(0.975, freedom)
                 drawn[:, a, f] = self.means[a, f] + error * generator.standard_t(freedom, DRAWS)
         return drawn

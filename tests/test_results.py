@@ -33,6 +33,14 @@ def test_what_is_printed_is_what_the_record_says(path: Path):
     )
 
 
+@pytest.mark.parametrize("preset", config.presets())
+def test_a_header_says_once_what_is_reached(preset: str):
+    """What somebody typed there before would stay beside what the record says."""
+    text = (make_results.ROOT / make_results.CONFIGS / f"{preset}.yaml").read_text(encoding="utf-8")
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert " ".join(header).count("Reached") == 1 and "bootstrap" not in " ".join(header)
+
+
 def test_the_record_keeps_what_a_curve_says():
     for found in (curve(12), curve(3, rounds=True)):
         kept, numbers = presets.summary(found), found.summary()

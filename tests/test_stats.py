@@ -136,6 +136,8 @@ def test_where_the_tasks_are_all_there_are_only_seeds_vary_or_trials():
     low, high = stats.interval(returns[:1], every_task=True, noise=[[0.1]])
     np.testing.assert_allclose([low[0], high[0]], [0.9 - 0.196, 0.9 + 0.196], atol=1e-4)
     np.testing.assert_array_equal(stats.interval(returns[:1], every_task=True), stats.interval(returns[:1]))
+    of_iqm = stats.interval(returns[:1], "iqm", every_task=True, noise=[[0.1]])  # the noise is that of a mean
+    np.testing.assert_array_equal(of_iqm, stats.interval(returns[:1], "iqm"))
 
 
 def test_the_paired_difference_on_all_tasks_is_one_of_seeds_and_trials():
