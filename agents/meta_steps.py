@@ -18,7 +18,7 @@ from metarl.agent import at
 from metarl.agents import meta_gradient
 from metarl.agents.rounds import Round, detached, first_trajectories, rows
 from metarl.distributions import Distribution
-from metarl.surrogate import clipped_surrogate
+from metarl.losses import clipped_surrogate
 from metarl.trust_region import fisher_products, full_step, line_search, unflatten
 
 if TYPE_CHECKING:

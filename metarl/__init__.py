@@ -14,7 +14,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import metarl.envs  # noqa: F401  (registers the families that come with the package)
+import metarl.envs
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.family import TaskFamily, make, register, registered
 from metarl.gym_env import register_gymnasium
 from metarl.player import Player
