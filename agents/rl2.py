@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +22,14 @@ from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, spread
-from metarl.family import Key, Task, TaskFamily, features, unknown
+from metarl.family import Key, Task, TaskFamily, unknown
 from metarl.memories import MEMORIES
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
+from metarl.tree import columns as _columns
+from metarl.tree import features, take
+from metarl.tree import split_columns as _parts
 
 
 @dataclass
@@ -243,7 +246,7 @@ class RL2(LearningAgent):
         for part, tasks in parts:
             memory, times = self.begin(len(tasks)), []
             for start in range(0, steps, length):
-                _, total, memory = self.net(_slice(part, start, start + length), memory)
+                _, total, memory = self.net(take(part, slice(start, start + length)), memory)
                 times.append(self.net.heads(total, tasks)[1])
             values.append(torch.cat(times))
         return torch.cat(values, dim=1)
@@ -258,7 +261,7 @@ class RL2(LearningAgent):
         self.optimizer.zero_grad()
         metrics = []
         for start in range(0, steps, length):
-            raw, sample = _slice(batch, start, start + length) if length < steps else batch
+            raw, sample = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]
             output, total, state = net.sequence(raw, state)
             parameters, value = net.heads(total, task)
@@ -317,24 +320,3 @@ class RL2(LearningAgent):
         self.return_mean.copy_(state["return_mean"])
         self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
-
-
-def _columns(tree: Any, rows: Tensor) -> Any:
-    """Rows (dimension 1) of a NamedTuple of ``(T, B, …)`` tensors."""
-    if isinstance(tree, Tensor):
-        return tree.index_select(1, rows)
-    return type(tree)(*(_columns(field, rows) for field in tree))
-
-
-def _parts(tree: Any, number: int) -> list[Any]:
-    """So many parts of the same, each with some of the rows."""
-    if isinstance(tree, Tensor):
-        return list(tree.tensor_split(number, 1))
-    return [type(tree)(*fields) for fields in zip(*(_parts(field, number) for field in tree), strict=True)]
-
-
-def _slice(tree: Any, start: int, stop: int) -> Any:
-    """Steps start … stop - 1 of the same."""
-    if isinstance(tree, Tensor):
-        return tree[start:stop]
-    return type(tree)(*(_slice(field, start, stop) for field in tree))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from metarl.family import Task
+from metarl.tree import named_leaves
 
 
 def whole_number(name: str, value: int, least: int = 1) -> int:
@@ -23,7 +24,7 @@ def within(name: str, values: Tensor, low: float, high: float) -> None:
 
 def positive(task: Task) -> None:
     """Raise ValueError unless all numbers of a user's task, such as multipliers of a mass, are above 0."""
-    for name, values in zip(type(task)._fields, task, strict=True):
+    for name, values in named_leaves(task).items():
         if bool((values <= 0).any()):
             raise ValueError(f"{type(task).__name__}.{name} must be above 0, got {values[values <= 0][0].item():g}.")
 

@@ -12,7 +12,7 @@ import importlib
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.options import options_of, own_options, refused, takes_any
 from metarl.sketch import Redrawn, Sketch, drawn
+from metarl.tree import num_rows, take, to_device
 
 Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
 State = Any  # likewise
@@ -256,41 +257,6 @@ def unknown_option(callee: str, name: str, known: Iterable[str]) -> UnknownOptio
 def _nearest(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.4)
     return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def take(task: Any, index: Any) -> Any:
-    """Rows `index` (a slice, or an index or mask tensor) of a NamedTuple of tensors (nested ones too)."""
-    if isinstance(task, Tensor):
-        return task[index]
-    return type(task)(*(take(field, index) for field in task))
-
-
-def concatenate(tasks: Sequence[Task]) -> Task:
-    """Several tasks of one family as one, row after row."""
-    first = tasks[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(tasks))
-    return type(first)(*(concatenate(field) for field in zip(*tasks, strict=True)))
-
-
-def num_rows(task: Any) -> int:
-    """The leading dimension of a task or a state."""
-    while not isinstance(task, Tensor):
-        task = task[0]
-    return int(task.shape[0])
-
-
-def to_device(value: Any, device: torch.device | str) -> Any:
-    """The same NamedTuple of tensors (nested ones too) on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return type(value)(*(to_device(field, device) for field in value))
-
-
-def features(task: Task) -> Tensor:
-    """The task as one float32 vector per row ``(B, D)``: what a task-conditioned network sees."""
-    parts = [field if isinstance(field, Tensor) else features(field) for field in task]
-    return torch.cat([part.reshape(part.shape[0], -1).to(torch.float32) for part in parts], dim=1)
 
 
 _REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}

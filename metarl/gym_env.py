@@ -38,8 +38,9 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, has_picture, on_register, take, unknown
+from metarl.family import Task, TaskFamily, has_picture, on_register, unknown
 from metarl.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
+from metarl.tree import take
 
 _RENDER_FPS = 10
 

@@ -257,11 +257,6 @@ def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
     return cast(Any, MEMORIES[kind])(input_size, hidden_size)
 
 
-def detach(state: State) -> State:
-    """A memory's state cut off from the graph that made it."""
-    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
-
-
 def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 

@@ -11,12 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.batch_env import BatchEnv, Outcome, Step, put, where
-from metarl.family import State, Task, TaskFamily, UnknownOption, make, num_rows, take, unknown_option
-from metarl.family import concatenate as concatenate
+from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.family import State, Task, TaskFamily, UnknownOption, make, unknown_option
 from metarl.numbering import Numbering
 from metarl.sketch import Sketch
 from metarl.task_checks import checked_task
+from metarl.tree import concatenate, num_rows, put, take, where
 
 _MOST = float(np.finfo(np.float32).max)
 

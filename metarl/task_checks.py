@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.family import Task, TaskFamily
+from metarl.tree import leaves
 
 
 def checked_task(family: TaskFamily, task: Any) -> Task:
@@ -27,7 +28,7 @@ def checked_task(family: TaskFamily, task: Any) -> Task:
         kind, given = type(pattern).__name__, type(task).__name__
         raise ValueError(f"A task of {type(family).__name__} is a {kind}, got a value of {given}.")
     made = _field(type(pattern).__name__, task, pattern)
-    rows = sorted({len(leaf) for leaf in _leaves(made)})
+    rows = sorted({len(leaf) for leaf in leaves(made)})
     if len(rows) > 1 or not rows[0]:
         numbers = ", ".join(map(str, rows))
         raise ValueError(f"All fields of a {type(pattern).__name__} must have one row per task, got {numbers} rows.")
@@ -78,9 +79,3 @@ def described(value: Any) -> str:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _leaves(task: Any) -> list[Tensor]:
-    if isinstance(task, Tensor):
-        return [task]
-    return [leaf for field in task for leaf in _leaves(field)]
