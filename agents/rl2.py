@@ -21,8 +21,9 @@ from metarl.agent import AgentConfig, ClippedAdam, LearningAgent, Schedule, at, 
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
+from metarl.errors import unknown
 from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, spread
-from metarl.family import Key, Task, TaskFamily, unknown
+from metarl.family import Key, Task, TaskFamily
 from metarl.memories import MEMORIES
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 from metarl.tree import named_leaves

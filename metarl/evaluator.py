@@ -182,13 +182,6 @@ def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly
     return enough if distinct is None else max(enough, -(-tasks // distinct))
 
 
-def check_counts(**counts: Any) -> None:
-    """Raise ValueError for a number below 1."""
-    for name, number in counts.items():
-        if isinstance(number, (int, np.integer)) and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
-
-
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
     return made_with(family)

@@ -6,7 +6,6 @@ observation are NamedTuples or tensors whose leading dimension is the row. A bat
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import sys
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
+from metarl.errors import unknown, unknown_option
 from metarl.options import options_of, own_options, refused, takes_any
 from metarl.sketch import Redrawn, Sketch, drawn
 from metarl.tree import num_rows, take, to_device
@@ -228,37 +228,6 @@ def _list_keys(split: str, numbers: Tensor) -> Key:
     return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)
 
 
-def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:
-    """The sentence for a name that does not exist: what was given, the nearest name that does, and all of them."""
-    names = list(known)
-    return f"Unknown {kind}{where}: {given!r}.{_nearest(given, names)} Known: {', '.join(names)}."
-
-
-class UnknownOption(TypeError, ValueError):
-    """A keyword that is not taken: a TypeError as from any Python call, and a ValueError as metarl's other mistakes.
-
-    TorchRL tries keywords and goes on without those that a TypeError names in Python's words.
-    """
-
-    name: str = ""
-    known: tuple[str, ...] = ()
-
-
-def unknown_option(callee: str, name: str, known: Iterable[str]) -> UnknownOption:
-    """The error for the keyword `name`, in Python's words and with the nearest name that `callee` takes."""
-    names = tuple(known)
-    takes = f"It takes: {', '.join(names)}." if names else "It takes none."
-    sentence = f"{callee} got an unexpected keyword argument {name!r}.{_nearest(name, names)} {takes}"
-    error = UnknownOption(sentence)
-    error.name, error.known = name, names
-    return error
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 _REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}
 _REGISTERED_IN: dict[str, str] = {}
 _ON_REGISTER: list[Callable[[str], None]] = []
@@ -299,7 +268,7 @@ def family_class(id: str) -> Callable[..., TaskFamily]:
     Raises ValueError that names the nearest id if there is none.
     """
     if id not in _REGISTRY:
-        raise ValueError(unknown("task family", id, registered()))
+        raise ValueError(unknown("task family", id, registered(), see="metarl.registered()"))
     entry = _REGISTRY[id]
     if isinstance(entry, str):
         module, _, name = entry.partition(":")
@@ -316,7 +285,7 @@ def make(id: str, **kwargs: Any) -> TaskFamily:
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",))
+    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"python -m metarl.envs {id}")
     if length is not None:
         family.train_on(length)
     return family
@@ -328,11 +297,12 @@ def build(
     name: str,
     kind: type = TaskFamily,
     also: Iterable[str] = (),
+    see: str = "",
 ) -> Any:
     """What `factory`, called `name`, makes with these options: those that Python takes.
 
-    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`,
-    and ValueError where it makes something else than a `kind`.
+    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`
+    (`see` shows all), and ValueError where it makes something else than a `kind`.
     """
     wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
     if wrong is None:
@@ -343,7 +313,7 @@ def build(
             if wrong is None:
                 raise
     if wrong is not None:
-        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]))
+        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]), see)
     if not isinstance(made, kind):
         raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
     return made

@@ -21,8 +21,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl import rng
+from metarl.errors import described
 from metarl.family import State, Task, TaskFamily
-from metarl.task_checks import described
 from metarl.tree import features, leaves, num_rows, take
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder

@@ -38,7 +38,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, has_picture, on_register, unknown
+from metarl.errors import unknown
+from metarl.family import Task, TaskFamily, has_picture, on_register
 from metarl.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
 from metarl.tree import take
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl import gru
-from metarl.family import unknown
+from metarl.errors import unknown
 from metarl.nets import mlp
 
 State = Any  # a tensor, or a tuple of tensors

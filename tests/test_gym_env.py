@@ -17,7 +17,7 @@ from small_families import Corridor, Length, Reach, Start, TwoDoors
 import metarl
 from metarl import rng
 from metarl.batch_env import BatchEnv
-from metarl.family import UnknownOption
+from metarl.errors import UnknownOption
 from metarl.gym_env import GymEnv, GymVectorEnv
 from metarl.testing import check_gymnasium
 from metarl.tree import take

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "tree", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
+    ("errors",),
     ("family", "distributed", "step_curve"),
     ("curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
@@ -45,8 +46,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"family", "options", "rng", "sketch", "tree"},
-    "gym_env": {"family", "rng", "stream", "tree"},
+    "envs": {"errors", "family", "options", "rng", "sketch", "tree"},
+    "gym_env": {"errors", "family", "rng", "stream", "tree"},
     "sb3_env": {"family", "rng", "stream", "tree"},
 }
 
