@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeGuard
 from gymnasium import spaces
 
 from metarl.errors import unknown
-from metarl.family import TaskFamily, family_class, registered
+from metarl.family import TaskFamily
 from metarl.options import MISSING, options_of
+from metarl.registry import family_class, registered
 
 
 class Card(NamedTuple):

@@ -31,8 +31,9 @@ from metarl.config_errors import ConfigError, may_be_null, no_value, wrong_value
 from metarl.config_settings import OTHERS, SEE_OPTIONS, Choice, Setting, choose, of_file, of_line, split_args
 from metarl.console import QUIET
 from metarl.errors import nearest, unknown
-from metarl.family import TaskFamily, build
+from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
+from metarl.registry import build
 
 DEFAULT_PRESET = "rl2_navigation2d"
 PRESETS = Path(__file__).parent / "configs"

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, shown
 from metarl.errors import unknown
-from metarl.family import TaskFamily, family_class, registered, registered_in
+from metarl.family import TaskFamily
+from metarl.registry import family_class, registered, registered_in
 
 SEE_FAMILIES = "python -m metarl.envs"
 """The command that shows all families."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from metarl.batch_env import BatchEnv, Outcome, Step
 from metarl.errors import UnknownOption, unknown_option
-from metarl.family import State, Task, TaskFamily, make
+from metarl.family import State, Task, TaskFamily
 from metarl.numbering import Numbering
+from metarl.registry import make
 from metarl.sketch import Sketch
 from metarl.task_checks import checked_task
 from metarl.tree import concatenate, num_rows, put, take, where

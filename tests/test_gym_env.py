@@ -114,7 +114,7 @@ def test_a_family_registered_later_is_an_id_at_once():
     finally:
         for name in ("Corridor", "Reach", "Taken"):
             gymnasium.registry.pop(f"small/{name}-v0", None)
-            metarl.family._REGISTRY.pop(f"small/{name}-v0", None)
+            metarl.registry._REGISTRY.pop(f"small/{name}-v0", None)
 
 
 def test_importing_metarl_does_not_import_sb3():

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "tree", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
     ("errors",),
     ("family", "distributed", "step_curve"),
-    ("curve", "task_checks", "numbering"),
+    ("registry", "curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
@@ -46,8 +46,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"errors", "family", "options", "rng", "sketch", "tree"},
-    "gym_env": {"errors", "family", "rng", "stream", "tree"},
+    "envs": {"errors", "family", "options", "registry", "rng", "sketch", "tree"},
+    "gym_env": {"errors", "family", "registry", "rng", "stream", "tree"},
     "sb3_env": {"family", "rng", "stream", "tree"},
 }
 
