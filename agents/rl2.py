@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +21,14 @@ from metarl.agent import AgentConfig, LearningAgent, Schedule, at, check_schedul
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
+from metarl.errors import unknown
 from metarl.estimators import ALIKE, explained_variance, follow, gae, masked_mean, normalise
-from metarl.family import Key, Task, TaskFamily, features, unknown
+from metarl.family import Key, Task, TaskFamily
 from metarl.fast.adam import ClippedAdam
 from metarl.losses import PPO_METRICS, ppo_loss
 from metarl.memories import MEMORIES
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.tree import columns, features, split_columns, take
 
 
 @dataclass
@@ -187,7 +189,7 @@ class RL2(LearningAgent):
         sums, epochs = torch.zeros(len(self.metrics), device=self.device), 0
         for order in rng.permutation(keys, len(task)):
             before = sums
-            parts = _parts(_columns(batch, order), config.num_minibatches)
+            parts = split_columns(columns(batch, order), config.num_minibatches)
             for part, tasks in zip(parts, task[order].tensor_split(config.num_minibatches), strict=True):
                 sums = sums + self.minibatch(part, tasks, entropy_weight)
             epochs += 1
@@ -259,7 +261,7 @@ class RL2(LearningAgent):
         state, metrics = None, []
         self.optimizer.zero_grad()
         for start in range(0, steps, length):
-            chunk = _slice(batch, start, start + length) if length < steps else batch
+            chunk = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]
             output, x, state = net.sequence(chunk.raw, state)
             policy, value = net.heads(output, x, task)
@@ -305,24 +307,3 @@ class RL2(LearningAgent):
         self.return_mean.copy_(state["return_mean"])
         self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
-
-
-def _columns(tree: Any, rows: Tensor) -> Any:
-    """Rows (dimension 1) of a NamedTuple of ``(T, B, …)`` tensors."""
-    if isinstance(tree, Tensor):
-        return tree.index_select(1, rows)
-    return type(tree)(*(_columns(field, rows) for field in tree))
-
-
-def _parts(tree: Any, number: int) -> list[Any]:
-    """So many parts of the same, each with some of the rows."""
-    if isinstance(tree, Tensor):
-        return list(tree.tensor_split(number, 1))
-    return [type(tree)(*fields) for fields in zip(*(_parts(field, number) for field in tree), strict=True)]
-
-
-def _slice(tree: Any, start: int, stop: int) -> Any:
-    """Steps start … stop - 1 of the same."""
-    if isinstance(tree, Tensor):
-        return tree[start:stop]
-    return type(tree)(*(_slice(field, start, stop) for field in tree))

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.family import TaskFamily
-from metarl.memories import detach, make_memory
+from metarl.memories import make_memory
 from metarl.nets import ActionUnits, Head, StepEncoder, action_size, linear
+from metarl.tree import detach
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config

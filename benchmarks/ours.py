@@ -18,6 +18,7 @@ from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
 from metarl.train import RECORDED
+from metarl.tree import stack
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
@@ -116,7 +117,7 @@ class ReplayedSteps:
             env = BatchEnv(family, task, key)
             env.reset()
             # Stacked: what a recording gives back is copied, tensor by tensor.
-            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+            return stack([env.step(action)[0] for action in actions])
 
         self.play = Captured(play, key.device)
         self.parts = {"Rollouts": self.play}

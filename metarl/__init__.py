@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import metarl.envs
 import metarl.fast  # noqa: F401  (registers the fast twins)
-from metarl.family import TaskFamily, make, register, registered
+from metarl.family import TaskFamily
 from metarl.gym_env import register_gymnasium
 from metarl.player import Player
+from metarl.registry import make, register, registered
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarl.family import unknown
+from metarl.errors import unknown
 from metarl.nets import mlp
 from metarl.twins import twin
 
@@ -246,11 +246,6 @@ def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
     if kind not in MEMORIES:
         raise ValueError(unknown("memory", kind, MEMORIES))
     return cast(Any, MEMORIES[kind])(input_size, hidden_size)
-
-
-def detach(state: State) -> State:
-    """A memory's state cut off from the graph that made it."""
-    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -148,7 +148,7 @@ class StepEncoder(Scaling):
     multiplied by `reward_scale`; it shows as 0 until the first rewards were seen. (Version 1 shows actions and rewards
     as they are.) With `transition` the observation before the previous action is there too, so that what was learned
     by the last step, (observation, action, reward, next observation), stands in one input; with `reactive` there is
-    the observation alone. `embed` is the linear layer to `embed_size` ReLU units that a network puts after it; None with 0.
+    the observation alone. `embed` is the linear layer to `embed_size` ReLU units after it; None with 0.
     """
 
     action_centre: Tensor

@@ -12,9 +12,10 @@ from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.distributions import Distribution
 from metarl.estimators import follow, gae, mean_square
-from metarl.family import TaskFamily, features
+from metarl.family import TaskFamily
 from metarl.rollout import Rollout, episode_returns, run_trial
 from metarl.testing import check_agent
+from metarl.tree import features, take
 
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]
 
@@ -211,7 +212,7 @@ def test_schedules_follow_the_progress():
     rollout = rollout_of(agent, TwoDoors())
     metrics = agent.update([rollout], progress=0.25)
     assert metrics["loss/lr"] == pytest.approx(7.5e-3) and metrics["loss/gamma"] == pytest.approx(0.625)
-    step = type(rollout.step)(*(field[0] for field in rollout.step))
+    step = take(rollout.step, 0)
     keys = rng.fold(rng.key(0), torch.arange(12))
     agent.net.encoder.number = 1  # what rewards look like may move
     before, said = agent.act(agent.begin(12), step, keys)[0], []
@@ -241,7 +242,7 @@ def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
     agent = build(family, critic="task")
     tasks = [family.sample_tasks(rng.key(seed), 12) for seed in (0, 1)]
     memory, step = agent.begin(12), rollout_of(agent, family).step
-    first = type(step)(*(field[0] for field in step))
+    first = take(step, 0)
     keys = rng.fold(rng.key(0), torch.arange(12))
     acts = [agent.act(agent.begin(12, task), first, keys)[0] for task in tasks]
     assert torch.equal(acts[0].action, acts[1].action)
