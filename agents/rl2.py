@@ -114,9 +114,6 @@ class RL2Config(AgentConfig):
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
 
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
-        return RL2(self, family, seed, device)
-
 
 TOLD_TASKS = 512
 """Training tasks whose mean and spread are the scale of a task that the critic is told."""
@@ -133,7 +130,7 @@ class Batch(NamedTuple):
     mask: Tensor
 
 
-class RL2(LearningAgent):
+class RL2(LearningAgent, config=RL2Config):
     """The agent; see the module's docstring. Its memory is the state of ``config.memory``."""
 
     protocol = TrialProtocol()
@@ -160,6 +157,10 @@ class RL2(LearningAgent):
         # Before the first returns every value is 0.
         self.return_mean = torch.zeros((), device=self.device)
         self.return_std = torch.zeros((), device=self.device)
+
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Minibatches": self.minibatch}
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,17 +43,26 @@ def check_schedule(name: str, schedule: Schedule, low: float, high: float) -> No
 
 
 @dataclass
-class AgentConfig(ABC):
+class AgentConfig:
     """Base of every agent's configuration. A subclass adds its fields and says how to build the agent."""
 
     meta_batch_size: int = 512
     """Tasks of one iteration."""
 
     name: ClassVar[str] = "agent"
+    agent_class: ClassVar[type[LearningAgent] | None] = None
+    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
 
-    @abstractmethod
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
-        """A fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        if self.agent_class is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
+            )
+        make: Any = self.agent_class
+        agent: LearningAgent = make(self, family, seed, device)
+        return agent
 
 
 class LearningAgent(Agent):
@@ -73,6 +81,12 @@ class LearningAgent(Agent):
     trained: Mapping[str, Any] = MappingProxyType({})
     """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
 
+    def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
+        """Let ``config.build`` make agents of this class."""
+        super().__init_subclass__()
+        if config is not None:
+            config.agent_class = cls
+
     def __repr__(self) -> str:
         changed = [
             f"{field.name}={getattr(self.config, field.name)!r}"
@@ -85,6 +99,11 @@ class LearningAgent(Agent):
     def title(self) -> str:
         """What tables and figures call the agent."""
         return type(self).__name__
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The parts of `update` that a GPU may replay (`metarl.capture.Captured`), by their names; by default none."""
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""

@@ -303,6 +303,7 @@ class MLPPolicy(nn.Module):
         action_unit: float | None = None,
     ) -> None:
         super().__init__()
+        self.activation = activation
         sizes = [inputs, *hidden_sizes]
         hidden = [mlp(sizes, ACTIVATIONS[activation]), ACTIVATIONS[activation]()] if hidden_sizes else []
         self.body = nn.Sequential(*hidden)
