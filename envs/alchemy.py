@@ -42,7 +42,7 @@ class Table(NamedTuple):
     potions_used: Tensor  # (B, 12) bool
 
 
-class Alchemy(TaskFamily):
+class Alchemy(TaskFamily[Chemistry, Table]):
     """Dip stones into potions whose effects are to be found out, and cash in the valuable ones.
 
     Description:

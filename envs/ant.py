@@ -53,7 +53,7 @@ def fallen(after: Physics) -> Tensor:
     return ~((height >= 0.2) & (height <= 1.0))  # so that a height that is no number counts, too
 
 
-class AntDir(TaskFamily):
+class AntDir(TaskFamily[Heading, Physics]):
     """A four-legged robot that must walk forwards or backwards, which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -148,7 +148,7 @@ class AntDir(TaskFamily):
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
-class AntDir2D(TaskFamily):
+class AntDir2D(TaskFamily[Heading, Physics]):
     """A four-legged robot that must walk in a direction of the plane which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -232,7 +232,7 @@ class AntDir2D(TaskFamily):
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
-class AntVel(TaskFamily):
+class AntVel(TaskFamily[Velocity, Physics]):
     """A four-legged robot that must walk at a speed which only the reward tells. Needs MuJoCo.
 
     Description:

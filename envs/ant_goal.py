@@ -24,7 +24,7 @@ class Place(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
-class AntGoal(TaskFamily):
+class AntGoal(TaskFamily[Place, Physics]):
     """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
 
     Description:

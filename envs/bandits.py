@@ -29,7 +29,7 @@ class Pull(NamedTuple):
     reward: Tensor  # (B,) float32
 
 
-class BernoulliBandit(TaskFamily):
+class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     """k slot machines that pay 1 or nothing; learn within a trial which one pays most often.
 
     Description:

@@ -44,7 +44,7 @@ class CartPoleState(NamedTuple):
     angular_speed: Tensor  # rad/s
 
 
-class CartPole(TaskFamily):
+class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
     """Balance a pole on a cart whose masses, length, motor and gravity are new each time.
 
     Description:

@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     position: Tensor  # (B, 2) int64: x, y
 
 
-class GridNavi(TaskFamily):
+class GridNavi(TaskFamily[GoalCell, Cell]):
     """A 5×5 grid with one rewarding cell; search it in the first episode, go there at once in the others.
 
     Description:
@@ -149,7 +149,7 @@ class GridNavi(TaskFamily):
         return room(task.goal, self.size, self.horizon)
 
 
-class DarkRoom(TaskFamily):
+class DarkRoom(TaskFamily[DarkTask, Cell]):
     """A 9×9 room in the dark with one rewarding cell; find it, then stay on it in every later episode.
 
     Description:

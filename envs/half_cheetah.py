@@ -36,7 +36,7 @@ def half_cheetah(frame_skip: int = 5, reading: Any = None) -> Robot:
     return Robot("half_cheetah.xml", frame_skip, noise=0.1, gaussian=True, reading=reading)
 
 
-class HalfCheetahVel(TaskFamily):
+class HalfCheetahVel(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -133,7 +133,7 @@ class HalfCheetahVel(TaskFamily):
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahDirVel(TaskFamily):
+class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed forwards or backwards which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -206,7 +206,7 @@ class HalfCheetahDirVel(TaskFamily):
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahVelMAML(TaskFamily):
+class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed which only the reward tells, in the time steps of MAML's paper.
 
     Description:
@@ -289,7 +289,7 @@ class HalfCheetahVelMAML(TaskFamily):
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahDir(TaskFamily):
+class HalfCheetahDir(TaskFamily[Direction, Physics]):
     """A planar cheetah that must run as fast as it can, forwards or backwards, which only the reward tells.
 
     Description:

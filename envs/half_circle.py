@@ -21,7 +21,7 @@ from metarl.sketch import Sketch
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 
 
-class SparsePointRobot(TaskFamily):
+class SparsePointRobot(TaskFamily[Goal, Point]):
     """A point that must find a goal on a half circle and is paid only near it; search along the arc, then go there.
 
     Description:
@@ -119,7 +119,7 @@ class SparsePointRobot(TaskFamily):
         return _arc(xy(task.position), self.horizon)
 
 
-class SemiCircle(TaskFamily):
+class SemiCircle(TaskFamily[Goal, Point]):
     """A point that starts anywhere around a half circle and must find the goal on it, paid only near it.
 
     Description:

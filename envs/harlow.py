@@ -37,7 +37,7 @@ class HarlowState(NamedTuple):
     fixated: Tensor  # (B,) bool: the cross was reached, and the objects are there instead
 
 
-class Harlow(TaskFamily):
+class Harlow(TaskFamily[ObjectPair, HarlowState]):
     """Two new objects, one of which pays; find out by one choice, and be right in all later rounds.
 
     Description:

@@ -33,7 +33,7 @@ def inside(model: Any, data: Any) -> np.ndarray:
     )
 
 
-class HumanoidDir(TaskFamily):
+class HumanoidDir(TaskFamily[Heading, Physics]):
     """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
 
     Description:

@@ -30,7 +30,7 @@ class MDPState(NamedTuple):
     current: Tensor  # (B,) int64: the state's number
 
 
-class TabularMDP(TaskFamily):
+class TabularMDP(TaskFamily[Tables, MDPState]):
     """Random finite MDPs; learn within a trial where the reward is and how to get there.
 
     Description:

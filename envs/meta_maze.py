@@ -28,7 +28,7 @@ class Maze(NamedTuple):
     goal: Tensor  # (B, 2) int64: x, y
 
 
-class MetaMaze(TaskFamily):
+class MetaMaze(TaskFamily[Maze, Cell]):
     """A maze with a goal that is not shown and pays again and again; the agent sees nothing but the cells around it.
 
     Description:

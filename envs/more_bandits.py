@@ -31,7 +31,7 @@ class InformativeArms(NamedTuple):
     clue: Tensor  # (B,) float32: what the last arm pays
 
 
-class GaussianBandit(TaskFamily):
+class GaussianBandit(TaskFamily[GaussianArms, Pull]):
     """k slot machines with normally distributed payments; learn within a trial which one pays most on average.
 
     Description:
@@ -131,7 +131,7 @@ class GaussianBandit(TaskFamily):
         )
 
 
-class DependentBandit(TaskFamily):
+class DependentBandit(TaskFamily[BernoulliArms, Pull]):
     """Two slot machines that pay with probabilities p and 1 - p: what one does not, the other does.
 
     Description:
@@ -234,7 +234,7 @@ class DependentBandit(TaskFamily):
         return probabilities(task.probs[0].tolist(), pulls=episodes)
 
 
-class InformativeBandit(TaskFamily):
+class InformativeBandit(TaskFamily[InformativeArms, Pull]):
     """Eleven slot machines, one of which says which of the others is the best: pay for being told.
 
     Description:

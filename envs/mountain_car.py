@@ -32,7 +32,7 @@ class MountainCarState(NamedTuple):
     speed: Tensor  # per step, -0.07 … 0.07
 
 
-class MountainCar(TaskFamily):
+class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
     """Drive a car out of a valley with a motor too weak for it, under new gravity and with a new motor each time.
 
     Description:
@@ -118,7 +118,7 @@ class MountainCar(TaskFamily):
         return _valley(task, self.GOAL, self.horizon)
 
 
-class MountainCarContinuous(TaskFamily):
+class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
     """The mountain car with a motor of any strength that costs energy, under new gravity each time.
 
     Description:

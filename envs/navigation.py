@@ -32,7 +32,7 @@ class Point(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
-class Navigation2D(TaskFamily):
+class Navigation2D(TaskFamily[Goal, Point]):
     """A point in the plane that must find a goal it does not see, by the reward alone.
 
     Description:

@@ -28,7 +28,7 @@ class Wind(NamedTuple):
     drift: Tensor  # (B, 2) float32 metres per step
 
 
-class PointRobot(TaskFamily):
+class PointRobot(TaskFamily[Goal, Point]):
     """A point that starts anywhere in a square and must find a goal in it by the reward alone.
 
     Description:
@@ -131,7 +131,7 @@ class PointRobot(TaskFamily):
         )
 
 
-class WindyPoint(TaskFamily):
+class WindyPoint(TaskFamily[Wind, Point]):
     """A point that must hold a small goal, always the same, in a wind that it has to find out.
 
     Description:

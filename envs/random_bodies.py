@@ -27,7 +27,7 @@ class BodyScales(NamedTuple):
     damping: Tensor  # (B, joints) float32, of each motor's joint
 
 
-class Walker2dRandParams(TaskFamily):
+class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
     """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -131,7 +131,7 @@ class Walker2dRandParams(TaskFamily):
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
 
-class HopperRandParams(TaskFamily):
+class HopperRandParams(TaskFamily[BodyScales, Physics]):
     """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:

@@ -32,7 +32,7 @@ class WalkState(NamedTuple):
     reward: Tensor  # (B,) float32: what it paid
 
 
-class RestlessBandit(TaskFamily):
+class RestlessBandit(TaskFamily[Walk, WalkState]):
     """Two slot machines whose probabilities wander; keep learning which one is better now.
 
     Description:

@@ -34,7 +34,7 @@ class KeyDoorState(NamedTuple):
     has_key: Tensor  # (B,) bool; not observed
 
 
-class DarkRoomHard(TaskFamily):
+class DarkRoomHard(TaskFamily[DarkTask, Cell]):
     """A 17×17 room in the dark with one goal cell that pays once; find it, then go straight there in later episodes.
 
     Description:
@@ -137,7 +137,7 @@ class DarkRoomHard(TaskFamily):
         return room(task.goal, self.size, self.horizon)
 
 
-class DarkKeyToDoor(TaskFamily):
+class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
     """A 9×9 room in the dark with a key and a door that opens with it; find both, then fetch one and go to the other.
 
     Description:

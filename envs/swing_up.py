@@ -33,7 +33,7 @@ class PendulumState(NamedTuple):
     speed: Tensor  # rad/s, in [-8, 8]
 
 
-class Pendulum(TaskFamily):
+class Pendulum(TaskFamily[PendulumScales, PendulumState]):
     """Swing up a pendulum with a motor too weak for it, of new mass, length and strength each time.
 
     Description:
@@ -161,7 +161,7 @@ class AcrobotState(NamedTuple):
     speed_2: Tensor  # rad/s, in [-9π, 9π]
 
 
-class Acrobot(TaskFamily):
+class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
     """Swing up two links by a motor between them; their masses and lengths are new each time.
 
     Description:

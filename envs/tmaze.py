@@ -34,7 +34,7 @@ class CorridorState(NamedTuple):
     cue_seen: Tensor  # (B,) bool: an earlier observation was that of the cue
 
 
-class TMaze(TaskFamily):
+class TMaze(TaskFamily[Corridor, CorridorState]):
     """A corridor with a cue at its start that says which way to turn at its end: a test of memory.
 
     Description:

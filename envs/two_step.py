@@ -38,7 +38,7 @@ class RoundState(NamedTuple):
     reward: Tensor  # (B,) float32: the last reward
 
 
-class TwoStep(TaskFamily):
+class TwoStep(TaskFamily[Rounds, RoundState]):
     """Choose between two actions that usually, not always, lead to the state that pays at the moment.
 
     Description:
