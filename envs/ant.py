@@ -143,7 +143,7 @@ class AntDir(TaskFamily[Heading, Physics]):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
@@ -227,7 +227,7 @@ class AntDir2D(TaskFamily[Heading, Physics]):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
@@ -310,7 +310,7 @@ class AntVel(TaskFamily[Velocity, Physics]):
         reward = 1.05 - (speed - task.velocity).abs() - 0.005 * effort(action) - contact_cost(after)
         return after, reward, fallen(after)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)

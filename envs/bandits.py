@@ -108,6 +108,6 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)

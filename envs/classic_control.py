@@ -141,7 +141,7 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
         fell = (after.position.abs() > self.MAX_POSITION) | (after.angle.abs() > self.MAX_ANGLE)
         return after, torch.ones_like(x), fell
 
-    def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch[CartPoleState]:
         """Cart and pole, pale to dark in time, between the limits of the track, and position and angle in time."""
         length = float(task.half_length[0])  # nominally 1 m, twice half of it
 

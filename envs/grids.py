@@ -144,7 +144,7 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
     def random_return(self, task: GoalCell) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
 
-    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch:
+    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch[Cell]:
         """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 
@@ -266,7 +266,7 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
     def random_return(self, task: DarkTask) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
 
-    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch:
+    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 

@@ -127,7 +127,7 @@ class HalfCheetahVel(TaskFamily[Velocity, Physics]):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
@@ -200,7 +200,7 @@ class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
@@ -283,7 +283,7 @@ class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
         speed = after.reading[:, 0].float()
         return after, -(speed - task.velocity).abs() - CONTROL_COST * effort(action), never(speed)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
@@ -366,7 +366,7 @@ class HalfCheetahDir(TaskFamily[Direction, Physics]):
         speed = self.robot.speed(state, after)
         return after, task.direction * speed - CONTROL_COST * effort(action), never(speed)
 
-    def sketch(self, task: Direction, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, ["forwards" if float(task.direction[0]) > 0 else "backwards"])
 

@@ -153,7 +153,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
             value = backup(arrived.gather(1, after.flatten(1)).reshape(after.shape))
         return value[:, number(torch.tensor([4, 4]))]
 
-    def sketch(self, task: Maze, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Maze, episodes: int = 1) -> Sketch[Cell]:
         """The maze, darker where visited more often, with the counts, the goal, and what the agent sees now."""
         free = [(x, y) for x, y in (~task.walls[0]).nonzero().tolist()]
         goal = Frame(xy(task.goal), "#e03131", "goal")

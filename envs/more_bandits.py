@@ -115,7 +115,7 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
     def random_return(self, task: GaussianArms) -> Tensor:
         return task.means.mean(-1)
 
-    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its mean as a bar, its pulls in time, from red (two deviations low) to green (high)."""
         means = task.means[0].tolist()
         low, high = min(means) - 2 * self.std, max(means) + 2 * self.std
@@ -229,7 +229,7 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)
 
@@ -325,7 +325,7 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
     def random_return(self, task: InformativeArms) -> Tensor:
         return (14.0 + task.clue) / 11.0
 
-    def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its payment as a bar, then its pulls in time with what they paid."""
         target, clue = int(task.target[0]), float(task.clue[0])
         pays = [5.0 if arm == target else 1.0 for arm in range(self.INFORMATIVE)] + [clue]

@@ -119,7 +119,7 @@ class PointRobot(TaskFamily[Goal, Point]):
 
         return -over_starts(task.position, (-1.0, -1.0), (1.0, 1.0), distances).sum(-1).to(torch.float32)
 
-    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with their starts, the goal and the training square."""
         goal = xy(task.position)
         return Trail(
@@ -229,7 +229,7 @@ class WindyPoint(TaskFamily[Wind, Point]):
             total = total + reward
         return total
 
-    def sketch(self, task: Wind, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Wind, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with the goal and, as an arrow at the start, five steps of wind."""
         wind = xy(task.drift)
         return Trail(

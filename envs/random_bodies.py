@@ -126,7 +126,7 @@ class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
         height, pitch = after.state[:, 2], after.state[:, 3]
         return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
@@ -231,7 +231,7 @@ class HopperRandParams(TaskFamily[BodyScales, Physics]):
         sane = (after.state[:, 3:].abs() < 100.0).all(dim=1)  # Gymnasium's: all but time and place
         return after, reward, ~((height > 0.7) & (pitch.abs() < 0.2) & sane)
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 

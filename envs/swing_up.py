@@ -118,7 +118,7 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
         after = PendulumState(wrapped(angle + self.DT * speed), speed)
         return after, -cost, torch.zeros_like(cost, dtype=torch.bool)
 
-    def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch[PendulumState]:
         """The rod, pale to dark in time, and its angle and speed in time."""
         length = float(task.length[0])
 
@@ -253,7 +253,7 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         up = -torch.cos(after.angle_1) - torch.cos(after.angle_2 + after.angle_1) > 1.0
         return after, torch.where(up, 0.0, -1.0), up
 
-    def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch[AcrobotState]:
         """The links, pale to dark in time, both drawn 1 m long, the goal's height, and both angles in time."""
 
         def pose(state: AcrobotState) -> list[Line]:

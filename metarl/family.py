@@ -19,13 +19,11 @@ from torch import Tensor
 from metarl import rng
 from metarl.errors import unknown
 from metarl.options import options_of
-from metarl.sketch import Redrawn, Sketch, drawn
+from metarl.sketch import Redrawn, Sketch, StateT, drawn
 from metarl.tree import num_rows, take, to_device
 
 TaskT = TypeVar("TaskT")
 """The family's type of task: a NamedTuple of tensors whose leading dimension is the row."""
-StateT = TypeVar("StateT")
-"""The family's type of state: a tensor, or a NamedTuple of them, likewise."""
 Task = Any  # of any family
 State = Any  # likewise
 Key = Tensor
@@ -177,7 +175,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
         return None
 
-    def check_task(self, task: TaskT) -> None:  # noqa: B027  (optional)
+    def check_task(self, task: TaskT) -> None:
         """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
 
         It is asked of tasks that users give (`metarl.task_checks`), whose types, shapes and finiteness are right.
@@ -196,7 +194,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     def __repr__(self) -> str:
         return made_with(self)
 
-    def sketch(self, task: TaskT, episodes: int = 1) -> Sketch:
+    def sketch(self, task: TaskT, episodes: int = 1) -> Sketch[StateT]:
         """An empty picture of one row, to which visited states are added, of so many `episodes`.
 
         Its size may depend on the family's options and on `episodes`, but on nothing else.
