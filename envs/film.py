@@ -156,7 +156,7 @@ class Film(Sketch[StateT]):
             else:
                 self.sheet.pen.line(places, fill="#1971c2", width=1)
 
-    def _draw_axis(self, draw: ImageDraw.ImageDraw, number: int, curve: Curve) -> None:
+    def _draw_axis(self, draw: ImageDraw.ImageDraw, number: int, curve: Curve[StateT]) -> None:
         y, (low, high) = self._strip(number), self.ranges[number]
         draw.text((12, y), f"{curve.name}   ({low:.3g} … {high:.3g})", fill="black", font_size=13)
         draw.rectangle((10, y + 18, self.WIDTH - 10, y + self.STRIP - 6), outline="#ced4da")

@@ -308,7 +308,7 @@ def _plan(
     return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
 
 
-def room(goal: Tensor, size: int, horizon: int) -> Cells:
+def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
     """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
 
