@@ -9,14 +9,14 @@ led to it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, State, Task, TaskFamily
+from metarl.family import AnyFamily, Key, State, Task
 from metarl.tree import num_rows, put, take, where
 
 NO_ACTION = -1
@@ -50,7 +50,7 @@ class BatchEnv:
     """
 
     def __init__(
-        self, family: TaskFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+        self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
     ) -> None:
         self.family = family
         self.task = task
@@ -192,7 +192,7 @@ def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
     return torch.where(high > low, centre, low), half
 
 
-def no_action(space: gymnasium.Space, rows: int, device: torch.device | str = "cpu") -> Tensor:
+def no_action(space: gymnasium.Space[Any], rows: int, device: torch.device | str = "cpu") -> Tensor:
     """What stands for the previous action at a trial's start: one less than the first of a Discrete space.
 
     Of a Box, the centre of `action_units`, which is 0 where the range lies evenly around it or has no bounds.

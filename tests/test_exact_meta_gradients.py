@@ -36,7 +36,7 @@ class Last(NamedTuple):
     seen: Tensor  # (B,) int64: 0, or 1 + the last lever
 
 
-class Levers(TaskFamily):
+class Levers(TaskFamily[Payoff, Last]):
     """Deterministic rewards; the observation is the last lever, one-hot, after a constant."""
 
     splits = ("train",)
