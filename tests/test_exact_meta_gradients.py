@@ -229,6 +229,13 @@ def exact_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) -> 
     return flat(torch.autograd.grad(go_on(start, total + 1.0, steps), start))
 
 
+def after(agent: MAML, data: list[Samples], tasks: int) -> tuple[Tensor, ...]:
+    """The parameters of each task after gradient steps on all rounds."""
+    if not data:
+        return agent.adaptation.initial(agent.meta, tasks)
+    return agent.adaptation.adapt(agent.meta, [*data, data[-1]]).params[-1]
+
+
 CASES = [(1, 2, 1), (2, 1, 1), (1, 1, 2)]  # horizon, trajectories a round, gradient steps
 
 
