@@ -22,13 +22,14 @@ from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.errors import unknown
-from metarl.estimators import ALIKE, explained_variance, follow, gae, masked_mean, normalise
+from metarl.estimators import explained_variance, follow, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily
 from metarl.fast.adam import ClippedAdam
 from metarl.losses import PPO_METRICS, ppo_loss
 from metarl.memories import MEMORIES
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.tree import columns, features, split_columns, take
+from metarl.units import ALIKE
 
 
 @dataclass
@@ -260,7 +261,7 @@ class RL2(LearningAgent, config=RL2Config):
         weight = batch.mask / batch.mask.sum()
         length, steps = config.chunk_length or len(weight), len(weight)
         state, metrics = None, []
-        self.optimizer.zero_grad()
+        self.net.zero_grad()
         for start in range(0, steps, length):
             chunk = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]

@@ -41,11 +41,12 @@ from metarl.agents.maml.rounds import Samples, by_task, credited, episode_time, 
 from metarl.agents.maml.trpo import TRPO
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.estimators import discounted_returns, explained_variance, linear_baseline, mean_square, running_size
+from metarl.estimators import discounted_returns, explained_variance, linear_baseline
 from metarl.family import Key, Task, TaskFamily
 from metarl.fast.adam import ClippedAdam
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.tree import detach
+from metarl.units import mean_square, running_size
 
 
 class MAMLMemory(NamedTuple):

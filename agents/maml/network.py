@@ -7,7 +7,8 @@ from torch import nn
 
 from metarl.agents.maml.config import MAMLConfig
 from metarl.family import TaskFamily
-from metarl.nets import MLPPolicy, Scaling, ValueNetwork
+from metarl.nets import MLPPolicy, ValueNetwork
+from metarl.units import Scaling
 
 
 class MAMLNetwork(nn.Module):

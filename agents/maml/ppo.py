@@ -67,7 +67,8 @@ class PPO:
 
     def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
         """Take one step of Adam on some of the tasks; `before` acted before each gradient step."""
-        self.optimizer.zero_grad()
+        for parameter in self.meta:
+            parameter.grad = None
         sums: dict[str, Tensor] = {}
         for part, share in self._chunks(rounds):
             chunk, old = take((rounds, before), part)
