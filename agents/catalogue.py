@@ -1,4 +1,4 @@
-"""Ready-made agents by name, with which learned ones are compared: ``metarl.compare … --baselines random oracle``.
+"""Ready-made agents by name, with which learned ones are compared: ``metarl compare … --baselines random oracle``.
 
 `random` acts at random, `oracle` is told the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
 from nothing; all others are told nothing and learn by a written-down rule.

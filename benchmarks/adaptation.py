@@ -24,8 +24,8 @@ from metarl import checkpoint, config
 from metarl.agents.catalogue import baseline
 from metarl.agents.sb3 import SB3Agent
 from metarl.agents.sb3_config import PPOConfig
-from metarl.compare import Line, compare
 from metarl.comparison import Comparison
+from metarl.contenders import Line, compare
 from metarl.curve import AdaptationCurve, short
 from metarl.rollout import Agent
 from metarl.runtime import tune

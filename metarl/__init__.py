@@ -22,7 +22,10 @@ from metarl.player import Player
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent
     from metarl.curve import AdaptationCurve
-    from metarl.evaluate import evaluate
+    from metarl.evaluator import evaluate
+
+_LAZY = {"evaluate": "metarl.evaluator", "AdaptationCurve": "metarl.curve"}
+"""Public names that need matplotlib or scipy, and where they stand."""
 
 __all__ = ["registered", "make", "register", "load", "evaluate", "Player"]
 __all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
@@ -49,8 +52,6 @@ def load(run_dir_or_name: str | Path, device: str = "cpu", which: str = "last") 
 
 def __getattr__(name: str) -> Any:
     """What needs matplotlib or scipy is imported when it is first used, so that ``import metarl`` is quick."""
-    if name == "evaluate":  # a module that can be called: metarl.evaluate(agent, family), python -m metarl.evaluate
-        return importlib.import_module("metarl.evaluate")
-    if name == "AdaptationCurve":
-        return importlib.import_module("metarl.curve").AdaptationCurve
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")

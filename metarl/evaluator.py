@@ -17,7 +17,7 @@ from metarl.agents.baselines import RandomAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import GIVEN, AdaptationCurve
-from metarl.family import Key, Task, TaskFamily, made_with, num_rows, take, to_device
+from metarl.family import Key, Task, TaskFamily, made_with, make, num_rows, take, to_device
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
@@ -51,7 +51,7 @@ Array = NDArray[np.float32]
 
 def evaluate(
     agent: Agent,
-    family: TaskFamily | None = None,
+    family: str | TaskFamily | None = None,
     split: str = "test",
     tasks: int | Task = 1000,
     repeats: int | None = None,
@@ -63,7 +63,7 @@ def evaluate(
 ) -> AdaptationCurve:
     """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
 
-    `family` is by default the one that the agent was trained on.
+    `family` is a family or the id of one; by default it is the one that the agent was trained on.
 
     **Tasks.** Of a distribution, `tasks` are drawn. A finite split (`TaskFamily.num_tasks`) with at most as many tasks
     is played whole, each task once; of a larger one, `tasks` distinct ones are chosen. So the number of tasks in the
@@ -90,9 +90,9 @@ def evaluate(
     The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
     bounded, the agent's own included: trials are played in chunks, which changes nothing but, in a network, the last
     bit of a matrix product.
-    Raises ValueError for an unknown split, for tasks of another family, or for a count below 1.
+    Raises ValueError for an unknown id or split, for tasks of another family, or for a count below 1.
     """
-    family = _family_of(agent) if family is None else family
+    family = _family_of(agent) if family is None else make(family) if isinstance(family, str) else family
     same_spaces(agent, family)
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
@@ -297,12 +297,12 @@ def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan, repeats: int)
     if plan.steps and "oracle" in baselines_for(family):
         makers.append(lambda: baseline("oracle", family, root.device))
     found: list[Array | None] = []
-    for number, make in enumerate(makers):
+    for number, made_by in enumerate(makers):
         if number == 0 and not plan.steps and family.random_return(take(task, slice(0, 1))) is not None:
             found.append(None)  # the exact value is known, and nothing else is asked for
             continue
         try:
-            agent = make()
+            agent = made_by()
         except ValueError:  # nothing is uniform over an action space without bounds
             found.append(None)
             continue

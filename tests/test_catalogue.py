@@ -8,7 +8,7 @@ from small_families import Corridor
 
 import metarl
 from metarl.agents.catalogue import BASELINES, baseline, baselines_for
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 
 PAIRS = [
     (id, name)

@@ -20,7 +20,7 @@ from metarl.agents.sb3 import ZIP, SB3Agent, SB3Model
 from metarl.agents.sb3_config import PPOConfig
 from metarl.agents.sb3_models import filled_buffer
 from metarl.batch_env import BatchEnv, Step
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import Task, TaskFamily, features
 from metarl.rollout import Acted, collect
 from metarl.sb3_env import SB3VecEnv

@@ -19,7 +19,7 @@ from metarl import rng
 from metarl.agents.sb3 import SB3Agent, SB3Model
 from metarl.agents.sb3_config import PPOConfig
 from metarl.batch_env import BatchEnv
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import TaskFamily
 from metarl.gym_env import GymEnv
 from metarl.rollout import run_trial
