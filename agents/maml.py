@@ -115,6 +115,10 @@ class MAML(LearningAgent):
     def title(self) -> str:
         return self.config.title
 
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Minibatches": self.minibatch, "Meta-steps": self.propose, "Line searches": self.judge}
+
     @cached_property
     def optimizer(self) -> ClippedAdam:
         """Of what is meta-learned; made when it is first needed: acting and other meta-steps do without."""

@@ -162,6 +162,10 @@ class RL2(LearningAgent):
         adam.load_state_dict(self._saved_optimizer)
         return adam
 
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Minibatches": self.minibatch}
+
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
 

@@ -136,7 +136,7 @@ def played(name: str, runs: Path, tasks: int, costly_tasks: int) -> Comparison:
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     found = lines(SUBJECTS[name], runs)
     for one in found:
-        number = costly_tasks if one.agents[0].protocol.costly else tasks
+        number = costly_tasks if one.agents[0].costly else tasks
         for split in SPLITS:
             stem = folder / "curves" / f"{one.name}_{split}_{number}".replace(", ", "_").replace(" ", "_")
             if not stem.with_suffix(".json").exists():

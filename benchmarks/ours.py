@@ -17,7 +17,6 @@ from metarl.capture import Captured
 from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
-from metarl.train import RECORDED
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
@@ -66,9 +65,8 @@ class Training:
         self.agent = config.build(family, 0, device)
         self.root, self.number = rng.key(1, device), 0
         self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
-        self.parts: dict[str, Captured] = {"Rollouts": self.play}
+        self.parts: dict[str, Captured] = {"Rollouts": self.play, **self.agent.captured}
         """What a GPU may replay."""
-        self.parts |= {name: getattr(self.agent, part) for name, part in RECORDED if hasattr(self.agent, part)}
         if not recorded:
             for part in self.parts.values():
                 part.why_not = part.why_not or "it was told not to"

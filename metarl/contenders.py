@@ -129,7 +129,7 @@ def compare(
     with console.status("") as status:
         for line in found:
             for split in splits:
-                number = min(tasks, costly_tasks) if line.agents[0].protocol.costly else tasks
+                number = min(tasks, costly_tasks) if line.agents[0].costly else tasks
                 status.update(f"{escape(line.name)} on {number} tasks of {split}")
                 curves = [
                     evaluate(

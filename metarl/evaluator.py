@@ -21,7 +21,6 @@ from metarl.family import Key, Task, TaskFamily, made_with, make, num_rows, take
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
-    TrialProtocol,
     check_endings,
     episode_lengths,
     episode_returns,
@@ -72,7 +71,7 @@ def evaluate(
     **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. The default makes an
     episode's steps times repeats at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
     and gives a finite split that was played whole as many trials as were asked for tasks. For an agent whose trials
-    take long (`TrialProtocol.costly`) only the latter counts.
+    take long (`Agent.costly`) only the latter counts.
 
     **Points** are the episodes of a trial; for an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
     the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each the mean over the round's episodes and the task's
@@ -105,7 +104,7 @@ def evaluate(
     task, distinct = choose_tasks(family, root, split, tasks)
     count = num_rows(task)
     if repeats is None:
-        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, protocol.costly)
+        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, agent.costly)
     plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, greedy, step_curve)
     played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
     random, oracle = _bounds(family, task, root, plan, repeats)
@@ -119,7 +118,7 @@ def evaluate(
         returns=played.returns[None],
         episodes=np.arange(len(lengths), dtype=np.float64) * plan.episodes_of_a_point,
         env_steps=np.cumsum(lengths) - lengths,
-        labels=_labels(len(lengths), plan.by_rounds, protocol),
+        labels=_labels(len(lengths), plan.by_rounds, agent),
         random=_summed(random) if known is None else known,
         oracle=best,
         agent=getattr(agent, "title", type(agent).__name__),
@@ -346,12 +345,12 @@ def _step_curve(
     return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], played, told)
 
 
-def _labels(points: int, by_rounds: bool, protocol: TrialProtocol) -> tuple[str, ...]:
+def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
     if not by_rounds:
         return tuple(f"episode {number}" for number in range(1, points + 1))
-    if protocol.rounds == 1:  # an agent whose `adapt` may do anything or nothing
+    if agent.protocol.test().rounds == 1:  # an agent whose `adapt` may do anything or nothing
         return tuple(f"round {number}" for number in range(1, points + 1))
-    return tuple(f"{number} {protocol.unit}{'s'[: number != 1]}" for number in range(points))
+    return tuple(f"{number} {agent.step_name}{'s'[: number != 1]}" for number in range(points))
 
 
 def _optional(value: Tensor | None) -> Array | None:

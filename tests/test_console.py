@@ -14,7 +14,7 @@ from rich.table import Table
 from toy import TOY
 
 import metarl
-from metarl import train
+from metarl import checkpoint, train
 from metarl.agents.classical import ThompsonBandit
 from metarl.cli import compare
 from metarl.cli import evaluate as evaluate_module
@@ -118,10 +118,10 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "checkpoint.partial")
 
-    monkeypatch.setattr(train.checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     given = ["--config", str(run_dir.parent / "toy.yaml"), "--run_dir", str(tmp_path / "run"), "--quiet"]
     assert train.main(given) == 2
-    assert capsys.readouterr() == ("", "metarl.train: No space left on device: 'checkpoint.partial'.\n")
+    assert capsys.readouterr() == ("", "metarl train: No space left on device: 'checkpoint.partial'.\n")
     assert in_words(OSError(28, "No space left on device")) == "No space left on device."
     assert in_words(OSError("only words")) == "only words."
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
+    ("divergence", "stopping"),
     ("family", "distributed", "step_curve"),
     ("curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
@@ -36,10 +37,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("behaviour",),
     ("agent_contract",),
     ("testing",),
-    ("seeds",),
-    ("train",),
+    ("run_checks", "run_folder", "final_evaluation"),
+    ("loop", "seeds"),
+    ("runs",),
     ("cli",),
-    ("__main__", "__init__"),
+    ("train", "__main__", "__init__"),
 )
 
 # Narrower than their layer: these may import nothing else from metarl.

@@ -18,7 +18,7 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, config, contenders, train
+from metarl import checkpoint, config, contenders, run_folder, train
 from metarl.cli import compare
 from metarl.cli import evaluate as evaluate_module
 from metarl.config_errors import ConfigError
@@ -158,9 +158,9 @@ def test_runs_at_once_in_processes_of_their_own():
 def test_a_folder_that_another_run_took_in_the_meantime(folder: Path):
     parsed = config.parse([*SMALL, "--run_dir=run"])
     Path("run").mkdir()
-    train._write_run_files(Path("run"), parsed)
+    run_folder.write_run_files(Path("run"), parsed)
     with pytest.raises(ConfigError, match="already holds a run"):
-        train._write_run_files(Path("run"), parsed)
+        run_folder.write_run_files(Path("run"), parsed)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it is no mistake")

@@ -65,7 +65,7 @@ def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(famil
     buffers = []
     agent.model.train = lambda: buffers.append(copy.deepcopy(agent.model.rollout_buffer))
     with pytest.raises(KeyError):  # nothing was learned, so there is nothing to report
-        agent.update([])
+        agent.learn("train")
     (theirs,) = buffers
     root = rng.key(1_000_003)  # of the first update of seed 0
     task = family.sample_tasks(rng.fold(root, 0), 4)
@@ -127,8 +127,7 @@ def test_it_is_trained_on_the_split_of_the_run():
     lengths = {}
     for split in ("train", "ood"):
         agent = SB3Agent(config(Corridor()), Corridor(), 0)
-        agent.train_split = split
-        agent.update([])
+        agent.learn(split)
         lengths[split] = set(agent.env.venv.venv._stream.playing().length.tolist())
     assert lengths["train"] <= {1, 2, 4} and lengths["ood"] <= {6, 7}
 
