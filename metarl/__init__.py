@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from metarl.agent import LearningAgent
     from metarl.curve import AdaptationCurve
     from metarl.evaluator import evaluate
+    from metarl.family_extras import register_baseline
     from metarl.loop import Run
     from metarl.runs import run
 
 _LAZY = {
     "evaluate": "metarl.evaluator",
     "AdaptationCurve": "metarl.curve",
+    "register_baseline": "metarl.family_extras",
     "run": "metarl.runs",
     "Run": "metarl.loop",
 }
 """Public names that need matplotlib or scipy, and where they stand."""
 
 __all__ = ["registered", "make", "register", "load", "evaluate", "run", "Run", "Player"]
+__all__ += ["register_baseline"]
 __all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
 
 try:

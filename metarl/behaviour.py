@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from metarl.best_arm import best_arm, references
 from metarl.curve import AdaptationCurve, chosen_points
 from metarl.family import Task, TaskFamily, has_picture, take, to_device
+from metarl.family_extras import Draw, pictures_for
 from metarl.images import Captioned, gif, image_png, stack, strip
 from metarl.pictures import png, task_map, where
 from metarl.replay import Episode, Watched, replay
@@ -169,7 +170,8 @@ def _plan(
     """The tag of each picture and what makes it; None comes of one that has nothing to show."""
     for split, (curve, watched) in evaluated.items():
         shown = _OfSplit(family, curve, watched)
-        makers = {"tasks": shown.tasks, "where": shown.where, "best_arm": shown.best_arm}
+        makers = {"tasks": shown.tasks, "where": shown.where}
+        makers |= {name: functools.partial(shown.drawn, draw) for name, draw in pictures_for(family).items()}
         if has_picture(family):
             makers |= {"behaviour/strip": shown.strip, "behaviour/trial": shown.trial}
         for name, make in makers.items():
@@ -189,9 +191,10 @@ class _OfSplit:
         figure = where(self.curve, self.watched.task)
         return None if figure is None else png(figure)
 
-    def best_arm(self) -> bytes | None:
-        figure = best_arm(self.curve, self.watched, self.family, references(self.family, self.watched.device))
-        return None if figure is None else png(figure)
+    def drawn(self, draw: Draw) -> bytes | None:
+        """A picture that is registered for the family."""
+        made = draw(self.family, self.curve, self.watched)
+        return png(made) if isinstance(made, Figure) else made
 
     def strip(self) -> bytes:
         return image_png(behaviour_strip(self.family, self.trials))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import metarl.best_arm  # noqa: F401  (registers the picture of bandits)
 from metarl.agent import LearningAgent
 from metarl.behaviour import pictures
 from metarl.checkpoint import Counters

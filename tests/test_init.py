@@ -10,7 +10,8 @@ SLOW = ("matplotlib", "tensorboard", "stable_baselines3", "scipy", "jsonargparse
 
 
 def test_public_names():
-    for name in ("registered", "make", "register", "load", "evaluate", "run", "Run", "Player", "__version__"):
+    names = ("registered", "make", "register", "load", "evaluate", "run", "Run", "register_baseline", "Player")
+    for name in (*names, "AdaptationCurve", "TaskFamily", "__version__"):
         assert name in metarl.__all__
         assert getattr(metarl, name)
     assert callable(metarl.evaluate)

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
-    ("distributions", "gru", "estimators", "arguments"),
+    ("distributions", "gru", "estimators", "arguments", "family_extras"),
     ("nets", "surrogate", "trust_region", "agent"),
     ("memories", "player"),
     ("agents",),
