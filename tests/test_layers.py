@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
+    ("video",),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
     ("distributions", "gru", "estimators", "arguments", "family_extras"),

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",
     "evaluate": "measure how fast a trained agent adapts to unseen tasks",
     "compare": "evaluate several agents and baselines on the same tasks",
+    "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
     "envs": "list the task families, or show the card of one",
 }
 """The commands and one line about each."""
@@ -102,6 +103,27 @@ def compare() -> Parser:
     return parser
 
 
+def watch() -> Parser:
+    """The parser of ``metarl watch``."""
+    parser = Parser(
+        prog="metarl watch",
+        description="Draw whole trials of a trained agent: on the tasks with the lowest, median and highest score.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="animate a trial, in a .gif or an .mp4")
+    parser.add_argument(
+        "--trial", choices=("lowest", "median", "highest"), default="median", help="the one of the video (median)"
+    )
+    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help=WHICH)
+    parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    return parser
+
+
 def envs() -> Parser:
     """The parser of ``metarl envs``."""
     parser = Parser(prog="metarl envs", description="List the task families, or show the card of one.")
@@ -114,5 +136,5 @@ def envs() -> Parser:
     return parser
 
 
-PARSERS: dict[str, Callable[[], Parser]] = {"evaluate": evaluate, "compare": compare, "envs": envs}
+PARSERS: dict[str, Callable[[], Parser]] = {"evaluate": evaluate, "compare": compare, "watch": watch, "envs": envs}
 """How each program but ``train``, whose options depend on what is trained, reads its command line."""
