@@ -33,19 +33,22 @@ import torch
 from torch import Tensor, nn
 
 from metarl import rng
-from metarl.agent import ClippedAdam, LearningAgent, at
+from metarl.agent import LearningAgent, at
 from metarl.agents.inner_losses import INNER_LOSSES
 from metarl.agents.maml_config import MAMLConfig
 from metarl.agents.meta_steps import META_STEPS, Adapted, Meta, Path, descend, judge, propose
-from metarl.agents.rounds import Round, by_task, credited, detached, episode_time, join, make_round, mean_of_rounds
+from metarl.agents.rounds import Round, by_task, credited, episode_time, make_round, mean_of_rounds
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.distributions import Distribution
 from metarl.estimators import discounted_returns, explained_variance, linear_baseline, mean_square, running_size
 from metarl.family import Key, Task, TaskFamily
+from metarl.fast.adam import ClippedAdam
 from metarl.nets import MLPPolicy, Scaling, ValueNetwork
 from metarl.profiling import phase, record_function
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.tree import detach as detached
+from metarl.tree import join_columns as join
 
 
 class MAMLNetwork(nn.Module):

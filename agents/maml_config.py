@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from metarl.agent import AgentConfig, Schedule, check_schedule
-from metarl.family import TaskFamily, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
 from metarl.memories import MEMORIES
 from metarl.nets import ACTIVATIONS
 

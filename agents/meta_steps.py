@@ -16,9 +16,11 @@ from torch import Tensor
 from metarl import rng
 from metarl.agent import at
 from metarl.agents import meta_gradient
-from metarl.agents.rounds import Round, detached, first_trajectories, rows
+from metarl.agents.rounds import Round, first_trajectories
 from metarl.distributions import Distribution
-from metarl.surrogate import clipped_surrogate
+from metarl.losses import clipped_surrogate
+from metarl.tree import detach as detached
+from metarl.tree import take as rows
 from metarl.trust_region import fisher_products, full_step, line_search, unflatten
 
 if TYPE_CHECKING:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from metarl.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
 from metarl.rollout import Rollout
+from metarl.tree import join_columns as join
 
 Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(features (N, M, F), time, returns, mask, each (N, M)) → what is subtracted from the returns (N, M)."""
@@ -112,21 +113,6 @@ def steps_since_start(rollout: Rollout) -> Tensor:
 def episode_time(rollout: Rollout) -> Tensor:
     """The same in hundreds, as networks and baselines are given it: float32 ``(T, B)``."""
     return steps_since_start(rollout) / 100.0
-
-
-def rows(tree: Any, index: Tensor | slice) -> Any:
-    """Some tasks of a Round, or of a distribution of actions."""
-    return type(tree)(*(field[index] for field in tree))
-
-
-def detached(distribution: Any) -> Any:
-    """The same distribution of actions outside autograd's graph."""
-    return type(distribution)(*(field.detach() for field in distribution))
-
-
-def join(parts: list[Any]) -> Any:
-    """Rounds, or distributions of actions, of the same tasks as one with all their samples."""
-    return parts[0] if len(parts) == 1 else type(parts[0])(*(torch.cat(fields, dim=1) for fields in zip(*parts)))
 
 
 def mean_of_rounds(rounds: list[Round]) -> Round:

@@ -17,6 +17,7 @@ from metarl.capture import Captured
 from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
+from metarl.tree import stack
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
@@ -114,7 +115,7 @@ class ReplayedSteps:
             env = BatchEnv(family, task, key)
             env.reset()
             # Stacked: what a recording gives back is copied, tensor by tensor.
-            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+            return stack([env.step(action)[0] for action in actions])
 
         self.play = Captured(play, key.device)
         self.parts = {"Rollouts": self.play}

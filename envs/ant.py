@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
 from metarl.envs.half_cheetah import Velocity
 from metarl.envs.plane_pictures import XY, xy
 from metarl.envs.robot_pictures import from_above, side_view
 from metarl.envs.robots import Robot, between, effort
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

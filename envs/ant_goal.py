@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.ant import contact_cost, place, place_and_contact, unit_vectors
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, effort, length_of_list, never
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

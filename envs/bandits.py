@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.bandit_pictures import probabilities
-from metarl.envs.checks import whole_number, within
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -11,8 +11,9 @@ from PIL import ImageDraw
 
 from metarl.envs.plane_pictures import round_length, scale_bar
 from metarl.envs.sheet import Sheet, pixels, shade
-from metarl.family import Task, features
+from metarl.family import Task
 from metarl.sketch import Sketch
+from metarl.tree import features
 
 Line = list[tuple[float, float]]  # in metres, y up
 GREY = ((215, 215, 240), (20, 20, 60))  # of poses, from pale to dark

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import whole_number, within
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Robot, between, effort, length_of_list, never
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -11,10 +11,10 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.navigation import MAX_STEP, Goal, Point
 from metarl.envs.plane import constant, disc_corner, over_starts, walked
 from metarl.envs.plane_pictures import XY, Pixel, Trail, draw_box, draw_goal, xy
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
+from metarl.tree import named_leaves
 
 TAPE = 17  # cells, closed to a circle
 APART = 3  # cells from the fixation cross to an object
@@ -120,7 +121,7 @@ class Harlow(TaskFamily):
         return ObjectPair(right, wrong)
 
     def check_task(self, task: ObjectPair) -> None:
-        for name, features in zip(task._fields, task, strict=True):
+        for name, features in named_leaves(task).items():
             within(f"ObjectPair.{name}", features, -1.5, 1.5)
 
     def reset(self, task: ObjectPair, key: Key) -> HarlowState:

@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from metarl.envs.ant import Heading, place, unit_vectors
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, between, effort, length_of_list
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import possible, within
 from metarl.envs.grids import Cell, position
 from metarl.envs.tmaze import STEPS, steps
+from metarl.errors import possible, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.bandit_pictures import Arms, Line, Mark, payment_colour, probabilities
 from metarl.envs.bandits import BernoulliArms, Pull
-from metarl.envs.checks import whole_number, within
-from metarl.family import Key, TaskFamily, unknown
+from metarl.errors import unknown, whole_number, within
+from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import multipliers
 from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -11,8 +11,8 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import Pixel, Trail, draw_box, draw_goal, xy
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number, within
 from metarl.envs.navigation import MAX_STEP, Goal, Point, uniform_in_ring
 from metarl.envs.plane import constant, norms, over_starts, walked
 from metarl.envs.plane_pictures import Trail, draw_arrow, draw_box, draw_goal, xy
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

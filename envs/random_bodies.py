@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
+from metarl.tree import named_leaves
 
 
 class BodyScales(NamedTuple):
@@ -273,7 +274,7 @@ def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
 
 def said(task: BodyScales) -> list[str]:
     """What the picture says of a row."""
-    ranges = zip(task._fields, task, strict=True)
+    ranges = named_leaves(task).items()
     return [f"{name} x {float(part[0].min()):.2f} … {float(part[0].max()):.2f}" for name, part in ranges]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import possible, whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

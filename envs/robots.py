@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.simulator import Model, Physics, Reading, Simulator
+from metarl.errors import whole_number
 from metarl.family import Key, Task
 
 

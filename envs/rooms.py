@@ -13,8 +13,8 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import possible, whole_number, within
 from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, position, room
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

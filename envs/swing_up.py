@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import multipliers, uniform_in
 from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metarl.envs.cell_pictures import Cells, Frame
-from metarl.envs.checks import possible, whole_number, within
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 

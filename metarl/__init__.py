@@ -14,10 +14,12 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import metarl.envs  # noqa: F401  (registers the families that come with the package)
-from metarl.family import TaskFamily, make, register, registered
+import metarl.envs
+import metarl.fast  # noqa: F401  (registers the fast twins)
+from metarl.family import TaskFamily
 from metarl.gym_env import register_gymnasium
 from metarl.player import Player
+from metarl.registry import make, register, registered
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent

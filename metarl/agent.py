@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.capture import Captured
 from metarl.family import TaskFamily
@@ -146,60 +145,3 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], sta
         if quantities:
             full["state"][index] = quantities
     optimizer.load_state_dict(full)
-
-
-class ClippedAdam:
-    """Adam (Kingma & Ba 2015) on a module's ``named_parameters()`` or some of them, their gradient's norm clipped.
-
-    The arithmetic is torch's fused kernel, which scales the gradient on its way; on small networks the bookkeeping of
-    `torch.optim.Adam` around it and the clipping beside it cost as much as a product.
-    """
-
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, eps: float = 1e-5) -> None:
-        self.names, self.parameters = map(list, zip(*named, strict=True))
-        self.eps = eps
-        device = self.parameters[0].device
-        # On a GPU the step is part of a recording, which reads the rate from a tensor.
-        self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type != "cpu" else lr
-        self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
-        self.steps = torch.zeros((), device=device)
-
-    def set_lr(self, lr: float) -> None:
-        if isinstance(self.lr, Tensor):
-            self.lr.fill_(lr)
-        else:
-            self.lr = lr
-
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def step(self, max_grad_norm: float = math.inf) -> Tensor:
-        """One step along the parameters' gradients, which are scaled down to the norm; returns theirs before that."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        self.steps.add_(1.0)
-        torch._fused_adam_(
-            self.parameters, gradients, self.means, self.squares, [], [self.steps] * len(gradients),
-            lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
-            grad_scale=((norm + 1e-6) / max_grad_norm).clamp_min_(1.0).float(),
-        )  # fmt: skip
-        return norm
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """As ``optimizer.<parameter>.<quantity>`` tensors."""
-        found: dict[str, Tensor] = {}
-        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
-            quantities = {"step": self.steps.clone(), "exp_avg": mean, "exp_avg_sq": square}
-            found |= {f"optimizer.{name}.{quantity}": value for quantity, value in quantities.items()}
-        return found
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave; a parameter that is not in it starts from zeros."""
-        torch._foreach_zero_([*self.means, *self.squares, self.steps])
-        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
-            if f"optimizer.{name}.step" in state:
-                self.steps.copy_(state[f"optimizer.{name}.step"])
-                mean.copy_(state[f"optimizer.{name}.exp_avg"])
-                square.copy_(state[f"optimizer.{name}.exp_avg_sq"])

@@ -9,14 +9,15 @@ led to it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium
 import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, State, Task, TaskFamily, num_rows, take
+from metarl.family import Key, State, Task, TaskFamily
+from metarl.tree import num_rows, put, take, where
 
 NO_ACTION = -1
 """`Step.prev_action` of a Discrete space from 0 at a trial's start: no action came before. Encoders show zeros."""
@@ -203,17 +204,3 @@ def no_action(space: gymnasium.Space, rows: int, device: torch.device | str = "c
     if not bool(centre.any()):  # made where it is needed: a copy from the host would not let a GPU record the reset
         return torch.zeros((rows, *space.shape), device=device)
     return centre.to(device).expand(rows, *space.shape).clone()
-
-
-def where(rows: Tensor, new: Any, old: Any) -> Any:
-    """`new` in the given rows, `old` in the others, for a tensor or a NamedTuple of them."""
-    if isinstance(new, Tensor):
-        return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-    return type(new)(*(where(rows, n, o) for n, o in zip(new, old, strict=True)))
-
-
-def put(whole: Any, rows: Tensor, part: Any) -> Any:
-    """`whole` with the rows of the given indices replaced by `part`, for a tensor or a NamedTuple of them."""
-    if isinstance(whole, Tensor):
-        return whole.index_copy(0, rows, part)
-    return type(whole)(*(put(w, rows, p) for w, p in zip(whole, part, strict=True)))

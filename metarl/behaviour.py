@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.curve import AdaptationCurve, chosen_points
-from metarl.family import State, Task, TaskFamily, has_picture, take, to_device
+from metarl.family import State, Task, TaskFamily, has_picture
 from metarl.family_extras import Draw, pictures_for
 from metarl.images import Captioned, gif, image_png, stack, strip
 from metarl.pictures import png, task_map, where
 from metarl.replay import Episode, Watched, replay
 from metarl.sketch import Sketch, drawn
+from metarl.tree import take, to_device
 
 MAX_EPISODES = 6
 """Episodes of a trial, or rounds, that a strip shows."""

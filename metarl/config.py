@@ -28,10 +28,12 @@ import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
 from metarl.config_classes import BASES, Named, names_of
 from metarl.config_errors import ConfigError, may_be_null, no_value, wrong_value
-from metarl.config_settings import OTHERS, Choice, Setting, choose, of_file, of_line, split_args
+from metarl.config_settings import OTHERS, SEE_OPTIONS, Choice, Setting, choose, of_file, of_line, split_args
 from metarl.console import QUIET
-from metarl.family import TaskFamily, build, unknown
+from metarl.errors import nearest, unknown
+from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
+from metarl.registry import build
 
 DEFAULT_PRESET = "rl2_navigation2d"
 PRESETS = Path(__file__).parent / "configs"
@@ -164,9 +166,9 @@ def find(name: str) -> Path:
     if name in presets():
         return PRESETS / f"{name}.yaml"
     if path.suffix in (".yaml", ".yml"):
-        near = unknown("preset", path.stem, presets()).partition(". ")[2].replace("Known:", "Presets:")
-        raise ConfigError(f"There is no config file {name!r}. {near}")
-    raise ConfigError(unknown("config file or preset", name, presets()))
+        near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
+        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
+    raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))
 
 
 def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -227,7 +229,7 @@ def _asked(args: Sequence[str]) -> _Asked:
         elif key == "--profile" and value is None:
             options.append(("profile", "true"))  # a switch, as users expect
         elif not key.startswith("--"):
-            raise ConfigError(unknown("option", key, (*FIELDS, *OTHERS)))
+            raise ConfigError(unknown("option", key, (*FIELDS, *OTHERS), see=SEE_OPTIONS))
         else:
             options.append((key[2:], value))
     if resume is not None:
@@ -299,12 +301,18 @@ def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> 
     option, factory = f"{first}.{name}", chosen[first].factory
     whole = known.get(option, Any)
     if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
-        raise ConfigError(unknown("option", rest, options_of(factory), where=f" of {first} {chosen[first].short}"))
+        where, see = f" of {first} {chosen[first].short}", _see(first, chosen[first])
+        raise ConfigError(unknown("option", rest, options_of(factory), where, see))
     return option
 
 
 _WHOLE = (int, float, str, bool)
 """Types of options that have no parts."""
+
+
+def _see(field: str, named: Named) -> str:
+    """The command that shows the options of an agent or a family."""
+    return f"python -m metarl.train --{field} {named.short} --help"
 
 
 def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
@@ -331,7 +339,7 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        return build(named.factory, options, f"{field} {named.short}", BASES[field])
+        return build(named.factory, options, f"{field} {named.short}", BASES[field], see=_see(field, named))
     except TypeError as error:
         if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
             raise

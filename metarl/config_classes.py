@@ -16,8 +16,12 @@ from typing import Any, NamedTuple
 
 from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, shown
-from metarl.family import TaskFamily, family_class, registered, registered_in, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
+from metarl.registry import family_class, registered, registered_in
 
+SEE_FAMILIES = "metarl envs"
+"""The command that shows all families."""
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold an object with options of its own, and what it is an instance of."""
 
@@ -66,7 +70,7 @@ def family_id(name: str) -> str | None:
     if id in registered():
         return id
     if "/" in id or module:
-        raise ConfigError(unknown("task family", id, registered()))
+        raise ConfigError(unknown("task family", id, registered(), see=SEE_FAMILIES))
     ours = [known for known in registered() if re.sub(r"-v\d+$", "", known.partition("/")[2]) == id]
     return ours[-1] if ours else None
 
@@ -87,7 +91,8 @@ def _named(field: str, factory: Callable[..., Any], given: str) -> Named:
 def _known_class(field: str, name: str) -> type:
     known = {cls.__name__: cls for cls in _subclasses(BASES[field]) if not inspect.isabstract(cls)}
     if name not in known:
-        raise ConfigError(unknown(f"{field} class", name, names_of(field)))
+        see = SEE_FAMILIES if field == "family" else ""
+        raise ConfigError(unknown(f"{field} class", name, names_of(field), see=see))
     return known[name]
 
 

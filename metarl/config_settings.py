@@ -11,10 +11,12 @@ import yaml
 from metarl.config_classes import BASES, Named, find_class
 from metarl.config_errors import ConfigError, shown
 from metarl.config_file import load_yaml, read_yaml
-from metarl.family import unknown
+from metarl.errors import unknown
 
 OTHERS = ("config", "resume", "seeds", "quiet", "print_config", "help")
 """Options of the command line that are no fields of the configuration."""
+SEE_OPTIONS = "python -m metarl.train --help"
+"""The command that shows all options and presets."""
 _EXAMPLES = {"family": "GridNavi", "agent": "RL2Config"}
 _SPLITS = ("train_split", "eval_splits")
 
@@ -46,7 +48,7 @@ def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
     settings: list[Setting] = []
     for key, value in read_yaml(path).items():
         if key not in fields:
-            raise ConfigError(unknown("option", str(key), fields))
+            raise ConfigError(unknown("option", str(key), fields, see=SEE_OPTIONS))
         settings += _flat(key, value)
     return settings
 
@@ -56,7 +58,7 @@ def of_line(options: Sequence[tuple[str, str | None]], fields: Sequence[str]) ->
     for key, value in options:
         first, _, rest = key.partition(".")
         if first.removesuffix("+") not in fields or (rest and first not in BASES):
-            raise ConfigError(unknown("option", key, (*fields, *OTHERS)))
+            raise ConfigError(unknown("option", key, (*fields, *OTHERS), see=SEE_OPTIONS))
         if first in BASES and rest in ("", "class_path", "init_args") and value is None:
             raise ConfigError(f"--{key} needs a value, such as --{first} {_EXAMPLES[first]}.")
         if first in BASES and value is not None and rest in ("", "init_args") and value.lstrip().startswith("{"):

@@ -115,8 +115,8 @@ class Parser(argparse.ArgumentParser):
         if extra and not extra[0].startswith("-"):
             self.error(f"{extra[0]!r} is one word too many; --help shows what there can be.")
         if extra:
-            from metarl.family import unknown  # here, since a usage page does without torch
+            from metarl.errors import unknown  # here, since a usage page does without torch
 
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            self.error(unknown("option", extra[0].partition("=")[0], known))
+            self.error(unknown("option", extra[0].partition("=")[0], known, see=f"{self.prog} --help"))
         return options

@@ -104,6 +104,17 @@ def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > ALIKE * size, std, 0.0)
 
 
+def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) -> None:
+    """Move a running `mean` and `std`, in place, towards those of `x` by `weight` in (0, 1].
+
+    The first spread that there is counts whole: where nothing is paid for long, such as in a maze, it must not begin at
+    a small part of what it is. (In place, since a recorded rollout reads them where they are.)
+    """
+    new_mean, new_std = spread(x, mask)
+    mean.lerp_(new_mean, weight)
+    std.lerp_(new_std, torch.where(std > 0.0, weight, 1.0))
+
+
 def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of two samples taken as one, in which the new one has the share `weight`.
 

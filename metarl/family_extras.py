@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from metarl.family import TaskFamily, family_class
+from metarl.errors import unknown
+from metarl.family import TaskFamily
+from metarl.registry import family_class
 from metarl.rollout import Agent
 
 if TYPE_CHECKING:
@@ -51,11 +53,11 @@ def baselines_for(family: TaskFamily) -> list[str]:
 
 
 def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
-    """The ready-made agent of this name for `family`. Raises ValueError, with those there are, if there is none."""
+    """The ready-made agent of this name for `family`. Raises ValueError that names the nearest if there is none."""
     make = _exactly(_BASELINES.get(name, {}), family)
     if make is None:
-        known = ", ".join(baselines_for(family))
-        raise ValueError(f"There is no baseline {name!r} for {type(family).__name__}, only {known}.")
+        where, see = f" for {type(family).__name__}", "metarl.agents.catalogue.baselines_for(family)"
+        raise ValueError(unknown("baseline", name, baselines_for(family), where, see))
     return make(family, device)
 
 

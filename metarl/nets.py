@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarl import gru
 from metarl.batch_env import Step, action_units
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import ALIKE, masked_mean, pooled, running_size, spread
+from metarl.twins import twin
 
 
 def action_size(space: gymnasium.Space) -> int:
@@ -148,7 +148,7 @@ class StepEncoder(Scaling):
     multiplied by `reward_scale`; it shows as 0 until the first rewards were seen. (Version 1 shows actions and rewards
     as they are.) With `transition` the observation before the previous action is there too, so that what was learned
     by the last step, (observation, action, reward, next observation), stands in one input; with `reactive` there is
-    the observation alone. An optional hidden layer of `embed_size` ReLU units follows; 0 leaves it out.
+    the observation alone. `embed` is the linear layer to `embed_size` ReLU units after it; None with 0.
     """
 
     action_centre: Tensor
@@ -184,24 +184,15 @@ class StepEncoder(Scaling):
         self.output_size = embed_size or self.raw_size
 
     def initial(self, batch: int) -> Tensor:
-        """What `forward` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
+        """What `raw` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
         return torch.zeros(batch, self.last_size, device=self.centre.device)
 
-    def forward(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and the last observation for the next call.
-
-        A Step of ``(B, …)`` tensors gives ``(B, output_size)``, one of ``(T, B, …)`` tensors ``(T, B, output_size)``;
-        `last_obs` is what `initial` or the call before gave, ``(B, last_size)``.
-        """
-        raw, last_obs = self.raw(step, last_obs)
-        return self.embedded(raw), last_obs
-
-    def embedded(self, raw: Tensor) -> Tensor:
-        """What is learned of the encoding: the hidden layer, if there is one."""
-        return raw if self.embed is None else F.relu(self.embed(raw))
-
     def raw(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """What is not learned: the same vectors before the hidden layer, ``(…, raw_size)``."""
+        """Encode steps: vectors before the hidden layer, and the last observation for the next call.
+
+        A Step of ``(B, …)`` tensors gives ``(B, raw_size)``, one of ``(T, B, …)`` tensors ``(T, B, raw_size)``;
+        `last_obs` is what `initial` or the call before gave, ``(B, last_size)``. Nothing in it is learned by gradients.
+        """
         obs = self.scaled(step.obs, step.prev_reward.ndim)
         if self.reactive:
             return obs, last_obs
@@ -258,6 +249,12 @@ def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequentia
     return nn.Sequential(*layers)
 
 
+@twin("linear")
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer: ``x (…, F)`` times `weight` (G, F) transposed, plus `bias` (G,)."""
+    return F.linear(x, weight, bias)
+
+
 class Head(nn.Linear):
     """A linear output layer, orthogonal with the given gain and zero bias (Andrychowicz et al. 2021, §3.2)."""
 
@@ -267,36 +264,20 @@ class Head(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return gru.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
+
+
+@twin("tanh")
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return torch.tanh(x)
 
 
 class Tanh(nn.Module):
-    """The hyperbolic tangent. torch's own takes several times as long as its sigmoid on a CPU, and is one of it."""
+    """The hyperbolic tangent as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu:
-            return torch.tanh(x)
-        y: Tensor = _Tanh.apply(x)
-        return y
-
-
-class _Tanh(torch.autograd.Function):
-    """tanh(x) = 2 σ(2 x) - 1, with tanh's own derivative (a differentiable function, too) in place of the sigmoid's."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return (2.0 * x).sigmoid_().mul_(2.0).sub_(1.0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grad_outputs[0], y)
+        return tanh(x)
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}

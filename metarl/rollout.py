@@ -15,8 +15,9 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step
-from metarl.family import Key, Task, TaskFamily, num_rows, take
+from metarl.family import Key, Task, TaskFamily
 from metarl.family_contract import undeclared_ending
+from metarl.tree import num_rows, stack, take
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -98,7 +99,7 @@ def collect(
         outcomes.append(outcome)
         step = next_step
     mask = torch.stack(masks).to(torch.float32)
-    return Rollout(_stack(steps), _stack(acts), _stack(outcomes), mask, env.task), memory
+    return Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task), memory
 
 
 class Round(NamedTuple):
@@ -243,10 +244,3 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
     rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
     rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # beyond the end is padding, which is 0
     return rewards.T.reshape(-1, episodes, horizon)
-
-
-def _stack(items: list[Any]) -> Any:
-    """A list over time of NamedTuples of tensors as one NamedTuple of ``(T, B, …)`` tensors."""
-    if isinstance(items[0], Tensor):
-        return torch.stack(items)
-    return type(items[0])(*(_stack(list(field)) for field in zip(*items, strict=True)))

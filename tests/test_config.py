@@ -311,8 +311,9 @@ def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):
 
 def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
-    missing = mistake("--config", str(tmp_path / "none.yaml"))
-    assert "There is no config file" in missing and "Presets: " in missing and config.DEFAULT_PRESET in missing
+    missing = mistake("--config", str(tmp_path / f"{config.DEFAULT_PRESET}s.yaml"))
+    assert "There is no config file" in missing and f"Did you mean '{config.DEFAULT_PRESET}'?" in missing
+    assert missing.endswith(f"There are {len(config.presets())}; see python -m metarl.train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
     assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))

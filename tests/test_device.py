@@ -23,7 +23,6 @@ import metarl
 from metarl import rng
 from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.rl2 import features
 from metarl.batch_env import BatchEnv
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.grids import GridNavi
@@ -31,6 +30,7 @@ from metarl.envs.navigation import Navigation2D
 from metarl.family import Key, Task, TaskFamily
 from metarl.memories import MEMORIES
 from metarl.rollout import Rollout, run_trial
+from metarl.tree import features
 
 META = torch.device("meta")
 SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always

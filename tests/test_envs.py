@@ -21,7 +21,9 @@ from metarl.envs.bandits import BernoulliArms, Pull
 from metarl.envs.grids import DarkTask, GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates
 from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily, family_class, make, num_rows, registered, take, to_device
+from metarl.family import TaskFamily
+from metarl.registry import family_class, make, registered
+from metarl.tree import num_rows, take, to_device
 
 FAMILIES: list[Callable[[], TaskFamily]] = [BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom]
 SPLITS = [(family, split) for family in FAMILIES for split in family.splits]  # type: ignore[attr-defined]

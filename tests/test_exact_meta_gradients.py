@@ -23,6 +23,7 @@ from metarl.agents.rounds import Round, credited
 from metarl.batch_env import Outcome, Step
 from metarl.family import Key, TaskFamily
 from metarl.rollout import Acted, Rollout
+from metarl.tree import stack
 
 STEP_SIZE = 1.5
 
@@ -101,7 +102,7 @@ def play(agent: MAML, params: tuple[Tensor, ...], tasks: list[Payoff], actions: 
         last = torch.full_like(terminated, t + 1 == len(taken))
         steps.append(Step(obs, action, zeros, torch.full_like(zeros, float(t == 0))))
         outcomes.append(Outcome(reward, terminated, last, obs))
-    step, outcome = (type(parts[0])(*map(torch.stack, zip(*parts, strict=True))) for parts in (steps, outcomes))
+    step, outcome = stack(steps), stack(outcomes)
     log_prob = torch.stack(log_probs).detach()
     return Rollout(step, Acted(taken, log_prob, torch.zeros_like(log_prob)), outcome, torch.ones_like(log_prob), task)
 

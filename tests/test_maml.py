@@ -17,13 +17,14 @@ from metarl.agents import meta_steps
 from metarl.agents.maml import MAML
 from metarl.agents.maml_config import MAMLConfig
 from metarl.agents.meta_steps import META_STEPS, fisher, mean_kl, ppo_loss, surrogate_loss, trpo_loss
-from metarl.agents.rounds import Round, credited, episode_time, join, rows
+from metarl.agents.rounds import Round, credited, episode_time
 from metarl.batch_env import BatchEnv
 from metarl.distributions import DiagonalGaussian
 from metarl.estimators import discounted_returns, linear_baseline
-from metarl.family import TaskFamily, take
+from metarl.family import TaskFamily
 from metarl.rollout import Rollout, collect, episode_returns, run_trial
 from metarl.testing import check_agent
+from metarl.tree import join_columns, take
 from metarl.trust_region import unflatten
 
 VARIANTS: dict[str, dict] = {
@@ -147,7 +148,7 @@ def test_fisher_products_equal_differences_of_the_kl_gradient(variant: str, fami
     assert kl_gradient(theta).abs().max() < 1e-12, "the divergence is least where nothing has changed"
     whole = fisher(agent, [(data, 1.0)], [path])
     halves = [slice(0, 2), slice(2, 6)]
-    chunks = [([rows(round, half) for round in data], n / 6) for half, n in zip(halves, (2, 4), strict=True)]
+    chunks = [([take(round, half) for round in data], n / 6) for half, n in zip(halves, (2, 4), strict=True)]
     paths = [[tuple(p[half] for p in params) for params in path] for half in halves]
     chunked = fisher(agent, chunks, paths)
     for v in directions(len(theta)):
@@ -366,7 +367,7 @@ def test_rounds_are_judged_as_configured():
         judged = agent.judged(data)
         assert judged.weight.shape[1] == samples * data[0].weight.shape[1]
         torch.testing.assert_close(judged.weight.sum(-1), torch.ones(6))
-    halves = join([DiagonalGaussian(torch.zeros(2, n, 1), torch.ones(2, n, 1)) for n in (3, 4)])
+    halves = join_columns([DiagonalGaussian(torch.zeros(2, n, 1), torch.ones(2, n, 1)) for n in (3, 4)])
     assert halves.mean.shape == (2, 7, 1) and type(halves) is DiagonalGaussian
 
 

@@ -22,7 +22,7 @@ def step(obs: list, action: torch.Tensor, reward: float = 0.0, done: float = 0.0
 
 
 def encode(encoder: nets.StepEncoder, step: Step) -> torch.Tensor:
-    return encoder(step, encoder.initial(step.prev_reward.shape[-1]))[0]
+    return encoder.raw(step, encoder.initial(step.prev_reward.shape[-1]))[0]
 
 
 def test_observations_that_are_no_vectors_are_refused():
@@ -167,21 +167,21 @@ def test_bounded_observations_are_scaled_and_rewards_by_choice():
 @pytest.mark.parametrize("transition", [False, True])
 def test_the_encoder_takes_sequences_and_flattens_observations(transition: bool):
     space = gymnasium.spaces.Box(0, 1, (2, 3), np.float32)
-    encoder = nets.StepEncoder(space, gymnasium.spaces.Discrete(4), embed_size=8, transition=transition)
+    encoder = nets.StepEncoder(space, gymnasium.spaces.Discrete(4), transition=transition)
     many = Step(torch.rand(T, B, 2, 3), torch.zeros(T, B, dtype=torch.int64), torch.zeros(T, B), torch.zeros(T, B))
-    whole, last = encoder(many, encoder.initial(B))
-    assert whole.shape == (T, B, 8)
+    whole, last = encoder.raw(many, encoder.initial(B))
+    assert whole.shape == (T, B, encoder.raw_size)
     carried = encoder.initial(B)
     for t in range(T):
-        one, carried = encoder(Step(*(part[t] for part in many)), carried)
+        one, carried = encoder.raw(Step(*(part[t] for part in many)), carried)
         assert torch.allclose(one, whole[t], atol=1e-6)
     assert torch.equal(carried, last)
 
 
 def test_a_transition_shows_the_observation_before():
     encoder = nets.StepEncoder(box(0, 1, 2), gymnasium.spaces.Discrete(2), transition=True)
-    first, carried = encoder(step([0.5, 1.0], torch.tensor([NO_ACTION])), encoder.initial(1))
-    second, _ = encoder(step([0.25, 0.75], torch.tensor([1])), carried)
+    first, carried = encoder.raw(step([0.5, 1.0], torch.tensor([NO_ACTION])), encoder.initial(1))
+    second, _ = encoder.raw(step([0.25, 0.75], torch.tensor([1])), carried)
     assert sorted(first[0].tolist()) == sorted([0.5, 1.0, 0, 0, 0, 0, 0, 0]), "nothing was before the first"
     assert sorted(second[0].tolist()) == sorted([0.25, 0.75, 0.5, 1.0, 0, 1, 0, 0])
 

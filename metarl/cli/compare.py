@@ -18,12 +18,13 @@ from typing import Any
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from metarl.agents.catalogue import baseline, baselines_for
+from metarl.agents.catalogue import baseline
 from metarl.cli import usage
 from metarl.comparison import Comparison
 from metarl.console import in_words, make_console, make_folder, new_folder, show
 from metarl.contenders import Line, check_families, compare, lines, suite
-from metarl.family import TaskFamily, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
 from metarl.runtime import resolve_device, tune
 
 
@@ -96,8 +97,6 @@ def _asked(options: Any) -> list[Line]:
     check_families(found)
     family = found[0].family
     for name in options.baselines:
-        if name not in baselines_for(family):
-            raise ValueError(unknown("baseline", name, baselines_for(family), f" for {type(family).__name__}"))
         found.append(Line(name, [baseline(name, family, device)], family, "not trained"))
     return found
 

@@ -20,8 +20,8 @@ from metarl.checkpoint import load, runs_of
 from metarl.cli import usage
 from metarl.console import in_words, make_console, make_folder, show, text_of
 from metarl.curve import combine
-from metarl.evaluator import check_counts, evaluate
-from metarl.family import unknown
+from metarl.errors import check_counts, unknown
+from metarl.evaluator import evaluate
 from metarl.finite import not_finite
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table

@@ -20,11 +20,12 @@ from metarl.checkpoint import load
 from metarl.cli import usage
 from metarl.console import in_words, make_console, make_folder
 from metarl.envs.robot_scene import robot_scene
-from metarl.evaluator import check_counts
-from metarl.family import has_picture, to_device, unknown
+from metarl.errors import check_counts, unknown
+from metarl.family import has_picture
 from metarl.images import image_png
 from metarl.replay import watch
 from metarl.runtime import resolve_device, tune
+from metarl.tree import to_device
 from metarl.video import check_video, save_video
 
 FRAMES = 600
