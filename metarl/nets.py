@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.batch_env import Step, action_units
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import ALIKE, masked_mean, pooled, running_size, spread

@@ -1,8 +1,15 @@
 """The door of ``python -m metarl.train``; the program is `metarl.cli.train`, and the loop `metarl.loop`."""
 
 import sys
+from collections.abc import Sequence
 
-from metarl.cli.train import main
+from metarl.cli.main import main as command
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """``metarl train …``; returns its exit code."""
+    return command(["train", *(sys.argv[1:] if args is None else args)])
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,6 +42,18 @@ def test_every_command_has_a_page(name: str, capsys: pytest.CaptureFixture[str])
     assert shown.startswith(f"usage: metarl {name}") and max(map(len, shown.splitlines()[:-1])) <= 120
 
 
+@pytest.mark.parametrize("words", [["metarl"], *(["metarl", name] for name in usage.COMMANDS), ["metarl.train"]])
+def test_a_page_appears_without_torch(words: list[str]):
+    """Importing torch takes a second; a page takes a fifth of one."""
+    program = "import runpy, sys; module, *sys.argv[1:] = sys.argv[1:]\n"
+    program += "try: runpy.run_module(module, run_name='__main__', alter_sys=False)\n"
+    program += "except SystemExit as end: assert not end.code\n"
+    program += "assert not {'torch', 'jsonargparse', 'matplotlib'} & sys.modules.keys()"
+    command = [sys.executable, "-W", "error", "-c", program, *words, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: metarl"), done.stderr
+
+
 def test_another_command_is_a_sentence(capsys: pytest.CaptureFixture[str]):
     assert main(["evalute", "run"]) == 2
     out, err = capsys.readouterr()

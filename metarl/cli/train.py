@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from metarl import loop
-from metarl.cli import usage
 from metarl.config import Parsed, parse
 from metarl.config_classes import names_of
 from metarl.config_errors import ConfigError
@@ -26,9 +25,6 @@ PROGRAM = "metarl train"  # how the program calls itself in what it says to the 
 def main(args: Sequence[str] | None = None) -> int:
     """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
     given = list(sys.argv[1:] if args is None else args)
-    if given in (["-h"], ["--help"]):
-        print(usage.train())
-        return 0
     console = make_console("--quiet" in given, width=120)
     try:
         given, seeds = requested(spelled_out([arg for arg in given if arg != "--quiet"]))
