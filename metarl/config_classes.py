@@ -20,7 +20,7 @@ from metarl.errors import unknown
 from metarl.family import TaskFamily
 from metarl.registry import family_class, registered, registered_in
 
-SEE_FAMILIES = "python -m metarl.envs"
+SEE_FAMILIES = "metarl envs"
 """The command that shows all families."""
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold an object with options of its own, and what it is an instance of."""

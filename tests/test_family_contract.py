@@ -21,6 +21,7 @@ from metarl.config import presets, read
 from metarl.config_errors import ConfigError
 from metarl.family_contract import Broken, random_action
 from metarl.rollout import check_endings, run_trial
+from metarl.run_checks import check_contract
 from metarl.testing import check_family, quick_check
 
 RL2 = ["--agent=RL2Config", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
@@ -76,7 +77,7 @@ def test_train_refuses_before_anything_is_written(
         quick_check(getattr(wrong_families, name)())
     assert train.main([f"--family=wrong_families.{name}", *RL2]) == 2
     said = capsys.readouterr()
-    assert said.err == f"metarl.train: {refused.value}\n" and not said.out
+    assert said.err == f"metarl train: {refused.value}\n" and not said.out
     assert not list(tmp_path.iterdir())
 
 
@@ -119,10 +120,10 @@ def test_a_family_that_would_fail_in_the_evaluation_at_the_end_is_refused():
 @pytest.mark.parametrize("part", ["family", "agent"])
 def test_what_no_other_program_finds_is_refused(part: str, monkeypatch: pytest.MonkeyPatch):
     config = read("rl2_gridnavi")
-    train._ask_contract(config)
+    check_contract(config, warn=pytest.fail)
     monkeypatch.setattr(type(getattr(config, part)), "__module__", "__main__")
     with pytest.raises(ConfigError, match=rf"^The {part} .* could not be loaded: .* give --{part} MODULE\."):
-        train._ask_contract(config)
+        check_contract(config, warn=pytest.fail)
 
 
 def test_own_names_of_splits_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -148,7 +149,7 @@ def test_an_ending_too_seldom_for_the_check_stops_the_run(
     assert quick_check(family) == [], "it does not see so far"
     assert train.main(["--family=wrong_families.EndsLate", *RL2, "--total_iterations=20"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("metarl.train: Training stopped in iteration ") and len(said.splitlines()) == 1
+    assert said.startswith("metarl train: Training stopped in iteration ") and len(said.splitlines()) == 1
     assert "EndsLate.terminates is False" in said
 
 
