@@ -1,7 +1,6 @@
 """Agents: one algorithm, one file."""
 
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3_config import PPOConfig
 

@@ -22,13 +22,14 @@ from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
 from metarl.errors import unknown
-from metarl.estimators import ALIKE, explained_variance, follow, gae, masked_mean, normalise
+from metarl.estimators import explained_variance, follow, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily
 from metarl.fast.adam import ClippedAdam
 from metarl.losses import PPO_METRICS, ppo_loss
 from metarl.memories import MEMORIES
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.tree import columns, features, split_columns, take
+from metarl.units import ALIKE
 
 
 @dataclass
@@ -114,9 +115,6 @@ class RL2Config(AgentConfig):
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
 
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
-        return RL2(self, family, seed, device)
-
 
 TOLD_TASKS = 512
 """Training tasks whose mean and spread are the scale of a task that the critic is told."""
@@ -133,7 +131,7 @@ class Batch(NamedTuple):
     mask: Tensor
 
 
-class RL2(LearningAgent):
+class RL2(LearningAgent, config=RL2Config):
     """The agent; see the module's docstring. Its memory is the state of ``config.memory``."""
 
     protocol = TrialProtocol()
@@ -263,7 +261,7 @@ class RL2(LearningAgent):
         weight = batch.mask / batch.mask.sum()
         length, steps = config.chunk_length or len(weight), len(weight)
         state, metrics = None, []
-        self.optimizer.zero_grad()
+        self.net.zero_grad()
         for start in range(0, steps, length):
             chunk = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]

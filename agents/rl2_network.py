@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.encoder import StepEncoder
 from metarl.family import TaskFamily
 from metarl.memories import make_memory
-from metarl.nets import ActionUnits, Head, StepEncoder, action_size, linear
+from metarl.nets import Head, linear
 from metarl.tree import detach
+from metarl.units import ActionUnits, action_size
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config

@@ -68,6 +68,7 @@ class Training:
         self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
         self.parts: dict[str, Captured] = {"Rollouts": self.play, **self.agent.captured}
         """What a GPU may replay."""
+        self.parts |= self.agent.captured
         if not recorded:
             for part in self.parts.values():
                 part.why_not = part.why_not or "it was told not to"

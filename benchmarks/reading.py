@@ -60,8 +60,7 @@ def follow(agent: Any, trial: Any) -> Way:
         agent.update(trial)
     finally:
         sys.setprofile(None)
-    plain = [(file, name) for file, name in seen.values() if file != "core" and "<genexpr>" not in name]
-    return Way([(file, name) for file, name in plain if "<listcomp>" not in name and "<lambda>" not in name])
+    return Way([(file, name) for file, name in seen.values() if file != "core" and not name.endswith(">")])
 
 
 def place(path: str) -> str:

@@ -24,7 +24,7 @@ class Place(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
-class AntGoal(TaskFamily):
+class AntGoal(TaskFamily[Place, Physics]):
     """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -120,7 +120,7 @@ class AntGoal(TaskFamily):
         away = (after.reading[:, :2].float() - task.position).abs().sum(-1)
         return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
 
-    def sketch(self, task: Place, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and the wanted place."""
         return from_above(self.robot, self.horizon, place, goal=xy(task.position))
 

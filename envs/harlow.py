@@ -37,7 +37,7 @@ class HarlowState(NamedTuple):
     fixated: Tensor  # (B,) bool: the cross was reached, and the objects are there instead
 
 
-class Harlow(TaskFamily):
+class Harlow(TaskFamily[ObjectPair, HarlowState]):
     """Two new objects, one of which pays; find out by one choice, and be right in all later rounds.
 
     Description:
@@ -161,12 +161,12 @@ class Harlow(TaskFamily):
     def random_return(self, task: ObjectPair) -> Tensor:
         return task.right.new_zeros(len(task.right))  # both objects are as likely to be met first
 
-    def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch:
+    def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch[HarlowState]:
         """One column per round, and in it one line per state: the tape with the gaze in its middle."""
         return _Tapes(self.horizon, episodes)
 
 
-class _Tapes(Sketch):
+class _Tapes(Sketch[HarlowState]):
     """Rounds side by side, `COLUMNS` of them to a page; the time of a round runs downwards."""
 
     COLUMNS, LINE, LEFT, TOP = 6, 15, 22, 66  # pixels, but for the first

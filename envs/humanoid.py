@@ -33,7 +33,7 @@ def inside(model: Any, data: Any) -> np.ndarray:
     )
 
 
-class HumanoidDir(TaskFamily):
+class HumanoidDir(TaskFamily[Heading, Physics]):
     """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -133,7 +133,7 @@ class HumanoidDir(TaskFamily):
         fallen = ~((height > 1.0) & (height < 2.0))
         return after, 1.25 * forward - 0.1 * effort(action) - contact + 5.0, fallen
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the robot and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 

@@ -27,7 +27,7 @@ class BodyScales(NamedTuple):
     damping: Tensor  # (B, joints) float32, of each motor's joint
 
 
-class Walker2dRandParams(TaskFamily):
+class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
     """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -126,12 +126,12 @@ class Walker2dRandParams(TaskFamily):
         height, pitch = after.state[:, 2], after.state[:, 3]
         return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
 
-class HopperRandParams(TaskFamily):
+class HopperRandParams(TaskFamily[BodyScales, Physics]):
     """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -231,7 +231,7 @@ class HopperRandParams(TaskFamily):
         sane = (after.state[:, 3:].abs() < 100.0).all(dim=1)  # Gymnasium's: all but time and place
         return after, reward, ~((height > 0.7) & (pitch.abs() < 0.2) & sane)
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 

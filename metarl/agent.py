@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.capture import Captured
 from metarl.family import TaskFamily
 from metarl.rollout import Agent, Rollout
 
@@ -45,17 +44,26 @@ def check_schedule(name: str, schedule: Schedule, low: float, high: float) -> No
 
 
 @dataclass
-class AgentConfig(ABC):
+class AgentConfig:
     """Base of every agent's configuration. A subclass adds its fields and says how to build the agent."""
 
     meta_batch_size: int = 512
     """Tasks of one iteration."""
 
     name: ClassVar[str] = "agent"
+    agent_class: ClassVar[type[LearningAgent] | None] = None
+    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
 
-    @abstractmethod
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
-        """A fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        if self.agent_class is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
+            )
+        make: Any = self.agent_class
+        agent: LearningAgent = make(self, family, seed, device)
+        return agent
 
 
 class LearningAgent(Agent):
@@ -68,6 +76,12 @@ class LearningAgent(Agent):
     """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""
     trained: Mapping[str, Any] = MappingProxyType({})
     """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
+
+    def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
+        """Let ``config.build`` make agents of this class."""
+        super().__init_subclass__()
+        if config is not None:
+            config.agent_class = cls
 
     def __repr__(self) -> str:
         changed = [
@@ -83,8 +97,8 @@ class LearningAgent(Agent):
         return type(self).__name__
 
     @property
-    def captured(self) -> Mapping[str, Captured]:
-        """The parts of `update` that a GPU may replay, under the names that people are told; by default none."""
+    def captured(self) -> Mapping[str, Any]:
+        """The parts of `update` that a GPU may replay (`metarl.capture.Captured`), by their names; by default none."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import zlib
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -19,10 +19,12 @@ from torch import Tensor
 from metarl import rng
 from metarl.errors import unknown
 from metarl.options import options_of
-from metarl.sketch import Redrawn, Sketch, drawn
+from metarl.sketch import Redrawn, Sketch, StateT, drawn
 from metarl.tree import num_rows, take, to_device
 
-Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
+TaskT = TypeVar("TaskT")
+"""The family's type of task: a NamedTuple of tensors whose leading dimension is the row."""
+Task = Any  # of any family
 State = Any  # likewise
 Key = Tensor
 
@@ -32,7 +34,7 @@ LISTS = 20190524
 """The address of all fixed lists of tasks: the same for every seed and machine."""
 
 
-class TaskFamily(ABC):
+class TaskFamily(ABC, Generic[TaskT, StateT]):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
@@ -68,7 +70,7 @@ class TaskFamily(ABC):
     shows_task: ClassVar[bool] = False
     """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
 
-    def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
+    def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
 
         Task i depends on (key, split, i) alone, so every split has a stream of its own and a shard of a meta-batch
@@ -85,7 +87,7 @@ class TaskFamily(ABC):
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
         return self.draw_tasks(keys, "train" if split == "valid" else split)
 
-    def tasks_of(self, split: str) -> Task | None:
+    def tasks_of(self, split: str) -> TaskT | None:
         """Every task of a finite split, each once, on the CPU; None if there is no end of them.
 
         Raises ValueError for a split that the family does not have.
@@ -112,12 +114,12 @@ class TaskFamily(ABC):
         self.train_tasks = count
         self.num_tasks("train")
 
-    def draw_tasks(self, keys: Key, split: str) -> Task:
+    def draw_tasks(self, keys: Key, split: str) -> TaskT:
         """One task per key ``(N,)``. It is not asked for `valid`, which is drawn like `train`; call `sample_tasks`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
-    def enumerate_tasks(self, split: str) -> Task | None:
+    def enumerate_tasks(self, split: str) -> TaskT | None:
         """Every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
 
         It is not asked for `valid`, which is a part of `train`.
@@ -134,7 +136,7 @@ class TaskFamily(ABC):
         """The length of the fixed list that stands for a split, if one does."""
         return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
 
-    def _finite(self, split: str) -> Task | None:
+    def _finite(self, split: str) -> TaskT | None:
         """What `enumerate_tasks` gives of the split, or the part of it that is asked for."""
         every = self.enumerate_tasks("train" if split == "valid" else split)
         if every is None:
@@ -150,36 +152,36 @@ class TaskFamily(ABC):
         return take(every, rng.permutation(address, count)[:size].sort().values)
 
     @abstractmethod
-    def reset(self, task: Task, key: Key) -> State:
+    def reset(self, task: TaskT, key: Key) -> StateT:
         """The first state of an episode of each row. `key` is ``(B,)``."""
 
     @abstractmethod
-    def observe(self, task: Task, state: State) -> Tensor:
+    def observe(self, task: TaskT, state: StateT) -> Tensor:
         """float32 observation ``(B, *observation_space.shape)``. It must not tell which task it is."""
 
     @abstractmethod
-    def step(self, task: Task, state: State, action: Tensor, key: Key) -> tuple[State, Tensor, Tensor]:
+    def step(self, task: TaskT, state: StateT, action: Tensor, key: Key) -> tuple[StateT, Tensor, Tensor]:
         """Next state, reward float32 ``(B,)``, terminated bool ``(B,)``. `key` is ``(B,)``. Must not modify `state`."""
 
-    def oracle(self, task: Task) -> Tensor | None:
+    def oracle(self, task: TaskT) -> Tensor | None:
         """Best known expected return of one episode when the task is told, float32 ``(B,)``; None if unknown."""
         return None
 
-    def random_return(self, task: Task) -> Tensor | None:
+    def random_return(self, task: TaskT) -> Tensor | None:
         """Exact expected return of one episode of the uniformly random policy, float32 ``(B,)``; None if unknown."""
         return None
 
-    def success(self, task: Task, state: State) -> Tensor | None:
+    def success(self, task: TaskT, state: StateT) -> Tensor | None:
         """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
         return None
 
-    def check_task(self, task: Task) -> None:  # noqa: B027  (optional)
+    def check_task(self, task: TaskT) -> None:
         """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
 
         It is asked of tasks that users give (`metarl.task_checks`), whose types, shapes and finiteness are right.
         """
 
-    def render(self, task: Task, states: list[State]) -> np.ndarray:
+    def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
         """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
 
         It has the same size for all tasks and numbers of states. Write this, or, so that a picture after every step
@@ -192,12 +194,16 @@ class TaskFamily(ABC):
     def __repr__(self) -> str:
         return made_with(self)
 
-    def sketch(self, task: Task, episodes: int = 1) -> Sketch:
+    def sketch(self, task: TaskT, episodes: int = 1) -> Sketch[StateT]:
         """An empty picture of one row, to which visited states are added, of so many `episodes`.
 
         Its size may depend on the family's options and on `episodes`, but on nothing else.
         """
         return Redrawn(functools.partial(self.render, task))
+
+
+AnyFamily = TaskFamily[Any, Any]
+"""A family in code that knows neither its tasks nor its states."""
 
 
 def made_with(thing: Any) -> str:
@@ -214,7 +220,7 @@ def made_with(thing: Any) -> str:
     return f"{type(thing).__name__}({', '.join(options)})"
 
 
-def has_picture(family: TaskFamily) -> bool:
+def has_picture(family: AnyFamily) -> bool:
     """Whether the family draws itself."""
     return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
 

@@ -1,4 +1,4 @@
-"""Policy-gradient losses. Each returns ``(loss, metrics)`` and checks that nothing broadcasts by accident."""
+"""Policy-gradient losses. Each checks that nothing broadcasts by accident; those with metrics return them, too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from metarl.estimators import masked_mean
 from metarl.twins import twin
 
 
+def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
+    """Return TRPO's loss (Schulman et al. 2015, eq. 14): minus the advantages weighted by the likelihood ratio.
+
+    All arguments are ``(N, M)``: the M samples of each of N tasks. It is the mean over tasks of the sums over their
+    samples, weighted by `weight`.
+    """
+    if not log_prob.shape == old_log_prob.shape == advantage.shape == weight.shape:
+        shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {weight.shape}"
+        raise ValueError(f"log_prob, old_log_prob, advantage and weight must have one shape, got {shapes}.")
+    ratio = torch.exp(log_prob - old_log_prob)
+    return -(ratio * advantage * weight).sum(-1).mean()
+
+
+@twin("clipped_surrogate")
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor, clip_coef: float
 ) -> tuple[Tensor, dict[str, Tensor]]:

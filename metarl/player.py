@@ -28,9 +28,10 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.agent import LearningAgent
-from metarl.batch_env import Outcome, Step, no_action
+from metarl.batch_env import Outcome, Step
 from metarl.rollout import Acted, Rollout
 from metarl.tree import join_columns, stack
+from metarl.units import no_action
 
 PLAYING = 0x706C6179  # "play" in ASCII
 """The address of a player's randomness: ``fold(key(seed), PLAYING)``, then the number of the trial."""

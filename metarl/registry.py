@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from metarl.options import options_of, own_options, refused, takes_any
 
 if TYPE_CHECKING:
-    from metarl.family import TaskFamily
+    from metarl.family import AnyFamily
 
 # Neither torch nor a family is imported before one is made: ids and what stands behind them are texts until then.
 
-_REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}
+_REGISTRY: dict[str, Callable[..., AnyFamily] | str] = {}
 _REGISTERED_IN: dict[str, str] = {}
 _ON_REGISTER: list[Callable[[str], None]] = []
 
 
-def register(id: str, family: Callable[..., TaskFamily] | str) -> None:
+def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
     """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
 
     It is a TaskFamily class, ``"module:Class"``, or a factory: whatever makes a family when it is called with options,
@@ -49,7 +49,7 @@ def registered() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def family_class(id: str) -> Callable[..., TaskFamily]:
+def family_class(id: str) -> Callable[..., AnyFamily]:
     """What makes the family of a registered id: its class, or the factory that was registered.
 
     Raises ValueError that names the nearest id if there is none.
@@ -65,7 +65,7 @@ def family_class(id: str) -> Callable[..., TaskFamily]:
     return entry
 
 
-def make(id: str, **kwargs: Any) -> TaskFamily:
+def make(id: str, **kwargs: Any) -> AnyFamily:
     """The family registered as `id`.
 
     Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
@@ -74,7 +74,7 @@ def make(id: str, **kwargs: Any) -> TaskFamily:
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"metarl envs {id}")
+    family: AnyFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"metarl envs {id}")
     if length is not None:
         family.train_on(length)
     return family
@@ -120,7 +120,7 @@ def on_register(hook: Callable[[str], None]) -> None:
         hook(id)
 
 
-def _path(family: Callable[..., TaskFamily] | str) -> str:
+def _path(family: Callable[..., AnyFamily] | str) -> str:
     """What tells one registered family from another: the same again, after a reload, has the same."""
     if isinstance(family, str):
         return family

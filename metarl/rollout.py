@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step
-from metarl.family import Key, Task, TaskFamily
+from metarl.family import AnyFamily, Key, Task
 from metarl.family_contract import undeclared_ending
 from metarl.tree import num_rows, stack, take
 
@@ -112,7 +112,7 @@ class Round(NamedTuple):
 
 def run_trial(
     agent: Agent,
-    family: TaskFamily,
+    family: AnyFamily,
     task: Task,
     key: Key,
     *,
@@ -133,7 +133,7 @@ def run_trial(
 
 def play_rounds(
     agent: Agent,
-    family: TaskFamily,
+    family: AnyFamily,
     task: Task,
     key: Key,
     *,
@@ -178,7 +178,7 @@ def play_rounds(
                 memory = agent.adapt(memory, learned)
 
 
-def check_endings(family: TaskFamily, trial: list[Rollout]) -> None:
+def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
     """Raise ValueError if an episode was terminated although the family says that none is.
 
     `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.

@@ -23,21 +23,21 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FAST: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {}
+_FAST: dict[str, tuple[Callable[..., Any], frozenset[str], Callable[..., bool] | None]] = {}
 _plain = False
 
 
 def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let calls of the decorated function go to the fast twin of `part` where there is one.
 
-    The device is that of the first tensor among the positional arguments.
+    The device is that of the first tensor among the positional arguments, or in a tuple among them.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
-            fast, devices = _FAST.get(part, (None, None))
-            if fast is None or devices is None or _plain or _device_of(args) not in devices:
+            fast, devices, suits = _FAST.get(part, _NONE)
+            if _plain or _device_of(args) not in devices or not (suits is None or suits(*args, **kwargs)):
                 return function(*args, **kwargs)
             result: R = fast(*args, **kwargs)
             return result
@@ -47,14 +47,17 @@ def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def register(part: str, fast: Callable[..., Any], on: Sequence[str]) -> None:
-    """Use `fast`, which takes the same arguments as the plain function of `part`, on devices of the kinds `on`."""
-    _FAST[part] = fast, frozenset(on)
+def register(part: str, fast: Callable[..., Any], on: Sequence[str], suits: Callable[..., bool] | None = None) -> None:
+    """Use `fast`, which takes the same arguments as the plain function of `part`, on devices of the kinds `on`.
+
+    Where it cannot do everything that the plain one can, `suits` says of the arguments whether it can do these.
+    """
+    _FAST[part] = fast, frozenset(on), suits
 
 
 def registered_parts() -> dict[str, frozenset[str]]:
     """All parts that have a fast twin, with the kinds of device on which it is used."""
-    return {part: devices for part, (_, devices) in _FAST.items()}
+    return {part: devices for part, (_, devices, _) in _FAST.items()}
 
 
 @contextmanager
@@ -68,5 +71,16 @@ def plain() -> Iterator[None]:
         _plain = before
 
 
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """The fast twin of a part that has none; it is used on no device."""
+
+
+_NONE: tuple[Callable[..., Any], frozenset[str], None] = _nothing, frozenset(), None
+
+
 def _device_of(args: tuple[Any, ...]) -> str:
-    return next(arg for arg in args if isinstance(arg, Tensor)).device.type
+    for arg in args:
+        first = arg[0] if isinstance(arg, tuple) and arg else arg
+        if isinstance(first, Tensor):
+            return first.device.type
+    raise TypeError("A function with a fast twin needs a tensor among its positional arguments.")

@@ -11,11 +11,12 @@ from small_families import Corridor, Reach, TwoDoors
 from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.distributions import Distribution
-from metarl.estimators import follow, gae, mean_square
+from metarl.estimators import follow, gae
 from metarl.family import TaskFamily
 from metarl.rollout import Rollout, episode_returns, run_trial
 from metarl.testing import check_agent
 from metarl.tree import features, take
+from metarl.units import mean_square
 
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]
 

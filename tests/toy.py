@@ -21,7 +21,7 @@ class Nothing(NamedTuple):
     count: Tensor  # (B,) int64, steps so far
 
 
-class Guess(TaskFamily):
+class Guess(TaskFamily[Hidden, Nothing]):
     """Reward 1 for guessing the hidden number.
 
     Args:

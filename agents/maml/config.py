@@ -1,21 +1,15 @@
-"""What can be set of MAML and its relatives; `metarl.agents.maml` says which values make which of them."""
+"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which of them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-import torch
+from typing import ClassVar
 
 from metarl.agent import AgentConfig, Schedule, check_schedule
 from metarl.errors import unknown
-from metarl.family import TaskFamily
 from metarl.memories import MEMORIES
 from metarl.nets import ACTIVATIONS
-
-if TYPE_CHECKING:
-    from metarl.agents.maml import MAML
 
 CHOICES = {
     "activation": tuple(ACTIVATIONS),
@@ -199,8 +193,3 @@ class MAMLConfig(AgentConfig):
         inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
         others = [*inside, *(["PPO"] if self.outer == "ppo" else [])]
         return f"{variant} ({', '.join(others)})" if others else variant
-
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> MAML:
-        from metarl.agents.maml import MAML
-
-        return MAML(self, family, seed, device)
