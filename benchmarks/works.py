@@ -225,10 +225,9 @@ def expand(names: list[str]) -> list[Work]:
         if name != FAMILIES:
             works.append(find(name))
             continue
-        import metarl.envs  # noqa: F401
-        from metarl.registry import _REGISTRY, registered  # what is written as "module:Class" needs a simulator
+        from metarl.envs import PLAIN
 
-        works += [find(f"W5:{id}") for id in registered() if not isinstance(_REGISTRY[id], str)]
+        works += [find(f"W5:metarl/{family}-v0") for family in sorted(PLAIN)]
     return works
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import metarl
 from metarl import capture, rng
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.capture import WARM_UP, Captured
@@ -205,3 +206,13 @@ def test_a_captured_update_learns_as_the_plain_one(config: Any):
     assert all(getattr(fast, part).why_not is None for part in ("minibatch", "propose", "judge") if hasattr(fast, part))
     for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("preset", "parts"),
+    [("rl2_gridnavi", ["Minibatches"]), ("maml_navigation2d", ["Minibatches", "Meta-steps", "Line searches"])],
+)
+def test_agents_name_their_parts_that_may_be_recorded(preset: str, parts: list[str]):
+    agent = metarl.load(f"pretrained:{preset}")
+    assert list(agent.captured) == parts
+    assert all(part.device == agent.device and part.why_not == "cpu has no graphs" for part in agent.captured.values())

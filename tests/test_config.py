@@ -9,7 +9,7 @@ import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import checkpoint, compare, config
+from metarl import checkpoint, config, contenders
 from metarl.agents import MAMLConfig
 from metarl.config_classes import find_class, names_of
 from metarl.config_errors import ConfigError, in_words, shown
@@ -255,7 +255,7 @@ def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
         for read in (
             lambda folder: config.read(folder / "config.yaml"),
             lambda folder: config.parse(["--resume", str(folder)]),
-            lambda folder: compare.lines([str(folder)], "cpu"),
+            lambda folder: contenders.lines([str(folder)], "cpu"),
             checkpoint.load,
         ):
             with pytest.raises(ConfigError, match=lines[name]):

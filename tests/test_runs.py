@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,21 @@ def test_the_callback_sees_the_metrics_and_may_end_training():
     metarl.run("toy.yaml", eval_every=2, final_eval_tasks=20, run_dir="whole")
     assert_same_run("run", "whole")
     assert resumed.counters.iteration == 6
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_saves_and_then_stops_the_program(number: signal.Signals, raised: type[BaseException]):
+    before = signal.getsignal(number)
+
+    def send(iteration: int, metrics: dict[str, float]) -> None:
+        if iteration == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(raised):
+        metarl.run("toy.yaml", total_iterations=50, final_eval_tasks=20, run_dir="run", on_iteration=send)
+    done = checkpoint.load_state("run")[1].iteration
+    assert 3 <= done == len(lines("run")) <= 4 and not Path("run/evaluation").exists()
+    assert signal.getsignal(number) == before
 
 
 def test_loud_it_shows_what_the_program_shows(capsys: pytest.CaptureFixture[str]):

@@ -123,6 +123,16 @@ def test_what_it_is_told_is_the_task_of_its_row():
         SB3Agent(config(family, task_input=True), family, 0).begin(2)
 
 
+def test_it_learns_only_in_its_own_loop():
+    agent = SB3Agent(config(Corridor()), Corridor(), 0)
+    with pytest.raises(TypeError, match=r"^SB3Agent plays for itself .*: call learn\(split, progress\)\.$"):
+        agent.update([])
+    metrics, env_steps = agent.learn("train")
+    assert env_steps == agent.steps * agent.env.num_envs and "train/return" in metrics
+    assert not agent.captured and agent.step_name == "PPO update" and not agent.costly
+    assert SB3Agent(config(Corridor(), test_steps=1), Corridor(), 0).costly
+
+
 def test_it_is_trained_on_the_split_of_the_run():
     """Corridors of the split `ood` are longer than those of `train`."""
     lengths = {}
