@@ -17,7 +17,6 @@ from torch import Tensor
 from metarl import rng
 from metarl.family import AnyFamily, Key, State, Task
 from metarl.tree import num_rows, put, where
-from metarl.twins import twin
 from metarl.units import no_action
 
 
@@ -126,7 +125,16 @@ class BatchEnv:
         return no_action(self.family.action_space, self.num_envs, self._keys.device)
 
 
-@twin("make_env")
+_kind: type[BatchEnv] = BatchEnv
+
+
 def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
-    """Make a `BatchEnv`, or one of a class that steps the same trials sooner (`metarl.fast.stepping`)."""
-    return BatchEnv(family, task, key, episodes, first_row)
+    """Make a `BatchEnv`, or one of a class that steps the same trials sooner (see `step_by`)."""
+    return _kind(family, task, key, episodes, first_row)
+
+
+def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:
+    """Let `make_env` make environments of this class; returns the class that it made before."""
+    global _kind
+    before, _kind = _kind, kind
+    return before

@@ -6,14 +6,15 @@ everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of pl
 
 from __future__ import annotations
 
+from metarl.batch_env import step_by
 from metarl.fast import gru, linear, perceptron, ppo, stepping, tanh
-from metarl.twins import register
+from metarl.fast.twins import register
 
 register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
 register("gru", gru.gru, on=("cpu",))
 register("gru_step", gru.gru_step, on=("cpu",))
 register("linear", linear.linear, on=("cpu",))
 register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))
-register("make_env", stepping.FastEnv, on=("cpu", "cuda", "meta"))
 register("ppo_loss", ppo.ppo_loss, on=("cpu", "cuda", "meta"))
 register("tanh", tanh.tanh, on=("cpu",))
+step_by(stepping.FastEnv)
