@@ -118,7 +118,7 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         """Every task of the split once, for exact evaluation."""
         near = {(0, 0), (0, 1), (1, 0), (1, 1)}
         far = [cell for cell in cells(self.size) if cell not in near]
-        goals = sorted(near - {(0, 0)}) if split == "ood" else _part(far, split, self.TEST_GOALS)
+        goals = sorted(near - {(0, 0)}) if split == "ood" else fixed_part(far, split, self.TEST_GOALS)
         return GoalCell(torch.tensor(goals))
 
     def check_task(self, task: GoalCell) -> None:
@@ -139,10 +139,10 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         return (state.position == task.goal).all(-1)
 
     def oracle(self, task: GoalCell) -> Tensor:
-        return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))
+        return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))
 
     def random_return(self, task: GoalCell) -> Tensor:
-        return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
+        return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
 
     def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch[Cell]:
         """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
@@ -232,7 +232,7 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
 
     def enumerate_tasks(self, split: str) -> DarkTask:
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
-        goals = _part(cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
+        goals = fixed_part(cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
         orders = list(itertools.permutations(range(len(MOVES))))
         if split == "ood":
             orders = [order for order in orders if all(move != action for action, move in enumerate(order))]
@@ -261,10 +261,10 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
 
     # Renaming the actions changes neither their maximum nor their mean, so both returns depend on the goal alone.
     def oracle(self, task: DarkTask) -> Tensor:
-        return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.amax(-1))
+        return plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.amax(-1))
 
     def random_return(self, task: DarkTask) -> Tensor:
-        return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
+        return plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
 
     def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
@@ -288,12 +288,12 @@ def cells(size: int) -> list[tuple[int, int]]:
     return [(x, y) for y in range(size) for x in range(size)]
 
 
-def _part(every: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+def fixed_part(every: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
     """The goals of `train`, `test` or `all`."""
     return [cell for cell in every if split == "all" or (cell in test) == (split == "test")]
 
 
-def _plan(
+def plan(
     goal: Tensor, size: int, horizon: int, start: tuple[int, int], miss: float, backup: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Exact expected return from `start` (B,) by dynamic programming; `backup` turns action values into a value."""

@@ -103,8 +103,8 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
 
     def enumerate_tasks(self, split: str) -> DarkTask:
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
-        goals = _part(self.size**2, 58, seed=17, split=split)
-        index, actions = _with_actions(len(goals), split)
+        goals = random_part(self.size**2, 58, seed=17, split=split)
+        index, actions = with_actions(len(goals), split)
         return DarkTask(torch.tensor(cells(self.size))[goals][index], actions)
 
     def check_task(self, task: DarkTask) -> None:
@@ -117,7 +117,7 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         return state.position.to(torch.float32)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
-        position = _moved(state.position, task.actions, action, self.size)
+        position = moved(state.position, task.actions, action, self.size)
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), found
 
@@ -130,7 +130,7 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
     def random_return(self, task: DarkTask) -> Tensor:
         # Renaming the actions does not change their mean.
         within = hitting(self.size, self.horizon)[-1].to(task.goal.device)
-        return within[_index(task.goal, self.size), self.size**2 // 2]
+        return within[cell_number(task.goal, self.size), self.size**2 // 2]
 
     def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
@@ -210,9 +210,9 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         """Every task of the split once, for exact evaluation; in `ood` each pair with each derangement (228 096)."""
         every = torch.tensor(cells(self.size))
         count = len(every)
-        pairs = _part(count * (count - 1), 1296, seed=9, split=split)
+        pairs = random_part(count * (count - 1), 1296, seed=9, split=split)
         key, other = pairs // (count - 1), pairs % (count - 1)
-        index, actions = _with_actions(len(pairs), split)
+        index, actions = with_actions(len(pairs), split)
         return KeyDoorTask(every[key][index], every[other + (other >= key)][index], actions)
 
     def check_task(self, task: KeyDoorTask) -> None:
@@ -230,7 +230,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
     def step(
         self, task: KeyDoorTask, state: KeyDoorState, action: Tensor, key: Key
     ) -> tuple[KeyDoorState, Tensor, Tensor]:
-        position = _moved(state.position, task.actions, action, self.size)
+        position = moved(state.position, task.actions, action, self.size)
         taken = (position == task.key).all(-1) & ~state.has_key
         opened = (position == task.door).all(-1) & state.has_key
         return KeyDoorState(position, state.has_key | taken), (taken | opened).to(torch.float32), opened
@@ -244,7 +244,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
     def random_return(self, task: KeyDoorTask) -> Tensor:
         # Renaming the actions does not change their mean. The time of taking the key, and then the way to the door:
         within = hitting(self.size, self.horizon).to(task.key.device)  # (horizon + 1, goal, start)
-        key, door = _index(task.key, self.size), _index(task.door, self.size)
+        key, door = cell_number(task.key, self.size), cell_number(task.door, self.size)
         taken = within[:, key].mean(-1)  # (horizon + 1, B): over the starts
         opened = within[:, door, key]  # (horizon + 1, B): within so many steps from the key
         return taken[-1] + (taken.diff(dim=0) * opened[:-1].flip(0)).sum(0)
@@ -259,7 +259,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
 def hitting(size: int, horizon: int) -> Tensor:
     """How likely random actions are to enter a cell: float32 (horizon + 1, goal, start), within 0 … horizon moves."""
     every = torch.tensor(cells(size))  # (S, 2)
-    after = _index((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
+    after = cell_number((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
     goal = torch.eye(size**2, dtype=torch.bool)
     within = [torch.zeros(size**2, size**2)]
     for _ in range(horizon):
@@ -267,19 +267,19 @@ def hitting(size: int, horizon: int) -> Tensor:
     return torch.stack(within)
 
 
-def _index(cell: Tensor, size: int) -> Tensor:
+def cell_number(cell: Tensor, size: int) -> Tensor:
     """A cell's number, size · y + x, as in `cells`."""
     return size * cell[..., 1] + cell[..., 0]
 
 
-def _moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tensor:
+def moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tensor:
     """The cell after `action`, renamed by a task's `actions` (B, 5); walls stop it."""
     move = moves(action.device)[actions.gather(1, action[:, None])[:, 0]]
     return (position + move).clamp(0, size - 1)
 
 
 @functools.cache
-def _part(count: int, held_out: int, seed: int, split: str) -> Tensor:
+def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
     """Which of `count` numbered tasks belong to a split, in order: `held_out` fixed ones are those of `test`."""
     held = torch.zeros(count, dtype=torch.bool)
     held[rng.permutation(rng.key(seed), count)[:held_out]] = True
@@ -288,7 +288,7 @@ def _part(count: int, held_out: int, seed: int, split: str) -> Tensor:
 
 
 @functools.cache
-def _with_actions(count: int, split: str) -> tuple[Tensor, Tensor]:
+def with_actions(count: int, split: str) -> tuple[Tensor, Tensor]:
     """Rows of `count` tasks, and what the actions do in each: in `ood` every task comes with every derangement."""
     orders = list(itertools.permutations(range(len(MOVES))))
     if split == "ood":
