@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,8 +31,6 @@ CHOICES = {
 @dataclass
 class MAMLConfig(AgentConfig):
     """MAML by policy gradients and its relatives. A schedule is a number or points [[progress, value], …]."""
-
-    name: ClassVar[str] = "MAML"
 
     meta_batch_size: int = 20
     """Tasks of one iteration."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +32,6 @@ from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
 @dataclass
 class RL2Config(AgentConfig):
     """RL² with recurrent PPO. A schedule is a number or points [[progress, value], …] joined by straight lines."""
-
-    name: ClassVar[str] = "RL2"
 
     memory: str = "gru"
     """gru, lstm, rnn, transformer, fast_weights; none: no memory beyond the last step, which is seen; or reactive: the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 @dataclass
 class PPOConfig(AgentConfig):
     """PPO of stable-baselines3 (Raffin et al. 2021). A schedule is a number or points [[progress, value], …]."""
-
-    name: ClassVar[str] = "PPO"
 
     meta_batch_size: int = 16
     """Environments side by side in training; each draws a new task for every episode (recurrent: every trial)."""

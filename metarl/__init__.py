@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
+from metarl.agent_registry import register_agent
 from metarl.family import TaskFamily, make, register, registered
 from metarl.gym_env import register_gymnasium
 from metarl.player import Player
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from metarl.curve import AdaptationCurve
     from metarl.evaluate import evaluate
 
-__all__ = ["registered", "make", "register", "load", "evaluate", "Player"]
+__all__ = ["registered", "make", "register", "register_agent", "load", "evaluate", "Player"]
 __all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
 
 try:
@@ -35,16 +37,19 @@ except importlib.metadata.PackageNotFoundError:  # a checkout that is not instal
 register_gymnasium()
 
 
-def load(run_dir_or_name: str | Path, device: str = "cpu", which: str = "last") -> LearningAgent:
+def load(
+    run_dir_or_name: str | Path, device: str = "cpu", which: str = "last", allow: Sequence[str] = ()
+) -> LearningAgent:
     """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
 
     `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`.
-    Its configuration is `agent.config`, the task family it was trained on `agent.family`. Raises ValueError, one
-    sentence, if there is no such agent or it cannot be read.
+    Its configuration is `agent.config`, the task family it was trained on `agent.family`. A run directory is data:
+    nothing is imported for it but the packages in `allow`, which register another project's families and agents.
+    Raises ValueError, one sentence, if there is no such agent or it cannot be read.
     """
     from metarl import checkpoint
 
-    return checkpoint.load(run_dir_or_name, device, which)
+    return checkpoint.load(run_dir_or_name, device, which, allow)
 
 
 def __getattr__(name: str) -> Any:

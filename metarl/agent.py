@@ -51,8 +51,6 @@ class AgentConfig(ABC):
     meta_batch_size: int = 512
     """Tasks of one iteration."""
 
-    name: ClassVar[str] = "agent"
-
     @abstractmethod
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
         """A fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""

@@ -25,6 +25,7 @@ from metarl.agent import LearningAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.comparison import Comparison
 from metarl.config_file import read_yaml
+from metarl.config_names import ALLOW, allow
 from metarl.console import QUIET, Parser, at_home, in_words, make_console, make_folder, new_folder, show
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluate import evaluate
@@ -223,6 +224,7 @@ def _parser() -> Parser:
         help="NAME=RUN agents, each name on several families: one table",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
@@ -233,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().read(arguments)
     console = make_console(options.quiet, width=140)
     try:
+        allow(options.allow)
         for name in ("tasks", "costly_tasks", "repeats", "rounds"):
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")

@@ -18,6 +18,7 @@ from metarl import rng
 from metarl.agent import LearningAgent
 from metarl.arguments import check_rounds
 from metarl.checkpoint import load, runs_of
+from metarl.config_names import ALLOW, allow
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
 from metarl.evaluator import EVALUATION, check_counts, evaluate
@@ -57,6 +58,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluations/…, named by what is asked)"
     )
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().read(arguments)
     console = make_console(options.quiet)
     try:
+        allow(options.allow)
         agents = [load(run, str(resolve_device(options.device)), options.which) for run in runs_of(options.run)]
         splits = _check(options, agents[0])
         folder = options.out or _default_folder(options.run, _asked(options, agents))

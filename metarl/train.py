@@ -29,6 +29,7 @@ from metarl.capture import Captured
 from metarl.checkpoint import Counters
 from metarl.config import Parsed, TrainConfig, parse, reported_split
 from metarl.config_errors import ConfigError
+from metarl.config_line import read_line
 from metarl.console import in_words, make_console, make_folder, new_folder, show, text_of
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import evaluate
@@ -40,7 +41,7 @@ from metarl.provenance import versions
 from metarl.replay import watch
 from metarl.rollout import check_endings, first_not_finite, run_trial
 from metarl.runtime import resolve_device, tune
-from metarl.seeds import requested, train_seeds
+from metarl.seeds import train_seeds
 from metarl.table import adaptation_table
 from metarl.testing import quick_check
 
@@ -116,17 +117,11 @@ def train(parsed: Parsed, console: Console) -> int:
 
 
 def _ask_contract(config: TrainConfig) -> None:
-    """Raise ConfigError for a family that breaks its contract, or for a run that could not be loaded.
+    """Raise ConfigError for a family that breaks its contract.
 
     This comes before anything is built or written. What would spoil only an evaluation or a picture is said, and the
     run goes on.
     """
-    for name, cls in (("family", type(config.family)), ("agent", type(config.agent))):
-        if cls.__module__ == "__main__":
-            raise ConfigError(
-                f"The {name} {cls.__name__} is defined in the program itself (__main__), where no other program finds "
-                f"it, so the run could not be loaded: put it into a module and give --{name} MODULE.{cls.__name__}."
-            )
     try:
         spoiled = quick_check(config.family, config.train_split)
     except AssertionError as broken:
@@ -136,14 +131,12 @@ def _ask_contract(config: TrainConfig) -> None:
 
 
 def _ask_names(parsed: Parsed) -> None:
-    """Raise ConfigError for a factory in the program itself; `_ask_contract` sees the classes there."""
-    for name in ("family", "agent"):
-        path = parsed.values[name]["class_path"]
-        if path.startswith("__main__"):
-            raise ConfigError(
-                f"The {name} {path!r} is made in the program itself (__main__), where no other program finds it, so "
-                "the run could not be loaded: put it into a module."
-            )
+    """Raise ConfigError for a family or an agent that the program itself registers."""
+    if "__main__" in parsed.config.allow:
+        raise ConfigError(
+            "The family or the agent is registered in the program itself (__main__), where no other program finds it, "
+            "so the run could not be loaded: register it in a module, and give --allow MODULE."
+        )
 
 
 def _warn(sentence: str) -> None:
@@ -328,10 +321,10 @@ def _write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
 def main(args: Sequence[str] | None = None) -> int:
     """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
     given = list(sys.argv[1:] if args is None else args)
-    console = make_console("--quiet" in given, width=120)
     try:
-        given, seeds = requested([arg for arg in given if arg != "--quiet"])
-        return train(parse(given), console) if seeds is None else train_seeds(given, seeds, train, console)
+        line = read_line(given)
+        console = make_console(line.quiet, width=120)
+        return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         print(f"metarl.train: {mistake}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from metarl.envs.half_cheetah import HalfCheetahVel
 from metarl.envs.navigation import Goal
 from metarl.family import TaskFamily, features, num_rows, registered
 
-FAMILIES = {id: metarl.make(id) for id in registered()}
+FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import TaskFamily
+from metarl.family import TaskFamily, register
 
 
 class Hidden(NamedTuple):
@@ -59,6 +59,9 @@ class Guess(TaskFamily):
         return torch.full(task.number.shape, 2.0 / self.numbers)
 
 
+register("toy/Guess-v0", Guess)
+
+
 class NoDisplay(Guess):
     """Its pictures cannot be made."""
 
@@ -68,17 +71,15 @@ class NoDisplay(Guess):
 
 TOY = """\
 family:
-  class_path: toy.Guess
-  init_args:
-    numbers: 3
+  name: toy/Guess-v0
+  numbers: 3
 agent:
-  class_path: RL2Config
-  init_args:
-    meta_batch_size: 16
-    hidden_size: 8
-    update_epochs: 2
-    num_minibatches: 2
-    gamma: [[0, .9], [.5, .98]]
+  name: RL2
+  meta_batch_size: 16
+  hidden_size: 8
+  update_epochs: 2
+  num_minibatches: 2
+  gamma: [[0, .9], [.5, .98]]
 total_iterations: 6
 eval_every: 0
 eval_tasks: 20

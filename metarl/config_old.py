@@ -1,0 +1,43 @@
+"""What configurations said before: names of classes, their paths, and options that are gone."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from metarl.agent_registry import agent_class, registered_agents
+from metarl.family import family_class, registered
+
+AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
+"""The classes of agents' configurations that files named, with or without a path before them."""
+
+
+def former_name(field: str, name: str) -> str | None:
+    """The id that stands for what a file named by a class, or by the path of one; None if there is none.
+
+    The path of another project's class means something once that class is registered.
+    """
+    module, _, cls = name.rpartition(".")
+    ours = module.split(".")[0] == "metarl"
+    if field == "agent":
+        if (ours or not module) and cls in AGENTS:
+            return AGENTS[cls]
+        known = {id: agent_class(id) for id in registered_agents()}
+    else:
+        if ours and f"metarl/{cls}-v0" in registered():
+            return f"metarl/{cls}-v0"
+        known = _families_of_others() if module else {}
+    return next((id for id, made in known.items() if _path(made) == name), None)
+
+
+def _families_of_others() -> dict[str, Any]:
+    found = {}
+    for id in registered():
+        if not id.startswith("metarl/"):
+            with contextlib.suppress(ImportError, AttributeError):  # registered by its path, which leads nowhere
+                found[id] = family_class(id)
+    return found
+
+
+def _path(factory: Any) -> str:
+    return f"{getattr(factory, '__module__', '')}.{getattr(factory, '__qualname__', '')}"
