@@ -64,7 +64,6 @@ class MAMLNetwork(nn.Module):
             config.activation,
             config.init_std,
             config.min_std,
-            config.action_unit,
         )
         named = list(self.policy.named_parameters())
         # Which of the policy's parameters the gradient steps change, by number.

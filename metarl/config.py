@@ -30,6 +30,7 @@ from metarl.config_errors import ConfigError, may_be_null, no_option, no_value, 
 from metarl.config_file import PRESETS, find, presets
 from metarl.config_line import OTHERS, Line, read_line
 from metarl.config_names import ALLOW, BASES, Named, allow, home_of, names_of
+from metarl.config_old import is_gone
 from metarl.config_settings import Choice, Setting, choose, of_file, of_line
 from metarl.console import QUIET
 from metarl.family import TaskFamily, build, unknown
@@ -247,6 +248,9 @@ def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], di
     hints = {action.dest: getattr(action, "_typehint", Any) for action in parser._actions}
     found: dict[str, Namespace] = {}  # option → its value so far
     for setting in choice.settings:
+        first, _, rest = setting.key.partition(".")
+        if first == "agent" and is_gone(choice.named[first].name, rest, setting.data):
+            continue
         option = _option(setting.key.removesuffix("+"), choice.named, hints)
         if option not in hints:  # passed on, as far as we can see; the class will know
             hints[option] = Any

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from metarl.agent_registry import agent_class, registered_agents
+from metarl.config_errors import ConfigError, shown
 from metarl.family import family_class, registered
 
 AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
 """The classes of agents' configurations that files named, with or without a path before them."""
+
+
+class Gone(NamedTuple):
+    """An option that is no more."""
+
+    value: Any
+    """Its default, which is how it is now."""
+    why: str = ""
+
+
+GONE = {
+    "RL2": {"reward_input_scale": Gone(1.0)},
+    "MAML": {
+        "policy": Gone(
+            "mlp",
+            "MAML adapts by gradients, which would have to be differentiated a second time through a recurrent "
+            "memory's every step, and fast recurrent kernels have no second derivative; an agent that adapts in its "
+            "memory is RL2.",
+        ),
+        "action_unit": Gone(None),
+    },
+    "PPO": {"target_kl": Gone(None)},
+}
+"""Options of agents that former versions had. Files that hold one at its default still mean the same."""
+
+
+def is_gone(agent: str, option: str, value: Any) -> bool:
+    """Whether an option of an agent is no more, and its `value` is how it is now. Raises ConfigError for another."""
+    gone = GONE.get(agent, {}).get(option)
+    if gone is None:
+        return False
+    if value != gone.value:
+        why = f" {gone.why}" if gone.why else ""
+        now = f"it is {shown(gone.value)}, got {shown(value)}"
+        raise ConfigError(f"The agent {agent} has no option {option!r} any more: {now}.{why}")
+    return True
 
 
 def former_name(field: str, name: str) -> str | None:

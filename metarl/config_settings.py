@@ -24,6 +24,14 @@ class Setting(NamedTuple):
     value: Any  # data, of a file; a text or None (nothing), of the command line
     typed: bool = False  # on the command line
 
+    @property
+    def data(self) -> Any:
+        """The value as data, as far as what was typed shows it."""
+        try:
+            return load_yaml(self.value) if self.typed and self.value is not None else self.value
+        except yaml.YAMLError:
+            return self.value
+
 
 def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
     """What a config file says, in its order. Raises ConfigError for what is no option."""

@@ -113,6 +113,30 @@ def test_presets_hold_what_differs_from_the_defaults(path: Path, tmp_path: Path)
     parsed.config.agent.build(parsed.config.family, 1, torch.device("cpu"))
 
 
+GONE = {
+    ("RL2", "reward_input_scale"): (1.0, 0.5),
+    ("MAML", "policy"): ("mlp", "gru"),
+    ("MAML", "action_unit"): (None, 2.0),
+    ("PPO", "target_kl"): (None, 0.01),
+}
+
+
+@pytest.mark.parametrize(("agent", "option"), GONE)
+def test_an_option_that_is_gone_may_stand_at_its_default(agent: str, option: str, tmp_path: Path):
+    default, other = GONE[agent, option]
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({"family": "GridNavi", "agent": {"name": agent, option: default}}))
+    assert option not in config.parse(["--config", str(path)]).values["agent"]
+    path.write_text(yaml.safe_dump({"family": "GridNavi", "agent": {"name": agent, option: other}}))
+    for args in (["--config", str(path)], [f"--agent={agent}", f"--agent.{option}={other}"]):
+        said = mistake(*args)
+        assert (
+            f"The agent {agent} has no option {option!r} any more: it is {shown(default)}, got {shown(other)}." in said
+        )
+    if option == "policy":
+        assert "a second time" in said and said.endswith("is RL2.")
+
+
 TYPED_LISTS = {
     "--eval_splits test ood": "[test, ood]",
     "--eval_splits test": "[test]",

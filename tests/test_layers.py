@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
     ("family", "distributed", "step_curve"),
-    ("curve", "task_checks", "numbering"),
+    ("ranges", "curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
@@ -23,7 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("nets", "surrogate", "trust_region", "agent"),
     ("memories", "player", "agent_registry"),
     ("agents",),
-    ("config_errors", "config_old"),
+    ("config_errors",),
+    ("config_old",),
     ("config_file", "config_names"),
     ("config_settings", "config_line"),
     ("config",),

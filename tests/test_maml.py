@@ -397,13 +397,6 @@ def test_other_titles():
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_recurrent_policy_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"policy must be 'mlp'.*second time.*RL2Config"):
-        config(policy="gru")
-    with pytest.raises(ValueError, match="mlp"):
-        config(policy="mpl")
-
-
 @pytest.mark.parametrize(("field", "value"), [
     ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dise"),
     ("baseline", "none"), ("meta_rounds", "first"), ("inner_steps", 0), ("fast_batch_size", 0), ("fast_lr", -0.1),
