@@ -127,9 +127,10 @@ def load(
     return agent
 
 
-def resume_command(run_dir: str | Path) -> str:
-    """What to type to continue a run."""
-    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
+    """What to type to continue a run that needs the packages in `allow`."""
+    allowed = [word for package in allow for word in ("--allow", package)]
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:

@@ -132,4 +132,7 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
             f"The {field} {name!r} is registered by another package, and reading a configuration imports none: "
             f"if you trust it, give {packages}, or allow={list(declared)} in Python."
         )
-    return unknown("task family" if field == "family" else field, name, ids(field) if "/" in name else names_of(field))
+    other = "/" in name and not name.startswith("metarl/")
+    hint = f" A package that registers another {field} is imported by --allow PACKAGE." if other else ""
+    what = "task family" if field == "family" else field
+    return unknown(what, name, ids(field) if "/" in name else names_of(field)) + hint

@@ -109,7 +109,8 @@ def train(parsed: Parsed, console: Console) -> int:
             if device.type == "cuda" and captured is not None and captured.why_not is not None:
                 log.say(f"{what} were not recorded as a CUDA graph, which would be faster: {captured.why_not}")
         if stop.exit_code:
-            log.say(f"Stopped after iteration {done.iteration}; go on by: {checkpoint.resume_command(run_dir)}")
+            command = checkpoint.resume_command(run_dir, config.allow)
+            log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
         elif config.final_eval_tasks:
             _finish(agent, config, run_dir, done, log)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run_dir))}", markup=False, soft_wrap=True)

@@ -69,6 +69,8 @@ class NoDisplay(Guess):
         raise RuntimeError("no display")
 
 
+register("toy/NoDisplay-v0", NoDisplay)
+
 TOY = """\
 family:
   name: toy/Guess-v0
