@@ -1,8 +1,7 @@
 """Agents: one algorithm, one file; importing this package registers those that a configuration can name."""
 
 from metarl.agent_registry import register_agent
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3_config import PPOConfig
 

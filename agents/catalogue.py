@@ -30,6 +30,7 @@ from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
 from metarl.envs.swing_up import Acrobot, Pendulum
 from metarl.envs.tmaze import TMaze
 from metarl.envs.two_step import TwoStep
+from metarl.errors import unknown
 from metarl.family import TaskFamily
 from metarl.rollout import Agent
 
@@ -131,11 +132,11 @@ def baselines_for(family: TaskFamily) -> list[str]:
 
 
 def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
-    """The ready-made agent of this name for `family`. Raises ValueError, with those there are, if there is none."""
+    """The ready-made agent of this name for `family`. Raises ValueError that names the nearest if there is none."""
     make = _maker(BASELINES.get(name, {}), family)
     if make is None:
-        known = ", ".join(baselines_for(family))
-        raise ValueError(f"There is no baseline {name!r} for {type(family).__name__}, only {known}.")
+        where, see = f" for {type(family).__name__}", "metarl.agents.catalogue.baselines_for(family)"
+        raise ValueError(unknown("baseline", name, baselines_for(family), where, see))
     return make(family, device)
 
 

@@ -19,8 +19,9 @@ from metarl.batch_env import Step
 from metarl.envs.alchemy import EDGE, VALUES, perceived
 from metarl.envs.classic_control import CartPole, CartPoleScales
 from metarl.envs.swing_up import Acrobot, PendulumScales
-from metarl.family import Key, Task, TaskFamily, take
+from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import Acted, Memory
+from metarl.tree import take
 
 
 class CartPoleRegulator(FixedAgent):

@@ -9,24 +9,26 @@ first and to use what it found. A trial starts with an empty memory at its first
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from metarl import rng
-from metarl.agent import AgentConfig, ClippedAdam, LearningAgent, Schedule, at
+from metarl.agent import AgentConfig, LearningAgent, Schedule, at
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.estimators import ALIKE, explained_variance, gae, masked_mean, normalise, spread
-from metarl.family import Key, Task, TaskFamily, features
+from metarl.estimators import explained_variance, follow, gae, masked_mean, normalise
+from metarl.family import Key, Task, TaskFamily
+from metarl.fast.adam import ClippedAdam
+from metarl.losses import PPO_METRICS, ppo_loss
 from metarl.memories import MEMORIES
-from metarl.profiling import phase, record_function
-from metarl.ranges import NOT_NEGATIVE, POSITIVE, POSITIVE_FINITE, at_least, one_of, option, within
+from metarl.ranges import NOT_NEGATIVE, POSITIVE, POSITIVE_FINITE, at_least, between, one_of, option
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
-from metarl.surrogate import PPO_METRICS, Sample, ppo_gradient
+from metarl.tree import columns, features, split_columns, take
+from metarl.units import ALIKE
 
 
 @dataclass
@@ -50,11 +52,11 @@ class RL2Config(AgentConfig):
     aux_coef: float = option(0.0, NOT_NEGATIVE)
     """Weight of an auxiliary loss: a linear layer reads the (standardised) task off the memory (task inference, Humplik
     et al. 2019). It teaches the memory what to remember; used in training alone. 0: none."""
-    lr: Schedule = option(1e-3, within(0, 1))
+    lr: Schedule = option(1e-3, between(0, 1))
     """Adam's learning rate."""
-    gamma: Schedule = option(0.99, within(0, 1))
+    gamma: Schedule = option(0.99, between(0, 1))
     """Discount. Starting short and lengthening it during training makes long trials learnable."""
-    gae_lambda: float = option(0.95, within(0, 1))
+    gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
     update_epochs: int = option(4, at_least(1))
     """Passes over the batch per iteration."""
@@ -62,7 +64,7 @@ class RL2Config(AgentConfig):
     """Parts of a pass; each holds whole trials of some of the tasks."""
     clip_coef: float = option(0.2, POSITIVE)
     """PPO's clipping range of the likelihood ratio."""
-    ent_coef: Schedule = option(0.01, within(0, 100))
+    ent_coef: Schedule = option(0.01, between(0, 100))
     """Weight of the entropy bonus."""
     vf_coef: float = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error (of returns scaled to standard deviation 1)."""
@@ -89,22 +91,23 @@ class RL2Config(AgentConfig):
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
 
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> RL2:
-        return RL2(self, family, seed, device)
-
 
 TOLD_TASKS = 512
 """Training tasks whose mean and spread are the scale of a task that the critic is told."""
 
 
 class Batch(NamedTuple):
-    """What the update needs of each step, ``(T, B, …)``."""
+    """What the update needs of the steps of a trial, ``(T, B, …)``."""
 
     raw: Tensor  # the step as the encoder gives it before what is learned of it
-    sample: Sample  # its targets in the critic's own scale
+    action: Tensor  # in the network's own units
+    log_prob: Tensor  # of the policy that acted
+    advantage: Tensor
+    target: Tensor  # of the critic, in its own scale
+    mask: Tensor
 
 
-class RL2(LearningAgent):
+class RL2(LearningAgent, config=RL2Config):
     """The agent; see the module's docstring. Its memory is the state of ``config.memory``."""
 
     protocol = TrialProtocol()
@@ -122,7 +125,7 @@ class RL2(LearningAgent):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = RL2Network(config, family, features(task)).to(self.device)
-        self._saved_optimizer: dict[str, Tensor] = {}
+        self.optimizer = ClippedAdam(self.net.named_parameters(), at(config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device)
         self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
@@ -132,23 +135,18 @@ class RL2(LearningAgent):
         self.return_mean = torch.zeros((), device=self.device)
         self.return_std = torch.zeros((), device=self.device)
 
-    @cached_property
-    def optimizer(self) -> ClippedAdam:
-        """Adam, made when it is first needed: acting does without its moments."""
-        adam = ClippedAdam(self.net.named_parameters(), at(self.config.lr, 0.0))
-        adam.load_state_dict(self._saved_optimizer)
-        return adam
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Minibatches": self.minibatch}
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
-            total, memory = self.net.step(step, memory)
-            parameters, value = self.net.heads(total, None)
-            distribution = self.net.distribution(*parameters)
-            action = self.net.actions.to_family(distribution.mode() if greedy else distribution.sample(key))
-            log_prob = distribution.log_prob(self.net.actions.to_own(action))  # as `update` will see it: rounded
+            policy, value, memory = self.net.step(step, memory)
+            action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
+            log_prob = policy.log_prob(self.net.actions.to_own(action))  # as `update` will see it: rounded
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
@@ -159,99 +157,104 @@ class RL2(LearningAgent):
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
         config = self.config
-        task = self.net.told(features(rollout.task))
-        with record_function(phase("advantage")):
-            batch, metrics = self._prepare(rollout, task, at(config.gamma, progress))
-        self.optimizer.set_lr(at(config.lr, progress))
-        ent_coef = torch.tensor(at(config.ent_coef, progress), device=self.device)
-        sums = torch.zeros(len(self.metrics), device=self.device)
-        epochs = 0
+        lr, gamma, ent_coef = (at(schedule, progress) for schedule in (config.lr, config.gamma, config.ent_coef))
+        task = features(rollout.task)
+        with record_function("metarl/advantage"):
+            batch, metrics = self._prepare(rollout, task, gamma)
+        self.optimizer.set_lr(lr)
+        entropy_weight = torch.tensor(ent_coef, device=self.device)
         keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(config.update_epochs, device=self.device))
+        sums, epochs = torch.zeros(len(self.metrics), device=self.device), 0
         for order in rng.permutation(keys, len(task)):
             before = sums
-            parts = _parts(_columns(batch, order), config.num_minibatches)
+            parts = split_columns(columns(batch, order), config.num_minibatches)
             for part, tasks in zip(parts, task[order].tensor_split(config.num_minibatches), strict=True):
-                sums = sums + self.minibatch(part, tasks, ent_coef)
+                sums = sums + self.minibatch(part, tasks, entropy_weight)
             epochs += 1
-            kl = (sums - before)[self.metrics.index("approx_kl")] / config.num_minibatches
-            if config.target_kl is not None and float(kl) > 1.5 * config.target_kl:
+            approx_kl = (sums - before)[self.metrics.index("approx_kl")] / config.num_minibatches
+            if config.target_kl is not None and float(approx_kl) > 1.5 * config.target_kl:
                 break
-        if config.norm_obs:  # only now: the policy that acted must be the one whose ratio to itself is 1
-            self.net.encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
-        self.net.encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
         self.updates += 1
         means = (sums / (epochs * config.num_minibatches)).tolist()
-        losses = {f"loss/{name}": mean for name, mean in zip(self.metrics, means, strict=True)}
-        schedule = {"loss/lr": at(config.lr, progress), "loss/gamma": at(config.gamma, progress)}
-        found = {name: float(value) for name, value in metrics.items()}
-        return found | losses | schedule | {"loss/epochs": float(epochs)}
+        losses = dict(zip(self.metrics, means, strict=True)) | {name: float(value) for name, value in metrics.items()}
+        losses |= {"lr": lr, "gamma": gamma, "epochs": float(epochs)}
+        return {f"loss/{name}": value for name, value in losses.items()}
 
     def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
-        """Advantages and targets. What follows a row's last step counts for nothing; no other end is one."""
-        mask = rollout.mask
+        """Advantages and targets, and the steps as the network sees them.
+
+        What follows a row's last step counts for nothing; no other end is one.
+        """
+        config, mask, encoder = self.config, rollout.mask, self.net.encoder
         value = rollout.acted.value
-        if self.config.critic == "task":
+        if config.critic == "task":
             value = self._unscale(self._told_values(rollout.step, task))
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
-        advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, self.config.gae_lambda) * mask
+        advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, config.gae_lambda) * mask
         target = advantage + value
         metrics = {
-            "loss/explained_variance": explained_variance(value, target, mask),
-            "loss/advantage_std": masked_mean(advantage**2, mask).sqrt(),
+            "explained_variance": explained_variance(value, target, mask),
+            "advantage_std": masked_mean(advantage**2, mask).sqrt(),
         }
-        self._track_returns(target, mask)
+        # What the critic says of returns grows with them. To correct its last layer so that it does not (PopArt, van
+        # Hasselt et al. 2016) was worse where returns rise, that is while a policy learns (docs/findings.md, 18).
+        follow(self.return_mean, self.return_std, target, mask, weight=max(0.05, 1.0 / (self.updates + 1)))
         target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
-        if self.config.norm_adv:
+        if config.norm_adv:
             advantage = normalise(advantage, mask)
         else:
-            advantage = self.net.encoder.in_reward_sizes(advantage, reward, mask)
-        raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
+            advantage = encoder.in_reward_sizes(advantage, reward, mask)
+        raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
         action = self.net.actions.to_own(rollout.acted.action)
-        sample = Sample(action, rollout.acted.log_prob, advantage, target, mask)
-        return Batch(raw, sample), metrics
+        # Only now: the scales with which the policy acted are those with which its ratio to itself is 1.
+        if config.norm_obs:
+            encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
+        encoder.follow_rewards(rollout.outcome.reward, mask)
+        return Batch(raw, action, rollout.acted.log_prob, advantage, target, mask), metrics
 
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:
         """What the critic says ``(T, B)`` when the task is known; with no more in memory than a minibatch needs."""
-        config, steps = self.config, len(step.prev_done)
-        length, values = config.chunk_length or steps, []
-        parts = zip(_parts(step, config.num_minibatches), task.tensor_split(config.num_minibatches), strict=True)
-        for part, tasks in parts:
-            memory, times = self.begin(len(tasks)), []
-            for start in range(0, steps, length):
-                _, total, memory = self.net(_slice(part, start, start + length), memory)
-                times.append(self.net.heads(total, tasks)[1])
+        config, encoder = self.config, self.net.encoder
+        raw, _ = encoder.raw(step, encoder.initial(len(task)))
+        length, values = config.chunk_length or len(raw), []
+        parts = raw.tensor_split(config.num_minibatches, dim=1), task.tensor_split(config.num_minibatches)
+        for part, tasks in zip(*parts, strict=True):
+            state, times = None, []
+            for chunk in part.split(length):
+                output, x, state = self.net.sequence(chunk, state)
+                times.append(self.net.heads(output, x, tasks)[1])
             values.append(torch.cat(times))
         return torch.cat(values, dim=1)
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
-        """One step of Adam on a minibatch, whose trials are back-propagated chunk by chunk. Returns `self.metrics`."""
+        """Take one step of Adam on a minibatch, whose trials are back-propagated chunk by chunk.
+
+        Returns the numbers of `self.metrics`.
+        """
         config, net = self.config, self.net
-        steps = len(batch.raw)
-        length = config.chunk_length or steps
-        weight = batch.sample.mask / batch.sample.mask.sum()
-        state = None
-        self.optimizer.zero_grad()
-        metrics = []
+        weight = batch.mask / batch.mask.sum()
+        length, steps = config.chunk_length or len(weight), len(weight)
+        state, metrics = None, []
+        self.net.zero_grad()
         for start in range(0, steps, length):
-            raw, sample = _slice(batch, start, start + length) if length < steps else batch
+            chunk = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]
-            output, total, state = net.sequence(raw, state)
-            parameters, value = net.heads(total, task)
-            found, gradients = ppo_gradient(
-                net.distribution, parameters, value, sample, each, config.clip_coef, config.vf_coef, ent_coef
-            )
-            roots = [value, *parameters]
+            output, x, state = net.sequence(chunk.raw, state)
+            policy, value = net.heads(output, x, task)
+            loss, found = ppo_loss(
+                value, policy, chunk.action, chunk.log_prob, chunk.advantage, chunk.target, each,
+                clip_coef=config.clip_coef, vf_coef=config.vf_coef, ent_coef=ent_coef,
+            )  # fmt: skip
             if net.infer is not None:
-                inference = self._inference_loss(output, task, sample.mask) * each.sum()
-                roots.append(config.aux_coef * inference)
-                gradients.append(torch.ones_like(inference))
+                inference = self._inference_loss(output, task, chunk.mask) * each.sum()
+                loss = loss + config.aux_coef * inference
                 found = torch.cat([found, inference.detach()[None]])
-            torch.autograd.backward(roots, gradients)
+            loss.backward()
             metrics.append(found)
-        norm = self.optimizer.step(config.max_grad_norm)
-        return torch.cat([sum(metrics[1:], metrics[0]), norm[None]])
+        grad_norm = self.optimizer.step(config.max_grad_norm)
+        return torch.cat([sum(metrics[1:], metrics[0]), grad_norm[None]])
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error of the task as read off the memory: 1 knows nothing, 0 all. About ten steps are asked."""
@@ -267,21 +270,10 @@ class RL2(LearningAgent):
     def _unscale(self, value: Tensor) -> Tensor:
         return value * self.return_std + self.return_mean
 
-    def _track_returns(self, target: Tensor, mask: Tensor) -> None:
-        """Follow mean and spread of the critic's targets, quickly at first and then over about 20 iterations.
-
-        What the critic says of returns grows with them. To correct its last layer so that it does not (PopArt, van
-        Hasselt et al. 2016) was worse where returns rise, that is while a policy learns (docs/findings.md, 18).
-        """
-        mean, std = spread(target, mask)
-        weight = max(0.05, 1.0 / (self.updates + 1))
-        self.return_mean.lerp_(mean, weight)  # in place: a recorded rollout reads it where it is
-        self.return_std.lerp_(std, torch.where(self.return_std > 0.0, weight, 1.0))  # the first that there is counts
-
     def state_dict(self) -> dict[str, Tensor]:
         return {
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
-            **(self.optimizer.state_dict() if "optimizer" in vars(self) else self._saved_optimizer),
+            **self.optimizer.state_dict(),
             "return_mean": self.return_mean,
             "return_std": self.return_std,
             "updates": torch.tensor(self.updates),
@@ -289,29 +281,7 @@ class RL2(LearningAgent):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        vars(self).pop("optimizer", None)
-        self._saved_optimizer = {name: value for name, value in state.items() if name.startswith("optimizer.")}
+        self.optimizer.load_state_dict(state)
         self.return_mean.copy_(state["return_mean"])
         self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
-
-
-def _columns(tree: Any, rows: Tensor) -> Any:
-    """Rows (dimension 1) of a NamedTuple of ``(T, B, …)`` tensors."""
-    if isinstance(tree, Tensor):
-        return tree.index_select(1, rows)
-    return type(tree)(*(_columns(field, rows) for field in tree))
-
-
-def _parts(tree: Any, number: int) -> list[Any]:
-    """So many parts of the same, each with some of the rows."""
-    if isinstance(tree, Tensor):
-        return list(tree.tensor_split(number, 1))
-    return [type(tree)(*fields) for fields in zip(*(_parts(field, number) for field in tree), strict=True)]
-
-
-def _slice(tree: Any, start: int, stop: int) -> Any:
-    """Steps start … stop - 1 of the same."""
-    if isinstance(tree, Tensor):
-        return tree[start:stop]
-    return type(tree)(*(_slice(field, start, stop) for field in tree))

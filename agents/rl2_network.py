@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarl import gru
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.encoder import StepEncoder
 from metarl.family import TaskFamily
-from metarl.memories import detach, make_memory
-from metarl.nets import ActionUnits, Head, StepEncoder, action_size
+from metarl.memories import make_memory
+from metarl.nets import Head, linear
+from metarl.tree import detach
+from metarl.units import ActionUnits, action_size
 
 if TYPE_CHECKING:
     from metarl.agents.rl2 import RL2Config
@@ -55,10 +57,6 @@ class RL2Network(nn.Module):
         if not self.discrete:
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
-    def told(self, task: Tensor) -> Tensor:
-        """The task's numbers ``(B, D)`` with mean 0 and standard deviation 1 over training tasks; constants are 0."""
-        return (task - self.task_centre) * self.task_scale
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """An agent from before told tasks were standardised goes on with their plain numbers."""
         if f"{prefix}task_centre" not in state_dict:
@@ -66,37 +64,45 @@ class RL2Network(nn.Module):
             state_dict[f"{prefix}task_scale"] = torch.ones_like(self.task_scale)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def forward(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
-        """Many steps: the memory's outputs ``(T, B, H)``, what `heads` takes, and what is carried on."""
+    def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
+        """Act on one step: the policy and the critic's value ``(B,)``, and what is carried on."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
-        output, total, state = self.sequence(raw, memory.state)
-        return output, total, RL2Memory(state, last_obs)
+        x = self._embed(raw)
+        output, state = self.memory.step(x, memory.state)
+        policy, value = self.heads(output, x, None)
+        return policy, value, RL2Memory(state, last_obs)
 
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
-        """The same from the encoder's ``raw`` vectors and the memory's state, None at a trial's start."""
-        state = state if state is None else detach(state)
-        return self.memory.readout(self.encoder.embedded(raw), state, self._first_layers())
+        """Run the memory over many encoded steps ``(T, B, F)``, from the state before them (None: a trial's start).
 
-    def step(self, step: Step, memory: RL2Memory) -> tuple[Tensor, RL2Memory]:
-        """One step, for acting: what `heads` takes, and what is carried on."""
-        x, last_obs = self.encoder(step, memory.last_obs)
-        output, state = self.memory.step(x, memory.state)
-        return gru.linear_sum(output, x, self._first_layers()), RL2Memory(state, last_obs)
+        Returns its outputs ``(T, B, H)``, what it read ``(T, B, E)``, and its state, which carries no gradient across.
+        """
+        x = self._embed(raw)
+        output, state = self.memory.sequence(x, state if state is None else detach(state))
+        return output, x, state
 
-    def _first_layers(self) -> list[gru.Layer]:
-        """The first layers of both heads are one product."""
-        heads = self.policy, self.critic
-        return [(head.of_memory.weight, head.of_step.weight, head.of_memory.bias) for head in heads]
+    def heads(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Distribution, Tensor]:
+        """The policy, over the network's own actions (see `ActionUnits`), and the critic's value in its own scale.
 
-    def heads(self, total: Tensor, task: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What `distribution` is made of and the critic's value, in its own scale, from the first layers' sums."""
-        of_policy, of_critic = total.split([len(head.of_memory.bias) for head in (self.policy, self.critic)], dim=-1)
-        outputs, value = self.policy(of_policy), self.critic(of_critic, task).squeeze(-1)
-        return (outputs,) if self.discrete else (outputs, self.log_std), value
+        Both read the memory's output ``(…, H)`` and the encoded step ``(…, E)``; the critic also the numbers of the
+        task ``(B, D)``, if it is told.
+        """
+        heads = self.policy, self.critic  # their first layers are one product
+        bias = torch.cat([head.of_memory.bias for head in heads])
+        total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)
+        total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
+        of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
+        outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task)).squeeze(-1)
+        policy = Categorical.from_logits(outputs) if self.discrete else DiagonalGaussian(outputs, self.log_std)
+        return policy, value
 
-    def distribution(self, *parameters: Tensor) -> Distribution:
-        """The policy, over the network's own actions (see `ActionUnits`)."""
-        return Categorical.from_logits(*parameters) if self.discrete else DiagonalGaussian(*parameters)
+    def _embed(self, raw: Tensor) -> Tensor:
+        embed = self.encoder.embed
+        return raw if embed is None else F.relu(embed(raw))
+
+    def _told(self, task: Tensor | None) -> Tensor | None:
+        """The task's numbers with mean 0 and standard deviation 1 over training tasks; constants are 0."""
+        return None if task is None else (task - self.task_centre) * self.task_scale
 
 
 class RL2Head(nn.Module):
@@ -114,7 +120,7 @@ class RL2Head(nn.Module):
         self.last = Head(hidden, outputs, gain) if hidden else None
 
     def forward(self, total: Tensor, task: Tensor | None = None) -> Tensor:
-        """The head's output from the sum of its products with memory and step, which `RL2Network.heads` makes."""
+        """The head's output, from the sum of its products with output and step that `RL2Network.heads` makes."""
         if self.of_task is not None and task is not None:
             total = total + self.of_task(task)
         return total if self.last is None else self.last(F.relu(total))

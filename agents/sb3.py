@@ -51,10 +51,11 @@ from metarl.agents.sb3_models import (
 from metarl.agents.sb3_policies import acting, check_played, in_the_space, statistics_of
 from metarl.batch_env import Step
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
-from metarl.family import Key, Task, TaskFamily, features
+from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.sb3_env import SB3VecEnv
 from metarl.stream import flat_space, flatten
+from metarl.tree import features
 
 ZIP = "stable_baselines3.zip"
 """The model in SB3's own format, beside a run's checkpoint: for ``PPO.load``. It holds pickled parts, which metarl

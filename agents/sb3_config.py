@@ -9,7 +9,7 @@ import torch
 
 from metarl.agent import AgentConfig, Schedule
 from metarl.family import TaskFamily
-from metarl.ranges import NOT_NEGATIVE, POSITIVE_FINITE, at_least, option, within
+from metarl.ranges import NOT_NEGATIVE, POSITIVE_FINITE, at_least, between, option
 
 if TYPE_CHECKING:
     from metarl.agents.sb3 import SB3Agent
@@ -42,15 +42,15 @@ class PPOConfig(AgentConfig):
     reward_scale: float | None = option(None, POSITIVE_FINITE)
     """Factor on the rewards that are learned from; null: what makes the root mean square return of an episode of the
     random policy 1, but at most 1. Large returns would take all of the gradient's norm for the critic."""
-    lr: Schedule = option(3e-4, within(0, 1))
+    lr: Schedule = option(3e-4, between(0, 1))
     """Adam's learning rate."""
     batch_size: int = option(64, at_least(2))
     """Steps of a minibatch."""
     update_epochs: int = option(10, at_least(1))
     """Passes over the steps of an iteration."""
-    gamma: float = option(0.99, within(0, 1))
+    gamma: float = option(0.99, between(0, 1))
     """Discount."""
-    gae_lambda: float = option(0.95, within(0, 1))
+    gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
     clip_coef: float = option(0.2, POSITIVE_FINITE)
     """PPO's clipping range of the likelihood ratio."""

@@ -17,7 +17,7 @@ from metarl.capture import Captured
 from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
-from metarl.train import RECORDED
+from metarl.tree import stack
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
@@ -68,7 +68,7 @@ class Training:
         self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
         self.parts: dict[str, Captured] = {"Rollouts": self.play}
         """What a GPU may replay."""
-        self.parts |= {name: getattr(self.agent, part) for name, part in RECORDED if hasattr(self.agent, part)}
+        self.parts |= self.agent.captured
         if not recorded:
             for part in self.parts.values():
                 part.why_not = part.why_not or "it was told not to"
@@ -116,7 +116,7 @@ class ReplayedSteps:
             env = BatchEnv(family, task, key)
             env.reset()
             # Stacked: what a recording gives back is copied, tensor by tensor.
-            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+            return stack([env.step(action)[0] for action in actions])
 
         self.play = Captured(play, key.device)
         self.parts = {"Rollouts": self.play}

@@ -226,7 +226,7 @@ def expand(names: list[str]) -> list[Work]:
             works.append(find(name))
             continue
         import metarl.envs  # noqa: F401
-        from metarl.family import _REGISTRY, registered  # what is written as "module:Class" needs a simulator
+        from metarl.registry import _REGISTRY, registered  # what is written as "module:Class" needs a simulator
 
         works += [find(f"W5:{id}") for id in registered() if not isinstance(_REGISTRY[id], str)]
     return works

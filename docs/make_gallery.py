@@ -23,10 +23,11 @@ from metarl.agents import classical, control, index_policies, scripted
 from metarl.agents.baselines import RandomAgent
 from metarl.batch_env import BatchEnv
 from metarl.envs.card import Card, card, length, short_name, short_space
-from metarl.family import State, Task, TaskFamily, take
+from metarl.family import State, Task, TaskFamily
 from metarl.replay import replay, watch
 from metarl.rollout import Agent
 from metarl.sketch import drawn
+from metarl.tree import take
 
 DOCS = Path(__file__).parent
 PICTURES = Path("images") / "families"  # in DOCS

@@ -17,7 +17,7 @@ from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
 from metarl.envs.swing_up import Acrobot, Pendulum
 from metarl.envs.tmaze import TMaze
 from metarl.envs.two_step import TwoStep
-from metarl.family import register
+from metarl.registry import register
 
 FAMILIES = (
     BernoulliBandit,

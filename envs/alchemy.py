@@ -13,8 +13,8 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import possible, whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -42,7 +42,7 @@ class Table(NamedTuple):
     potions_used: Tensor  # (B, 12) bool
 
 
-class Alchemy(TaskFamily):
+class Alchemy(TaskFamily[Chemistry, Table]):
     """Dip stones into potions whose effects are to be found out, and cash in the valuable ones.
 
     Description:
@@ -183,7 +183,7 @@ class Alchemy(TaskFamily):
         known[(graphs().to(powers.device) * powers).sum(-1)] = torch.tensor(OPTIMA, device=powers.device)
         return known[(task.edges * powers).sum(-1)]
 
-    def sketch(self, task: Chemistry, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Chemistry, episodes: int = 1) -> Sketch[Table]:
         """One line per state, the stones' values and the potions (filled: left); beside it the cube and its edges."""
         return _Log(task, self.horizon, episodes)
 
@@ -208,7 +208,7 @@ def _draw_cube(draw: ImageDraw.ImageDraw, task: Chemistry) -> None:
         draw.text((x + 18, y - 1), WAYS[potion], fill="black", font_size=13)
 
 
-class _Log(Sketch):
+class _Log(Sketch[Table]):
     """The table of the present episode, state by state, and what the stones of all episodes have paid."""
 
     LINE, LEFT, TOP, RIGHT = 16, 44, 54, 430  # pixels

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.checks import whole_number
 from metarl.envs.half_cheetah import Velocity
 from metarl.envs.plane_pictures import XY, xy
 from metarl.envs.robot_pictures import from_above, side_view
 from metarl.envs.robots import Robot, between, effort
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -53,7 +53,7 @@ def fallen(after: Physics) -> Tensor:
     return ~((height >= 0.2) & (height <= 1.0))  # so that a height that is no number counts, too
 
 
-class AntDir(TaskFamily):
+class AntDir(TaskFamily[Heading, Physics]):
     """A four-legged robot that must walk forwards or backwards, which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -143,12 +143,12 @@ class AntDir(TaskFamily):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
-class AntDir2D(TaskFamily):
+class AntDir2D(TaskFamily[Heading, Physics]):
     """A four-legged robot that must walk in a direction of the plane which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -227,12 +227,12 @@ class AntDir2D(TaskFamily):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 
 
-class AntVel(TaskFamily):
+class AntVel(TaskFamily[Velocity, Physics]):
     """A four-legged robot that must walk at a speed which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -310,7 +310,7 @@ class AntVel(TaskFamily):
         reward = 1.05 - (speed - task.velocity).abs() - 0.005 * effort(action) - contact_cost(after)
         return after, reward, fallen(after)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)

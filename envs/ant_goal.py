@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.ant import contact_cost, place, place_and_contact, unit_vectors
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, effort, length_of_list, never
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -24,7 +24,7 @@ class Place(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
-class AntGoal(TaskFamily):
+class AntGoal(TaskFamily[Place, Physics]):
     """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -120,7 +120,7 @@ class AntGoal(TaskFamily):
         away = (after.reading[:, :2].float() - task.position).abs().sum(-1)
         return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
 
-    def sketch(self, task: Place, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and the wanted place."""
         return from_above(self.robot, self.horizon, place, goal=xy(task.position))
 

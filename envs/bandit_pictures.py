@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from metarl.envs.sheet import Sheet, pixels
 from metarl.sketch import Sketch
+
+if TYPE_CHECKING:
+    from metarl.envs.bandits import Pull
 
 MOST = 210
 """Pulls side by side; the next one begins a new page."""
@@ -37,7 +40,7 @@ def payment_colour(share: float) -> str:
     return "#{:02x}{:02x}{:02x}".format(*(round(float(c)) for c in mixed))
 
 
-class Arms(Sketch):
+class Arms(Sketch["Pull"]):
     """`mark` says how a pull of an arm that paid so much is drawn, and `summary` what stands above of all pulls.
 
     States are `metarl.envs.bandits.Pull`; those before a pull, of which there is one per episode, show nothing.
@@ -69,7 +72,7 @@ class Arms(Sketch):
             ground.line((left, y + line // 2, self.sheet.width - 10, y + line // 2), fill="#dddddd")
         self.count, self.total = 0, 0.0
 
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: Pull, first: bool = False) -> None:
         arm, paid = int(state.arm[0]), float(state.reward[0])
         if arm < 0:
             return

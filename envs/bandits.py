@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.bandit_pictures import probabilities
-from metarl.envs.checks import whole_number, within
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -29,7 +29,7 @@ class Pull(NamedTuple):
     reward: Tensor  # (B,) float32
 
 
-class BernoulliBandit(TaskFamily):
+class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     """k slot machines that pay 1 or nothing; learn within a trial which one pays most often.
 
     Description:
@@ -108,6 +108,6 @@ class BernoulliBandit(TaskFamily):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, TypeGuard
 
 from gymnasium import spaces
 
-from metarl.family import TaskFamily, family_class, registered, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
 from metarl.options import MISSING, options_of
+from metarl.registry import family_class, registered
 
 
 class Card(NamedTuple):
@@ -99,7 +101,8 @@ def find(name: str) -> str:
         return found[0]
     if found:
         raise ValueError(f"{name!r} may be {' or '.join(found)}: give the whole id.")
-    raise ValueError(unknown("task family", name, ids if "/" in name else [short_name(id) for id in ids]))
+    known = ids if "/" in name else [short_name(id) for id in ids]
+    raise ValueError(unknown("task family", name, known, see="python -m metarl.envs"))
 
 
 def _ids(name: str) -> list[str]:

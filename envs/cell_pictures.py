@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.envs.sheet import Sheet, pixels, shade
-from metarl.sketch import Sketch
+from metarl.sketch import Sketch, StateT
 
 Place = tuple[int, int]
 
@@ -30,7 +30,7 @@ def xy(vector: Tensor) -> Place:
     return int(x), int(y)
 
 
-class Cells(Sketch):
+class Cells(Sketch[StateT]):
     """Free cells, darker the more often the episode has visited them, with the number of visits.
 
     Paths between neighbours run from pale to dark in an episode of `steps` steps, those of earlier episodes are paler;
@@ -44,7 +44,7 @@ class Cells(Sketch):
         free: Iterable[Place],
         cell: int,
         steps: int,
-        place: Callable[[Any], Place],
+        place: Callable[[StateT], Place],
         frames: Sequence[Frame] = (),
         sight: int | None = None,
         corners: tuple[Place, Place] | None = None,
@@ -65,7 +65,7 @@ class Cells(Sketch):
         self.here: Place | None = None
         self.step = 0
 
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: StateT, first: bool = False) -> None:
         if first:
             self._begin_episode()
         here = self.place(state)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -44,7 +44,7 @@ class CartPoleState(NamedTuple):
     angular_speed: Tensor  # rad/s
 
 
-class CartPole(TaskFamily):
+class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
     """Balance a pole on a cart whose masses, length, motor and gravity are new each time.
 
     Description:
@@ -141,7 +141,7 @@ class CartPole(TaskFamily):
         fell = (after.position.abs() > self.MAX_POSITION) | (after.angle.abs() > self.MAX_ANGLE)
         return after, torch.ones_like(x), fell
 
-    def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch[CartPoleState]:
         """Cart and pole, pale to dark in time, between the limits of the track, and position and angle in time."""
         length = float(task.half_length[0])  # nominally 1 m, twice half of it
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 from PIL import ImageDraw
+from torch import Tensor
 
 from metarl.envs.plane_pictures import round_length, scale_bar
 from metarl.envs.sheet import Sheet, pixels, shade
-from metarl.family import Task, features
-from metarl.sketch import Sketch
+from metarl.sketch import Sketch, StateT
+from metarl.tree import named_leaves
 
 Line = list[tuple[float, float]]  # in metres, y up
 GREY = ((215, 215, 240), (20, 20, 60))  # of poses, from pale to dark
@@ -30,18 +31,18 @@ class Pose(NamedTuple):
     middle: float = 0.0  # where the caption stands, in metres
 
 
-class Curve(NamedTuple):
+class Curve(NamedTuple, Generic[StateT]):
     """A number over time."""
 
     name: str
-    read: Callable[[Any, Any], float | None]  # of the state before, None at an episode's start, and of the state
+    read: Callable[[StateT | None, StateT], float | None]  # the state before (None at an episode's start), the state
     low: float
     high: float
     wanted: float | None = None  # a red line
     grows: bool = False  # whether an axis around 0 is doubled for what lies outside of it; otherwise that is cut off
 
 
-class Film(Sketch):
+class Film(Sketch[StateT]):
     """A scene with poses of the present episode over one strip per curve, in which earlier episodes are paler.
 
     `world` is the scene's (left, bottom, right, top) in metres, drawn as large as it fits into `height` pixels (None:
@@ -56,9 +57,9 @@ class Film(Sketch):
         self,
         world: tuple[float, float, float, float],
         scenery: list[Line],
-        poses: Callable[[Sequence[Any]], list[Pose]],
+        poses: Callable[[Sequence[StateT]], list[Pose]],
         says: list[str],
-        curves: list[Curve],
+        curves: list[Curve[StateT]],
         horizon: int,
         seconds: float | None = None,
         height: int | None = None,
@@ -81,14 +82,14 @@ class Film(Sketch):
         if metres:
             length = round_length(0.25 * room / self.scale)
             scale_bar(self.sheet.ground, self.WIDTH - 14, self.HEAD - 10, self.scale * length, f"{length:g} m")
-        self.states: list[Any] = []  # of the present episode
+        self.states: list[StateT] = []  # of the present episode
         self.ranges = [(curve.low, curve.high) for curve in curves]
         self.values: list[list[list[float | None]]] = []  # [episode][step][curve]
         self.span = horizon
         while self.span > SHORTEST:
             self.span = math.ceil(self.span / 2)
 
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: StateT, first: bool = False) -> None:
         if first or not self.values:
             self.sheet.fade()
             self.states = []
@@ -155,7 +156,7 @@ class Film(Sketch):
             else:
                 self.sheet.pen.line(places, fill="#1971c2", width=1)
 
-    def _draw_axis(self, draw: ImageDraw.ImageDraw, number: int, curve: Curve) -> None:
+    def _draw_axis(self, draw: ImageDraw.ImageDraw, number: int, curve: Curve[StateT]) -> None:
         y, (low, high) = self._strip(number), self.ranges[number]
         draw.text((12, y), f"{curve.name}   ({low:.3g} … {high:.3g})", fill="black", font_size=13)
         draw.rectangle((10, y + 18, self.WIDTH - 10, y + self.STRIP - 6), outline="#ced4da")
@@ -178,22 +179,22 @@ class Film(Sketch):
         return [(self.origin[0] + self.scale * x, self.origin[1] - self.scale * y) for x, y in line]
 
 
-def chosen(states: Sequence[Any], most: int) -> list[Any]:
+def chosen(states: Sequence[StateT], most: int) -> list[StateT]:
     """At most so many of the states, from the first to the last, in equal distances."""
     count = min(len(states), most)
     return [states[round(i * (len(states) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
-def overlaid(pose: Callable[[Any], list[Line]]) -> Callable[[Sequence[Any]], list[Pose]]:
+def overlaid(pose: Callable[[StateT], list[Line]]) -> Callable[[Sequence[StateT]], list[Pose]]:
     """Poses of an episode over each other, pale to dark in time."""
 
-    def poses(states: Sequence[Any]) -> list[Pose]:
+    def poses(states: Sequence[StateT]) -> list[Pose]:
         shown = chosen(states, POSES)
         return [Pose(pose(state), (i + 1) / len(shown)) for i, state in enumerate(shown)]
 
     return poses
 
 
-def scales(task: Task) -> list[str]:
+def scales(task: tuple[Tensor, ...]) -> list[str]:
     """What a picture says of the multipliers of one row."""
-    return [f"{name.replace('_', ' ')} x {value:.2f}" for name, value in zip(task._fields, features(task)[0].tolist())]
+    return [f"{name.replace('_', ' ')} x {float(value[0]):.2f}" for name, value in named_leaves(task).items()]

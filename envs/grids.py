@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import whole_number, within
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     position: Tensor  # (B, 2) int64: x, y
 
 
-class GridNavi(TaskFamily):
+class GridNavi(TaskFamily[GoalCell, Cell]):
     """A 5×5 grid with one rewarding cell; search it in the first episode, go there at once in the others.
 
     Description:
@@ -144,12 +144,12 @@ class GridNavi(TaskFamily):
     def random_return(self, task: GoalCell) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
 
-    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch:
+    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch[Cell]:
         """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 
 
-class DarkRoom(TaskFamily):
+class DarkRoom(TaskFamily[DarkTask, Cell]):
     """A 9×9 room in the dark with one rewarding cell; find it, then stay on it in every later episode.
 
     Description:
@@ -266,7 +266,7 @@ class DarkRoom(TaskFamily):
     def random_return(self, task: DarkTask) -> Tensor:
         return _plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
 
-    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch:
+    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 
@@ -308,7 +308,7 @@ def _plan(
     return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
 
 
-def room(goal: Tensor, size: int, horizon: int) -> Cells:
+def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
     """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
 

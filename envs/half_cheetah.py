@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Robot, between, effort, length_of_list, never
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -36,7 +36,7 @@ def half_cheetah(frame_skip: int = 5, reading: Any = None) -> Robot:
     return Robot("half_cheetah.xml", frame_skip, noise=0.1, gaussian=True, reading=reading)
 
 
-class HalfCheetahVel(TaskFamily):
+class HalfCheetahVel(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -127,13 +127,13 @@ class HalfCheetahVel(TaskFamily):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahDirVel(TaskFamily):
+class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed forwards or backwards which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -200,13 +200,13 @@ class HalfCheetahDirVel(TaskFamily):
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahVelMAML(TaskFamily):
+class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
     """A planar cheetah that must run at a speed which only the reward tells, in the time steps of MAML's paper.
 
     Description:
@@ -283,13 +283,13 @@ class HalfCheetahVelMAML(TaskFamily):
         speed = after.reading[:, 0].float()
         return after, -(speed - task.velocity).abs() - CONTROL_COST * effort(action), never(speed)
 
-    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
         wanted = float(task.velocity[0])
         return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
 
 
-class HalfCheetahDir(TaskFamily):
+class HalfCheetahDir(TaskFamily[Direction, Physics]):
     """A planar cheetah that must run as fast as it can, forwards or backwards, which only the reward tells.
 
     Description:
@@ -366,7 +366,7 @@ class HalfCheetahDir(TaskFamily):
         speed = self.robot.speed(state, after)
         return after, task.direction * speed - CONTROL_COST * effort(action), never(speed)
 
-    def sketch(self, task: Direction, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, ["forwards" if float(task.direction[0]) > 0 else "backwards"])
 

@@ -11,17 +11,17 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.navigation import MAX_STEP, Goal, Point
 from metarl.envs.plane import constant, disc_corner, over_starts, walked
 from metarl.envs.plane_pictures import XY, Pixel, Trail, draw_box, draw_goal, xy
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 
 
-class SparsePointRobot(TaskFamily):
+class SparsePointRobot(TaskFamily[Goal, Point]):
     """A point that must find a goal on a half circle and is paid only near it; search along the arc, then go there.
 
     Description:
@@ -114,12 +114,12 @@ class SparsePointRobot(TaskFamily):
     def _reward(self, distance: Tensor) -> Tensor:
         return -distance if self.dense else torch.where(distance <= GOAL_RADIUS, 1.0 - distance, 0.0)
 
-    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
         return _arc(xy(task.position), self.horizon)
 
 
-class SemiCircle(TaskFamily):
+class SemiCircle(TaskFamily[Goal, Point]):
     """A point that starts anywhere around a half circle and must find the goal on it, paid only near it.
 
     Description:
@@ -209,7 +209,7 @@ class SemiCircle(TaskFamily):
 
         return over_starts(task.position, self.low, self.high, paid).sum(-1).to(torch.float32)
 
-    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
         return _arc(xy(task.position), self.horizon, (self.low, self.high))
 
@@ -221,7 +221,7 @@ def _on_half_circle(keys: Key, split: str) -> Tensor:
     return -points if split == "ood" else points
 
 
-def _arc(goal: XY, steps: int, starts: tuple[XY, XY] | None = None) -> Sketch:
+def _arc(goal: XY, steps: int, starts: tuple[XY, XY] | None = None) -> Sketch[Point]:
     def under(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:
         if starts is not None:
             draw_box(draw, pixel, *starts, "starts")

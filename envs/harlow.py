@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
+from metarl.tree import named_leaves
 
 TAPE = 17  # cells, closed to a circle
 APART = 3  # cells from the fixation cross to an object
@@ -36,7 +37,7 @@ class HarlowState(NamedTuple):
     fixated: Tensor  # (B,) bool: the cross was reached, and the objects are there instead
 
 
-class Harlow(TaskFamily):
+class Harlow(TaskFamily[ObjectPair, HarlowState]):
     """Two new objects, one of which pays; find out by one choice, and be right in all later rounds.
 
     Description:
@@ -120,7 +121,7 @@ class Harlow(TaskFamily):
         return ObjectPair(right, wrong)
 
     def check_task(self, task: ObjectPair) -> None:
-        for name, features in zip(task._fields, task, strict=True):
+        for name, features in named_leaves(task).items():
             within(f"ObjectPair.{name}", features, -1.5, 1.5)
 
     def reset(self, task: ObjectPair, key: Key) -> HarlowState:
@@ -160,12 +161,12 @@ class Harlow(TaskFamily):
     def random_return(self, task: ObjectPair) -> Tensor:
         return task.right.new_zeros(len(task.right))  # both objects are as likely to be met first
 
-    def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch:
+    def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch[HarlowState]:
         """One column per round, and in it one line per state: the tape with the gaze in its middle."""
         return _Tapes(self.horizon, episodes)
 
 
-class _Tapes(Sketch):
+class _Tapes(Sketch[HarlowState]):
     """Rounds side by side, `COLUMNS` of them to a page; the time of a round runs downwards."""
 
     COLUMNS, LINE, LEFT, TOP = 6, 15, 22, 66  # pixels, but for the first

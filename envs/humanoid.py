@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from metarl.envs.ant import Heading, place, unit_vectors
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import xy
 from metarl.envs.robot_pictures import from_above
 from metarl.envs.robots import Robot, between, effort, length_of_list
 from metarl.envs.simulator import Physics
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -33,7 +33,7 @@ def inside(model: Any, data: Any) -> np.ndarray:
     )
 
 
-class HumanoidDir(TaskFamily):
+class HumanoidDir(TaskFamily[Heading, Physics]):
     """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -133,7 +133,7 @@ class HumanoidDir(TaskFamily):
         fallen = ~((height > 1.0) & (height < 2.0))
         return after, 1.25 * forward - 0.1 * effort(action) - contact + 5.0, fallen
 
-    def sketch(self, task: Heading, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the robot and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
 

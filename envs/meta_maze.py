@@ -14,9 +14,9 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import possible, within
 from metarl.envs.grids import Cell, position
 from metarl.envs.tmaze import STEPS, steps
+from metarl.errors import possible, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -28,7 +28,7 @@ class Maze(NamedTuple):
     goal: Tensor  # (B, 2) int64: x, y
 
 
-class MetaMaze(TaskFamily):
+class MetaMaze(TaskFamily[Maze, Cell]):
     """A maze with a goal that is not shown and pays again and again; the agent sees nothing but the cells around it.
 
     Description:
@@ -153,7 +153,7 @@ class MetaMaze(TaskFamily):
             value = backup(arrived.gather(1, after.flatten(1)).reshape(after.shape))
         return value[:, number(torch.tensor([4, 4]))]
 
-    def sketch(self, task: Maze, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Maze, episodes: int = 1) -> Sketch[Cell]:
         """The maze, darker where visited more often, with the counts, the goal, and what the agent sees now."""
         free = [(x, y) for x, y in (~task.walls[0]).nonzero().tolist()]
         goal = Frame(xy(task.goal), "#e03131", "goal")

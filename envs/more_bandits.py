@@ -13,8 +13,8 @@ from torch import Tensor
 from metarl import rng
 from metarl.envs.bandit_pictures import Arms, Line, Mark, payment_colour, probabilities
 from metarl.envs.bandits import BernoulliArms, Pull
-from metarl.envs.checks import whole_number, within
-from metarl.family import Key, TaskFamily, unknown
+from metarl.errors import unknown, whole_number, within
+from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
 
@@ -31,7 +31,7 @@ class InformativeArms(NamedTuple):
     clue: Tensor  # (B,) float32: what the last arm pays
 
 
-class GaussianBandit(TaskFamily):
+class GaussianBandit(TaskFamily[GaussianArms, Pull]):
     """k slot machines with normally distributed payments; learn within a trial which one pays most on average.
 
     Description:
@@ -115,7 +115,7 @@ class GaussianBandit(TaskFamily):
     def random_return(self, task: GaussianArms) -> Tensor:
         return task.means.mean(-1)
 
-    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its mean as a bar, its pulls in time, from red (two deviations low) to green (high)."""
         means = task.means[0].tolist()
         low, high = min(means) - 2 * self.std, max(means) + 2 * self.std
@@ -131,7 +131,7 @@ class GaussianBandit(TaskFamily):
         )
 
 
-class DependentBandit(TaskFamily):
+class DependentBandit(TaskFamily[BernoulliArms, Pull]):
     """Two slot machines that pay with probabilities p and 1 - p: what one does not, the other does.
 
     Description:
@@ -229,12 +229,12 @@ class DependentBandit(TaskFamily):
     def random_return(self, task: BernoulliArms) -> Tensor:
         return task.probs.mean(-1)
 
-    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)
 
 
-class InformativeBandit(TaskFamily):
+class InformativeBandit(TaskFamily[InformativeArms, Pull]):
     """Eleven slot machines, one of which says which of the others is the best: pay for being told.
 
     Description:
@@ -325,7 +325,7 @@ class InformativeBandit(TaskFamily):
     def random_return(self, task: InformativeArms) -> Tensor:
         return (14.0 + task.clue) / 11.0
 
-    def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch:
+    def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch[Pull]:
         """One line per arm: its payment as a bar, then its pulls in time with what they paid."""
         target, clue = int(task.target[0]), float(task.clue[0])
         pays = [5.0 if arm == target else 1.0 for arm in range(self.INFORMATIVE)] + [clue]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import multipliers
 from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -32,7 +32,7 @@ class MountainCarState(NamedTuple):
     speed: Tensor  # per step, -0.07 … 0.07
 
 
-class MountainCar(TaskFamily):
+class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
     """Drive a car out of a valley with a motor too weak for it, under new gravity and with a new motor each time.
 
     Description:
@@ -113,12 +113,12 @@ class MountainCar(TaskFamily):
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
         return (state.position >= self.GOAL) & (state.speed >= 0)
 
-    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
         return _valley(task, self.GOAL, self.horizon)
 
 
-class MountainCarContinuous(TaskFamily):
+class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
     """The mountain car with a motor of any strength that costs energy, under new gravity each time.
 
     Description:
@@ -198,7 +198,7 @@ class MountainCarContinuous(TaskFamily):
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
         return (state.position >= self.GOAL) & (state.speed >= 0)
 
-    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
         return _valley(task, self.GOAL, self.horizon)
 
@@ -217,7 +217,7 @@ def _roll(task: MountainCarScales, state: MountainCarState, push: Tensor) -> Mou
     return MountainCarState(position, torch.where(stopped, 0.0, speed))
 
 
-def _valley(task: MountainCarScales, goal: float, horizon: int) -> Sketch:
+def _valley(task: MountainCarScales, goal: float, horizon: int) -> Sketch[MountainCarState]:
     def height(x: float) -> float:
         return 0.45 * math.sin(3 * x) + 0.55
 
@@ -229,6 +229,6 @@ def _valley(task: MountainCarScales, goal: float, horizon: int) -> Sketch:
 
     hill = [(x / 50, height(x / 50)) for x in range(-60, 31)]
     flag = [(goal, height(goal)), (goal, height(goal) + 0.2), (goal + 0.08, height(goal) + 0.17)]
-    position = Curve("position", lambda before, state: float(state.position[0]), -1.2, 0.6)
+    position = Curve[MountainCarState]("position", lambda before, state: float(state.position[0]), -1.2, 0.6)
     world = (-1.25, 0.0, 0.65, 1.35)
     return Film(world, [hill, flag], overlaid(pose), scales(task), [position], horizon, height=280)

@@ -11,8 +11,8 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.plane_pictures import Pixel, Trail, draw_box, draw_goal, xy
+from metarl.errors import whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -32,7 +32,7 @@ class Point(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
-class Navigation2D(TaskFamily):
+class Navigation2D(TaskFamily[Goal, Point]):
     """A point in the plane that must find a goal it does not see, by the reward alone.
 
     Description:
@@ -118,7 +118,7 @@ class Navigation2D(TaskFamily):
         left = (task.position.abs()[:, None, :] - walked[:, None]).clamp_min(0.0)  # (B, horizon, 2)
         return -left.norm(dim=-1).sum(-1)
 
-    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with the goal, the start, the training square and the reach of one step."""
         goal = xy(task.position)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.envs.sheet import Sheet, pixels, shade
-from metarl.sketch import Sketch
+from metarl.sketch import Sketch, StateT
 
 SIZE = 480  # pixels
 XY = tuple[float, float]
 Pixel = Callable[[float, float], XY]  # metres to pixels
 Scenery = Callable[[ImageDraw.ImageDraw, Pixel], None]
-Last = Callable[[ImageDraw.ImageDraw, Pixel, Any], None]  # with the state that was added last
+Last = Callable[[ImageDraw.ImageDraw, Pixel, StateT], None]  # with the state that was added last
 
 
 def xy(vector: Tensor) -> XY:
@@ -26,7 +25,7 @@ def xy(vector: Tensor) -> XY:
     return x, y
 
 
-class Trail(Sketch):
+class Trail(Sketch[StateT]):
     """A square that shows all points of `frame`, and the path in it.
 
     A path that leaves the square makes it show twice as much, and everything is drawn again; this happens at most a
@@ -39,10 +38,10 @@ class Trail(Sketch):
         self,
         frame: list[XY],
         steps: int,
-        place: Callable[[Any], XY],
+        place: Callable[[StateT], XY],
         under: Scenery | None = None,
-        over: Last | None = None,
-        body: Last | None = None,
+        over: Last[StateT | None] | None = None,
+        body: Last[StateT] | None = None,
         margin: float = 0.0,
         dots: bool = True,
     ) -> None:
@@ -52,10 +51,10 @@ class Trail(Sketch):
         self.middle = 0.5 * (max(xs) + min(xs)), 0.5 * (max(ys) + min(ys))
         self.half = 0.56 * max(max(xs) - min(xs), max(ys) - min(ys))  # metres from the middle to an edge
         self.path: list[tuple[XY, bool]] = []  # places, and whether an episode begins there
-        self.last: Any = None
+        self.last: StateT | None = None
         self._begin()
 
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: StateT, first: bool = False) -> None:
         at = self.place(state)
         if not all(map(math.isfinite, at)):
             return  # physics that failed: the picture stays as it was

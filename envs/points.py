@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number, within
 from metarl.envs.navigation import MAX_STEP, Goal, Point, uniform_in_ring
 from metarl.envs.plane import constant, norms, over_starts, walked
 from metarl.envs.plane_pictures import Trail, draw_arrow, draw_box, draw_goal, xy
+from metarl.errors import whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -28,7 +28,7 @@ class Wind(NamedTuple):
     drift: Tensor  # (B, 2) float32 metres per step
 
 
-class PointRobot(TaskFamily):
+class PointRobot(TaskFamily[Goal, Point]):
     """A point that starts anywhere in a square and must find a goal in it by the reward alone.
 
     Description:
@@ -119,7 +119,7 @@ class PointRobot(TaskFamily):
 
         return -over_starts(task.position, (-1.0, -1.0), (1.0, 1.0), distances).sum(-1).to(torch.float32)
 
-    def sketch(self, task: Goal, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with their starts, the goal and the training square."""
         goal = xy(task.position)
         return Trail(
@@ -131,7 +131,7 @@ class PointRobot(TaskFamily):
         )
 
 
-class WindyPoint(TaskFamily):
+class WindyPoint(TaskFamily[Wind, Point]):
     """A point that must hold a small goal, always the same, in a wind that it has to find out.
 
     Description:
@@ -229,7 +229,7 @@ class WindyPoint(TaskFamily):
             total = total + reward
         return total
 
-    def sketch(self, task: Wind, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Wind, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with the goal and, as an arrow at the start, five steps of wind."""
         wind = xy(task.drift)
         return Trail(

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.robot_pictures import side_view
 from metarl.envs.robots import Bodies, Robot, effort, length_of_list
 from metarl.envs.simulator import Model, Physics
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
+from metarl.tree import named_leaves
 
 
 class BodyScales(NamedTuple):
@@ -26,7 +27,7 @@ class BodyScales(NamedTuple):
     damping: Tensor  # (B, joints) float32, of each motor's joint
 
 
-class Walker2dRandParams(TaskFamily):
+class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
     """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -125,12 +126,12 @@ class Walker2dRandParams(TaskFamily):
         height, pitch = after.state[:, 2], after.state[:, 3]
         return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
 
-class HopperRandParams(TaskFamily):
+class HopperRandParams(TaskFamily[BodyScales, Physics]):
     """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -230,7 +231,7 @@ class HopperRandParams(TaskFamily):
         sane = (after.state[:, 3:].abs() < 100.0).all(dim=1)  # Gymnasium's: all but time and place
         return after, reward, ~((height > 0.7) & (pitch.abs() < 0.2) & sane)
 
-    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
         return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
 
@@ -273,7 +274,7 @@ def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
 
 def said(task: BodyScales) -> list[str]:
     """What the picture says of a row."""
-    ranges = zip(task._fields, task, strict=True)
+    ranges = named_leaves(task).items()
     return [f"{name} x {float(part[0].min()):.2f} … {float(part[0].max()):.2f}" for name, part in ranges]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import possible, whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -32,7 +32,7 @@ class WalkState(NamedTuple):
     reward: Tensor  # (B,) float32: what it paid
 
 
-class RestlessBandit(TaskFamily):
+class RestlessBandit(TaskFamily[Walk, WalkState]):
     """Two slot machines whose probabilities wander; keep learning which one is better now.
 
     Description:
@@ -132,12 +132,12 @@ class RestlessBandit(TaskFamily):
     def random_return(self, task: Walk) -> Tensor:
         return task.probs.mean(1).sum(-1)
 
-    def sketch(self, task: Walk, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Walk, episodes: int = 1) -> Sketch[WalkState]:
         """Both probabilities over time, and each pull on its arm's curve: full where it paid, hollow where not."""
         return _Paths(task.probs[0].tolist())
 
 
-class _Paths(Sketch):
+class _Paths(Sketch[WalkState]):
     """The pulls of earlier episodes are paler."""
 
     LEFT, TOP, HIGH, COLOURS = 44, 40, 260, ("#1971c2", "#e8590c")  # pixels

@@ -61,7 +61,7 @@ def side_view(
     says: list[str],
     wanted: float | None = None,
     model: Model | None = None,
-) -> Sketch:
+) -> Sketch[Physics]:
     """Poses of an episode next to each other, and the speed along x over time, with the wanted one in red."""
     skeleton = Skeleton(robot, model)
     still = _sideways(skeleton.at(robot.simulator.model.qpos0), 0.0)
@@ -119,7 +119,7 @@ def from_above(
     place: Callable[[Physics], XY],
     goal: XY | None = None,
     direction: XY | None = None,
-) -> Sketch:
+) -> Sketch[Physics]:
     """The paths, pale to dark in time, with the robot as it is now, and the goal or an arrow where to go."""
     skeleton = Skeleton(robot)
 

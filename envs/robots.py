@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import whole_number
 from metarl.envs.simulator import Model, Physics, Reading, Simulator
-from metarl.family import Key, Task
+from metarl.errors import whole_number
+from metarl.family import Key
+from metarl.tree import features
 
 
 class Robot:
@@ -88,15 +89,15 @@ class Bodies:
     def __init__(self, simulator: Simulator, factors: Callable[[np.ndarray, Model], dict[str, np.ndarray]]) -> None:
         self.simulator, self.factors = simulator, factors
         self._made = functools.lru_cache(maxsize=2048)(self._make)
-        self._last: tuple[Any, list[Model]] = (None, [])
+        self._last: tuple[Tensor | None, list[Model]] = (None, [])
 
     def __reduce__(self) -> tuple[type[Bodies], tuple[Simulator, Any]]:
         return Bodies, (self.simulator, self.factors)
 
-    def of(self, task: Task) -> list[Model]:
-        """One model per row of a task, a NamedTuple of float32 ``(B, …)``."""
+    def of(self, task: tuple[Tensor, ...]) -> list[Model]:
+        """One model per row of a task, whose fields are float32 ``(B, …)``."""
         if self._last[0] is not task[0]:
-            rows = torch.cat([field.flatten(1) for field in task], dim=1).cpu().numpy()
+            rows = features(task).cpu().numpy()
             self._last = task[0], [self._made(row.tobytes()) for row in rows]
         return self._last[1]
 

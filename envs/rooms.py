@@ -13,8 +13,8 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.envs.cell_pictures import Cells, Frame, xy
-from metarl.envs.checks import possible, whole_number, within
-from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, position, room
+from metarl.envs.grids import MOVES, Cell, DarkTask, cells, check_dark, moves, room
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -34,7 +34,7 @@ class KeyDoorState(NamedTuple):
     has_key: Tensor  # (B,) bool; not observed
 
 
-class DarkRoomHard(TaskFamily):
+class DarkRoomHard(TaskFamily[DarkTask, Cell]):
     """A 17×17 room in the dark with one goal cell that pays once; find it, then go straight there in later episodes.
 
     Description:
@@ -132,12 +132,12 @@ class DarkRoomHard(TaskFamily):
         within = hitting(self.size, self.horizon)[-1].to(task.goal.device)
         return within[_index(task.goal, self.size), self.size**2 // 2]
 
-    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch:
+    def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
         """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 
 
-class DarkKeyToDoor(TaskFamily):
+class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
     """A 9×9 room in the dark with a key and a door that opens with it; find both, then fetch one and go to the other.
 
     Description:
@@ -249,10 +249,10 @@ class DarkKeyToDoor(TaskFamily):
         opened = within[:, door, key]  # (horizon + 1, B): within so many steps from the key
         return taken[-1] + (taken.diff(dim=0) * opened[:-1].flip(0)).sum(0)
 
-    def sketch(self, task: KeyDoorTask, episodes: int = 1) -> Sketch:
+    def sketch(self, task: KeyDoorTask, episodes: int = 1) -> Sketch[KeyDoorState]:
         """The room, darker where visited more often, with the paths (pale to dark in time), the key and the door."""
         frames = [Frame(xy(task.key), "#e03131", "key"), Frame(xy(task.door), "#2f9e44", "door")]
-        return Cells(cells(self.size), 360 // self.size, self.horizon, position, frames)
+        return Cells(cells(self.size), 360 // self.size, self.horizon, lambda state: xy(state.position), frames)
 
 
 @functools.cache

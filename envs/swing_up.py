@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.checks import positive, whole_number
 from metarl.envs.classic_control import multipliers, uniform_in
 from metarl.envs.film import Curve, Film, Line, overlaid, scales
+from metarl.errors import positive, whole_number
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -33,7 +33,7 @@ class PendulumState(NamedTuple):
     speed: Tensor  # rad/s, in [-8, 8]
 
 
-class Pendulum(TaskFamily):
+class Pendulum(TaskFamily[PendulumScales, PendulumState]):
     """Swing up a pendulum with a motor too weak for it, of new mass, length and strength each time.
 
     Description:
@@ -118,7 +118,7 @@ class Pendulum(TaskFamily):
         after = PendulumState(wrapped(angle + self.DT * speed), speed)
         return after, -cost, torch.zeros_like(cost, dtype=torch.bool)
 
-    def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch[PendulumState]:
         """The rod, pale to dark in time, and its angle and speed in time."""
         length = float(task.length[0])
 
@@ -161,7 +161,7 @@ class AcrobotState(NamedTuple):
     speed_2: Tensor  # rad/s, in [-9π, 9π]
 
 
-class Acrobot(TaskFamily):
+class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
     """Swing up two links by a motor between them; their masses and lengths are new each time.
 
     Description:
@@ -253,7 +253,7 @@ class Acrobot(TaskFamily):
         up = -torch.cos(after.angle_1) - torch.cos(after.angle_2 + after.angle_1) > 1.0
         return after, torch.where(up, 0.0, -1.0), up
 
-    def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch:
+    def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch[AcrobotState]:
         """The links, pale to dark in time, both drawn 1 m long, the goal's height, and both angles in time."""
 
         def pose(state: AcrobotState) -> list[Line]:

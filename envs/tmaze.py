@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metarl.envs.cell_pictures import Cells, Frame
-from metarl.envs.checks import possible, whole_number, within
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -34,7 +34,7 @@ class CorridorState(NamedTuple):
     cue_seen: Tensor  # (B,) bool: an earlier observation was that of the cue
 
 
-class TMaze(TaskFamily):
+class TMaze(TaskFamily[Corridor, CorridorState]):
     """A corridor with a cue at its start that says which way to turn at its end: a test of memory.
 
     Description:
@@ -164,7 +164,7 @@ class TMaze(TaskFamily):
         """The junction's x (B,)."""
         return task.length + int(self.active)
 
-    def sketch(self, task: Corridor, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Corridor, episodes: int = 1) -> Sketch[CorridorState]:
         """The maze, darker where visited more often, with the counts; a green frame around the arm that pays."""
         junction, side = int(self._junction(task)[0]), int(task.side[0])
         longest = 2 * self.corridor_length + int(self.active)  # of `ood`, so that all pictures are of one size

@@ -11,8 +11,8 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl import rng
-from metarl.envs.checks import possible, whole_number, within
 from metarl.envs.sheet import Sheet, pixels
+from metarl.errors import possible, whole_number, within
 from metarl.family import Key, TaskFamily
 from metarl.sketch import Sketch
 
@@ -38,7 +38,7 @@ class RoundState(NamedTuple):
     reward: Tensor  # (B,) float32: the last reward
 
 
-class TwoStep(TaskFamily):
+class TwoStep(TaskFamily[Rounds, RoundState]):
     """Choose between two actions that usually, not always, lead to the state that pays at the moment.
 
     Description:
@@ -140,12 +140,12 @@ class TwoStep(TaskFamily):
     def random_return(self, task: Rounds) -> Tensor:
         return torch.full(task.luck.shape[:1], 0.5 * sum(PAYS) * self.rounds, device=task.luck.device)
 
-    def sketch(self, task: Rounds, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Rounds, episodes: int = 1) -> Sketch[RoundState]:
         """Rounds in time: the better state, the choice, where it led (pale: uncommonly) and whether that paid."""
         return _Columns(better_states(task)[0].tolist(), task.common[0].tolist())
 
 
-class _Columns(Sketch):
+class _Columns(Sketch[RoundState]):
     """One column per round; those of earlier episodes are paler until they are drawn over."""
 
     LEFT, TOP, LINE = 130, 40, 30  # pixels

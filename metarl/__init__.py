@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import metarl.envs  # noqa: F401  (registers the families that come with the package)
+import metarl.envs
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.agent_registry import register_agent
-from metarl.family import TaskFamily, make, register, registered
+from metarl.family import TaskFamily
 from metarl.gym_env import register_gymnasium
 from metarl.player import Player
+from metarl.registry import make, register, registered
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent

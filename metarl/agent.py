@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.family import TaskFamily
 from metarl.ranges import at_least, check_options, option
@@ -36,7 +34,7 @@ def at(schedule: Schedule, progress: float) -> float:
 
 
 @dataclass
-class AgentConfig(ABC):
+class AgentConfig:
     """Base of every agent's configuration. A subclass adds its fields and says how to build the agent.
 
     Its ``__post_init__`` checks the rules that stand beside the defaults; one of a subclass calls it.
@@ -45,6 +43,9 @@ class AgentConfig(ABC):
     meta_batch_size: int = option(512, at_least(1))
     """Tasks of one iteration."""
 
+    agent_class: ClassVar[type[LearningAgent] | None] = None
+    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
+
     def __post_init__(self) -> None:
         """Raise ValueError for an option that breaks its rule. Lists become tuples where the default is one."""
         for field in dataclasses.fields(self):
@@ -52,9 +53,16 @@ class AgentConfig(ABC):
                 setattr(self, field.name, tuple(getattr(self, field.name)))
         check_options(self)
 
-    @abstractmethod
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
-        """A fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        if self.agent_class is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
+            )
+        make: Any = self.agent_class
+        agent: LearningAgent = make(self, family, seed, device)
+        return agent
 
 
 class LearningAgent(Agent):
@@ -73,6 +81,12 @@ class LearningAgent(Agent):
     trained: Mapping[str, Any] = MappingProxyType({})
     """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
 
+    def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
+        """Let ``config.build`` make agents of this class."""
+        super().__init_subclass__()
+        if config is not None:
+            config.agent_class = cls
+
     def __repr__(self) -> str:
         changed = [
             f"{field.name}={getattr(self.config, field.name)!r}"
@@ -85,6 +99,11 @@ class LearningAgent(Agent):
     def title(self) -> str:
         """What tables and figures call the agent."""
         return type(self).__name__
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The parts of `update` that a GPU may replay (`metarl.capture.Captured`), by their names; by default none."""
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
@@ -122,60 +141,3 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], sta
         if quantities:
             full["state"][index] = quantities
     optimizer.load_state_dict(full)
-
-
-class ClippedAdam:
-    """Adam (Kingma & Ba 2015) on a module's ``named_parameters()`` or some of them, their gradient's norm clipped.
-
-    The arithmetic is torch's fused kernel, which scales the gradient on its way; on small networks the bookkeeping of
-    `torch.optim.Adam` around it and the clipping beside it cost as much as a product.
-    """
-
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, eps: float = 1e-5) -> None:
-        self.names, self.parameters = map(list, zip(*named, strict=True))
-        self.eps = eps
-        device = self.parameters[0].device
-        # On a GPU the step is part of a recording, which reads the rate from a tensor.
-        self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type != "cpu" else lr
-        self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
-        self.steps = torch.zeros((), device=device)
-
-    def set_lr(self, lr: float) -> None:
-        if isinstance(self.lr, Tensor):
-            self.lr.fill_(lr)
-        else:
-            self.lr = lr
-
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def step(self, max_grad_norm: float = math.inf) -> Tensor:
-        """One step along the parameters' gradients, which are scaled down to the norm; returns theirs before that."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        self.steps.add_(1.0)
-        torch._fused_adam_(
-            self.parameters, gradients, self.means, self.squares, [], [self.steps] * len(gradients),
-            lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
-            grad_scale=((norm + 1e-6) / max_grad_norm).clamp_min_(1.0).float(),
-        )  # fmt: skip
-        return norm
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """As ``optimizer.<parameter>.<quantity>`` tensors."""
-        found: dict[str, Tensor] = {}
-        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
-            quantities = {"step": self.steps.clone(), "exp_avg": mean, "exp_avg_sq": square}
-            found |= {f"optimizer.{name}.{quantity}": value for quantity, value in quantities.items()}
-        return found
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave; a parameter that is not in it starts from zeros."""
-        torch._foreach_zero_([*self.means, *self.squares, self.steps])
-        for name, mean, square in zip(self.names, self.means, self.squares, strict=True):
-            if f"optimizer.{name}.step" in state:
-                self.steps.copy_(state[f"optimizer.{name}.step"])
-                mean.copy_(state[f"optimizer.{name}.exp_avg"])
-                square.copy_(state[f"optimizer.{name}.exp_avg_sq"])

@@ -12,9 +12,10 @@ from torch import Tensor
 from metarl import rng
 from metarl.agent import AgentConfig, LearningAgent
 from metarl.batch_env import BatchEnv, Step
-from metarl.family import Task, TaskFamily, num_rows, take
-from metarl.family_contract import ROWS, leaves, require, same
+from metarl.family import Task, TaskFamily
+from metarl.family_contract import ROWS, require, same
 from metarl.rollout import Memory, run_trial
+from metarl.tree import leaves, num_rows, take
 
 
 def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:

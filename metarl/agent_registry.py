@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import sys
 
 from metarl.agent import AgentConfig
-from metarl.family import unknown
+from metarl.errors import unknown
 
 _REGISTRY: dict[str, type[AgentConfig]] = {}
 _REGISTERED_IN: dict[str, str] = {}
@@ -19,13 +18,17 @@ def register_agent(name: str, config_class: type[AgentConfig]) -> None:
 
     Files and the command line then take ``agent: Mine``. Registering the same class again is harmless. Raises
     ValueError for another class under a taken name, for a name with other characters than letters, digits and ``_+/-``,
-    and for a class that is no concrete dataclass below AgentConfig or has a field called `name`.
+    and for a class that is no AgentConfig, builds no agent, or has a field called `name`.
     """
     if not re.fullmatch(r"[^\W\d][\w+/-]*", name):
         raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
-    kind = isinstance(config_class, type) and issubclass(config_class, AgentConfig)
-    if not kind or inspect.isabstract(config_class):
+    if not isinstance(config_class, type) or not issubclass(config_class, AgentConfig):
         raise ValueError(f"The agent {name!r} needs a class of its configuration: a subclass of AgentConfig.")
+    if config_class.agent_class is None and config_class.build is AgentConfig.build:
+        raise ValueError(
+            f"{config_class.__name__} configures no agent yet: register it below `class Agent(LearningAgent, "
+            f"config={config_class.__name__})`."
+        )
     if any(field.name == "name" for field in dataclasses.fields(config_class)):
         raise ValueError(f"{config_class.__name__} has a field called 'name', which names the agent itself: rename it.")
     if name in _REGISTRY and _path(_REGISTRY[name]) != _path(config_class):

@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.family import Task, TaskFamily, concatenate
+from metarl.family import Task, TaskFamily
 from metarl.rollout import Agent
 from metarl.task_checks import checked_task
+from metarl.tree import concatenate
 
 
 def as_int(name: str, value: Any, least: int | None = 1) -> int:

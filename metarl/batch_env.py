@@ -9,17 +9,15 @@ led to it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gymnasium
 import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, State, Task, TaskFamily, num_rows, take
-
-NO_ACTION = -1
-"""`Step.prev_action` of a Discrete space from 0 at a trial's start: no action came before. Encoders show zeros."""
+from metarl.family import AnyFamily, Key, State, Task
+from metarl.tree import num_rows, put, take, where
+from metarl.units import no_action
 
 
 class Step(NamedTuple):
@@ -49,7 +47,7 @@ class BatchEnv:
     """
 
     def __init__(
-        self, family: TaskFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+        self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
     ) -> None:
         self.family = family
         self.task = task
@@ -175,45 +173,3 @@ class BatchEnv:
 
     def _no_action(self) -> Tensor:
         return no_action(self.family.action_space, self.num_envs, self._keys.device)
-
-
-def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
-    """Centre and unit of each coordinate of a Box of actions, ``(A,)`` each: what networks call 0 and 1.
-
-    Half the range around its middle; without bounds 1 around 0, with one bound 1 around what lies 1 inside of it. A
-    bound as far out as 1e30 is none, and the unit of a coordinate that can only be one number is 1.
-    """
-    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
-    below, above = low.abs() < 1e30, high.abs() < 1e30
-    one = torch.ones_like(low)
-    half = torch.where(below & above & (high > low), (high - low) / 2, one)
-    centre = torch.where(below, low + half, torch.where(above, high - half, torch.zeros_like(low)))
-    return torch.where(high > low, centre, low), half
-
-
-def no_action(space: gymnasium.Space, rows: int, device: torch.device | str = "cpu") -> Tensor:
-    """What stands for the previous action at a trial's start: one less than the first of a Discrete space.
-
-    Of a Box, the centre of `action_units`, which is 0 where the range lies evenly around it or has no bounds.
-    """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return torch.full((rows,), int(space.start) + NO_ACTION, dtype=torch.int64, device=device)
-    assert isinstance(space, gymnasium.spaces.Box)
-    centre = action_units(space)[0]
-    if not bool(centre.any()):  # made where it is needed: a copy from the host would not let a GPU record the reset
-        return torch.zeros((rows, *space.shape), device=device)
-    return centre.to(device).expand(rows, *space.shape).clone()
-
-
-def where(rows: Tensor, new: Any, old: Any) -> Any:
-    """`new` in the given rows, `old` in the others, for a tensor or a NamedTuple of them."""
-    if isinstance(new, Tensor):
-        return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-    return type(new)(*(where(rows, n, o) for n, o in zip(new, old, strict=True)))
-
-
-def put(whole: Any, rows: Tensor, part: Any) -> Any:
-    """`whole` with the rows of the given indices replaced by `part`, for a tensor or a NamedTuple of them."""
-    if isinstance(whole, Tensor):
-        return whole.index_copy(0, rows, part)
-    return type(whole)(*(put(w, rows, p) for w, p in zip(whole, part, strict=True)))

@@ -11,11 +11,12 @@ from PIL import Image
 
 from metarl.best_arm import best_arm, references
 from metarl.curve import AdaptationCurve, chosen_points
-from metarl.family import Task, TaskFamily, has_picture, take, to_device
+from metarl.family import Task, TaskFamily, has_picture
 from metarl.images import Captioned, gif, image_png, stack, strip
 from metarl.pictures import png, task_map, where
 from metarl.replay import Episode, Watched, replay
 from metarl.sketch import Sketch, drawn
+from metarl.tree import take, to_device
 
 MAX_EPISODES = 6
 """Episodes of a trial, or rounds, that a strip shows."""

@@ -22,10 +22,11 @@ from metarl.curve import AdaptationCurve
 from metarl.envs.bandits import BernoulliArms, BernoulliBandit
 from metarl.envs.more_bandits import DependentBandit, GaussianArms, GaussianBandit, InformativeArms, InformativeBandit
 from metarl.envs.restless_bandit import RestlessBandit, Walk
-from metarl.family import Task, TaskFamily, num_rows, take
+from metarl.family import Task, TaskFamily
 from metarl.pictures import best_arm_figure
 from metarl.replay import Watched, watch
 from metarl.rollout import Agent
+from metarl.tree import num_rows, take
 
 REFERENCE_TASKS = 300
 """Tasks on which learned and written-down players are compared."""

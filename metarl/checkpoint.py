@@ -26,7 +26,7 @@ from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
 from metarl.console import Parser, at_home, in_words
-from metarl.family import unknown
+from metarl.errors import nearest, unknown
 from metarl.finite import to_json
 
 FORMAT = 1
@@ -35,6 +35,7 @@ CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; o
 BEST = "best.safetensors"
 """The agent of a run that scored best on `valid`, without what only its training needs."""
 PRETRAINED = Path(__file__).parent / "pretrained"
+SEE_AGENTS = "metarl.checkpoint.pretrained()"
 
 
 @dataclass(frozen=True)
@@ -154,13 +155,14 @@ def find(name: str | Path) -> Path:
     if isinstance(name, str) and name.startswith("pretrained:"):
         known = pretrained()
         if name not in known:
-            raise ConfigError(unknown("trained agent", name, known))
+            raise ConfigError(unknown("trained agent", name, known, see=SEE_AGENTS))
         return PRETRAINED / name.removeprefix("pretrained:")
     folder = Path(at_home(name))
     if not folder.is_dir():
         known = pretrained()
-        also = f" The agents that come with the package: {', '.join(known)}." if known else ""
-        raise ConfigError(f"There is no run directory {str(folder)!r}.{also}")
+        near = nearest(str(name), known, see=SEE_AGENTS) if known else ""
+        also = f", and no agent of that name comes with the package. {near}" if known else "."
+        raise ConfigError(f"There is no run directory {str(folder)!r}{also}")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
     return folder

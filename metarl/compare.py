@@ -22,14 +22,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from metarl import checkpoint
 from metarl.agent import LearningAgent
-from metarl.agents.catalogue import baseline, baselines_for
+from metarl.agents.catalogue import baseline
 from metarl.comparison import Comparison
 from metarl.config_file import read_yaml
 from metarl.config_names import ALLOW, allow
 from metarl.console import QUIET, Parser, at_home, in_words, make_console, make_folder, new_folder, show
 from metarl.curve import AdaptationCurve, combine
+from metarl.errors import unknown
 from metarl.evaluate import evaluate
-from metarl.family import TaskFamily, unknown
+from metarl.family import TaskFamily
 from metarl.rollout import Agent
 from metarl.runtime import resolve_device, tune
 from metarl.suite import Suite
@@ -252,8 +253,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_families(found)
         family = found[0].family
         for name in options.baselines:
-            if name not in baselines_for(family):
-                raise ValueError(unknown("baseline", name, baselines_for(family), f" for {type(family).__name__}"))
             found.append(Line(name, [baseline(name, family, device)], family, "not trained"))
         splits = options.split or [split for split in ("train", "test", "ood") if split in family.splits]
         for split in splits:

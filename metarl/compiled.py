@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step, where
+from metarl.batch_env import BatchEnv, Outcome, Step
 from metarl.family import Key, State, Task, TaskFamily
+from metarl.tree import where
 
 # Loops written for the compiler to vectorise: with Inductor's own vectors, masks of bool take twice the time.
 OPTIONS: dict[str, Any] = {"cpp.simdlen": 1}

@@ -27,14 +27,16 @@ import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
-from metarl.config_file import PRESETS, find, presets
+from metarl.config_file import PRESETS, SEE_OPTIONS, find, presets
 from metarl.config_line import OTHERS, Line, read_line
 from metarl.config_names import ALLOW, BASES, Named, allow, home_of, names_of
 from metarl.config_old import is_gone
 from metarl.config_settings import Choice, Setting, choose, of_file, of_line
 from metarl.console import QUIET
-from metarl.family import TaskFamily, build, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
+from metarl.registry import build
 
 __all__ = ["PRESETS", "Parsed", "TrainConfig", "find", "parse", "presets", "read"]
 
@@ -286,17 +288,23 @@ def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> 
         return key
     first, _, rest = key.partition(".")
     if first not in BASES:
-        raise ConfigError(no_option(key, (*FIELDS, *OTHERS), inside=known))
+        raise ConfigError(no_option(key, (*FIELDS, *OTHERS), inside=known, see=SEE_OPTIONS))
     name, _, part = rest.partition(".")
     option, factory = f"{first}.{name}", chosen[first].factory
     whole = known.get(option, Any)
     if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
-        raise ConfigError(no_option(rest, options_of(factory), f" of {first} {chosen[first].short}"))
+        where, see = f" of {first} {chosen[first].short}", _see(first, chosen[first])
+        raise ConfigError(no_option(rest, options_of(factory), where, see=see))
     return option
 
 
 _WHOLE = (int, float, str, bool)
 """Types of options that have no parts."""
+
+
+def _see(field: str, named: Named) -> str:
+    """The command that shows the options of an agent or a family."""
+    return f"python -m metarl.train --{field} {named.short} --help"
 
 
 def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
@@ -323,7 +331,7 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        return build(named.factory, options, f"{field} {named.short}", BASES[field])
+        return build(named.factory, options, f"{field} {named.short}", BASES[field], see=_see(field, named))
     except TypeError as error:
         if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
             raise

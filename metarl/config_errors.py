@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from metarl.family import unknown
+from metarl.errors import nearest, unknown
 
 _WORDS = {
     int: ("a whole number", "whole numbers"),
@@ -50,8 +50,8 @@ _MEANT = {
 """What other libraries call an option, and what it is here."""
 
 
-def no_option(key: str, known: Iterable[str], where: str = "", inside: Iterable[str] = ()) -> str:
-    """The sentence for an option that does not exist: the one that is meant, or the nearest, and all of them.
+def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", inside: Iterable[str] = ()) -> str:
+    """The sentence for an option that does not exist: the one that is meant, or the nearest, as `unknown` says it.
 
     Options `inside` the family or the agent (``agent.lr``) may be meant, too.
     """
@@ -59,8 +59,9 @@ def no_option(key: str, known: Iterable[str], where: str = "", inside: Iterable[
     meant = _MEANT.get(key, key)
     near = [option for option in (*known, *inside) if meant in (option, option.partition(".")[2])]
     if not near:
-        return unknown("option", key, known, where)
-    return f"Unknown option{where}: {key!r}. Did you mean {near[0]!r}? Known: {', '.join(known)}."
+        return unknown("option", key, known, where, see)
+    others = nearest(key, known, see=see).rpartition("? ")[2]
+    return f"Unknown option{where}: {key!r}. Did you mean {near[0]!r}? {others}"
 
 
 def wrong_value(key: str, hint: Any, value: Any) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 
 from metarl.config_errors import ConfigError
-from metarl.family import unknown
+from metarl.errors import nearest, unknown
 
 PRESETS = Path(__file__).parent / "configs"
+SEE_OPTIONS = "python -m metarl.train --help"
+"""The command that shows all options and presets."""
 
 
 class _Twice(yaml.YAMLError):
@@ -87,6 +89,6 @@ def find(name: str) -> Path:
     if name in presets():
         return PRESETS / f"{name}.yaml"
     if path.suffix in (".yaml", ".yml"):
-        near = unknown("preset", path.stem, presets()).partition(". ")[2].replace("Known:", "Presets:")
-        raise ConfigError(f"There is no config file {name!r}. {near}")
-    raise ConfigError(unknown("config file or preset", name, presets()))
+        near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
+        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
+    raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))

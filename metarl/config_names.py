@@ -16,9 +16,13 @@ from metarl.agent import AgentConfig
 from metarl.agent_registry import agent_class, agent_registered_in, registered_agents
 from metarl.config_errors import ConfigError, shown
 from metarl.config_old import former_name
-from metarl.family import TaskFamily, family_class, registered, registered_in, unknown
+from metarl.errors import unknown
+from metarl.family import TaskFamily
 from metarl.options import own_options
+from metarl.registry import family_class, registered, registered_in
 
+SEE_FAMILIES = "python -m metarl.envs"
+"""The command that shows all families."""
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold an object with options of its own, and what it is an instance of."""
 ALLOW = "Import this package, which registers a family or an agent (may be given several times)."
@@ -135,4 +139,5 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
     other = "/" in name and not name.startswith("metarl/")
     hint = f" A package that registers another {field} is imported by --allow PACKAGE." if other else ""
     what = "task family" if field == "family" else field
-    return unknown(what, name, ids(field) if "/" in name else names_of(field)) + hint
+    see = SEE_FAMILIES if field == "family" else ""
+    return unknown(what, name, ids(field) if "/" in name else names_of(field), see=see) + hint

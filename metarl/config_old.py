@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from metarl.agent_registry import agent_class, registered_agents
 from metarl.config_errors import ConfigError, shown
-from metarl.family import family_class, registered
+from metarl.registry import family_class, registered
 
 AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
 """The classes of agents' configurations that files named, with or without a path before them."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from metarl.config_errors import ConfigError, no_option, shown
-from metarl.config_file import load_yaml, read_yaml
+from metarl.config_file import SEE_OPTIONS, load_yaml, read_yaml
 from metarl.config_names import BASES, Named, find_named
 
 _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
@@ -38,7 +38,7 @@ def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
     settings: list[Setting] = []
     for key, value in read_yaml(path).items():
         if key not in fields:
-            raise ConfigError(no_option(str(key), fields))
+            raise ConfigError(no_option(str(key), fields, see=SEE_OPTIONS))
         settings += _flat(key, value)
     return settings
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from metarl.family import unknown
+from metarl.errors import unknown
 
 QUIET = "Show nothing but the final tables, and mistakes on standard error."
 """The help of ``--quiet``."""
@@ -116,5 +116,5 @@ class Parser(argparse.ArgumentParser):
             setattr(options, name, at_home(value))
         if extra:
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            self.error(unknown("option", extra[0].partition("=")[0], known))
+            self.error(unknown("option", extra[0].partition("=")[0], known, see=f"{self.prog} --help"))
         return options

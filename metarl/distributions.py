@@ -40,12 +40,9 @@ class Categorical(NamedTuple):
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the logits."""
-        probs = self.log_probs.exp()
-        minus_entropy = (probs * self.log_probs).sum(-1, keepdim=True)
-        by_log_prob, by_entropy = by_log_prob[..., None], by_entropy[..., None]
-        less = torch.addcmul(by_log_prob, by_entropy, self.log_probs - minus_entropy).mul_(probs)
-        return (less.neg_().scatter_add_(-1, action[..., None], by_log_prob),)
+        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the field."""
+        by_log_probs = (self.log_probs.exp() * (self.log_probs + 1.0)).mul_(-by_entropy[..., None])
+        return (by_log_probs.scatter_add_(-1, action[..., None], by_log_prob[..., None]),)
 
     def kl(self, other: Categorical) -> Tensor:
         """KL(self ‖ other)."""

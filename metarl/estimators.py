@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ALIKE = 1e-6
-"""Numbers whose standard deviation is less than this share of their size differ by rounding alone."""
+from metarl.units import ALIKE
 
 
 def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: float, gae_lambda: float) -> Tensor:
@@ -104,35 +103,15 @@ def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > ALIKE * size, std, 0.0)
 
 
-def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of two samples taken as one, in which the new one has the share `weight`.
+def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) -> None:
+    """Move a running `mean` and `std`, in place, towards those of `x` by `weight` in (0, 1].
 
-    What lies between their means is in it, as it is not in the mean of their standard deviations (Chan et al. 1979).
+    The first spread that there is counts whole: where nothing is paid for long, such as in a maze, it must not begin at
+    a small part of what it is. (In place, since a recorded rollout reads them where they are.)
     """
-    (mean, std), (new_mean, new_std) = old, new
-    between = weight * (1.0 - weight) * (new_mean - mean) ** 2
-    variance = (1.0 - weight) * std**2 + weight * new_std**2 + between
-    return torch.lerp(mean, new_mean, weight), variance.sqrt()
-
-
-def mean_square(x: Tensor) -> Tensor:
-    """Of the entries ``(…, M)`` that are not 0, ``(…)``; 0 if there are none.
-
-    As the size of rewards it does not fall where they are rare.
-    """
-    square = x**2
-    return square.sum(-1) / (square > 0.0).sum(-1).clamp_min(1)
-
-
-def running_size(size: Tensor, batches: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`size`, the root mean square of what was not 0 in so many `batches`, and their number, with one more of them.
-
-    All batches with anything but 0 count alike.
-    """
-    new = mean_square(x.flatten())
-    batches = batches + (new > 0.0)
-    weight = torch.where(new > 0.0, 1.0 / batches, 0.0)
-    return torch.lerp(size**2, new, weight).sqrt(), batches
+    new_mean, new_std = spread(x, mask)
+    mean.lerp_(new_mean, weight)
+    std.lerp_(new_std, torch.where(std > 0.0, weight, 1.0))
 
 
 def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from metarl.checkpoint import load, runs_of
 from metarl.config_names import ALLOW, allow
 from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
-from metarl.evaluator import EVALUATION, check_counts, evaluate
-from metarl.family import unknown
+from metarl.errors import check_counts, unknown
+from metarl.evaluator import EVALUATION, evaluate
 from metarl.finite import not_finite
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table

@@ -17,7 +17,7 @@ from metarl.agents.baselines import RandomAgent
 from metarl.agents.catalogue import baseline, baselines_for
 from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import GIVEN, AdaptationCurve
-from metarl.family import Key, Task, TaskFamily, made_with, num_rows, take, to_device
+from metarl.family import Key, Task, TaskFamily, made_with
 from metarl.provenance import versions
 from metarl.rollout import (
     Agent,
@@ -30,6 +30,7 @@ from metarl.rollout import (
     run_trial,
 )
 from metarl.step_curve import StepCurve, binned, borders
+from metarl.tree import named_leaves, num_bytes, num_rows, take, to_device
 
 EVALUATION = 0x6576616C  # "eval" in ASCII
 """The address of all evaluations: ``fold(key(seed), EVALUATION)``. Training counts its streams from 0."""
@@ -181,13 +182,6 @@ def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly
     return enough if distinct is None else max(enough, -(-tasks // distinct))
 
 
-def check_counts(**counts: Any) -> None:
-    """Raise ValueError for a number below 1."""
-    for name, number in counts.items():
-        if isinstance(number, (int, np.integer)) and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
-
-
 def describe(family: TaskFamily) -> str:
     """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
     return made_with(family)
@@ -196,10 +190,8 @@ def describe(family: TaskFamily) -> str:
 def task_values(task: Task) -> dict[str, Array]:
     """The tasks' own numbers by field, ``(tasks, d)`` each; fields of more than `WIDEST_FIELD` numbers are left out."""
     found: dict[str, Array] = {}
-    for name, field in zip(type(task)._fields, task, strict=True):
-        if not isinstance(field, Tensor):
-            found |= {f"{name}.{inner}": values for inner, values in task_values(field).items()}
-        elif field[0].numel() <= WIDEST_FIELD:
+    for name, field in named_leaves(task).items():
+        if field[0].numel() <= WIDEST_FIELD:
             found[name] = field.reshape(len(field), -1).to(torch.float32).cpu().numpy()
     return found
 
@@ -276,18 +268,10 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
             each_step = episode_rewards(played, plan.episodes, family.horizon)
             rewards.append(each_step.reshape(n, plan.each, -1).mean(dim=1))
         # What an agent remembers may grow with every step: then the old and the new memory are there at once.
-        taken = max(taken, _bytes(played) + 3 * _bytes(memory))
+        taken = max(taken, num_bytes(played) + 3 * num_bytes(memory))
     edges = borders(plan.rounds, plan.episodes, family.horizon)
     found = binned(torch.cat(rewards, dim=1).cpu().numpy(), edges) if plan.steps else None
     return Played(torch.cat(returns, dim=1).cpu().numpy(), torch.cat(lengths, dim=1).cpu().numpy(), found), taken
-
-
-def _bytes(tree: Any) -> int:
-    """Of all tensors in a tree of tuples, lists and dictionaries."""
-    if isinstance(tree, Tensor):
-        return tree.nbytes
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
-    return sum(map(_bytes, children))
 
 
 def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan, repeats: int) -> tuple[Array | None, Array | None]:

@@ -1,4 +1,4 @@
-"""What a task family is, and the registry of families.
+"""What a task family is.
 
 A family turns a *task* (data) into physics. It is stateless and every method is batched over rows: a task, a state, an
 observation are NamedTuples or tensors whose leading dimension is the row. A batch of one is the single environment.
@@ -6,15 +6,10 @@ observation are NamedTuples or tensors whose leading dimension is the row. A bat
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
-import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -22,10 +17,14 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.options import options_of, own_options, refused, takes_any
-from metarl.sketch import Redrawn, Sketch, drawn
+from metarl.errors import unknown
+from metarl.options import options_of
+from metarl.sketch import Redrawn, Sketch, StateT, drawn
+from metarl.tree import num_rows, take, to_device
 
-Task = Any  # a NamedTuple of tensors, leading dimension = rows; one type per family
+TaskT = TypeVar("TaskT")
+"""The family's type of task: a NamedTuple of tensors whose leading dimension is the row."""
+Task = Any  # of any family
 State = Any  # likewise
 Key = Tensor
 
@@ -35,7 +34,7 @@ LISTS = 20190524
 """The address of all fixed lists of tasks: the same for every seed and machine."""
 
 
-class TaskFamily(ABC):
+class TaskFamily(ABC, Generic[TaskT, StateT]):
     """A distribution over tasks that share observation space, action space and episode length.
 
     A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
@@ -71,7 +70,7 @@ class TaskFamily(ABC):
     shows_task: ClassVar[bool] = False
     """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
 
-    def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> Task:
+    def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
         """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
 
         Task i depends on (key, split, i) alone, so every split has a stream of its own and a shard of a meta-batch
@@ -88,7 +87,7 @@ class TaskFamily(ABC):
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
         return self.draw_tasks(keys, "train" if split == "valid" else split)
 
-    def tasks_of(self, split: str) -> Task | None:
+    def tasks_of(self, split: str) -> TaskT | None:
         """Every task of a finite split, each once, on the CPU; None if there is no end of them.
 
         Raises ValueError for a split that the family does not have.
@@ -115,12 +114,12 @@ class TaskFamily(ABC):
         self.train_tasks = count
         self.num_tasks("train")
 
-    def draw_tasks(self, keys: Key, split: str) -> Task:
+    def draw_tasks(self, keys: Key, split: str) -> TaskT:
         """One task per key ``(N,)``. It is not asked for `valid`, which is drawn like `train`; call `sample_tasks`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
-    def enumerate_tasks(self, split: str) -> Task | None:
+    def enumerate_tasks(self, split: str) -> TaskT | None:
         """Every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
 
         It is not asked for `valid`, which is a part of `train`.
@@ -137,7 +136,7 @@ class TaskFamily(ABC):
         """The length of the fixed list that stands for a split, if one does."""
         return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
 
-    def _finite(self, split: str) -> Task | None:
+    def _finite(self, split: str) -> TaskT | None:
         """What `enumerate_tasks` gives of the split, or the part of it that is asked for."""
         every = self.enumerate_tasks("train" if split == "valid" else split)
         if every is None:
@@ -153,36 +152,36 @@ class TaskFamily(ABC):
         return take(every, rng.permutation(address, count)[:size].sort().values)
 
     @abstractmethod
-    def reset(self, task: Task, key: Key) -> State:
+    def reset(self, task: TaskT, key: Key) -> StateT:
         """The first state of an episode of each row. `key` is ``(B,)``."""
 
     @abstractmethod
-    def observe(self, task: Task, state: State) -> Tensor:
+    def observe(self, task: TaskT, state: StateT) -> Tensor:
         """float32 observation ``(B, *observation_space.shape)``. It must not tell which task it is."""
 
     @abstractmethod
-    def step(self, task: Task, state: State, action: Tensor, key: Key) -> tuple[State, Tensor, Tensor]:
+    def step(self, task: TaskT, state: StateT, action: Tensor, key: Key) -> tuple[StateT, Tensor, Tensor]:
         """Next state, reward float32 ``(B,)``, terminated bool ``(B,)``. `key` is ``(B,)``. Must not modify `state`."""
 
-    def oracle(self, task: Task) -> Tensor | None:
+    def oracle(self, task: TaskT) -> Tensor | None:
         """Best known expected return of one episode when the task is told, float32 ``(B,)``; None if unknown."""
         return None
 
-    def random_return(self, task: Task) -> Tensor | None:
+    def random_return(self, task: TaskT) -> Tensor | None:
         """Exact expected return of one episode of the uniformly random policy, float32 ``(B,)``; None if unknown."""
         return None
 
-    def success(self, task: Task, state: State) -> Tensor | None:
+    def success(self, task: TaskT, state: StateT) -> Tensor | None:
         """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
         return None
 
-    def check_task(self, task: Task) -> None:  # noqa: B027  (optional)
+    def check_task(self, task: TaskT) -> None:
         """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
 
         It is asked of tasks that users give (`metarl.task_checks`), whose types, shapes and finiteness are right.
         """
 
-    def render(self, task: Task, states: list[State]) -> np.ndarray:
+    def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
         """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
 
         It has the same size for all tasks and numbers of states. Write this, or, so that a picture after every step
@@ -195,12 +194,16 @@ class TaskFamily(ABC):
     def __repr__(self) -> str:
         return made_with(self)
 
-    def sketch(self, task: Task, episodes: int = 1) -> Sketch:
+    def sketch(self, task: TaskT, episodes: int = 1) -> Sketch[StateT]:
         """An empty picture of one row, to which visited states are added, of so many `episodes`.
 
         Its size may depend on the family's options and on `episodes`, but on nothing else.
         """
         return Redrawn(functools.partial(self.render, task))
+
+
+AnyFamily = TaskFamily[Any, Any]
+"""A family in code that knows neither its tasks nor its states."""
 
 
 def made_with(thing: Any) -> str:
@@ -217,7 +220,7 @@ def made_with(thing: Any) -> str:
     return f"{type(thing).__name__}({', '.join(options)})"
 
 
-def has_picture(family: TaskFamily) -> bool:
+def has_picture(family: AnyFamily) -> bool:
     """Whether the family draws itself."""
     return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
 
@@ -225,177 +228,3 @@ def has_picture(family: TaskFamily) -> bool:
 def _list_keys(split: str, numbers: Tensor) -> Key:
     """The keys of the tasks with these numbers in a split's fixed list: the same for every seed and machine."""
     return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)
-
-
-def unknown(kind: str, given: str, known: Iterable[str], where: str = "") -> str:
-    """The sentence for a name that does not exist: what was given, the nearest name that does, and all of them."""
-    names = list(known)
-    return f"Unknown {kind}{where}: {given!r}.{_nearest(given, names)} Known: {', '.join(names)}."
-
-
-class UnknownOption(TypeError, ValueError):
-    """A keyword that is not taken: a TypeError as from any Python call, and a ValueError as metarl's other mistakes.
-
-    TorchRL tries keywords and goes on without those that a TypeError names in Python's words.
-    """
-
-    name: str = ""
-    known: tuple[str, ...] = ()
-
-
-def unknown_option(callee: str, name: str, known: Iterable[str]) -> UnknownOption:
-    """The error for the keyword `name`, in Python's words and with the nearest name that `callee` takes."""
-    names = tuple(known)
-    takes = f"It takes: {', '.join(names)}." if names else "It takes none."
-    sentence = f"{callee} got an unexpected keyword argument {name!r}.{_nearest(name, names)} {takes}"
-    error = UnknownOption(sentence)
-    error.name, error.known = name, names
-    return error
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def take(task: Any, index: Any) -> Any:
-    """Rows `index` (a slice, or an index or mask tensor) of a NamedTuple of tensors (nested ones too)."""
-    if isinstance(task, Tensor):
-        return task[index]
-    return type(task)(*(take(field, index) for field in task))
-
-
-def concatenate(tasks: Sequence[Task]) -> Task:
-    """Several tasks of one family as one, row after row."""
-    first = tasks[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(tasks))
-    return type(first)(*(concatenate(field) for field in zip(*tasks, strict=True)))
-
-
-def num_rows(task: Any) -> int:
-    """The leading dimension of a task or a state."""
-    while not isinstance(task, Tensor):
-        task = task[0]
-    return int(task.shape[0])
-
-
-def to_device(value: Any, device: torch.device | str) -> Any:
-    """The same NamedTuple of tensors (nested ones too) on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return type(value)(*(to_device(field, device) for field in value))
-
-
-def features(task: Task) -> Tensor:
-    """The task as one float32 vector per row ``(B, D)``: what a task-conditioned network sees."""
-    parts = [field if isinstance(field, Tensor) else features(field) for field in task]
-    return torch.cat([part.reshape(part.shape[0], -1).to(torch.float32) for part in parts], dim=1)
-
-
-_REGISTRY: dict[str, Callable[..., TaskFamily] | str] = {}
-_REGISTERED_IN: dict[str, str] = {}
-_ON_REGISTER: list[Callable[[str], None]] = []
-
-
-def register(id: str, family: Callable[..., TaskFamily] | str) -> None:
-    """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
-
-    It is a TaskFamily class, ``"module:Class"``, or a factory: whatever makes a family when it is called with options,
-    such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
-
-    It also becomes a Gymnasium id once `metarl` is imported. Registering the same family again is harmless;
-    another family under a taken id raises ValueError.
-    """
-    if "/" not in id or "-v" not in id:
-        raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {id!r}.")
-    if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
-        raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
-    _REGISTRY[id] = family
-    _REGISTERED_IN[id] = sys._getframe(1).f_globals.get("__name__", "__main__")
-    for hook in _ON_REGISTER:
-        hook(id)
-
-
-def registered_in(id: str) -> str:
-    """The module that registered an id: whoever imports it has the id too."""
-    return _REGISTERED_IN[id]
-
-
-def registered() -> list[str]:
-    """The ids of all registered families, sorted."""
-    return sorted(_REGISTRY)
-
-
-def family_class(id: str) -> Callable[..., TaskFamily]:
-    """What makes the family of a registered id: its class, or the factory that was registered.
-
-    Raises ValueError that names the nearest id if there is none.
-    """
-    if id not in _REGISTRY:
-        raise ValueError(unknown("task family", id, registered()))
-    entry = _REGISTRY[id]
-    if isinstance(entry, str):
-        module, _, name = entry.partition(":")
-        entry = getattr(importlib.import_module(module), name)
-    return entry
-
-
-def make(id: str, **kwargs: Any) -> TaskFamily:
-    """The family registered as `id`.
-
-    Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
-
-    Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
-    """
-    factory = family_class(id)
-    length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: TaskFamily = build(factory, kwargs, id, also=("train_tasks",))
-    if length is not None:
-        family.train_on(length)
-    return family
-
-
-def build(
-    factory: Callable[..., Any],
-    options: Mapping[str, Any],
-    name: str,
-    kind: type = TaskFamily,
-    also: Iterable[str] = (),
-) -> Any:
-    """What `factory`, called `name`, makes with these options: those that Python takes.
-
-    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`,
-    and ValueError where it makes something else than a `kind`.
-    """
-    wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
-    if wrong is None:
-        try:
-            made = factory(**options)
-        except TypeError as error:
-            wrong = refused(error, options)
-            if wrong is None:
-                raise
-    if wrong is not None:
-        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]))
-    if not isinstance(made, kind):
-        raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
-    return made
-
-
-def on_register(hook: Callable[[str], None]) -> None:
-    """Call `hook(id)` for every family registered so far and from now on (the Gymnasium view uses it)."""
-    _ON_REGISTER.append(hook)
-    for id in registered():
-        hook(id)
-
-
-def _path(family: Callable[..., TaskFamily] | str) -> str:
-    """What tells one registered family from another: the same again, after a reload, has the same."""
-    if isinstance(family, str):
-        return family
-    if isinstance(family, partial):
-        return f"{_path(family.func)} with {family.args or ''}{family.keywords}"
-    path = f"{family.__module__}:{getattr(family, '__qualname__', type(family).__qualname__)}"
-    code = getattr(family, "__code__", None)
-    return f"{path} in line {code.co_firstlineno}" if "<" in path and code is not None else path

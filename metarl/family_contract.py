@@ -21,8 +21,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import State, Task, TaskFamily, features, num_rows, take
-from metarl.task_checks import described
+from metarl.errors import described
+from metarl.family import State, Task, TaskFamily
+from metarl.tree import features, leaves, num_rows, take
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder
 DRAWS = 64
@@ -279,14 +280,6 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
     below, above = low.isfinite(), high.isfinite()
     free = torch.where(below, low + normal.abs(), torch.where(above, high - normal.abs(), normal))
     return torch.where(below & above, low + (high - low) * uniform, free)
-
-
-def leaves(tree: Any) -> list[Tensor]:
-    """The tensors of a nest of tuples, lists and dictionaries, in order."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    parts = tree.values() if isinstance(tree, dict) else tree
-    return [leaf for part in parts for leaf in leaves(part)]
 
 
 def same(a: Any, b: Any) -> bool:

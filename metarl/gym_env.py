@@ -7,7 +7,7 @@
     envs = gymnasium.make_vec("metarl:metarl/GridNavi-v0", num_envs=64, trial=True)
 
 Keyword arguments beside those of `GymEnv` and `GymVectorEnv` go to the family; one that it does not take raises
-`metarl.family.UnknownOption`, a TypeError in Python's words.
+`metarl.errors.UnknownOption`, a TypeError in Python's words.
 
 Which task? Each `reset` draws a new one from `split`. After ``set_task(task)`` every episode is on that task, until
 ``set_task(None)``. ``reset(options={"task": …})`` or ``reset(options={"split": …})`` overrule both until the next
@@ -38,8 +38,11 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, has_picture, on_register, take, unknown
+from metarl.errors import unknown
+from metarl.family import Task, TaskFamily, has_picture
+from metarl.registry import on_register
 from metarl.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
+from metarl.tree import take
 
 _RENDER_FPS = 10
 

@@ -4,7 +4,7 @@ A memory is made by ``make_memory(kind, input_size, hidden_size)`` and has three
 
 - ``initial(batch, device)``: the empty state of a trial's start;
 - ``step(x (B, F), state) -> (output (B, H), state)``: one step, for acting;
-- ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning.
+- ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning; None is the empty state.
 
 Step by step and in one sequence give the same outputs. There are no resets: a trial starts with an empty memory, and
 what is inside a trial is one life.
@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarl import gru
-from metarl.family import unknown
+from metarl.errors import unknown
 from metarl.nets import mlp
+from metarl.twins import twin
 
 State = Any  # a tensor, or a tuple of tensors
 
@@ -40,25 +39,29 @@ class Memory(nn.Module, ABC):
         """The empty state of `batch` rows."""
 
     @abstractmethod
-    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Outputs ``(T, B, H)`` and the state after the last step."""
+    def sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Outputs ``(T, B, H)`` and the state after the last step, from the one before the first."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Output ``(B, H)`` and the next state."""
         output, state = self.sequence(x[None], state)
         return output[0], state
 
-    def readout(self, x: Tensor, state: State | None, layers: Sequence[gru.Layer]) -> tuple[Tensor, Tensor, State]:
-        """`sequence`, and between its two results what linear layers read from outputs and x, side by side.
 
-        Without a state it starts with the empty one.
-        """
-        output, state = self.sequence(x, self.initial(x.shape[1], x.device) if state is None else state)
-        return output, gru.linear_sum(output, x, layers), state
+@twin("gru")
+def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
+    """All states ``(T, B, H)`` of a cell, from inputs ``(T, B, F)`` and the state before them (None: zeros)."""
+    return cell(x, state if state is None else state[None].contiguous())[0]
+
+
+@twin("gru_step")
+def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
+    """The next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
+    return cell(x[None], state[None].contiguous())[0][0]
 
 
 class GRU(Memory):
-    """Gated recurrent unit (Cho et al. 2014). On a CPU `metarl.gru` runs it, on a GPU cuDNN."""
+    """Gated recurrent unit (Cho et al. 2014)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -68,28 +71,13 @@ class GRU(Memory):
     def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if not x.is_cpu or torch.is_grad_enabled():
-            return super().step(x, state)
-        state = gru.gru_step(x, state, *self._weights())
-        return state, state
-
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if not x.is_cpu:
-            output, last = self.cell(x, state[None].contiguous())
-            return output, last[0]
-        output = gru.gru_sequence(x, state, *self._weights())
+    def sequence(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = gru(x, state, self.cell)
         return output, output[-1]
 
-    def readout(self, x: Tensor, state: Tensor | None, layers: Sequence[gru.Layer]) -> tuple[Tensor, Tensor, Tensor]:
-        if not x.is_cpu:
-            return super().readout(x, state, layers)
-        output, read = gru.gru_readout(x, state, self._weights(), layers)
-        return output, read, output[-1]
-
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        w_ih, w_hh, b_ih, b_hh = self.cell.parameters()
-        return w_ih, w_hh, b_ih, b_hh
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = gru_step(x, state, self.cell)
+        return state, state
 
 
 class LSTM(Memory):
@@ -104,8 +92,9 @@ class LSTM(Memory):
         zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
         return zeros, zeros
 
-    def sequence(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        output, (hidden, cell) = self.cell(x, (state[0][None].contiguous(), state[1][None].contiguous()))
+    def sequence(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        before = None if state is None else (state[0][None].contiguous(), state[1][None].contiguous())
+        output, (hidden, cell) = self.cell(x, before)
         return output, (hidden[0], cell[0])
 
 
@@ -120,8 +109,8 @@ class RNN(Memory):
     def initial(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         return torch.zeros(batch, self.hidden_size, device=device, dtype=_dtype(self))
 
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        output, last = self.cell(x, state[None].contiguous())
+    def sequence(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        output, last = self.cell(x, None if state is None else state[None].contiguous())
         return output, last[0]
 
 
@@ -135,8 +124,8 @@ class Feedforward(Memory):
     def initial(self, batch: int, device: torch.device | str = "cpu") -> tuple[()]:
         return ()
 
-    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return torch.tanh(self.layer(x)), state
+    def sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        return torch.tanh(self.layer(x)), ()
 
 
 class Transformer(Memory):
@@ -161,7 +150,8 @@ class Transformer(Memory):
         empty = torch.zeros(shape, device=device, dtype=_dtype(self))
         return (empty,) * (2 * len(self.qkv))
 
-    def sequence(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sequence(self, x: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        state = self.initial(x.shape[1], x.device) if state is None else state
         steps, past = x.shape[0], state[0].shape[2]
         h = self.input(x).transpose(0, 1)  # (B, T, H)
         h = h + _positions(past, steps, self.hidden_size, h)
@@ -212,7 +202,8 @@ class FastWeights(Memory):
         shape = (batch, self.num_heads, self.key_size, self.value_size + 1)
         return torch.zeros(shape, device=device, dtype=_dtype(self))
 
-    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def sequence(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        state = self.initial(x.shape[1], x.device) if state is None else state
         key, query, value = self._write_and_ask(x)
         # A step reads what was in the table at the start, what the steps before it wrote, and what it writes itself.
         output = self._answer(query @ state + (query @ key.transpose(-1, -2)).tril() @ value)
@@ -255,11 +246,6 @@ def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
     if kind not in MEMORIES:
         raise ValueError(unknown("memory", kind, MEMORIES))
     return cast(Any, MEMORIES[kind])(input_size, hidden_size)
-
-
-def detach(state: State) -> State:
-    """A memory's state cut off from the graph that made it."""
-    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

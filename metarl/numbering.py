@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Key, Task, TaskFamily, concatenate
+from metarl.family import Key, Task, TaskFamily
+from metarl.tree import concatenate
 
 
 class Numbering:

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
-from torch import Tensor
 
 from metarl import stats
 from metarl.colours import OPTIMUM, colour, colours
 from metarl.curve import AdaptationCurve
 from metarl.family import Task
+from metarl.tree import named_leaves
 
 Array = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def panels(task: Task, scores: Array, optimum: NDArray[Any] | None = None) -> li
     rank correlation with the scores is strongest.
     """
     found = [] if optimum is None else [Panel("known-task optimum", np.asarray(optimum, np.float64)[:, None])]
-    found += [panel for name, values in _fields(task) for panel in _split(name, values)]
+    found += [panel for name, values in _numbers(task) for panel in _split(name, values)]
     found = [panel for panel in found if panel.values.std(axis=0).max() > 1e-6 * (1.0 + np.abs(panel.values).max())]
     strength = [
         np.inf if panel.name == "known-task optimum" else max(abs(_rank_correlation(x, scores)) for x in panel.values.T)
@@ -185,15 +185,10 @@ def group_means(x: Array, y: Array, groups: int = 10) -> tuple[Array, Array]:
     return np.bincount(member, x) / count, np.bincount(member, y) / count
 
 
-def _fields(task: Task, prefix: str = "") -> list[tuple[str, Array]]:
+def _numbers(task: Task) -> list[tuple[str, Array]]:
     """Every field's name and its numbers ``(tasks, components)``; fields of nested tuples by a dotted name."""
-    found: list[tuple[str, Array]] = []
-    for name, value in zip(task._fields, task, strict=True):
-        if isinstance(value, Tensor):
-            found.append((prefix + name, value.reshape(len(value), -1).cpu().numpy().astype(np.float64)))
-        else:
-            found += _fields(value, f"{prefix}{name}.")
-    return found
+    fields = named_leaves(task).items()
+    return [(name, value.reshape(len(value), -1).cpu().numpy().astype(np.float64)) for name, value in fields]
 
 
 def _split(name: str, values: Array) -> list[Panel]:

@@ -28,8 +28,10 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.agent import LearningAgent
-from metarl.batch_env import Outcome, Step, no_action
+from metarl.batch_env import Outcome, Step
 from metarl.rollout import Acted, Rollout
+from metarl.tree import join_columns, stack
+from metarl.units import no_action
 
 PLAYING = 0x706C6179  # "play" in ASCII
 """The address of a player's randomness: ``fold(key(seed), PLAYING)``, then the number of the trial."""
@@ -214,27 +216,13 @@ def _finite(reward: Any) -> float:
 def _side_by_side(episodes: list[list[Moment]]) -> Rollout:
     """Episodes that were played one after the other as the rows of a round, padded to the length of the longest."""
     longest = max(map(len, episodes))
-    rows = [_stacked([*episode, *[_padding(episode[-1])] * (longest - len(episode))]) for episode in episodes]
+    rows = [stack([*episode, *[_padding(episode[-1])] * (longest - len(episode))]) for episode in episodes]
     played = torch.tensor([len(episode) for episode in episodes], device=rows[0].outcome.reward.device)
     mask = (torch.arange(longest, device=played.device)[:, None] < played).to(torch.float32)
-    step, acted, outcome = _joined(rows)
+    step, acted, outcome = join_columns(rows)
     return Rollout(step, acted, outcome, mask, ())
 
 
 def _padding(last: Moment) -> Moment:
     """What stands after an episode's end: as in a trial, it comes after a done."""
     return last._replace(step=last.step._replace(prev_done=torch.ones_like(last.step.prev_done)))
-
-
-def _stacked(moments: list[Any]) -> Any:
-    """Moments over time: every tensor ``(1, …)`` becomes ``(T, 1, …)``."""
-    if isinstance(moments[0], Tensor):
-        return torch.stack(moments)
-    return type(moments[0])(*(_stacked(list(field)) for field in zip(*moments, strict=True)))
-
-
-def _joined(rows: list[Any]) -> Any:
-    """Rows ``(T, 1, …)`` as one ``(T, B, …)``."""
-    if isinstance(rows[0], Tensor):
-        return torch.cat(rows, dim=1)
-    return type(rows[0])(*(_joined(list(field)) for field in zip(*rows, strict=True)))

@@ -2,7 +2,7 @@
 
 >>> @dataclass
 ... class MineConfig(AgentConfig):
-...     lr: Schedule = option(1e-3, within(0, 1))
+...     lr: Schedule = option(1e-3, between(0, 1))
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from metarl.family import unknown
+from metarl.errors import unknown
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def option(default: T, rule: Rule | OneOf) -> T:
     return field
 
 
-def within(low: float, high: float) -> Rule:
+def between(low: float, high: float) -> Rule:
     """A number, or the values of a schedule, from `low` to `high`, both included."""
     return Rule(f"lie in [{low:g}, {high:g}]", lambda value: low <= value <= high)
 
@@ -56,7 +56,7 @@ POSITIVE = Rule("be positive", lambda value: value > 0)
 POSITIVE_FINITE = Rule("be positive and finite", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Rule("be finite and not negative", lambda value: 0 <= value < math.inf)
 SHARE = Rule("lie in (0, 1]", lambda value: 0 < value <= 1)
-BETWEEN_0_AND_1 = Rule("lie between 0 and 1", lambda value: 0 < value < 1)
+FRACTION = Rule("lie between 0 and 1", lambda value: 0 < value < 1)
 
 
 def check_options(config: Any) -> None:

@@ -17,9 +17,9 @@ from metarl import rng
 from metarl.batch_env import BatchEnv, Step
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import EVALUATION, evaluate, training_of
-from metarl.family import Key, State, Task, TaskFamily, num_rows, take
+from metarl.family import Key, State, Task, TaskFamily
 from metarl.rollout import Acted, Agent, Memory, Rollout
-from metarl.stream import concatenate
+from metarl.tree import concatenate, num_rows, take
 
 MAX_PULLS = 20
 """Rows of a task that are watched where each is a single step."""

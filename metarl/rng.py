@@ -73,7 +73,7 @@ def uniform(key: Tensor, n: int) -> Tensor:
 
 def normal(key: Tensor, n: int) -> Tensor:
     """Standard normal float32 numbers, shape ``key.shape + (n,)``, by Box and Muller's transform (1958)."""
-    radius, angle = uniform(key, 2 * n).split(n, dim=-1)
+    radius, angle = uniform(key, 2 * n).chunk(2, dim=-1)
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 

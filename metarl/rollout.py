@@ -15,8 +15,9 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step
-from metarl.family import Key, Task, TaskFamily, num_rows, take
+from metarl.family import AnyFamily, Key, Task
 from metarl.family_contract import undeclared_ending
+from metarl.tree import num_rows, stack, take
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -96,7 +97,7 @@ def collect(
         outcomes.append(outcome)
         step = next_step
     mask = torch.stack(masks).to(torch.float32)
-    return Rollout(_stack(steps), _stack(acts), _stack(outcomes), mask, env.task), memory
+    return Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task), memory
 
 
 class Round(NamedTuple):
@@ -109,7 +110,7 @@ class Round(NamedTuple):
 
 def run_trial(
     agent: Agent,
-    family: TaskFamily,
+    family: AnyFamily,
     task: Task,
     key: Key,
     *,
@@ -130,7 +131,7 @@ def run_trial(
 
 def play_rounds(
     agent: Agent,
-    family: TaskFamily,
+    family: AnyFamily,
     task: Task,
     key: Key,
     *,
@@ -175,7 +176,7 @@ def play_rounds(
                 memory = agent.adapt(memory, learned)
 
 
-def check_endings(family: TaskFamily, trial: list[Rollout]) -> None:
+def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
     """Raise ValueError if an episode was terminated although the family says that none is.
 
     `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.
@@ -241,10 +242,3 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
     rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
     rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # beyond the end is padding, which is 0
     return rewards.T.reshape(-1, episodes, horizon)
-
-
-def _stack(items: list[Any]) -> Any:
-    """A list over time of NamedTuples of tensors as one NamedTuple of ``(T, B, …)`` tensors."""
-    if isinstance(items[0], Tensor):
-        return torch.stack(items)
-    return type(items[0])(*(_stack(list(field)) for field in zip(*items, strict=True)))

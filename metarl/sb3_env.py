@@ -21,8 +21,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import Task, TaskFamily, features, take
+from metarl.family import Task, TaskFamily
 from metarl.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
+from metarl.tree import features, take
 
 
 class SB3VecEnv(VecEnv):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
+StateT = TypeVar("StateT")
+"""A family's type of state: a tensor, or a NamedTuple of them, whose leading dimension is the row."""
 
-class Sketch(ABC):
+
+class Sketch(ABC, Generic[StateT]):
     """A picture of one row's trial that grows state by state.
 
     The work of `add` and `image` does not depend on how much has been added before (on average: a sketch may now and
@@ -17,7 +20,7 @@ class Sketch(ABC):
     """
 
     @abstractmethod
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: StateT, first: bool = False) -> None:
         """Draw one more visited state (leading dimension 1); `first` where an episode begins with it."""
 
     @abstractmethod
@@ -25,21 +28,21 @@ class Sketch(ABC):
         """The picture so far: uint8 ``(height, width, 3)``, of the same size at every call."""
 
 
-class Redrawn(Sketch):
+class Redrawn(Sketch[StateT]):
     """The sketch of a family that draws all visited states anew each time: ``render(states)``."""
 
-    def __init__(self, render: Callable[[list[Any]], np.ndarray]) -> None:
+    def __init__(self, render: Callable[[list[StateT]], np.ndarray]) -> None:
         self.render = render
-        self.states: list[Any] = []
+        self.states: list[StateT] = []
 
-    def add(self, state: Any, first: bool = False) -> None:
+    def add(self, state: StateT, first: bool = False) -> None:
         self.states.append(state)
 
     def image(self) -> np.ndarray:
         return np.array(self.render(self.states))
 
 
-def drawn(sketch: Sketch, episodes: Iterable[Sequence[Any]]) -> np.ndarray:
+def drawn(sketch: Sketch[StateT], episodes: Iterable[Sequence[StateT]]) -> np.ndarray:
     """The picture after the visited states of these episodes, one list per episode."""
     for states in episodes:
         for number, state in enumerate(states):

@@ -11,12 +11,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.batch_env import BatchEnv, Outcome, Step, put, where
-from metarl.family import State, Task, TaskFamily, UnknownOption, make, num_rows, take, unknown_option
-from metarl.family import concatenate as concatenate
+from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.errors import UnknownOption, unknown_option
+from metarl.family import State, Task, TaskFamily
 from metarl.numbering import Numbering
+from metarl.registry import make
 from metarl.sketch import Sketch
 from metarl.task_checks import checked_task
+from metarl.tree import concatenate, num_rows, put, take, where
 
 _MOST = float(np.finfo(np.float32).max)
 
@@ -352,7 +354,7 @@ def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str,
         try:
             return make(family, **options)
         except UnknownOption as error:
-            raise unknown_option(family, error.name, (*own, *error.known)) from None
+            raise unknown_option(family, error.name, (*own, *error.known), f"help({view})") from None
     if options:
         said = "the options of a family that exists go to its constructor."
         raise UnknownOption(f"{view} got an unexpected keyword argument {next(iter(options))!r}: {said}")

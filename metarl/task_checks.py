@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from metarl import rng
+from metarl.errors import described, dtype_name
 from metarl.family import Task, TaskFamily
+from metarl.tree import leaves
 
 
 def checked_task(family: TaskFamily, task: Any) -> Task:
@@ -27,7 +29,7 @@ def checked_task(family: TaskFamily, task: Any) -> Task:
         kind, given = type(pattern).__name__, type(task).__name__
         raise ValueError(f"A task of {type(family).__name__} is a {kind}, got a value of {given}.")
     made = _field(type(pattern).__name__, task, pattern)
-    rows = sorted({len(leaf) for leaf in _leaves(made)})
+    rows = sorted({len(leaf) for leaf in leaves(made)})
     if len(rows) > 1 or not rows[0]:
         numbers = ", ".join(map(str, rows))
         raise ValueError(f"All fields of a {type(pattern).__name__} must have one row per task, got {numbers} rows.")
@@ -52,7 +54,7 @@ def _field(where: str, given: Any, pattern: Any) -> Any:
     good = isinstance(value, Tensor) and value.dtype == pattern.dtype and value.ndim == pattern.ndim
     if not good or value.shape[1:] != pattern.shape[1:]:
         shape = f"(N, {', '.join(map(str, pattern.shape[1:]))})" if pattern.ndim > 1 else "(N,)"
-        raise ValueError(f"{where} must be {_name(pattern.dtype)} of shape {shape}, got {described(given)}.")
+        raise ValueError(f"{where} must be {dtype_name(pattern.dtype)} of shape {shape}, got {described(given)}.")
     if not bool(value.isfinite().all()):
         raise ValueError(f"{where} must be finite, got nan or inf.")
     return value
@@ -65,22 +67,3 @@ def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | N
         return None
     with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as that
         return torch.from_numpy(np.array(array, dtype=wanted))
-
-
-def described(value: Any) -> str:
-    """``float64 of shape (7, 1)`` for a tensor, likewise for a NumPy array; else the name of the type."""
-    if isinstance(value, Tensor):
-        return f"{_name(value.dtype)} of shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"a NumPy array: {value.dtype} of shape {value.shape}"
-    return f"a value of {type(value).__name__}"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _leaves(task: Any) -> list[Tensor]:
-    if isinstance(task, Tensor):
-        return [task]
-    return [leaf for field in task for leaf in _leaves(field)]

@@ -29,7 +29,7 @@ from torch import Tensor
 from metarl import rng
 from metarl.agent_contract import check_agent
 from metarl.batch_env import BatchEnv
-from metarl.family import Task, TaskFamily, features, has_picture, num_rows
+from metarl.family import Task, TaskFamily, has_picture
 from metarl.family_contract import (
     ROWS,
     Broken,
@@ -46,6 +46,7 @@ from metarl.family_contract import (
     same,
 )
 from metarl.gym_env import GymEnv
+from metarl.tree import features, num_rows
 
 _TASKS = 1500
 _QUICK_STEPS = 20

@@ -47,8 +47,6 @@ from metarl.testing import quick_check
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
-RECORDED = (("Minibatches", "minibatch"), ("Meta-steps", "propose"), ("Line searches", "judge"))
-"""What parts of an agent's update a GPU may replay, and what they are called where they have to do without."""
 
 
 class Diverged(RuntimeError):
@@ -105,8 +103,8 @@ def train(parsed: Parsed, console: Console) -> int:
                 if done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
             checkpoint.save(run_dir, agent, done)
-        for what, captured in (("Rollouts", play), *((what, getattr(agent, part, None)) for what, part in RECORDED)):
-            if device.type == "cuda" and captured is not None and captured.why_not is not None:
+        for what, captured in {"Rollouts": play, **agent.captured}.items():
+            if device.type == "cuda" and captured.why_not is not None:
                 log.say(f"{what} were not recorded as a CUDA graph, which would be faster: {captured.why_not}")
         if stop.exit_code:
             command = checkpoint.resume_command(run_dir, config.allow)

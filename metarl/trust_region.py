@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.distributions import Distribution
+from metarl.tree import detach, tree_map
 
 
 class TrustRegionStep(NamedTuple):
@@ -93,7 +94,7 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
     one graph. `weight` has the shape of the distribution's batch.
     """
     fields = tuple(distribution)
-    at: Any = type(distribution)(*(field.detach() for field in fields))
+    at: Any = detach(distribution)
     dummies = tuple(torch.zeros_like(field, requires_grad=True) for field in at)
     pulled = torch.autograd.grad(fields, theta, dummies, create_graph=True, allow_unused=True)
     used = [n for n, part in enumerate(pulled) if part is not None]
@@ -104,7 +105,7 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
         tangents = torch.autograd.grad(
             [pulled[n] for n in used], dummies, [parts[n] for n in used], retain_graph=True, allow_unused=True
         )
-        tangent = type(at)(*(torch.zeros_like(d) if t is None else t for t, d in zip(tangents, dummies, strict=True)))
+        tangent = tree_map(lambda field, t: torch.zeros_like(field) if t is None else t, at, tangents)
         image = [part * weight[..., None] for part in at.fisher(tangent)]
         results = torch.autograd.grad(fields, theta, image, retain_graph=True, allow_unused=True)
         return torch.cat(

@@ -12,10 +12,11 @@ from wrong_families import Line, Start
 import metarl
 from metarl import rng
 from metarl.agents.baselines import RandomAgent
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAMLConfig
 from metarl.agents.rl2 import RL2Config
 from metarl.arguments import as_bool, as_int, as_tasks, check_rounds, same_spaces
-from metarl.family import TaskFamily, features, take
+from metarl.family import TaskFamily
+from metarl.tree import features, take
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,9 @@ import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
 from metarl import rng
-from metarl.batch_env import NO_ACTION, BatchEnv, no_action
-from metarl.family import take
+from metarl.batch_env import BatchEnv
+from metarl.tree import take
+from metarl.units import NO_ACTION, no_action
 
 LENGTHS = torch.tensor([1, 2, 4, 6, 9])  # the last cannot be reached in 6 steps
 

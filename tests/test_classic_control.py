@@ -19,9 +19,10 @@ from metarl.batch_env import BatchEnv
 from metarl.envs.classic_control import CartPole
 from metarl.envs.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.swing_up import Acrobot, AcrobotState, Pendulum, accelerations
-from metarl.family import TaskFamily, num_rows, take
+from metarl.family import TaskFamily
 from metarl.rollout import episode_returns, run_trial
 from metarl.testing import check_family
+from metarl.tree import num_rows, take
 
 FAMILIES: list[type[TaskFamily]] = [CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous]
 GYMNASIUM = {

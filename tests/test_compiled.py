@@ -13,8 +13,9 @@ import metarl
 from metarl import compiled, rng
 from metarl.batch_env import BatchEnv
 from metarl.compiled import CompiledEnv, is_whole
-from metarl.family import _REGISTRY, TaskFamily, registered
+from metarl.family import TaskFamily
 from metarl.family_contract import random_action
+from metarl.registry import _REGISTRY, registered
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 

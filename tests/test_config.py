@@ -10,7 +10,7 @@ import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import checkpoint, compare, config, family
+from metarl import checkpoint, compare, config, registry
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.config_errors import ConfigError, in_words, shown
 from metarl.config_file import load_yaml, read_yaml
@@ -171,11 +171,11 @@ def test_gpu_is_cuda_and_env_is_a_family():
 
 
 def test_a_name_that_may_mean_several_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(family, "_REGISTRY", dict(family._REGISTRY))
-    monkeypatch.setattr(family, "_REGISTERED_IN", dict(family._REGISTERED_IN))
-    monkeypatch.setattr(family, "_ON_REGISTER", [])
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTERED_IN", dict(registry._REGISTERED_IN))
+    monkeypatch.setattr(registry, "_ON_REGISTER", [])
     for id in ("a/Twin-v0", "b/Twin-v0", "a/Tenth-v2", "a/Tenth-v10", "theirs/GridNavi-v0"):
-        family.register(id, Guess)
+        registry.register(id, Guess)
     assert "may be a/Twin-v0 or b/Twin-v0: give the whole name" in mistake("--family=Twin")
     assert find_named("family", "Tenth").name == "a/Tenth-v10", "the newest"
     assert find_named("family", "GridNavi").name == "metarl/GridNavi-v0", "ours"
@@ -417,8 +417,9 @@ def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):
 
 def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
-    missing = mistake("--config", str(tmp_path / "none.yaml"))
-    assert "There is no config file" in missing and "Presets: " in missing and config.DEFAULT_PRESET in missing
+    missing = mistake("--config", str(tmp_path / f"{config.DEFAULT_PRESET}s.yaml"))
+    assert "There is no config file" in missing and f"Did you mean '{config.DEFAULT_PRESET}'?" in missing
+    assert missing.endswith(f"There are {len(config.presets())}; see python -m metarl.train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
     assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))

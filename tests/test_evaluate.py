@@ -51,7 +51,7 @@ class Count(NamedTuple):
     t: Tensor  # (B,)
 
 
-class Walk(TaskFamily):
+class Walk(TaskFamily[Coin, Count]):
     """Reward = the task's bias + noise of the step + the action; an episode ends early after action > .5."""
 
     terminates = True

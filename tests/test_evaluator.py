@@ -16,9 +16,9 @@ from metarl.agents.catalogue import baseline
 from metarl.curve import AdaptationCurve, combine
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D
 from metarl.evaluator import default_repeats, evaluate
-from metarl.family import take
 from metarl.rollout import Rollout, TrialProtocol, episode_returns, episode_rewards, run_trial
 from metarl.step_curve import MAX_BINS, StepCurve, binned, borders
+from metarl.tree import take
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from small_families import Corridor, Reach, TwoDoors
 from wrong_families import Line
 
 import metarl
-from metarl import agent_registry, family, rng, train
+from metarl import agent_registry, registry, rng, train
 from metarl.agents.baselines import RandomAgent
 from metarl.config import parse, presets, read
 from metarl.config_errors import ConfigError
@@ -119,7 +119,7 @@ def test_a_family_that_would_fail_in_the_evaluation_at_the_end_is_refused():
 
 @pytest.mark.parametrize("option", ["--family=toy/Guess-v0", "--agent=RL2"])
 def test_what_no_other_program_finds_is_refused(option: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(family._REGISTERED_IN, "toy/Guess-v0", "__main__")
+    monkeypatch.setitem(registry._REGISTERED_IN, "toy/Guess-v0", "__main__")
     monkeypatch.setitem(agent_registry._REGISTERED_IN, "RL2", "__main__" if "agent" in option else "metarl.agents")
     with pytest.raises(ConfigError, match=r"could not be loaded: .* give --allow MODULE\."):
         train._ask_names(parse(["--config=rl2_gridnavi", option]))

@@ -12,9 +12,9 @@ from metarl.agents.baselines import RandomAgent
 from metarl.agents.control import WinStayLoseShift
 from metarl.batch_env import BatchEnv
 from metarl.envs.harlow import Harlow, HarlowState
-from metarl.family import take
 from metarl.rollout import episode_lengths, episode_returns, run_trial
 from metarl.testing import check_family
+from metarl.tree import take
 
 STAY, LEFT, RIGHT = range(3)
 

@@ -19,10 +19,11 @@ from metarl.agents.index_policies import (
     Payments,
     gittins_indices,
 )
-from metarl.batch_env import NO_ACTION, Step
+from metarl.batch_env import Step
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
 from metarl.evaluate import evaluate
+from metarl.units import NO_ACTION
 
 
 def totals(agent, family, tasks=10_000, split="train") -> torch.Tensor:

@@ -12,9 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("rng", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
+    ("rng", "tree", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
+    ("errors",),
     ("family", "distributed", "step_curve"),
-    ("ranges", "curve", "task_checks", "numbering"),
+    ("registry", "ranges", "curve", "task_checks", "numbering"),
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("stream",),
@@ -46,9 +47,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Narrower than their layer: these may import nothing else from metarl.
 ONLY: dict[str, set[str]] = {
     "distributions": {"rng"},
-    "envs": {"family", "options", "rng", "sketch"},
-    "gym_env": {"family", "rng", "stream"},
-    "sb3_env": {"family", "rng", "stream"},
+    "envs": {"errors", "family", "options", "registry", "rng", "sketch", "tree"},
+    "gym_env": {"errors", "family", "registry", "rng", "stream", "tree"},
+    "sb3_env": {"family", "rng", "stream", "tree"},
 }
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

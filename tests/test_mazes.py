@@ -15,8 +15,9 @@ from metarl.batch_env import BatchEnv, Step
 from metarl.envs.grids import Cell
 from metarl.envs.meta_maze import Maze, MetaMaze, lattice, neighbours, number
 from metarl.envs.tmaze import Corridor, TMaze
-from metarl.family import TaskFamily, num_rows, take
+from metarl.family import TaskFamily
 from metarl.testing import check_family
+from metarl.tree import num_rows, take
 
 UP, RIGHT, DOWN, LEFT = range(4)
 T_MAZES = [TMaze(), TMaze(active=True), TMaze(corridor_length=1), TMaze(corridor_length=2, active=True)]

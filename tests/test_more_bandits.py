@@ -12,8 +12,8 @@ from metarl.envs.bandit_pictures import payment_colour
 from metarl.envs.bandits import BernoulliArms
 from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
 from metarl.envs.restless_bandit import RestlessBandit
-from metarl.family import num_rows
 from metarl.testing import check_family
+from metarl.tree import num_rows
 
 STRUCTURES = ("uniform", "easy", "medium", "hard")
 FAMILIES = [

@@ -25,7 +25,7 @@ from metarl.envs.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetah
 from metarl.envs.humanoid import HumanoidDir
 from metarl.envs.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
 from metarl.envs.simulator import Physics, Simulator, load
-from metarl.family import take, to_device
+from metarl.tree import take, to_device
 
 IDS = [f"metarl/{name}-v0" for names in SIMULATED.values() for name in names]
 BESIDE = [

@@ -14,7 +14,7 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import config, family
+from metarl import config, registry
 from metarl.config_errors import ConfigError
 from metarl.envs import Navigation2D
 from metarl.envs.card import card
@@ -113,8 +113,8 @@ MADE = [name for name in FACTORIES if name != "required"]
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The factories registered, for this test alone: name → id."""
-    monkeypatch.setattr(family, "_REGISTRY", dict(family._REGISTRY))
-    monkeypatch.setattr(family, "_REGISTERED_IN", dict(family._REGISTERED_IN))
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTERED_IN", dict(registry._REGISTERED_IN))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
     ids = {name: f"theirs/Factory{number}-v0" for number, name in enumerate(FACTORIES)}
@@ -190,8 +190,8 @@ def test_a_configuration_holds_ids_and_which_module_registers_them(known: dict[s
 
 
 def test_an_option_called_name_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(family._REGISTRY, "theirs/Named-v0", lambda name="x": Navigation2D())
-    monkeypatch.setitem(family._REGISTERED_IN, "theirs/Named-v0", __name__)
+    monkeypatch.setitem(registry._REGISTRY, "theirs/Named-v0", lambda name="x": Navigation2D())
+    monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Named-v0", __name__)
     with pytest.raises(ConfigError, match="theirs/Named-v0 has an option called 'name', which stands for the family"):
         config.parse(["--family=theirs/Named-v0"])
 
@@ -222,14 +222,14 @@ def test_an_error_of_the_constructor_s_own_is_not_taken_for_a_wrong_option(monke
     def broken(horizon: int = 1) -> Navigation2D:
         return Navigation2D(size=horizon)  # type: ignore[call-arg]
 
-    monkeypatch.setattr(family, "_REGISTRY", {"theirs/Broken-v0": broken})
+    monkeypatch.setattr(registry, "_REGISTRY", {"theirs/Broken-v0": broken})
     with pytest.raises(TypeError, match="size"):
         metarl.make("theirs/Broken-v0", horizon=3)
 
 
 def test_a_factory_makes_a_family(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(family._REGISTRY, "theirs/Dict-v0", dict)
-    monkeypatch.setitem(family._REGISTERED_IN, "theirs/Dict-v0", __name__)
+    monkeypatch.setitem(registry._REGISTRY, "theirs/Dict-v0", dict)
+    monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Dict-v0", __name__)
     with pytest.raises(ValueError, match="theirs/Dict-v0 must make a TaskFamily, and made a value of dict"):
         metarl.make("theirs/Dict-v0")
     with pytest.raises(ConfigError, match="must make a TaskFamily"):

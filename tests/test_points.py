@@ -18,8 +18,9 @@ from metarl.envs.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.navigation import Goal, Point
 from metarl.envs.plane import disc_corner, norms
 from metarl.envs.points import PointRobot, Wind, WindyPoint
-from metarl.family import TaskFamily, features, take
+from metarl.family import TaskFamily
 from metarl.testing import check_family
+from metarl.tree import features, take
 
 FAMILIES: list[TaskFamily] = [
     PointRobot(),

@@ -13,15 +13,15 @@ from metarl.agent import AgentConfig, LearningAgent, Schedule
 from metarl.agent_registry import agent_class, registered_agents
 from metarl.family import TaskFamily
 from metarl.ranges import (
-    BETWEEN_0_AND_1,
+    FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_FINITE,
     SHARE,
     at_least,
+    between,
     one_of,
     option,
-    within,
 )  # fmt: skip
 
 OURS = [name for name in registered_agents() if agent_class(name).__module__.startswith("metarl.")]
@@ -29,7 +29,7 @@ OURS = [name for name in registered_agents() if agent_class(name).__module__.sta
 
 @dataclasses.dataclass
 class Some(AgentConfig):
-    lr: Schedule = option(0.1, within(0, 1))
+    lr: Schedule = option(0.1, between(0, 1))
     sizes: tuple[int, ...] = option((2, 3), at_least(1))
     chunk: int | None = option(None, at_least(1))
     kind: str = option("plain", one_of("plain", "fancy"))
@@ -37,7 +37,7 @@ class Some(AgentConfig):
     positive_finite: float = option(1.0, POSITIVE_FINITE)
     not_negative: float = option(0.0, NOT_NEGATIVE)
     share: float | None = option(None, SHARE)
-    between: float = option(0.5, BETWEEN_0_AND_1)
+    between: float = option(0.5, FRACTION)
 
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
         raise NotImplementedError

@@ -12,8 +12,8 @@ from metarl.agents.scripted import RoomOracle, RoomSearch
 from metarl.batch_env import BatchEnv, Step
 from metarl.envs.grids import MOVES, DarkTask
 from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard, KeyDoorState, KeyDoorTask, hitting
-from metarl.family import num_rows, take
 from metarl.testing import check_family
+from metarl.tree import num_rows, take
 
 STAY, UP, RIGHT, DOWN, LEFT = range(5)
 FAMILIES = [DarkRoomHard(), DarkKeyToDoor()]

@@ -21,11 +21,12 @@ from metarl.agents.sb3_config import PPOConfig
 from metarl.agents.sb3_models import filled_buffer
 from metarl.batch_env import BatchEnv, Step
 from metarl.evaluate import evaluate
-from metarl.family import Task, TaskFamily, features
+from metarl.family import Task, TaskFamily
 from metarl.rollout import Acted, collect
 from metarl.sb3_env import SB3VecEnv
 from metarl.testing import check_agent
 from metarl.train import main as train
+from metarl.tree import features
 
 CPU = torch.device("cpu")
 KINDS = {"multi-task": {}, "recurrent": {"recurrent": True}, "told": {"task_input": True}, "tuned": {"test_steps": 2}}

@@ -24,6 +24,7 @@ from metarl.family import TaskFamily
 from metarl.gym_env import GymEnv
 from metarl.rollout import run_trial
 from metarl.sb3_env import SB3VecEnv
+from metarl.tree import take
 
 ON = {"n_steps": 8}
 OFF = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100, "train_freq": 1}
@@ -163,7 +164,7 @@ def test_rows_draw_by_their_own_keys():
         )
         whole, _ = agent.act(agent.begin(5), step, keys)
         for row in range(5):
-            one = type(step)(*(field[row : row + 1] for field in step))
+            one = take(step, slice(row, row + 1))
             alone, _ = agent.act(agent.begin(1), one, keys[row : row + 1])
             torch.testing.assert_close(alone.action[0], whole.action[row])
 

@@ -11,7 +11,9 @@ from metarl import rng
 from metarl.envs import GridNavi, Navigation2D
 from metarl.envs.half_cheetah import HalfCheetahVel
 from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily, features, num_rows, registered
+from metarl.family import TaskFamily
+from metarl.registry import registered
+from metarl.tree import features, num_rows
 
 FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]

@@ -24,10 +24,10 @@ from metarl.envs.restless_bandit import Walk
 from metarl.envs.rooms import KeyDoorTask
 from metarl.envs.tmaze import Corridor as Lane
 from metarl.envs.two_step import Rounds
-from metarl.family import features, take
 from metarl.gym_env import GymEnv, GymVectorEnv
 from metarl.sb3_env import SB3VecEnv
 from metarl.task_checks import checked_task
+from metarl.tree import features, take
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 

@@ -11,9 +11,9 @@ from metarl.agents.baselines import FixedAgent
 from metarl.agents.two_step import TwoStepBayes, TwoStepWinStay
 from metarl.batch_env import BatchEnv
 from metarl.envs.two_step import Rounds, TwoStep, better_states, stay_probabilities
-from metarl.family import take
 from metarl.rollout import run_trial
 from metarl.testing import check_family
+from metarl.tree import take
 
 
 @pytest.mark.parametrize("family", [TwoStep(rounds=15), TwoStep(rounds=3, episodes_per_trial=2)])

@@ -10,8 +10,7 @@ from small_families import Reach, Target
 from torch import Tensor
 
 from metarl import rng
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.family import TaskFamily
 from metarl.rollout import run_trial

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.family import TaskFamily, register
+from metarl.family import TaskFamily
+from metarl.registry import register
 
 
 class Hidden(NamedTuple):
@@ -21,7 +22,7 @@ class Nothing(NamedTuple):
     count: Tensor  # (B,) int64, steps so far
 
 
-class Guess(TaskFamily):
+class Guess(TaskFamily[Hidden, Nothing]):
     """Reward 1 for guessing the hidden number.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(features (N, M, F), time, returns, mask, each (N, M)) → what is subtracted from the returns (N, M)."""
 
 
-class Round(NamedTuple):
-    """The samples of N tasks, M = trajectories × steps each, one trajectory after the other."""
+class Samples(NamedTuple):
+    """The samples of N tasks in one round, M = trajectories × steps each, one trajectory after the other."""
 
     x: Tensor  # (N, M, F) scaled observations
     action: Tensor  # (N, M) or (N, M, A)
@@ -29,7 +29,7 @@ class Round(NamedTuple):
     credit: Tensor  # (N, M) what `credited` makes of the scores of later rounds; 0 before
 
 
-def make_round(
+def make_samples(
     rollout: Rollout,
     x: Tensor,
     tasks: int,
@@ -38,8 +38,8 @@ def make_round(
     gae_lambda: float = 1.0,
     norm_adv: bool = True,
     baseline: Baseline = linear_baseline,
-) -> Round:
-    """A rollout of `tasks` tasks, with features `x` (T, B, F) of its observations, as a Round.
+) -> Samples:
+    """Turn a rollout of `tasks` tasks, with features `x` (T, B, F) of its observations, into samples.
 
     Every end of an episode is one, the horizon too: what comes after it counts for nothing.
     """
@@ -63,7 +63,7 @@ def make_round(
     if norm_adv:
         std = row_std(advantage, valid)[:, None]
         advantage, unit = normalise_rows(advantage, valid), torch.where(std > 0.0, unit / std, 0.0)
-    return Round(
+    return Samples(
         x=features,
         action=by_task(rollout.acted.action, tasks),
         log_prob=by_task(rollout.acted.log_prob, tasks),
@@ -76,24 +76,24 @@ def make_round(
     )
 
 
-def credited(rounds: list[Round], judged: int) -> list[Round]:
-    """The rounds of a trial, with what the last `judged` of them owe to the samples of the ones before.
+def credited(rounds: list[Samples], outer: slice) -> list[Samples]:
+    """Credit the samples before each gradient step for the returns of the rounds `outer` after it.
 
     The return J of a later round has Σ ∇log π (J - b) as its gradient by the policies that sampled what was adapted to,
     a sum over all steps of a task (Stadie et al. 2018, E-MAML). The baseline b is the mean score of the other tasks of
-    the batch, which know nothing of the task's samples; 0 for a task alone.
+    the batch, which know nothing of the task's samples; 0 for a task of its own.
     """
     gains = []
-    for round in rounds:
-        score = round.score
-        others = (score.sum(0) - score) / max(len(score) - 1, 1)
-        gains.append((score - others) * round.unit)
+    for samples in rounds:
+        others = (samples.score.sum(0) - samples.score) / max(len(samples.score) - 1, 1)
+        gains.append((samples.score - others) * samples.unit)
+    improved = range(len(rounds))[outer]
     found = []
-    for number, round in enumerate(rounds):
-        later = gains[max(number + 1, len(rounds) - judged) :]
-        steps = (round.weight > 0).sum(-1, keepdim=True)  # `weight` divides by them
-        gain = torch.stack([gain[:, :1] for gain in later]).sum(0) / judged if later else torch.zeros_like(score[:, :1])
-        found.append(round._replace(credit=(gain * steps).expand_as(round.credit).clone()))
+    for number, samples in enumerate(rounds):
+        later = [gains[after][:, :1] for after in improved if after > number]
+        steps = (samples.weight > 0).sum(-1, keepdim=True)  # `weight` divides by them
+        gain = torch.stack(later).sum(0) / len(improved) if later else torch.zeros_like(samples.score[:, :1])
+        found.append(samples._replace(credit=(gain * steps).expand_as(samples.credit).clone()))
     return found
 
 
@@ -114,30 +114,9 @@ def episode_time(rollout: Rollout) -> Tensor:
     return steps_since_start(rollout) / 100.0
 
 
-def rows(tree: Any, index: Tensor | slice) -> Any:
-    """Some tasks of a Round, or of a distribution of actions."""
-    return type(tree)(*(field[index] for field in tree))
-
-
-def detached(distribution: Any) -> Any:
-    """The same distribution of actions outside autograd's graph."""
-    return type(distribution)(*(field.detach() for field in distribution))
-
-
-def join(parts: list[Any]) -> Any:
-    """Rounds, or distributions of actions, of the same tasks as one with all their samples."""
-    return parts[0] if len(parts) == 1 else type(parts[0])(*(torch.cat(fields, dim=1) for fields in zip(*parts)))
-
-
-def mean_of_rounds(rounds: list[Round]) -> Round:
-    """Rounds of the same tasks as one in which each weighs the same."""
-    joined: Round = join(rounds)
-    return joined._replace(weight=joined.weight / len(rounds))
-
-
-def first_trajectories(round: Round, few: int, trajectories: int) -> Round:
+def first_trajectories(samples: Samples, few: int, trajectories: int) -> Samples:
     """The first `few` of each task's trajectories, weighted as if they were all."""
     if few == trajectories:
-        return round
-    part = Round(*(field[:, : field.shape[1] // trajectories * few] for field in round))
+        return samples
+    part = Samples(*(field[:, : field.shape[1] // trajectories * few] for field in samples))
     return part._replace(weight=part.weight / part.weight.sum(-1, keepdim=True).clamp_min(1e-8))

@@ -1,11 +1,13 @@
 """PPO's clipped loss."""
 
+import contextlib
+
 import pytest
 import torch
 
+from metarl import twins
 from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.estimators import masked_mean
-from metarl.surrogate import PPO_METRICS, Sample, clipped_surrogate, ppo_gradient
+from metarl.losses import PPO_METRICS, clipped_surrogate, ppo_loss
 
 T, B, A = 5, 4, 3
 G = torch.Generator().manual_seed(0)
@@ -71,13 +73,6 @@ def test_nothing_broadcasts():
         clipped_surrogate(torch.zeros(T, B), torch.zeros(T, B), torch.zeros(T, 1), torch.ones(T, B), 0.2)
 
 
-def recorded(policy, value, sample: Sample, clip: float, vf: float, ent: float) -> torch.Tensor:
-    """PPO's loss as its definition, recorded by autograd."""
-    gain, _ = clipped_surrogate(policy.log_prob(sample.action), sample.log_prob, sample.advantage, sample.mask, clip)
-    error = 0.5 * masked_mean((value - sample.target) ** 2, sample.mask)
-    return gain + vf * error - ent * masked_mean(policy.entropy(), sample.mask)
-
-
 def noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
 
@@ -90,34 +85,49 @@ def cases() -> list:
     return [categorical, features_first, gaussian, of_state]
 
 
-@pytest.mark.parametrize("case", range(4))
-def test_the_written_gradient_of_ppo_is_the_recorded_one(case: int):
-    make, fields, action = cases()[case]
-    old = make(*fields).log_prob(action) + 0.3 * noise(T, B)  # some ratios are clipped, some not
-    sample = Sample(action, old, ADVANTAGE, noise(T, B) - 1.0, MASK)
-    value, *fields = (leaf.clone().requires_grad_() for leaf in (noise(T, B), *fields))
-    loss = recorded(make(*fields), value, sample, 0.2, 0.7, 0.05)
-    _, ours = ppo_gradient(make, tuple(fields), value, sample, MASK / MASK.sum(), 0.2, 0.7, 0.05)
-    for written, autograds in zip(ours, torch.autograd.grad(loss, [value, *fields]), strict=True):
-        torch.testing.assert_close(written, autograds, rtol=0, atol=1e-10)
-    ratio = (make(*fields).log_prob(action) - old).exp()
+def steps(action: torch.Tensor, policy) -> tuple[torch.Tensor, ...]:
+    """Actions, log-probabilities of another policy, advantages, targets and weights; some of the ratios are clipped."""
+    old = policy.log_prob(action) + 0.3 * noise(T, B)
+    ratio = (policy.log_prob(action) - old).exp()
     assert bool((ratio > 1.2).any()) and bool((ratio < 0.8).any())
+    return action, old.detach(), ADVANTAGE, noise(T, B) - 1.0, MASK / MASK.sum()
 
 
-def test_ppo_s_metrics_are_its_terms_and_those_of_the_surrogate():
+COEFFICIENTS = {"clip_coef": 0.2, "vf_coef": 0.7, "ent_coef": 0.05}
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_the_fast_loss_of_ppo_is_the_plain_one(case: int):
+    make, fields, action = cases()[case]
+    data, found = steps(action, make(*fields)), []
+    for fast in (True, False):
+        leaves = [leaf.clone().requires_grad_() for leaf in (noise(T, B), *fields)]
+        with contextlib.nullcontext() if fast else twins.plain():
+            loss, metrics = ppo_loss(leaves[0], make(*leaves[1:]), *data, **COEFFICIENTS)
+        (3.0 * loss).backward()
+        found.append([loss, metrics, *(leaf.grad for leaf in leaves)])
+    for fast_one, plain_one in zip(*found, strict=True):
+        torch.testing.assert_close(fast_one, plain_one, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_ppo_s_metrics_are_its_terms_and_those_of_the_surrogate(fast: bool):
     policy, value = Categorical.from_logits(LOGITS), noise(T, B)
-    sample = Sample(ACTION, policy.log_prob(ACTION) + 0.3 * noise(T, B), ADVANTAGE, noise(T, B) - 1.0, MASK)
-    found, _ = ppo_gradient(Categorical.from_logits, (LOGITS,), value, sample, MASK / MASK.sum(), 0.2, 0.7, 0.05)
+    data = steps(ACTION, policy)
+    with contextlib.nullcontext() if fast else twins.plain():
+        loss, found = ppo_loss(value, policy, *data, **COEFFICIENTS)
     metrics = dict(zip(PPO_METRICS, found, strict=True))
-    gain, expected = clipped_surrogate(policy.log_prob(ACTION), sample.log_prob, ADVANTAGE, MASK, 0.2)
-    loss = metrics["policy"] + 0.7 * metrics["value"] - 0.05 * metrics["entropy"]
-    torch.testing.assert_close(loss, recorded(policy, value, sample, 0.2, 0.7, 0.05))
+    gain, expected = clipped_surrogate(policy.log_prob(ACTION), data[1], ADVANTAGE, MASK, 0.2)
+    torch.testing.assert_close(loss, metrics["policy"] + 0.7 * metrics["value"] - 0.05 * metrics["entropy"])
     torch.testing.assert_close(metrics["policy"], gain)
+    torch.testing.assert_close(metrics["value"], 0.5 * ((value - data[3]) ** 2)[MASK > 0].mean())
+    torch.testing.assert_close(metrics["entropy"], policy.entropy()[MASK > 0].mean())
     for name, number in expected.items():
         torch.testing.assert_close(metrics[name], number)
 
 
-def test_ppo_refuses_shapes_that_would_broadcast():
-    sample = Sample(ACTION, log_prob(LOGITS), ADVANTAGE, ADVANTAGE, MASK)
-    with pytest.raises(ValueError, match="one shape"):
-        ppo_gradient(Categorical.from_logits, (LOGITS,), noise(T, 1), sample, MASK, 0.2, 0.5, 0.0)
+@pytest.mark.parametrize("fast", [True, False])
+def test_ppo_refuses_shapes_that_would_broadcast(fast: bool):
+    policy = Categorical.from_logits(LOGITS)
+    with pytest.raises(ValueError, match="one shape"), contextlib.nullcontext() if fast else twins.plain():
+        ppo_loss(noise(T, 1), policy, *steps(ACTION, policy), **COEFFICIENTS)

@@ -1,19 +1,12 @@
-"""What can be set of MAML and its relatives; `metarl.agents.maml` says which values make which of them."""
+"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
 
 from metarl.agent import AgentConfig, Schedule
-from metarl.family import TaskFamily
 from metarl.nets import ACTIVATIONS
-from metarl.ranges import BETWEEN_0_AND_1, NOT_NEGATIVE, POSITIVE_FINITE, SHARE, at_least, one_of, option, within
-
-if TYPE_CHECKING:
-    from metarl.agents.maml import MAML
+from metarl.ranges import FRACTION, NOT_NEGATIVE, POSITIVE_FINITE, SHARE, at_least, between, one_of, option
 
 
 @dataclass
@@ -70,9 +63,9 @@ class MAMLConfig(AgentConfig):
     """network: Adam's steps on all samples per iteration."""
     critic_lr: float = option(1e-3, POSITIVE_FINITE)
     """network: Adam's learning rate."""
-    gamma: float = option(0.99, within(0, 1))
+    gamma: float = option(0.99, between(0, 1))
     """Discount."""
-    gae_lambda: float = option(1.0, within(0, 1))
+    gae_lambda: float = option(1.0, between(0, 1))
     """Bias against variance of the advantage estimates."""
     norm_adv: bool = True
     """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
@@ -93,12 +86,12 @@ class MAMLConfig(AgentConfig):
     """trpo: added to the diagonal of the Fisher matrix."""
     ls_max_steps: int = option(15, at_least(1))
     """trpo: step sizes that the line search tries."""
-    ls_backtrack_ratio: float = option(0.8, BETWEEN_0_AND_1)
+    ls_backtrack_ratio: float = option(0.8, FRACTION)
     """trpo: how much each is shorter than the one before."""
     fisher_share: float | None = option(None, SHARE)
     """trpo: share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
     steps of all tasks together, which is all of them on small work."""
-    lr: Schedule = option(1e-3, within(0, 1))
+    lr: Schedule = option(1e-3, between(0, 1))
     """ppo: Adam's learning rate; reptile: the share of the way to the adapted mean."""
     update_epochs: int = option(5, at_least(1))
     """ppo: passes over the batch per iteration."""
@@ -149,8 +142,3 @@ class MAMLConfig(AgentConfig):
         inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
         others = [*inside, *(["PPO"] if self.outer == "ppo" else [])]
         return f"{variant} ({', '.join(others)})" if others else variant
-
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> MAML:
-        from metarl.agents.maml import MAML
-
-        return MAML(self, family, seed, device)
