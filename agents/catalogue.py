@@ -1,7 +1,8 @@
-"""Ready-made agents by name, with which learned ones are compared: ``metarl.compare … --baselines random oracle``.
+"""Ready-made agents by name, with which learned ones are compared: ``metarl compare … --baselines random oracle``.
 
 `random` acts at random, `oracle` is told the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
-from nothing; all others are told nothing and learn by a written-down rule.
+from nothing; all others are told nothing and learn by a written-down rule. `robust` is a controller made for the
+nominal parameters. Importing this module registers them all (`metarl.family_extras`).
 """
 
 from __future__ import annotations
@@ -30,30 +31,16 @@ from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
 from metarl.envs.swing_up import Acrobot, Pendulum
 from metarl.envs.tmaze import TMaze
 from metarl.envs.two_step import TwoStep
-from metarl.errors import unknown
 from metarl.family import TaskFamily
+from metarl.family_extras import MakeAgent, baseline, baselines_for, register_baseline
 from metarl.rollout import Agent
 
-Make = Callable[..., Agent]
-"""(family, device) → agent; `...` because each takes its own family."""
+__all__ = ["baseline", "baselines_for"]
 
 
-def _plain(agent: Callable[..., Agent]) -> Make:
-    """Of an agent that needs to know nothing of the family's options."""
+def _plain(agent: Callable[..., Agent]) -> MakeAgent:
+    """An agent that needs to know nothing of the family's options."""
     return lambda family, device: agent(device=device)
-
-
-def _arms(agent: Callable[..., Agent]) -> dict[type, Make]:
-    """Of an agent for Bernoulli bandits of any number of arms."""
-    return {
-        BernoulliBandit: lambda family, device: agent(family.num_arms, device=device),
-        DependentBandit: lambda family, device: agent(2, device=device),
-        RestlessBandit: lambda family, device: agent(2, device=device),
-    }
-
-
-def _searched(things: int) -> Make:
-    return lambda family, device: scripted.RoomSearch(family.size, things, device)
 
 
 def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
@@ -63,82 +50,85 @@ def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
     return scratch(family)
 
 
-BASELINES: dict[str, dict[type, Make]] = {
-    "random": {TaskFamily: RandomAgent},
-    "ppo_scratch": {TaskFamily: _ppo_scratch},
-    "oracle": {
-        TabularMDP: lambda family, device: classical.TabularMDPOracle(family.horizon, device),
-        Navigation2D: _plain(classical.Navigation2DOracle),
-        PointRobot: _plain(classical.Navigation2DOracle),
-        SparsePointRobot: _plain(classical.Navigation2DOracle),
-        SemiCircle: _plain(classical.Navigation2DOracle),
-        WindyPoint: _plain(scripted.WindyPointOracle),
-        GridNavi: _plain(scripted.GoalOracle),
-        DarkRoom: _plain(scripted.GoalOracle),
-        DarkRoomHard: _plain(scripted.RoomOracle),
-        DarkKeyToDoor: _plain(scripted.RoomOracle),
-        TMaze: _plain(scripted.TMazeOracle),
-        MetaMaze: _plain(scripted.MetaMazeOracle),
-        CartPole: _plain(control.CartPoleRegulator),
-        Pendulum: _plain(control.PendulumSwingUp),
-        Alchemy: _plain(control.AlchemyPlanner),
-    },
-    "bayes_optimal": {
-        BernoulliBandit: lambda f, device: classical.BayesOptimalBandit(f.num_arms, f.episodes_per_trial, device),
-        DependentBandit: lambda f, device: index_policies.DependentBanditBayes(
-            f.structure, f.episodes_per_trial, device
-        ),
-        InformativeBandit: _plain(index_policies.InformativeBanditScript),
-        TwoStep: lambda family, device: TwoStepBayes(device=device),
-        GridNavi: _plain(classical.GridNaviSweep),
-        TMaze: _plain(scripted.TMazeRemember),
-        Harlow: lambda family, device: control.WinStayLoseShift(family.num_features, device),
-    },
-    "gittins": {
-        BernoulliBandit: lambda f, device: index_policies.GittinsBandit(f.num_arms, f.episodes_per_trial, device)
-    },
-    "thompson": {
-        **_arms(classical.ThompsonBandit),
-        GaussianBandit: lambda f, device: index_policies.GaussianThompsonBandit(f.num_arms, f.std, device),
-    },
-    "ucb1": _arms(classical.UCB1Bandit),
-    "greedy": _arms(classical.PosteriorMeanBandit),
-    "epsilon_greedy": _arms(index_policies.EpsilonGreedyBandit),
-    "psrl": {TabularMDP: _plain(posterior_sampling.PSRL)},
-    "opsrl": {TabularMDP: _plain(posterior_sampling.OPSRL)},
-    "search": {
-        SparsePointRobot: _plain(scripted.ArcSearch),
-        SemiCircle: _plain(scripted.ArcSearch),
-        DarkRoom: _plain(classical.DarkRoomSweep),
-        DarkRoomHard: _searched(1),
-        DarkKeyToDoor: _searched(2),
-        MetaMaze: _plain(scripted.MetaMazeSearch),
-    },
-    "win_stay": {TwoStep: lambda family, device: TwoStepWinStay(device=device)},
-    "robust": {
-        CartPole: lambda family, device: control.CartPoleRegulator(False, device),
-        Pendulum: lambda family, device: control.PendulumSwingUp(False, device),
-        Acrobot: control.PushAlong,
-        MountainCar: control.PushAlong,
-        MountainCarContinuous: control.PushAlong,
-    },
-}
-"""Name → the families it is for → how it is made. `robust`: a controller made for the nominal parameters."""
+def _searched(things: int) -> MakeAgent:
+    return lambda family, device: scripted.RoomSearch(family.size, things, device)
 
 
-def baselines_for(family: TaskFamily) -> list[str]:
-    """The names that `baseline` takes for this family."""
-    return [name for name, makers in BASELINES.items() if _maker(makers, family) is not None]
+register_baseline(TaskFamily, "random", RandomAgent)
+register_baseline(TaskFamily, "ppo_scratch", _ppo_scratch)
+
+# ---- told the task --------------------------------------------------------------------------------------------------
+
+register_baseline(TabularMDP, "oracle", lambda family, device: classical.TabularMDPOracle(family.horizon, device))
+for _points in (Navigation2D, PointRobot, SparsePointRobot, SemiCircle):
+    register_baseline(_points, "oracle", _plain(classical.Navigation2DOracle))
+register_baseline(WindyPoint, "oracle", _plain(scripted.WindyPointOracle))
+for _grid in (GridNavi, DarkRoom):
+    register_baseline(_grid, "oracle", _plain(scripted.GoalOracle))
+for _room in (DarkRoomHard, DarkKeyToDoor):
+    register_baseline(_room, "oracle", _plain(scripted.RoomOracle))
+register_baseline(TMaze, "oracle", _plain(scripted.TMazeOracle))
+register_baseline(MetaMaze, "oracle", _plain(scripted.MetaMazeOracle))
+register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
+register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
+register_baseline(Alchemy, "oracle", _plain(control.AlchemyPlanner))
+
+# ---- optimal without being told --------------------------------------------------------------------------------------
 
 
-def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
-    """The ready-made agent of this name for `family`. Raises ValueError that names the nearest if there is none."""
-    make = _maker(BASELINES.get(name, {}), family)
-    if make is None:
-        where, see = f" for {type(family).__name__}", "metarl.agents.catalogue.baselines_for(family)"
-        raise ValueError(unknown("baseline", name, baselines_for(family), where, see))
-    return make(family, device)
+def _bayes_bandit(family: BernoulliBandit, device: torch.device | str) -> Agent:
+    return classical.BayesOptimalBandit(family.num_arms, family.episodes_per_trial, device)
 
 
-def _maker(makers: dict[type, Make], family: TaskFamily) -> Make | None:
-    return makers.get(type(family), makers.get(TaskFamily))
+def _bayes_dependent(family: DependentBandit, device: torch.device | str) -> Agent:
+    return index_policies.DependentBanditBayes(family.structure, family.episodes_per_trial, device)
+
+
+register_baseline(BernoulliBandit, "bayes_optimal", _bayes_bandit)
+register_baseline(DependentBandit, "bayes_optimal", _bayes_dependent)
+register_baseline(InformativeBandit, "bayes_optimal", _plain(index_policies.InformativeBanditScript))
+register_baseline(TwoStep, "bayes_optimal", _plain(TwoStepBayes))
+register_baseline(GridNavi, "bayes_optimal", _plain(classical.GridNaviSweep))
+register_baseline(TMaze, "bayes_optimal", _plain(scripted.TMazeRemember))
+register_baseline(Harlow, "bayes_optimal", lambda family, device: control.WinStayLoseShift(family.num_features, device))
+
+# ---- rules that learn ------------------------------------------------------------------------------------------------
+
+
+def _gittins(family: BernoulliBandit, device: torch.device | str) -> Agent:
+    return index_policies.GittinsBandit(family.num_arms, family.episodes_per_trial, device)
+
+
+def _gaussian_thompson(family: GaussianBandit, device: torch.device | str) -> Agent:
+    return index_policies.GaussianThompsonBandit(family.num_arms, family.std, device)
+
+
+def _register_for_arms(name: str, agent: Callable[..., Agent]) -> None:
+    """An agent for Bernoulli bandits of any number of arms."""
+    register_baseline(BernoulliBandit, name, lambda family, device: agent(family.num_arms, device=device))
+    register_baseline(DependentBandit, name, lambda family, device: agent(2, device=device))
+    register_baseline(RestlessBandit, name, lambda family, device: agent(2, device=device))
+
+
+register_baseline(BernoulliBandit, "gittins", _gittins)
+_register_for_arms("thompson", classical.ThompsonBandit)
+register_baseline(GaussianBandit, "thompson", _gaussian_thompson)
+_register_for_arms("ucb1", classical.UCB1Bandit)
+_register_for_arms("greedy", classical.PosteriorMeanBandit)
+_register_for_arms("epsilon_greedy", index_policies.EpsilonGreedyBandit)
+register_baseline(TabularMDP, "psrl", _plain(posterior_sampling.PSRL))
+register_baseline(TabularMDP, "opsrl", _plain(posterior_sampling.OPSRL))
+for _points in (SparsePointRobot, SemiCircle):
+    register_baseline(_points, "search", _plain(scripted.ArcSearch))
+register_baseline(DarkRoom, "search", _plain(classical.DarkRoomSweep))
+register_baseline(DarkRoomHard, "search", _searched(1))
+register_baseline(DarkKeyToDoor, "search", _searched(2))
+register_baseline(MetaMaze, "search", _plain(scripted.MetaMazeSearch))
+register_baseline(TwoStep, "win_stay", _plain(TwoStepWinStay))
+
+# ---- controllers for the nominal parameters --------------------------------------------------------------------------
+
+register_baseline(CartPole, "robust", lambda family, device: control.CartPoleRegulator(False, device))
+register_baseline(Pendulum, "robust", lambda family, device: control.PendulumSwingUp(False, device))
+for _control in (Acrobot, MountainCar, MountainCarContinuous):
+    register_baseline(_control, "robust", control.PushAlong)

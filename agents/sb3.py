@@ -33,7 +33,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from metarl.agent import LearningAgent, at, load_optimizer_state, optimizer_state
+from metarl.agent import Learned, OwnLoopAgent, at, load_optimizer_state, optimizer_state
 from metarl.agents.baselines import FixedAgent
 from metarl.agents.sb3_config import PPOConfig
 from metarl.agents.sb3_models import (
@@ -71,11 +71,11 @@ class SB3Memory(NamedTuple):
     updates: Tensor  # () int64: updates on each task
 
 
-class SB3Agent(LearningAgent):
+class SB3Agent(OwnLoopAgent):
     """The agent; see the module's docstring. It lives on the CPU, where SB3's small networks are fastest."""
 
     config: PPOConfig
-    own_loop = True
+    step_name = "PPO update"
 
     def __init__(self, config: PPOConfig, family: TaskFamily, seed: int = 0) -> None:
         self.config, self.family, self.seed = config, family, seed
@@ -83,7 +83,8 @@ class SB3Agent(LearningAgent):
         self.protocol = TrialProtocol()
         if config.test_steps:
             each = config.fast_batch_size
-            self.protocol = TrialProtocol(1, 1, each, config.test_steps + 1, each, unit="PPO update", costly=True)
+            self.protocol = TrialProtocol(1, 1, each, config.test_steps + 1, each)
+        self.costly = config.test_steps > 0
         self.told = config.task_input
         self.steps = config.steps_of(family)
         rows = config.meta_batch_size
@@ -142,19 +143,19 @@ class SB3Agent(LearningAgent):
         stacked = {name: torch.stack([one[name] for one in learned]) for name in learned[0]}
         return SB3Memory((), memory.task, stacked, memory.updates + 1)
 
-    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """One iteration of SB3's own loop, which plays for itself: `trial` is not looked at."""
+    def learn(self, split: str, progress: float = 0.0) -> Learned:
+        """One iteration of SB3's own loop."""
         model = self.model
         model.learning_rate = at(self.config.lr, progress)
         model.lr_schedule = FloatSchedule(model.learning_rate)
         before = model.num_timesteps
         with seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed:
             self.env.seed(seed)
-            self.env.set_options({"split": self.train_split})
+            self.env.set_options({"split": split})
             model.set_env(self.env, force_reset=True)  # every iteration begins new episodes, so that a resume is exact
             model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
         self.updates += 1
-        return self._metrics() | {"env_steps": float(model.num_timesteps - before), "loss/lr": model.learning_rate}
+        return Learned(self._metrics() | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
 
     def state_dict(self) -> dict[str, Tensor]:
         policy = self.model.policy

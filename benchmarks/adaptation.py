@@ -24,8 +24,8 @@ from metarl import checkpoint, config
 from metarl.agents.catalogue import baseline
 from metarl.agents.sb3 import SB3Agent
 from metarl.agents.sb3_config import PPOConfig
-from metarl.compare import Line, compare
 from metarl.comparison import Comparison
+from metarl.contenders import Line, compare
 from metarl.curve import AdaptationCurve, short
 from metarl.rollout import Agent
 from metarl.runtime import tune
@@ -136,7 +136,7 @@ def played(name: str, runs: Path, tasks: int, costly_tasks: int) -> Comparison:
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     found = lines(SUBJECTS[name], runs)
     for one in found:
-        number = costly_tasks if one.agents[0].protocol.costly else tasks
+        number = costly_tasks if one.agents[0].costly else tasks
         for split in SPLITS:
             stem = folder / "curves" / f"{one.name}_{split}_{number}".replace(", ", "_").replace(" ", "_")
             if not stem.with_suffix(".json").exists():

@@ -66,7 +66,7 @@ class Training:
         self.agent = config.build(family, 0, device)
         self.root, self.number = rng.key(1, device), 0
         self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
-        self.parts: dict[str, Captured] = {"Rollouts": self.play}
+        self.parts: dict[str, Captured] = {"Rollouts": self.play, **self.agent.captured}
         """What a GPU may replay."""
         self.parts |= self.agent.captured
         if not recorded:

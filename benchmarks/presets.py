@@ -51,7 +51,7 @@ def evaluated(preset: str, seed: int, runs: Path) -> Path:
 def _evaluate_shipped(preset: str, run: Path) -> Path:
     tasks = str(config.read(preset).final_eval_tasks)
     arguments = [f"pretrained:{preset}", "--tasks", tasks, "--out", str(run / "evaluation")]
-    subprocess.run([sys.executable, "-m", "metarl.evaluate", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "metarl", "evaluate", *arguments], check=True)
     shutil.copy(checkpoint.PRETRAINED / preset / "config.yaml", run / "config.yaml")
     return run
 

@@ -250,7 +250,7 @@ def page(ids: Sequence[str]) -> str:
 
         A family is a distribution over tasks that share observation space, action space and episode length. Make one
         by its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`;
-        `python -m metarl.envs` lists them all in the terminal. A trial is several episodes on one task, and what an
+        `metarl envs` lists them all in the terminal. A trial is several episodes on one task, and what an
         agent learned in one it may use in the next. Episode × trial counts the steps of an episode and the episodes
         of a trial.
 

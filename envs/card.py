@@ -102,7 +102,7 @@ def find(name: str) -> str:
     if found:
         raise ValueError(f"{name!r} may be {' or '.join(found)}: give the whole id.")
     known = ids if "/" in name else [short_name(id) for id in ids]
-    raise ValueError(unknown("task family", name, known, see="python -m metarl.envs"))
+    raise ValueError(unknown("task family", name, known, see="metarl envs"))
 
 
 def _ids(name: str) -> list[str]:

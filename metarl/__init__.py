@@ -15,21 +15,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import metarl.envs
-import metarl.fast  # noqa: F401  (registers the fast twins)
-from metarl.agent_registry import register_agent
-from metarl.family import TaskFamily
-from metarl.gym_env import register_gymnasium
-from metarl.player import Player
+import metarl.envs  # noqa: F401  (registers the families that come with the package)
+from metarl.gym_ids import register_gymnasium
 from metarl.registry import make, register, registered
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent
+    from metarl.agent_registry import register_agent
     from metarl.curve import AdaptationCurve
-    from metarl.evaluate import evaluate
+    from metarl.evaluator import evaluate
+    from metarl.family import TaskFamily
+    from metarl.family_extras import register_baseline
+    from metarl.loop import Run
+    from metarl.player import Player
+    from metarl.runs import run
 
-__all__ = ["registered", "make", "register", "register_agent", "load", "evaluate", "Player"]
-__all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
+__all__ = ["registered", "make", "register", "register_agent", "register_baseline", "load", "evaluate", "run", "Run"]
+__all__ += ["Player", "AdaptationCurve", "TaskFamily", "__version__"]
+
+_LAZY = {
+    "AdaptationCurve": "metarl.curve",
+    "Player": "metarl.player",
+    "Run": "metarl.loop",
+    "TaskFamily": "metarl.family",
+    "evaluate": "metarl.evaluator",
+    "register_agent": "metarl.agent_registry",
+    "register_baseline": "metarl.family_extras",
+    "run": "metarl.runs",
+}
+"""Public names that need torch, and where they stand."""
 
 try:
     __version__ = importlib.metadata.version("metarl")
@@ -55,9 +69,11 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    """What needs matplotlib or scipy is imported when it is first used, so that ``import metarl`` is quick."""
-    if name == "evaluate":  # a module that can be called: metarl.evaluate(agent, family), python -m metarl.evaluate
-        return importlib.import_module("metarl.evaluate")
-    if name == "AdaptationCurve":
-        return importlib.import_module("metarl.curve").AdaptationCurve
+    """A public name that is imported when it is first used: Gymnasium's ids and a usage page do without torch."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

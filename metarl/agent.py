@@ -1,20 +1,21 @@
-"""What all agents' configurations share: the base dataclass, and schedules over training."""
+"""What all agents that are trained share: the base of their configurations and their own, and schedules."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metarl.family import TaskFamily
 from metarl.ranges import at_least, check_options, option
-from metarl.rollout import Agent
+from metarl.rollout import Agent, Rollout
 
 Schedule = float | list[tuple[float, float]]
 """A number, or points ``[[progress, value], …]`` with progress from 0 (start) to 1 (end), joined by straight lines."""
@@ -71,11 +72,6 @@ class LearningAgent(Agent):
     config: AgentConfig
     family: TaskFamily
     device: torch.device
-    own_loop: ClassVar[bool] = False
-    """Whether `update` plays for itself, in the loop of another library. It is then given no trial, and reports the
-    environment steps that it took as the metric ``env_steps``, beside ``train/return`` and what else it knows."""
-    train_split: str = "train"
-    """The split that such an agent draws its tasks from; `metarl.train` sets it."""
     told: bool = False
     """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""
     trained: Mapping[str, Any] = MappingProxyType({})
@@ -115,6 +111,28 @@ class LearningAgent(Agent):
 
     def export(self, folder: Path) -> None:
         """Write to `folder`, beside a checkpoint, what another library opens the agent with; by default nothing."""
+
+
+class Learned(NamedTuple):
+    """What one iteration of an agent in its own loop gave."""
+
+    metrics: dict[str, float]  # ``train/return``, ``loss/…``
+    env_steps: int  # environment steps that it took
+
+
+class OwnLoopAgent(LearningAgent):
+    """An agent that another library trains in its own loop, which plays for itself. `learn` stands for `update`.
+
+    It is evaluated, saved and loaded like every other agent.
+    """
+
+    @abstractmethod
+    def learn(self, split: str, progress: float = 0.0) -> Learned:
+        """One iteration: draw tasks of `split`, play and learn. `progress` in [0, 1) is the share of training done."""
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        """Raise TypeError: such an agent learns from nothing that others have played."""
+        raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

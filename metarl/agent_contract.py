@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl import rng
-from metarl.agent import AgentConfig, LearningAgent
+from metarl.agent import AgentConfig, LearningAgent, OwnLoopAgent
 from metarl.batch_env import BatchEnv, Step
 from metarl.family import Task, TaskFamily
 from metarl.family_contract import ROWS, require, same
@@ -135,7 +135,7 @@ def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     once = {name: 1 for name in ("update_epochs", "num_minibatches") if name in names}
     agent = dataclasses.replace(config, **once).build(family, seed, torch.device("cpu"))
     name, before = type(agent).__name__, _snapshot(agent)
-    metrics = agent.update(run_trial(agent, family, task, rng.key(seed), episodes=episodes), 0.0)
+    metrics = _trained(agent, family, task, rng.key(seed), episodes, 0.0)
     floats = all(type(k) is str and type(v) is float and math.isfinite(v) for k, v in metrics.items())
     require(floats, f"{name}.update must return finite floats by name, got {metrics}.")
     require(not before or not same(before, _snapshot(agent)), f"{name}.update changed nothing in its state_dict.")
@@ -147,15 +147,24 @@ def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int
 def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
     first, second = (config.build(family, seed, torch.device("cpu")) for _ in range(2))
     name = type(first).__name__
-    first.update(run_trial(first, family, task, rng.key(seed), episodes=episodes), 0.0)
+    _trained(first, family, task, rng.key(seed), episodes, 0.0)
     state = _snapshot(first)
     require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold tensors alone.")
     second.load_state_dict({k: v.clone() for k, v in state.items()})
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
     for agent in (first, second):
-        agent.update(run_trial(agent, family, task, rng.key(seed + 1), episodes=episodes), 0.5)
+        _trained(agent, family, task, rng.key(seed + 1), episodes, 0.5)
     goes_on = same(_snapshot(first), _snapshot(second))
     require(goes_on, f"{name}: after load_state_dict, training does not go on as it would have without it.")
+
+
+def _trained(
+    agent: LearningAgent, family: TaskFamily, task: Task, key: Tensor, episodes: int, progress: float
+) -> dict[str, float]:
+    """The metrics of one update, or of one iteration in the agent's own loop."""
+    if isinstance(agent, OwnLoopAgent):
+        return agent.learn("train", progress).metrics
+    return agent.update(run_trial(agent, family, task, key, episodes=episodes), progress)
 
 
 def _start(agent: LearningAgent, family: TaskFamily, task: Task) -> tuple[Memory, Step, Tensor]:

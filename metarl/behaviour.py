@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
-from metarl.best_arm import best_arm, references
 from metarl.curve import AdaptationCurve, chosen_points
-from metarl.family import Task, TaskFamily, has_picture
+from metarl.family import State, Task, TaskFamily, has_picture
+from metarl.family_extras import Draw, pictures_for
 from metarl.images import Captioned, gif, image_png, stack, strip
 from metarl.pictures import png, task_map, where
 from metarl.replay import Episode, Watched, replay
@@ -59,10 +61,10 @@ def scenes(watched: Watched, family: TaskFamily, number: int, curve: AdaptationC
 
     Where an episode is a single step (bandits), a picture shows the whole trial, or all watched rows of the round.
     """
-    trial = replay(watched, family, number)
+    trial = replay(watched, family, number, seed=curve.eval_seed or 0)
     if family.horizon == 1:
         rows = min(watched.rows, watched.protocol.test().envs_per_task)
-        others = [replay(watched, family, number, row) for row in range(1, rows)]
+        others = [replay(watched, family, number, row, curve.eval_seed or 0) for row in range(1, rows)]
         rounds = [
             _joined([episode for part in parts for episode in part]) for parts in zip(trial, *others, strict=True)
         ]
@@ -106,19 +108,29 @@ def behaviour_strip(family: TaskFamily, trials: Sequence[Trial]) -> Image.Image:
     return stack(rows)
 
 
-def frames(family: TaskFamily, trial: Trial) -> list[Image.Image]:
-    """The picture of a trial so far, at most `MAX_FRAMES` times, from its start to its end."""
+def frames(
+    family: TaskFamily,
+    trial: Trial,
+    most: int = MAX_FRAMES,
+    size: int = FRAME,
+    draw: Callable[[State], NDArray[np.uint8]] | None = None,
+) -> list[Image.Image]:
+    """The picture of a trial so far, at most `most` times, from its start to its end, each side at most `size` pixels.
+
+    `draw` makes the picture of a state in place of the family's own.
+    """
     moments = [(scene, steps) for scene in trial.scenes for steps in range(len(scene.episode.states))]
-    spaced = set(np.linspace(0, len(moments) - 1, min(len(moments), MAX_FRAMES)).round().astype(int).tolist())
+    spaced = set(np.linspace(0, len(moments) - 1, min(len(moments), most)).round().astype(int).tolist())
     sketch = _sketch(family, trial.task, trial.scenes)
     made = []
     for index, (scene, steps) in enumerate(moments):
-        sketch.add(to_device(scene.episode.states[steps], "cpu"), first=steps == 0)
+        state = to_device(scene.episode.states[steps], "cpu")
+        sketch.add(state, first=steps == 0)
         if index in spaced:
-            image = Image.fromarray(sketch.image())
-            image.thumbnail((FRAME, FRAME))
+            image = Image.fromarray(sketch.image() if draw is None else draw(state))
+            image.thumbnail((size, size))
             caption = f"{scene.label}, {_return(scene.episode.rewards[:steps])}"
-            made.append(strip([Captioned(image, caption)], FRAME, FRAME))
+            made.append(strip([Captioned(image, caption)], size, size))
     return made
 
 
@@ -170,7 +182,8 @@ def _plan(
     """The tag of each picture and what makes it; None comes of one that has nothing to show."""
     for split, (curve, watched) in evaluated.items():
         shown = _OfSplit(family, curve, watched)
-        makers = {"tasks": shown.tasks, "where": shown.where, "best_arm": shown.best_arm}
+        makers = {"tasks": shown.tasks, "where": shown.where}
+        makers |= {name: functools.partial(shown.drawn, draw) for name, draw in pictures_for(family).items()}
         if has_picture(family):
             makers |= {"behaviour/strip": shown.strip, "behaviour/trial": shown.trial}
         for name, make in makers.items():
@@ -190,9 +203,10 @@ class _OfSplit:
         figure = where(self.curve, self.watched.task)
         return None if figure is None else png(figure)
 
-    def best_arm(self) -> bytes | None:
-        figure = best_arm(self.curve, self.watched, self.family, references(self.family, self.watched.device))
-        return None if figure is None else png(figure)
+    def drawn(self, draw: Draw) -> bytes | None:
+        """A picture that is registered for the family."""
+        made = draw(self.family, self.curve, self.watched)
+        return png(made) if isinstance(made, Figure) else made
 
     def strip(self) -> bytes:
         return image_png(behaviour_strip(self.family, self.trials))

@@ -1,4 +1,7 @@
-"""How soon a bandit player finds the best arm, beside players that are written down."""
+"""How soon a bandit player finds the best arm, next to players that are written down.
+
+Importing this module registers the picture for the bandits of the package.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from metarl.envs.bandits import BernoulliArms, BernoulliBandit
 from metarl.envs.more_bandits import DependentBandit, GaussianArms, GaussianBandit, InformativeArms, InformativeBandit
 from metarl.envs.restless_bandit import RestlessBandit, Walk
 from metarl.family import Task, TaskFamily
+from metarl.family_extras import register_picture
 from metarl.pictures import best_arm_figure
 from metarl.replay import Watched, watch
 from metarl.rollout import Agent
@@ -111,3 +115,12 @@ def _shares(worths: Tensor, watched: Watched, rounds: bool) -> NDArray[np.float6
         return best_arm_share(worths, actions[0][:, 0])
     by_row = [[best_arm_share(worths, row) for row in action.unbind(1)] for action in actions]
     return np.stack([np.stack(rows).mean(axis=(0, 2)) for rows in by_row], axis=1)
+
+
+def picture(family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> Figure | None:
+    """The figure of `best_arm` with the references of the family."""
+    return best_arm(curve, watched, family, references(family, watched.device))
+
+
+for _bandit in (BernoulliBandit, GaussianBandit, DependentBandit, InformativeBandit, RestlessBandit):
+    register_picture(_bandit, "best_arm", picture)

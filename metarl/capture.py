@@ -32,7 +32,7 @@ class Captured:
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
-        self.function = function
+        self.function, self.device = function, device
         self.why_not: str | None = None if device.type == "cuda" else f"{device.type} has no graphs"
         self._calls: dict[Signature, int] = {}
         self._recordings: dict[Signature, Recording] = {}

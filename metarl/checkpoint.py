@@ -180,7 +180,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     source, target = find(run_dir), Path(into) / name
     curves = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(source.glob("evaluation/*.json"))}
     if not curves:
-        raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl.evaluate on it.")
+        raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl evaluate on it.")
     state, counters = load_state(source)
     target.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}

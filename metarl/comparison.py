@@ -1,4 +1,4 @@
-"""Several agents on the same tasks: one table, one figure, files. `metarl.compare` is the program that makes one."""
+"""Several agents on the same tasks: one table, one figure, files. `metarl compare` is the program that makes one."""
 
 from __future__ import annotations
 

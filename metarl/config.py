@@ -29,10 +29,10 @@ from metarl.agent import AgentConfig
 from metarl.config_errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
 from metarl.config_file import PRESETS, SEE_OPTIONS, find, presets
 from metarl.config_line import OTHERS, Line, read_line
-from metarl.config_names import ALLOW, BASES, Named, allow, home_of, names_of
+from metarl.config_names import BASES, Named, allow, home_of, names_of
 from metarl.config_old import is_gone
 from metarl.config_settings import Choice, Setting, choose, of_file, of_line
-from metarl.console import QUIET
+from metarl.console import ALLOW, QUIET
 from metarl.errors import unknown
 from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,10 @@ from metarl.family import TaskFamily
 from metarl.options import own_options
 from metarl.registry import family_class, registered, registered_in
 
-SEE_FAMILIES = "python -m metarl.envs"
+SEE_FAMILIES = "metarl envs"
 """The command that shows all families."""
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 """The fields that hold an object with options of its own, and what it is an instance of."""
-ALLOW = "Import this package, which registers a family or an agent (may be given several times)."
-"""The help of ``--allow``."""
 
 
 class Named(NamedTuple):
@@ -68,8 +67,13 @@ _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
 
 
 def allow(packages: Iterable[str]) -> None:
-    """Import packages that register families or agents. Raises ConfigError for one that cannot be imported."""
+    """Import packages that register families or agents, also from the working directory.
+
+    Raises ConfigError for one that cannot be imported.
+    """
     for package in packages:
+        if str(Path.cwd()) not in sys.path:  # the command `metarl` does not look there, as `python -m` does
+            sys.path.append(str(Path.cwd()))
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:

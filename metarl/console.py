@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from metarl.errors import unknown
-
+ALLOW = "Import this package, which registers a family or an agent (may be given several times)."
+"""The help of ``--allow``."""
 QUIET = "Show nothing but the final tables, and mistakes on standard error."
 """The help of ``--quiet``."""
 
@@ -114,7 +114,11 @@ class Parser(argparse.ArgumentParser):
         options, extra = self.parse_known_args(arguments)
         for name, value in vars(options).items():
             setattr(options, name, at_home(value))
+        if extra and not extra[0].startswith("-"):
+            self.error(f"{extra[0]!r} is one word too many; --help shows what there can be.")
         if extra:
+            from metarl.errors import unknown  # here, since a usage page does without torch
+
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             self.error(unknown("option", extra[0].partition("=")[0], known, see=f"{self.prog} --help"))
         return options

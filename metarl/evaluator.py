@@ -19,9 +19,9 @@ from metarl.arguments import as_bool, as_int, as_tasks, same_spaces
 from metarl.curve import GIVEN, AdaptationCurve
 from metarl.family import Key, Task, TaskFamily, made_with
 from metarl.provenance import versions
+from metarl.registry import make
 from metarl.rollout import (
     Agent,
-    TrialProtocol,
     check_endings,
     episode_lengths,
     episode_returns,
@@ -52,7 +52,7 @@ Array = NDArray[np.float32]
 
 def evaluate(
     agent: Agent,
-    family: TaskFamily | None = None,
+    family: str | TaskFamily | None = None,
     split: str = "test",
     tasks: int | Task = 1000,
     repeats: int | None = None,
@@ -64,7 +64,7 @@ def evaluate(
 ) -> AdaptationCurve:
     """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
 
-    `family` is by default the one that the agent was trained on.
+    `family` is a family or the id of one; by default it is the one that the agent was trained on.
 
     **Tasks.** Of a distribution, `tasks` are drawn. A finite split (`TaskFamily.num_tasks`) with at most as many tasks
     is played whole, each task once; of a larger one, `tasks` distinct ones are chosen. So the number of tasks in the
@@ -73,7 +73,7 @@ def evaluate(
     **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. The default makes an
     episode's steps times repeats at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
     and gives a finite split that was played whole as many trials as were asked for tasks. For an agent whose trials
-    take long (`TrialProtocol.costly`) only the latter counts.
+    take long (`Agent.costly`) only the latter counts.
 
     **Points** are the episodes of a trial; for an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
     the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each the mean over the round's episodes and the task's
@@ -91,9 +91,9 @@ def evaluate(
     The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
     bounded, the agent's own included: trials are played in chunks, which changes nothing but, in a network, the last
     bit of a matrix product.
-    Raises ValueError for an unknown split, for tasks of another family, or for a count below 1.
+    Raises ValueError for an unknown id or split, for tasks of another family, or for a count below 1.
     """
-    family = _family_of(agent) if family is None else family
+    family = _family_of(agent) if family is None else make(family) if isinstance(family, str) else family
     same_spaces(agent, family)
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
@@ -106,7 +106,7 @@ def evaluate(
     task, distinct = choose_tasks(family, root, split, tasks)
     count = num_rows(task)
     if repeats is None:
-        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, protocol.costly)
+        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, agent.costly)
     plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, greedy, step_curve)
     played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
     random, oracle = _bounds(family, task, root, plan, repeats)
@@ -120,7 +120,7 @@ def evaluate(
         returns=played.returns[None],
         episodes=np.arange(len(lengths), dtype=np.float64) * plan.episodes_of_a_point,
         env_steps=np.cumsum(lengths) - lengths,
-        labels=_labels(len(lengths), plan.by_rounds, protocol),
+        labels=_labels(len(lengths), plan.by_rounds, agent),
         random=_summed(random) if known is None else known,
         oracle=best,
         agent=getattr(agent, "title", type(agent).__name__),
@@ -281,12 +281,12 @@ def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan, repeats: int)
     if plan.steps and "oracle" in baselines_for(family):
         makers.append(lambda: baseline("oracle", family, root.device))
     found: list[Array | None] = []
-    for number, make in enumerate(makers):
+    for number, made_by in enumerate(makers):
         if number == 0 and not plan.steps and family.random_return(take(task, slice(0, 1))) is not None:
             found.append(None)  # the exact value is known, and nothing else is asked for
             continue
         try:
-            agent = make()
+            agent = made_by()
         except ValueError:  # nothing is uniform over an action space without bounds
             found.append(None)
             continue
@@ -330,12 +330,12 @@ def _step_curve(
     return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], played, told)
 
 
-def _labels(points: int, by_rounds: bool, protocol: TrialProtocol) -> tuple[str, ...]:
+def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
     if not by_rounds:
         return tuple(f"episode {number}" for number in range(1, points + 1))
-    if protocol.rounds == 1:  # an agent whose `adapt` may do anything or nothing
+    if agent.protocol.test().rounds == 1:  # an agent whose `adapt` may do anything or nothing
         return tuple(f"round {number}" for number in range(1, points + 1))
-    return tuple(f"{number} {protocol.unit}{'s'[: number != 1]}" for number in range(points))
+    return tuple(f"{number} {agent.step_name}{'s'[: number != 1]}" for number in range(points))
 
 
 def _optional(value: Tensor | None) -> Array | None:

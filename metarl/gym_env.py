@@ -40,7 +40,6 @@ from torch import Tensor
 from metarl import rng
 from metarl.errors import unknown
 from metarl.family import Task, TaskFamily, has_picture
-from metarl.registry import on_register
 from metarl.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
 from metarl.tree import take
 
@@ -267,21 +266,6 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             gymnasium.logger.warn("render() draws nothing: make the environment with render_mode='rgb_array'.")
             return None
         return tuple(self._stream.picture(row) for row in range(self.num_envs))
-
-
-def register_gymnasium() -> None:
-    """Make every registered family a Gymnasium id of the same name, now and whenever another one is registered."""
-    on_register(_register)
-
-
-def _register(id: str) -> None:
-    # Strings and values only: nothing is captured, so no id can yield another one's family, and specs can be copied.
-    single, vector = f"{__name__}:GymEnv", f"{__name__}:GymVectorEnv"
-    spec = gymnasium.registry.get(id)
-    if spec is None:
-        gymnasium.register(id, entry_point=single, vector_entry_point=vector, kwargs={"family": id})
-    elif spec.entry_point != single:
-        raise ValueError(f"The Gymnasium id {id!r} is already taken by {spec.entry_point}.")
 
 
 def _render_modes(family: TaskFamily) -> list[str]:

@@ -196,8 +196,11 @@ class Logger:
 
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
-    ) -> None:
-        """Write the metrics of the iteration that has just been done, and the curves if it was evaluated."""
+    ) -> dict[str, float]:
+        """Write the metrics of the iteration that has just been done, and the curves if it was evaluated.
+
+        Returns the metrics, those of the evaluation among them.
+        """
         self._add_scalars(metrics, counters)
         due = counters.seconds - self.drawn >= FIGURE_SECONDS
         metrics = metrics | self.evaluation(counters, curves or {}, due)
@@ -206,6 +209,7 @@ class Logger:
         self.file.write(to_json(record | metrics) + "\n")
         self.file.flush()
         self._show(counters, metrics, bool(curves))
+        return metrics
 
     def evaluation(
         self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True

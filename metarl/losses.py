@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.distributions import Distribution
 from metarl.estimators import masked_mean
 from metarl.twins import twin

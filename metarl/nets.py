@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import masked_mean, spread
 from metarl.twins import twin

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-__all__ = ["Profile", "phase", "record_function"]
+__all__ = ["Profile", "ProfiledIteration", "phase", "record_function"]
 
 PREFIX = "metarl/"
 INSIDE = {"advantage": "update"}
@@ -72,3 +73,24 @@ class Profile:
         """Write the trace of every operation, for https://ui.perfetto.dev or chrome://tracing."""
         assert self._profiler is not None
         self._profiler.export_chrome_trace(str(path))
+
+
+class ProfiledIteration:
+    """Records one iteration of a run, whose number it is given, and lets the others pass (None: all of them)."""
+
+    def __init__(self, number: int | None, device: torch.device, path: Path) -> None:
+        self.number, self.device, self.path = number, device, path
+
+    @contextmanager
+    def around(self, number: int, console: Console) -> Iterator[None]:
+        """Iteration `number` happens inside. If it is the one, its table is shown and its trace written to `path`."""
+        if number != self.number:
+            yield
+            return
+        recorded = Profile()
+        with recorded.recording(self.device):
+            yield
+        recorded.save(self.path)
+        console.print(recorded.table())
+        sentence = f"Trace of the iteration, for https://ui.perfetto.dev: {self.path}"
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)

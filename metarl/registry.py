@@ -6,11 +6,14 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from metarl.errors import unknown, unknown_option
-from metarl.family import AnyFamily, TaskFamily
 from metarl.options import options_of, own_options, refused, takes_any
+
+if TYPE_CHECKING:
+    from metarl.family import AnyFamily
+
+# Neither torch nor a family is imported before one is made: ids and what stands behind them are texts until then.
 
 _REGISTRY: dict[str, Callable[..., AnyFamily] | str] = {}
 _REGISTERED_IN: dict[str, str] = {}
@@ -52,6 +55,8 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
     Raises ValueError that names the nearest id if there is none.
     """
     if id not in _REGISTRY:
+        from metarl.errors import unknown
+
         raise ValueError(unknown("task family", id, registered(), see="metarl.registered()"))
     entry = _REGISTRY[id]
     if isinstance(entry, str):
@@ -69,7 +74,7 @@ def make(id: str, **kwargs: Any) -> AnyFamily:
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
-    family: AnyFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"python -m metarl.envs {id}")
+    family: AnyFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"metarl envs {id}")
     if length is not None:
         family.train_on(length)
     return family
@@ -79,15 +84,18 @@ def build(
     factory: Callable[..., Any],
     options: Mapping[str, Any],
     name: str,
-    kind: type = TaskFamily,
+    kind: type | None = None,
     also: Iterable[str] = (),
     see: str = "",
 ) -> Any:
     """What `factory`, called `name`, makes with these options: those that Python takes.
 
     Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`
-    (`see` shows all), and ValueError where it makes something else than a `kind`.
+    (`see` shows all), and ValueError where it makes something else than a `kind`, by default a TaskFamily.
     """
+    from metarl.family import TaskFamily
+
+    kind = TaskFamily if kind is None else kind
     wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
     if wrong is None:
         try:
@@ -97,6 +105,8 @@ def build(
             if wrong is None:
                 raise
     if wrong is not None:
+        from metarl.errors import unknown_option
+
         raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]), see)
     if not isinstance(made, kind):
         raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")

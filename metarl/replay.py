@@ -36,6 +36,7 @@ class Watched(Agent):
         self.agent, self.protocol, self.rows, self.greedy = agent, agent.protocol, rows, greedy
         self.repeats = 1  # known once it has played
         self.device = torch.device(getattr(agent, "device", "cpu"))
+        self.step_name, self.costly = agent.step_name, agent.costly
         self._tasks: list[Task] = []  # one entry per chunk of the evaluation
         self._actions: list[list[list[Tensor]]] = []  # [chunk][round][step] (N, rows, …)
 

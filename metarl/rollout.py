@@ -48,21 +48,23 @@ class TrialProtocol(NamedTuple):
     envs_per_task: int = 1  # rows that play the same task side by side
     test_rounds: int | None = None  # of an evaluation, if it has more than training
     test_envs_per_task: int | None = None
-    unit: str = "gradient step"  # what the agent does between two rounds of an evaluation
-    costly: bool = False  # whether that takes long, so that comparisons play fewer tasks
 
     def test(self) -> TrialProtocol:
         """The protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
-        return TrialProtocol(rounds, self.episodes, each, unit=self.unit, costly=self.costly)
+        return TrialProtocol(rounds, self.episodes, each)
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """Four verbs. `adapt` is where learning-to-learn shows."""
+    """Four verbs. `adapt` is where learning-to-learn shows. Agents inherit from this class, which has the defaults."""
 
     protocol: TrialProtocol
+    step_name: str = "gradient step"
+    """The name of what `adapt` does between two rounds of an evaluation, in labels such as "3 gradient steps"."""
+    costly: bool = False
+    """Whether that takes so long that comparisons should play fewer tasks."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         """The memory of `num_tasks` new trials. `task` (num_tasks rows) is the truth: for oracles alone."""

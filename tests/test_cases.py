@@ -284,7 +284,9 @@ def test_an_evaluation_that_is_not_a_number_is_told_and_its_json_is_json(run: Ru
     for line in Path("run/metrics.jsonl").read_text().splitlines():
         record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert record.get("eval/test/score") is None
-    program_said = program("-m", "metarl.evaluate", "run", "--allow=wrong_families", "--tasks", "8", "--out", "again")
+    program_said = program(
+        "-m", "metarl", "evaluate", "run", "--allow=wrong_families", "--tasks", "8", "--out", "again"
+    )
     shown, said = program_said.communicate(timeout=240)
     assert program_said.returncode == 0 and "not finite" in said + shown
     json.loads(Path("again/test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

@@ -7,8 +7,8 @@ import pytest
 from small_families import Corridor
 
 import metarl
-from metarl.agents.catalogue import BASELINES, baseline, baselines_for
-from metarl.evaluate import evaluate
+from metarl.agents.catalogue import baseline, baselines_for
+from metarl.evaluator import evaluate
 
 PAIRS = [
     (id, name)
@@ -28,8 +28,12 @@ SMALL = {
 }
 
 
-def test_every_name_is_for_a_registered_family():
-    assert {name for _, name in PAIRS} | {"random", "ppo_scratch"} == set(BASELINES)
+def test_the_ready_made_agents_of_some_families():
+    known = {id: baselines_for(metarl.make(f"metarl/{id}-v0")) for id in ("GridNavi", "BernoulliBandit", "CartPole")}
+    assert known["GridNavi"] == ["random", "ppo_scratch", "oracle", "bayes_optimal"]
+    bandit = ["bayes_optimal", "gittins", "thompson", "ucb1", "greedy", "epsilon_greedy"]
+    assert known["BernoulliBandit"] == ["random", "ppo_scratch", *bandit]
+    assert known["CartPole"] == ["random", "ppo_scratch", "oracle", "robust"]
 
 
 @pytest.mark.parametrize(("id", "name"), PAIRS)

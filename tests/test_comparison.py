@@ -14,12 +14,13 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.agents.catalogue import baseline
+from metarl.cli.compare import main
 from metarl.colours import colour
-from metarl.compare import Line, check_families, compare, lines, main
 from metarl.comparison import Comparison, last_normalised
+from metarl.contenders import Line, check_families, compare, lines
 from metarl.curve import AdaptationCurve
 from metarl.envs import GridNavi, Navigation2D
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.train import main as train
 
 

@@ -14,9 +14,10 @@ from rich.table import Table
 from toy import TOY
 
 import metarl
-from metarl import compare, train
-from metarl import evaluate as evaluate_module
+from metarl import checkpoint, train
 from metarl.agents.classical import ThompsonBandit
+from metarl.cli import compare
+from metarl.cli import evaluate as evaluate_module
 from metarl.console import Parser, in_words, make_console, make_folder, show, text_of
 
 ROOT = Path(__file__).parents[1]
@@ -91,11 +92,11 @@ def test_a_pipe_of_any_encoding_gets_plain_text(encoding: str, run_dir: Path, tm
     command = [
         sys.executable,
         "-m",
-        "metarl.evaluate",
-        "--allow=toy",
+        "metarl",
+        "evaluate",
         str(run_dir),
-        "--tasks",
-        "5",
+        "--allow=toy",
+        "--tasks=5",
         "--out",
         str(tmp_path),
     ]
@@ -127,10 +128,10 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "checkpoint.partial")
 
-    monkeypatch.setattr(train.checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     given = ["--config", str(run_dir.parent / "toy.yaml"), "--run_dir", str(tmp_path / "run"), "--quiet"]
     assert train.main(given) == 2
-    assert capsys.readouterr() == ("", "metarl.train: No space left on device: 'checkpoint.partial'.\n")
+    assert capsys.readouterr() == ("", "metarl train: No space left on device: 'checkpoint.partial'.\n")
     assert in_words(OSError(28, "No space left on device")) == "No space left on device."
     assert in_words(OSError("only words")) == "only words."
 

@@ -1,4 +1,4 @@
-"""`python -m metarl.envs`, and the cards that it and the page of families show."""
+"""`metarl envs`, and the cards that it and the page of families show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from rich.console import Console
 
 import metarl
-from metarl.envs.__main__ import main, show_all
+from metarl.cli.envs import main, show_all
 from metarl.envs.card import card, find, length, parts, short_space
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
@@ -104,9 +104,9 @@ def test_a_wrong_name(given, nearest, capsys):
 def test_two_names(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["GridNavi", "DarkRoom"])
-    assert capsys.readouterr().err == "metarl.envs: unrecognized arguments: DarkRoom\n"
+    assert capsys.readouterr().err == "metarl envs: 'DarkRoom' is one word too many; --help shows what there can be.\n"
 
 
 def test_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "metarl.envs", "TMaze"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "metarl", "envs", "TMaze"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("metarl/TMaze-v0\n") and not done.stderr

@@ -1,6 +1,7 @@
 """The evaluator: what it measures, that it is paired and independent of chunks, its files, and the program."""
 
 import dataclasses
+import inspect
 import io
 import json
 import math
@@ -33,9 +34,10 @@ from metarl.agents.classical import (
     UCB1Bandit,
 )
 from metarl.agents.rl2 import RL2, RL2Config
+from metarl.cli.evaluate import main
 from metarl.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.evaluate import EVALUATION, evaluate, main
+from metarl.evaluator import EVALUATION, evaluate
 from metarl.family import TaskFamily
 from metarl.rollout import TrialProtocol
 from metarl.table import adaptation_table, sparkline
@@ -622,13 +624,26 @@ def test_a_mistake_is_one_sentence(arguments, sentence, run_dir: Path, capsys):
     assert not (run_dir / "evaluation").exists()
 
 
-def test_module_can_be_run_and_called():
-    """``python -m metarl.evaluate`` prints no warning, and the module itself is the public function."""
-    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "metarl.evaluate", "no/such/run"]
+def test_the_program_runs_without_a_warning():
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "metarl", "evaluate", "no/such/run"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    family = toy.Guess()
-    assert metarl.evaluate(RandomAgent(family), family, tasks=3).returns.shape == (1, 3, 3)
+    assert done.stderr.startswith("metarl evaluate: There is no run directory 'no/such/run'")
+
+
+def test_the_public_name_is_a_plain_function():
+    assert inspect.isfunction(metarl.evaluate)
+    assert list(inspect.signature(metarl.evaluate).parameters)[:3] == ["agent", "family", "split"]
+    assert "adaptation curve" in inspect.getdoc(metarl.evaluate)
+
+
+def test_the_family_is_the_agent_s_own_or_an_id_or_one_that_was_made():
+    family = metarl.make("metarl/BernoulliBandit-v0")
+    agent = RL2Config(meta_batch_size=8, hidden_size=8).build(family, 1, torch.device("cpu"))
+    curves = [metarl.evaluate(agent, given, tasks=4) for given in (None, "metarl/BernoulliBandit-v0", family)]
+    assert all(np.array_equal(curve.returns, curves[0].returns) for curve in curves)
+    with pytest.raises(ValueError, match="Did you mean 'metarl/BernoulliBandit-v0'"):
+        metarl.evaluate(agent, "metarl/BernouliBandit-v0", tasks=4)
 
 
 def test_a_sparkline_by_hand():

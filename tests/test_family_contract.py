@@ -22,6 +22,7 @@ from metarl.config import parse, presets, read
 from metarl.config_errors import ConfigError
 from metarl.family_contract import Broken, random_action
 from metarl.rollout import check_endings, run_trial
+from metarl.run_checks import check_run
 from metarl.testing import check_family, quick_check
 
 RL2 = ["--agent=RL2", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
@@ -77,7 +78,7 @@ def test_train_refuses_before_anything_is_written(
         quick_check(getattr(wrong_families, name)())
     assert train.main([f"--family=wrong/{name}-v0", *RL2]) == 2
     said = capsys.readouterr()
-    assert said.err == f"metarl.train: {refused.value}\n" and not said.out
+    assert said.err == f"metarl train: {refused.value}\n" and not said.out
     assert not list(tmp_path.iterdir())
 
 
@@ -122,7 +123,7 @@ def test_what_no_other_program_finds_is_refused(option: str, monkeypatch: pytest
     monkeypatch.setitem(registry._REGISTERED_IN, "toy/Guess-v0", "__main__")
     monkeypatch.setitem(agent_registry._REGISTERED_IN, "RL2", "__main__" if "agent" in option else "metarl.agents")
     with pytest.raises(ConfigError, match=r"could not be loaded: .* give --allow MODULE\."):
-        train._ask_names(parse(["--config=rl2_gridnavi", option]))
+        check_run(parse(["--config=rl2_gridnavi", option]), warn=pytest.fail)
 
 
 def test_own_names_of_splits_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -148,18 +149,18 @@ def test_an_ending_too_seldom_for_the_check_stops_the_run(
     assert quick_check(family) == [], "it does not see so far"
     assert train.main(["--family=wrong/EndsLate-v0", *RL2, "--total_iterations=20"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("metarl.train: Training stopped in iteration ") and len(said.splitlines()) == 1
+    assert said.startswith("metarl train: Training stopped in iteration ") and len(said.splitlines()) == 1
     assert "EndsLate.terminates is False" in said
 
 
 def test_endings_of_a_trial():
-    for made, wrong in ((wrong_families.Ends(), True), (Line(), False), (Corridor(), False)):
-        trial = run_trial(RandomAgent(made), made, made.sample_tasks(rng.key(0), 8), rng.key(1))
+    for family, wrong in ((wrong_families.Ends(), True), (Line(), False), (Corridor(), False)):
+        trial = run_trial(RandomAgent(family), family, family.sample_tasks(rng.key(0), 8), rng.key(1))
         if wrong:
             with pytest.raises(ValueError, match="terminates is False"):
-                check_endings(made, trial)
+                check_endings(family, trial)
         else:
-            check_endings(made, trial)
+            check_endings(family, trial)
 
 
 def test_the_final_evaluation_shows_its_progress_in_a_pipe(

@@ -22,7 +22,7 @@ from metarl.agents.index_policies import (
 from metarl.batch_env import Step
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.units import NO_ACTION
 
 

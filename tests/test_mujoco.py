@@ -299,7 +299,7 @@ def test_without_mujoco_the_sentence_says_what_to_install(monkeypatch, capsys):
     simulator.load.cache_clear()
     with pytest.raises(ValueError, match=r"MuJoCo is needed.*pip install 'metarl\[mujoco\]'"):
         metarl.make("metarl/HalfCheetahVel-v0")
-    from metarl.envs.__main__ import main
+    from metarl.cli.envs import main
 
     assert main([]) == 0, "the table goes without"
     assert "metarl/GridNavi-v0" in capsys.readouterr().out

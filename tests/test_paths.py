@@ -18,8 +18,9 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, compare, config, train
-from metarl import evaluate as evaluate_module
+from metarl import checkpoint, config, contenders, run_folder, train
+from metarl.cli import compare
+from metarl.cli import evaluate as evaluate_module
 from metarl.config_errors import ConfigError
 from metarl.console import at_home, new_folder
 
@@ -114,9 +115,9 @@ def test_the_name_and_the_run_of_a_comparison(folder: Path):
         ("mine=", "mine", ""),
         ("missing", "", "missing"),
     ):
-        assert compare._parts(given) == (name, where)
+        assert contenders.named_run(given) == (name, where)
     with pytest.raises(ConfigError, match="no run directory 'runs/lr=3'"):
-        compare.lines(["runs/lr=3"], "cpu")
+        contenders.lines(["runs/lr=3"], "cpu")
 
 
 def test_every_new_folder_is_a_new_one(folder: Path):
@@ -157,9 +158,9 @@ def test_runs_at_once_in_processes_of_their_own():
 def test_a_folder_that_another_run_took_in_the_meantime(folder: Path):
     parsed = config.parse([*SMALL, "--run_dir=run"])
     Path("run").mkdir()
-    train._write_run_files(Path("run"), parsed)
+    run_folder.write_run_files(Path("run"), parsed)
     with pytest.raises(ConfigError, match="already holds a run"):
-        train._write_run_files(Path("run"), parsed)
+        run_folder.write_run_files(Path("run"), parsed)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it is no mistake")

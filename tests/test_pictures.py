@@ -22,7 +22,7 @@ from metarl.batch_env import Step
 from metarl.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
 from metarl.best_arm import arm_worths, best_arm, best_arm_share, references
 from metarl.colours import OPTIMUM, colour
-from metarl.evaluate import EVALUATION, evaluate
+from metarl.evaluator import EVALUATION, evaluate
 from metarl.family import Key, Task, TaskFamily, has_picture
 from metarl.images import GIF_BYTES, Captioned, fitted, gif, stack, strip
 from metarl.pictures import (

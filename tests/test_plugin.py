@@ -57,7 +57,7 @@ def test_it_trains_and_its_agent_loads(project: Path):
     assert again.stdout.strip() == "MyFamily(numbers=3)", again.stderr
     evaluated = ["run", "--allow", "envs.mine", "--tasks", "5", "--split", "test", "--device", "cpu"]
     for program in ("evaluate", "compare"):
-        done = python(project, "-m", f"metarl.{program}", *evaluated)
+        done = python(project, "-m", "metarl", program, *evaluated)
         assert done.returncode == 0, done.stderr
 
 
@@ -78,11 +78,11 @@ def test_a_run_directory_is_data(project: Path):
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
         assert not (project / "imported").exists(), form
     (project / "run" / "config.yaml").write_text(yaml.safe_dump(config))
-    for command in (["metarl.train", "--resume", "run"], ["metarl.evaluate", "run"]):
+    for command in (["metarl.train", "--resume", "run"], ["metarl", "evaluate", "run"]):
         done = python(project, "-m", *command)
         assert done.returncode == 2 and "give --allow evil, or allow=['evil'] in Python." in done.stderr
         assert not (project / "imported").exists()
-    done = python(project, "-m", "metarl.evaluate", "run", "--allow", "evil")
+    done = python(project, "-m", "metarl", "evaluate", "run", "--allow", "evil")
     assert done.returncode == 2 and (project / "imported").exists()
 
 
@@ -164,17 +164,19 @@ def test_a_factory_in_the_program_itself_is_refused(project: Path):
 
 
 def test_the_list_of_families_knows_theirs(project: Path):
-    listed = python(project, "-m", "metarl.envs", "--import", "envs.mine")
+    listed = python(project, "-m", "metarl", "envs", "--import", "envs.mine")
     assert listed.returncode == 0, listed.stderr
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("theirs/Mine-v0")]
     assert "2 × 3" in line and "Theirs" in line
-    assert "theirs/Mine-v0" not in python(project, "-m", "metarl.envs").stdout, "nothing is imported unasked"
+    assert "theirs/Mine-v0" not in python(project, "-m", "metarl", "envs").stdout, "nothing is imported unasked"
     for name in ("envs.mine:theirs/Mine-v0", "envs.mine:Mine"):
-        card = python(project, "-m", "metarl.envs", name)
+        card = python(project, "-m", "metarl", "envs", name)
         assert card.stdout.startswith("theirs/Mine-v0\nTheirs.\n"), card.stderr
-    assert python(project, "-m", "metarl.envs", "Mine", "--import", "envs.mine").stdout.startswith("theirs/Mine-v0\n")
+    assert python(project, "-m", "metarl", "envs", "Mine", "--import", "envs.mine").stdout.startswith(
+        "theirs/Mine-v0\n"
+    )
     for name in ("envs.mine:MyFamily", "envs.mine.MyFamily"):
-        card = python(project, "-m", "metarl.envs", name)
+        card = python(project, "-m", "metarl", "envs", name)
         assert card.stdout.startswith("envs.mine:MyFamily\nTheirs.\n") and "MyFamily(numbers=4)" in card.stdout
 
 
@@ -206,7 +208,7 @@ class Fails(Guess):
     def __init__(self):
         {}["lost"]
 """)
-    done = python(project, "-m", "metarl.envs", *arguments)
+    done = python(project, "-m", "metarl", "envs", *arguments)
     assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -224,7 +226,7 @@ class Fails(Guess):
 
 metarl.register("more/Fails-v0", Fails)
 """)
-    done = python(project, "-m", "metarl.envs", "--import", "more")
+    done = python(project, "-m", "metarl", "envs", "--import", "more")
     assert done.returncode == 0 and "metarl/GridNavi-v0" in done.stdout
     assert "more/Fails-v0 left out: more/Fails-v0 cannot be made: KeyError" in done.stderr
 

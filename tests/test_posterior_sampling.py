@@ -11,7 +11,7 @@ from metarl.agents.classical import TabularMDPOracle
 from metarl.agents.posterior_sampling import OPSRL, PSRL, Experience
 from metarl.batch_env import BatchEnv
 from metarl.envs.mdp import TabularMDP
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.rollout import collect
 
 

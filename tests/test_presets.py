@@ -35,7 +35,7 @@ def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
     """Other tasks than those of the shipped evaluation, so the two differ by chance alone."""
     agent, split = metarl.load(f"pretrained:{name}"), split_of(name)
     document = json.loads((PRETRAINED / name / "curve.json").read_text("utf-8"))[split]
-    if agent.protocol.costly:  # training on each task takes long: what it has before that
+    if agent.costly:  # training on each task takes long: what it has before that
         curve = metarl.evaluate(agent, agent.family, split, tasks=100, rounds=1, seed=123)
         points = document["points"]
         error = (points["high"][0] - points["low"][0]) / 3.92

@@ -67,6 +67,14 @@ def test_the_trained_agent_example_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert scope["curve"].returns.shape == (1, 20, 4) and (tmp_path / "curve.png").stat().st_size > 0
 
 
+def test_the_example_of_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    small = "total_iterations=1, final_eval_tasks=10, num_threads=1"
+    scope: dict = {}
+    exec(block_with("metarl.run(").replace("total_iterations=400", small), scope)
+    assert scope["run"].agent.config.lr == 1e-3 and scope["run"].directory.parent == Path("runs")
+
+
 def test_every_preset_is_in_the_table_and_ships_its_agent():
     for name in config.presets():
         assert f"`{name}`" in README, f"the README says nothing of the preset {name}"

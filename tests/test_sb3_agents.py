@@ -20,7 +20,7 @@ from metarl.agents.sb3 import ZIP, SB3Agent, SB3Model
 from metarl.agents.sb3_config import PPOConfig
 from metarl.agents.sb3_models import filled_buffer
 from metarl.batch_env import BatchEnv, Step
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import Task, TaskFamily
 from metarl.rollout import Acted, collect
 from metarl.sb3_env import SB3VecEnv
@@ -66,7 +66,7 @@ def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(famil
     buffers = []
     agent.model.train = lambda: buffers.append(copy.deepcopy(agent.model.rollout_buffer))
     with pytest.raises(KeyError):  # nothing was learned, so there is nothing to report
-        agent.update([])
+        agent.learn("train")
     (theirs,) = buffers
     root = rng.key(1_000_003)  # of the first update of seed 0
     task = family.sample_tasks(rng.fold(root, 0), 4)
@@ -128,8 +128,7 @@ def test_it_is_trained_on_the_split_of_the_run():
     lengths = {}
     for split in ("train", "ood"):
         agent = SB3Agent(config(Corridor()), Corridor(), 0)
-        agent.train_split = split
-        agent.update([])
+        agent.learn(split)
         lengths[split] = set(agent.env.venv.venv._stream.playing().length.tolist())
     assert lengths["train"] <= {1, 2, 4} and lengths["ood"] <= {6, 7}
 

@@ -19,7 +19,7 @@ from metarl import rng
 from metarl.agents.sb3 import SB3Agent, SB3Model
 from metarl.agents.sb3_config import PPOConfig
 from metarl.batch_env import BatchEnv
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import TaskFamily
 from metarl.gym_env import GymEnv
 from metarl.rollout import run_trial
@@ -234,7 +234,7 @@ def test_discrete_actions_that_do_not_start_at_0():
         meta_batch_size=4, hidden_sizes=[8], batch_size=12, test_steps=1, fast_batch_size=2, reward_scale=1.0
     )
     agent = SB3Agent(config, family, 0)
-    agent.update([])
+    agent.learn("train")
     task = family.sample_tasks(rng.key(0), 3)
     trial = run_trial(agent, family, task, rng.key(1), rounds=2)
     assert len(trial) == 2 and {5, 6} >= set(trial[1].acted.action.flatten().tolist())

@@ -75,6 +75,6 @@ def test_a_folder_of_another_configuration_is_left_alone(trained: Path, capsys: 
 
 def test_help_names_it(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["rl2_gridnavi", "--help"])
     Console().print(shown := capsys.readouterr().out)
     assert "--seeds N" in shown

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_log import documented
 from toy import TOY
 
-from metarl import checkpoint, train
+from metarl import checkpoint, loop, run_checks, train
 from metarl.evaluator import evaluate
 from metarl.profiling import Profile, phase, record_function
 
@@ -238,18 +238,18 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
 ):
     assert train.main([*toy, "--run_dir", "never", "--family.broken", "1"]) == 2
     assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
-    monkeypatch.setattr(train, "quick_check", lambda *_: [])  # as if they were too seldom for it
+    monkeypatch.setattr(run_checks, "quick_check", lambda *_: [])  # as if they were too seldom for it
     assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
     sentence = capsys.readouterr().err
     assert "train/return became nan" in sentence and "rewards of the family" in sentence, "not its own parameters"
-    honest = train.run_trial
+    honest = loop.run_trial
 
     def poisoned(agent, family, tasks, key):
         if agent.updates == 4:
             next(iter(agent.net.parameters())).data.fill_(torch.nan)
         return honest(agent, family, tasks, key)
 
-    monkeypatch.setattr(train, "run_trial", poisoned)
+    monkeypatch.setattr(loop, "run_trial", poisoned)
     assert train.main([*toy, "--run_dir", "run"]) == 1
     sentence = capsys.readouterr().err
     assert "iteration 5" in sentence and "checkpoint" in sentence and "Traceback" not in sentence

@@ -1,16 +1,7 @@
-"""Which agent adapts fastest? ::
-
-    python -m metarl.compare RUN [NAME=RUN …] [--baselines random oracle …] [--tasks 200]
-
-evaluates all of them on the same tasks with the same noise, prints a table per split, and writes
-``comparison.{json,csv,md,png}`` and a TensorBoard run. Runs of one configuration with several seeds are one line.
-"""
+"""Who is compared: trained agents from run directories, their seeds together, and baselines, all on the same tasks."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,21 +9,17 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from torch.utils.tensorboard import SummaryWriter
 
 from metarl import checkpoint
 from metarl.agent import LearningAgent
-from metarl.agents.catalogue import baseline
 from metarl.comparison import Comparison
 from metarl.config_file import read_yaml
-from metarl.config_names import ALLOW, allow
-from metarl.console import QUIET, Parser, at_home, in_words, make_console, make_folder, new_folder, show
+from metarl.console import at_home
 from metarl.curve import AdaptationCurve, combine
-from metarl.errors import unknown
-from metarl.evaluate import evaluate
+from metarl.evaluator import evaluate
 from metarl.family import TaskFamily
 from metarl.rollout import Agent
-from metarl.runtime import resolve_device, tune
+from metarl.runtime import resolve_device
 from metarl.suite import Suite
 
 IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every", "allow"}
@@ -71,7 +58,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
 
 def _folders(run: str) -> tuple[str, list[Path | str]]:
     """The name of ``[NAME=]RUN`` and its run directories: one, or those in a folder of several seeds."""
-    name, where = _parts(run)
+    name, where = named_run(run)
     if where.startswith("pretrained:"):
         return name or where.removeprefix("pretrained:"), [where]
     folder = Path(where)
@@ -82,7 +69,7 @@ def _folders(run: str) -> tuple[str, list[Path | str]]:
     return name, [folder]
 
 
-def _parts(run: str) -> tuple[str, str]:
+def named_run(run: str) -> tuple[str, str]:
     """NAME, "" if there is none, and RUN of ``[NAME=]RUN``, either of which may hold a "=" of its own.
 
     A folder that exists is a RUN. Otherwise the name ends at the first "=" after which one begins.
@@ -132,7 +119,7 @@ def compare(
     found: Sequence[Line], splits: Sequence[str], tasks: int = 200, rounds: int | None = None, seed: int = 0,
     greedy: bool = False, console: Console | None = None, costly_tasks: int = 20, repeats: int | None = None,
 ) -> Comparison:  # fmt: skip
-    """Evaluate every line on the same tasks. `rounds` is for agents that adapt in rounds alone.
+    """Evaluate every line on the same tasks. `rounds` is only for agents that adapt in rounds.
 
     Agents whose adaptation is a training run of its own (PPO on each task) play the first `costly_tasks` of them.
     All play each task in `repeats` trials; by default in as many as `metarl.evaluate` plays.
@@ -142,7 +129,7 @@ def compare(
     with console.status("") as status:
         for line in found:
             for split in splits:
-                number = min(tasks, costly_tasks) if line.agents[0].protocol.costly else tasks
+                number = min(tasks, costly_tasks) if line.agents[0].costly else tasks
                 status.update(f"{escape(line.name)} on {number} tasks of {split}")
                 curves = [
                     evaluate(
@@ -190,110 +177,3 @@ def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
 
 def _rounds(agent: Agent, rounds: int | None) -> int | None:
     return rounds if agent.protocol.test().rounds > 1 else None
-
-
-def to_tensorboard(comparison: Comparison, folder: Path) -> None:
-    """A run per agent, whose curves TensorBoard lays over each other, and the figure and the tables in `folder`."""
-    with SummaryWriter(str(folder)) as writer:
-        writer.add_figure("compare/figure", comparison.figure(), close=False)
-        writer.add_text("compare/tables", comparison.markdown())
-    for name, curves in comparison.entries.items():
-        with SummaryWriter(str(folder / name.replace("/", "_"))) as writer:
-            for split, curve in curves.items():
-                for steps, value in zip(curve.env_steps, curve.mean(), strict=True):
-                    writer.add_scalar(f"compare/{split}/return", float(value), int(steps))
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m metarl.compare", description="Compare agents on the same tasks.")
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run directory, a folder of several seeds, or pretrained:NAME"
-    )
-    parser.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="random, oracle, thompson, …")
-    parser.add_argument("--split", nargs="+", metavar="NAME", help="default: train, test and ood, as there are")
-    parser.add_argument("--tasks", type=int, default=200, metavar="N", help="of each split (default: 200)")
-    parser.add_argument(
-        "--costly_tasks", type=int, default=20, metavar="N", help="for agents that train on each task (default: 20)"
-    )
-    parser.add_argument("--repeats", type=int, metavar="R", help="trials on each task (default: as metarl.evaluate)")
-    parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
-    parser.add_argument(
-        "--suite",
-        action="store_true",
-        help="NAME=RUN agents, each name on several families: one table",
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--quiet", action="store_true", help=QUIET)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
-    options = _parser().read(arguments)
-    console = make_console(options.quiet, width=140)
-    try:
-        allow(options.allow)
-        for name in ("tasks", "costly_tasks", "repeats", "rounds"):
-            if getattr(options, name) is not None and getattr(options, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
-        if options.suite:
-            folder = _out(options)
-            together = suite(options.runs, options, console)
-            paths = together.save(folder)
-            show(console, together.table())
-            names = ", ".join(path.name for path in paths)
-            console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
-            return 0
-        device = str(resolve_device(options.device))
-        found = lines(options.runs, device)
-        check_families(found)
-        family = found[0].family
-        for name in options.baselines:
-            found.append(Line(name, [baseline(name, family, device)], family, "not trained"))
-        splits = options.split or [split for split in ("train", "test", "ood") if split in family.splits]
-        for split in splits:
-            if split not in family.splits:
-                raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
-        folder = _out(options)
-        comparison = compare(
-            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
-            options.repeats,
-        )  # fmt: skip
-        paths = comparison.save(folder)
-        to_tensorboard(comparison, folder)
-    except (ValueError, OSError) as mistake:
-        print(f"metarl.compare: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
-        return 2
-    for split in splits:
-        for table in comparison.tables(split, console.width):
-            show(console, table)
-    _print_gaps(comparison, console)
-    names = ", ".join(path.name for path in paths)
-    console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
-    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
-    return 0
-
-
-def _out(options: Any) -> Path:
-    """The folder for the files, made: what is asked for, or a new one."""
-    if options.out is None:
-        return new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
-    make_folder(options.out)
-    return Path(options.out)
-
-
-def _print_gaps(comparison: Comparison, console: Console) -> None:
-    text = comparison.markdown()
-    for heading in ("## Generalisation gap", "## Training"):
-        if heading in text:
-            part = text[text.index(heading) :].partition("\n\n")[0]
-            console.print(part.removeprefix("## "), markup=False, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    tune()
-    sys.exit(main())

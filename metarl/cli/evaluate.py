@@ -1,7 +1,7 @@
-"""How fast does an agent adapt to tasks it has not seen? In code ``metarl.evaluate(agent, family)``, and as a program::
+"""How fast does an agent adapt to tasks it has not seen? ::
 
-    python -m metarl.evaluate RUN_DIR [--split test] [--tasks 1000] [--greedy]
-    python -m metarl.evaluate pretrained:rl2_gridnavi
+    metarl evaluate RUN_DIR [--split test] [--tasks 1000] [--greedy]
+    metarl evaluate pretrained:rl2_gridnavi
 
 The program prints a table and writes, per split, JSON, CSV and PNG files. A run's own final evaluation is left alone.
 """
@@ -11,62 +11,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from metarl import rng
 from metarl.agent import LearningAgent
 from metarl.arguments import check_rounds
 from metarl.checkpoint import load, runs_of
-from metarl.config_names import ALLOW, allow
-from metarl.console import QUIET, Parser, in_words, make_console, make_folder, show, text_of
-from metarl.curve import AdaptationCurve, combine
+from metarl.cli import usage
+from metarl.config_names import allow
+from metarl.console import in_words, make_console, make_folder, show, text_of
+from metarl.curve import combine
 from metarl.errors import check_counts, unknown
-from metarl.evaluator import EVALUATION, evaluate
+from metarl.evaluator import evaluate
 from metarl.finite import not_finite
 from metarl.runtime import resolve_device, tune
 from metarl.table import adaptation_table
 
-__all__ = ["EVALUATION", "AdaptationCurve", "adaptation_table", "combine", "evaluate", "main"]
 
-PROGRAM = "metarl.evaluate"  # how the program calls itself in what it says to the user
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m metarl.evaluate",
-        description="Evaluate a trained agent: return per adaptation episode on tasks it was not trained on.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a run directory, a folder of several seeds, or pretrained:NAME")
-    parser.add_argument(
-        "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that there are)"
-    )
-    parser.add_argument(
-        "--which",
-        choices=("last", "best"),
-        default="last",
-        help="the checkpoint: last, or best on valid (default: last)",
-    )
-    parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="tasks of each split (default: 1000)")
-    parser.add_argument(
-        "--repeats", type=int, metavar="R", help="trials on each task (default: enough for 20 steps of an episode)"
-    )
-    parser.add_argument("--episodes", type=int, metavar="K", help="episodes of a trial (default: as trained)")
-    parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluations/…, named by what is asked)"
-    )
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--quiet", action="store_true", help=QUIET)
-    return parser
+def program(arguments: Sequence[str]) -> int:
+    """``metarl evaluate …`` in a process of its own."""
+    tune()
+    return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
-    options = _parser().read(arguments)
+    options = usage.evaluate().read(arguments)
     console = make_console(options.quiet)
     try:
         allow(options.allow)
@@ -77,20 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
         keywords = {name: getattr(options, name) for name in names}
         curves = {}
-        with console.status("") as status:  # shown on a terminal alone
+        with console.status("") as status:  # shown only on a terminal
             for split in splits:
                 status.update(f"{options.tasks} tasks of {split}")
                 curves[split] = combine([evaluate(agent, agent.family, split, **keywords) for agent in agents])
                 curves[split].save(folder / (split + "_greedy" * options.greedy))
     except (ValueError, OSError) as mistake:
-        print(f"{PROGRAM}: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
+        print(f"metarl evaluate: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
     table = adaptation_table(curves, console.width)
     show(console, table)
     for split, curve in curves.items():
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
-            print(f"{PROGRAM}: warning: {spoiled}", file=sys.stderr)
+            print(f"metarl evaluate: warning: {spoiled}", file=sys.stderr)
     (folder / "table.txt").write_text(text_of(table), encoding="utf-8")  # beside the numbers that it shows
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
@@ -124,17 +94,3 @@ def _default_folder(run: str, asked: str) -> Path:
     if run.startswith("pretrained:"):
         return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
     return Path(run) / "evaluations" / asked
-
-
-class _CallableModule(ModuleType):
-    """Makes ``metarl.evaluate(agent, family)`` work although ``metarl.evaluate`` is also this module's name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> AdaptationCurve:
-        return evaluate(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule
-
-if __name__ == "__main__":
-    tune()
-    sys.exit(main())

@@ -1,17 +1,16 @@
 """What task families there are, and what one of them is::
 
-python -m metarl.envs                       a table of all
-python -m metarl.envs GridNavi              the card of one, by its id or the name inside the id
-python -m metarl.envs theirs.module:Class   of another project's family, registered or not
-python -m metarl.envs --import theirs       the table with the families that a module registers
+metarl envs                       a table of all
+metarl envs GridNavi              the card of one, by its id or the name inside the id
+metarl envs theirs.module:Class   of another project's family, registered or not
+metarl envs --import theirs       the table with the families that a module registers
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from gymnasium import spaces
 from rich import box
@@ -19,28 +18,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metarl.cli import usage
 from metarl.envs.card import Card, all_cards, card, find, length, load, short_space
 
 WIDE = 150  # columns of a terminal in which every property has a column of its own
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"metarl.envs: {message}\n")
+def program(arguments: Sequence[str]) -> int:
+    """``metarl envs …`` in a process of its own."""
+    return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
-    parser = _Parser(prog="python -m metarl.envs", description="List the task families, or show the card of one.")
-    parser.add_argument(
-        "family", nargs="?", metavar="FAMILY", help="an id, the name inside it (GridNavi), or module:Class"
-    )
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE", help="that registers more families"
-    )
-    options = parser.parse_args(arguments)
+    options = usage.envs().read(arguments)
     name = options.family
     console = Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False, force_jupyter=False)
     try:
@@ -50,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cards, missing = all_cards()
             show_all(cards, console)
             for why, ids in missing.items():
-                print(f"metarl.envs: {', '.join(ids)} left out: {why}", file=sys.stderr)
+                print(f"metarl envs: {', '.join(ids)} left out: {why}", file=sys.stderr)
         else:
             show_one(card(find(name)), console)
     except ValueError as mistake:
-        print(f"metarl.envs: {mistake}", file=sys.stderr)
+        print(f"metarl envs: {mistake}", file=sys.stderr)
         return 2
     return 0
 
@@ -68,7 +59,7 @@ def show_all(cards: list[Card], console: Console) -> None:
         console.file.write("".join(line.rstrip() + "\n" for line in lines.get().splitlines()))
         return
     console.print(_table(cards, stacked=console.width < WIDE, lines=box.SIMPLE_HEAD))
-    console.print("Episode × trial: steps of an episode × episodes of a trial. One family: python -m metarl.envs NAME")
+    console.print("Episode × trial: steps of an episode × episodes of a trial. One family: metarl envs NAME")
 
 
 def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
@@ -126,7 +117,3 @@ def _bounded(space: spaces.Space[Any]) -> str:
     if low is None or high is None or low.min() != low.max() or high.min() != high.max():
         return short_space(space)
     return f"{short_space(space)} in [{low.min():g}, {high.max():g}]"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
