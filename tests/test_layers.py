@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "tree", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
     ("twins",),
-    ("errors", "divergence", "stopping"),
+    ("errors", "divergence", "stopping", "units"),
     ("family", "distributed", "step_curve"),
     ("registry", "ranges", "curve", "task_checks", "numbering"),
     ("gym_ids",),
@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("video",),
     ("stream",),
     ("rollout", "gym_env", "sb3_env", "compiled"),
-    ("distributions", "estimators", "arguments", "family_extras"),
+    ("distributions", "encoder", "estimators", "arguments", "family_extras"),
     ("fast",),
     ("nets", "losses", "trust_region", "agent"),
     ("memories", "player", "agent_registry"),
