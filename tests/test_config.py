@@ -10,7 +10,7 @@ import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import checkpoint, compare, config, registry
+from metarl import checkpoint, config, contenders, registry
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.config_errors import ConfigError, in_words, shown
 from metarl.config_file import load_yaml, read_yaml
@@ -361,7 +361,7 @@ def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
         for read in (
             lambda folder: config.read(folder / "config.yaml"),
             lambda folder: config.parse(["--resume", str(folder)]),
-            lambda folder: compare.lines([str(folder)], "cpu"),
+            lambda folder: contenders.lines([str(folder)], "cpu"),
             checkpoint.load,
         ):
             with pytest.raises(ConfigError, match=lines[name]):
