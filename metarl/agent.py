@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.family import TaskFamily
-from metarl.ranges import at_least, check_options, option
+from metarl.ranges import at_least, check_options, make_parts, option
 from metarl.rollout import Agent, Rollout
 
 Schedule = float | list[tuple[float, float]]
@@ -48,10 +48,11 @@ class AgentConfig:
     """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an option that breaks its rule. Lists become tuples where the default is one."""
+        """Raise ValueError for an option that breaks its rule. Lists become tuples, names parts, where those are."""
         for field in dataclasses.fields(self):
             if isinstance(field.default, tuple):
                 setattr(self, field.name, tuple(getattr(self, field.name)))
+        make_parts(self)
         check_options(self)
 
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:

@@ -36,6 +36,7 @@ from metarl.console import ALLOW, QUIET
 from metarl.errors import unknown
 from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
+from metarl.ranges import Part, parts_of
 from metarl.registry import build
 
 __all__ = ["PRESETS", "Parsed", "TrainConfig", "find", "parse", "presets", "read"]
@@ -218,8 +219,8 @@ def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
 def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
     """Those of the `packages`, and of what else is imported, that register the family or the agent."""
     found: dict[str, None] = {}
-    for field_, named in choice.named.items():
-        home = home_of(field_, named.name)
+    for field_ in BASES:
+        home = home_of(field_, choice.named[field_].name)
         if home.partition(".")[0] != "metarl":
             around = [package for package in packages if f"{home}.".startswith(f"{package}.")]
             near = [package for package in packages if package.partition(".")[0] == home.partition(".")[0]]
@@ -241,7 +242,7 @@ def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
     for name, named in chosen.items():
-        add_arguments(parser, named.factory, name)
+        add_arguments(parser, named.factory, name, skip={*parts_of(named.factory)})
     return parser
 
 
@@ -286,15 +287,17 @@ def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> 
     """The option that a key is, or is a part of. Raises ConfigError if there is none."""
     if key in known:
         return key
-    first, _, rest = key.partition(".")
-    if first not in BASES:
+    first = next((name for name in reversed([*chosen]) if key.startswith(f"{name}.")), "")
+    rest = key.removeprefix(f"{first}.")
+    if not first:
         raise ConfigError(no_option(key, (*FIELDS, *OTHERS), inside=known, see=SEE_OPTIONS))
     name, _, part = rest.partition(".")
     option, factory = f"{first}.{name}", chosen[first].factory
     whole = known.get(option, Any)
     if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
         where, see = f" of {first} {chosen[first].short}", _see(first, chosen[first])
-        raise ConfigError(no_option(rest, options_of(factory), where, see=see))
+        inside = [known_key.removeprefix(f"{first}.") for known_key in known if known_key.startswith(f"{first}.")]
+        raise ConfigError(no_option(rest, options_of(factory), where, see=see, inside=inside))
     return option
 
 
@@ -313,7 +316,11 @@ def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
     Drops from `given` the splits that suited a family that was replaced, where this one has none of their names.
     """
     try:
-        made = {name: _make(name, named, given.get(name, {})) for name, named in choice.named.items()}
+        for key in choice.named.keys() - BASES.keys():
+            base, _, field_ = key.partition(".")
+            options = given.setdefault(base, {})
+            options[field_] = _make(key, choice.named[key], options.get(field_, {}))
+        made = {name: _make(name, choice.named[name], given.get(name, {})) for name in BASES}
         for name in choice.doubtful & given.keys():
             splits = [given[name]] if isinstance(given[name], str) else given[name]
             if not {*splits} <= {*made["family"].splits, "valid"}:
@@ -331,7 +338,7 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        return build(named.factory, options, f"{field} {named.short}", BASES[field], see=_see(field, named))
+        return build(named.factory, options, f"{field} {named.short}", BASES.get(field, Part), see=_see(field, named))
     except TypeError as error:
         if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
             raise
@@ -350,6 +357,9 @@ def _values(
             options = _defaults(defaults.get(name, {}), factory, made) | plain.get(name, {})
             ordered = sorted(options, key=[*options_of(factory), *options].index)
             values[name] = {"name": chosen[name].name} | {key: options[key] for key in ordered}
+            for field_ in parts_of(factory):
+                part = defaults[name][field_] | plain.get(name, {}).get(field_, {})
+                values[name][field_] = {"name": chosen[f"{name}.{field_}"].name} | json.loads(json.dumps(part))
         else:
             values[name] = plain.get(name, defaults.get(name))
     return values
@@ -394,7 +404,7 @@ def print_help(chosen: Mapping[str, Named]) -> None:
     parser.print_help()
     for name, named in chosen.items():
         part = ArgumentParser(usage="", add_help=False)
-        add_arguments(part, named.factory, name)
+        add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
         print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
         lines = part.format_help().splitlines()[1:]
         print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any, NamedTuple
 
 from metarl.agent_registry import agent_class, registered_agents
 from metarl.config_errors import ConfigError, shown
+from metarl.ranges import parts_of
 from metarl.registry import family_class, registered
 
 AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
@@ -47,6 +49,28 @@ def is_gone(agent: str, option: str, value: Any) -> bool:
         now = f"it is {shown(gone.value)}, got {shown(value)}"
         raise ConfigError(f"The agent {agent} has no option {option!r} any more: {now}.{why}")
     return True
+
+
+MOVED = {"MAML": ("outer", ("trpo", "ppo", "reptile"))}
+"""Agents that had the options of a part among their own: the field of the part, and its kinds, the default first."""
+
+
+def with_parts(agent: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an agent as a file named them before some moved into a part: ``{outer: ppo, clip_coef: 0.2}``.
+
+    Those of other kinds of the part than the one that was chosen had no effect, and are left out.
+    """
+    name = former_name("agent", agent) if isinstance(agent, str) else None
+    if name not in MOVED:
+        return options
+    field, kinds = MOVED[name]
+    parts = parts_of(agent_class(name))[field].kinds
+    chosen = options.get(field, kinds[0])
+    moved = {option.name for kind in parts.values() for option in dataclasses.fields(kind)}
+    own = {option.name for option in dataclasses.fields(parts[chosen])} if chosen in parts else set()
+    kept = {option: value for option, value in options.items() if option not in {*moved, field}}
+    part = {option: value for option, value in options.items() if option in own}
+    return kept | ({field: {"name": chosen, **part}} if field in options or part else {})
 
 
 def former_name(field: str, name: str) -> str | None:

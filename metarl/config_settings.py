@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ import yaml
 from metarl.config_errors import ConfigError, no_option, shown
 from metarl.config_file import SEE_OPTIONS, load_yaml, read_yaml
 from metarl.config_names import BASES, Named, find_named
+from metarl.config_old import with_parts
+from metarl.errors import unknown
+from metarl.ranges import parts_of
 
 _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
 _SPLITS = ("train_split", "eval_splits")
@@ -23,6 +27,7 @@ class Setting(NamedTuple):
     key: str  # agent.lr; with a + at its end it adds to a list
     value: Any  # data, of a file; a text or None (nothing), of the command line
     typed: bool = False  # on the command line
+    layer: int = 0  # which file it is of; the command line is the last one
 
     @property
     def data(self) -> Any:
@@ -74,7 +79,8 @@ def _flat(key: str, value: Any) -> Iterator[Setting]:
             elif name != "init_args":
                 yield Setting(f"{key}.{name}", item)
             elif isinstance(item, dict):
-                yield from (Setting(f"{key}.{option}", argument) for option, argument in item.items())
+                options = with_parts(value.get("class_path"), item) if key == "agent" else item
+                yield from (Setting(f"{key}.{option}", argument) for option, argument in options.items())
             else:
                 raise ConfigError(f"{key}.init_args must be options, each with its value, got {shown(item)}.")
 
@@ -92,7 +98,7 @@ def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named 
 class Choice(NamedTuple):
     """What several layers, each a file or the command line, come to."""
 
-    named: dict[str, Named]  # the family and the agent
+    named: dict[str, Named]  # the family and the agent, then the agent's parts (agent.outer)
     settings: list[Setting]  # their options, and the run's
     replaced: bool  # whether a layer named another family or agent than one before it
     doubtful: set[str]  # fields that name splits of a family that was replaced
@@ -117,10 +123,40 @@ def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) ->
                     doubtful = {*_SPLITS} if name == "family" else choice.doubtful
                     choice = choice._replace(settings=kept, replaced=True, doubtful=doubtful)
                 before[name] = now
-        said = [setting for setting in layer if setting.key not in _NAMES]
+        said = [setting._replace(layer=number) for setting in layer if setting.key not in _NAMES]
         choice.settings.extend(said)
         choice.doubtful.difference_update(setting.key.removesuffix("+") for setting in said)
     choice.named.update({name: named for name, named in before.items() if named is not None})
     if missing := [name for name in BASES if name not in choice.named]:
         raise ConfigError(f"The configuration names no {missing[0]}: set {missing[0]}.name.")
+    for field, parts in parts_of(choice.named["agent"].factory).items():
+        choice = _choose_part(choice, f"agent.{field}", parts.kinds)
     return choice
+
+
+def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
+    """Choose which kind a part is, and what goes for it: another one starts from its own defaults, as agents do."""
+    chosen, kept = next(iter(kinds)), list[Setting]()
+    for _, layer in itertools.groupby(choice.settings, key=lambda setting: setting.layer):
+        said = [inner for setting in layer for inner in _of_part(setting, key)]
+        names = [setting for setting in said if setting.key in (key, f"{key}.name")]
+        if any(setting.value is None for setting in names):
+            raise ConfigError(f"--{key} needs a value, one of {', '.join(kinds)}.")
+        if names:
+            name = names[-1].data
+            if not isinstance(name, str) or name.lower() not in kinds:
+                raise ConfigError(unknown(key, str(name), kinds))
+            if name.lower() != chosen:
+                chosen, kept = name.lower(), [setting for setting in kept if not setting.key.startswith(f"{key}.")]
+        kept += [setting for setting in said if setting.key != f"{key}.name"]
+    return choice._replace(settings=kept, named=choice.named | {key: Named(kinds[chosen], chosen)})
+
+
+def _of_part(setting: Setting, key: str) -> list[Setting]:
+    """A setting as it is, or those that it holds if it is the whole of a part: a name, or a name and options."""
+    if setting.key != key or (setting.typed and setting.value is None):
+        return [setting]
+    data = setting.data
+    if isinstance(data, dict):
+        return [setting._replace(key=f"{key}.{name}", value=value, typed=False) for name, value in data.items()]
+    return [setting._replace(key=f"{key}.name", value=data, typed=False)]

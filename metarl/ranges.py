@@ -39,6 +39,47 @@ def option(default: T, rule: Rule | OneOf) -> T:
     return field
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Base of a frozen dataclass of options that belong together and are one field of a configuration."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Parts(NamedTuple):
+    """The kinds of a part that a field may be, by their names; the first is the default."""
+
+    kinds: dict[str, type[Part]]
+
+    def name_of(self, value: Any) -> str:
+        return next(name for name, kind in self.kinds.items() if type(value) is kind)
+
+
+def part(**kinds: type[Part]) -> Any:
+    """A dataclass field that holds a part of one of these kinds, the first by default."""
+    first = next(iter(kinds.values()))
+    return dataclasses.field(default=first(), metadata={"rule": Parts(kinds)})
+
+
+def parts_of(config_class: Any) -> dict[str, Parts]:
+    """The fields of a configuration that hold a part, and which kinds there are."""
+    if not dataclasses.is_dataclass(config_class):
+        return {}
+    rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
+    return {name: rule for name, rule in rules.items() if isinstance(rule, Parts)}
+
+
+def make_parts(config: Any) -> None:
+    """Put a part with its defaults where only its name was given. Raises ValueError for what is none."""
+    for name, parts in parts_of(config).items():
+        value = getattr(config, name)
+        if isinstance(value, str) and value in parts.kinds:
+            setattr(config, name, parts.kinds[value]())
+        elif type(value) not in parts.kinds.values():
+            raise ValueError(unknown(name, str(value), parts.kinds))
+
+
 def between(low: float, high: float) -> Rule:
     """A number, or the values of a schedule, from `low` to `high`, both included."""
     return Rule(f"lie in [{low:g}, {high:g}]", lambda value: low <= value <= high)
@@ -70,7 +111,7 @@ def check_options(config: Any) -> None:
         if isinstance(rule, OneOf):
             if value not in rule.names:
                 raise ValueError(unknown(field.name, value, rule.names))
-        elif rule is not None:
+        elif isinstance(rule, Rule):
             _check(field.name, value, rule, " or be null" if field.default is None else "")
 
 

@@ -12,12 +12,14 @@ from toy import TOY, Guess
 
 from metarl import checkpoint, config, contenders, registry
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
 from metarl.config_errors import ConfigError, in_words, shown
 from metarl.config_file import load_yaml, read_yaml
 from metarl.config_line import read_line
 from metarl.config_names import find_named, names_of
 from metarl.envs import FAMILIES
 from metarl.options import options_of
+from metarl.ranges import parts_of
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
 
@@ -258,13 +260,46 @@ def test_a_wrong_file_names_what_is_right(tmp_path: Path, edit: tuple[str, str])
     assert EDITS[edit] in mistake("--config", str(tmp_path / "wrong.yaml"))
 
 
+def test_a_part_has_a_name_and_options_of_its_own(tmp_path: Path):
+    typed = config.parse(["--agent=MAML", "--agent.outer=ppo", "--agent.outer.lr", "1e-2"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: Navigation2D\nagent: {name: MAML, outer: {name: PPO, lr: 0.01}}\n")
+    for parsed in (typed, config.parse(["--config", str(path)])):
+        assert parsed.config.agent.outer == PPOStep(lr=0.01) and parsed.values["agent"]["outer"]["name"] == "ppo"
+    other = config.parse(["--config", str(path), "--agent.outer=reptile"])
+    assert other.config.agent.outer == ReptileStep(), "another kind starts from its own defaults"
+    same = config.parse(["--config", str(path), "--agent.outer.clip_coef=0.3"])
+    assert same.config.agent.outer == PPOStep(lr=0.01, clip_coef=0.3)
+    path.write_text(typed.text())
+    assert config.parse(["--config", str(path)]).text() == typed.text()
+    for given, said in {
+        "--agent.outer=pop": "Unknown agent.outer: 'pop'. Did you mean 'ppo'? Known: trpo, ppo, reptile.",
+        "--agent.outer": "--agent.outer needs a value, one of trpo, ppo, reptile.",
+        "--agent.outer.lr=1": "Unknown option of agent.outer trpo: 'lr'.",
+        "--agent.outer.max_kl=x": "agent.outer.max_kl must be a number, got 'x'.",
+        "--agent.outer.max_kl=0": "max_kl must be positive and finite, got 0.0.",
+        "--agent.max_kl=1": "Unknown option of agent MAML: 'max_kl'. Did you mean 'outer.max_kl'?",
+    }.items():
+        assert said in mistake("--agent=MAML", given)
+
+
+def test_options_that_moved_into_a_part_are_read_from_older_files(tmp_path: Path):
+    path, flat = tmp_path / "old.yaml", {"lr": 0.5, "max_kl": 0.3, "inner_kl_coef": 0.2, "fast_lr": 0.7}
+    expected = {"ppo": PPOStep(lr=0.5, inner_kl_coef=0.2), "trpo": TRPOStep(max_kl=0.3), "reptile": ReptileStep(lr=0.5)}
+    for name, outer in expected.items():
+        agent = {"class_path": "MAMLConfig", "init_args": flat | {"outer": name}}
+        path.write_text(yaml.safe_dump({"family": {"class_path": "GridNavi"}, "agent": agent}))
+        assert config.read(path).agent == MAMLConfig(outer=outer, fast_lr=0.7)
+
+
 CLASSES = [("agent", name) for name in names_of("agent")] + [("family", family.__name__) for family in FAMILIES]
 
 
 @pytest.mark.parametrize(("field", "name"), CLASSES)
 def test_a_mistake_is_that_of_the_option_that_was_given(field: str, name: str, tmp_path: Path):
     """Whatever else the preset says, of this class or of another."""
-    options = options_of(find_named(field, name).factory)
+    factory = find_named(field, name).factory
+    options = {option: default for option, default in options_of(factory).items() if option not in parts_of(factory)}
     for option in options:
         part = {"name": name, option: {"a": 1}}
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(yaml.safe_load(TOY) | {field: part}))
@@ -280,7 +315,7 @@ def test_a_mistake_is_that_of_the_option_that_was_given(field: str, name: str, t
 TYPED = {
     "--agent MAML --agent.inner_steps abc": "agent.inner_steps must be a whole number, got 'abc'.",
     "--agent MAML --agent.memory gru": "Unknown option of agent MAML: 'memory'.",
-    "--agent.name MAML --agent.lr [[0,1],[1]]": "got '[[0,1],[1]]'.",
+    "--agent.name MAML --agent.outer ppo --agent.outer.lr [[0,1],[1]]": "got '[[0,1],[1]]'.",
     "--agent {name:\tMAML,inner_steps:\tabc}": "agent.inner_steps must be a whole number",
     "--agent {hidden_size:\tabc}": "agent.hidden_size must be a whole number, got 'abc'.",
     "--agent {a": "--agent is not valid YAML: '{a'.",
@@ -388,8 +423,8 @@ def test_files_lie_over_each_other(toy: str, tmp_path: Path):
     (tmp_path / "other.yaml").write_text("agent: MAML\n")
     both = config.parse(["--config", toy, "--config", str(tmp_path / "more.yaml"), "--seed=3"]).config
     assert (both.seed, both.agent.hidden_size, both.agent.update_epochs) == (3, 7, 2)
-    other = config.parse(["--config", toy, "--config", str(tmp_path / "other.yaml"), "--agent.lr=0.5"]).config
-    assert vars(other.agent) == vars(MAMLConfig(lr=0.5)) and isinstance(other.family, Guess)
+    other = config.parse(["--config", toy, "--config", str(tmp_path / "other.yaml"), "--agent.fast_lr=0.5"]).config
+    assert vars(other.agent) == vars(MAMLConfig(fast_lr=0.5)) and isinstance(other.family, Guess)
 
 
 def test_the_splits_of_a_family_do_not_go_with_another():
@@ -458,8 +493,8 @@ def test_another_family_starts_from_its_own_defaults(option: str):
 
 
 def test_another_agent_starts_from_its_own_defaults():
-    agent = config.parse(["--agent=MAML", "--agent.lr=0.5"]).config.agent
-    assert vars(agent) == vars(MAMLConfig(lr=0.5))
+    agent = config.parse(["--agent=MAML", "--agent.fast_lr=0.5"]).config.agent
+    assert vars(agent) == vars(MAMLConfig(fast_lr=0.5))
 
 
 def test_the_same_class_keeps_what_the_file_says():

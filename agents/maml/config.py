@@ -6,7 +6,57 @@ from dataclasses import dataclass
 
 from metarl.agent import AgentConfig, Schedule
 from metarl.nets import ACTIVATIONS
-from metarl.ranges import FRACTION, NOT_NEGATIVE, POSITIVE_FINITE, SHARE, at_least, between, one_of, option
+from metarl.ranges import FRACTION, NOT_NEGATIVE, POSITIVE_FINITE, SHARE, Part, at_least, between, one_of, option, part
+
+
+@dataclass(frozen=True)
+class TRPOStep(Part):
+    """A natural-gradient step within a bound of the KL divergence (Schulman et al. 2015)."""
+
+    max_kl: float = option(0.01, POSITIVE_FINITE)
+    """Bound of the mean KL divergence between the policies before and after."""
+    trust: str = option("adapted", one_of("adapted", "all"))
+    """Whose divergence `max_kl` bounds: the adapted policies'; or all, those before each gradient step, too. Adapted
+    policies that are almost sure of their actions hardly differ whatever the start does, which then wanders off."""
+    cg_iters: int = option(10, at_least(1))
+    """Steps of the conjugate gradient."""
+    cg_damping: float = option(1e-5, NOT_NEGATIVE)
+    """Added to the diagonal of the Fisher matrix."""
+    ls_max_steps: int = option(15, at_least(1))
+    """Step sizes that the line search tries."""
+    ls_backtrack_ratio: float = option(0.8, FRACTION)
+    """How much each is shorter than the one before."""
+    fisher_share: float | None = option(None, SHARE)
+    """Share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
+    steps of all tasks together, which is all of them on small work."""
+
+
+@dataclass(frozen=True)
+class PPOStep(Part):
+    """Adam on the clipped surrogate (Schulman et al. 2017)."""
+
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Adam's learning rate."""
+    update_epochs: int = option(5, at_least(1))
+    """Passes over the batch per iteration."""
+    num_minibatches: int = option(1, at_least(1))
+    """Parts of a pass; each holds some of the tasks."""
+    clip_coef: float = option(0.2, POSITIVE_FINITE)
+    """Clipping range of the likelihood ratio of the adapted policies."""
+    inner_kl_coef: float = option(0.0, NOT_NEGATIVE)
+    """Initial weight of the KL divergence of the policies before each gradient step (ProMP); 0: none."""
+    inner_kl_target: float = option(0.01, POSITIVE_FINITE)
+    """The weight of that penalty doubles (halves) where that KL is 1.5 times above (below) this."""
+    max_grad_norm: float = option(0.5, POSITIVE_FINITE)
+    """The meta-gradient is scaled down to at most this norm."""
+
+
+@dataclass(frozen=True)
+class ReptileStep(Part):
+    """A step towards the mean of the adapted parameters (Nichol et al. 2018)."""
+
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Share of the way."""
 
 
 @dataclass
@@ -70,41 +120,12 @@ class MAMLConfig(AgentConfig):
     norm_adv: bool = True
     """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
     rewards' running size."""
-    outer: str = option("trpo", one_of("trpo", "ppo", "reptile"))
-    """The meta-step: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the adapted mean)."""
+    outer: TRPOStep | PPOStep | ReptileStep = part(trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep)
+    """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the
+    adapted mean)."""
     meta_rounds: str = option("last", one_of("last", "all"))
     """Rounds whose return the meta-step improves: the last; or all after the first step, equally (multi-step loss,
     Antoniou et al. 2019)."""
-    max_kl: float = option(0.01, POSITIVE_FINITE)
-    """trpo: bound of the mean KL divergence between the policies before and after."""
-    trust: str = option("adapted", one_of("adapted", "all"))
-    """trpo: whose divergence that is: the adapted policies'; or all, those before each gradient step, too. Adapted
-    policies that are almost sure of their actions hardly differ whatever the start does, which then wanders off."""
-    cg_iters: int = option(10, at_least(1))
-    """trpo: steps of the conjugate gradient."""
-    cg_damping: float = option(1e-5, NOT_NEGATIVE)
-    """trpo: added to the diagonal of the Fisher matrix."""
-    ls_max_steps: int = option(15, at_least(1))
-    """trpo: step sizes that the line search tries."""
-    ls_backtrack_ratio: float = option(0.8, FRACTION)
-    """trpo: how much each is shorter than the one before."""
-    fisher_share: float | None = option(None, SHARE)
-    """trpo: share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
-    steps of all tasks together, which is all of them on small work."""
-    lr: Schedule = option(1e-3, between(0, 1))
-    """ppo: Adam's learning rate; reptile: the share of the way to the adapted mean."""
-    update_epochs: int = option(5, at_least(1))
-    """ppo: passes over the batch per iteration."""
-    num_minibatches: int = option(1, at_least(1))
-    """ppo: parts of a pass; each holds some of the tasks."""
-    clip_coef: float = option(0.2, POSITIVE_FINITE)
-    """ppo: clipping range of the likelihood ratio of the adapted policies."""
-    inner_kl_coef: float = option(0.0, NOT_NEGATIVE)
-    """ppo: initial weight of the KL divergence of the policies before each gradient step (ProMP); 0: none."""
-    inner_kl_target: float = option(0.01, POSITIVE_FINITE)
-    """ppo: the weight doubles (halves) where that KL is 1.5 times above (below) this."""
-    max_grad_norm: float = option(0.5, POSITIVE_FINITE)
-    """ppo: the meta-gradient is scaled down to at most this norm."""
     task_chunk: int | None = option(None, at_least(1))
     """Tasks whose meta-gradient is computed at once, where memory is short; null: all, and with ppo on a CPU as many as
     its cache holds. The result is the same."""
@@ -118,19 +139,19 @@ class MAMLConfig(AgentConfig):
                 f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}: its derivative credits "
                 "the samples before a gradient step already."
             )
-        if self.exploration and self.outer == "reptile":
+        if self.exploration and isinstance(self.outer, ReptileStep):
             raise ValueError("exploration must be 0 with outer 'reptile', which follows no gradient of the return.")
-        if self.num_minibatches > self.meta_batch_size:
-            raise ValueError(
-                f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
-            )
+        parts = self.outer.num_minibatches if isinstance(self.outer, PPOStep) else 1
+        if parts > self.meta_batch_size:
+            raise ValueError(f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {parts}.")
 
     @property
     def title(self) -> str:
         """What is trained, as tables and figures call it; in brackets what Finn et al. 2017 do otherwise."""
-        if self.outer == "reptile":
+        if isinstance(self.outer, ReptileStep):
             return "Reptile"
-        if (self.outer, self.inner_loss) == ("ppo", "likelihood_ratio") and self.inner_kl_coef:
+        by_ppo = isinstance(self.outer, PPOStep)
+        if isinstance(self.outer, PPOStep) and self.inner_loss == "likelihood_ratio" and self.outer.inner_kl_coef:
             return "ProMP"
         variants = {
             "ANIL": self.adapted == "head",
@@ -140,5 +161,5 @@ class MAMLConfig(AgentConfig):
         }
         variant = next((name for name, is_it in variants.items() if is_it), "MAML")
         inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
-        others = [*inside, *(["PPO"] if self.outer == "ppo" else [])]
+        others = [*inside, *(["PPO"] if by_ppo else [])]
         return f"{variant} ({', '.join(others)})" if others else variant
