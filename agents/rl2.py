@@ -8,25 +8,24 @@ first and to use what it found. A trial starts with an empty memory at its first
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from metarl import rng
-from metarl.agent import AgentConfig, LearningAgent, Schedule, at, check_schedule
+from metarl.agent import AgentConfig, LearningAgent, Schedule, at
 from metarl.agents.rl2_network import RL2Memory, RL2Network
 from metarl.batch_env import Step
 from metarl.capture import Captured
-from metarl.errors import unknown
 from metarl.estimators import explained_variance, follow, gae, masked_mean, normalise
 from metarl.family import Key, Task, TaskFamily
 from metarl.fast.adam import ClippedAdam
 from metarl.losses import PPO_METRICS, ppo_loss
 from metarl.memories import MEMORIES
+from metarl.ranges import NOT_NEGATIVE, POSITIVE, POSITIVE_FINITE, at_least, between, one_of, option
 from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.tree import columns, features, split_columns, take
 from metarl.units import ALIKE
@@ -36,78 +35,55 @@ from metarl.units import ALIKE
 class RL2Config(AgentConfig):
     """RL² with recurrent PPO. A schedule is a number or points [[progress, value], …] joined by straight lines."""
 
-    name: ClassVar[str] = "RL2"
-
-    memory: str = "gru"
+    memory: str = option("gru", one_of(*MEMORIES))
     """gru, lstm, rnn, transformer, fast_weights; none: no memory beyond the last step, which is seen; or reactive: the
     observation alone is seen, no previous action, reward or end, so that nothing at all is remembered."""
-    hidden_size: int = 128
+    hidden_size: int = option(128, at_least(1))
     """Units of the memory."""
     transition_input: bool = False
     """Whether the policy also sees the observation before its previous action: the last step in one input."""
-    embed_size: int = 0
+    embed_size: int = option(0, at_least(0))
     """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
-    head_size: int = 0
+    head_size: int = option(0, at_least(0))
     """Hidden ReLU units of the policy's and the critic's head; 0: linear heads."""
-    critic: str = "history"
+    critic: str = option("history", one_of("history", "task"))
     """What the critic sees beside the memory: history (nothing more), or task (the true task, as in asymmetric
     actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""
-    aux_coef: float = 0.0
+    aux_coef: float = option(0.0, NOT_NEGATIVE)
     """Weight of an auxiliary loss: a linear layer reads the (standardised) task off the memory (task inference, Humplik
     et al. 2019). It teaches the memory what to remember; used in training alone. 0: none."""
-    lr: Schedule = 1e-3
+    lr: Schedule = option(1e-3, between(0, 1))
     """Adam's learning rate."""
-    gamma: Schedule = 0.99
+    gamma: Schedule = option(0.99, between(0, 1))
     """Discount. Starting short and lengthening it during training makes long trials learnable."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
-    update_epochs: int = 4
+    update_epochs: int = option(4, at_least(1))
     """Passes over the batch per iteration."""
-    num_minibatches: int = 4
+    num_minibatches: int = option(4, at_least(1))
     """Parts of a pass; each holds whole trials of some of the tasks."""
-    clip_coef: float = 0.2
+    clip_coef: float = option(0.2, POSITIVE)
     """PPO's clipping range of the likelihood ratio."""
-    ent_coef: Schedule = 0.01
+    ent_coef: Schedule = option(0.01, between(0, 100))
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: float = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error (of returns scaled to standard deviation 1)."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = option(0.5, POSITIVE)
     """The gradient is scaled down to at most this norm."""
-    target_kl: float | None = None
+    target_kl: float | None = option(None, POSITIVE)
     """No further passes in an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     norm_adv: bool = True
     """Scale the advantages of an iteration to mean 0 and standard deviation 1; if not, they are in units of the
     rewards' running size."""
-    chunk_length: int | None = None
+    chunk_length: int | None = option(None, at_least(1))
     """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
-    reward_input_scale: float = 1.0
-    """Factor on the previous reward that the policy sees, which is in units of the rewards' running size."""
-    init_std: float = 0.6
+    init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
 
     def __post_init__(self) -> None:
-        check_schedule("lr", self.lr, 0.0, 1.0)
-        check_schedule("gamma", self.gamma, 0.0, 1.0)
-        check_schedule("ent_coef", self.ent_coef, 0.0, 100.0)
-        check_schedule("gae_lambda", self.gae_lambda, 0.0, 1.0)
-        if self.memory not in MEMORIES:
-            raise ValueError(unknown("memory", self.memory, MEMORIES))
-        if self.critic not in ("history", "task"):
-            raise ValueError(unknown("critic", self.critic, ("history", "task")))
-        for field in ("meta_batch_size", "hidden_size", "update_epochs", "num_minibatches", "chunk_length"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1, got {value}.")
-        for field in ("embed_size", "head_size", "aux_coef", "vf_coef"):
-            if (value := getattr(self, field)) < 0:
-                raise ValueError(f"{field} must not be negative, got {value}.")
-        for field in ("clip_coef", "max_grad_norm", "target_kl", "init_std"):
-            if (value := getattr(self, field)) is not None and value <= 0:
-                raise ValueError(f"{field} must be positive, got {value}.")
-        for field in ("aux_coef", "vf_coef", "init_std", "reward_input_scale"):
-            if not math.isfinite(value := getattr(self, field)):
-                raise ValueError(f"{field} must be finite, got {value}.")
+        super().__post_init__()
         if self.memory == "reactive" and self.transition_input:
             raise ValueError("memory: reactive sees the observation alone: it goes with transition_input false.")
         if self.num_minibatches > self.meta_batch_size:

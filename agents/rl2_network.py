@@ -42,8 +42,7 @@ class RL2Network(nn.Module):
             family.observation_space,
             family.action_space,
             config.embed_size,
-            config.reward_input_scale,
-            config.transition_input,
+            transition=config.transition_input,
             follows=config.norm_obs,
             reactive=config.memory == "reactive",
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
-from metarl.agent import AgentConfig, Schedule, check_schedule
+from metarl.agent import AgentConfig, Schedule
 from metarl.family import TaskFamily
+from metarl.ranges import NOT_NEGATIVE, POSITIVE_FINITE, at_least, between, option
 
 if TYPE_CHECKING:
     from metarl.agents.sb3 import SB3Agent
@@ -19,72 +19,50 @@ if TYPE_CHECKING:
 class PPOConfig(AgentConfig):
     """PPO of stable-baselines3 (Raffin et al. 2021). A schedule is a number or points [[progress, value], …]."""
 
-    name: ClassVar[str] = "PPO"
-
-    meta_batch_size: int = 16
+    meta_batch_size: int = option(16, at_least(1))
     """Environments side by side in training; each draws a new task for every episode (recurrent: every trial)."""
-    num_steps: int | None = None
+    num_steps: int | None = option(None, at_least(1))
     """Steps of each environment per iteration; null: one episode (recurrent: one trial)."""
     recurrent: bool = False
     """RecurrentPPO of sb3-contrib on whole trials, with RL²'s inputs; otherwise a policy without memory."""
     task_input: bool = False
     """Show the task to the policy: an oracle, for families that have no scripted one."""
-    fast_batch_size: int = 20
+    fast_batch_size: int = option(20, at_least(1))
     """Episodes of a task that are played before each PPO update on it in evaluations."""
-    test_steps: int = 0
+    test_steps: int = option(0, at_least(0))
     """PPO updates on each task in evaluations, from the trained parameters (with no training: from scratch)."""
-    fast_lr: float | None = None
+    fast_lr: float | None = option(None, POSITIVE_FINITE)
     """Adam's learning rate in these updates; null: `lr` at its start."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
     """Tanh units of the policy's and, apart from it, of the critic's hidden layers."""
-    lstm_size: int = 128
+    lstm_size: int = option(128, at_least(1))
     """recurrent: units of the LSTM, which policy and critic share."""
-    init_std: float = 0.6
+    init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
-    reward_scale: float | None = None
+    reward_scale: float | None = option(None, POSITIVE_FINITE)
     """Factor on the rewards that are learned from; null: what makes the root mean square return of an episode of the
     random policy 1, but at most 1. Large returns would take all of the gradient's norm for the critic."""
-    lr: Schedule = 3e-4
+    lr: Schedule = option(3e-4, between(0, 1))
     """Adam's learning rate."""
-    batch_size: int = 64
+    batch_size: int = option(64, at_least(2))
     """Steps of a minibatch."""
-    update_epochs: int = 10
+    update_epochs: int = option(10, at_least(1))
     """Passes over the steps of an iteration."""
-    gamma: float = 0.99
+    gamma: float = option(0.99, between(0, 1))
     """Discount."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
-    clip_coef: float = 0.2
+    clip_coef: float = option(0.2, POSITIVE_FINITE)
     """PPO's clipping range of the likelihood ratio."""
-    ent_coef: float = 0.0
+    ent_coef: float = option(0.0, NOT_NEGATIVE)
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: float = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = option(0.5, POSITIVE_FINITE)
     """The gradient is scaled down to at most this norm."""
-    target_kl: float | None = None
-    """No further passes in an iteration once the approximate KL exceeds 1.5 times this."""
 
     def __post_init__(self) -> None:
-        self.hidden_sizes = tuple(self.hidden_sizes)
-        check_schedule("lr", self.lr, 0.0, 1.0)
-        for field in ("gamma", "gae_lambda"):
-            check_schedule(field, getattr(self, field), 0.0, 1.0)
-        for field in ("meta_batch_size", "num_steps", "fast_batch_size", "lstm_size", "update_epochs"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1, got {value}.")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}.")
-        if self.test_steps < 0:
-            raise ValueError(f"test_steps must not be negative, got {self.test_steps}.")
-        for field in ("init_std", "reward_scale", "clip_coef", "max_grad_norm", "target_kl", "fast_lr"):
-            if (value := getattr(self, field)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"{field} must be positive and finite, got {value}.")
-        for field in ("ent_coef", "vf_coef"):
-            if not 0 <= (value := getattr(self, field)) < math.inf:
-                raise ValueError(f"{field} must be finite and not negative, got {value}.")
-        if min(self.hidden_sizes, default=1) < 1:
-            raise ValueError(f"hidden_sizes must be at least 1 each, got {list(self.hidden_sizes)}.")
+        super().__post_init__()
         if self.recurrent and (self.test_steps or self.task_input):
             raise ValueError("recurrent adapts in its memory: it goes with neither test_steps nor task_input.")
 

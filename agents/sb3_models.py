@@ -137,7 +137,6 @@ def make_model(config: PPOConfig, env: VecEnv, steps: int, seed: int) -> Any:
         "ent_coef": config.ent_coef,
         "vf_coef": config.vf_coef,
         "max_grad_norm": config.max_grad_norm,
-        "target_kl": config.target_kl,
         "stats_window_size": max(100, config.meta_batch_size),
         "seed": seed % 2**32,  # what NumPy's global generator takes
         "device": "cpu",

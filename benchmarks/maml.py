@@ -22,17 +22,18 @@ import metarl
 from metarl import config, rng
 from metarl.agent import LearningAgent
 from metarl.agents import MAMLConfig
+from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
 from metarl.rollout import run_trial
 from metarl.runtime import resolve_device, tune
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "trpo": {"outer": "trpo"},
-    "trpo, a fifth for Fisher products": {"outer": "trpo", "fisher_share": 0.2},
+    "trpo, a fifth for Fisher products": {"outer": TRPOStep(fisher_share=0.2)},
     "ppo, 5 epochs": {"outer": "ppo"},
     "fomaml, trpo": {"outer": "trpo", "first_order": True},
     "anil, trpo": {"outer": "trpo", "adapted": "head"},
-    "promp, 5 epochs": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 5e-4},
-    "reptile": {"outer": "reptile", "lr": 0.5},
+    "promp, 5 epochs": {"outer": PPOStep(inner_kl_coef=5e-4), "inner_loss": "likelihood_ratio"},
+    "reptile": {"outer": ReptileStep(lr=0.5)},
 }
 
 

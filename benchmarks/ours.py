@@ -12,6 +12,7 @@ from benchmarks.works import Work
 from metarl import rng
 from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.batch_env import Outcome, make_env
 from metarl.capture import Captured
 from metarl.family import Key, Task, TaskFamily
@@ -52,8 +53,7 @@ def training(work: Work, recorded: bool = True) -> Training:
             meta_batch_size=work.rows,
             fast_batch_size=work.trajectories,
             hidden_sizes=(work.hidden, work.hidden),
-            outer=work.outer,
-            update_epochs=work.epochs,
+            outer=PPOStep(update_epochs=work.epochs) if work.outer == "ppo" else TRPOStep(),
         )
     return Training(config, family_of(work), torch.device(work.device), recorded)
 

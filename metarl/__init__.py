@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from metarl.registry import make, register, registered
 
 if TYPE_CHECKING:
     from metarl.agent import LearningAgent
+    from metarl.agent_registry import register_agent
     from metarl.curve import AdaptationCurve
     from metarl.evaluator import evaluate
     from metarl.family import TaskFamily
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from metarl.player import Player
     from metarl.runs import run
 
-__all__ = ["registered", "make", "register", "register_baseline", "load", "evaluate", "run", "Run", "Player"]
-__all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
+__all__ = ["registered", "make", "register", "register_agent", "register_baseline", "load", "evaluate", "run", "Run"]
+__all__ += ["Player", "AdaptationCurve", "TaskFamily", "__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.curve",
@@ -37,6 +39,7 @@ _LAZY = {
     "Run": "metarl.loop",
     "TaskFamily": "metarl.family",
     "evaluate": "metarl.evaluator",
+    "register_agent": "metarl.agent_registry",
     "register_baseline": "metarl.family_extras",
     "run": "metarl.runs",
 }
@@ -50,16 +53,19 @@ except importlib.metadata.PackageNotFoundError:  # a checkout that is not instal
 register_gymnasium()
 
 
-def load(run_dir_or_name: str | Path, device: str = "cpu", which: str = "last") -> LearningAgent:
+def load(
+    run_dir_or_name: str | Path, device: str = "cpu", which: str = "last", allow: Sequence[str] = ()
+) -> LearningAgent:
     """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
 
     `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`.
-    Its configuration is `agent.config`, the task family it was trained on `agent.family`. Raises ValueError, one
-    sentence, if there is no such agent or it cannot be read.
+    Its configuration is `agent.config`, the task family it was trained on `agent.family`. A run directory is data:
+    nothing is imported for it but the packages in `allow`, which register another project's families and agents.
+    Raises ValueError, one sentence, if there is no such agent or it cannot be read.
     """
     from metarl import checkpoint
 
-    return checkpoint.load(run_dir_or_name, device, which)
+    return checkpoint.load(run_dir_or_name, device, which, allow)
 
 
 def __getattr__(name: str) -> Any:

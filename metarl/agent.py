@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.family import TaskFamily
+from metarl.ranges import at_least, check_options, make_parts, option
 from metarl.rollout import Agent, Rollout
 
 Schedule = float | list[tuple[float, float]]
@@ -34,25 +34,26 @@ def at(schedule: Schedule, progress: float) -> float:
     return earlier[1]
 
 
-def check_schedule(name: str, schedule: Schedule, low: float, high: float) -> None:
-    """Raise ValueError unless all values of the schedule lie in [low, high] and its points are in order."""
-    points = [(0.0, schedule)] if isinstance(schedule, (int, float)) else schedule
-    if not points or any(not low <= value <= high for _, value in points):
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {schedule}.")
-    if any(b[0] < a[0] for a, b in itertools.pairwise(points)):
-        raise ValueError(f"{name}'s points must be in the order of training progress, got {schedule}.")
-
-
 @dataclass
 class AgentConfig:
-    """Base of every agent's configuration. A subclass adds its fields and says how to build the agent."""
+    """Base of every agent's configuration. A subclass adds its fields and says how to build the agent.
 
-    meta_batch_size: int = 512
+    Its ``__post_init__`` checks the rules that stand beside the defaults; one of a subclass calls it.
+    """
+
+    meta_batch_size: int = option(512, at_least(1))
     """Tasks of one iteration."""
 
-    name: ClassVar[str] = "agent"
     agent_class: ClassVar[type[LearningAgent] | None] = None
     """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an option that breaks its rule. Lists become tuples, names parts, where those are."""
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, tuple):
+                setattr(self, field.name, tuple(getattr(self, field.name)))
+        make_parts(self)
+        check_options(self)
 
     def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
         """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -14,6 +15,7 @@ from metarl.agent import AgentConfig, LearningAgent, OwnLoopAgent
 from metarl.batch_env import Step, make_env
 from metarl.family import Task, TaskFamily
 from metarl.family_contract import ROWS, require, same
+from metarl.ranges import parts_of
 from metarl.rollout import Memory, run_trial
 from metarl.tree import leaves, num_rows, take
 
@@ -131,9 +133,8 @@ def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int 
 
 def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
     # With one pass over one minibatch, the metrics are those of the first gradient step.
-    names = {field.name for field in dataclasses.fields(config)}
-    once = {name: 1 for name in ("update_epochs", "num_minibatches") if name in names}
-    agent = dataclasses.replace(config, **once).build(family, seed, torch.device("cpu"))
+    parts = {name: _once(getattr(config, name)) for name in parts_of(config)}
+    agent = _once(dataclasses.replace(config, **parts)).build(family, seed, torch.device("cpu"))
     name, before = type(agent).__name__, _snapshot(agent)
     metrics = _trained(agent, family, task, rng.key(seed), episodes, 0.0)
     floats = all(type(k) is str and type(v) is float and math.isfinite(v) for k, v in metrics.items())
@@ -142,6 +143,12 @@ def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     kl, clipped = metrics.get("loss/approx_kl", 0.0), metrics.get("loss/clip_fraction", 0.0)
     require(abs(kl) < 1e-5, f"{name}: the first step's likelihood ratio is not 1 (approximate KL {kl:.2g}).")
     require(clipped == 0.0, f"{name}: the first step's likelihood ratio is not 1 (clipped: {clipped:.2g}).")
+
+
+def _once(options: Any) -> Any:
+    """A configuration, or a part of one, with one pass over one minibatch."""
+    names = {field.name for field in dataclasses.fields(options)}
+    return dataclasses.replace(options, **{name: 1 for name in ("update_epochs", "num_minibatches") if name in names})
 
 
 def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:

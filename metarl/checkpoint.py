@@ -25,7 +25,6 @@ from torch import Tensor
 from metarl import config as configuration
 from metarl.agent import LearningAgent
 from metarl.config_errors import ConfigError
-from metarl.config_file import read_yaml
 from metarl.console import Parser, at_home, in_words
 from metarl.errors import nearest, unknown
 from metarl.finite import to_json
@@ -109,15 +108,18 @@ def restore(run_dir: str | Path, agent: LearningAgent, which: str = "last") -> C
     return counters
 
 
-def load(name: str | Path, device: torch.device | str = "cpu", which: str = "last") -> LearningAgent:
+def load(
+    name: str | Path, device: torch.device | str = "cpu", which: str = "last", allow: Sequence[str] = ()
+) -> LearningAgent:
     """The agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
 
     `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`. It has the
-    attributes `config` and `family`. Raises ConfigError (one sentence) if there is no such agent.
+    attributes `config` and `family`. A run directory is data: nothing is imported for it but the packages in `allow`.
+    Raises ConfigError (one sentence) if there is no such agent.
     """
     folder = find(name)
     try:
-        config = configuration.read(folder / "config.yaml")
+        config = configuration.read(folder / "config.yaml", [f"--allow={package}" for package in allow])
     except ConfigError as error:
         raise ConfigError(f"The run in {str(folder)!r} cannot be loaded: {error}") from error
     agent = config.agent.build(config.family, config.seed, torch.device(device))
@@ -126,9 +128,10 @@ def load(name: str | Path, device: torch.device | str = "cpu", which: str = "las
     return agent
 
 
-def resume_command(run_dir: str | Path) -> str:
-    """What to type to continue a run."""
-    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir)])
+def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
+    """What to type to continue a run that needs the packages in `allow`."""
+    allowed = [word for package in allow for word in ("--allow", package)]
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:
@@ -183,7 +186,8 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
     _write(target / AGENT, kept, counters)
     # Where the run lay and how many threads it had says nothing about the agent.
-    config = read_yaml(source / "config.yaml") | {"run_dir": None, "num_threads": None}
+    config = configuration.parse(["--config", str(source / "config.yaml")]).values
+    config |= {"run_dir": None, "num_threads": None}
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
     (target / "curve.json").write_text(to_json(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target

@@ -1,8 +1,8 @@
 """A run's configuration: dataclasses ↔ YAML ↔ command line.
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
-reads the default preset. `family` and `agent` are objects: ``class_path`` and ``init_args``, or a name alone (see
-`metarl.config_classes`). Types, help and conversion are jsonargparse's; every option is given to it alone, so that a
+reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
+`metarl.config_names`). Types, help and conversion are jsonargparse's; every option is given to it alone, so that a
 mistake is that option's and no other's. Everything that is wrong raises ConfigError, one sentence for the user.
 """
 
@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -26,17 +26,22 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.agent import AgentConfig
-from metarl.config_classes import BASES, Named, names_of
-from metarl.config_errors import ConfigError, may_be_null, no_value, wrong_value
-from metarl.config_settings import OTHERS, SEE_OPTIONS, Choice, Setting, choose, of_file, of_line, split_args
-from metarl.console import QUIET
-from metarl.errors import nearest, unknown
+from metarl.config_errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
+from metarl.config_file import PRESETS, SEE_OPTIONS, find, presets
+from metarl.config_line import OTHERS, Line, read_line
+from metarl.config_names import BASES, Named, allow, home_of, names_of
+from metarl.config_old import is_gone
+from metarl.config_settings import Choice, Setting, choose, of_file, of_line
+from metarl.console import ALLOW, QUIET
+from metarl.errors import unknown
 from metarl.family import TaskFamily
 from metarl.options import MISSING, add_arguments, options_of, own_options, takes_any
+from metarl.ranges import Part, parts_of
 from metarl.registry import build
 
+__all__ = ["PRESETS", "Parsed", "TrainConfig", "find", "parse", "presets", "read"]
+
 DEFAULT_PRESET = "rl2_navigation2d"
-PRESETS = Path(__file__).parent / "configs"
 RESUMABLE = (
     "total_iterations",
     "eval_every",
@@ -48,6 +53,7 @@ RESUMABLE = (
     "device",
     "num_threads",
     "profile",
+    "allow",
 )
 """What may be given anew with ``--resume``: nothing in it changes what was learned so far."""
 
@@ -57,9 +63,9 @@ class TrainConfig:
     """A training run."""
 
     family: TaskFamily
-    """The task family: a class name or path with its own options below it, or a registered id."""
+    """The task family: its id, or the name inside it, with its own options."""
     agent: AgentConfig
-    """The agent: the class of its configuration with its own options below it."""
+    """The agent: its name, with its own options."""
     seed: int = 1
     """Seed of everything that is random: initial parameters, tasks, episodes and actions."""
     device: str = "auto"
@@ -90,6 +96,8 @@ class TrainConfig:
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
+    allow: list[str] = field(default_factory=list)
+    """Packages that register the family or the agent. In a file they are only noted: --allow imports them."""
 
     def __post_init__(self) -> None:
         if self.run_dir is not None:
@@ -107,6 +115,12 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least {low}, got {value}.")
         if self.train_tasks is not None:
             self.family.train_on(self.train_tasks)
+        if self.device.startswith("cuda:"):
+            number = self.device.removeprefix("cuda:")
+            raise ConfigError(
+                f"Unknown device: {self.device!r}. A run takes the first GPU that it sees: "
+                f"set the environment variable CUDA_VISIBLE_DEVICES={number} and give --device cuda."
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
 
@@ -153,89 +167,65 @@ def as_yaml(values: dict[str, Any]) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def presets() -> list[str]:
-    """Names of the configurations that come with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def find(name: str) -> Path:
-    """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
-    path = Path(os.path.expanduser(name))
-    if path.is_file():
-        return path
-    if name in presets():
-        return PRESETS / f"{name}.yaml"
-    if path.suffix in (".yaml", ".yml"):
-        near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
-        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
-    raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))
-
-
 def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The configuration in a file or preset, with `overrides` as on the command line."""
     return parse(["--config", str(name), *overrides]).config
 
 
-def parse(args: Sequence[str]) -> Parsed:
+def parse(args: Sequence[str] | Line) -> Parsed:
     """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
-    asked = _asked(args)
-    choice = choose([*(of_file(path, FIELDS) for path in asked.files), [*of_line(asked.options, FIELDS)]])
-    if asked.help:
+    line = args if isinstance(args, Line) else read_line(args)
+    allow(line.allow)
+    files = _files(line)
+    layers = [of_file(path, FIELDS) for path in files]
+    declared = _declared(layers)
+    choice = choose([*layers, [*of_line(line.options)]], declared)
+    if "--help" in line.switches:
         print_help(choice.named)
         raise SystemExit(0)
+    choice.settings.append(Setting("allow", _needed(choice, [*declared, *line.allow])))
     parser = _parser(choice.named)
     given, plain = _convert(parser, choice)
     config = _build(choice, given)
     values = _values(parser, choice.named, {name: plain[name] for name in plain if name in given}, config)
-    parsed = Parsed(config, "", values, ["python", "-m", "metarl.train", *args], asked.resume)
-    if asked.print_config:
+    parsed = Parsed(config, files[-1].stem, values, ["python", "-m", "metarl.train", *line.words], line.resume)
+    if "--print_config" in line.switches:
         print(parsed.text(), end="")
         raise SystemExit(0)
-    parsed.name = asked.files[-1].stem
     if choice.replaced or parsed.name == "config":  # something else than the file says, or a run that is repeated
-        parsed.name = re.sub(r"[^\w.+-]+", "_", f"{config.agent.name}_{choice.named['family'].short}".lower())
+        what = f"{choice.named['agent'].short}_{choice.named['family'].short}"
+        parsed.name = re.sub(r"[^\w.+-]+", "_", what.lower())
     return parsed
 
 
-class _Asked(NamedTuple):
-    """A command line, sorted."""
-
-    files: list[Path]
-    options: list[tuple[str, str | None]]  # key without its dashes
-    resume: Path | None
-    help: bool
-    print_config: bool
+def _files(line: Line) -> list[Path]:
+    """The config files, found. Raises ConfigError for one that is not there, and for what goes not with --resume."""
+    if line.resume is None:
+        return [find(name) for name in line.files or [DEFAULT_PRESET]]
+    _check_resume(line.resume, [*(["config"] if line.files else []), *(key for key, _ in line.options)])
+    return [line.resume / "config.yaml"]
 
 
-def _asked(args: Sequence[str]) -> _Asked:
-    """What the command line asks for, its config files found. Raises ConfigError for a bad --config or --resume."""
-    files: list[Path] = []
-    options: list[tuple[str, str | None]] = []
-    resume: Path | None = None
-    switches = {"--help": False, "--print_config": False}
-    for key, value in split_args(args):
-        if key == "--config":
-            if not value:
-                raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(presets())}.")
-            files.append(find(value))
-        elif key == "--resume":
-            if not value:
-                raise ConfigError("--resume needs the folder of the run to continue.")
-            resume = Path(os.path.expanduser(value))
-        elif key in switches or key == "-h":
-            if value is not None:
-                raise ConfigError(f"{key} takes no value, got {value!r}.")
-            switches["--help" if key == "-h" else key] = True
-        elif key == "--profile" and value is None:
-            options.append(("profile", "true"))  # a switch, as users expect
-        elif not key.startswith("--"):
-            raise ConfigError(unknown("option", key, (*FIELDS, *OTHERS), see=SEE_OPTIONS))
-        else:
-            options.append((key[2:], value))
-    if resume is not None:
-        _check_resume(resume, [*(["config"] if files else []), *(key for key, _ in options)])
-        files = [resume / "config.yaml"]
-    return _Asked(files or [find(DEFAULT_PRESET)], options, resume, switches["--help"], switches["--print_config"])
+def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
+    """The packages that files name, none of which is imported for that. Raises ConfigError for what is no name."""
+    found: dict[str, None] = {}
+    for setting in (setting for layer in layers for setting in layer if setting.key == "allow"):
+        if not isinstance(setting.value, list) or not all(isinstance(name, str) for name in setting.value):
+            raise ConfigError(f"allow must be a list of strings, got {shown(setting.value)}.")
+        found |= dict.fromkeys(setting.value)
+    return list(found)
+
+
+def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
+    """Those of the `packages`, and of what else is imported, that register the family or the agent."""
+    found: dict[str, None] = {}
+    for field_ in BASES:
+        home = home_of(field_, choice.named[field_].name)
+        if home.partition(".")[0] != "metarl":
+            around = [package for package in packages if f"{home}.".startswith(f"{package}.")]
+            near = [package for package in packages if package.partition(".")[0] == home.partition(".")[0]]
+            found[[home, *near, *around][-1]] = None
+    return list(found)
 
 
 def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
@@ -252,7 +242,7 @@ def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
     for name, named in chosen.items():
-        add_arguments(parser, named.factory, name)
+        add_arguments(parser, named.factory, name, skip={*parts_of(named.factory)})
     return parser
 
 
@@ -261,6 +251,9 @@ def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], di
     hints = {action.dest: getattr(action, "_typehint", Any) for action in parser._actions}
     found: dict[str, Namespace] = {}  # option → its value so far
     for setting in choice.settings:
+        first, _, rest = setting.key.partition(".")
+        if first == "agent" and is_gone(choice.named[first].name, rest, setting.data):
+            continue
         option = _option(setting.key.removesuffix("+"), choice.named, hints)
         if option not in hints:  # passed on, as far as we can see; the class will know
             hints[option] = Any
@@ -294,15 +287,17 @@ def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> 
     """The option that a key is, or is a part of. Raises ConfigError if there is none."""
     if key in known:
         return key
-    first, _, rest = key.partition(".")
-    if first not in BASES:
-        return first
+    first = next((name for name in reversed([*chosen]) if key.startswith(f"{name}.")), "")
+    rest = key.removeprefix(f"{first}.")
+    if not first:
+        raise ConfigError(no_option(key, (*FIELDS, *OTHERS), inside=known, see=SEE_OPTIONS))
     name, _, part = rest.partition(".")
     option, factory = f"{first}.{name}", chosen[first].factory
     whole = known.get(option, Any)
     if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
         where, see = f" of {first} {chosen[first].short}", _see(first, chosen[first])
-        raise ConfigError(unknown("option", rest, options_of(factory), where, see))
+        inside = [known_key.removeprefix(f"{first}.") for known_key in known if known_key.startswith(f"{first}.")]
+        raise ConfigError(no_option(rest, options_of(factory), where, see=see, inside=inside))
     return option
 
 
@@ -321,7 +316,11 @@ def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
     Drops from `given` the splits that suited a family that was replaced, where this one has none of their names.
     """
     try:
-        made = {name: _make(name, named, given.get(name, {})) for name, named in choice.named.items()}
+        for key in choice.named.keys() - BASES.keys():
+            base, _, field_ = key.partition(".")
+            options = given.setdefault(base, {})
+            options[field_] = _make(key, choice.named[key], options.get(field_, {}))
+        made = {name: _make(name, choice.named[name], given.get(name, {})) for name in BASES}
         for name in choice.doubtful & given.keys():
             splits = [given[name]] if isinstance(given[name], str) else given[name]
             if not {*splits} <= {*made["family"].splits, "valid"}:
@@ -339,7 +338,7 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        return build(named.factory, options, f"{field} {named.short}", BASES[field], see=_see(field, named))
+        return build(named.factory, options, f"{field} {named.short}", BASES.get(field, Part), see=_see(field, named))
     except TypeError as error:
         if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
             raise
@@ -357,7 +356,10 @@ def _values(
             made, factory = getattr(config, name), chosen[name].factory
             options = _defaults(defaults.get(name, {}), factory, made) | plain.get(name, {})
             ordered = sorted(options, key=[*options_of(factory), *options].index)
-            values[name] = {"class_path": chosen[name].name, "init_args": {key: options[key] for key in ordered}}
+            values[name] = {"name": chosen[name].name} | {key: options[key] for key in ordered}
+            for field_ in parts_of(factory):
+                part = defaults[name][field_] | plain.get(name, {}).get(field_, {})
+                values[name][field_] = {"name": chosen[f"{name}.{field_}"].name} | json.loads(json.dumps(part))
         else:
             values[name] = plain.get(name, defaults.get(name))
     return values
@@ -392,16 +394,17 @@ def print_help(chosen: Mapping[str, Named]) -> None:
         ("resume", "RUN_DIR", f"Continue the run in this folder exactly. Beside it only: {', '.join(RESUMABLE)}."),
         ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
         ("quiet", "", QUIET),
-        ("family", "NAME", "The task family: an id, the name inside it, or the path of a class or a function."),
-        ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or the path of a class."),
+        ("allow", "PACKAGE", ALLOW),
+        ("family", "NAME", "The task family: a registered id, or the name inside it."),
+        ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or another registered name."),
     ):
         how: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
         parser.add_argument(f"--{option}", help=text, **how)
-    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, "allow"})
     parser.print_help()
     for name, named in chosen.items():
         part = ArgumentParser(usage="", add_help=False)
-        add_arguments(part, named.factory, name)
+        add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
         print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
         lines = part.format_help().splitlines()[1:]
         print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
+
+from metarl.errors import nearest, unknown
 
 _WORDS = {
     int: ("a whole number", "whole numbers"),
@@ -21,6 +24,44 @@ _WORDS = {
 
 class ConfigError(ValueError):
     """A mistake in what the user asked for; the message is a sentence for the user."""
+
+
+_MEANT = {
+    "learning_rate": "lr",
+    "meta_lr": "lr",
+    "outer_lr": "lr",
+    "inner_lr": "fast_lr",
+    "discount": "gamma",
+    "lam": "gae_lambda",
+    "lambda": "gae_lambda",
+    "clip_range": "clip_coef",
+    "clip_eps": "clip_coef",
+    "entropy_coef": "ent_coef",
+    "value_coef": "vf_coef",
+    "hidden_dim": "hidden_size",
+    "n_epochs": "update_epochs",
+    "ppo_epochs": "update_epochs",
+    "num_tasks": "meta_batch_size",
+    "iterations": "total_iterations",
+    "num_iterations": "total_iterations",
+    "preset": "config",
+    "n_seeds": "seeds",
+}
+"""What other libraries call an option, and what it is here."""
+
+
+def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", inside: Iterable[str] = ()) -> str:
+    """The sentence for an option that does not exist: the one that is meant, or the nearest, as `unknown` says it.
+
+    Options `inside` the family or the agent (``agent.lr``) may be meant, too.
+    """
+    known, inside = list(known), list(inside)
+    meant = _MEANT.get(key, key)
+    near = [option for option in (*known, *inside) if meant in (option, option.partition(".")[2])]
+    if not near:
+        return unknown("option", key, known, where, see)
+    others = nearest(key, known, see=see).rpartition("? ")[2]
+    return f"Unknown option{where}: {key!r}. Did you mean {near[0]!r}? {others}"
 
 
 def wrong_value(key: str, hint: Any, value: Any) -> str:

@@ -1,7 +1,8 @@
-"""A configuration as a file: YAML in which no key stands twice."""
+"""A configuration as a file: YAML in which no key stands twice, and the presets of the package."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import yaml
 
 from metarl.config_errors import ConfigError
+from metarl.errors import nearest, unknown
+
+PRESETS = Path(__file__).parent / "configs"
+SEE_OPTIONS = "python -m metarl.train --help"
+"""The command that shows all options and presets."""
 
 
 class _Twice(yaml.YAMLError):
@@ -68,3 +74,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"The config file {name!r} holds no 'key: value' pairs.")
     return data
+
+
+def presets() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
+    path = Path(os.path.expanduser(name))
+    if path.is_file():
+        return path
+    if name in presets():
+        return PRESETS / f"{name}.yaml"
+    if path.suffix in (".yaml", ".yml"):
+        near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
+        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
+    raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))

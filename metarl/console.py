@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+ALLOW = "Import this package, which registers a family or an agent (may be given several times)."
+"""The help of ``--allow``."""
 QUIET = "Show nothing but the final tables, and mistakes on standard error."
 """The help of ``--quiet``."""
 

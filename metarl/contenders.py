@@ -22,7 +22,7 @@ from metarl.rollout import Agent
 from metarl.runtime import resolve_device
 from metarl.suite import Suite
 
-IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every"}
+IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every", "allow"}
 IRRELEVANT |= {"eval_every", "eval_tasks", "eval_repeats", "eval_splits", "final_eval_tasks"}
 """Fields of a configuration in which the seeds of one experiment may differ."""
 

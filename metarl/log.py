@@ -260,8 +260,8 @@ class Logger:
         """The page "HParams". SummaryWriter.add_hparams would make a second run and a false point at step 0."""
         flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
         for name in ("family", "agent"):
-            flat[name] = values[name]["class_path"].rpartition(".")[2]
-            flat |= {f"{name}.{key}": value for key, value in (values[name].get("init_args") or {}).items()}
+            flat |= {f"{name}.{key}": value for key, value in values[name].items()}
+            flat[name] = flat.pop(f"{name}.name")
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}
         evaluated = dict.fromkeys([*values["eval_splits"], *splits])
         # TensorBoard's table shows the first five without being asked.

@@ -91,7 +91,8 @@ def train(
             checkpoint.save(run_dir, agent, done)
         _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
         if stop.asked:
-            log.say(f"Stopped after iteration {done.iteration}; go on by: {checkpoint.resume_command(run_dir)}")
+            command = checkpoint.resume_command(run_dir, config.allow)
+            log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
         elif config.final_eval_tasks:
             curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
     return Run(agent, curves, run_dir, done, stop.signal)

@@ -28,9 +28,9 @@ def run(
 
     `config` is a preset or a YAML file; by default the program's own default. The overrides are the options of the
     command line: fields of the configuration (``seed=3``), the options of the agent and the family as dictionaries
-    (``agent={"lr": 1e-3}``), another agent or family by its name (``family="GridNavi"``), and ``resume=RUN_DIR`` to
-    continue a run exactly. The same configuration gives the same run, bit for bit, as on the command line, and the
-    run's folder holds the command.
+    (``agent={"lr": 1e-3}``), another agent or family by its name (``family="GridNavi"``), ``allow=["theirs"]`` for the
+    packages that register them, and ``resume=RUN_DIR`` to continue a run exactly. The same configuration gives the same
+    run, bit for bit, as on the command line, and the run's folder holds the command.
 
     `on_iteration` is called after every iteration with its number, from 1, and its metrics (``train/…``, ``loss/…``,
     ``time/…`` and, if it was evaluated, ``eval/<split>/…``). If it returns a true value, training ends there: the
@@ -60,10 +60,12 @@ def _warn(sentence: str) -> None:
 def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
     """The overrides as words of the command line."""
     for name, value in overrides.items():
-        if name in ("family", "agent") and isinstance(value, Mapping) and "class_path" not in value:
+        if name in ("family", "agent") and isinstance(value, Mapping):
             yield from (f"--{name}.{option}={_text(f'{name}.{option}', inner)}" for option, inner in value.items())
         elif name in ("family", "agent") and not isinstance(value, str | Mapping):
             raise ConfigError(f"{name} must be a name or a dictionary of options, got {type(value).__name__}.")
+        elif name == "allow" and not isinstance(value, str):
+            yield from (f"--allow={_text(name, package)}" for package in value)
         else:
             yield f"--{name}={_text(name, value)}"
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from metarl import checkpoint
 from metarl.config import Parsed, parse
 from metarl.config_errors import ConfigError
-from metarl.config_settings import split_args
+from metarl.config_line import Line
 from metarl.console import new_folder, show, text_of
 from metarl.curve import AdaptationCurve, combine
 from metarl.table import adaptation_table
@@ -26,34 +26,21 @@ from metarl.table import adaptation_table
 Train = Callable[[Parsed, Console], int]
 
 
-def requested(args: Sequence[str]) -> tuple[list[str], int | None]:
-    """The command line without ``--seeds N``, and N (None where it is not there). Raises ConfigError for a bad N."""
-    rest: list[str] = []
-    count: int | None = None
-    if not any(arg.partition("=")[0] == "--seeds" for arg in args):
-        return list(args), None
-    for key, value in split_args(args):
-        if key != "--seeds":
-            rest += [key] if value is None else [f"{key}={value}"]
-        elif value is None or not value.isdigit() or int(value) < 1:
-            raise ConfigError(f"--seeds needs how many, at least 1, got {value}.")
-        else:
-            count = int(value)
-    return rest, count
+def train_seeds(line: Line, train: Train, console: Console) -> int:
+    """Train the seeds of a line with --seeds, from the configuration's own one upwards.
 
-
-def train_seeds(args: Sequence[str], count: int, train: Train, console: Console) -> int:
-    """Train `count` seeds, from the configuration's own one upwards; returns the exit code of the first that stops."""
-    first = parse(args)
+    Returns the exit code of the first that stops.
+    """
+    first = parse(line)
     if first.resume:
         raise ConfigError("--seeds goes on by itself: give the first command again, with its --run_dir.")
-    seeds = range(first.config.seed, first.config.seed + count)
+    seeds = range(first.config.seed, first.config.seed + (line.seeds or 1))
     if first.config.run_dir is not None:
         folder = Path(first.config.run_dir)
     else:
         folder = new_folder(Path("runs") / f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        return _train_into(folder, args, first, seeds, train, console)
+        return _train_into(folder, line, first, seeds, train, console)
     except ConfigError:
         if first.config.run_dir is None:
             with contextlib.suppress(OSError):  # there is something in it
@@ -61,13 +48,11 @@ def train_seeds(args: Sequence[str], count: int, train: Train, console: Console)
         raise
 
 
-def _train_into(
-    folder: Path, args: Sequence[str], first: Parsed, seeds: Sequence[int], train: Train, console: Console
-) -> int:
+def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], train: Train, console: Console) -> int:
     """What is left to do of the seeds in `folder`."""
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
-        parsed = parse([*args, f"--seed={seed}", f"--run_dir={run_dir}"])
+        parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))
         if _finished(run_dir, parsed):
             console.print(f"Seed {seed} is done: {run_dir}", markup=False, soft_wrap=True)
             continue

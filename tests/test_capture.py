@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 import metarl
 from metarl import capture, rng
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.capture import WARM_UP, Captured
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.grids import GridNavi
@@ -116,8 +117,8 @@ def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
     """The penalty's weight changes between iterations, the learning rate too."""
     family: Any = Navigation2D(5, 2)
     config = MAMLConfig(
-        meta_batch_size=4, fast_batch_size=4, outer="ppo", lr=[(0.0, 1e-2), (1.0, 1e-3)], inner_kl_coef=0.1,
-        num_minibatches=2, inner_loss="likelihood_ratio", baseline="network",
+        meta_batch_size=4, fast_batch_size=4, inner_loss="likelihood_ratio", baseline="network",
+        outer=PPOStep(lr=[(0.0, 1e-2), (1.0, 1e-3)], inner_kl_coef=0.1, num_minibatches=2),
     )  # fmt: skip
     plain, fast = (config.build(family, 0, CPU) for _ in range(2))
     fast.outer.minibatch.why_not = None
@@ -132,7 +133,7 @@ def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
 def test_a_captured_trust_region_step_is_the_plain_one(recorded: list[Played]):
     """The longest step is one recording, what the line search asks another, which is played for every try."""
     family: Any = Navigation2D(5, 2)
-    config = MAMLConfig(meta_batch_size=4, fast_batch_size=4, trust="all", ls_backtrack_ratio=0.5)
+    config = MAMLConfig(meta_batch_size=4, fast_batch_size=4, outer=TRPOStep(trust="all", ls_backtrack_ratio=0.5))
     plain, fast = (config.build(family, 0, CPU) for _ in range(2))
     fast.outer.propose.why_not = fast.outer.loss_and_kl.why_not = None
     for n in range(4):
@@ -188,7 +189,7 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
     "config",
     [
         RL2Config(meta_batch_size=64, hidden_size=32),
-        MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1),
+        MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer=PPOStep(inner_kl_coef=0.1)),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8),
     ],
     ids=["rl2", "maml", "maml_trpo"],

@@ -64,7 +64,8 @@ def test_another_command_is_a_sentence(capsys: pytest.CaptureFixture[str]):
 def test_it_runs_as_a_module(module: str, tmp_path: Path):
     (tmp_path / "toy.yaml").write_text(TOY)
     words = ["train"] if module == "metarl" else []
-    command = [sys.executable, "-m", module, *words, "toy.yaml", "--total_iterations=1", "--run_dir=run", "--quiet"]
+    command = [sys.executable, "-m", module, *words, "toy.yaml", "--allow=toy", "--total_iterations=1", "--quiet"]
+    command += ["--run_dir=run"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     )
@@ -73,16 +74,9 @@ def test_it_runs_as_a_module(module: str, tmp_path: Path):
 
 
 def test_short_forms_written_out():
-    assert spelled_out(["rl2_gridnavi", "--seed", "2"]) == ["--config", "rl2_gridnavi", "--seed", "2"]
-    assert spelled_out(["--seed", "2"]) == ["--seed", "2"]
-    assert spelled_out(["--help", "agent", "MAML"]) == ["--agent", "MAMLConfig", "--help"]
-    assert spelled_out(["x.yaml", "-h", "family", "GridNavi"]) == [
-        "--config",
-        "x.yaml",
-        "--family",
-        "GridNavi",
-        "--help",
-    ]
+    assert spelled_out(["rl2_gridnavi", "--seed", "2"]) == ["rl2_gridnavi", "--seed", "2"]
+    assert spelled_out(["--help", "agent", "MAML"]) == ["--agent", "MAML", "--help"]
+    assert spelled_out(["x.yaml", "-h", "family", "GridNavi"]) == ["x.yaml", "--family", "GridNavi", "--help"]
     for wrong in (["--help", "agent"], ["--help", "me"]):
         with pytest.raises(ConfigError, match="--help goes alone, or with agent NAME or family NAME behind it"):
             spelled_out(wrong)

@@ -89,7 +89,17 @@ def test_quiet_evaluation_and_comparison(program, run_dir: Path, tmp_path: Path,
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_a_pipe_of_any_encoding_gets_plain_text(encoding: str, run_dir: Path, tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "metarl", "evaluate", str(run_dir), "--tasks", "5", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "metarl",
+        "evaluate",
+        str(run_dir),
+        "--allow=toy",
+        "--tasks=5",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     shown = done.stdout.decode(encoding)

@@ -23,6 +23,7 @@ import metarl
 from metarl import rng
 from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.batch_env import BatchEnv
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.grids import GridNavi
@@ -151,9 +152,11 @@ def test_a_minibatch_of_rl2_stays_on_the_device(memory: str, family: TaskFamily,
 
 
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-@pytest.mark.parametrize("options", [{}, {"inner_kl_coef": 0.1}, {"rates": "per_parameter"}, {"meta_rounds": "all"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"outer": PPOStep(inner_kl_coef=0.1)}, {"rates": "per_parameter"}, {"meta_rounds": "all"}]
+)
 def test_a_minibatch_of_maml_stays_on_the_device(options: dict[str, Any], family: TaskFamily, copies: list[str]):
-    agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, outer="ppo", **options), family)
+    agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, **({"outer": "ppo"} | options)), family)
     rounds = [agent.samples(rollout, 2) for rollout in play(agent, family)]
     before = agent.adaptation.adapt(agent.meta, rounds).policies[:-1]
     metrics = descend_twice(agent.outer, rounds, before, copies=copies)
@@ -162,7 +165,9 @@ def test_a_minibatch_of_maml_stays_on_the_device(options: dict[str, Any], family
 
 
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-@pytest.mark.parametrize("options", [{}, {"trust": "all"}, {"rates": "per_parameter"}, {"task_chunk": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"outer": TRPOStep(trust="all")}, {"rates": "per_parameter"}, {"task_chunk": 1}]
+)
 def test_a_trust_region_step_of_maml_stays_on_the_device(
     options: dict[str, Any], family: TaskFamily, copies: list[str]
 ):

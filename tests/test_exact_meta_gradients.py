@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig, PPOStep
 from metarl.agents.maml.rounds import Samples, credited
 from metarl.batch_env import Outcome, Step
 from metarl.family import Key, TaskFamily
@@ -262,7 +262,7 @@ def expected_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) 
         data = [
             samples._replace(advantage=first * samples.advantage, credit=first * samples.credit) for samples in data
         ]
-        if agent.config.outer == "ppo":
+        if isinstance(agent.config.outer, PPOStep):
             agent.net.zero_grad()
             agent.outer.add_gradient(data, [], share=1.0)
             gradient = flat([p.grad for p in agent.meta])

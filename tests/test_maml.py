@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.func import functional_call, vmap
 
 import metarl
 from metarl import rng
-from metarl.agents.maml import MAML, MAMLConfig, trpo
+from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, TRPOStep, trpo
 from metarl.agents.maml.adaptation import Meta
 from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.rounds import Samples, credited, episode_time
@@ -50,7 +51,22 @@ each_family = pytest.mark.parametrize("family", FAMILIES, ids=["discrete", "cont
 
 def config(**changes) -> MAMLConfig:
     small = MAMLConfig(meta_batch_size=6, hidden_sizes=(8, 8), fast_batch_size=4, fast_lr=0.3)
-    return dataclasses.replace(small, **changes)
+    return dataclasses.replace(small, **nested(changes))
+
+
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of the outer step's options, which tests name among the others, put where they belong.
+
+    Those of another kind of step are left out.
+    """
+    kinds: dict[str, type] = {"trpo": TRPOStep, "ppo": PPOStep, "reptile": ReptileStep}
+    outer = changes.get("outer", "trpo")
+    if outer not in kinds:
+        return changes
+    every = {field.name for kind in kinds.values() for field in dataclasses.fields(kind)}
+    own = {field.name for field in dataclasses.fields(kinds[outer])}
+    rest = {name: value for name, value in changes.items() if name not in {*every, "outer"}}
+    return rest | {"outer": kinds[outer](**{name: value for name, value in changes.items() if name in own})}
 
 
 def build(family: TaskFamily, **changes) -> MAML:
@@ -175,7 +191,7 @@ def test_a_share_of_the_trajectories_estimates_the_same_fisher_matrix():
     data = in_double(agent, play(agent))
     part = (data, 1.0, agent.adaptation.adapt(agent.meta, data).params)
     half = agent.outer.fisher([part])
-    agent.config.fisher_share = 1.0
+    agent.outer.options = TRPOStep(fisher_share=1.0)
     whole = agent.outer.fisher([part])
     for v in directions(len(flat(agent.meta))):
         cosine = torch.nn.functional.cosine_similarity(half(v), whole(v), dim=0)
@@ -187,15 +203,15 @@ def test_without_a_share_the_fisher_matrix_is_of_all_steps_if_they_are_few(monke
     data = in_double(agent, play(agent))
     part, v = (data, 1.0, agent.adaptation.adapt(agent.meta, data).params), directions(len(flat(agent.meta)))[0]
     given = agent.outer.fisher([part])(v)
-    agent.config.fisher_share = 1.0
+    agent.outer.options = TRPOStep(fisher_share=1.0)
     whole = agent.outer.fisher([part])(v)
     assert torch.equal(given, whole)
-    agent.config.fisher_share = None
+    agent.outer.options = TRPOStep(fisher_share=None)
     monkeypatch.setattr(trpo, "FISHER_STATES", data[-1].x.shape[0] * data[-1].x.shape[1] // 2)
     assert not torch.equal(agent.outer.fisher([part])(v), whole)
-    agent.config.fisher_share = 0.5
+    agent.outer.options = TRPOStep(fisher_share=0.5)
     half = agent.outer.fisher([part])(v)
-    agent.config.fisher_share = None
+    agent.outer.options = TRPOStep(fisher_share=None)
     assert torch.equal(agent.outer.fisher([part])(v), half), "as many trajectories as hold that many steps"
 
 
@@ -368,7 +384,7 @@ def test_reptile_moves_to_the_adapted_mean():
 def test_the_penalty_follows_the_divergence_before_each_step():
     agent = build(Reach(), outer="ppo", inner_kl_coef=1.0, inner_kl_target=1e3, lr=0.1)
     assert agent.update(play(agent))["loss/inner_kl_coef"] == 0.5, "far below the target: less of it"
-    agent.config.inner_kl_target = 1e-9
+    agent.outer.options = dataclasses.replace(agent.outer.options, inner_kl_target=1e-9)
     metrics = agent.update(play(agent))
     assert metrics["loss/inner_kl"] > 1e-6 and metrics["loss/inner_kl_coef"] == 1.0
 
@@ -411,23 +427,22 @@ def test_other_titles():
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_recurrent_policy_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"policy must be 'mlp'.*second time.*RL2Config"):
-        config(policy="gru")
-    with pytest.raises(ValueError, match="mlp"):
-        config(policy="mpl")
-
-
 @pytest.mark.parametrize(("field", "value"), [
     ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dise"),
     ("baseline", "none"), ("meta_rounds", "first"), ("inner_steps", 0), ("fast_batch_size", 0), ("fast_lr", -0.1),
     ("max_kl", 0.0), ("cg_iters", 0), ("ls_backtrack_ratio", 1.0), ("fisher_share", 1.5), ("hidden_sizes", (8, 0)),
-    ("num_minibatches", 7), ("gamma", 1.1), ("lr", -1.0), ("min_std", 0.0), ("task_chunk", 0),
+    ("gamma", 1.1), ("min_std", 0.0), ("task_chunk", 0),
     ("exploration", -1.0), ("obs_unit", 0.0),
 ])  # fmt: skip
 def test_impossible_options_are_refused(field: str, value: object):
     with pytest.raises(ValueError):
         config(**{field: value})
+
+
+@pytest.mark.parametrize("option", [{"num_minibatches": 7}, {"num_minibatches": 0}, {"lr": -1.0}, {"clip_coef": 0.0}])
+def test_impossible_options_of_ppo_are_refused(option: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        config(outer="ppo", **option)
 
 
 def test_credit_is_not_given_twice():

@@ -144,9 +144,7 @@ def test_what_python_takes_is_taken_everywhere(name: str, known: dict[str, str],
     factory, id = FACTORIES[name][0], known[name]
     path = tmp_path / "theirs.yaml"
     for option, value in {"horizon": 9, "episodes_per_trial": 5, "extra": 6, "nothing": 1}.items():
-        path.write_text(
-            yaml.safe_dump(yaml.safe_load(TOY) | {"family": {"class_path": id, "init_args": {option: value}}})
-        )
+        path.write_text(yaml.safe_dump(yaml.safe_load(TOY) | {"family": {"name": id, option: value}}))
         ways: dict[str, Callable[[], Any]] = {
             "make": lambda o=option, v=value: metarl.make(id, **{o: v}),
             "gymnasium": lambda o=option, v=value: gymnasium.make(id, **{o: v}).unwrapped.family,
@@ -176,24 +174,26 @@ def test_a_run_s_configuration_makes_the_same_family(name: str, known: dict[str,
 
 def test_a_run_s_configuration_has_the_options_that_are_passed_on(known: dict[str, str]):
     """Where the family shows that they are what its parent's defaults say."""
-    init_args = {
-        name: config.parse([f"--family={known[name]}"]).values["family"]["init_args"]
-        for name in ("subclass", "preferred")
-    }
-    assert init_args["subclass"] == {"extra": 1} | NAVIGATION
-    assert init_args["preferred"] == {"episodes_per_trial": 2}, "the parent's horizon is 100, and it is not taken"
+    values = {name: config.parse([f"--family={known[name]}"]).values["family"] for name in ("subclass", "preferred")}
+    assert values["subclass"] == {"name": known["subclass"], "extra": 1} | NAVIGATION
+    assert values["preferred"] == {"name": known["preferred"], "episodes_per_trial": 2}, (
+        "the parent's horizon is 100, and it is not taken"
+    )
 
 
-def test_a_class_is_found_again_by_its_path_and_ours_by_its_id(known: dict[str, str]):
-    paths = {name: config.parse([f"--family={known[name]}"]).values["family"]["class_path"] for name in MADE}
-    assert paths["subclass"] == "test_options.Passes" and paths["function"] == "test_options.function"
-    assert paths["class"] == "metarl/Navigation2D-v0" and paths["partial"] == f"test_options:{known['partial']}"
-    assert config.parse([]).values["agent"]["class_path"] == "RL2Config"
+def test_a_configuration_holds_ids_and_which_module_registers_them(known: dict[str, str]):
+    for name in MADE:
+        values = config.parse([f"--family={known[name]}"]).values
+        assert values["family"]["name"] == known[name] and values["allow"] == ["test_options"]
+    ours = config.parse([]).values
+    assert (ours["family"]["name"], ours["agent"]["name"]) == ("metarl/Navigation2D-v0", "RL2") and ours["allow"] == []
 
 
-def test_a_function_s_path_is_a_name_too():
-    made = config.parse(["--family=test_options.function", "--family.horizon=9"])
-    assert isinstance(made.config.family, Passes) and made.config.family.horizon == 9 and made.name == "rl2_function"
+def test_an_option_called_name_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(registry._REGISTRY, "theirs/Named-v0", lambda name="x": Navigation2D())
+    monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Named-v0", __name__)
+    with pytest.raises(ConfigError, match="theirs/Named-v0 has an option called 'name', which stands for the family"):
+        config.parse(["--family=theirs/Named-v0"])
 
 
 def test_they_are_shown(known: dict[str, str], capsys: pytest.CaptureFixture[str]):

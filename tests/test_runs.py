@@ -83,7 +83,7 @@ def test_loud_it_shows_what_the_program_shows(capsys: pytest.CaptureFixture[str]
 
 def test_another_family_and_agent_by_name():
     run = metarl.run(
-        "toy.yaml", family="GridNavi", agent={"class_path": "RL2Config", "init_args": {"meta_batch_size": 4}},
+        "toy.yaml", family="GridNavi", agent={"name": "RL2", "meta_batch_size": 4}, allow=["toy"],
         total_iterations=1, run_dir="run",
     )  # fmt: skip
     assert type(run.agent.family).__name__ == "GridNavi" and run.agent.config.meta_batch_size == 4
@@ -106,7 +106,7 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing(overrides: dict[str, Any], s
 
 
 def test_what_spoils_a_picture_is_a_warning():
-    Path("toy.yaml").write_text(TOY.replace("toy.Guess", "toy.NoDisplay"))
+    Path("toy.yaml").write_text(TOY.replace("toy/Guess", "toy/NoDisplay"))
     with pytest.warns(UserWarning) as caught:
         run = metarl.run("toy.yaml", total_iterations=1, final_eval_tasks=20, run_dir="run")
     assert "test" in run.curves and all("no display" in str(warning.message) for warning in caught)

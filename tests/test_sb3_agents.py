@@ -203,7 +203,7 @@ def test_a_run_is_trained_saved_and_compared(tmp_path: Path, monkeypatch: pytest
     ("options", "match"),
     [
         ({"batch_size": 7}, "batch_size must divide the 60 steps of an iteration"),
-        ({"test_steps": -1}, "test_steps must not be negative"),
+        ({"test_steps": -1}, "test_steps must be at least 0, got -1"),
         ({"recurrent": True, "test_steps": 1}, "recurrent adapts in its memory"),
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
     ],

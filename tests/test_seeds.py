@@ -11,8 +11,8 @@ from rich.console import Console
 
 from metarl import checkpoint
 from metarl.config_errors import ConfigError
+from metarl.config_line import read_line
 from metarl.curve import AdaptationCurve
-from metarl.seeds import requested
 from metarl.train import main
 
 SMALL = [
@@ -22,12 +22,13 @@ SMALL = [
 
 
 def test_the_number_of_seeds_is_taken_out_of_the_command_line():
-    assert requested(["--config", "x", "--seeds", "3", "--seed=5"]) == (["--config=x", "--seed=5"], 3)
-    assert requested(["--seeds=2", "--profile"]) == (["--profile"], 2)
-    assert requested(["--config", "x"]) == (["--config", "x"], None), "as it was given"
+    line = read_line(["--config", "x", "--seeds", "3", "--seed=5", "--quiet"])
+    assert (line.seeds, line.words, line.quiet) == (3, ["--config", "x", "--seed=5"], True)
+    assert line.also("--seed=6").options == [("seed", "5"), ("seed", "6")]
+    assert read_line(["--config", "x"]).seeds is None
     for wrong in (["--seeds"], ["--seeds", "0"], ["--seeds=-1"], ["--seeds", "many"]):
         with pytest.raises(ConfigError, match="at least 1"):
-            requested(wrong)
+            read_line(wrong)
 
 
 @pytest.fixture(scope="module")

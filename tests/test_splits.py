@@ -15,7 +15,7 @@ from metarl.family import TaskFamily
 from metarl.registry import registered
 from metarl.tree import features, num_rows
 
-FAMILIES = {id: metarl.make(id) for id in registered()}
+FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]
 
 

@@ -36,7 +36,7 @@ EVALUATED = ["--eval_every", "3", "--final_eval_tasks", "30"]
 def start(*args: str) -> subprocess.Popen[str]:
     """The program in a process of its own."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "metarl.train", *args]
+    command = [sys.executable, "-m", "metarl.train", "--allow=toy", *args]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
@@ -280,7 +280,7 @@ def test_the_program_s_exit_code_reaches_the_shell(toy: list[str]):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_picture_that_fails_ends_no_run(toy, capsys, seeds):
-    Path("toy.yaml").write_text(TOY.replace("toy.Guess", "toy.NoDisplay").replace("total_iterations: 6", ""))
+    Path("toy.yaml").write_text(TOY.replace("toy/Guess", "toy/NoDisplay").replace("total_iterations: 6", ""))
     few = ["--total_iterations", "1", "--final_eval_tasks", "20", "--quiet", "--run_dir", "run"]
     assert train.main([*toy, *few, *(["--seeds", str(seeds)] if seeds > 1 else [])]) == 0
     errors = capsys.readouterr().err.splitlines()

@@ -7,11 +7,11 @@ copies started from, through those steps (the outer loop). Its relatives are val
 ===========  =============================================================================  =======================
 variant      fields                                                                         source
 ===========  =============================================================================  =======================
-MAML         the defaults: ``inner_loss: vpg, outer: trpo, trust: adapted``                 Finn et al. 2017
+MAML         the defaults: ``inner_loss: vpg, outer: trpo``                                 Finn et al. 2017
 FOMAML       ``first_order: true``                                                          Finn et al. 2017, §5.2
 E-MAML       ``exploration: 1.0``                                                           Stadie et al. 2018
 DiCE-MAML    ``inner_loss: dice``                                                           Foerster et al. 2018
-ProMP        ``outer: ppo, inner_loss: likelihood_ratio, inner_kl_coef: 5e-4``              Rothfuss et al. 2019
+ProMP        ``inner_loss: likelihood_ratio, outer: {name: ppo, inner_kl_coef: 5e-4}``      Rothfuss et al. 2019
 ANIL         ``adapted: head``                                                              Raghu et al. 2020
 Meta-SGD     ``rates: per_parameter``                                                       Li et al. 2017
 Reptile      ``outer: reptile``                                                             Nichol et al. 2018
@@ -33,7 +33,7 @@ from torch.profiler import record_function
 from metarl import rng
 from metarl.agent import LearningAgent
 from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
-from metarl.agents.maml.config import MAMLConfig
+from metarl.agents.maml.config import MAMLConfig, PPOStep, TRPOStep
 from metarl.agents.maml.network import MAMLNetwork
 from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.reptile import Reptile
@@ -95,10 +95,12 @@ class MAML(LearningAgent, config=MAMLConfig):
 
     def _outer_step(self) -> TRPO | PPO | Reptile:
         config = self.config
-        if config.outer == "ppo":
+        if isinstance(config.outer, PPOStep):
             named = (pair for pair in self.net.named_parameters() if not pair[0].startswith("critic."))
             return PPO(self.adaptation, self.meta, config, self.device, named)
-        return (TRPO if config.outer == "trpo" else Reptile)(self.adaptation, self.meta, config, self.device)
+        return (TRPO if isinstance(config.outer, TRPOStep) else Reptile)(
+            self.adaptation, self.meta, config, self.device
+        )
 
     @property
     def title(self) -> str:

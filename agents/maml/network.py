@@ -27,7 +27,6 @@ class MAMLNetwork(nn.Module):
             config.activation,
             config.init_std,
             config.min_std,
-            config.action_unit,
         )
         named = list(self.policy.named_parameters())
         head_only = config.adapted == "head"

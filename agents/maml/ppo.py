@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metarl import rng
 from metarl.agent import at
 from metarl.agents.maml.adaptation import Adaptation, Meta, Metrics
-from metarl.agents.maml.config import MAMLConfig
+from metarl.agents.maml.config import MAMLConfig, PPOStep
 from metarl.agents.maml.rounds import Samples
 from metarl.capture import Captured
 from metarl.distributions import Distribution
@@ -41,29 +41,31 @@ class PPO:
         device: torch.device,
         named: Iterable[tuple[str, nn.Parameter]],
     ) -> None:
+        assert isinstance(config.outer, PPOStep)
         self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
-        self.optimizer = ClippedAdam(named, at(config.lr, 0.0))
-        self.inner_kl_coef = torch.full((config.inner_steps,), config.inner_kl_coef, device=device)
+        self.options = options = config.outer
+        self.optimizer = ClippedAdam(named, at(options.lr, 0.0))
+        self.inner_kl_coef = torch.full((config.inner_steps,), options.inner_kl_coef, device=device)
         self.minibatch = Captured(self._descend, device)
         self.captured = {"Minibatches": self.minibatch}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
         """Change the meta-parameters by some epochs of Adam; `key` puts the tasks in order for minibatches."""
-        config, tasks = self.config, len(rounds[0].x)
-        before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if config.inner_kl_coef else []
-        self.optimizer.set_lr(at(config.lr, progress))
+        options, tasks = self.options, len(rounds[0].x)
+        before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
+        self.optimizer.set_lr(at(options.lr, progress))
         sums: dict[str, Tensor] = {}
-        for epoch in range(config.update_epochs):
+        for epoch in range(options.update_epochs):
             order = rng.permutation(rng.fold(key, epoch), tasks)
-            for index in order.tensor_split(config.num_minibatches):
-                whole = config.num_minibatches == 1
+            for index in order.tensor_split(options.num_minibatches):
+                whole = options.num_minibatches == 1
                 part = (rounds, before) if whole else take((rounds, before), index)
                 metrics = self.minibatch(*part)
                 sums = {name: value + sums.get(name, 0.0) for name, value in metrics.items()}
-        means = {name: float(value) / (config.update_epochs * config.num_minibatches) for name, value in sums.items()}
-        if config.inner_kl_coef:
+        means = {name: float(value) / (options.update_epochs * options.num_minibatches) for name, value in sums.items()}
+        if options.inner_kl_coef:
             means |= self._adapt_inner_kl_coef(rounds, before)
-        return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(config.lr, progress)}
+        return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(options.lr, progress)}
 
     def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
         """Take one step of Adam on some of the tasks; `before` acted before each gradient step."""
@@ -74,7 +76,7 @@ class PPO:
             chunk, old = take((rounds, before), part)
             metrics = self.add_gradient(chunk, old, share)
             sums = {name: value * share + sums.get(name, 0.0) for name, value in metrics.items()}
-        return sums | {"grad_norm": self.optimizer.step(self.config.max_grad_norm)}
+        return sums | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
 
     def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
         """Add `share` of the loss's gradient to that of the meta-parameters; return the loss's metrics."""
@@ -97,21 +99,21 @@ class PPO:
         if config.exploration:
             for policy, samples in zip(policies[:-1], rounds[:-1], strict=True):
                 loss = loss + config.exploration * self._clipped(policy, samples, samples.credit)[0]
-        if config.inner_kl_coef:
+        if self.options.inner_kl_coef:
             for coef, kl in zip(self.inner_kl_coef, _divergences(before, policies, rounds), strict=True):
                 loss = loss + coef * kl
         return loss, metrics
 
     def _clipped(self, policy: Distribution, samples: Samples, advantage: Tensor) -> tuple[Tensor, Metrics]:
         loss, metrics = clipped_surrogate(
-            policy.log_prob(samples.action), samples.log_prob, advantage, samples.weight, self.config.clip_coef
+            policy.log_prob(samples.action), samples.log_prob, advantage, samples.weight, self.options.clip_coef
         )
         entropy = (detach(policy).entropy() * samples.weight).sum(-1).mean()
         return loss, metrics | {"policy": loss.detach(), "entropy": entropy}
 
     def _adapt_inner_kl_coef(self, rounds: list[Samples], before: list[Distribution]) -> dict[str, float]:
         """Double (halve) the weight of the penalty of each gradient step whose KL is far above (below) its target."""
-        target = self.config.inner_kl_target
+        target = self.options.inner_kl_target
         policies = self.adaptation.adapt(self.meta, rounds).policies
         kls = [float(kl) for kl in _divergences(before, policies, rounds)]
         for n, kl in enumerate(kls):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metarl.agent import at
 from metarl.agents.maml.adaptation import Adaptation, Meta
-from metarl.agents.maml.config import MAMLConfig
+from metarl.agents.maml.config import MAMLConfig, ReptileStep
 from metarl.agents.maml.rounds import Samples
 from metarl.capture import Captured
 from metarl.family import Key
@@ -17,12 +17,13 @@ class Reptile:
     """A step towards the mean of the parameters after a gradient step on every round, the last one too."""
 
     def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
-        self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
+        assert isinstance(config.outer, ReptileStep)
+        self.adaptation, self.meta, self.options, self.device = adaptation, meta, config.outer, device
         self.captured: dict[str, Captured] = {}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
         """Change the initial parameters by `lr` of the way; learned step sizes, if there are any, stay."""
-        lr = at(self.config.lr, progress)
+        lr = at(self.options.lr, progress)
         params = self.adaptation.initial(self.meta, len(rounds[0].x))
         for number, samples in enumerate(rounds):
             params, _ = self.adaptation.inner_step(params, self.adaptation.step_sizes(self.meta, number), samples)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.adaptation import Adaptation, Meta, Params
-from metarl.agents.maml.config import MAMLConfig
+from metarl.agents.maml.config import MAMLConfig, TRPOStep
 from metarl.agents.maml.rounds import Samples, first_trajectories
 from metarl.capture import Captured
 from metarl.distributions import Distribution
@@ -40,15 +40,17 @@ class TRPO:
     """
 
     def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
+        assert isinstance(config.outer, TRPOStep)
         self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
-        self.constrained = slice(None) if config.trust == "all" else adaptation.outer
+        self.options = config.outer
+        self.constrained = slice(None) if self.options.trust == "all" else adaptation.outer
         self.propose = Captured(self._propose, device)
         self.loss_and_kl = Captured(self._loss_and_kl, device)
         self.captured = {"Outer steps": self.propose, "Line searches": self.loss_and_kl}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
         """Change the meta-parameters by one step."""
-        config = self.config
+        options = self.options
         proposal: Proposal = self.propose(rounds)
         loss, entropy, grad_norm = torch.stack(proposal[1:4]).tolist()
 
@@ -61,9 +63,9 @@ class TRPO:
             proposal.step,
             evaluate,
             loss,
-            max_kl=config.max_kl,
-            ls_max_steps=config.ls_max_steps,
-            ls_backtrack_ratio=config.ls_backtrack_ratio,
+            max_kl=options.max_kl,
+            ls_max_steps=options.ls_max_steps,
+            ls_backtrack_ratio=options.ls_backtrack_ratio,
         )
         with torch.no_grad():
             for parameter, value in zip(self.meta, unflatten(step.theta, self.meta), strict=True):
@@ -81,7 +83,7 @@ class TRPO:
 
     def _propose(self, rounds: list[Samples]) -> Proposal:
         """Compute the longest step: down the natural gradient, as far as the bound lets it."""
-        config, zero = self.config, torch.zeros((), device=self.device)
+        options, zero = self.options, torch.zeros((), device=self.device)
         gradient, loss, entropy = zero, zero, zero
         before: list[Distribution] = []
         parts: list[tuple[list[Samples], float, list[Params]]] = []
@@ -95,7 +97,9 @@ class TRPO:
             before.append(join_columns(detach(policies[self.constrained])))
             parts.append((chunk, share, detach(params)))
         fisher = self.fisher(parts)
-        step = full_step(gradient, fisher, max_kl=config.max_kl, cg_iters=config.cg_iters, cg_damping=config.cg_damping)
+        step = full_step(
+            gradient, fisher, max_kl=options.max_kl, cg_iters=options.cg_iters, cg_damping=options.cg_damping
+        )
         return Proposal(step, loss, entropy, gradient.norm(), before)
 
     def loss(self, policies: list[Distribution], rounds: list[Samples]) -> Tensor:
@@ -147,7 +151,7 @@ class TRPO:
 
     def _fisher_trajectories(self, chunks: list[list[Samples]]) -> int:
         """How many of each task's trajectories Fisher products are made from."""
-        share, trajectories = self.config.fisher_share, self.config.fast_batch_size
+        share, trajectories = self.options.fisher_share, self.config.fast_batch_size
         if share is None:
             # The matrix is a mean over states: it only sets a direction, whose length the line search checks on all of
             # them, and more states than this cost time without another direction.

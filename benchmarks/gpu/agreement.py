@@ -33,6 +33,7 @@ from benchmarks.gpu.settings import Settings
 from metarl import checkpoint, rng
 from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep
 from metarl.checkpoint import Counters
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.navigation import Navigation2D
@@ -48,7 +49,7 @@ MAML: dict[str, dict[str, Any]] = {
     "MAML (PPO)": {"outer": "ppo"},
     "ANIL": {"adapted": "head"},
     "Meta-SGD": {"rates": "per_parameter"},
-    "ProMP": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 5e-4},
+    "ProMP": {"outer": PPOStep(inner_kl_coef=5e-4), "inner_loss": "likelihood_ratio"},
     "Reptile": {"outer": "reptile"},
 }
 CPU = torch.device("cpu")

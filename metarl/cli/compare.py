@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl.agents.catalogue import baseline
 from metarl.cli import usage
 from metarl.comparison import Comparison
+from metarl.config_names import allow
 from metarl.console import in_words, make_console, make_folder, new_folder, show
 from metarl.contenders import Line, check_families, compare, lines, suite
 from metarl.errors import unknown
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("tasks", "costly_tasks", "repeats", "rounds"):
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
+        allow(options.allow)
         if options.suite:
             _compare_in_suite(options, console)
         else:

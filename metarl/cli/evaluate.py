@@ -18,6 +18,7 @@ from metarl.agent import LearningAgent
 from metarl.arguments import check_rounds
 from metarl.checkpoint import load, runs_of
 from metarl.cli import usage
+from metarl.config_names import allow
 from metarl.console import in_words, make_console, make_folder, show, text_of
 from metarl.curve import combine
 from metarl.errors import check_counts, unknown
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = usage.evaluate().read(arguments)
     console = make_console(options.quiet)
     try:
+        allow(options.allow)
         agents = [load(run, str(resolve_device(options.device)), options.which) for run in runs_of(options.run)]
         splits = _check(options, agents[0])
         folder = options.out or _default_folder(options.run, _asked(options, agents))

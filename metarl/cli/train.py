@@ -13,11 +13,11 @@ from rich.console import Console
 
 from metarl import loop
 from metarl.config import Parsed, parse
-from metarl.config_classes import names_of
 from metarl.config_errors import ConfigError
+from metarl.config_line import read_line
 from metarl.console import in_words, make_console
 from metarl.divergence import Diverged
-from metarl.seeds import requested, train_seeds
+from metarl.seeds import train_seeds
 
 PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
 
@@ -25,10 +25,10 @@ PROGRAM = "metarl train"  # how the program calls itself in what it says to the 
 def main(args: Sequence[str] | None = None) -> int:
     """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
     given = list(sys.argv[1:] if args is None else args)
-    console = make_console("--quiet" in given, width=120)
     try:
-        given, seeds = requested(spelled_out([arg for arg in given if arg != "--quiet"]))
-        return train(parse(given), console) if seeds is None else train_seeds(given, seeds, train, console)
+        line = read_line(spelled_out(given))
+        console = make_console(line.quiet, width=120)
+        return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         print(f"{PROGRAM}: {mistake}", file=sys.stderr)
         return 2
@@ -59,15 +59,11 @@ def warn(sentence: str) -> None:
 
 
 def spelled_out(args: list[str]) -> list[str]:
-    """A command line with its short forms written out: ``PRESET …`` and ``… --help agent MAML``."""
-    if args and not args[0].startswith("-"):
-        args = ["--config", *args]
+    """A command line with ``… --help agent MAML`` written out."""
     for at, arg in enumerate(args):
         if arg in ("-h", "--help") and at + 1 < len(args) and not args[at + 1].startswith("-"):
             what, *name = args[at + 1 : at + 3]
             if what not in ("agent", "family") or not name:
                 raise ConfigError("--help goes alone, or with agent NAME or family NAME behind it.")
-            full = f"{name[0]}Config"
-            chosen = full if what == "agent" and full in names_of("agent") else name[0]
-            return [*args[:at], f"--{what}", chosen, "--help", *args[at + 3 :]]
+            return [*args[:at], f"--{what}", name[0], "--help", *args[at + 3 :]]
     return args

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.console import QUIET, Parser
+from metarl.console import ALLOW, QUIET, Parser
 
 COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",
@@ -41,6 +41,8 @@ Meta-train an agent on a task family and show how fast it adapts to tasks it has
   metarl train rl2_gridnavi --seeds 3                three seeds one after the other, their results joined
   metarl train --resume RUN_DIR                      continue a run exactly
   metarl train rl2_gridnavi --print_config           print the whole configuration and train nothing
+  metarl train --agent MAML --family GridNavi        any agent on any family
+  metarl train --allow theirs --family Mine          another project's family, which its package registers
   metarl train rl2_gridnavi --quiet                  show nothing but the final tables and mistakes
 
   metarl train rl2_gridnavi --help                   every option of the run, the agent and the family
@@ -72,6 +74,7 @@ def evaluate() -> Parser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluations/…, named by what is asked)"
     )
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
@@ -98,6 +101,7 @@ def compare() -> Parser:
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--suite", action="store_true", help="NAME=RUN agents, each on several families: one table")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
@@ -120,6 +124,7 @@ def watch() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     return parser
 
@@ -131,7 +136,7 @@ def envs() -> Parser:
         "family", nargs="?", metavar="FAMILY", help="an id, the name inside it (GridNavi), or module:Class"
     )
     parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE", help="that registers more families"
+        "--allow", "--import", dest="modules", action="append", default=[], metavar="PACKAGE", help=ALLOW
     )
     return parser
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from metarl.behaviour import behaviour_strip, chosen_trials, frames
 from metarl.checkpoint import load
 from metarl.cli import usage
+from metarl.config_names import allow
 from metarl.console import in_words, make_console, make_folder
 from metarl.envs.robot_scene import robot_scene
 from metarl.errors import check_counts, unknown
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     options = usage.watch().read(arguments)
     try:
+        allow(options.allow)
         _watch(options, make_console())
     except (ValueError, OSError) as mistake:
         print(f"metarl watch: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
