@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "metarl"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("rng", "tree", "options", "runtime", "stats", "profiling", "capture", "provenance", "finite", "colours", "sketch"),
-    ("twins",),
+    ("twins", "units"),
     ("errors", "divergence", "stopping"),
     ("family", "distributed", "step_curve"),
     ("registry", "curve", "task_checks", "numbering"),
@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("video",),
-    ("stream",),
+    ("stream", "encoder"),
     ("rollout", "gym_env", "sb3_env", "compiled"),
     ("distributions", "estimators", "arguments", "family_extras"),
     ("fast",),
