@@ -84,7 +84,7 @@ def test_short_forms_written_out():
         "--help",
     ]
     for wrong in (["--help", "agent"], ["--help", "me"]):
-        with pytest.raises(ConfigError, match="--help goes alone, or with agent NAME or family NAME behind it"):
+        with pytest.raises(ConfigError, match="--help needs nothing behind it, or agent NAME, or family NAME"):
             spelled_out(wrong)
 
 

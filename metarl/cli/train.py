@@ -66,7 +66,7 @@ def spelled_out(args: list[str]) -> list[str]:
         if arg in ("-h", "--help") and at + 1 < len(args) and not args[at + 1].startswith("-"):
             what, *name = args[at + 1 : at + 3]
             if what not in ("agent", "family") or not name:
-                raise ConfigError("--help goes alone, or with agent NAME or family NAME behind it.")
+                raise ConfigError("--help needs nothing behind it, or agent NAME, or family NAME.")
             full = f"{name[0]}Config"
             chosen = full if what == "agent" and full in names_of("agent") else name[0]
             return [*args[:at], f"--{what}", chosen, "--help", *args[at + 3 :]]
