@@ -12,7 +12,7 @@ from benchmarks.works import Work
 from metarl import rng
 from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.batch_env import BatchEnv, Outcome
+from metarl.batch_env import Outcome, make_env
 from metarl.capture import Captured
 from metarl.family import Key, Task, TaskFamily
 from metarl.rollout import run_trial
@@ -93,7 +93,7 @@ def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
     task = family.sample_tasks(key, work.rows)
     if device.type != "cpu":
         return ReplayedSteps(family, task, key, actions, recorded)
-    env = BatchEnv(family, task, key)
+    env = make_env(family, task, key)
 
     def call() -> int:
         env.reset()
@@ -113,7 +113,7 @@ class ReplayedSteps:
         self.key, self.steps = key, sum(len(action) for action in actions)
 
         def play(key: Key) -> Outcome:
-            env = BatchEnv(family, task, key)
+            env = make_env(family, task, key)
             env.reset()
             # Stacked: what a recording gives back is copied, tensor by tensor.
             return stack([env.step(action)[0] for action in actions])

@@ -19,7 +19,7 @@ import metarl
 from metarl import rng
 from metarl.agents import RL2Config
 from metarl.agents.baselines import RandomAgent
-from metarl.batch_env import BatchEnv
+from metarl.batch_env import make_env
 from metarl.family import TaskFamily
 from metarl.rollout import run_trial
 from metarl.runtime import tune
@@ -35,7 +35,7 @@ def stepping(family: TaskFamily, num_envs: int) -> Callable[[], int]:
     """One call steps `num_envs` rows through a trial with random actions drawn beforehand; returns the steps."""
     key = rng.key(0)
     task = family.sample_tasks(key, num_envs)
-    env = BatchEnv(family, task, key)
+    env = make_env(family, task, key)
     acted, _ = RandomAgent(family).act((), env.reset(), rng.fold(key, torch.arange(num_envs)))
     steps = min(env.max_steps, 200)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.agent import AgentConfig, LearningAgent, OwnLoopAgent
-from metarl.batch_env import BatchEnv, Step
+from metarl.batch_env import Step, make_env
 from metarl.family import Task, TaskFamily
 from metarl.family_contract import ROWS, require, same
 from metarl.rollout import Memory, run_trial
@@ -69,7 +69,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
     n, split = num_rows(task), "ood" if "ood" in family.splits else "train"
     memory, step, keys = _start(agent, family, task)
     others = [agent.begin(n, family.sample_tasks(rng.key(seed + 1), n, split)), agent.begin(n)]
-    env = BatchEnv(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
+    env = make_env(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
     env.reset()
     for t in range(min(steps, env.max_steps)):  # what was told may show only once something has been seen
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
@@ -119,7 +119,7 @@ def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int 
     mine = slice((n - 1) * each, n * each)
     memory, step, keys = _start(agent, family, task)
     alone = agent.begin(1, take(task, slice(n - 1, n)))
-    env = BatchEnv(family, _repeat(task, each), rng.key(1))
+    env = make_env(family, _repeat(task, each), rng.key(1))
     env.reset()
     for t in range(min(steps, env.max_steps)):
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
@@ -169,7 +169,7 @@ def _trained(
 
 def _start(agent: LearningAgent, family: TaskFamily, task: Task) -> tuple[Memory, Step, Tensor]:
     rows = _repeat(task, agent.protocol.envs_per_task)
-    step = BatchEnv(family, rows, rng.key(1)).reset()
+    step = make_env(family, rows, rng.key(1)).reset()
     return agent.begin(num_rows(task), task), step, rng.fold(rng.key(2), torch.arange(num_rows(rows)))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.family import AnyFamily, Key, State, Task
-from metarl.tree import num_rows, put, take, where
+from metarl.tree import num_rows, put, where
 from metarl.units import no_action
 
 
@@ -44,6 +44,8 @@ class BatchEnv:
     `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
     the same rows as the whole batch. Or `key` is ``(B,)``: each row's own. `alive` (B,) says which rows still have an
     episode to play.
+
+    This class says what a step is. `make_env` makes one that does less for the same.
     """
 
     def __init__(
@@ -66,77 +68,30 @@ class BatchEnv:
 
     def reset(self) -> Step:
         """Start a trial in every row."""
-        device = self._keys.device
         self._step = 0
-        self._start: Tensor | int = 0  # the value of `_step` when a row's trial began; `restart` makes it a tensor
-        self.episode = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
-        self._began = self.episode  # the value of `_step` when a row's episode began
+        self.episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self._keys.device)
+        # The values of `_step` when a row's trial began, and its episode.
+        self._start: Tensor | int = self.episode
+        self._began = self.episode
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
-        self.state: State = self.family.reset(self.task, self._start_keys())
+        self.state: State = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
         self.final_state = self.state
-        self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
-        self._zeros = torch.zeros(self.num_envs, device=device)
-        self._lockstep = not self.family.terminates  # whether all rows' episodes end at the same steps
-        # No row is truncated before this step. Elsewhere than on a CPU, to keep count is to wait for the device.
-        self._due = self.family.horizon if device.type == "cpu" else 0
-        return Step(self.family.observe(self.task, self.state), self._no_action(), self._zeros, self._zeros)
+        nothing = self.episode.to(torch.float32)
+        return Step(self.family.observe(self.task, self.state), self._no_action(), nothing, nothing)
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row; rows whose episode ended start their next one."""
         family, task = self.family, self.task
-        key = rng.fold(self._step_keys, self._step - self._start) if family.noisy else self._step_keys
-        state, reward, terminated = family.step(task, self.state, action, key)
+        key = rng.fold(self._step_keys, self._step - self._start)
+        self.final_state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1
-        truncated, done = self._endings(terminated)
-        obs = final_obs = family.observe(task, state)
-        self.final_state = state  # after the action, also where the episode ended with it
-        state, changed = self._start_again(state, done)
-        if changed:
-            obs = family.observe(task, state)
-            if self._due and self._step >= self._due:
-                self._due = int(self._began.min()) + family.horizon
-        self.state = state
-        outcome = Outcome(reward, terminated, truncated, final_obs)
-        return outcome, Step(obs, action, reward, done.to(torch.float32) if changed else self._zeros)
-
-    def _endings(self, terminated: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows' episodes were truncated by this step, and which ended with it at all."""
-        horizon = self.family.horizon
-        if self._lockstep:  # the count of steps says when
-            done = self._nowhere if self._step % horizon else self._everywhere
-            return done, done
-        if horizon == 1:
-            return ~terminated, self._everywhere
-        if self._step < self._due:
-            return self._nowhere, terminated
-        late = self._began <= self._step - horizon
-        return late & ~terminated, late | terminated
-
-    def _start_again(self, state: State, done: Tensor) -> tuple[State, bool]:
-        """The state with the first one of a new episode where one ended, and whether it may have changed anywhere."""
-        family, task = self.family, self.task
-        rows = None
-        if self._lockstep:
-            if done is self._nowhere:
-                return state, False
-        elif done.device.type == "cpu":  # elsewhere, to look at `done` is to wait for the device
-            rows = done.nonzero().squeeze(-1)
-            if not len(rows):
-                return state, False
-        if rows is not None and len(rows) < 0.5 * self.num_envs:
-            self.episode = self.episode.index_add(0, rows, torch.ones_like(rows))
-            self._began = self._began.index_fill(0, rows, self._step)
-            return put(state, rows, family.reset(take(task, rows), self._start_keys(rows))), True
-        self.episode = self.episode + done
-        self._began = torch.where(done, self._step, self._began)
-        return where(done, family.reset(task, self._start_keys()), state), True
-
-    def _start_keys(self, rows: Tensor | None = None) -> Key:
-        """The keys with which the rows (all of them if none are given) begin their episodes."""
-        keys, episode = self._reset_keys, self.episode
-        if not self.family.random_start:
-            return keys if rows is None else keys[: len(rows)]
-        return rng.fold(keys, episode) if rows is None else rng.fold(keys[rows], episode[rows])
+        late = self._step - self._began >= family.horizon
+        done = terminated | late
+        outcome = Outcome(reward, terminated, late & ~terminated, family.observe(task, self.final_state))
+        self.episode, self._began = self.episode + done, torch.where(done, self._step, self._began)
+        started = family.reset(task, rng.fold(self._reset_keys, self.episode))
+        self.state = where(done, started, self.final_state)
+        return outcome, Step(family.observe(task, self.state), action, reward, done.to(torch.float32))
 
     def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
         """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
@@ -148,7 +103,6 @@ class BatchEnv:
         if key is None:
             key = rng.fold(self._key, torch.arange(first_row, first_row + len(rows), device=rows.device))
         self._keys = put(self._keys, rows, key)
-        self._lockstep = self._lockstep and len(rows) == self.num_envs and self._step % self.family.horizon == 0
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
         zeros = torch.zeros_like(rows)
         self._began, self.episode = put(self._began, rows, zeros + self._step), put(self.episode, rows, zeros)
@@ -164,12 +118,23 @@ class BatchEnv:
         return self.episode < self.episodes
 
     def all_done(self) -> bool:
-        """Whether every row has finished its trial. Where no episode ends early this needs no look at the device."""
-        if self._step >= self.max_steps:
-            return True
-        if not self._zeros.is_cpu and torch.cuda.is_current_stream_capturing():
-            return False  # a recording cannot look; what it plays beyond the last end is padding
-        return self.family.terminates and not bool(self.alive.any())
+        """Tell whether every row has finished its trial."""
+        return not bool(self.alive.any())
 
     def _no_action(self) -> Tensor:
         return no_action(self.family.action_space, self.num_envs, self._keys.device)
+
+
+_kind: type[BatchEnv] = BatchEnv
+
+
+def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
+    """Make a `BatchEnv`, or one of a class that steps the same trials sooner (see `step_by`)."""
+    return _kind(family, task, key, episodes, first_row)
+
+
+def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:
+    """Let `make_env` make environments of this class; returns the class that it made before."""
+    global _kind
+    before, _kind = _kind, kind
+    return before

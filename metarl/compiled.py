@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.batch_env import Outcome, Step
 from metarl.family import Key, State, Task, TaskFamily
+from metarl.fast.stepping import FastEnv
 from metarl.tree import where
 
 # Loops written for the compiler to vectorise: with Inductor's own vectors, masks of bool take twice the time.
 OPTIONS: dict[str, Any] = {"cpp.simdlen": 1}
 
 
-class CompiledEnv(BatchEnv):
+class CompiledEnv(FastEnv):
     """A `BatchEnv` whose steps are compiled: the same trials, but for the rounding of floats, and without gradients.
 
     All rows take the same path, so every step computes a first state for every row where an episode may end.
@@ -90,7 +91,7 @@ class Program:
         self._seen: set[tuple[Any, ...]] = set()
         self._steps = torch.compile(own(steps_of(family)), fullgraph=True, dynamic=False, options=OPTIONS)
 
-    def __call__(self, env: BatchEnv, actions: Tensor) -> Any:
+    def __call__(self, env: FastEnv, actions: Tensor) -> Any:
         """The states after the steps and what each of them showed, or None: then the steps are still to be made."""
         if self.why_not is not None:
             return None

@@ -8,7 +8,7 @@ from torch import Tensor
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.distributions import Distribution
 from metarl.estimators import masked_mean
-from metarl.twins import twin
+from metarl.fast.twins import twin
 
 
 def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:

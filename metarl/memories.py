@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.errors import unknown
+from metarl.fast.twins import twin
 from metarl.nets import mlp
-from metarl.twins import twin
 
 State = Any  # a tensor, or a tuple of tensors
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.estimators import masked_mean, spread
-from metarl.twins import twin
+from metarl.fast.twins import twin
 from metarl.units import ActionUnits, action_size, inverse, pooled
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.batch_env import BatchEnv, Step
+from metarl.batch_env import BatchEnv, Step, make_env
 from metarl.curve import AdaptationCurve
 from metarl.evaluator import EVALUATION, evaluate, training_of
 from metarl.family import Key, State, Task, TaskFamily
@@ -115,7 +115,7 @@ def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed
     trial = []
     for index, actions in enumerate(rounds):
         at = rng.fold(rng.fold(key, index), 0)
-        env = BatchEnv(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)
+        env = make_env(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)
         env.reset()
         trial.append(_play(env, actions))
     return trial

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.family import AnyFamily, Key, Task
 from metarl.family_contract import undeclared_ending
 from metarl.tree import num_rows, stack, take
@@ -165,7 +165,7 @@ def play_rounds(
             at = rng.fold(key, number)
 
             def play(greedy: bool, at: Key = at, memory: Memory = memory) -> tuple[Rollout, Memory]:
-                env = BatchEnv(family, rows, rng.fold(at, 0), episodes, first_row)
+                env = make_env(family, rows, rng.fold(at, 0), episodes, first_row)
                 return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
 
             last = number == rounds - 1

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.errors import UnknownOption, unknown_option
 from metarl.family import State, Task, TaskFamily
 from metarl.numbering import Numbering
@@ -235,7 +235,7 @@ class TrialStream:
         if rows is not None:
             return self.restart(rows)
         tasks, keys = self._next(torch.arange(self.num_envs))
-        self._env = BatchEnv(self.family, tasks, keys, None if self.trial else 1)
+        self._env = make_env(self.family, tasks, keys, None if self.trial else 1)
         step = self._env.reset()
         self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
         self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)

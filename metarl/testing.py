@@ -28,7 +28,7 @@ from torch import Tensor
 
 from metarl import rng
 from metarl.agent_contract import check_agent
-from metarl.batch_env import BatchEnv
+from metarl.batch_env import make_env
 from metarl.family import Task, TaskFamily, has_picture
 from metarl.family_contract import (
     ROWS,
@@ -227,7 +227,7 @@ def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: An
 def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
     """Return of one episode of random actions per task: float32 ``(B,)``."""
     rows = num_rows(task)
-    env = BatchEnv(family, task, rng.fold(rng.key(seed), 1), episodes=1)
+    env = make_env(family, task, rng.fold(rng.key(seed), 1), episodes=1)
     keys = rng.fold(rng.fold(rng.key(seed), 2), torch.arange(rows))
     env.reset()
     total, t = torch.zeros(rows), 0

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 import torch
 
-from metarl import twins
 from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.fast import twins
 from metarl.losses import PPO_METRICS, clipped_surrogate, ppo_loss
 
 T, B, A = 5, 4, 3

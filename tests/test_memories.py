@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from metarl import memories, twins
+from metarl import memories
+from metarl.fast import twins
 from metarl.fast.gru import gru, gru_step
 from metarl.fast.linear import linear
 

@@ -9,12 +9,11 @@ import torch
 from small_families import Reach
 from test_maml import VARIANTS, before_steps, build, each_family, each_variant, in_double, outer_loss, play
 
-from metarl import twins
 from metarl.agents.maml import MAML
 from metarl.agents.maml.rounds import Samples
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
-from metarl.fast import perceptron
+from metarl.fast import perceptron, twins
 
 
 def gradients(agent: MAML, rounds: list[Samples], before: list[Distribution], share: float = 1.0) -> list[torch.Tensor]:

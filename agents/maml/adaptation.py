@@ -32,9 +32,9 @@ from torch import Tensor
 
 from metarl.agents.maml.rounds import Samples
 from metarl.distributions import Distribution
+from metarl.fast.twins import twin
 from metarl.nets import MLPPolicy
 from metarl.tree import detach
-from metarl.twins import twin
 
 Params = tuple[Tensor, ...]
 """A policy's parameters, each ``(N, …)``: one copy for each of N tasks."""

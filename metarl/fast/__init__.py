@@ -6,8 +6,9 @@ everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of pl
 
 from __future__ import annotations
 
-from metarl.fast import gru, linear, perceptron, ppo, tanh
-from metarl.twins import register
+from metarl.batch_env import step_by
+from metarl.fast import gru, linear, perceptron, ppo, stepping, tanh
+from metarl.fast.twins import register
 
 register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
 register("gru", gru.gru, on=("cpu",))
@@ -16,3 +17,4 @@ register("linear", linear.linear, on=("cpu",))
 register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))
 register("ppo_loss", ppo.ppo_loss, on=("cpu", "cuda", "meta"))
 register("tanh", tanh.tanh, on=("cpu",))
+step_by(stepping.FastEnv)

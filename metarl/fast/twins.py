@@ -1,14 +1,14 @@
 """Plain functions with a fast twin.
 
 A plain function says what is computed. Its fast twin gives the same numbers up to rounding, sooner, on some kinds of
-device; it lives in `metarl.fast`, which says for every part where it is used::
+device; `metarl.fast` says for every part where it is used::
 
     @twin("tanh")
     def tanh(x): return torch.tanh(x)              # what is meant
 
     register("tanh", fast_tanh, on=("cpu",))       # in metarl.fast: what runs on a CPU
 
-Inside ``with plain():`` every call goes to the plain function.
+Inside ``with plain():`` every call goes to the plain function, and environments are plain ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
+
+from metarl.batch_env import BatchEnv, step_by
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,10 +67,12 @@ def plain() -> Iterator[None]:
     """Use the plain functions inside, for comparisons. It holds for all threads."""
     global _plain
     before, _plain = _plain, True
+    kind = step_by(BatchEnv)
     try:
         yield
     finally:
         _plain = before
+        step_by(kind)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
