@@ -1,4 +1,4 @@
-"""What all agents that are trained share: the base of their configurations and their own, and schedules."""
+"""Bases of trained agents and their configurations, and schedules over training."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class LearningAgent(Agent):
 
 
 class Learned(NamedTuple):
-    """What one iteration of an agent in its own loop gave."""
+    """Result of one iteration of an agent in its own loop."""
 
     metrics: dict[str, float]  # ``train/return``, ``loss/…``
     env_steps: int  # environment steps that it took

@@ -1,4 +1,4 @@
-"""Who is compared: trained agents from run directories, their seeds together, and baselines, all on the same tasks."""
+"""The lines of a comparison: trained agents, the seeds of a configuration together, on the same tasks."""
 
 from __future__ import annotations
 

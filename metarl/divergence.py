@@ -1,4 +1,4 @@
-"""A run whose numbers are no longer finite: how it is noticed, and what to say of it."""
+"""Runs whose numbers are no longer finite: the check after every iteration, and the sentence that ends the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CAUSES = {
     "update": "All that was played is finite: a lower agent.lr may help.",
     None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an agent that plays for itself
 }
-"""What to say of a run that diverged, by what was the first to be not finite. Parameters do not tell: an update from
+"""Advice for a run that diverged, by the first thing that was not finite. Parameters do not tell: an update from
 rewards that are not numbers spoils them, too."""
 
 
@@ -22,7 +22,7 @@ class Diverged(RuntimeError):
 
 
 def finite(metrics: Mapping[str, float]) -> bool:
-    """Whether all metrics are finite numbers."""
+    """True if all metrics are finite numbers."""
     return all(map(math.isfinite, metrics.values()))
 
 

@@ -1,4 +1,4 @@
-"""What can be added to a family without changing it: baselines to compare with, and pictures of how it is played.
+"""Additions to a family that leave it unchanged: baselines to compare with, and pictures of how it is played.
 
 Whoever owns a baseline or a picture registers it, this package or another project::
 
@@ -93,7 +93,7 @@ def _register(
 
 
 def _place(value: Callable[..., Any]) -> tuple[Any, ...]:
-    """Where a function or a class stands: the same again after its module was loaded again."""
+    """The place of a function or a class in its source: the same after its module was loaded again."""
     code = getattr(value, "__code__", None)
     line = None if code is None else code.co_firstlineno
     return getattr(value, "__module__", None), getattr(value, "__qualname__", id(value)), line

@@ -51,7 +51,7 @@ class Run:
     directory: Path
     """The folder with its configuration, checkpoints, metrics, curves and pictures."""
     counters: Counters
-    """How far it came: iterations, environment steps, seconds, the best score on `valid`."""
+    """Its progress: iterations, environment steps, seconds, the best score on `valid`."""
     signal: int = 0
     """The signal that stopped it; 0: none did."""
 

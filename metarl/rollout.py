@@ -64,7 +64,7 @@ class Agent(Protocol):
     step_name: str = "gradient step"
     """The name of what `adapt` does between two rounds of an evaluation, in labels such as "3 gradient steps"."""
     costly: bool = False
-    """Whether that takes so long that comparisons should play fewer tasks."""
+    """True if `adapt` takes so long that comparisons should play fewer tasks."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         """The memory of `num_tasks` new trials. `task` (num_tasks rows) is the truth: for oracles alone."""

@@ -1,4 +1,4 @@
-"""What is asked of a run before anything is built or written."""
+"""Checks of a run before anything is built or written."""
 
 from __future__ import annotations
 

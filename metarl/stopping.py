@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Requests to stop a run: Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """Whether the loop is to stop after its iteration."""
+        """True if the loop is to stop after its iteration."""
         return self.signal != 0
 
     def __enter__(self) -> Stop:

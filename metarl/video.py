@@ -10,6 +10,7 @@ from PIL import Image
 from metarl.images import gif
 
 GIF_BYTES = 20_000_000
+"""A longer GIF is made of smaller frames until it has at most this size."""
 FORMATS = (".gif", ".mp4")
 
 

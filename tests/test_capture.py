@@ -211,7 +211,7 @@ def test_a_captured_update_learns_as_the_plain_one(config: Any):
 
 @pytest.mark.parametrize(
     ("preset", "parts"),
-    [("rl2_gridnavi", ["Minibatches"]), ("maml_navigation2d", ["Minibatches", "Meta-steps", "Line searches"])],
+    [("rl2_gridnavi", ["Minibatches"]), ("maml_navigation2d", ["Outer steps", "Line searches"])],
 )
 def test_agents_name_their_parts_that_may_be_recorded(preset: str, parts: list[str]):
     agent = metarl.load(f"pretrained:{preset}")

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("console", "table", "family_contract"),
     ("envs", "batch_env", "images", "pictures"),
     ("video",),
-    ("stream",),
+    ("stream", "encoder"),
     ("rollout", "gym_env", "sb3_env", "compiled"),
     ("distributions", "encoder", "estimators", "arguments", "family_extras"),
     ("fast",),

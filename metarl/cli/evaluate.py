@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             print(f"metarl evaluate: warning: {spoiled}", file=sys.stderr)
-    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")  # beside the numbers that it shows
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
     )

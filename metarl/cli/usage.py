@@ -1,4 +1,4 @@
-"""What each program takes, and its usage page. Nothing here imports torch, so that a page appears at once."""
+"""Options and usage pages of the programs. Nothing here imports torch, so that a page appears at once."""
 
 from __future__ import annotations
 
@@ -142,4 +142,4 @@ def envs() -> Parser:
 
 
 PARSERS: dict[str, Callable[[], Parser]] = {"evaluate": evaluate, "compare": compare, "watch": watch, "envs": envs}
-"""How each program but ``train``, whose options depend on what is trained, reads its command line."""
+"""The parsers of all programs but ``train``, whose options depend on the agent and the family."""

@@ -1,9 +1,9 @@
-"""What does a trained agent do? ::
+"""Pictures and videos of a trained agent::
 
     metarl watch RUN_DIR [--split test] [--tasks 50] [--greedy]
     metarl watch pretrained:rl2_gridnavi --video trial.gif
 
-draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them.
+The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _watch(options: Any, console: Console) -> None:
 
 
 def _default(run: str, split: str) -> Path:
-    """Where the picture goes if nobody says."""
+    """The picture's default path."""
     if run.startswith("pretrained:"):
         return Path("runs") / f"watch_{run.removeprefix('pretrained:')}" / f"{split}.png"
     return Path(run) / "watch" / f"{split}.png"
