@@ -1,9 +1,9 @@
 """Agents: one algorithm, one file; importing this package registers those that a configuration can name."""
 
-from metarl.agent_registry import register_agent
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.agents.sb3_config import PPOConfig
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core.agent import register_agent
 
 __all__ = ["MAML", "RL2", "MAMLConfig", "PPOConfig", "RL2Config"]
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from metarl import final_evaluation, loop, train
-from metarl.log import Logger
+from metarl import train
+from metarl.training import final_evaluation, loop
+from metarl.training.log import Logger
 
 METHODS = ("__init__", "__exit__", "iteration", "evaluation", "picture")
 

@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 import metarl
-from metarl import config, rng
-from metarl.agent import LearningAgent
 from metarl.agents import MAMLConfig
 from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
-from metarl.rollout import run_trial
-from metarl.runtime import resolve_device, tune
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.rollout import run_trial
+from metarl.fast.runtime import resolve_device, tune
+from metarl.training.config import parsing as config
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "trpo": {"outer": "trpo"},

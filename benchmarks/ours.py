@@ -9,16 +9,16 @@ import torch
 
 import metarl
 from benchmarks.works import Work
-from metarl import rng
-from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
-from metarl.batch_env import Outcome, make_env
-from metarl.capture import Captured
-from metarl.family import Key, Task, TaskFamily
-from metarl.rollout import run_trial
-from metarl.runtime import tune
-from metarl.tree import stack
+from metarl.core import rng
+from metarl.core.agent import AgentConfig
+from metarl.core.batch_env import Outcome, make_env
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.core.tree import stack
+from metarl.fast.capture import Captured
+from metarl.fast.runtime import tune
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:

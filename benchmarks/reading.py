@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 import metarl
-from metarl import rng
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.rollout import run_trial
+from metarl.core import rng
+from metarl.core.rollout import run_trial
 
 PACKAGE = Path(metarl.__file__).resolve().parent
 ROOTS = tuple(str(folder.resolve()) for folder in (PACKAGE, PACKAGE / "agents", PACKAGE / "envs"))

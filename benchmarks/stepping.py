@@ -19,11 +19,11 @@ from matplotlib.ticker import FuncFormatter
 
 import metarl
 from benchmarks.ours import random_actions
-from metarl import rng
-from metarl.batch_env import make_env
+from metarl.core import rng
+from metarl.core.batch_env import make_env
 from metarl.envs import FAMILIES
-from metarl.envs.card import short_name
-from metarl.runtime import tune
+from metarl.fast.runtime import tune
+from metarl.report.card import short_name
 
 SIZES = (1, 16, 256, 4096, 65_536)
 STEPS = 40

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.envs.sheet import Sheet, pixels
-from metarl.errors import possible, whole_number, within
-from metarl.family import Key, TaskFamily
-from metarl.sketch import Sketch
+from metarl.core import rng
+from metarl.core.checks import possible, within
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.sheet import Sheet, pixels
 
 
 class Tables(NamedTuple):

@@ -16,32 +16,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
-from metarl.gym_ids import register_gymnasium
-from metarl.registry import make, register, registered
+from metarl.core.registry import make, register, registered
+from metarl.interop.gym_ids import register_gymnasium
 
 if TYPE_CHECKING:
-    from metarl.agent import LearningAgent
-    from metarl.agent_registry import register_agent
-    from metarl.curve import AdaptationCurve
-    from metarl.evaluator import evaluate
-    from metarl.family import TaskFamily
-    from metarl.family_extras import register_baseline
-    from metarl.loop import Run
-    from metarl.player import Player
-    from metarl.runs import run
+    from metarl.agents.family_extras import register_baseline
+    from metarl.core.agent import LearningAgent, register_agent
+    from metarl.core.family import TaskFamily
+    from metarl.evaluation.curve import AdaptationCurve
+    from metarl.evaluation.evaluator import evaluate
+    from metarl.interop.player import Player
+    from metarl.training.loop import Run
+    from metarl.training.runs import run
 
 __all__ = ["registered", "make", "register", "register_agent", "register_baseline", "load", "evaluate", "run", "Run"]
 __all__ += ["Player", "AdaptationCurve", "TaskFamily", "__version__"]
 
 _LAZY = {
-    "AdaptationCurve": "metarl.curve",
-    "Player": "metarl.player",
-    "Run": "metarl.loop",
-    "TaskFamily": "metarl.family",
-    "evaluate": "metarl.evaluator",
-    "register_agent": "metarl.agent_registry",
-    "register_baseline": "metarl.family_extras",
-    "run": "metarl.runs",
+    "AdaptationCurve": "metarl.evaluation.curve",
+    "Player": "metarl.interop.player",
+    "Run": "metarl.training.loop",
+    "TaskFamily": "metarl.core.family",
+    "evaluate": "metarl.evaluation.evaluator",
+    "register_agent": "metarl.core.agent",
+    "register_baseline": "metarl.agents.family_extras",
+    "run": "metarl.training.runs",
 }
 """Public names that need torch, and where they stand."""
 
@@ -63,7 +62,7 @@ def load(
     nothing is imported for it but the packages in `allow`, which register another project's families and agents.
     Raises ValueError, one sentence, if there is no such agent or it cannot be read.
     """
-    from metarl import checkpoint
+    from metarl.training import checkpoint
 
     return checkpoint.load(run_dir_or_name, device, which, allow)
 

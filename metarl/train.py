@@ -1,4 +1,4 @@
-"""The door of ``python -m metarl.train``; the program is `metarl.cli.train`, and the loop `metarl.loop`."""
+"""The door of ``python -m metarl.train``; the program is `metarl.cli.train`, and the loop `metarl.training.loop`."""
 
 import sys
 from collections.abc import Sequence

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.family import Key, TaskFamily
+from metarl.core import rng
+from metarl.core.family import Key, TaskFamily
 
 
 class Length(NamedTuple):

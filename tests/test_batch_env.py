@@ -5,11 +5,11 @@ import pytest
 import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
-from metarl import rng
-from metarl.batch_env import BatchEnv
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.tree import take
+from metarl.core.units import NO_ACTION, no_action
 from metarl.fast.stepping import FastEnv
-from metarl.tree import take
-from metarl.units import NO_ACTION, no_action
 
 LENGTHS = torch.tensor([1, 2, 4, 6, 9])  # the last cannot be reached in 6 steps
 

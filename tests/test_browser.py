@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from metarl import train
-from metarl.curve import AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 
 pytestmark = pytest.mark.browser
 

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl import capture, rng
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
-from metarl.capture import WARM_UP, Captured
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.grids import GridNavi
-from metarl.envs.navigation import Navigation2D
-from metarl.rollout import run_trial
+from metarl.core import rng
+from metarl.core.rollout import run_trial
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.points.navigation import Navigation2D
+from metarl.fast import capture
+from metarl.fast.capture import WARM_UP, Captured
 
 CPU = torch.device("cpu")
 

@@ -20,10 +20,11 @@ import wrong_families
 from gymnasium.vector import AutoresetMode
 
 import metarl
-from metarl import checkpoint, train
+from metarl import train
 from metarl.agents.rl2 import RL2Config
-from metarl.gym_env import GymEnv
-from metarl.sb3_env import SB3VecEnv
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.sb3_env import SB3VecEnv
+from metarl.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 SHORT = "--total_iterations=3 --eval_every=1 --eval_tasks=8 --final_eval_tasks=8 --num_threads=1 --device=cpu"

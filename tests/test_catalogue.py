@@ -7,8 +7,8 @@ import pytest
 from small_families import Corridor
 
 import metarl
-from metarl.agents.catalogue import baseline, baselines_for
-from metarl.evaluator import evaluate
+from metarl.agents.reference.catalogue import baseline, baselines_for
+from metarl.evaluation.evaluator import evaluate
 
 PAIRS = [
     (id, name)

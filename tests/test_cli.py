@@ -15,7 +15,7 @@ from metarl import train
 from metarl.cli import usage
 from metarl.cli.main import main
 from metarl.cli.train import spelled_out
-from metarl.config_errors import ConfigError
+from metarl.training.config.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,12 +10,13 @@ import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
 import metarl
-from metarl import compiled, rng
-from metarl.batch_env import BatchEnv
-from metarl.compiled import CompiledEnv, is_whole
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
 from metarl.envs import PLAIN
-from metarl.family import TaskFamily
-from metarl.family_contract import random_action
+from metarl.fast import compiled
+from metarl.fast.compiled import CompiledEnv, is_whole
+from metarl.testing.contract import random_action
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 

@@ -10,16 +10,18 @@ import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import checkpoint, config, contenders, registry
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
-from metarl.config_errors import ConfigError, in_words, shown
-from metarl.config_file import load_yaml, read_yaml
-from metarl.config_line import read_line
-from metarl.config_names import find_named, names_of
+from metarl.cli import contenders
+from metarl.core import registry
+from metarl.core.options import options_of, parts_of
 from metarl.envs import FAMILIES
-from metarl.options import options_of
-from metarl.ranges import parts_of
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError, in_words, shown
+from metarl.training.config.file import load_yaml, read_yaml
+from metarl.training.config.line import read_line
+from metarl.training.config.names import find_named, names_of
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
 
@@ -68,7 +70,11 @@ def test_the_written_configuration_gives_the_same_one(toy: str, tmp_path: Path):
 
 
 NAMES = ["metarl/BernoulliBandit-v0", "BernoulliBandit", "bernoulli_bandit", "metarl/bernoullibandit-v0"]
-NAMES += ["metarl.envs.BernoulliBandit", "metarl.envs.bandits.BernoulliBandit", {"class_path": "BernoulliBandit"}]
+NAMES += [
+    "metarl.envs.BernoulliBandit",
+    "metarl.envs.bandits.bernoulli.BernoulliBandit",
+    {"class_path": "BernoulliBandit"},
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=str)

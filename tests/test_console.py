@@ -14,11 +14,12 @@ from rich.table import Table
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, train
-from metarl.agents.classical import ThompsonBandit
+from metarl import train
+from metarl.agents.reference.bandits import ThompsonBandit
 from metarl.cli import compare
 from metarl.cli import evaluate as evaluate_module
-from metarl.console import Parser, in_words, make_console, make_folder, show, text_of
+from metarl.report.console import Parser, in_words, make_console, make_folder, show, text_of
+from metarl.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,18 +20,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl import rng
-from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
-from metarl.batch_env import BatchEnv
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.grids import GridNavi
-from metarl.envs.navigation import Navigation2D
-from metarl.family import Key, Task, TaskFamily
-from metarl.memories import MEMORIES
-from metarl.rollout import Rollout, run_trial
-from metarl.tree import features
+from metarl.core import rng
+from metarl.core.agent import AgentConfig, LearningAgent
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.core.tree import features
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.points.navigation import Navigation2D
+from metarl.learning.memories import MEMORIES
 
 META = torch.device("meta")
 SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always

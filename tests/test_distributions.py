@@ -4,9 +4,9 @@ import pytest
 import torch
 from scipy import stats
 
-from metarl import rng
-from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.tree import take
+from metarl.core import rng
+from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.core.tree import take
 
 G = torch.Generator().manual_seed(0)
 LOGITS, OTHER = (torch.randn(3, 4, 5, dtype=torch.float64, generator=G) for _ in range(2))

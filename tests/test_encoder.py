@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.batch_env import Step
-from metarl.encoder import StepEncoder
-from metarl.nets import keep_outputs
-from metarl.units import NO_ACTION, ActionUnits, Scaling, action_size, action_units, no_action
+from metarl.core.batch_env import Step
+from metarl.core.units import NO_ACTION, ActionUnits, Scaling, action_size, action_units, no_action
+from metarl.learning.encoder import StepEncoder
+from metarl.learning.nets import keep_outputs
 
 T, B = 9, 5
 

@@ -15,16 +15,17 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
-from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Outcome, Step
+from metarl.core.family import TaskFamily
+from metarl.core.registry import family_class, make, registered
+from metarl.core.tree import num_rows, take, to_device
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.envs.bandits import BernoulliArms, Pull
-from metarl.envs.grids import DarkTask, GoalCell
+from metarl.envs.bandits.bernoulli import BernoulliArms, Pull
+from metarl.envs.grids.dark_room import DarkTask
+from metarl.envs.grids.grid_navi import GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates
-from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily
-from metarl.registry import family_class, make, registered
-from metarl.tree import num_rows, take, to_device
+from metarl.envs.points.navigation import Goal
 
 FAMILIES: list[Callable[[], TaskFamily]] = [BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom]
 SPLITS = [(family, split) for family in FAMILIES for split in family.splits]  # type: ignore[attr-defined]

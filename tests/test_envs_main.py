@@ -11,7 +11,7 @@ from rich.console import Console
 
 import metarl
 from metarl.cli.envs import main, show_all
-from metarl.envs.card import card, find, length, parts, short_space
+from metarl.report.card import card, find, length, parts, short_space
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 SOME = ["metarl/GridNavi-v0", "metarl/MountainCarContinuous-v0", "metarl/TMaze-v0"]

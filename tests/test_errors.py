@@ -5,19 +5,9 @@ import pytest
 import torch
 
 import metarl
-from metarl import config
-from metarl.errors import (
-    NEAREST,
-    SHORT_LIST,
-    UnknownOption,
-    check_counts,
-    described,
-    possible,
-    unknown,
-    unknown_option,
-    whole_number,
-    within,
-)
+from metarl.core.checks import described, possible, within
+from metarl.core.errors import NEAREST, SHORT_LIST, UnknownOption, check_counts, unknown, unknown_option, whole_number
+from metarl.training.config import parsing as config
 
 MANY = [f"family_{letter}" for letter in "abcdefghijkl"]
 

@@ -20,27 +20,21 @@ from rich.console import Console
 from torch import Tensor
 
 import metarl
-from metarl import evaluator, rng, stats
-from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
-from metarl.agents.classical import (
-    BayesOptimalBandit,
-    Counts,
-    DarkRoomSweep,
-    GridNaviSweep,
-    Navigation2DOracle,
-    PosteriorMeanBandit,
-    TabularMDPOracle,
-    ThompsonBandit,
-    UCB1Bandit,
-)
+from metarl.agents.random import FixedAgent, RandomAgent, scripted
+from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
+from metarl.agents.reference.grids import DarkRoomSweep, GridNaviSweep
+from metarl.agents.reference.mdps import TabularMDPOracle
+from metarl.agents.reference.points import Navigation2DOracle
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.cli.evaluate import main
-from metarl.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import TrialProtocol
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.evaluator import EVALUATION, evaluate
-from metarl.family import TaskFamily
-from metarl.rollout import TrialProtocol
-from metarl.table import adaptation_table, sparkline
+from metarl.evaluation import evaluator, stats
+from metarl.evaluation.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
+from metarl.evaluation.evaluator import EVALUATION, evaluate
+from metarl.report.table import adaptation_table, sparkline
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and much more on a busy machine
 
@@ -537,7 +531,8 @@ def test_wrong_shapes_are_refused():
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """What a training run leaves behind, without the training."""
-    from metarl import checkpoint, config
+    from metarl.training import checkpoint
+    from metarl.training.config import parsing as config
 
     folder = tmp_path / "run"
     folder.mkdir()

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from metarl.agents.maml import MAML, MAMLConfig, PPOStep
 from metarl.agents.maml.rounds import Samples, credited
-from metarl.batch_env import Outcome, Step
-from metarl.family import Key, TaskFamily
-from metarl.rollout import Acted, Rollout
-from metarl.tree import stack
+from metarl.core.batch_env import Outcome, Step
+from metarl.core.family import Key, TaskFamily
+from metarl.core.rollout import Acted, Rollout
+from metarl.core.tree import stack
 
 STEP_SIZE = 1.5
 

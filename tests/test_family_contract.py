@@ -16,14 +16,16 @@ from small_families import Corridor, Reach, TwoDoors
 from wrong_families import Line
 
 import metarl
-from metarl import agent_registry, registry, rng, train
-from metarl.agents.baselines import RandomAgent
-from metarl.config import parse, presets, read
-from metarl.config_errors import ConfigError
-from metarl.family_contract import Broken, random_action
-from metarl.rollout import check_endings, run_trial
-from metarl.run_checks import check_run
+from metarl import train
+from metarl.agents.random import RandomAgent
+from metarl.core import agent as agent_registry
+from metarl.core import registry, rng
+from metarl.core.rollout import check_endings, run_trial
 from metarl.testing import check_family, quick_check
+from metarl.testing.contract import Broken, random_action
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.parsing import parse, presets, read
+from metarl.training.run_checks import check_run
 
 RL2 = ["--agent=RL2", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
 RL2 += ["--total_iterations=3", "--eval_every=0", "--final_eval_tasks=8", "--num_threads=1", "--device=cpu"]

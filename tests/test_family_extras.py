@@ -12,11 +12,12 @@ from small_families import Corridor
 from toy import TOY, Guess
 
 import metarl
-from metarl import checkpoint, family_extras
-from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
-from metarl.agents.catalogue import baseline, baselines_for
+from metarl.agents import family_extras
+from metarl.agents.family_extras import pictures_for, register_picture
+from metarl.agents.random import FixedAgent, RandomAgent, scripted
+from metarl.agents.reference.catalogue import baseline, baselines_for
 from metarl.cli.compare import main as compare
-from metarl.family_extras import pictures_for, register_picture
+from metarl.training import checkpoint
 
 TABLES = ("_BASELINES", "_PICTURES")
 
@@ -110,7 +111,7 @@ def test_a_picture_of_one_s_own_ends_the_run(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_package_s_bandits_have_one():
-    import metarl.best_arm
+    import metarl.report.best_arm
 
     assert pictures_for(metarl.make("metarl/BernoulliBandit-v0")).keys() == {"best_arm"}
     assert not pictures_for(metarl.make("metarl/GridNavi-v0"))

@@ -7,14 +7,14 @@ import pytest
 import scipy.stats
 import torch
 
-from metarl import rng
-from metarl.agents.baselines import RandomAgent
-from metarl.agents.control import WinStayLoseShift
-from metarl.batch_env import BatchEnv
-from metarl.envs.harlow import Harlow, HarlowState
-from metarl.rollout import episode_lengths, episode_returns, run_trial
+from metarl.agents.random import RandomAgent
+from metarl.agents.reference.cognitive import WinStayLoseShift
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import episode_lengths, episode_returns, run_trial
+from metarl.core.tree import take
+from metarl.envs.cognitive.harlow import Harlow, HarlowState
 from metarl.testing import check_family
-from metarl.tree import take
 
 STAY, LEFT, RIGHT = range(3)
 

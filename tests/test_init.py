@@ -54,8 +54,8 @@ def test_gymnasium_finds_the_families_in_a_fresh_process(module: str, more: str,
 
 
 REGISTERS = """
-from metarl.registry import register
-register("theirs/Mine-v0", "metarl.envs.grids:GridNavi")
+from metarl.core.registry import register
+register("theirs/Mine-v0", "metarl.envs.grids.grid_navi:GridNavi")
 import gymnasium
 gymnasium.make("theirs/Mine-v0").reset(seed=0)
 """

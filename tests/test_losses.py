@@ -5,9 +5,9 @@ import contextlib
 import pytest
 import torch
 
-from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.core.distributions import Categorical, DiagonalGaussian
 from metarl.fast import twins
-from metarl.losses import PPO_METRICS, clipped_surrogate, ppo_loss
+from metarl.learning.losses import PPO_METRICS, clipped_surrogate, ppo_loss
 
 T, B, A = 5, 4, 3
 G = torch.Generator().manual_seed(0)

@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 import metarl
-from metarl import rng
 from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, TRPOStep, trpo
 from metarl.agents.maml.adaptation import Meta
 from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.rounds import Samples, credited, episode_time
-from metarl.batch_env import BatchEnv
-from metarl.distributions import Distribution
-from metarl.estimators import discounted_returns, linear_baseline
-from metarl.family import TaskFamily
-from metarl.rollout import Rollout, collect, episode_returns, run_trial
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, collect, episode_returns, run_trial
+from metarl.core.tree import detach, take
+from metarl.learning.estimators import discounted_returns, linear_baseline
+from metarl.learning.trust_region import unflatten
 from metarl.testing import check_agent
-from metarl.tree import detach, take
-from metarl.trust_region import unflatten
 
 VARIANTS: dict[str, dict] = {
     "maml": {},

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from metarl import memories
 from metarl.fast import twins
 from metarl.fast.gru import gru, gru_step
 from metarl.fast.linear import linear
+from metarl.learning import memories
 
 T, B, F, H = 9, 5, 6, 16
 REMEMBERING = ["gru", "lstm", "rnn", "transformer"]

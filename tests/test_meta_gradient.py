@@ -11,8 +11,8 @@ from test_maml import VARIANTS, before_steps, build, each_family, each_variant, 
 
 from metarl.agents.maml import MAML
 from metarl.agents.maml.rounds import Samples
-from metarl.distributions import Distribution
-from metarl.family import TaskFamily
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
 from metarl.fast import perceptron, twins
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl import nets
+from metarl.learning import nets
 
 
 def box(low: float, high: float, n: int) -> gymnasium.spaces.Box:

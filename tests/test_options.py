@@ -14,12 +14,13 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import config, registry
-from metarl.config_errors import ConfigError
+from metarl.core import registry
+from metarl.core.options import MISSING, options_of, own_options, takes_any
 from metarl.envs import Navigation2D
-from metarl.envs.card import card
-from metarl.evaluator import describe
-from metarl.options import MISSING, options_of, own_options, takes_any
+from metarl.evaluation.evaluator import describe
+from metarl.report.card import card
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError
 
 
 class Passes(Navigation2D):

@@ -18,11 +18,13 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, config, contenders, run_folder, train
-from metarl.cli import compare
+from metarl import train
+from metarl.cli import compare, contenders
 from metarl.cli import evaluate as evaluate_module
-from metarl.config_errors import ConfigError
-from metarl.console import at_home, new_folder
+from metarl.report.console import at_home, new_folder
+from metarl.training import checkpoint, run_folder
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--config=toy.yaml", "--total_iterations=1"]

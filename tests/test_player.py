@@ -12,16 +12,16 @@ from small_families import Corridor, Reach
 from toy import Guess
 
 import metarl
-from metarl import rng
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.sb3_config import PPOConfig
-from metarl.batch_env import BatchEnv
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import collect, episode_returns
+from metarl.core.tree import take
 from metarl.envs import GridNavi
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv
-from metarl.player import PLAYING, Moment, Player
-from metarl.rollout import collect, episode_returns
-from metarl.tree import take
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.player import PLAYING, Moment, Player
 
 CPU = torch.device("cpu")
 

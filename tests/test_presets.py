@@ -11,12 +11,13 @@ import pytest
 
 import metarl
 from docs.make_two_step import effects, signature
-from metarl import config, stats
-from metarl.agents.two_step import TwoStepBayes
-from metarl.checkpoint import PRETRAINED
-from metarl.curve import AdaptationCurve
+from metarl.agents.reference.cognitive import TwoStepBayes
 from metarl.envs import SIMULATED
+from metarl.evaluation import stats
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
+from metarl.training.checkpoint import PRETRAINED
+from metarl.training.config import parsing as config
 
 
 def split_of(name: str) -> str:

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import metarl.agents  # noqa: F401  (registers the agents)
-from metarl.agent import AgentConfig, LearningAgent, Schedule
-from metarl.agent_registry import agent_class, registered_agents
-from metarl.family import TaskFamily
-from metarl.ranges import (
+from metarl.core.agent import AgentConfig, LearningAgent, Schedule, agent_class, registered_agents
+from metarl.core.family import TaskFamily
+from metarl.core.options import (
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
@@ -23,7 +22,7 @@ from metarl.ranges import (
     one_of,
     option,
     parts_of,
-)  # fmt: skip
+)
 
 OURS = [name for name in registered_agents() if agent_class(name).__module__.startswith("metarl.")]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from metarl import checkpoint, config, registered
+from metarl import registered
 from metarl.testing import check_family
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from small_families import Corridor, Reach, TwoDoors
 
-from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.distributions import Distribution
-from metarl.estimators import follow, gae
-from metarl.family import TaskFamily
-from metarl.rollout import Rollout, episode_returns, run_trial
+from metarl.core import rng
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, episode_returns, run_trial
+from metarl.core.tree import features, take
+from metarl.core.units import mean_square
+from metarl.learning.estimators import follow, gae
 from metarl.testing import check_agent
-from metarl.tree import features, take
-from metarl.units import mean_square
 
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]
 

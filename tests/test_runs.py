@@ -13,8 +13,9 @@ from test_train import assert_same_run, lines
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, train
-from metarl.config_errors import ConfigError
+from metarl import train
+from metarl.training import checkpoint
+from metarl.training.config.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -14,19 +14,20 @@ from small_families import Corridor, Reach, Start, TwoDoors
 from stable_baselines3 import PPO
 
 import metarl
-from metarl import checkpoint, rng
-from metarl.agents.baselines import FixedAgent
-from metarl.agents.sb3 import ZIP, SB3Agent, SB3Model
-from metarl.agents.sb3_config import PPOConfig
-from metarl.agents.sb3_models import filled_buffer
-from metarl.batch_env import BatchEnv, Step
-from metarl.evaluator import evaluate
-from metarl.family import Task, TaskFamily
-from metarl.rollout import Acted, collect
-from metarl.sb3_env import SB3VecEnv
+from metarl.agents.random import FixedAgent
+from metarl.agents.sb3.agent import ZIP, SB3Agent, SB3Model
+from metarl.agents.sb3.config import PPOConfig
+from metarl.agents.sb3.models import filled_buffer
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Step
+from metarl.core.family import Task, TaskFamily
+from metarl.core.rollout import Acted, collect
+from metarl.core.tree import features
+from metarl.evaluation.evaluator import evaluate
+from metarl.interop.sb3_env import SB3VecEnv
 from metarl.testing import check_agent
 from metarl.train import main as train
-from metarl.tree import features
+from metarl.training import checkpoint
 
 CPU = torch.device("cpu")
 KINDS = {"multi-task": {}, "recurrent": {"recurrent": True}, "told": {"task_input": True}, "tuned": {"test_steps": 2}}

@@ -15,16 +15,16 @@ from small_families import Corridor, Reach, Start
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.vec_env import VecNormalize
 
-from metarl import rng
-from metarl.agents.sb3 import SB3Agent, SB3Model
-from metarl.agents.sb3_config import PPOConfig
-from metarl.batch_env import BatchEnv
-from metarl.evaluator import evaluate
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv
-from metarl.rollout import run_trial
-from metarl.sb3_env import SB3VecEnv
-from metarl.tree import take
+from metarl.agents.sb3.agent import SB3Agent, SB3Model
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.core.tree import take
+from metarl.evaluation.evaluator import evaluate
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 ON = {"n_steps": 8}
 OFF = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100, "train_freq": 1}

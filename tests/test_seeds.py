@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from metarl import checkpoint
-from metarl.config_errors import ConfigError
-from metarl.config_line import read_line
-from metarl.curve import AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
+from metarl.training import checkpoint
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import read_line
 
 SMALL = [
     "--config=rl2_gridnavi", "--total_iterations=2", "--eval_every=0", "--final_eval_tasks=12", "--num_threads=1",

@@ -10,8 +10,8 @@ import torch
 from small_families import Corridor, Length
 
 import metarl
-from metarl import rng, tree
-from metarl.batch_env import BatchEnv, make_env
+from metarl.core import rng, tree
+from metarl.core.batch_env import BatchEnv, make_env
 from metarl.fast import twins
 from metarl.fast.stepping import FastEnv
 

@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_log import documented
 from toy import TOY
 
-from metarl import checkpoint, loop, run_checks, train
-from metarl.evaluator import evaluate
-from metarl.profiling import Profile, phase, record_function
+from metarl import train
+from metarl.evaluation.evaluator import evaluate
+from metarl.fast.profiling import Profile, phase, record_function
+from metarl.training import checkpoint, loop, run_checks
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.tree import (
+from metarl.core import rng
+from metarl.core.tree import (
     columns,
     concatenate,
     detach,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.tree import detach
-from metarl.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
+from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.core.tree import detach
+from metarl.learning.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
 
 G = torch.Generator().manual_seed(0)
 N = 6

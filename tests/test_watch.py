@@ -13,10 +13,10 @@ from PIL import Image
 from toy import TOY
 
 import metarl
-from metarl import rng
 from metarl.cli.watch import main
-from metarl.envs import robot_scene as scenes
-from metarl.video import save_video
+from metarl.core import rng
+from metarl.envs.mujoco import scene as scenes
+from metarl.report.video import save_video
 
 AGENT = "pretrained:rl2_gridnavi"
 
@@ -40,8 +40,8 @@ def test_a_picture_and_an_animation(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("seed", [0, 3])
 def test_what_is_drawn_is_what_was_scored(seed: int, capsys: pytest.CaptureFixture[str]):
     """The returns below the pictures add up to the score in the heading, whatever the seed."""
-    from metarl.behaviour import chosen_trials
-    from metarl.replay import watch
+    from metarl.evaluation.playback import watch
+    from metarl.report.behaviour import chosen_trials
 
     agent = metarl.load(AGENT)
     curve, watched = watch(agent, agent.family, "test", 4, seed)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.family import TaskFamily
-from metarl.registry import register
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.registry import register
 
 
 class Hidden(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import metarl
-from metarl import rng
+from metarl.core import rng
 
 
 class Goal(NamedTuple):

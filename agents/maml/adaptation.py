@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.rounds import Samples
-from metarl.distributions import Distribution
+from metarl.core.distributions import Distribution
+from metarl.core.tree import detach
 from metarl.fast.twins import twin
-from metarl.nets import MLPPolicy
-from metarl.tree import detach
+from metarl.learning.nets import MLPPolicy
 
 Params = tuple[Tensor, ...]
 """A policy's parameters, each ``(N, …)``: one copy for each of N tasks."""

@@ -30,8 +30,6 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from metarl import rng
-from metarl.agent import LearningAgent
 from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
 from metarl.agents.maml.config import MAMLConfig, PPOStep, TRPOStep
 from metarl.agents.maml.network import MAMLNetwork
@@ -39,14 +37,16 @@ from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.reptile import Reptile
 from metarl.agents.maml.rounds import Samples, by_task, credited, episode_time, make_samples
 from metarl.agents.maml.trpo import TRPO
-from metarl.batch_env import Step
-from metarl.capture import Captured
-from metarl.estimators import discounted_returns, explained_variance, linear_baseline
-from metarl.family import Key, Task, TaskFamily
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.tree import detach
+from metarl.core.units import mean_square, running_size
 from metarl.fast.adam import ClippedAdam
-from metarl.rollout import Acted, Memory, Rollout, TrialProtocol
-from metarl.tree import detach
-from metarl.units import mean_square, running_size
+from metarl.fast.capture import Captured
+from metarl.learning.estimators import discounted_returns, explained_variance, linear_baseline
 
 
 class MAMLMemory(NamedTuple):

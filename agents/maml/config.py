@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metarl.agent import AgentConfig, Schedule
-from metarl.nets import ACTIVATIONS
-from metarl.ranges import FRACTION, NOT_NEGATIVE, POSITIVE_FINITE, SHARE, Part, at_least, between, one_of, option, part
+from metarl.core.agent import AgentConfig, Schedule
+from metarl.core.options import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE_FINITE,
+    SHARE,
+    Part,
+    at_least,
+    between,
+    one_of,
+    option,
+    part,
+)
+from metarl.learning.nets import ACTIVATIONS
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from metarl.agents.maml.config import MAMLConfig
-from metarl.family import TaskFamily
-from metarl.nets import MLPPolicy, ValueNetwork
-from metarl.units import Scaling
+from metarl.core.family import TaskFamily
+from metarl.core.units import Scaling
+from metarl.learning.nets import MLPPolicy, ValueNetwork
 
 
 class MAMLNetwork(nn.Module):

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarl import rng
-from metarl.agent import at
 from metarl.agents.maml.adaptation import Adaptation, Meta, Metrics
 from metarl.agents.maml.config import MAMLConfig, PPOStep
 from metarl.agents.maml.rounds import Samples
-from metarl.capture import Captured
-from metarl.distributions import Distribution
-from metarl.family import Key
+from metarl.core import rng
+from metarl.core.agent import at
+from metarl.core.distributions import Distribution
+from metarl.core.family import Key
+from metarl.core.tree import detach, take
 from metarl.fast.adam import ClippedAdam
-from metarl.losses import clipped_surrogate
-from metarl.tree import detach, take
+from metarl.fast.capture import Captured
+from metarl.learning.losses import clipped_surrogate
 
 CHUNK_STEPS = 20_000
 """Steps of a round that the gradient is made from at once on a CPU, where `task_chunk` is not given: the tensors of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl.agent import at
 from metarl.agents.maml.adaptation import Adaptation, Meta
 from metarl.agents.maml.config import MAMLConfig, ReptileStep
 from metarl.agents.maml.rounds import Samples
-from metarl.capture import Captured
-from metarl.family import Key
+from metarl.core.agent import at
+from metarl.core.family import Key
+from metarl.fast.capture import Captured
 
 
 class Reptile:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
-from metarl.rollout import Rollout
+from metarl.core.rollout import Rollout
+from metarl.learning.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
 
 Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(features (N, M, F), time, returns, mask, each (N, M)) → what is subtracted from the returns (N, M)."""

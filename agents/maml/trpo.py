@@ -12,12 +12,12 @@ from torch import Tensor
 from metarl.agents.maml.adaptation import Adaptation, Meta, Params
 from metarl.agents.maml.config import MAMLConfig, TRPOStep
 from metarl.agents.maml.rounds import Samples, first_trajectories
-from metarl.capture import Captured
-from metarl.distributions import Distribution
-from metarl.family import Key
-from metarl.losses import surrogate
-from metarl.tree import detach, join_columns, take
-from metarl.trust_region import fisher_products, full_step, line_search, unflatten
+from metarl.core.distributions import Distribution
+from metarl.core.family import Key
+from metarl.core.tree import detach, join_columns, take
+from metarl.fast.capture import Captured
+from metarl.learning.losses import surrogate
+from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
 
 FISHER_STATES = 10_000
 """Steps of all tasks together that Fisher products are made from, where `fisher_share` is not given."""

@@ -30,16 +30,17 @@ from torch.utils import _pytree as pytree
 from benchmarks.gpu.items import Item, Result
 from benchmarks.gpu.report import Report, failure
 from benchmarks.gpu.settings import Settings
-from metarl import checkpoint, rng
-from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep
-from metarl.checkpoint import Counters
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.navigation import Navigation2D
-from metarl.family import TaskFamily
-from metarl.memories import MEMORIES
-from metarl.rollout import Rollout, run_trial
+from metarl.core import rng
+from metarl.core.agent import AgentConfig, LearningAgent
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.points.navigation import Navigation2D
+from metarl.learning.memories import MEMORIES
+from metarl.training import checkpoint
+from metarl.training.checkpoint import Counters
 
 BOUND = 1e-4
 """What is to be reached in float32, on the same trial."""

@@ -18,15 +18,15 @@ from typing import Any
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from metarl.agents.catalogue import baseline
+from metarl.agents.reference.catalogue import baseline
 from metarl.cli import usage
-from metarl.comparison import Comparison
-from metarl.config_names import allow
-from metarl.console import in_words, make_console, make_folder, new_folder, show
-from metarl.contenders import Line, check_families, compare, lines, suite
-from metarl.errors import unknown
-from metarl.family import TaskFamily
-from metarl.runtime import resolve_device, tune
+from metarl.cli.contenders import Line, check_families, compare, lines, suite
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.evaluation.comparison import Comparison
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.console import in_words, make_console, make_folder, new_folder, show
+from metarl.training.config.names import allow
 
 
 def program(arguments: Sequence[str]) -> int:

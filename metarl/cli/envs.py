@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl.cli import usage
-from metarl.envs.card import Card, all_cards, card, find, length, load, short_space
+from metarl.report.card import Card, all_cards, card, find, length, load, short_space
 
 WIDE = 150  # columns of a terminal in which every property has a column of its own
 

@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl import rng
-from metarl.agent import LearningAgent
-from metarl.arguments import check_rounds
-from metarl.checkpoint import load, runs_of
 from metarl.cli import usage
-from metarl.config_names import allow
-from metarl.console import in_words, make_console, make_folder, show, text_of
-from metarl.curve import combine
-from metarl.errors import check_counts, unknown
-from metarl.evaluator import evaluate
-from metarl.finite import not_finite
-from metarl.runtime import resolve_device, tune
-from metarl.table import adaptation_table
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.errors import check_counts, unknown
+from metarl.evaluation.arguments import check_rounds
+from metarl.evaluation.curve import combine
+from metarl.evaluation.evaluator import evaluate
+from metarl.evaluation.finite import not_finite
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.console import in_words, make_console, make_folder, show, text_of
+from metarl.report.table import adaptation_table
+from metarl.training.checkpoint import load, runs_of
+from metarl.training.config.names import allow
 
 
 def program(arguments: Sequence[str]) -> int:

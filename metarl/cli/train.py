@@ -1,6 +1,6 @@
 """Meta-train an agent: ``python -m metarl.train [PRESET_OR_FILE] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
 
-``metarl train`` is the same program. The loop itself is in `metarl.loop`.
+``metarl train`` is the same program. The loop itself is in `metarl.training.loop`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from metarl import loop
-from metarl.config import Parsed, parse
-from metarl.config_errors import ConfigError
-from metarl.config_line import read_line
-from metarl.console import in_words, make_console
-from metarl.divergence import Diverged
-from metarl.seeds import train_seeds
+from metarl.report.console import in_words, make_console
+from metarl.training import loop
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import read_line
+from metarl.training.config.parsing import Parsed, parse
+from metarl.training.divergence import Diverged
+from metarl.training.seeds import train_seeds
 
 PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.console import ALLOW, QUIET, Parser
+from metarl.report.console import ALLOW, QUIET, Parser
 
 COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",

@@ -15,19 +15,19 @@ from typing import Any
 
 from rich.console import Console
 
-from metarl.behaviour import behaviour_strip, chosen_trials, frames
-from metarl.checkpoint import load
 from metarl.cli import usage
-from metarl.config_names import allow
-from metarl.console import in_words, make_console, make_folder
-from metarl.envs.robot_scene import robot_scene
-from metarl.errors import check_counts, unknown
-from metarl.family import has_picture
-from metarl.images import image_png
-from metarl.replay import watch
-from metarl.runtime import resolve_device, tune
-from metarl.tree import to_device
-from metarl.video import check_video, save_video
+from metarl.core.errors import check_counts, unknown
+from metarl.core.family import has_picture
+from metarl.core.tree import to_device
+from metarl.envs.mujoco.scene import robot_scene
+from metarl.evaluation.playback import watch
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.behaviour import behaviour_strip, chosen_trials, frames
+from metarl.report.console import in_words, make_console, make_folder
+from metarl.report.images import image_png
+from metarl.report.video import check_video, save_video
+from metarl.training.checkpoint import load
+from metarl.training.config.names import allow
 
 FRAMES = 600
 """Frames of a video at most; one moment of the trial each while it has no more."""

@@ -6,7 +6,7 @@ everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of pl
 
 from __future__ import annotations
 
-from metarl.batch_env import step_by
+from metarl.core.batch_env import step_by
 from metarl.fast import gru, linear, perceptron, ppo, stepping, tanh
 from metarl.fast.twins import register
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metarl.distributions import Distribution
+from metarl.core.distributions import Distribution
 from metarl.fast.tanh import tanh_
 
 Layers = list[tuple[Tensor, Tensor]]

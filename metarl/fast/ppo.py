@@ -1,4 +1,4 @@
-"""PPO's losses with their gradients written by hand: the fast twins of those in `metarl.losses`.
+"""PPO's losses with their gradients written by hand: the fast twins of those in `metarl.learning.losses`.
 
 Recorded operation by operation for autograd, the same terms take several times as long on a small minibatch. Here they
 are one node of the graph, which finds its gradient while it computes the loss.
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.distributions import Distribution
+from metarl.core.distributions import Distribution
 
 
 def ppo_loss(
@@ -27,7 +27,7 @@ def ppo_loss(
     vf_coef: float,
     ent_coef: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
-    """Return loss and metrics as `metarl.losses.ppo_loss` does; there can be one backward pass, and no second one."""
+    """Return loss and metrics as `metarl.learning.losses.ppo_loss` does; the graph can be gone through once."""
     if not value.shape == old_log_prob.shape == advantage.shape == target.shape == weight.shape:
         shapes = f"{value.shape}, {old_log_prob.shape}, {advantage.shape}, {target.shape}, {weight.shape}"
         raise ValueError(f"value, old_log_prob, advantage, target and weight must have one shape, got {shapes}.")
@@ -75,7 +75,7 @@ class _PPOLoss(torch.autograd.Function):
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor, clip_coef: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return loss and metrics as `metarl.losses.clipped_surrogate` does; it can be differentiated once."""
+    """Return loss and metrics as `metarl.learning.losses.clipped_surrogate` does; it can be differentiated once."""
     if not log_prob.shape == old_log_prob.shape == advantage.shape == mask.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {mask.shape}"
         raise ValueError(f"log_prob, old_log_prob, advantage and mask must have one shape, got {shapes}.")

@@ -1,4 +1,4 @@
-"""Stepping that leaves out what a batch does not need: the same trials as `metarl.batch_env.BatchEnv`, sooner.
+"""Stepping that leaves out what a batch does not need: the same trials as `metarl.core.batch_env.BatchEnv`, sooner.
 
 Where no episode ends early all rows end together, and the count of steps says when. Where few rows begin a new episode
 only these are reset, and where none does, nothing is. A family that draws nothing is given keys that cost nothing.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step
-from metarl.family import Key, State, Task
-from metarl.tree import put, take, where
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Outcome, Step
+from metarl.core.family import Key, State, Task
+from metarl.core.tree import put, take, where
 
 
 class FastEnv(BatchEnv):

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from metarl.batch_env import BatchEnv, step_by
+from metarl.core.batch_env import BatchEnv, step_by
 
 P = ParamSpec("P")
 R = TypeVar("R")
