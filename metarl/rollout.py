@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+import metarl.fast  # noqa: F401  (registers the faster stepping)
 from metarl import rng
 from metarl.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.family import AnyFamily, Key, Task

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+import metarl.fast  # noqa: F401  (registers the faster stepping)
 from metarl.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.errors import UnknownOption, unknown_option
 from metarl.family import State, Task, TaskFamily
