@@ -27,8 +27,8 @@ release = metarl.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
-# Types in signatures are torch's, numpy's and Gymnasium's, whose inventories would need a network to link to.
-nitpick_ignore_regex = [("py:.*", ".*")]
+# Types in signatures are torch's, NumPy's and Gymnasium's, whose inventories would need a network to link to, or private.
+nitpick_ignore_regex = [("py:class", r"(?!metarl\.(agents\.)?[A-Z]\w*$).*"), ("py:(data|obj)", ".*")]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
@@ -53,9 +53,11 @@ html_math_renderer = "mathml"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
-# A module that can be called has no signature of its own to show.
-if inspect.ismodule(metarl.evaluate):
-    vars(metarl)["evaluate"] = metarl.evaluate.evaluate
+# Names that are imported when they are first used are there for autodoc only after that. A module that can be called has
+# no signature of its own to show.
+for name in metarl.__all__:
+    value = getattr(metarl, name)
+    vars(metarl)[name] = value.evaluate if inspect.ismodule(value) else value
 
 
 def inline_math(writer: Any, node: nodes.math) -> None:
