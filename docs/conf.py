@@ -27,7 +27,7 @@ release = metarl.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
-# Types in signatures are torch's, NumPy's and Gymnasium's, whose inventories would need a network to link to, or private.
+# Types in signatures are private, or those of other libraries, whose inventories would need a network to link to.
 nitpick_ignore_regex = [("py:class", r"(?!metarl\.(agents\.)?[A-Z]\w*$).*"), ("py:(data|obj)", ".*")]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
@@ -53,8 +53,8 @@ html_math_renderer = "mathml"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
-# Names that are imported when they are first used are there for autodoc only after that. A module that can be called has
-# no signature of its own to show.
+# Names that are imported when they are first used are there for autodoc only after that. A module that can be called
+# has no signature of its own to show.
 for name in metarl.__all__:
     value = getattr(metarl, name)
     vars(metarl)[name] = value.evaluate if inspect.ismodule(value) else value

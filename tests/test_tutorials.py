@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [DOCS / "one_page.md", *sorted(set((DOCS / "tutorials").glob("*.md")) - {DOCS / "tutorials" / "index.md"})]
+PAGES = sorted(path for path in (DOCS / "tutorials").glob("*.md") if path.stem != "index")
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
@@ -41,3 +41,18 @@ def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_loop_of_the_overview_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     curve = run(code(DOCS / "one_page.md"), "page_one", monkeypatch, tmp_path).curve
     assert curve.mean()[-1] > curve.mean()[0] + 0.1
+
+
+def cells() -> list[dict]:
+    """The code cells of the notebook."""
+    return [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_kept_without_outputs():
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells())
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = run(["".join(cell["source"]) for cell in cells()], "notebook_quickstart", monkeypatch, tmp_path)
+    assert module.curve.mean()[-1] > module.curve.mean()[0]
