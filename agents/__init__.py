@@ -1,8 +1,12 @@
-"""Agents: one algorithm, one file."""
+"""Agents: one algorithm, one file; importing this package registers those that a configuration can name."""
 
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.agents.sb3_config import PPOConfig
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core.agent import register_agent
 
 __all__ = ["MAML", "RL2", "MAMLConfig", "PPOConfig", "RL2Config"]
+
+register_agent("RL2", RL2Config)
+register_agent("MAML", MAMLConfig)
+register_agent("PPO", PPOConfig)

@@ -21,15 +21,16 @@ from typing import Any, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from metarl import checkpoint, config
-from metarl.agents.catalogue import baseline
-from metarl.agents.sb3 import SB3Agent
-from metarl.agents.sb3_config import PPOConfig
-from metarl.compare import Line, compare
-from metarl.comparison import Comparison
-from metarl.curve import AdaptationCurve, short
-from metarl.rollout import Agent
-from metarl.runtime import tune
+from metarl.agents.reference.catalogue import baseline
+from metarl.agents.sb3.agent import SB3Agent
+from metarl.agents.sb3.config import PPOConfig
+from metarl.cli.contenders import Line, compare
+from metarl.core.rollout import Agent
+from metarl.evaluation.comparison import Comparison
+from metarl.evaluation.curve import AdaptationCurve, short
+from metarl.fast.runtime import tune
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
 
 DOCS = Path(__file__).parent.parent / "docs"
 SPLITS = ("train", "test", "ood")
@@ -53,7 +54,7 @@ class Subject(NamedTuple):
     rl2: str  # presets
     maml: str
     ppo: str
-    baselines: tuple[str, ...]  # of `metarl.agents.catalogue`
+    baselines: tuple[str, ...]  # of `metarl.agents.reference.catalogue`
     options: tuple[str, ...] = ()  # of the training of the learned agents, where presets differ from what is asked here
 
 
@@ -137,7 +138,7 @@ def played(name: str, runs: Path, tasks: int, costly_tasks: int) -> Comparison:
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     found = lines(SUBJECTS[name], runs)
     for one in found:
-        number = costly_tasks if one.agents[0].protocol.costly else tasks
+        number = costly_tasks if one.agents[0].costly else tasks
         for split in SPLITS:
             stem = folder / "curves" / f"{one.name}_{split}_{number}".replace(", ", "_").replace(" ", "_")
             if not stem.with_suffix(".json").exists():

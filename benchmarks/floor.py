@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.works import NAVIGATION, WORKS, Work
-from metarl.runtime import resolve_device, tune
+from metarl.fast.runtime import resolve_device, tune
 
 INPUTS = {NAVIGATION: 2}  # numbers of an observation; a bandit's is one constant
 ACTIONS = {NAVIGATION: 2}  # outputs of the policy's head

@@ -17,8 +17,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metarl import stats
-from metarl.curve import AdaptationCurve, combine
+from metarl.evaluation import stats
+from metarl.evaluation.curve import AdaptationCurve, combine
 
 STUDIES: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "GridNavi": ("rl2_gridnavi", (5, 10, 15), ("--train_split=train", "--eval_splits=[valid]")),

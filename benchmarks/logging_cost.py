@@ -21,7 +21,8 @@ from typing import Any
 from unittest import mock
 
 from metarl import train
-from metarl.log import Logger
+from metarl.training import final_evaluation, loop
+from metarl.training.log import Logger
 
 METHODS = ("__init__", "__exit__", "iteration", "evaluation", "picture")
 
@@ -70,17 +71,19 @@ class Spent:
 def seconds(options: list[str], silent: bool) -> tuple[float, float]:
     """Processor time of a training run, and of the logging in it."""
     spent = Spent()
-    original = train.pictures
+    original = final_evaluation.pictures
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         if silent:
-            stack.enter_context(mock.patch.object(train, "Logger", Silent))
-            stack.enter_context(mock.patch.object(train, "pictures", lambda *_: []))
+            stack.enter_context(mock.patch.object(loop, "Logger", Silent))
+            stack.enter_context(mock.patch.object(final_evaluation, "pictures", lambda *_: []))
         else:
             for name in METHODS:
                 stack.enter_context(mock.patch.object(Logger, name, spent.wrap(getattr(Logger, name))))
-            stack.enter_context(mock.patch.object(train, "pictures", spent.wrap(lambda *a: list(original(*a)))))
+            stack.enter_context(
+                mock.patch.object(final_evaluation, "pictures", spent.wrap(lambda *a: list(original(*a))))
+            )
         start = time.process_time()
         code = train.main([*options, "--run_dir", str(Path(folder) / "run")])
         taken = time.process_time() - start

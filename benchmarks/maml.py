@@ -19,20 +19,22 @@ from rich.console import Console
 from rich.table import Table
 
 import metarl
-from metarl import config, rng
-from metarl.agent import LearningAgent
 from metarl.agents import MAMLConfig
-from metarl.rollout import run_trial
-from metarl.runtime import resolve_device, tune
+from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.rollout import run_trial
+from metarl.fast.runtime import resolve_device, tune
+from metarl.training.config import parsing as config
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "trpo": {"outer": "trpo"},
-    "trpo, a fifth for Fisher products": {"outer": "trpo", "fisher_share": 0.2},
+    "trpo, a fifth for Fisher products": {"outer": TRPOStep(fisher_share=0.2)},
     "ppo, 5 epochs": {"outer": "ppo"},
     "fomaml, trpo": {"outer": "trpo", "first_order": True},
     "anil, trpo": {"outer": "trpo", "adapted": "head"},
-    "promp, 5 epochs": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 5e-4},
-    "reptile": {"outer": "reptile", "lr": 0.5},
+    "promp, 5 epochs": {"outer": PPOStep(inner_kl_coef=5e-4), "inner_loss": "likelihood_ratio"},
+    "reptile": {"outer": ReptileStep(lr=0.5)},
 }
 
 

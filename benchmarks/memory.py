@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from metarl import config
+from metarl.training.config import parsing as config
 
 
 class Case(NamedTuple):

@@ -9,15 +9,16 @@ import torch
 
 import metarl
 from benchmarks.works import Work
-from metarl import rng
-from metarl.agent import AgentConfig
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.batch_env import BatchEnv, Outcome
-from metarl.capture import Captured
-from metarl.family import Key, Task, TaskFamily
-from metarl.rollout import run_trial
-from metarl.runtime import tune
-from metarl.train import RECORDED
+from metarl.agents.maml import PPOStep, TRPOStep
+from metarl.core import rng
+from metarl.core.agent import AgentConfig
+from metarl.core.batch_env import Outcome, make_env
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.core.tree import stack
+from metarl.fast.capture import Captured
+from metarl.fast.runtime import tune
 
 
 def build(work: Work, threads: int, recorded: bool = True) -> Callable[[], int]:
@@ -52,8 +53,7 @@ def training(work: Work, recorded: bool = True) -> Training:
             meta_batch_size=work.rows,
             fast_batch_size=work.trajectories,
             hidden_sizes=(work.hidden, work.hidden),
-            outer=work.outer,
-            update_epochs=work.epochs,
+            outer=PPOStep(update_epochs=work.epochs) if work.outer == "ppo" else TRPOStep(),
         )
     return Training(config, family_of(work), torch.device(work.device), recorded)
 
@@ -66,9 +66,9 @@ class Training:
         self.agent = config.build(family, 0, device)
         self.root, self.number = rng.key(1, device), 0
         self.play = Captured(lambda tasks, key: run_trial(self.agent, family, tasks, key), device)
-        self.parts: dict[str, Captured] = {"Rollouts": self.play}
+        self.parts: dict[str, Captured] = {"Rollouts": self.play, **self.agent.captured}
         """What a GPU may replay."""
-        self.parts |= {name: getattr(self.agent, part) for name, part in RECORDED if hasattr(self.agent, part)}
+        self.parts |= self.agent.captured
         if not recorded:
             for part in self.parts.values():
                 part.why_not = part.why_not or "it was told not to"
@@ -93,7 +93,7 @@ def stepping(work: Work, recorded: bool = True) -> Callable[[], int]:
     task = family.sample_tasks(key, work.rows)
     if device.type != "cpu":
         return ReplayedSteps(family, task, key, actions, recorded)
-    env = BatchEnv(family, task, key)
+    env = make_env(family, task, key)
 
     def call() -> int:
         env.reset()
@@ -113,10 +113,10 @@ class ReplayedSteps:
         self.key, self.steps = key, sum(len(action) for action in actions)
 
         def play(key: Key) -> Outcome:
-            env = BatchEnv(family, task, key)
+            env = make_env(family, task, key)
             env.reset()
             # Stacked: what a recording gives back is copied, tensor by tensor.
-            return Outcome(*map(torch.stack, zip(*(env.step(action)[0] for action in actions), strict=True)))
+            return stack([env.step(action)[0] for action in actions])
 
         self.play = Captured(play, key.device)
         self.parts = {"Rollouts": self.play}

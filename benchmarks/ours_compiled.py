@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.ours import family_of, random_actions
 from benchmarks.works import Work
-from metarl import rng
-from metarl.compiled import CompiledEnv
-from metarl.runtime import tune
+from metarl.core import rng
+from metarl.fast.compiled import CompiledEnv
+from metarl.fast.runtime import tune
 
 
 def build(work: Work, threads: int) -> Callable[[], int]:

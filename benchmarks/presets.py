@@ -4,7 +4,7 @@
 final evaluations of the seeds and writes them into benchmarks/results/presets.json. A run that is finished under DIR is
 kept, one that was stopped goes on, and seed 1 is the agent that comes with the package where DIR has no run of it.
 ``python -m docs.make_results`` then makes tables, headers and the figure from the record. Means are over seeds and
-tasks, intervals are `metarl.stats.interval`'s.
+tasks, intervals are `metarl.evaluation.stats.interval`'s.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from metarl import checkpoint, config, stats
-from metarl.curve import AdaptationCurve, chosen_points, combine
-from metarl.finite import to_json
+from metarl.evaluation import stats
+from metarl.evaluation.curve import AdaptationCurve, chosen_points, combine
+from metarl.evaluation.finite import to_json
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
 
 RECORD = Path(__file__).parent / "results" / "presets.json"
 POINTS = 5  # of a curve in the record
@@ -51,7 +53,7 @@ def evaluated(preset: str, seed: int, runs: Path) -> Path:
 def _evaluate_shipped(preset: str, run: Path) -> Path:
     tasks = str(config.read(preset).final_eval_tasks)
     arguments = [f"pretrained:{preset}", "--tasks", tasks, "--out", str(run / "evaluation")]
-    subprocess.run([sys.executable, "-m", "metarl.evaluate", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "metarl", "evaluate", *arguments], check=True)
     shutil.copy(checkpoint.PRETRAINED / preset / "config.yaml", run / "config.yaml")
     return run
 

@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.peers and args.device != "cpu":
         parser.error("peers are measured on a CPU alone: leave out --peers, or --device cuda.")
     if args.device != "cpu":
-        from metarl.runtime import resolve_device
+        from metarl.fast.runtime import resolve_device
 
         try:
             resolve_device(args.device)

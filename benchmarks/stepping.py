@@ -19,11 +19,11 @@ from matplotlib.ticker import FuncFormatter
 
 import metarl
 from benchmarks.ours import random_actions
-from metarl import rng
-from metarl.batch_env import BatchEnv
+from metarl.core import rng
+from metarl.core.batch_env import make_env
 from metarl.envs import FAMILIES
-from metarl.envs.card import short_name
-from metarl.runtime import tune
+from metarl.fast.runtime import tune
+from metarl.report.card import short_name
 
 SIZES = (1, 16, 256, 4096, 65_536)
 STEPS = 40
@@ -34,7 +34,7 @@ NAMED = ("BernoulliBandit", "Navigation2D", "GridNavi", "TabularMDP", "CartPole"
 def cost(id: str, rows: int, rounds: int, steps: int = STEPS) -> float:
     """Median seconds of one step of all `rows`."""
     family, key = metarl.make(id), rng.key(0)
-    env = BatchEnv(family, family.sample_tasks(key, rows), key)
+    env = make_env(family, family.sample_tasks(key, rows), key)
     actions = random_actions(family, min(steps, env.max_steps), rows)
     seconds = []
     for number in range(rounds + 1):

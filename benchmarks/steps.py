@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 import metarl
-from metarl import rng
 from metarl.agents import RL2Config
-from metarl.agents.baselines import RandomAgent
-from metarl.batch_env import BatchEnv
-from metarl.family import TaskFamily
-from metarl.rollout import run_trial
-from metarl.runtime import tune
+from metarl.agents.random import RandomAgent
+from metarl.core import rng
+from metarl.core.batch_env import make_env
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.fast.runtime import tune
 
 WORK: dict[str, tuple[str, dict[str, int], int]] = {
     "Bernoulli bandit, 5 arms, 10 pulls": ("metarl/BernoulliBandit-v0", {"episodes_per_trial": 10}, 512),
@@ -35,7 +35,7 @@ def stepping(family: TaskFamily, num_envs: int) -> Callable[[], int]:
     """One call steps `num_envs` rows through a trial with random actions drawn beforehand; returns the steps."""
     key = rng.key(0)
     task = family.sample_tasks(key, num_envs)
-    env = BatchEnv(family, task, key)
+    env = make_env(family, task, key)
     acted, _ = RandomAgent(family).act((), env.reset(), rng.fold(key, torch.arange(num_envs)))
     steps = min(env.max_steps, 200)
 

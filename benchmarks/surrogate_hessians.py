@@ -4,8 +4,8 @@
 
 A task is three levers with rewards in [0, 1); an episode is one pull, or two, of which the second pays by both. The
 expected return J(θ) is then a sum over 3 or 9 sequences of actions, and so is its Hessian. MAML's meta-gradient goes
-through the Hessian of the objective that its gradient step climbs (`metarl.agents.inner_losses`), so an error there is
-an error of the meta-gradient. Advantages are returns minus the exact value of the state. Policies are softmax of a
+through the Hessian of the objective that its gradient step climbs (`metarl.agents.maml.adaptation`), so an error there
+is an error of the meta-gradient. Advantages are returns minus the exact value of the state. Policies are softmax of a
 table of parameters (linear), or a perceptron with 8 tanh units; the parameters are normal with a standard deviation of
 `scale`, and what is printed are medians over such policies.
 
@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from metarl.agents.inner_losses import INNER_LOSSES
-from metarl.agents.rounds import Round
+from metarl.agents.maml.adaptation import INNER_OBJECTIVES
+from metarl.agents.maml.rounds import Samples
 
 Policy = Callable[[Tensor], Tensor]
 """Parameters ``(…, P)`` to log-probabilities ``(…, 4, 3)`` of the levers: at the first pull, and after each lever."""
@@ -101,8 +101,8 @@ def objectives(loss: str, policy: Policy, theta: Tensor, task: Problem, baseline
     new, fixed = log_probs(policy, theta, task).reshape(1, -1), theta.detach()
     old = log_probs(policy, fixed, task).reshape(1, -1)
     advantage = advantages(policy, fixed, task, baseline)
-    round = Round(old, old, old.detach(), one, one, time, one, one, one)
-    return (INNER_LOSSES[loss](new, round).reshape(episodes, pulls) * advantage).sum(-1)
+    samples = Samples(old, old, old.detach(), one, one, time, one, one, one)
+    return (INNER_OBJECTIVES[loss](new, samples).reshape(episodes, pulls) * advantage).sum(-1)
 
 
 class Found(NamedTuple):
@@ -173,7 +173,7 @@ def _second(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 def of_samples(name: str, row: str, episodes: int, policies: int = 50, scale: float = 1.0, seed: int = 0) -> Tensor:
     """Relative errors ``(policies,)`` of the expected meta-gradient, where a step is made on so many sampled pulls.
 
-    `row` is a loss of `INNER_LOSSES`, or ``first order``.
+    `row` is a loss of `INNER_OBJECTIVES`, or ``first order``.
     """
     policy, found = POLICIES[name], []
     counts = torch.tensor([n for n in itertools.product(range(episodes + 1), repeat=LEVERS) if sum(n) == episodes])
@@ -183,7 +183,7 @@ def of_samples(name: str, row: str, episodes: int, policies: int = 50, scale: fl
         for which in ("exact", row):
             start = theta.clone().requires_grad_()
             chance = (ways + counts.double() @ log_probs(policy, start, task).sum(-1)).exp()  # of every outcome
-            objective = objectives(which if which in INNER_LOSSES else "vpg", policy, start, task)
+            objective = objectives(which if which in INNER_OBJECTIVES else "vpg", policy, start, task)
             each = [torch.autograd.grad(part, start, create_graph=True)[0] for part in objective]
             step = counts.double() / episodes @ torch.stack(each)
             after = start + STEP_SIZE * (step.detach() if which == "first order" else step)

@@ -97,8 +97,8 @@ CONTENDERS = (
         "metarl, compiled stepping",
         "benchmarks.ours_compiled",
         ("W5",),
-        "`metarl.compiled.CompiledEnv`: ten steps are one program of torch.compile; observations, rewards and both "
-        "endings of all steps are kept.",
+        "`metarl.fast.compiled.CompiledEnv`: ten steps are one program of torch.compile; observations, rewards and "
+        "both endings of all steps are kept.",
         ("metarl", "torch"),
     ),
     Contender(
@@ -124,7 +124,7 @@ CONTENDERS = (
         "benchmarks.peers.sb3_recurrent",
         _RL2,
         "One LSTM of 128 units, shared by actor and critic, in place of the GRU; environments are metarl's, through "
-        "`metarl.sb3_env` (stepped in one batch). Minibatches are runs of consecutive steps of a row.",
+        "`metarl.interop.sb3_env` (stepped in one batch). Minibatches are runs of consecutive steps of a row.",
         ("sb3_contrib", "stable_baselines3", "torch"),
     ),
     Contender(
@@ -225,10 +225,9 @@ def expand(names: list[str]) -> list[Work]:
         if name != FAMILIES:
             works.append(find(name))
             continue
-        import metarl.envs  # noqa: F401
-        from metarl.family import _REGISTRY, registered  # what is written as "module:Class" needs a simulator
+        from metarl.envs import PLAIN
 
-        works += [find(f"W5:{id}") for id in registered() if not isinstance(_REGISTRY[id], str)]
+        works += [find(f"W5:metarl/{family}-v0") for family in sorted(PLAIN)]
     return works
 
 

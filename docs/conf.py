@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 nitpicky = True
 # Types in signatures are private, or those of other libraries, whose inventories would need a network to link to.
-nitpick_ignore_regex = [("py:class", r"(?!metarl\.(agents\.)?[A-Z]\w*$).*"), ("py:(data|obj)", ".*")]
+nitpick_ignore_regex = [("py:class", r"(?!metarl\.(agents\.(maml\.)?)?[A-Z]\w*$).*"), ("py:(data|obj)", ".*")]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
@@ -53,11 +52,8 @@ html_math_renderer = "mathml"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
-# Names that are imported when they are first used are there for autodoc only after that. A module that can be called
-# has no signature of its own to show.
-for name in metarl.__all__:
-    value = getattr(metarl, name)
-    vars(metarl)[name] = value.evaluate if inspect.ismodule(value) else value
+# Names that are imported when they are first used are there for autodoc only after that.
+vars(metarl).update({name: getattr(metarl, name) for name in metarl.__all__})
 
 
 def inline_math(writer: Any, node: nodes.math) -> None:

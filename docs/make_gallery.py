@@ -18,15 +18,17 @@ import torch
 from PIL import Image, ImageDraw
 
 import metarl
-from metarl import rng
-from metarl.agents import classical, control, index_policies, scripted
-from metarl.agents.baselines import RandomAgent
-from metarl.batch_env import BatchEnv
-from metarl.envs.card import Card, card, length, short_name, short_space
-from metarl.family import State, Task, TaskFamily, take
-from metarl.replay import replay, watch
-from metarl.rollout import Agent
-from metarl.sketch import drawn
+from metarl.agents.random import RandomAgent
+from metarl.agents.reference import bandits as classical
+from metarl.agents.reference import control, grids, index_policies, points
+from metarl.agents.reference import mazes as scripted
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import State, Task, TaskFamily, drawn
+from metarl.core.rollout import Agent
+from metarl.core.tree import take
+from metarl.evaluation.playback import replay, watch
+from metarl.report.card import Card, card, length, short_name, short_space
 
 DOCS = Path(__file__).parent
 PICTURES = Path("images") / "families"  # in DOCS
@@ -89,17 +91,15 @@ SCENES: dict[str, Scene] = {
     ),
     "TwoStep": Scene(RL2, "rl2_two_step", "Each column is a round."),
     "Navigation2D": Scene(RL2, "rl2_navigation2d", f"{PATH} The blue square is the reach of one step.", (1, 2)),
-    "PointRobot": Scene("an oracle that is told the goal", lambda f: classical.Navigation2DOracle(), PATH, (1, 2, 3)),
+    "PointRobot": Scene("an oracle that is told the goal", lambda f: points.Navigation2DOracle(), PATH, (1, 2, 3)),
     "SparsePointRobot": Scene(RL2, "rl2_sparse_point_robot", f"{PATH} Red circle: what pays.", (1, 2, 3), number=2),
     "SemiCircle": Scene(
-        "a search along the arc", lambda f: scripted.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
+        "a search along the arc", lambda f: points.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
     ),
-    "WindyPoint": Scene("an oracle that is told the wind", lambda f: scripted.WindyPointOracle(), PATH, (1,), number=1),
+    "WindyPoint": Scene("an oracle that is told the wind", lambda f: points.WindyPointOracle(), PATH, (1,), number=1),
     "GridNavi": Scene(RL2, "rl2_gridnavi", CELLS, (1, 2, 3)),
     "DarkRoom": Scene(f"{RL2}, in a trial of ten episodes", "rl2_darkroom", CELLS, (1, 2, 3, 10)),
-    "DarkRoomHard": Scene(
-        "a search of the cells not yet seen", lambda f: scripted.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)
-    ),
+    "DarkRoomHard": Scene("a search of the cells not yet seen", lambda f: grids.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)),
     "DarkKeyToDoor": Scene(
         RL2,
         "rl2_dark_key_to_door",

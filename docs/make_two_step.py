@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import metarl
-from metarl import rng
-from metarl.agents.two_step import TwoStepBayes, TwoStepWinStay
-from metarl.envs.two_step import TwoStep, stay_probabilities
-from metarl.rollout import Agent, run_trial
+from metarl.agents.reference.cognitive import TwoStepBayes, TwoStepWinStay
+from metarl.core import rng
+from metarl.core.rollout import Agent, run_trial
+from metarl.envs.cognitive.two_step import TwoStep, stay_probabilities
 
 PICTURE = Path(__file__).parent / "images" / "two_step.png"
 TASKS = 2000

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from metarl import stats
-from metarl.colours import OPTIMUM, RANDOM, colour
-from metarl.curve import short
+from metarl.evaluation import stats
+from metarl.evaluation.colours import OPTIMUM, RANDOM, colour
+from metarl.evaluation.curve import short
 
 
 class Dot(NamedTuple):

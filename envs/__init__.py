@@ -1,65 +1,95 @@
-"""The task families that ship with metarl, one file per kind; importing this package registers them."""
+"""The task families that ship with metarl, a folder for each kind; importing this package registers them.
 
-from metarl.envs.alchemy import Alchemy
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.classic_control import CartPole
-from metarl.envs.grids import DarkRoom, GridNavi
-from metarl.envs.half_circle import SemiCircle, SparsePointRobot
-from metarl.envs.harlow import Harlow
-from metarl.envs.mdp import TabularMDP
-from metarl.envs.meta_maze import MetaMaze
-from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
-from metarl.envs.mountain_car import MountainCar, MountainCarContinuous
-from metarl.envs.navigation import Navigation2D
-from metarl.envs.points import PointRobot, WindyPoint
-from metarl.envs.restless_bandit import RestlessBandit
-from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard
-from metarl.envs.swing_up import Acrobot, Pendulum
-from metarl.envs.tmaze import TMaze
-from metarl.envs.two_step import TwoStep
-from metarl.family import register
+A family's own module is imported when the family is first asked for, so that ``import metarl`` is quick.
+"""
 
-FAMILIES = (
-    BernoulliBandit,
-    GaussianBandit,
-    DependentBandit,
-    InformativeBandit,
-    RestlessBandit,
-    TabularMDP,
-    TwoStep,
-    Navigation2D,
-    PointRobot,
-    SparsePointRobot,
-    SemiCircle,
-    WindyPoint,
-    GridNavi,
-    DarkRoom,
-    DarkRoomHard,
-    DarkKeyToDoor,
-    TMaze,
-    MetaMaze,
-    Harlow,
-    Alchemy,
-    CartPole,
-    Pendulum,
-    Acrobot,
-    MountainCar,
-    MountainCarContinuous,
-)
+# ruff: noqa: F401  (the imports of families are for type checkers; `__getattr__` gives them)
 
-# Imported when they are first asked for: they need MuJoCo, which `pip install 'metarl[mujoco]'` brings.
-SIMULATED = {
-    "half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
-    "ant": ("AntDir", "AntDir2D", "AntVel"),
-    "ant_goal": ("AntGoal",),
-    "humanoid": ("HumanoidDir",),
-    "random_bodies": ("Walker2dRandParams", "HopperRandParams"),
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from metarl.core.registry import register
+
+if TYPE_CHECKING:
+    from metarl.core.family import TaskFamily
+    from metarl.envs.bandits.bernoulli import BernoulliBandit
+    from metarl.envs.bandits.dependent import DependentBandit
+    from metarl.envs.bandits.gaussian import GaussianBandit
+    from metarl.envs.bandits.informative import InformativeBandit
+    from metarl.envs.bandits.restless import RestlessBandit
+    from metarl.envs.cognitive.alchemy import Alchemy
+    from metarl.envs.cognitive.harlow import Harlow
+    from metarl.envs.cognitive.two_step import TwoStep
+    from metarl.envs.control.acrobot import Acrobot
+    from metarl.envs.control.cartpole import CartPole
+    from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
+    from metarl.envs.control.pendulum import Pendulum
+    from metarl.envs.grids.dark_room import DarkRoom, DarkRoomHard
+    from metarl.envs.grids.grid_navi import GridNavi
+    from metarl.envs.grids.key_to_door import DarkKeyToDoor
+    from metarl.envs.grids.meta_maze import MetaMaze
+    from metarl.envs.grids.tmaze import TMaze
+    from metarl.envs.mdp import TabularMDP
+    from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
+    from metarl.envs.points.navigation import Navigation2D
+    from metarl.envs.points.point_robot import PointRobot
+    from metarl.envs.points.windy import WindyPoint
+
+    FAMILIES: tuple[type[TaskFamily], ...]
+    """The classes of `PLAIN`."""
+
+PLAIN = {
+    "BernoulliBandit": "bandits.bernoulli",
+    "GaussianBandit": "bandits.gaussian",
+    "DependentBandit": "bandits.dependent",
+    "InformativeBandit": "bandits.informative",
+    "RestlessBandit": "bandits.restless",
+    "TabularMDP": "mdp",
+    "TwoStep": "cognitive.two_step",
+    "Navigation2D": "points.navigation",
+    "PointRobot": "points.point_robot",
+    "SparsePointRobot": "points.half_circle",
+    "SemiCircle": "points.half_circle",
+    "WindyPoint": "points.windy",
+    "GridNavi": "grids.grid_navi",
+    "DarkRoom": "grids.dark_room",
+    "DarkRoomHard": "grids.dark_room",
+    "DarkKeyToDoor": "grids.key_to_door",
+    "TMaze": "grids.tmaze",
+    "MetaMaze": "grids.meta_maze",
+    "Harlow": "cognitive.harlow",
+    "Alchemy": "cognitive.alchemy",
+    "CartPole": "control.cartpole",
+    "Pendulum": "control.pendulum",
+    "Acrobot": "control.acrobot",
+    "MountainCar": "control.mountain_car",
+    "MountainCarContinuous": "control.mountain_car",
 }
+"""Each family's class and its module here, but for the simulated ones."""
+SIMULATED = {
+    "mujoco.half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
+    "mujoco.ant": ("AntDir", "AntDir2D", "AntVel"),
+    "mujoco.ant_goal": ("AntGoal",),
+    "mujoco.humanoid": ("HumanoidDir",),
+    "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
+}
+"""The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
 
-__all__ = [family.__name__ for family in FAMILIES]
+__all__ = [*PLAIN]
 
-for _family in FAMILIES:
-    register(f"metarl/{_family.__name__}-v0", _family)
+for _name, _module in PLAIN.items():
+    register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")
 for _module, _names in SIMULATED.items():
     for _name in _names:
         register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a family, imported when it is first asked for."""
+    if name in PLAIN:
+        return getattr(importlib.import_module(f"metarl.envs.{PLAIN[name]}"), name)
+    if name == "FAMILIES":
+        return tuple(__getattr__(each) for each in PLAIN)
+    raise AttributeError(f"module 'metarl.envs' has no attribute {name!r}")

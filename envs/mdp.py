@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.envs.checks import possible, whole_number, within
-from metarl.envs.sheet import Sheet, pixels
-from metarl.family import Key, TaskFamily
-from metarl.sketch import Sketch
+from metarl.core import rng
+from metarl.core.checks import possible, within
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.sheet import Sheet, pixels
 
 
 class Tables(NamedTuple):
@@ -30,7 +30,7 @@ class MDPState(NamedTuple):
     current: Tensor  # (B,) int64: the state's number
 
 
-class TabularMDP(TaskFamily):
+class TabularMDP(TaskFamily[Tables, MDPState]):
     """Random finite MDPs; learn within a trial where the reward is and how to get there.
 
     Description:
@@ -135,12 +135,12 @@ class TabularMDP(TaskFamily):
         """One step of dynamic programming: (B, S, A) from the values (B, S) of the states one step later."""
         return task.reward_mean + (task.transition * value[:, None, None, :]).sum(-1)
 
-    def sketch(self, task: Tables, episodes: int = 1) -> Sketch:
+    def sketch(self, task: Tables, episodes: int = 1) -> Sketch[MDPState]:
         """One line per state: P(next | state, action) in grey, the mean rewards in colour, the visits in time."""
         return _TablesAndVisits(task, self.horizon, episodes)
 
 
-class _TablesAndVisits(Sketch):
+class _TablesAndVisits(Sketch[MDPState]):
     """The tables, and beside them columns of visits, with a grey line where an episode begins.
 
     Where an episode more does not fit, a new page begins.

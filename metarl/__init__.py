@@ -11,21 +11,38 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
-from metarl.family import TaskFamily, make, register, registered
-from metarl.gym_env import register_gymnasium
-from metarl.player import Player
+from metarl.core.registry import make, register, registered
+from metarl.interop.gym_ids import register_gymnasium
 
 if TYPE_CHECKING:
-    from metarl.agent import LearningAgent
-    from metarl.curve import AdaptationCurve
-    from metarl.evaluate import evaluate
+    from metarl.agents.family_extras import register_baseline
+    from metarl.core.agent import LearningAgent, register_agent
+    from metarl.core.family import TaskFamily
+    from metarl.evaluation.curve import AdaptationCurve
+    from metarl.evaluation.evaluator import evaluate
+    from metarl.interop.player import Player
+    from metarl.training.loop import Run
+    from metarl.training.runs import run
 
-__all__ = ["registered", "make", "register", "load", "evaluate", "Player"]
-__all__ += ["AdaptationCurve", "TaskFamily", "__version__"]
+__all__ = ["registered", "make", "register", "register_agent", "register_baseline", "load", "evaluate", "run", "Run"]
+__all__ += ["Player", "AdaptationCurve", "TaskFamily", "__version__"]
+
+_LAZY = {
+    "AdaptationCurve": "metarl.evaluation.curve",
+    "Player": "metarl.interop.player",
+    "Run": "metarl.training.loop",
+    "TaskFamily": "metarl.core.family",
+    "evaluate": "metarl.evaluation.evaluator",
+    "register_agent": "metarl.core.agent",
+    "register_baseline": "metarl.agents.family_extras",
+    "run": "metarl.training.runs",
+}
+"""Public names that need torch, and where they stand."""
 
 try:
     __version__ = importlib.metadata.version("metarl")
@@ -35,22 +52,27 @@ except importlib.metadata.PackageNotFoundError:  # a checkout that is not instal
 register_gymnasium()
 
 
-def load(run_dir_or_name: str | Path, device: str = "cpu", which: str = "last") -> LearningAgent:
+def load(
+    run_dir_or_name: str | Path, device: str = "cpu", which: str = "last", allow: Sequence[str] = ()
+) -> LearningAgent:
     """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
 
     `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`.
-    Its configuration is `agent.config`, the task family it was trained on `agent.family`. Raises ValueError, one
-    sentence, if there is no such agent or it cannot be read.
+    Its configuration is `agent.config`, the task family it was trained on `agent.family`. A run directory is data:
+    nothing is imported for it but the packages in `allow`, which register another project's families and agents.
+    Raises ValueError, one sentence, if there is no such agent or it cannot be read.
     """
-    from metarl import checkpoint
+    from metarl.training import checkpoint
 
-    return checkpoint.load(run_dir_or_name, device, which)
+    return checkpoint.load(run_dir_or_name, device, which, allow)
 
 
 def __getattr__(name: str) -> Any:
-    """What needs matplotlib or scipy is imported when it is first used, so that ``import metarl`` is quick."""
-    if name == "evaluate":  # a module that can be called: metarl.evaluate(agent, family), python -m metarl.evaluate
-        return importlib.import_module("metarl.evaluate")
-    if name == "AdaptationCurve":
-        return importlib.import_module("metarl.curve").AdaptationCurve
+    """A public name that is imported when it is first used: Gymnasium's ids and a usage page do without torch."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.family import Key, TaskFamily
+from metarl.core import rng
+from metarl.core.family import Key, TaskFamily
 
 
 class Length(NamedTuple):
@@ -22,7 +22,7 @@ class Walker(NamedTuple):
     mark: Tensor  # (B,) float32 in [0, 1): drawn at every reset
 
 
-class Corridor(TaskFamily):
+class Corridor(TaskFamily[Length, Walker]):
     """Episodes of various lengths: action 1 goes on, 0 stays; terminated at the task's length, truncated after 6 steps.
 
     Reward: the place after the move, plus noise below 0.01. Observation: place / 10 and the mark.
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     position: Tensor  # (B, 2) float32
 
 
-class Reach(TaskFamily):
+class Reach(TaskFamily[Target, Place]):
     """Continuous actions: reward minus the squared distance from the action to the task's target. 3 steps."""
 
     splits = ("train", "test")
@@ -96,7 +96,7 @@ class Nothing(NamedTuple):
     time: Tensor  # (B,) int64
 
 
-class TwoDoors(TaskFamily):
+class TwoDoors(TaskFamily[Door, Nothing]):
     """One of two doors pays 1, always the same one in a trial; an episode is one choice. Random: 0.5 per episode.
 
     The best: 0.5 in the first episode, then 1.
@@ -143,7 +143,7 @@ class Shade(NamedTuple):
     time: Tensor  # (B,) int64
 
 
-class Images(TaskFamily):
+class Images(TaskFamily[Door, Shade]):
     """Observations are small pictures, one grey for each time. The reward is the action."""
 
     splits = ("train",)

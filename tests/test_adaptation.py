@@ -10,12 +10,13 @@ import torch
 
 from benchmarks import adaptation
 from benchmarks.adaptation import LEARNED, MULTI, SCRATCH, SUBJECTS, TUNED
-from metarl import config, rng
-from metarl.agents.catalogue import baselines_for
-from metarl.agents.sb3_config import PPOConfig
-from metarl.checkpoint import Counters, save
-from metarl.comparison import Comparison
-from metarl.curve import AdaptationCurve
+from metarl.agents.reference.catalogue import baselines_for
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.evaluation.comparison import Comparison
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.training.checkpoint import Counters, save
+from metarl.training.config import parsing as config
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

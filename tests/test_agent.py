@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metarl.agent import ClippedAdam
+from metarl.fast.adam import ClippedAdam
 
 
 def net() -> nn.Module:

@@ -11,12 +11,22 @@ import scipy.stats
 import torch
 from scipy.spatial.transform import Rotation
 
-from metarl import rng
-from metarl.agents.control import AlchemyPlanner, ways
-from metarl.batch_env import BatchEnv
-from metarl.envs.alchemy import EDGE, OPTIMA, VALUES, Alchemy, Chemistry, Table, _number_of_limits, graphs, perceived
-from metarl.family import features, num_rows, take
-from metarl.rollout import episode_returns, run_trial
+from metarl.agents.reference.cognitive import AlchemyPlanner, ways
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import episode_returns, run_trial
+from metarl.core.tree import features, num_rows, take
+from metarl.envs.cognitive.alchemy import (
+    EDGE,
+    OPTIMA,
+    VALUES,
+    Alchemy,
+    Chemistry,
+    Table,
+    _number_of_limits,
+    graphs,
+    perceived,
+)
 from metarl.testing import check_family
 
 # Nothing limited; colour 2a sets latent coordinate a to -1, colour 2a + 1 to +1; features are the coordinates.

@@ -10,12 +10,13 @@ from small_families import Corridor, Length, Reach, Target, TwoDoors
 from wrong_families import Line, Start
 
 import metarl
-from metarl import rng
-from metarl.agents.baselines import RandomAgent
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAMLConfig
+from metarl.agents.random import RandomAgent
 from metarl.agents.rl2 import RL2Config
-from metarl.arguments import as_bool, as_int, as_tasks, check_rounds, same_spaces
-from metarl.family import TaskFamily, features, take
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.tree import features, take
+from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_rounds, same_spaces
 
 CPU = torch.device("cpu")
 

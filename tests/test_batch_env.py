@@ -5,11 +5,19 @@ import pytest
 import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
-from metarl import rng
-from metarl.batch_env import NO_ACTION, BatchEnv, no_action
-from metarl.family import take
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.tree import take
+from metarl.core.units import NO_ACTION, no_action
+from metarl.fast.stepping import FastEnv
 
 LENGTHS = torch.tensor([1, 2, 4, 6, 9])  # the last cannot be reached in 6 steps
+
+
+@pytest.fixture(autouse=True, params=[BatchEnv, FastEnv], ids=["plain", "fast"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test holds for the definition of a step and for its fast twin."""
+    monkeypatch.setitem(globals(), "BatchEnv", request.param)
 
 
 def ones(env: BatchEnv) -> torch.Tensor:
@@ -187,7 +195,7 @@ def test_a_trial_without_episodes_is_refused():
 
 
 def test_a_family_without_noise_gets_no_new_keys():
-    """`noisy = False` promises that `step` ignores its key; the environment then need not make one for every step."""
+    """`noisy = False` promises that `step` ignores its key; the fast environment makes none for every step."""
     seen: list[torch.Tensor] = []
 
     class Still(Corridor):
@@ -197,7 +205,7 @@ def test_a_family_without_noise_gets_no_new_keys():
             seen.append(key)
             return super().step(task, state, action, key)
 
-    env = BatchEnv(Still(), Length(LENGTHS), rng.key(0))
+    env = FastEnv(Still(), Length(LENGTHS), rng.key(0))
     env.reset()
     for _ in range(3):
         env.step(ones(env))
@@ -215,7 +223,7 @@ def test_a_family_without_random_starts_gets_no_new_keys():
             seen.append(key)
             return super().reset(task, key)
 
-    env = BatchEnv(Fixed(), Length(torch.tensor([1, 1, 1])), rng.key(0), episodes=3)
+    env = FastEnv(Fixed(), Length(torch.tensor([1, 1, 1])), rng.key(0), episodes=3)
     env.reset()
     for _ in range(2):
         env.step(ones(env))

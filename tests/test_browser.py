@@ -16,18 +16,22 @@ from typing import Any
 import pytest
 
 from metarl import train
-from metarl.curve import AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 
 pytestmark = pytest.mark.browser
 
 PATIENCE = 240  # seconds, of a busy machine
 CONFIG = """\
 family:
-  class_path: metarl/BernoulliBandit-v0
-  init_args: {num_arms: 3, episodes_per_trial: 8}
+  name: metarl/BernoulliBandit-v0
+  num_arms: 3
+  episodes_per_trial: 8
 agent:
-  class_path: RL2Config
-  init_args: {meta_batch_size: 16, hidden_size: 8, update_epochs: 2, num_minibatches: 2}
+  name: RL2
+  meta_batch_size: 16
+  hidden_size: 8
+  update_epochs: 2
+  num_minibatches: 2
 total_iterations: 4
 eval_every: 2
 eval_tasks: 20

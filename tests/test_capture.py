@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl import capture, rng
+import metarl
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.capture import WARM_UP, Captured
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.grids import GridNavi
-from metarl.envs.navigation import Navigation2D
-from metarl.rollout import run_trial
+from metarl.agents.maml import PPOStep, TRPOStep
+from metarl.core import rng
+from metarl.core.rollout import run_trial
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.points.navigation import Navigation2D
+from metarl.fast import capture
+from metarl.fast.capture import WARM_UP, Captured
 
 CPU = torch.device("cpu")
 
@@ -115,15 +118,15 @@ def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
     """The penalty's weight changes between iterations, the learning rate too."""
     family: Any = Navigation2D(5, 2)
     config = MAMLConfig(
-        meta_batch_size=4, fast_batch_size=4, outer="ppo", lr=[(0.0, 1e-2), (1.0, 1e-3)], inner_kl_coef=0.1,
-        num_minibatches=2, inner_loss="likelihood_ratio", baseline="network",
+        meta_batch_size=4, fast_batch_size=4, inner_loss="likelihood_ratio", baseline="network",
+        outer=PPOStep(lr=[(0.0, 1e-2), (1.0, 1e-3)], inner_kl_coef=0.1, num_minibatches=2),
     )  # fmt: skip
     plain, fast = (config.build(family, 0, CPU) for _ in range(2))
-    fast.minibatch.why_not = None
+    fast.outer.minibatch.why_not = None
     for n in range(4):
         for agent in (plain, fast):
             agent.update(run_trial(agent, family, family.sample_tasks(rng.key(n), 4), rng.key(n)), n / 4)
-    assert len(recorded) == 1 and not torch.equal(fast.kl_coef, torch.full_like(fast.kl_coef, 0.1))
+    assert len(recorded) == 1 and bool((fast.outer.inner_kl_coef != 0.1).any())
     for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -131,9 +134,9 @@ def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
 def test_a_captured_trust_region_step_is_the_plain_one(recorded: list[Played]):
     """The longest step is one recording, what the line search asks another, which is played for every try."""
     family: Any = Navigation2D(5, 2)
-    config = MAMLConfig(meta_batch_size=4, fast_batch_size=4, trust="all", ls_backtrack_ratio=0.5)
+    config = MAMLConfig(meta_batch_size=4, fast_batch_size=4, outer=TRPOStep(trust="all", ls_backtrack_ratio=0.5))
     plain, fast = (config.build(family, 0, CPU) for _ in range(2))
-    fast.propose.why_not = fast.judge.why_not = None
+    fast.outer.propose.why_not = fast.outer.loss_and_kl.why_not = None
     for n in range(4):
         for agent in (plain, fast):
             agent.update(run_trial(agent, family, family.sample_tasks(rng.key(n), 4), rng.key(n)), n / 4)
@@ -187,7 +190,7 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
     "config",
     [
         RL2Config(meta_batch_size=64, hidden_size=32),
-        MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer="ppo", inner_kl_coef=0.1),
+        MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer=PPOStep(inner_kl_coef=0.1)),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8),
     ],
     ids=["rl2", "maml", "maml_trpo"],
@@ -205,3 +208,13 @@ def test_a_captured_update_learns_as_the_plain_one(config: Any):
     assert all(getattr(fast, part).why_not is None for part in ("minibatch", "propose", "judge") if hasattr(fast, part))
     for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("preset", "parts"),
+    [("rl2_gridnavi", ["Minibatches"]), ("maml_navigation2d", ["Outer steps", "Line searches"])],
+)
+def test_agents_name_their_parts_that_may_be_recorded(preset: str, parts: list[str]):
+    agent = metarl.load(f"pretrained:{preset}")
+    assert list(agent.captured) == parts
+    assert all(part.device == agent.device and part.why_not == "cpu has no graphs" for part in agent.captured.values())

@@ -20,27 +20,28 @@ import wrong_families
 from gymnasium.vector import AutoresetMode
 
 import metarl
-from metarl import checkpoint, train
+from metarl import train
 from metarl.agents.rl2 import RL2Config
-from metarl.gym_env import GymEnv
-from metarl.sb3_env import SB3VecEnv
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.sb3_env import SB3VecEnv
+from metarl.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 SHORT = "--total_iterations=3 --eval_every=1 --eval_tasks=8 --final_eval_tasks=8 --num_threads=1 --device=cpu"
-RL2 = f"--agent=RL2Config --agent.meta_batch_size=8 --agent.hidden_size=8 --agent.num_minibatches=2 {SHORT}".split()
-MAML = f"--agent=MAMLConfig --agent.meta_batch_size=4 --agent.fast_batch_size=4 {SHORT}".split()
-PPO = f"--agent=PPOConfig --agent.meta_batch_size=4 --agent.batch_size=4 {SHORT}".split()
+RL2 = f"--agent=RL2 --agent.meta_batch_size=8 --agent.hidden_size=8 --agent.num_minibatches=2 {SHORT}".split()
+MAML = f"--agent=MAML --agent.meta_batch_size=4 --agent.fast_batch_size=4 {SHORT}".split()
+PPO = f"--agent=PPO --agent.meta_batch_size=4 --agent.batch_size=4 {SHORT}".split()
 
 Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Train ``wrong_families.NAME`` in an empty folder: the exit code, and what standard error said."""
+    """Train ``wrong/NAME-v0`` in an empty folder: the exit code, and what standard error said."""
     monkeypatch.chdir(tmp_path)
 
     def call(name: str, *args: str) -> tuple[int, str]:
-        code = train.main([f"--family=wrong_families.{name}", *args])
+        code = train.main([f"--family=wrong/{name}-v0", *args])
         return code, capsys.readouterr().err
 
     return call
@@ -146,7 +147,7 @@ def test_a_picture_that_fails_ends_no_run(
     seeds: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    args = ["--family=wrong_families.NoDisplay", *RL2, "--run_dir=run"]
+    args = ["--family=wrong/NoDisplay-v0", *RL2, "--run_dir=run"]
     assert train.main(args if seeds is None else [*args, f"--seeds={seeds}"]) == 0
     said = "".join(capsys.readouterr())
     assert "no display" in said and "NoDisplay" in said and "Traceback" not in said
@@ -182,10 +183,12 @@ def test_arguments_of_numpy_and_tasks_as_the_view_samples_them(tmp_path: Path):
 
 OWN = """\
 import sys
+import metarl
 import wrong_families
 from metarl.train import main
 class Own(wrong_families.Line):
     "In the program itself."
+metarl.register("own/Own-v0", Own)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -193,10 +196,11 @@ sys.exit(main(sys.argv[1:]))
 def test_a_family_in_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
-    process = program("-W", "ignore", "own.py", "--family=__main__.Own", *RL2, "--run_dir=run")
-    shown, said = process.communicate(timeout=240)
-    assert process.returncode == 2 and not shown and len(said.splitlines()) == 1
-    assert "__main__" in said and "could not be loaded" in said and "MODULE.Own" in said
+    for name in ("__main__.Own", "own/Own-v0"):
+        process = program("-W", "ignore", "own.py", f"--family={name}", *RL2, "--run_dir=run")
+        shown, said = process.communicate(timeout=240)
+        assert process.returncode == 2 and not shown and len(said.splitlines()) == 1
+        assert "__main__" in said and "could not be loaded" in said and "--allow MODULE" in said
     assert not Path("run").exists()
 
 
@@ -281,7 +285,9 @@ def test_an_evaluation_that_is_not_a_number_is_told_and_its_json_is_json(run: Ru
     for line in Path("run/metrics.jsonl").read_text().splitlines():
         record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert record.get("eval/test/score") is None
-    program_said = program("-m", "metarl.evaluate", "run", "--tasks", "8", "--out", "again")
+    program_said = program(
+        "-m", "metarl", "evaluate", "run", "--allow=wrong_families", "--tasks", "8", "--out", "again"
+    )
     shown, said = program_said.communicate(timeout=240)
     assert program_said.returncode == 0 and "not finite" in said + shown
     json.loads(Path("again/test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

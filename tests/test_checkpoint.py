@@ -9,11 +9,13 @@ import torch
 from toy import TOY, Guess
 
 import metarl
-from metarl import checkpoint, config, rng
-from metarl.agent import LearningAgent
-from metarl.checkpoint import Counters
-from metarl.config_errors import ConfigError
-from metarl.rollout import run_trial
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.rollout import run_trial
+from metarl.training import checkpoint
+from metarl.training.checkpoint import Counters
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError
 
 
 def improve(agent: LearningAgent, iteration: int) -> None:

@@ -13,14 +13,16 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.agents.control import CartPoleRegulator, PendulumSwingUp, PushAlong
-from metarl.batch_env import BatchEnv
-from metarl.envs.classic_control import CartPole
-from metarl.envs.mountain_car import MountainCar, MountainCarContinuous
-from metarl.envs.swing_up import Acrobot, AcrobotState, Pendulum, accelerations
-from metarl.family import TaskFamily, num_rows, take
-from metarl.rollout import episode_returns, run_trial
+from metarl.agents.reference.control import CartPoleRegulator, PendulumSwingUp, PushAlong
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import episode_returns, run_trial
+from metarl.core.tree import num_rows, take
+from metarl.envs.control.acrobot import Acrobot, AcrobotState, accelerations
+from metarl.envs.control.cartpole import CartPole
+from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
+from metarl.envs.control.pendulum import Pendulum
 from metarl.testing import check_family
 
 FAMILIES: list[type[TaskFamily]] = [CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous]

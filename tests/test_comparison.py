@@ -13,13 +13,14 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metarl.agents.catalogue import baseline
-from metarl.colours import colour
-from metarl.compare import Line, check_families, compare, lines, main
-from metarl.comparison import Comparison, last_normalised
-from metarl.curve import AdaptationCurve
+from metarl.agents.reference.catalogue import baseline
+from metarl.cli.compare import main
+from metarl.cli.contenders import Line, check_families, compare, lines
 from metarl.envs import GridNavi, Navigation2D
-from metarl.evaluate import evaluate
+from metarl.evaluation.colours import colour
+from metarl.evaluation.comparison import Comparison, last_normalised
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.evaluator import evaluate
 from metarl.train import main as train
 
 

@@ -10,11 +10,13 @@ import torch
 from small_families import Corridor, Length, Reach, TwoDoors
 
 import metarl
-from metarl import compiled, rng
-from metarl.batch_env import BatchEnv
-from metarl.compiled import CompiledEnv, is_whole
-from metarl.family import _REGISTRY, TaskFamily, registered
-from metarl.family_contract import random_action
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.envs import PLAIN
+from metarl.fast import compiled
+from metarl.fast.compiled import CompiledEnv, is_whole
+from metarl.testing.contract import random_action
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 
@@ -157,6 +159,6 @@ def test_programs_of_no_steps_are_refused():
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("id", [id for id in registered() if not isinstance(_REGISTRY[id], str)])
+@pytest.mark.parametrize("id", [f"metarl/{name}-v0" for name in sorted(PLAIN)])
 def test_every_registered_family_can_be_compiled(id: str):
     assert check(metarl.make(id), rows=40, steps=24, together=1).why_not is None

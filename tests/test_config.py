@@ -1,5 +1,6 @@
 """A configuration is read from files, presets and the command line; what is wrong gets one helpful sentence."""
 
+import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -9,13 +10,18 @@ import torch
 import yaml
 from toy import TOY, Guess
 
-from metarl import checkpoint, compare, config
-from metarl.agents import MAMLConfig
-from metarl.config_classes import find_class, names_of
-from metarl.config_errors import ConfigError, in_words, shown
-from metarl.config_file import load_yaml, read_yaml
+from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
+from metarl.cli import contenders
+from metarl.core import registry
+from metarl.core.options import options_of, parts_of
 from metarl.envs import FAMILIES
-from metarl.options import options_of
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError, in_words, shown
+from metarl.training.config.file import load_yaml, read_yaml
+from metarl.training.config.line import read_line
+from metarl.training.config.names import find_named, names_of
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
 
@@ -60,26 +66,127 @@ def test_the_written_configuration_gives_the_same_one(toy: str, tmp_path: Path):
     assert second.values == first.values | {"run_dir": None}
     complete = yaml.safe_load(first.text())
     assert set(complete) == set(config.FIELDS)
-    assert set(complete["agent"]["init_args"]) == set(vars(first.config.agent))
+    assert set(complete["agent"]) == {"name", *vars(first.config.agent)}
 
 
-@pytest.mark.parametrize("name", ["metarl/BernoulliBandit-v0", "BernoulliBandit", "metarl.envs.BernoulliBandit"])
-def test_a_family_by_id_short_name_and_class_path(toy: str, tmp_path: Path, name: str):
+NAMES = ["metarl/BernoulliBandit-v0", "BernoulliBandit", "bernoulli_bandit", "metarl/bernoullibandit-v0"]
+NAMES += [
+    "metarl.envs.BernoulliBandit",
+    "metarl.envs.bandits.bernoulli.BernoulliBandit",
+    {"class_path": "BernoulliBandit"},
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=str)
+def test_a_family_by_id_short_name_and_former_path(toy: str, tmp_path: Path, name: str | dict):
     text = yaml.safe_load(TOY) | {"family": name}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(text))
     from_file = config.parse(["--config", str(tmp_path / "other.yaml")]).config
-    from_line = config.parse(["--config", toy, "--family", name]).config
-    assert type(from_file.family).__name__ == type(from_line.family).__name__ == "BernoulliBandit"
+    from_line = config.parse(["--config", toy, "--family", json.dumps(name) if isinstance(name, dict) else name])
+    assert type(from_file.family).__name__ == type(from_line.config.family).__name__ == "BernoulliBandit"
+    assert from_line.values["family"]["name"] == "metarl/BernoulliBandit-v0", "what is written is the id"
+
+
+@pytest.mark.parametrize("name", ["RL2", "rl2", "RL2Config", "metarl.agents.RL2Config", "metarl.agents.rl2.RL2Config"])
+def test_an_agent_by_its_name_and_former_path(name: str):
+    parsed = config.parse(["--config=maml_navigation2d", f"--agent={name}"])
+    assert parsed.values["agent"]["name"] == "RL2" and isinstance(parsed.config.agent, RL2Config)
+
+
+def test_a_file_from_before_there_were_names(toy: str, tmp_path: Path):
+    (tmp_path / "old.yaml").write_text("""
+family: {class_path: metarl/GridNavi-v0, init_args: {episodes_per_trial: 3}}
+agent: {class_path: metarl.agents.rl2.RL2Config, init_args: {lr: 0.5}}
+""")
+    parsed = config.parse(["--config", str(tmp_path / "old.yaml")])
+    assert parsed.values["family"] == {"name": "metarl/GridNavi-v0", "episodes_per_trial": 3}
+    assert parsed.config.agent == RL2Config(lr=0.5)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_presets_are_complete_and_found_by_name(path: Path):
-    parsed = config.parse(["--config", path.stem])
-    written = yaml.safe_load(path.read_text())
+def test_presets_hold_what_differs_from_the_defaults(path: Path, tmp_path: Path):
+    parsed, written = config.parse(["--config", path.stem]), yaml.safe_load(path.read_text())
     assert parsed.name == path.stem
-    assert set(written) == set(config.FIELDS), "a preset is complete"
-    assert set(written["agent"]["init_args"]) == set(parsed.values["agent"]["init_args"]), "a preset is complete"
+    (tmp_path / "bare.yaml").write_text(
+        "".join(f"{key}: {parsed.values[key]['name']}\n" for key in ("family", "agent"))
+    )
+    bare = config.parse(["--config", str(tmp_path / "bare.yaml")]).values
+    for key, value in written.items():
+        if key not in ("family", "agent"):
+            assert parsed.values[key] != bare[key], f"{key} is the default"
+        elif isinstance(value, dict):
+            assert len(value) > 1, f"{key} has no option: it is a name only"
+            for option in value.keys() - {"name"}:
+                assert parsed.values[key][option] != bare[key][option], f"{key}.{option} is the default"
     parsed.config.agent.build(parsed.config.family, 1, torch.device("cpu"))
+
+
+GONE = {
+    ("RL2", "reward_input_scale"): (1.0, 0.5),
+    ("MAML", "policy"): ("mlp", "gru"),
+    ("MAML", "action_unit"): (None, 2.0),
+    ("PPO", "target_kl"): (None, 0.01),
+}
+
+
+@pytest.mark.parametrize(("agent", "option"), GONE)
+def test_an_option_that_is_gone_may_stand_at_its_default(agent: str, option: str, tmp_path: Path):
+    default, other = GONE[agent, option]
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({"family": "GridNavi", "agent": {"name": agent, option: default}}))
+    assert option not in config.parse(["--config", str(path)]).values["agent"]
+    path.write_text(yaml.safe_dump({"family": "GridNavi", "agent": {"name": agent, option: other}}))
+    for args in (["--config", str(path)], [f"--agent={agent}", f"--agent.{option}={other}"]):
+        said = mistake(*args)
+        assert (
+            f"The agent {agent} has no option {option!r} any more: it is {shown(default)}, got {shown(other)}." in said
+        )
+    if option == "policy":
+        assert "a second time" in said and said.endswith("is RL2.")
+
+
+TYPED_LISTS = {
+    "--eval_splits test ood": "[test, ood]",
+    "--eval_splits test": "[test]",
+    "--eval_splits=test,ood": "[test,ood]",
+    "--eval_splits [test, ood]": "[test, ood]",
+    "--agent.hidden_sizes 64 32": "[64, 32]",
+}
+
+
+@pytest.mark.parametrize("typed", TYPED_LISTS)
+def test_lists_as_people_type_them(typed: str):
+    ((_, value),) = read_line(typed.split(" ")).options
+    assert value == TYPED_LISTS[typed]
+    parsed = config.parse(["--agent=MAML", *typed.split(" "), "--seed", "3"]).config
+    expected = yaml.safe_load(value)
+    assert expected in (parsed.eval_splits, list(parsed.agent.hidden_sizes)) and parsed.seed == 3
+
+
+@pytest.mark.parametrize(
+    "typed", ["rl2_gridnavi", "--seed 3 rl2_gridnavi", "rl2_gridnavi --agent.lr 1", "-h rl2_gridnavi"]
+)
+def test_a_word_of_its_own_is_a_preset(typed: str):
+    assert read_line(typed.split()).files == ["rl2_gridnavi"]
+    if "-h" not in typed:
+        assert config.parse(typed.split()).name == "rl2_gridnavi"
+
+
+def test_gpu_is_cuda_and_env_is_a_family():
+    parsed = config.parse(["--device", "gpu", "--env", "bernoulli_bandit", "--env.num_arms", "3", "--agent", "maml"])
+    assert parsed.config.device == parsed.values["device"] == "cuda"
+    assert parsed.config.family.num_arms == 3 and parsed.values["agent"]["name"] == "MAML"  # type: ignore[attr-defined]
+
+
+def test_a_name_that_may_mean_several_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTERED_IN", dict(registry._REGISTERED_IN))
+    monkeypatch.setattr(registry, "_ON_REGISTER", [])
+    for id in ("a/Twin-v0", "b/Twin-v0", "a/Tenth-v2", "a/Tenth-v10", "theirs/GridNavi-v0"):
+        registry.register(id, Guess)
+    assert "may be a/Twin-v0 or b/Twin-v0: give the whole name" in mistake("--family=Twin")
+    assert find_named("family", "Tenth").name == "a/Tenth-v10", "the newest"
+    assert find_named("family", "GridNavi").name == "metarl/GridNavi-v0", "ours"
 
 
 def test_without_a_config_the_default_preset():
@@ -91,16 +198,25 @@ WRONG = {
     "--see 3": "Did you mean 'seed'?",
     "--agent.lrr 3": "Did you mean 'lr'?",
     "--family.numbrs=3": "Did you mean 'numbers'?",
-    "--agent Rl2Config": "Did you mean 'RL2Config'?",
+    "--agent R2L": "Did you mean 'RL2'?",
     "--family GridNavy": "Did you mean 'GridNavi'?",
     "--family metarl/GridNavy-v0": "Did you mean 'metarl/GridNavi-v0'?",
-    "--family toy.Gues": "Did you mean 'Guess'?",
-    "--family nowhere.Guess": "There is no module 'nowhere'",
-    "--family torch.nn.Linear": "family: torch.nn.Linear is no subclass of TaskFamily",
+    "--family toy.Gues": 'put metarl.register("toy/Gues-v0", Gues) into the module toy, and give --allow toy',
+    "--agent mine.MineConfig": 'put metarl.register_agent("Mine", MineConfig) into the module mine, and give --allow',
+    "--allow nowhere": "There is no module 'nowhere'",
+    "--family nowhere:theirs/Mine-v0": "There is no module 'nowhere'",
+    "--allow": "--allow needs the name of a package",
     "--train_split tran": "Did you mean 'train'?",
     "--eval_splits [test,odd]": "Did you mean 'ood'?",
-    "--eval_splits test": "a list",
-    "--device gpu": "Did you mean 'cpu'?",
+    "--device gpus": "Did you mean 'cpu'?",
+    "--device cuda:1": "CUDA_VISIBLE_DEVICES=1 and give --device cuda.",
+    "--agent.learning_rate 1e-3": "Unknown option of agent RL2: 'learning_rate'. Did you mean 'lr'?",
+    "--learning_rate 1e-3": "Did you mean 'agent.lr'?",
+    "--lr 1e-3": "Did you mean 'agent.lr'?",
+    "--hidden_size 3": "Did you mean 'agent.hidden_size'?",
+    "--iterations 3": "Did you mean 'total_iterations'?",
+    "--preset rl2_gridnavi": "Did you mean 'config'?",
+    "rl2_gridnavy": "Did you mean 'rl2_gridnavi'?",
     "--seed x": "seed must be a whole number, got 'x'",
     "--seed": "--seed needs a value: a whole number",
     "--total_iterations -1": "total_iterations must be at least 0, got -1",
@@ -125,16 +241,18 @@ EDITS = {
     ("total_iterations", "total_iteratons"): "Did you mean 'total_iterations'?",
     ("hidden_size", "hiden_size"): "Did you mean 'hidden_size'?",
     ("numbers", "nmbers"): "Did you mean 'numbers'?",
-    ("class_path: toy", "class_pth: toy"): "Did you mean 'class_path'?",
-    ("RL2Config", "RL2Confg"): "Did you mean 'RL2Config'?",
-    ("toy.Guess", "Gues"): "Did you mean 'Guess'?",
+    ("name: toy", "nam: toy"): "The configuration names no family: set family.name.",
+    ("name: RL2", "name: RL3"): "Did you mean 'RL2'?",
+    ("toy/Guess-v0", "Gues"): "Did you mean 'Guess'?",
+    ("toy/Guess-v0", "toy/Gues-v0"): "Did you mean 'toy/Guess-v0'?",
     ("[.5, .98]", "[.5, 98]"): "gamma must lie in [0, 1]",
     ("[.5, .98]", "[.5]"): "agent.gamma must be a number or a list of pairs of numbers, got [[0, 0.9], [0.5]]",
     ("agent:", "agent"): "not valid YAML in line",
-    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  3"): "family must be the name of a class, got 3",
-    ("  class_path: toy.Guess\n  init_args:\n    numbers: 3", "  [a]"): "family must be the name of a class, got [a]",
-    ("class_path: toy.Guess", "class_path: 3"): "family must be the name of a class, got 3",
-    ("init_args:\n    numbers: 3", "init_args: 3"): "family.init_args must be options, each with its value, got 3",
+    ("  name: toy/Guess-v0\n  numbers: 3", "  3"): "family must be a name, such as GridNavi, got 3",
+    ("  name: toy/Guess-v0\n  numbers: 3", "  [a]"): "family must be a name, such as GridNavi, got [a]",
+    ("name: toy/Guess-v0", "name: 3"): "family must be a name, such as GridNavi, got 3",
+    ("numbers: 3", "init_args: 3"): "family.init_args must be options, each with its value, got 3",
+    ("checkpoint_every: 2", "allow: toy"): "allow must be a list of strings, got 'toy'.",
     ("total_iterations: 6", "total_iterations: many"): "total_iterations must be a whole number, got 'many'",
     ("hidden_size: 8", "hidden_size: big"): "agent.hidden_size must be a whole number, got 'big'",
     ("checkpoint_every: 2", "eval_splits: test"): "eval_splits must be a list",
@@ -148,15 +266,48 @@ def test_a_wrong_file_names_what_is_right(tmp_path: Path, edit: tuple[str, str])
     assert EDITS[edit] in mistake("--config", str(tmp_path / "wrong.yaml"))
 
 
+def test_a_part_has_a_name_and_options_of_its_own(tmp_path: Path):
+    typed = config.parse(["--agent=MAML", "--agent.outer=ppo", "--agent.outer.lr", "1e-2"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: Navigation2D\nagent: {name: MAML, outer: {name: PPO, lr: 0.01}}\n")
+    for parsed in (typed, config.parse(["--config", str(path)])):
+        assert parsed.config.agent.outer == PPOStep(lr=0.01) and parsed.values["agent"]["outer"]["name"] == "ppo"
+    other = config.parse(["--config", str(path), "--agent.outer=reptile"])
+    assert other.config.agent.outer == ReptileStep(), "another kind starts from its own defaults"
+    same = config.parse(["--config", str(path), "--agent.outer.clip_coef=0.3"])
+    assert same.config.agent.outer == PPOStep(lr=0.01, clip_coef=0.3)
+    path.write_text(typed.text())
+    assert config.parse(["--config", str(path)]).text() == typed.text()
+    for given, said in {
+        "--agent.outer=pop": "Unknown agent.outer: 'pop'. Did you mean 'ppo'? Known: trpo, ppo, reptile.",
+        "--agent.outer": "--agent.outer needs a value, one of trpo, ppo, reptile.",
+        "--agent.outer.lr=1": "Unknown option of agent.outer trpo: 'lr'.",
+        "--agent.outer.max_kl=x": "agent.outer.max_kl must be a number, got 'x'.",
+        "--agent.outer.max_kl=0": "max_kl must be positive and finite, got 0.0.",
+        "--agent.max_kl=1": "Unknown option of agent MAML: 'max_kl'. Did you mean 'outer.max_kl'?",
+    }.items():
+        assert said in mistake("--agent=MAML", given)
+
+
+def test_options_that_moved_into_a_part_are_read_from_older_files(tmp_path: Path):
+    path, flat = tmp_path / "old.yaml", {"lr": 0.5, "max_kl": 0.3, "inner_kl_coef": 0.2, "fast_lr": 0.7}
+    expected = {"ppo": PPOStep(lr=0.5, inner_kl_coef=0.2), "trpo": TRPOStep(max_kl=0.3), "reptile": ReptileStep(lr=0.5)}
+    for name, outer in expected.items():
+        agent = {"class_path": "MAMLConfig", "init_args": flat | {"outer": name}}
+        path.write_text(yaml.safe_dump({"family": {"class_path": "GridNavi"}, "agent": agent}))
+        assert config.read(path).agent == MAMLConfig(outer=outer, fast_lr=0.7)
+
+
 CLASSES = [("agent", name) for name in names_of("agent")] + [("family", family.__name__) for family in FAMILIES]
 
 
 @pytest.mark.parametrize(("field", "name"), CLASSES)
 def test_a_mistake_is_that_of_the_option_that_was_given(field: str, name: str, tmp_path: Path):
     """Whatever else the preset says, of this class or of another."""
-    options = options_of(find_class(field, name).factory)
+    factory = find_named(field, name).factory
+    options = {option: default for option, default in options_of(factory).items() if option not in parts_of(factory)}
     for option in options:
-        part = {"class_path": name, "init_args": {option: {"a": 1}}}
+        part = {"name": name, option: {"a": 1}}
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(yaml.safe_load(TOY) | {field: part}))
         said = mistake("--config", str(tmp_path / "wrong.yaml"))
         assert said.startswith(f"{field}.{option} must be ") and said.endswith(", got {a: 1}.")
@@ -168,28 +319,25 @@ def test_a_mistake_is_that_of_the_option_that_was_given(field: str, name: str, t
 
 
 TYPED = {
-    "--agent MAMLConfig --agent.inner_steps abc": "agent.inner_steps must be a whole number, got 'abc'.",
-    "--agent MAMLConfig --agent.memory gru": "Unknown option of agent MAMLConfig: 'memory'.",
-    "--agent.class_path MAMLConfig --agent.init_args.lr [[0,1],[1]]": "got '[[0,1],[1]]'.",
-    "--agent {class_path:\tMAMLConfig,init_args:\t{inner_steps:\tabc}}": "agent.inner_steps must be a whole number",
-    "--agent.init_args {hidden_size:\tabc}": "agent.hidden_size must be a whole number, got 'abc'.",
+    "--agent MAML --agent.inner_steps abc": "agent.inner_steps must be a whole number, got 'abc'.",
+    "--agent MAML --agent.memory gru": "Unknown option of agent MAML: 'memory'.",
+    "--agent.name MAML --agent.outer ppo --agent.outer.lr [[0,1],[1]]": "got '[[0,1],[1]]'.",
+    "--agent {name:\tMAML,inner_steps:\tabc}": "agent.inner_steps must be a whole number",
+    "--agent {hidden_size:\tabc}": "agent.hidden_size must be a whole number, got 'abc'.",
     "--agent {a": "--agent is not valid YAML: '{a'.",
-    "--agent.hidden_size.x 3": "Unknown option of agent RL2Config: 'hidden_size.x'. Did you mean 'hidden_size'?",
+    "--agent.hidden_size.x 3": "Unknown option of agent RL2: 'hidden_size.x'. Did you mean 'hidden_size'?",
     "--agent.hidden_size=1e3": "agent.hidden_size must be a whole number, got '1e3'.",
     "--agent.norm_obs maybe": "agent.norm_obs must be true or false, got 'maybe'.",
     "--agent.target_kl x": "agent.target_kl must be a number or null, got 'x'.",
-    "--agent MAMLConfig --agent.hidden_sizes 64": "agent.hidden_sizes must be a list of whole numbers, got '64'.",
-    "--agent=": "agent must be the name of a class, got ''.",
-    "--agent": "--agent needs a value, such as --agent RL2Config.",
-    "--family.class_path": "--family.class_path needs a value, such as --family GridNavi.",
-    "--family metarl.family.TaskFamily": "is the base of the classes that can be used",
-    "--family toy.TOY": "family: toy.TOY is neither a class nor a function.",
-    "--family torch.tensor": "The family tensor cannot be made",
+    "--agent MAML --agent.hidden_sizes x": "agent.hidden_sizes must be a list of whole numbers, got '[x]'.",
+    "--agent=": "agent must be a name, such as RL2, got ''.",
+    "--agent": "--agent needs a value, such as --agent RL2.",
+    "--family.name": "--family.name needs a value, such as --family GridNavi.",
     "--seed.x 3": "Unknown option: 'seed.x'. Did you mean 'seed'?",
     "--seed null": "seed must be a whole number, got 'null'.",
     "--eval_splits+ tst": "Unknown split of Guess in eval_splits: 'tst'.",
-    "stray": "Unknown option: 'stray'.",
-    "--help me": "--help takes no value, got 'me'.",
+    "stray": "Unknown config file or preset: 'stray'.",
+    "--help=me": "--help takes no value, got 'me'.",
     "--resume": "--resume needs the folder",
 }
 
@@ -201,11 +349,10 @@ def test_more_wrong_command_lines(toy: str, args: str):
 
 
 WRITTEN = {
-    "agent: null": "agent must be the name of a class, got null.",
-    "agent: {class_path: RL2Config, hidden_size: 3}": "Unknown key of agent: 'hidden_size'.",
+    "agent: null": "agent must be a name, such as RL2, got null.",
     "agent: {class_path: RL2Config, init_args: null}": "agent.init_args must be options",
-    "agent: {class_path: RL2Config, init_args: {gamma: [[0, .9], [1, a]]}}": "agent.gamma must be a number or a list",
-    "agent: {class_path: RL2Config, init_args: {lr: null}}": "agent.lr must be a number or a list of pairs of numbers,",
+    "agent: {name: RL2, gamma: [[0, .9], [1, a]]}": "agent.gamma must be a number or a list",
+    "agent: {name: RL2, lr: null}": "agent.lr must be a number or a list of pairs of numbers,",
     "seed: null": "seed must be a whole number, got null.",
     "seed: [1]": "seed must be a whole number, got [1].",
     "run_dir: 3": "run_dir must be a string or null, got 3.",
@@ -245,8 +392,8 @@ def test_types_in_words():
 
 
 def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
-    nested = TOY.replace("    hidden_size: 8\n", "    hidden_size: 8\n    lr: 0.1\n    hidden_size: 9\n")
-    lines = {"top": "19 and again in line 20", "nested": "9 and again in line 11"}
+    nested = TOY.replace("  hidden_size: 8\n", "  hidden_size: 8\n  lr: 0.1\n  hidden_size: 9\n")
+    lines = {"top": "17 and again in line 18", "nested": "7 and again in line 9"}
     for name, text in {"top": TOY + "device: cpu\n", "nested": nested}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(text)
@@ -255,7 +402,7 @@ def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
         for read in (
             lambda folder: config.read(folder / "config.yaml"),
             lambda folder: config.parse(["--resume", str(folder)]),
-            lambda folder: compare.lines([str(folder)], "cpu"),
+            lambda folder: contenders.lines([str(folder)], "cpu"),
             checkpoint.load,
         ):
             with pytest.raises(ConfigError, match=lines[name]):
@@ -278,12 +425,12 @@ def test_numbers_in_files_are_numbers(tmp_path: Path):
 
 
 def test_files_lie_over_each_other(toy: str, tmp_path: Path):
-    (tmp_path / "more.yaml").write_text("seed: 9\nagent: {init_args: {hidden_size: 7}}\n")
-    (tmp_path / "other.yaml").write_text("agent: MAMLConfig\n")
+    (tmp_path / "more.yaml").write_text("seed: 9\nagent: {hidden_size: 7}\n")
+    (tmp_path / "other.yaml").write_text("agent: MAML\n")
     both = config.parse(["--config", toy, "--config", str(tmp_path / "more.yaml"), "--seed=3"]).config
     assert (both.seed, both.agent.hidden_size, both.agent.update_epochs) == (3, 7, 2)
-    other = config.parse(["--config", toy, "--config", str(tmp_path / "other.yaml"), "--agent.lr=0.5"]).config
-    assert vars(other.agent) == vars(MAMLConfig(lr=0.5)) and isinstance(other.family, Guess)
+    other = config.parse(["--config", toy, "--config", str(tmp_path / "other.yaml"), "--agent.fast_lr=0.5"]).config
+    assert vars(other.agent) == vars(MAMLConfig(fast_lr=0.5)) and isinstance(other.family, Guess)
 
 
 def test_the_splits_of_a_family_do_not_go_with_another():
@@ -306,13 +453,14 @@ def test_a_mistake_in_a_file_of_another_folder(toy: str, tmp_path: Path, monkeyp
 
 def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):
     text = config.parse(["--config", toy, "--agent.lr", "[[0, 1e-3], [1, 0]]"]).text()
-    assert "    lr: [[0.0, 0.001], [1.0, 0.0]]\n" in text
+    assert "  lr: [[0.0, 0.001], [1.0, 0.0]]\n" in text
 
 
 def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
-    missing = mistake("--config", str(tmp_path / "none.yaml"))
-    assert "There is no config file" in missing and "Presets: " in missing and config.DEFAULT_PRESET in missing
+    missing = mistake("--config", str(tmp_path / f"{config.DEFAULT_PRESET}s.yaml"))
+    assert "There is no config file" in missing and f"Did you mean '{config.DEFAULT_PRESET}'?" in missing
+    assert missing.endswith(f"There are {len(config.presets())}; see python -m metarl.train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
     assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))
@@ -326,7 +474,7 @@ def test_help_explains_every_field(toy: str, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     values = config.parse(["--config", toy]).values
     names = [f"--{name}" for name in config.FIELDS]
-    names += [f"--{group}.{name}" for group in ("agent", "family") for name in values[group]["init_args"]]
+    names += [f"--{group}.{name}" for group in ("agent", "family") for name in values[group] if name != "name"]
     for name in names:
         about = shown.split(f"\n  {name}", 1)[1].split("\n  --", 1)[0].partition("(type:")[0]
         assert len(about.split()) > 3, f"{name} has no explanation"
@@ -340,7 +488,9 @@ def test_print_config_can_be_used_as_a_file(toy: str, tmp_path: Path, capsys: py
     assert config.parse(["--config", str(tmp_path / "printed.yaml")]).config.seed == 9
 
 
-@pytest.mark.parametrize("option", ["--family=metarl/GridNavi-v0", "--family=GridNavi", "--family.class_path=GridNavi"])
+@pytest.mark.parametrize(
+    "option", ["--family=metarl/GridNavi-v0", "--family=gridnavi", "--family.name=GridNavi", "--env=GridNavi"]
+)
 def test_another_family_starts_from_its_own_defaults(option: str):
     """The default preset's two episodes suit its own family."""
     assert config.parse([option]).config.family.episodes_per_trial == 4
@@ -349,11 +499,11 @@ def test_another_family_starts_from_its_own_defaults(option: str):
 
 
 def test_another_agent_starts_from_its_own_defaults():
-    agent = config.parse(["--agent=MAMLConfig", "--agent.lr=0.5"]).config.agent
-    assert vars(agent) == vars(MAMLConfig(lr=0.5))
+    agent = config.parse(["--agent=MAML", "--agent.fast_lr=0.5"]).config.agent
+    assert vars(agent) == vars(MAMLConfig(fast_lr=0.5))
 
 
 def test_the_same_class_keeps_what_the_file_says():
-    same = config.parse(["--config=rl2_gridnavi", "--family=metarl/GridNavi-v0", "--agent=RL2Config"]).config
+    same = config.parse(["--config=rl2_gridnavi", "--family=metarl/GridNavi-v0", "--agent=RL2"]).config
     file = config.parse(["--config=rl2_gridnavi"]).config
     assert vars(same.agent) == vars(file.agent) and vars(same.family).keys() == vars(file.family).keys()

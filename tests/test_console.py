@@ -14,10 +14,12 @@ from rich.table import Table
 from toy import TOY
 
 import metarl
-from metarl import compare, train
-from metarl import evaluate as evaluate_module
-from metarl.agents.classical import ThompsonBandit
-from metarl.console import Parser, in_words, make_console, make_folder, show, text_of
+from metarl import train
+from metarl.agents.reference.bandits import ThompsonBandit
+from metarl.cli import compare
+from metarl.cli import evaluate as evaluate_module
+from metarl.report.console import Parser, in_words, make_console, make_folder, show, text_of
+from metarl.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +90,17 @@ def test_quiet_evaluation_and_comparison(program, run_dir: Path, tmp_path: Path,
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_a_pipe_of_any_encoding_gets_plain_text(encoding: str, run_dir: Path, tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "metarl.evaluate", str(run_dir), "--tasks", "5", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "metarl",
+        "evaluate",
+        str(run_dir),
+        "--allow=toy",
+        "--tasks=5",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     shown = done.stdout.decode(encoding)
@@ -117,10 +129,10 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "checkpoint.partial")
 
-    monkeypatch.setattr(train.checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     given = ["--config", str(run_dir.parent / "toy.yaml"), "--run_dir", str(tmp_path / "run"), "--quiet"]
     assert train.main(given) == 2
-    assert capsys.readouterr() == ("", "metarl.train: No space left on device: 'checkpoint.partial'.\n")
+    assert capsys.readouterr() == ("", "metarl train: No space left on device: 'checkpoint.partial'.\n")
     assert in_words(OSError(28, "No space left on device")) == "No space left on device."
     assert in_words(OSError("only words")) == "only words."
 

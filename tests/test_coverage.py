@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from metarl import stats
+from metarl.evaluation import stats
 
 TASKS, STUDIES = 400, 2000
 SETTINGS = {"seeds alone differ": (1, 0, 0), "noisy": (1, 1, 3), "tasks differ more": (1, 5, 5)}

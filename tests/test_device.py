@@ -20,17 +20,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl import rng
-from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.rl2 import features
-from metarl.batch_env import BatchEnv
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.grids import GridNavi
-from metarl.envs.navigation import Navigation2D
-from metarl.family import Key, Task, TaskFamily
-from metarl.memories import MEMORIES
-from metarl.rollout import Rollout, run_trial
+from metarl.agents.maml import PPOStep, TRPOStep
+from metarl.core import rng
+from metarl.core.agent import AgentConfig, LearningAgent
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.core.tree import features
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.points.navigation import Navigation2D
+from metarl.learning.memories import MEMORIES
 
 META = torch.device("meta")
 SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always
@@ -151,28 +152,32 @@ def test_a_minibatch_of_rl2_stays_on_the_device(memory: str, family: TaskFamily,
 
 
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-@pytest.mark.parametrize("options", [{}, {"inner_kl_coef": 0.1}, {"rates": "per_parameter"}, {"meta_rounds": "all"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"outer": PPOStep(inner_kl_coef=0.1)}, {"rates": "per_parameter"}, {"meta_rounds": "all"}]
+)
 def test_a_minibatch_of_maml_stays_on_the_device(options: dict[str, Any], family: TaskFamily, copies: list[str]):
-    agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, outer="ppo", **options), family)
-    data = [agent._round(rollout, 2) for rollout in play(agent, family)]
-    olds = agent.adapted(agent.meta, data).inner
-    metrics = descend_twice(agent, data, olds, copies=copies)
+    agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, **({"outer": "ppo"} | options)), family)
+    rounds = [agent.samples(rollout, 2) for rollout in play(agent, family)]
+    before = agent.adaptation.adapt(agent.meta, rounds).policies[:-1]
+    metrics = descend_twice(agent.outer, rounds, before, copies=copies)
     assert copies == []
     assert {value.device for value in metrics.values()} == {META}
 
 
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-@pytest.mark.parametrize("options", [{}, {"trust": "all"}, {"rates": "per_parameter"}, {"task_chunk": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"outer": TRPOStep(trust="all")}, {"rates": "per_parameter"}, {"task_chunk": 1}]
+)
 def test_a_trust_region_step_of_maml_stays_on_the_device(
     options: dict[str, Any], family: TaskFamily, copies: list[str]
 ):
     """But for the line search's looks at what it is told."""
     agent: Any = build(MAMLConfig(meta_batch_size=2, fast_batch_size=2, **options), family)
-    data = [agent._round(rollout, 2) for rollout in play(agent, family)]
-    agent.propose(data)
+    rounds, outer = [agent.samples(rollout, 2) for rollout in play(agent, family)], agent.outer
+    outer.propose(rounds)
     copies.clear()
-    proposal = agent.propose(data)
-    told = agent.judge(data, proposal.olds, proposal.step)
+    proposal = outer.propose(rounds)
+    told = outer.loss_and_kl(rounds, proposal.before, proposal.step)
     assert copies == []
     assert {tensor.device for tensor in (*pytree.tree_leaves(proposal), told)} == {META}
 

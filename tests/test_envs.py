@@ -6,6 +6,7 @@ Every draw is addressed, so each Monte-Carlo test passes always or never; the in
 import itertools
 import re
 from collections.abc import Callable
+from typing import get_args, get_origin
 
 import numpy as np
 import pytest
@@ -14,14 +15,17 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
-from metarl import rng
-from metarl.batch_env import BatchEnv, Outcome, Step
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Outcome, Step
+from metarl.core.family import TaskFamily
+from metarl.core.registry import family_class, make, registered
+from metarl.core.tree import num_rows, take, to_device
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.envs.bandits import BernoulliArms, Pull
-from metarl.envs.grids import DarkTask, GoalCell
+from metarl.envs.bandits.bernoulli import BernoulliArms, Pull
+from metarl.envs.grids.dark_room import DarkTask
+from metarl.envs.grids.grid_navi import GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates
-from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily, family_class, make, num_rows, registered, take, to_device
+from metarl.envs.points.navigation import Goal
 
 FAMILIES: list[Callable[[], TaskFamily]] = [BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom]
 SPLITS = [(family, split) for family in FAMILIES for split in family.splits]  # type: ignore[attr-defined]
@@ -86,6 +90,15 @@ def test_docstrings_follow_one_schema(id):
         "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", *differs,
         "Source", "Version history",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("id", [id for id in registered() if id.startswith("metarl/")])
+def test_tasks_and_states_have_the_types_that_the_class_declares(id):
+    family = make(id)
+    (base,) = (base for base in type(family).__orig_bases__ if get_origin(base) is TaskFamily)
+    task = family.sample_tasks(rng.key(0), 2)
+    state = family.reset(task, rng.fold(rng.key(1), torch.arange(2)))
+    assert (type(task), type(state)) == get_args(base)
 
 
 @pytest.mark.parametrize(

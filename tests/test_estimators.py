@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metarl.estimators import (
+from metarl.learning.estimators import (
     discounted_returns,
     explained_variance,
     gae,

@@ -1,6 +1,7 @@
 """The evaluator: what it measures, that it is paired and independent of chunks, its files, and the program."""
 
 import dataclasses
+import inspect
 import io
 import json
 import math
@@ -19,26 +20,21 @@ from rich.console import Console
 from torch import Tensor
 
 import metarl
-from metarl import evaluator, rng, stats
-from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
-from metarl.agents.classical import (
-    BayesOptimalBandit,
-    Counts,
-    DarkRoomSweep,
-    GridNaviSweep,
-    Navigation2DOracle,
-    PosteriorMeanBandit,
-    TabularMDPOracle,
-    ThompsonBandit,
-    UCB1Bandit,
-)
+from metarl.agents.random import FixedAgent, RandomAgent, scripted
+from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
+from metarl.agents.reference.grids import DarkRoomSweep, GridNaviSweep
+from metarl.agents.reference.mdps import TabularMDPOracle
+from metarl.agents.reference.points import Navigation2DOracle
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
+from metarl.cli.evaluate import main
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import TrialProtocol
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.evaluate import EVALUATION, evaluate, main
-from metarl.family import TaskFamily
-from metarl.rollout import TrialProtocol
-from metarl.table import adaptation_table, sparkline
+from metarl.evaluation import evaluator, stats
+from metarl.evaluation.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
+from metarl.evaluation.evaluator import EVALUATION, evaluate
+from metarl.report.table import adaptation_table, sparkline
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and much more on a busy machine
 
@@ -51,7 +47,7 @@ class Count(NamedTuple):
     t: Tensor  # (B,)
 
 
-class Walk(TaskFamily):
+class Walk(TaskFamily[Coin, Count]):
     """Reward = the task's bias + noise of the step + the action; an episode ends early after action > .5."""
 
     terminates = True
@@ -535,7 +531,8 @@ def test_wrong_shapes_are_refused():
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """What a training run leaves behind, without the training."""
-    from metarl import checkpoint, config
+    from metarl.training import checkpoint
+    from metarl.training.config import parsing as config
 
     folder = tmp_path / "run"
     folder.mkdir()
@@ -622,13 +619,26 @@ def test_a_mistake_is_one_sentence(arguments, sentence, run_dir: Path, capsys):
     assert not (run_dir / "evaluation").exists()
 
 
-def test_module_can_be_run_and_called():
-    """``python -m metarl.evaluate`` prints no warning, and the module itself is the public function."""
-    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "metarl.evaluate", "no/such/run"]
+def test_the_program_runs_without_a_warning():
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "metarl", "evaluate", "no/such/run"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    family = toy.Guess()
-    assert metarl.evaluate(RandomAgent(family), family, tasks=3).returns.shape == (1, 3, 3)
+    assert done.stderr.startswith("metarl evaluate: There is no run directory 'no/such/run'")
+
+
+def test_the_public_name_is_a_plain_function():
+    assert inspect.isfunction(metarl.evaluate)
+    assert list(inspect.signature(metarl.evaluate).parameters)[:3] == ["agent", "family", "split"]
+    assert "adaptation curve" in inspect.getdoc(metarl.evaluate)
+
+
+def test_the_family_is_the_agent_s_own_or_an_id_or_one_that_was_made():
+    family = metarl.make("metarl/BernoulliBandit-v0")
+    agent = RL2Config(meta_batch_size=8, hidden_size=8).build(family, 1, torch.device("cpu"))
+    curves = [metarl.evaluate(agent, given, tasks=4) for given in (None, "metarl/BernoulliBandit-v0", family)]
+    assert all(np.array_equal(curve.returns, curves[0].returns) for curve in curves)
+    with pytest.raises(ValueError, match="Did you mean 'metarl/BernoulliBandit-v0'"):
+        metarl.evaluate(agent, "metarl/BernouliBandit-v0", tasks=4)
 
 
 def test_a_sparkline_by_hand():

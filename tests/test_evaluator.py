@@ -10,15 +10,15 @@ from small_families import Corridor, Reach, Target, TwoDoors
 from torch import Tensor
 
 import metarl
-from metarl import rng
-from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
-from metarl.agents.catalogue import baseline
-from metarl.curve import AdaptationCurve, combine
+from metarl.agents.random import FixedAgent, RandomAgent, scripted
+from metarl.agents.reference.catalogue import baseline
+from metarl.core import rng
+from metarl.core.rollout import Rollout, TrialProtocol, episode_returns, episode_rewards, run_trial
+from metarl.core.tree import take
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D
-from metarl.evaluator import default_repeats, evaluate
-from metarl.family import take
-from metarl.rollout import Rollout, TrialProtocol, episode_returns, episode_rewards, run_trial
-from metarl.step_curve import MAX_BINS, StepCurve, binned, borders
+from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.evaluator import default_repeats, evaluate
+from metarl.evaluation.step_curve import MAX_BINS, StepCurve, binned, borders
 
 torch.set_num_threads(1)
 

@@ -16,13 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
-from metarl.agents.meta_steps import add_gradient, trpo_loss
-from metarl.agents.rounds import Round, credited
-from metarl.batch_env import Outcome, Step
-from metarl.family import Key, TaskFamily
-from metarl.rollout import Acted, Rollout
+from metarl.agents.maml import MAML, MAMLConfig, PPOStep
+from metarl.agents.maml.rounds import Samples, credited
+from metarl.core.batch_env import Outcome, Step
+from metarl.core.family import Key, TaskFamily
+from metarl.core.rollout import Acted, Rollout
+from metarl.core.tree import stack
 
 STEP_SIZE = 1.5
 
@@ -37,7 +36,7 @@ class Last(NamedTuple):
     seen: Tensor  # (B,) int64: 0, or 1 + the last lever
 
 
-class Levers(TaskFamily):
+class Levers(TaskFamily[Payoff, Last]):
     """Deterministic rewards; the observation is the last lever, one-hot, after a constant."""
 
     splits = ("train",)
@@ -96,12 +95,12 @@ def play(agent: MAML, params: tuple[Tensor, ...], tasks: list[Payoff], actions: 
     for t, action in enumerate(taken):
         obs = family.observe(task, state)
         x = agent.net.scaling.scaled(obs, 1).unflatten(0, (len(tasks), -1))
-        log_probs.append(agent._distribution(params, x).log_prob(action.unflatten(0, (len(tasks), -1))).flatten())
+        log_probs.append(agent.adaptation.policies(params, x).log_prob(action.unflatten(0, (len(tasks), -1))).flatten())
         state, reward, terminated = family.step(task, state, action, torch.tensor(0))
         last = torch.full_like(terminated, t + 1 == len(taken))
         steps.append(Step(obs, action, zeros, torch.full_like(zeros, float(t == 0))))
         outcomes.append(Outcome(reward, terminated, last, obs))
-    step, outcome = (type(parts[0])(*map(torch.stack, zip(*parts, strict=True))) for parts in (steps, outcomes))
+    step, outcome = stack(steps), stack(outcomes)
     log_prob = torch.stack(log_probs).detach()
     return Rollout(step, Acted(taken, log_prob, torch.zeros_like(log_prob)), outcome, torch.ones_like(log_prob), task)
 
@@ -109,8 +108,8 @@ def play(agent: MAML, params: tuple[Tensor, ...], tasks: list[Payoff], actions: 
 def probabilities(agent: MAML, params: tuple[Tensor, ...], task: Payoff) -> Tensor:
     """Of every sequence of an episode, under one policy ``(1, …)``; a function of the parameters."""
     every = sequences(agent.family.horizon)
-    round = agent._round(play(agent, params, [task], [every]), 1)
-    log_prob = agent._distribution(params, round.x).log_prob(round.action)
+    samples = agent.samples(play(agent, params, [task], [every]), 1)
+    log_prob = agent.adaptation.policies(params, samples.x).log_prob(samples.action)
     return log_prob.reshape(len(every), -1).sum(-1).exp()
 
 
@@ -132,12 +131,12 @@ def flat(tensors) -> Tensor:
 # ---- one step on the expected return ---------------------------------------------------------------------------------
 
 
-def weighted(agent: MAML, params: tuple[Tensor, ...], task: Payoff) -> Round:
+def weighted(agent: MAML, params: tuple[Tensor, ...], task: Payoff) -> Samples:
     """Every sequence once, weighted by its probability: expectations in place of samples."""
     every, horizon = sequences(agent.family.horizon), agent.family.horizon
-    round = agent._round(play(agent, params, [task], [every]), 1)
+    samples = agent.samples(play(agent, params, [task], [every]), 1)
     chance = probabilities(agent, params, task).detach().repeat_interleave(horizon)[None]
-    return round._replace(weight=chance)  # a sum over steps: `fast_lr` then multiplies the gradient of the return
+    return samples._replace(weight=chance)  # a sum over steps: `fast_lr` then multiplies the gradient of the return
 
 
 def error(horizon: int, **changes) -> float:
@@ -146,10 +145,10 @@ def error(horizon: int, **changes) -> float:
     start = tuple(p.detach()[None].requires_grad_() for p in agent.net.policy.parameters())
     adapted = climb(expected_return(agent, start, task), start)
     exact = flat(torch.autograd.grad(expected_return(agent, adapted, task), start))
-    before = weighted(agent, agent.copies(agent.meta, 1), task)
-    after = agent.adapted(agent.meta, [before, before]).path[0]
+    before = weighted(agent, agent.adaptation.initial(agent.meta, 1), task)
+    after = agent.adaptation.adapt(agent.meta, [before, before]).params[0]
     data = [before, weighted(agent, after, task)]
-    loss = trpo_loss(agent, agent.adapted(agent.meta, data, differentiable=True), data)
+    loss = agent.outer.loss(agent.adaptation.adapt(agent.meta, data, differentiable=True).policies, data)
     found = -flat(torch.autograd.grad(loss, agent.meta))
     return float((found - exact).norm() / exact.norm())
 
@@ -174,10 +173,10 @@ def test_maml_with_vpg_is_fomaml_for_a_linear_policy_with_one_decision():
     gradients = []
     for first_order in (False, True):
         agent = make(1, hidden_sizes=(), norm_adv=True, first_order=first_order)
-        params = agent.copies(agent.meta, 1)
+        params = agent.adaptation.initial(agent.meta, 1)
         actions = [[(0,), (1,), (1,), (2,), (0,), (2,), (2,)]]
-        data = [agent._round(play(agent, params, [payoffs(1)], actions), 1) for _ in range(2)]
-        loss = trpo_loss(agent, agent.adapted(agent.meta, data, differentiable=True), data)
+        data = [agent.samples(play(agent, params, [payoffs(1)], actions), 1) for _ in range(2)]
+        loss = agent.outer.loss(agent.adaptation.adapt(agent.meta, data, differentiable=True).policies, data)
         gradients.append(flat(torch.autograd.grad(loss, agent.meta)))
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
     assert gradients[0].norm() > 0.1
@@ -189,18 +188,22 @@ def test_maml_with_vpg_is_fomaml_for_a_linear_policy_with_one_decision():
 def trials(agent: MAML, task: Payoff, trajectories: int, steps: int) -> Iterator[tuple[list[list], float]]:
     """Every trial of a task: the sequences of each round (one trajectory in the last), and the trial's probability."""
 
-    def go_on(data: list[Round], played: list[list], chance: float) -> Iterator[tuple[list[list], float]]:
+    def go_on(data: list[Samples], played: list[list], chance: float) -> Iterator[tuple[list[list], float]]:
         if len(played) > steps:
             yield played, chance
             return
-        params = agent.adapted(agent.meta, [*data, data[-1]]).path[-1] if data else agent.copies(agent.meta, 1)
+        params = (
+            agent.adaptation.adapt(agent.meta, [*data, data[-1]]).params[-1]
+            if data
+            else agent.adaptation.initial(agent.meta, 1)
+        )
         of_one = probabilities(agent, params, task).tolist()
         every = list(enumerate(sequences(agent.family.horizon)))
         for chosen in itertools.product(every, repeat=trajectories if len(played) < steps else 1):
             actions = [sequence for _, sequence in chosen]
-            round = agent._round(play(agent, params, [task], [actions]), 1)
+            samples = agent.samples(play(agent, params, [task], [actions]), 1)
             share = float(np.prod([of_one[number] for number, _ in chosen]))
-            yield from go_on([*data, round], [*played, actions], chance * share)
+            yield from go_on([*data, samples], [*played, actions], chance * share)
 
     return go_on([], [], 1.0)
 
@@ -216,14 +219,21 @@ def exact_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) -> 
             return chance * expected_return(agent, params, task)
         of_one, found = probabilities(agent, params, task), total
         for chosen in itertools.product(range(len(every)), repeat=trajectories):
-            round = agent._round(play(agent, params, [task], [[every[n] for n in chosen]]), 1)
-            log_prob = agent._distribution(params, round.x).log_prob(round.action)
+            samples = agent.samples(play(agent, params, [task], [[every[n] for n in chosen]]), 1)
+            log_prob = agent.adaptation.policies(params, samples.x).log_prob(samples.action)
             # The samples are data here: their returns do not move with the parameters, their probability does.
-            gain = (log_prob * round.advantage * round.weight).sum()
+            gain = (log_prob * samples.advantage * samples.weight).sum()
             found = found + go_on(climb(gain, params), chance * of_one[list(chosen)].prod(), left - 1)
         return found
 
     return flat(torch.autograd.grad(go_on(start, total + 1.0, steps), start))
+
+
+def after(agent: MAML, data: list[Samples], tasks: int) -> tuple[Tensor, ...]:
+    """The parameters of each task after gradient steps on all rounds."""
+    if not data:
+        return agent.adaptation.initial(agent.meta, tasks)
+    return agent.adaptation.adapt(agent.meta, [*data, data[-1]]).params[-1]
 
 
 CASES = [(1, 2, 1), (2, 1, 1), (1, 1, 2)]  # horizon, trajectories a round, gradient steps
@@ -238,20 +248,26 @@ def expected_gradient(agent: MAML, task: Payoff, trajectories: int, steps: int) 
     tasks, (other, _) = [task, payoffs(2)], next(trials(agent, payoffs(2), trajectories, steps))
     first = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
     for played, chance in trials(agent, task, trajectories, steps):
-        data: list[Round] = []
+        data: list[Samples] = []
         for actions in zip(played, other, strict=True):
-            params = agent.adapted(agent.meta, [*data, data[-1]]).path[-1] if data else agent.copies(agent.meta, 2)
-            data.append(agent._round(play(agent, params, tasks, list(actions)), 2))
+            params = (
+                agent.adaptation.adapt(agent.meta, [*data, data[-1]]).params[-1]
+                if data
+                else agent.adaptation.initial(agent.meta, 2)
+            )
+            data.append(agent.samples(play(agent, params, tasks, list(actions)), 2))
         if agent.config.exploration:
-            data = credited(data, judged=1)
+            data = credited(data, slice(-1, None))
         # The gradient of the first task alone, which is half of the mean over both.
-        data = [round._replace(advantage=first * round.advantage, credit=first * round.credit) for round in data]
-        if agent.config.outer == "ppo":
+        data = [
+            samples._replace(advantage=first * samples.advantage, credit=first * samples.credit) for samples in data
+        ]
+        if isinstance(agent.config.outer, PPOStep):
             agent.net.zero_grad()
-            add_gradient(agent, data, [], share=1.0)
+            agent.outer.add_gradient(data, [], share=1.0)
             gradient = flat([p.grad for p in agent.meta])
         else:
-            loss = trpo_loss(agent, agent.adapted(agent.meta, data, differentiable=True), data)
+            loss = agent.outer.loss(agent.adaptation.adapt(agent.meta, data, differentiable=True).policies, data)
             gradient = flat(torch.autograd.grad(loss, agent.meta))
         mean = mean - 2 * chance * agent.family.horizon * gradient  # `weight` divides by the steps of an episode
     assert isinstance(mean, Tensor)

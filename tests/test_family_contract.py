@@ -10,20 +10,24 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import toy  # noqa: F401  (registers toy/Guess-v0)
 import wrong_families
 from small_families import Corridor, Reach, TwoDoors
 from wrong_families import Line
 
 import metarl
-from metarl import rng, train
-from metarl.agents.baselines import RandomAgent
-from metarl.config import presets, read
-from metarl.config_errors import ConfigError
-from metarl.family_contract import Broken, random_action
-from metarl.rollout import check_endings, run_trial
+from metarl import train
+from metarl.agents.random import RandomAgent
+from metarl.core import agent as agent_registry
+from metarl.core import registry, rng
+from metarl.core.rollout import check_endings, run_trial
 from metarl.testing import check_family, quick_check
+from metarl.testing.contract import Broken, random_action
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.parsing import parse, presets, read
+from metarl.training.run_checks import check_run
 
-RL2 = ["--agent=RL2Config", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
+RL2 = ["--agent=RL2", "--agent.meta_batch_size=8", "--agent.hidden_size=8", "--agent.num_minibatches=2"]
 RL2 += ["--total_iterations=3", "--eval_every=0", "--final_eval_tasks=8", "--num_threads=1", "--device=cpu"]
 
 
@@ -74,9 +78,9 @@ def test_train_refuses_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Broken, match=FAULTS[name]) as refused:
         quick_check(getattr(wrong_families, name)())
-    assert train.main([f"--family=wrong_families.{name}", *RL2]) == 2
+    assert train.main([f"--family=wrong/{name}-v0", *RL2]) == 2
     said = capsys.readouterr()
-    assert said.err == f"metarl.train: {refused.value}\n" and not said.out
+    assert said.err == f"metarl train: {refused.value}\n" and not said.out
     assert not list(tmp_path.iterdir())
 
 
@@ -116,18 +120,17 @@ def test_a_family_that_would_fail_in_the_evaluation_at_the_end_is_refused():
         quick_check(FailsOnTest())
 
 
-@pytest.mark.parametrize("part", ["family", "agent"])
-def test_what_no_other_program_finds_is_refused(part: str, monkeypatch: pytest.MonkeyPatch):
-    config = read("rl2_gridnavi")
-    train._ask_contract(config)
-    monkeypatch.setattr(type(getattr(config, part)), "__module__", "__main__")
-    with pytest.raises(ConfigError, match=rf"^The {part} .* could not be loaded: .* give --{part} MODULE\."):
-        train._ask_contract(config)
+@pytest.mark.parametrize("option", ["--family=toy/Guess-v0", "--agent=RL2"])
+def test_what_no_other_program_finds_is_refused(option: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(registry._REGISTERED_IN, "toy/Guess-v0", "__main__")
+    monkeypatch.setitem(agent_registry._REGISTERED_IN, "RL2", "__main__" if "agent" in option else "metarl.agents")
+    with pytest.raises(ConfigError, match=r"could not be loaded: .* give --allow MODULE\."):
+        check_run(parse(["--config=rl2_gridnavi", option]), warn=pytest.fail)
 
 
 def test_own_names_of_splits_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    args = ["--family=wrong_families.OwnSplit", *RL2, "--eval_splits=[validation]", "--eval_every=1", "--run_dir=run"]
+    args = ["--family=wrong/OwnSplit-v0", *RL2, "--eval_splits=[validation]", "--eval_every=1", "--run_dir=run"]
     assert train.main(args) == 0
     assert Path("run/evaluation/validation.json").exists()
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -146,9 +149,9 @@ def test_an_ending_too_seldom_for_the_check_stops_the_run(
     monkeypatch.chdir(tmp_path)
     family = wrong_families.EndsLate()
     assert quick_check(family) == [], "it does not see so far"
-    assert train.main(["--family=wrong_families.EndsLate", *RL2, "--total_iterations=20"]) == 2
+    assert train.main(["--family=wrong/EndsLate-v0", *RL2, "--total_iterations=20"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("metarl.train: Training stopped in iteration ") and len(said.splitlines()) == 1
+    assert said.startswith("metarl train: Training stopped in iteration ") and len(said.splitlines()) == 1
     assert "EndsLate.terminates is False" in said
 
 
@@ -166,7 +169,7 @@ def test_the_final_evaluation_shows_its_progress_in_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    assert train.main(["--family=wrong_families.Line", *RL2]) == 0
+    assert train.main(["--family=wrong/Line-v0", *RL2]) == 0
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Evaluating")]
     assert shown == [f"Evaluating on 8 tasks of {split} ({n} of 2 splits)" for n, split in ((1, "train"), (2, "test"))]
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from metarl.finite import not_finite, to_json
+from metarl.evaluation.finite import not_finite, to_json
 
 
 def strict(text: str):

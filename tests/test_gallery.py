@@ -11,7 +11,7 @@ from PIL import Image
 
 import metarl
 from docs import make_gallery
-from metarl.envs.card import short_name
+from metarl.report.card import short_name
 
 IDS = make_gallery.shipped()
 PRETRAINED = Path(metarl.__file__).parent / "pretrained"

@@ -7,8 +7,8 @@ import pytest
 from small_families import Reach
 
 from benchmarks import generalisation
-from metarl.agents.baselines import RandomAgent
-from metarl.evaluator import evaluate
+from metarl.agents.random import RandomAgent
+from metarl.evaluation.evaluator import evaluate
 
 
 @pytest.fixture

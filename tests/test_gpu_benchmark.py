@@ -26,8 +26,9 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.run import ROOT
 from benchmarks.time_to_target import records
 from benchmarks.works import WORKS, tiny
-from metarl import capture, rng
-from metarl.capture import Captured
+from metarl.core import rng
+from metarl.fast import capture
+from metarl.fast.capture import Captured
 
 CPU = torch.device("cpu")
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks of a process")

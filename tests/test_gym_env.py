@@ -15,11 +15,12 @@ from gymnasium.vector import AutoresetMode
 from small_families import Corridor, Length, Reach, Start, TwoDoors
 
 import metarl
-from metarl import rng
-from metarl.batch_env import BatchEnv
-from metarl.family import UnknownOption, take
-from metarl.gym_env import GymEnv, GymVectorEnv
-from metarl.testing import check_gymnasium
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.errors import UnknownOption
+from metarl.core.tree import take
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
+from metarl.testing.families import check_gymnasium
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
@@ -113,7 +114,7 @@ def test_a_family_registered_later_is_an_id_at_once():
     finally:
         for name in ("Corridor", "Reach", "Taken"):
             gymnasium.registry.pop(f"small/{name}-v0", None)
-            metarl.family._REGISTRY.pop(f"small/{name}-v0", None)
+            metarl.core.registry._REGISTRY.pop(f"small/{name}-v0", None)
 
 
 def test_importing_metarl_does_not_import_sb3():

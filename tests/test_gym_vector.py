@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_families import Corridor, Length, Reach, Start, TwoDoors
 
 import metarl
-from metarl import rng
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv, GymVectorEnv
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
 FAMILIES = [Corridor(), Reach(), TwoDoors(), Start(), metarl.make("metarl/DarkKeyToDoor-v0", episodes_per_trial=2)]

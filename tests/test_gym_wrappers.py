@@ -17,8 +17,8 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from small_families import Images
 
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv, GymVectorEnv
+from metarl.core.family import TaskFamily
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
 
 GRID, POINT = "metarl/GridNavi-v0", "metarl/Navigation2D-v0"
 NEEDS = {"AtariPreprocessing": "cv2", "ResizeObservation": "cv2", "RecordVideo": "moviepy", "HumanRendering": "pygame",

@@ -7,13 +7,13 @@ import pytest
 import scipy.stats
 import torch
 
-from metarl import rng
-from metarl.agents.baselines import RandomAgent
-from metarl.agents.control import WinStayLoseShift
-from metarl.batch_env import BatchEnv
-from metarl.envs.harlow import Harlow, HarlowState
-from metarl.family import take
-from metarl.rollout import episode_lengths, episode_returns, run_trial
+from metarl.agents.random import RandomAgent
+from metarl.agents.reference.cognitive import WinStayLoseShift
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import episode_lengths, episode_returns, run_trial
+from metarl.core.tree import take
+from metarl.envs.cognitive.harlow import Harlow, HarlowState
 from metarl.testing import check_family
 
 STAY, LEFT, RIGHT = range(3)

@@ -8,9 +8,8 @@ import scipy.stats
 import torch
 from test_envs import assert_mean, same
 
-from metarl import rng
-from metarl.agents.classical import BayesOptimalBandit, Counts, PosteriorMeanBandit
-from metarl.agents.index_policies import (
+from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit
+from metarl.agents.reference.index_policies import (
     DependentBanditBayes,
     EpsilonGreedyBandit,
     GaussianThompsonBandit,
@@ -19,10 +18,14 @@ from metarl.agents.index_policies import (
     Payments,
     gittins_indices,
 )
-from metarl.batch_env import NO_ACTION, Step
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
-from metarl.evaluate import evaluate
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.units import NO_ACTION
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.bandits.dependent import DependentBandit
+from metarl.envs.bandits.gaussian import GaussianBandit
+from metarl.envs.bandits.informative import InformativeBandit
+from metarl.evaluation.evaluator import evaluate
 
 
 def totals(agent, family, tasks=10_000, split="train") -> torch.Tensor:

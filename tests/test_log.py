@@ -17,12 +17,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from toy import TOY, Guess
 
-from metarl import config, rng
 from metarl.agents import RL2Config
-from metarl.checkpoint import Counters
-from metarl.curve import AdaptationCurve
-from metarl.log import Logger, curve_metrics, family_card, layout, memory_metrics, point_tags, trial_metrics
-from metarl.rollout import Rollout, run_trial
+from metarl.core import rng
+from metarl.core.rollout import Rollout, run_trial
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.training.checkpoint import Counters
+from metarl.training.config import parsing as config
+from metarl.training.log import Logger, curve_metrics, family_card, layout, memory_metrics, point_tags, trial_metrics
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +13,19 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 import metarl
-from metarl import rng
-from metarl.agents import meta_steps
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
-from metarl.agents.meta_steps import META_STEPS, fisher, mean_kl, ppo_loss, surrogate_loss, trpo_loss
-from metarl.agents.rounds import Round, credited, episode_time, join, rows
-from metarl.batch_env import BatchEnv
-from metarl.distributions import DiagonalGaussian
-from metarl.estimators import discounted_returns, linear_baseline
-from metarl.family import TaskFamily, take
-from metarl.rollout import Rollout, collect, episode_returns, run_trial
+from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, TRPOStep, trpo
+from metarl.agents.maml.adaptation import Meta
+from metarl.agents.maml.ppo import PPO
+from metarl.agents.maml.rounds import Samples, credited, episode_time
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, collect, episode_returns, run_trial
+from metarl.core.tree import detach, take
+from metarl.learning.estimators import discounted_returns, linear_baseline
+from metarl.learning.trust_region import unflatten
 from metarl.testing import check_agent
-from metarl.trust_region import unflatten
 
 VARIANTS: dict[str, dict] = {
     "maml": {},
@@ -50,7 +51,22 @@ each_family = pytest.mark.parametrize("family", FAMILIES, ids=["discrete", "cont
 
 def config(**changes) -> MAMLConfig:
     small = MAMLConfig(meta_batch_size=6, hidden_sizes=(8, 8), fast_batch_size=4, fast_lr=0.3)
-    return dataclasses.replace(small, **changes)
+    return dataclasses.replace(small, **nested(changes))
+
+
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of the outer step's options, which tests name among the others, put where they belong.
+
+    Those of another kind of step are left out.
+    """
+    kinds: dict[str, type] = {"trpo": TRPOStep, "ppo": PPOStep, "reptile": ReptileStep}
+    outer = changes.get("outer", "trpo")
+    if outer not in kinds:
+        return changes
+    every = {field.name for kind in kinds.values() for field in dataclasses.fields(kind)}
+    own = {field.name for field in dataclasses.fields(kinds[outer])}
+    rest = {name: value for name, value in changes.items() if name not in {*every, "outer"}}
+    return rest | {"outer": kinds[outer](**{name: value for name, value in changes.items() if name in own})}
 
 
 def build(family: TaskFamily, **changes) -> MAML:
@@ -61,12 +77,30 @@ def play(agent: MAML, tasks: int = 6, seed: int = 0, **options) -> list[Rollout]
     return run_trial(agent, agent.family, agent.family.sample_tasks(rng.key(seed), tasks), rng.key(seed), **options)
 
 
-def in_double(agent: MAML, trial: list[Rollout]) -> list[Round]:
+def in_double(agent: MAML, trial: list[Rollout]) -> list[Samples]:
     """The agent's network and what it is taught, in float64; the random policy is moved off its symmetric start."""
-    data = [agent._round(rollout, 6) for rollout in trial]
-    data = credited(data, len(agent._judged(data)))
+    rounds = credited([agent.samples(rollout, 6) for rollout in trial], agent.adaptation.outer)
     agent.net.double()
-    return [Round(*(x.double() if x.is_floating_point() else x for x in round)) for round in data]
+    return [Samples(*(x.double() if x.is_floating_point() else x for x in samples)) for samples in rounds]
+
+
+def before_steps(agent: MAML, rounds: list[Samples]) -> list[Distribution]:
+    """The policies before each gradient step."""
+    return detach(agent.adaptation.adapt(agent.meta, rounds).policies[:-1])
+
+
+def outer_loss(agent: MAML, meta: Meta, rounds: list[Samples], before: list[Distribution]) -> Tensor:
+    """What the outer step descends, as a function of `meta` in autograd's graph."""
+    policies, _ = agent.adaptation.adapt(meta, rounds, differentiable=True)
+    if isinstance(agent.outer, PPO):
+        return agent.outer.loss(policies, rounds, before)[0]
+    return agent.outer.loss(policies, rounds)
+
+
+def divergence(agent: MAML, policies: list[Distribution], others: list[Distribution], rounds: list[Samples]) -> Tensor:
+    """Mean over the constrained rounds of the mean KL(policies ‖ others)."""
+    triples = list(zip(policies, others, rounds, strict=True))[agent.outer.constrained]
+    return torch.stack([(a.kl(b) * samples.weight).sum(-1).mean() for a, b, samples in triples]).mean()
 
 
 def flat(tensors) -> Tensor:
@@ -96,15 +130,13 @@ def test_the_contract_holds_for_reptile():
 def test_the_meta_gradient_equals_finite_differences(variant: str, outer: str, family: TaskFamily):
     agent = build(family, **(VARIANTS[variant] | {"outer": outer, "clip_coef": 0.9}))
     data = in_double(agent, play(agent))
-    olds = agent.adapted(agent.meta, data).inner
+    olds = before_steps(agent, data)
     start = flat(agent.meta)
     # Off the point at which the rounds were played: there the penalty's gradient is zero and the ratio is 1.
     theta = start + 0.01 * directions(len(start), 1)[0]
 
     def loss(meta: tuple[Tensor, ...]) -> Tensor:
-        if outer == "ppo":
-            return ppo_loss(agent, meta, data, olds)[0]
-        return trpo_loss(agent, agent.adapted(meta, data, differentiable=True), data)
+        return outer_loss(agent, meta, data, olds)
 
     meta = tuple(part.clone().requires_grad_() for part in unflatten(theta, agent.meta))
     gradient = flat(torch.autograd.grad(loss(meta), meta))
@@ -123,10 +155,10 @@ def test_first_order_is_the_gradient_at_the_adapted_parameters(family: TaskFamil
     """Finn et al. 2017, section 5.2: the mean over tasks of the gradient of the last loss, taken where each task is."""
     agent = build(family, first_order=True, inner_steps=2)
     data = in_double(agent, play(agent))
-    new, _, _, path = agent.adapted(agent.meta, data, differentiable=True)
-    ours = torch.autograd.grad(surrogate_loss(new, data[-1]), agent.meta)
-    adapted = [p.detach().requires_grad_() for p in path[-1]]
-    loss = surrogate_loss(agent._distribution(adapted, data[-1].x), data[-1])
+    policies, params = agent.adaptation.adapt(agent.meta, data, differentiable=True)
+    ours = torch.autograd.grad(agent.outer.loss(policies, data), agent.meta)
+    adapted = [p.detach().requires_grad_() for p in params[-1]]
+    loss = agent.outer.loss([*policies[:-1], agent.adaptation.policies(adapted, data[-1].x)], data)
     for ours_of, per_task in zip(ours, torch.autograd.grad(loss, adapted), strict=True):
         torch.testing.assert_close(ours_of, per_task.sum(0), rtol=0, atol=1e-12)
 
@@ -136,20 +168,18 @@ def test_first_order_is_the_gradient_at_the_adapted_parameters(family: TaskFamil
 def test_fisher_products_equal_differences_of_the_kl_gradient(variant: str, family: TaskFamily):
     agent = build(family, **VARIANTS[variant])
     data = in_double(agent, play(agent))
-    trusted, (_, old, _, path) = agent.trusted(data), agent.adapted(agent.meta, data)
+    old, path = agent.adaptation.adapt(agent.meta, data)
     theta = flat(agent.meta)
 
     def kl_gradient(theta: Tensor) -> Tensor:
         meta = tuple(part.clone().requires_grad_() for part in unflatten(theta, agent.meta))
-        new = agent.adapted(meta, data, differentiable=True).trusted
-        return flat(torch.autograd.grad(mean_kl(old, new, trusted), meta))
+        new = agent.adaptation.adapt(meta, data, differentiable=True).policies
+        return flat(torch.autograd.grad(divergence(agent, detach(old), new, data), meta))
 
     assert kl_gradient(theta).abs().max() < 1e-12, "the divergence is least where nothing has changed"
-    whole = fisher(agent, [(data, 1.0)], [path])
-    halves = [slice(0, 2), slice(2, 6)]
-    chunks = [([rows(round, half) for round in data], n / 6) for half, n in zip(halves, (2, 4), strict=True)]
-    paths = [[tuple(p[half] for p in params) for params in path] for half in halves]
-    chunked = fisher(agent, chunks, paths)
+    whole = agent.outer.fisher([(data, 1.0, path)])
+    halves = [(slice(0, 2), 2 / 6), (slice(2, 6), 4 / 6)]
+    chunked = agent.outer.fisher([(take(data, half), share, take(path, half)) for half, share in halves])
     for v in directions(len(theta)):
         difference = (kl_gradient(theta + 1e-5 * v) - kl_gradient(theta - 1e-5 * v)) / 2e-5
         torch.testing.assert_close(whole(v), difference, rtol=1e-5, atol=1e-8)
@@ -159,10 +189,10 @@ def test_fisher_products_equal_differences_of_the_kl_gradient(variant: str, fami
 def test_a_share_of_the_trajectories_estimates_the_same_fisher_matrix():
     agent = build(Reach(), fast_batch_size=64, fisher_share=0.5)
     data = in_double(agent, play(agent))
-    path = agent.adapted(agent.meta, data).path
-    half = fisher(agent, [(data, 1.0)], [path])
-    agent.config.fisher_share = 1.0
-    whole = fisher(agent, [(data, 1.0)], [path])
+    part = (data, 1.0, agent.adaptation.adapt(agent.meta, data).params)
+    half = agent.outer.fisher([part])
+    agent.outer.options = TRPOStep(fisher_share=1.0)
+    whole = agent.outer.fisher([part])
     for v in directions(len(flat(agent.meta))):
         cosine = torch.nn.functional.cosine_similarity(half(v), whole(v), dim=0)
         assert 0.9 < float(cosine) < 1 - 1e-9, "about the same, from other samples"
@@ -171,18 +201,18 @@ def test_a_share_of_the_trajectories_estimates_the_same_fisher_matrix():
 def test_without_a_share_the_fisher_matrix_is_of_all_steps_if_they_are_few(monkeypatch: pytest.MonkeyPatch):
     agent = build(Reach(), fast_batch_size=8)
     data = in_double(agent, play(agent))
-    path, v = agent.adapted(agent.meta, data).path, directions(len(flat(agent.meta)))[0]
-    given = fisher(agent, [(data, 1.0)], [path])(v)
-    agent.config.fisher_share = 1.0
-    whole = fisher(agent, [(data, 1.0)], [path])(v)
+    part, v = (data, 1.0, agent.adaptation.adapt(agent.meta, data).params), directions(len(flat(agent.meta)))[0]
+    given = agent.outer.fisher([part])(v)
+    agent.outer.options = TRPOStep(fisher_share=1.0)
+    whole = agent.outer.fisher([part])(v)
     assert torch.equal(given, whole)
-    agent.config.fisher_share = None
-    monkeypatch.setattr(meta_steps, "FISHER_STATES", data[-1].x.shape[0] * data[-1].x.shape[1] // 2)
-    assert not torch.equal(fisher(agent, [(data, 1.0)], [path])(v), whole)
-    agent.config.fisher_share = 0.5
-    half = fisher(agent, [(data, 1.0)], [path])(v)
-    agent.config.fisher_share = None
-    assert torch.equal(fisher(agent, [(data, 1.0)], [path])(v), half), "as many trajectories as hold that many steps"
+    agent.outer.options = TRPOStep(fisher_share=None)
+    monkeypatch.setattr(trpo, "FISHER_STATES", data[-1].x.shape[0] * data[-1].x.shape[1] // 2)
+    assert not torch.equal(agent.outer.fisher([part])(v), whole)
+    agent.outer.options = TRPOStep(fisher_share=0.5)
+    half = agent.outer.fisher([part])(v)
+    agent.outer.options = TRPOStep(fisher_share=None)
+    assert torch.equal(agent.outer.fisher([part])(v), half), "as many trajectories as hold that many steps"
 
 
 # ---- adaptation ------------------------------------------------------------------------------------------------------
@@ -195,7 +225,7 @@ def test_all_tasks_at_once_are_vmap_of_one(family: TaskFamily, hidden: tuple[int
     policy = agent.net.policy
     params = {name: torch.randn(5, *p.shape) for name, p in policy.named_parameters()}
     x = torch.randn(5, 7, 2)
-    ours = agent._distribution(list(params.values()), x)
+    ours = agent.adaptation.policies(list(params.values()), x)
     theirs = vmap(lambda params, x: functional_call(policy, params, (x,)))(params, x)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
@@ -244,7 +274,7 @@ def test_padding_and_other_tasks_change_nothing():
 def test_the_head_alone_is_adapted_by_anil():
     agent = build(Reach(), adapted="head")
     before, after = agent.begin(6), agent.adapt(agent.begin(6), play(agent, rounds=1)[0])
-    changed = {name for name, a, b in zip(agent.policy_names, before.params, after.params) if not torch.equal(a, b)}
+    changed = {name for name, a, b in zip(agent.adaptation.names, before.params, after.params) if not torch.equal(a, b)}
     assert changed == {"head.log_std", "head.linear.weight", "head.linear.bias"}
 
 
@@ -281,9 +311,9 @@ def test_a_users_own_task_is_adapted_to():
 @each_variant
 def test_the_likelihood_ratio_is_one_at_first(variant: str):
     agent = build(Reach(), **VARIANTS[variant])
-    data = [agent._round(rollout, 6) for rollout in play(agent)]
-    judged, new = agent.judged(data), agent.adapted(agent.meta, data).distribution
-    assert ((new.log_prob(judged.action) - judged.log_prob).abs() * (judged.weight > 0)).max() < 1e-5
+    data = [agent.samples(rollout, 6) for rollout in play(agent)]
+    for policy, samples in zip(agent.adaptation.adapt(agent.meta, data).policies, data, strict=True):
+        assert ((policy.log_prob(samples.action) - samples.log_prob).abs() * (samples.weight > 0)).max() < 1e-5
 
 
 # ---- meta-steps ------------------------------------------------------------------------------------------------------
@@ -296,10 +326,10 @@ def test_a_trust_region_step_keeps_its_bound(max_kl: float, trust: str, family: 
     agent, accepted = build(family, max_kl=max_kl, trust=trust), 0.0
     for seed in range(5):
         trial = play(agent, seed=seed)
-        data = [agent._round(rollout, 6) for rollout in trial]
-        old = agent.adapted(agent.meta, data).trusted
+        data = [agent.samples(rollout, 6) for rollout in trial]
+        old = agent.adaptation.adapt(agent.meta, data).policies
         metrics = agent.update(trial)
-        kl = float(mean_kl(old, agent.adapted(agent.meta, data).trusted, agent.trusted(data)))
+        kl = float(divergence(agent, old, agent.adaptation.adapt(agent.meta, data).policies, data))
         assert kl <= max_kl * (1 + 1e-3)
         if metrics["loss/line_search_accepted"]:
             assert kl == pytest.approx(metrics["loss/kl_after"], abs=1e-6) and kl > 0
@@ -311,7 +341,7 @@ def test_a_trust_region_step_keeps_its_bound(max_kl: float, trust: str, family: 
 def test_a_line_search_that_fails_keeps_the_parameters_and_says_so(monkeypatch: pytest.MonkeyPatch):
     agent = build(Reach(), ls_max_steps=2)
     trial, before = play(agent), flat(agent.meta)
-    monkeypatch.setattr("metarl.agents.meta_steps.mean_kl", lambda *_: torch.tensor(1.0))
+    monkeypatch.setattr(agent.outer, "loss_and_kl", lambda *_: torch.tensor([-1e9, 1.0]))
     metrics = agent.update(trial)
     assert torch.equal(flat(agent.meta), before)
     assert metrics["loss/line_search_accepted"] == 0.0 and metrics["loss/line_search_backtracks"] == 2.0
@@ -325,7 +355,7 @@ def test_chunks_of_tasks_change_nothing(changes: dict):
     whole, chunked = build(Reach(), **changes), build(Reach(), **changes, task_chunk=4)
     trial = play(whole)
     before = flat(whole.meta)
-    a, b = (META_STEPS[agent.config.outer](agent, in_double(agent, trial), 0.0) for agent in (whole, chunked))
+    a, b = (agent.outer.step(in_double(agent, trial), 0.0, agent.key) for agent in (whole, chunked))
     assert not torch.equal(flat(whole.meta).float(), before)
     torch.testing.assert_close(flat(whole.meta), flat(chunked.meta), rtol=1e-6, atol=1e-9)
     assert a == pytest.approx(b, rel=1e-6, abs=1e-9)
@@ -336,7 +366,7 @@ def test_minibatches_hold_whole_tasks():
     trial = play(whole)
     for agent in (whole, parts):
         agent.update(trial)
-    assert whole.optimizer.steps == 1 and parts.optimizer.steps == 3
+    assert whole.outer.optimizer.steps == 1 and parts.outer.optimizer.steps == 3
 
 
 def test_reptile_moves_to_the_adapted_mean():
@@ -354,20 +384,20 @@ def test_reptile_moves_to_the_adapted_mean():
 def test_the_penalty_follows_the_divergence_before_each_step():
     agent = build(Reach(), outer="ppo", inner_kl_coef=1.0, inner_kl_target=1e3, lr=0.1)
     assert agent.update(play(agent))["loss/inner_kl_coef"] == 0.5, "far below the target: less of it"
-    agent.config.inner_kl_target = 1e-9
+    agent.outer.options = dataclasses.replace(agent.outer.options, inner_kl_target=1e-9)
     metrics = agent.update(play(agent))
     assert metrics["loss/inner_kl"] > 1e-6 and metrics["loss/inner_kl_coef"] == 1.0
 
 
-def test_rounds_are_judged_as_configured():
-    for meta_rounds, samples in (("last", 1), ("all", 3)):
-        agent = build(Reach(), inner_steps=3, meta_rounds=meta_rounds)
-        data = [agent._round(rollout, 6) for rollout in play(agent)]
-        judged = agent.judged(data)
-        assert judged.weight.shape[1] == samples * data[0].weight.shape[1]
-        torch.testing.assert_close(judged.weight.sum(-1), torch.ones(6))
-    halves = join([DiagonalGaussian(torch.zeros(2, n, 1), torch.ones(2, n, 1)) for n in (3, 4)])
-    assert halves.mean.shape == (2, 7, 1) and type(halves) is DiagonalGaussian
+def test_the_outer_rounds_are_those_of_the_configuration():
+    for meta_rounds, number in (("last", 1), ("all", 3)):
+        agent = build(Reach(), inner_steps=3, meta_rounds=meta_rounds, outer="ppo")
+        data = [agent.samples(rollout, 6) for rollout in play(agent)]
+        assert len(data[agent.adaptation.outer]) == number
+        loss, _ = agent.outer.loss(agent.adaptation.adapt(agent.meta, data).policies, data, [])
+        # Where no parameter has changed all ratios are 1.
+        means = [-(samples.advantage * samples.weight).sum(-1).mean() for samples in data[-number:]]
+        torch.testing.assert_close(loss, torch.stack(means).mean(), atol=1e-6, rtol=0)
 
 
 def test_every_metric_is_documented():
@@ -397,23 +427,22 @@ def test_other_titles():
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_recurrent_policy_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"policy must be 'mlp'.*second time.*RL2Config"):
-        config(policy="gru")
-    with pytest.raises(ValueError, match="mlp"):
-        config(policy="mpl")
-
-
 @pytest.mark.parametrize(("field", "value"), [
     ("outer", "trop"), ("adapted", "body"), ("rates", "learned"), ("activation", "tahn"), ("inner_loss", "dise"),
     ("baseline", "none"), ("meta_rounds", "first"), ("inner_steps", 0), ("fast_batch_size", 0), ("fast_lr", -0.1),
     ("max_kl", 0.0), ("cg_iters", 0), ("ls_backtrack_ratio", 1.0), ("fisher_share", 1.5), ("hidden_sizes", (8, 0)),
-    ("num_minibatches", 7), ("gamma", 1.1), ("lr", -1.0), ("min_std", 0.0), ("task_chunk", 0),
+    ("gamma", 1.1), ("min_std", 0.0), ("task_chunk", 0),
     ("exploration", -1.0), ("obs_unit", 0.0),
 ])  # fmt: skip
 def test_impossible_options_are_refused(field: str, value: object):
     with pytest.raises(ValueError):
         config(**{field: value})
+
+
+@pytest.mark.parametrize("option", [{"num_minibatches": 7}, {"num_minibatches": 0}, {"lr": -1.0}, {"clip_coef": 0.0}])
+def test_impossible_options_of_ppo_are_refused(option: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        config(outer="ppo", **option)
 
 
 def test_credit_is_not_given_twice():

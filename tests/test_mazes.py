@@ -9,13 +9,15 @@ import torch
 from test_envs import assert_mean, play, random_policy
 from torch import Tensor
 
-from metarl import evaluate, rng
-from metarl.agents.scripted import MetaMazeOracle, MetaMazeSearch, TMazeOracle, TMazeRemember
-from metarl.batch_env import BatchEnv, Step
-from metarl.envs.grids import Cell
-from metarl.envs.meta_maze import Maze, MetaMaze, lattice, neighbours, number
-from metarl.envs.tmaze import Corridor, TMaze
-from metarl.family import TaskFamily, num_rows, take
+from metarl import evaluate
+from metarl.agents.reference.mazes import MetaMazeOracle, MetaMazeSearch, TMazeOracle, TMazeRemember
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Step
+from metarl.core.family import TaskFamily
+from metarl.core.tree import num_rows, take
+from metarl.envs.grids.grid import Cell
+from metarl.envs.grids.meta_maze import Maze, MetaMaze, lattice, neighbours, number
+from metarl.envs.grids.tmaze import Corridor, TMaze
 from metarl.testing import check_family
 
 UP, RIGHT, DOWN, LEFT = range(4)

@@ -1,12 +1,13 @@
 """Memories: step by step is the sequence, and the CPU's own GRU is torch's."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
 
-from metarl import gru, memories
+from metarl.fast import twins
+from metarl.fast.gru import gru, gru_step
+from metarl.fast.linear import linear
+from metarl.learning import memories
 
 T, B, F, H = 9, 5, 6, 16
 REMEMBERING = ["gru", "lstm", "rnn", "transformer"]
@@ -90,11 +91,11 @@ def weights(cell: nn.GRU) -> tuple:
 @pytest.mark.parametrize("batch", [1, B])
 def test_the_gru_equals_torchs_in_values_and_gradients(batch: int, empty: bool):
     cell, x, h, direction = torch_gru(), inputs(T, batch, F), inputs(batch, H), inputs(T, batch, H).flip(0)
-    h = torch.zeros_like(h) if empty else h  # the first step of a trial is computed in another way
     results = []
     for ours in (True, False):
-        leaves = [x.clone().requires_grad_(), h.clone().requires_grad_(), *weights(cell)]
-        out = gru.gru_sequence(*leaves) if ours else cell(leaves[0], leaves[1][None])[0]
+        leaves = [x.clone().requires_grad_(), *([] if empty else [h.clone().requires_grad_()]), *weights(cell)]
+        first = None if empty else leaves[1]  # the first step of a trial is computed in another way
+        out = gru(leaves[0], first, cell) if ours else cell(leaves[0], None if empty else first[None])[0]
         results.append((out, *torch.autograd.grad((out * direction).sum(), leaves)))
     for ours, torchs in zip(*results, strict=True):
         torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
@@ -103,54 +104,46 @@ def test_the_gru_equals_torchs_in_values_and_gradients(batch: int, empty: bool):
 def test_the_gru_keeps_its_inputs():
     cell, x, h = torch_gru(), inputs(T, B, F), inputs(B, H)
     kept = [tensor.clone() for tensor in (x, h, *weights(cell))]
-    gru.gru_sequence(x, h, *weights(cell)).sum().backward()
+    gru(x, h, cell).sum().backward()
     with torch.no_grad():
-        gru.gru_step(x[0], h, *weights(cell))
+        gru_step(x[0], h, cell)
     assert all(torch.equal(a, b) for a, b in zip(kept, (x, h, *weights(cell))))
 
 
 def test_the_gradient_of_the_gru_is_that_of_finite_differences():
     """`gradcheck` asks a graph for many backward passes; this one grants one."""
-    small = [inputs(4, 2, 3), inputs(2, 5), inputs(15, 3), inputs(15, 5), inputs(15), inputs(15).flip(0)]
-    direction = inputs(4, 2, 5).flip(0)
-    leaves = [tensor.requires_grad_() for tensor in small]
-    gradients = torch.autograd.grad((gru.gru_sequence(*leaves) * direction).sum(), leaves)
-    for number, (leaf, gradient) in enumerate(zip(small, gradients)):
+    cell, direction = nn.GRU(3, 5).double(), inputs(4, 2, 5).flip(0)
+    leaves = [inputs(4, 2, 3).requires_grad_(), inputs(2, 5).requires_grad_(), *cell.parameters()]
+
+    def loss() -> torch.Tensor:
+        return (gru(leaves[0], leaves[1], cell) * direction).sum()
+
+    gradients = torch.autograd.grad(loss(), leaves)
+    for leaf, gradient in zip(leaves, gradients, strict=True):
         for place in range(leaf.numel()):
             values = []
-            for nudge in (1e-6, -1e-6):
-                moved = leaf.detach().clone()
-                moved.view(-1)[place] += nudge
-                values.append((gru.gru_sequence(*small[:number], moved, *small[number + 1 :]) * direction).sum().item())
+            for nudge in (1e-6, -2e-6, 1e-6):  # there, to the other side, and back
+                with torch.no_grad():
+                    leaf.view(-1)[place] += nudge
+                values.append(loss().item())
             assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient.flatten()[place].item(), abs=1e-8)
 
 
-@pytest.mark.parametrize("empty", [False, True])
-@pytest.mark.parametrize("both", [False, True])
-def test_the_grus_readout_is_a_linear_layer_on_its_states(empty: bool, both: bool):
-    cell, x, h = torch_gru(), inputs(T, B, F), inputs(B, H)
-    layers = [(inputs(n, H), inputs(n, F), inputs(n)) for n in (3, 1)]
-    results = []
-    for ours in (True, False):
-        leaves = [leaf.detach().clone().requires_grad_() for leaf in (x, *itertools.chain(*layers))]
-        parts = [tuple(leaves[1:4]), tuple(leaves[4:])]
-        if ours:
-            states, read = gru.gru_readout(leaves[0], None if empty else h, weights(cell), parts)
-        else:
-            states = cell(leaves[0], (0.0 * h if empty else h)[None])[0]
-            read = gru.linear_sum(states, leaves[0], parts)
-        loss = (read * inputs(T, B, 4)).sum() + (states * inputs(T, B, H)).sum() * both
-        leaves += weights(cell)
-        results.append((states, read, *torch.autograd.grad(loss, leaves)))
-    for ours, torchs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
-
-
 def test_linear_of_any_layout():
-    weight, bias, second = inputs(7, F), inputs(7), inputs(7, 3)
+    weight, bias = inputs(7, F), inputs(7)
     for x in (inputs(T, B, F), inputs(F, T, B).permute(1, 2, 0), inputs(B, F), inputs(F, B).t()):
-        other = inputs(*x.shape[:-1], 3)
-        expected = torch.nn.functional.linear(x, weight, bias)
-        torch.testing.assert_close(gru.linear(x, weight, bias), expected, rtol=0, atol=1e-12)
-        expected = expected + torch.nn.functional.linear(other, second)
-        torch.testing.assert_close(gru.linear_sum(x, other, [(weight, second, bias)]), expected, rtol=0, atol=1e-12)
+        for given in (bias, None):
+            expected = torch.nn.functional.linear(x, weight, given)
+            torch.testing.assert_close(linear(x, weight, given), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", memories.MEMORIES)
+def test_the_plain_memory_is_the_fast_one(kind: str):
+    net, x = memory(kind), inputs(T, B, F)
+    whole, _ = net.sequence(x, None)
+    one, _ = net.step(x[0], net.initial(B))
+    with twins.plain():
+        plain, _ = net.sequence(x, net.initial(B))
+        plain_one, _ = net.step(x[0], net.initial(B))
+    torch.testing.assert_close(whole, plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one, plain_one, rtol=0, atol=1e-12)

@@ -6,13 +6,15 @@ import scipy.stats
 import torch
 from test_envs import assert_mean, play, random_policy, same
 
-from metarl import rng
-from metarl.batch_env import BatchEnv
-from metarl.envs.bandit_pictures import payment_colour
-from metarl.envs.bandits import BernoulliArms
-from metarl.envs.more_bandits import DependentBandit, GaussianBandit, InformativeBandit
-from metarl.envs.restless_bandit import RestlessBandit
-from metarl.family import num_rows
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.tree import num_rows
+from metarl.envs.bandits.bernoulli import BernoulliArms
+from metarl.envs.bandits.dependent import DependentBandit
+from metarl.envs.bandits.gaussian import GaussianBandit
+from metarl.envs.bandits.informative import InformativeBandit
+from metarl.envs.bandits.pictures import payment_colour
+from metarl.envs.bandits.restless import RestlessBandit
 from metarl.testing import check_family
 
 STRUCTURES = ("uniform", "easy", "medium", "hard")

@@ -15,17 +15,18 @@ import pytest
 import torch
 
 import metarl
-from metarl import rng
-from metarl.batch_env import BatchEnv
-from metarl.compiled import CompiledEnv
-from metarl.envs import SIMULATED, simulator
-from metarl.envs.ant import AntDir, Heading
-from metarl.envs.ant_goal import AntGoal, Place
-from metarl.envs.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
-from metarl.envs.humanoid import HumanoidDir
-from metarl.envs.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
-from metarl.envs.simulator import Physics, Simulator, load
-from metarl.family import take, to_device
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.tree import take, to_device
+from metarl.envs import SIMULATED
+from metarl.envs.mujoco import simulator
+from metarl.envs.mujoco.ant import AntDir, Heading
+from metarl.envs.mujoco.ant_goal import AntGoal, Place
+from metarl.envs.mujoco.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
+from metarl.envs.mujoco.humanoid import HumanoidDir
+from metarl.envs.mujoco.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
+from metarl.envs.mujoco.simulator import Physics, Simulator, load
+from metarl.fast.compiled import CompiledEnv
 
 IDS = [f"metarl/{name}-v0" for names in SIMULATED.values() for name in names]
 BESIDE = [
@@ -299,7 +300,7 @@ def test_without_mujoco_the_sentence_says_what_to_install(monkeypatch, capsys):
     simulator.load.cache_clear()
     with pytest.raises(ValueError, match=r"MuJoCo is needed.*pip install 'metarl\[mujoco\]'"):
         metarl.make("metarl/HalfCheetahVel-v0")
-    from metarl.envs.__main__ import main
+    from metarl.cli.envs import main
 
     assert main([]) == 0, "the table goes without"
     assert "metarl/GridNavi-v0" in capsys.readouterr().out

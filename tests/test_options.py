@@ -14,12 +14,13 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import config, family
-from metarl.config_errors import ConfigError
+from metarl.core import registry
+from metarl.core.options import MISSING, options_of, own_options, takes_any
 from metarl.envs import Navigation2D
-from metarl.envs.card import card
-from metarl.evaluator import describe
-from metarl.options import MISSING, options_of, own_options, takes_any
+from metarl.evaluation.evaluator import describe
+from metarl.report.card import card
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError
 
 
 class Passes(Navigation2D):
@@ -113,8 +114,8 @@ MADE = [name for name in FACTORIES if name != "required"]
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The factories registered, for this test alone: name → id."""
-    monkeypatch.setattr(family, "_REGISTRY", dict(family._REGISTRY))
-    monkeypatch.setattr(family, "_REGISTERED_IN", dict(family._REGISTERED_IN))
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTERED_IN", dict(registry._REGISTERED_IN))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
     ids = {name: f"theirs/Factory{number}-v0" for number, name in enumerate(FACTORIES)}
@@ -144,9 +145,7 @@ def test_what_python_takes_is_taken_everywhere(name: str, known: dict[str, str],
     factory, id = FACTORIES[name][0], known[name]
     path = tmp_path / "theirs.yaml"
     for option, value in {"horizon": 9, "episodes_per_trial": 5, "extra": 6, "nothing": 1}.items():
-        path.write_text(
-            yaml.safe_dump(yaml.safe_load(TOY) | {"family": {"class_path": id, "init_args": {option: value}}})
-        )
+        path.write_text(yaml.safe_dump(yaml.safe_load(TOY) | {"family": {"name": id, option: value}}))
         ways: dict[str, Callable[[], Any]] = {
             "make": lambda o=option, v=value: metarl.make(id, **{o: v}),
             "gymnasium": lambda o=option, v=value: gymnasium.make(id, **{o: v}).unwrapped.family,
@@ -176,24 +175,26 @@ def test_a_run_s_configuration_makes_the_same_family(name: str, known: dict[str,
 
 def test_a_run_s_configuration_has_the_options_that_are_passed_on(known: dict[str, str]):
     """Where the family shows that they are what its parent's defaults say."""
-    init_args = {
-        name: config.parse([f"--family={known[name]}"]).values["family"]["init_args"]
-        for name in ("subclass", "preferred")
-    }
-    assert init_args["subclass"] == {"extra": 1} | NAVIGATION
-    assert init_args["preferred"] == {"episodes_per_trial": 2}, "the parent's horizon is 100, and it is not taken"
+    values = {name: config.parse([f"--family={known[name]}"]).values["family"] for name in ("subclass", "preferred")}
+    assert values["subclass"] == {"name": known["subclass"], "extra": 1} | NAVIGATION
+    assert values["preferred"] == {"name": known["preferred"], "episodes_per_trial": 2}, (
+        "the parent's horizon is 100, and it is not taken"
+    )
 
 
-def test_a_class_is_found_again_by_its_path_and_ours_by_its_id(known: dict[str, str]):
-    paths = {name: config.parse([f"--family={known[name]}"]).values["family"]["class_path"] for name in MADE}
-    assert paths["subclass"] == "test_options.Passes" and paths["function"] == "test_options.function"
-    assert paths["class"] == "metarl/Navigation2D-v0" and paths["partial"] == f"test_options:{known['partial']}"
-    assert config.parse([]).values["agent"]["class_path"] == "RL2Config"
+def test_a_configuration_holds_ids_and_which_module_registers_them(known: dict[str, str]):
+    for name in MADE:
+        values = config.parse([f"--family={known[name]}"]).values
+        assert values["family"]["name"] == known[name] and values["allow"] == ["test_options"]
+    ours = config.parse([]).values
+    assert (ours["family"]["name"], ours["agent"]["name"]) == ("metarl/Navigation2D-v0", "RL2") and ours["allow"] == []
 
 
-def test_a_function_s_path_is_a_name_too():
-    made = config.parse(["--family=test_options.function", "--family.horizon=9"])
-    assert isinstance(made.config.family, Passes) and made.config.family.horizon == 9 and made.name == "rl2_function"
+def test_an_option_called_name_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(registry._REGISTRY, "theirs/Named-v0", lambda name="x": Navigation2D())
+    monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Named-v0", __name__)
+    with pytest.raises(ConfigError, match="theirs/Named-v0 has an option called 'name', which stands for the family"):
+        config.parse(["--family=theirs/Named-v0"])
 
 
 def test_they_are_shown(known: dict[str, str], capsys: pytest.CaptureFixture[str]):
@@ -222,14 +223,14 @@ def test_an_error_of_the_constructor_s_own_is_not_taken_for_a_wrong_option(monke
     def broken(horizon: int = 1) -> Navigation2D:
         return Navigation2D(size=horizon)  # type: ignore[call-arg]
 
-    monkeypatch.setattr(family, "_REGISTRY", {"theirs/Broken-v0": broken})
+    monkeypatch.setattr(registry, "_REGISTRY", {"theirs/Broken-v0": broken})
     with pytest.raises(TypeError, match="size"):
         metarl.make("theirs/Broken-v0", horizon=3)
 
 
 def test_a_factory_makes_a_family(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(family._REGISTRY, "theirs/Dict-v0", dict)
-    monkeypatch.setitem(family._REGISTERED_IN, "theirs/Dict-v0", __name__)
+    monkeypatch.setitem(registry._REGISTRY, "theirs/Dict-v0", dict)
+    monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Dict-v0", __name__)
     with pytest.raises(ValueError, match="theirs/Dict-v0 must make a TaskFamily, and made a value of dict"):
         metarl.make("theirs/Dict-v0")
     with pytest.raises(ConfigError, match="must make a TaskFamily"):

@@ -18,10 +18,13 @@ import yaml
 from toy import TOY
 
 import metarl
-from metarl import checkpoint, compare, config, train
-from metarl import evaluate as evaluate_module
-from metarl.config_errors import ConfigError
-from metarl.console import at_home, new_folder
+from metarl import train
+from metarl.cli import compare, contenders
+from metarl.cli import evaluate as evaluate_module
+from metarl.report.console import at_home, new_folder
+from metarl.training import checkpoint, run_folder
+from metarl.training.config import parsing as config
+from metarl.training.config.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--config=toy.yaml", "--total_iterations=1"]
@@ -114,9 +117,9 @@ def test_the_name_and_the_run_of_a_comparison(folder: Path):
         ("mine=", "mine", ""),
         ("missing", "", "missing"),
     ):
-        assert compare._parts(given) == (name, where)
+        assert contenders.named_run(given) == (name, where)
     with pytest.raises(ConfigError, match="no run directory 'runs/lr=3'"):
-        compare.lines(["runs/lr=3"], "cpu")
+        contenders.lines(["runs/lr=3"], "cpu")
 
 
 def test_every_new_folder_is_a_new_one(folder: Path):
@@ -157,9 +160,9 @@ def test_runs_at_once_in_processes_of_their_own():
 def test_a_folder_that_another_run_took_in_the_meantime(folder: Path):
     parsed = config.parse([*SMALL, "--run_dir=run"])
     Path("run").mkdir()
-    train._write_run_files(Path("run"), parsed)
+    run_folder.write_run_files(Path("run"), parsed)
     with pytest.raises(ConfigError, match="already holds a run"):
-        train._write_run_files(Path("run"), parsed)
+        run_folder.write_run_files(Path("run"), parsed)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it is no mistake")
@@ -173,11 +176,11 @@ def test_a_mistake_leaves_no_folder(capsys: pytest.CaptureFixture[str]):
     [
         ([], "rl2_navigation2d"),
         (["--family=GridNavi"], "rl2_gridnavi"),
-        (["--family=metarl/GridNavi-v0", "--agent=MAMLConfig"], "maml_gridnavi"),
-        (["--agent=metarl.agents.PPOConfig"], "ppo_navigation2d"),
-        (["--family=toy.Guess"], "rl2_guess"),
+        (["--family=metarl/GridNavi-v0", "--agent=MAML"], "maml_gridnavi"),
+        (["--agent=PPO"], "ppo_navigation2d"),
+        (["--family=toy/Guess-v0"], "rl2_guess"),
         (["--config=rl2_gridnavi", "--family=DarkRoom"], "rl2_darkroom"),
-        (["--config=rl2_gridnavi", "--family=GridNavi", "--agent=RL2Config"], "rl2_gridnavi"),
+        (["--config=rl2_gridnavi", "--family=GridNavi", "--agent=RL2"], "rl2_gridnavi"),
         (["--config=promp_navigation2d"], "promp_navigation2d"),
         (["--config=toy.yaml"], "toy"),
     ],

@@ -15,17 +15,19 @@ from test_log import curve, documented
 from torch import Tensor
 
 import metarl
-from metarl import evaluator, rng
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.baselines import FixedAgent, RandomAgent, scripted
-from metarl.batch_env import Step
-from metarl.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
-from metarl.best_arm import arm_worths, best_arm, best_arm_share, references
-from metarl.colours import OPTIMUM, colour
-from metarl.evaluate import EVALUATION, evaluate
-from metarl.family import Key, Task, TaskFamily, has_picture
-from metarl.images import GIF_BYTES, Captioned, fitted, gif, stack, strip
-from metarl.pictures import (
+from metarl.agents.random import FixedAgent, RandomAgent, scripted
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily, drawn, has_picture
+from metarl.core.rollout import Acted, Agent, Memory, TrialProtocol, run_trial
+from metarl.evaluation import evaluator
+from metarl.evaluation.colours import OPTIMUM, colour
+from metarl.evaluation.evaluator import EVALUATION, evaluate
+from metarl.evaluation.playback import Watched, replay, watch
+from metarl.report.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
+from metarl.report.best_arm import arm_worths, best_arm, best_arm_share, references
+from metarl.report.figures import (
     MAX_COLUMNS,
     MAX_TASKS,
     best_arm_figure,
@@ -36,9 +38,7 @@ from metarl.pictures import (
     task_rows,
     where,
 )
-from metarl.replay import Watched, replay, watch
-from metarl.rollout import Acted, Agent, Memory, TrialProtocol, run_trial
-from metarl.sketch import drawn
+from metarl.report.images import GIF_BYTES, Captioned, fitted, gif, stack, strip
 
 CPU = torch.device("cpu")
 
@@ -406,7 +406,7 @@ def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
     def fail(curve):
         raise ValueError("no figure")
 
-    monkeypatch.setattr("metarl.behaviour.task_map", fail)
+    monkeypatch.setattr("metarl.report.behaviour.task_map", fail)
     family = metarl.make("metarl/GridNavi-v0")
     said: list[str] = []
     evaluated = {"test": watch(RandomAgent(family), family, "test", 3)}

@@ -12,15 +12,16 @@ from small_families import Corridor, Reach
 from toy import Guess
 
 import metarl
-from metarl import rng
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.sb3_config import PPOConfig
-from metarl.batch_env import BatchEnv
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import collect, episode_returns
+from metarl.core.tree import take
 from metarl.envs import GridNavi
-from metarl.family import TaskFamily, take
-from metarl.gym_env import GymEnv
-from metarl.player import PLAYING, Moment, Player
-from metarl.rollout import collect, episode_returns
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.player import PLAYING, Moment, Player
 
 CPU = torch.device("cpu")
 
@@ -211,7 +212,7 @@ def test_fine_tuned_ppo_adapts_to_an_environment_as_in_a_trial(family: TaskFamil
     lengths = rollout.mask.sum(0).int().tolist()
     assert len(set(lengths)) > 1 or isinstance(family, Reach)
     for row, length in enumerate(lengths):
-        one = [[tree_row(part, t, row) for part in rollout[:3]] for t in range(length)]
+        one = [[take(take(part, t), slice(row, row + 1)) for part in rollout[:3]] for t in range(length)]
         player._round.append([Moment(*parts) for parts in one])
     player.adapt()
     assert int(player.memory.updates) == 1
@@ -220,13 +221,6 @@ def test_fine_tuned_ppo_adapts_to_an_environment_as_in_a_trial(family: TaskFamil
     player.play(GymEnv(family), episodes=5)  # more than it was trained with
     player.adapt()
     assert int(player.memory.updates) == 2 and not player.exploring
-
-
-def tree_row(tree, t: int, row: int):
-    """A step of a row of ``(T, B, …)`` tensors: ``(1, …)``."""
-    if isinstance(tree, torch.Tensor):
-        return tree[t, row : row + 1]
-    return type(tree)(*(tree_row(field, t, row) for field in tree))
 
 
 def test_the_observation_after_a_truncated_episode_is_used():

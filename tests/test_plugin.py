@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from toy import TOY
 
 ROOT = Path(__file__).parents[1]
@@ -35,8 +36,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "__init__.py").write_text("")
     (tmp_path / "envs" / "mine.py").write_text(FAMILY)
-    (tmp_path / "theirs.yaml").write_text(TOY.replace("toy.Guess", "envs.mine.MyFamily"))
-    (tmp_path / "by_id.yaml").write_text(TOY.replace("toy.Guess", "envs.mine:theirs/Mine-v0"))
+    (tmp_path / "theirs.yaml").write_text(TOY.replace("toy/Guess-v0", "theirs/Mine-v0"))
     return tmp_path
 
 
@@ -47,19 +47,66 @@ def python(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_trains_and_its_agent_loads(project: Path):
-    done = python(project, "-m", "metarl.train", "--config", "theirs.yaml", "--run_dir", "run", *SMALL)
+    given = ["--config", "theirs.yaml", "--allow", "envs.mine", "--run_dir", "run", *SMALL]
+    done = python(project, "-m", "metarl.train", *given)
     assert done.returncode == 0, done.stderr
     assert "MyFamily(numbers=3)" in done.stdout and "optimum" in done.stdout
-    assert "envs.mine.MyFamily" in (project / "run" / "config.yaml").read_text()
-    again = python(project, "-c", "import metarl; print(type(metarl.load('run').family).__name__)")
-    assert again.stdout.strip() == "MyFamily", again.stderr
+    written = yaml.safe_load((project / "run" / "config.yaml").read_text())
+    assert written["family"] == {"name": "theirs/Mine-v0", "numbers": 3} and written["allow"] == ["envs.mine"]
+    again = python(project, "-c", "import metarl; print(metarl.load('run', allow=['envs.mine']).family)")
+    assert again.stdout.strip() == "MyFamily(numbers=3)", again.stderr
+    evaluated = ["run", "--allow", "envs.mine", "--tasks", "5", "--split", "test", "--device", "cpu"]
+    for program in ("evaluate", "compare"):
+        done = python(project, "-m", "metarl", program, *evaluated)
+        assert done.returncode == 0, done.stderr
+
+
+LOAD = "import metarl, sys\ntry: metarl.load('run')\nexcept ValueError as error: sys.exit(str(error))"
+
+
+def test_a_run_directory_is_data(project: Path):
+    """Nothing that it names is imported before the user allows it."""
+    (project / "evil.py").write_text("open('imported', 'w').close()\n")
+    (project / "run").mkdir()
+    config = {"family": "theirs/Evil-v0", "agent": "RL2", "allow": ["evil"]}
+    forms = [config, config | {"family": "evil:theirs/Evil-v0"}, config | {"family": "evil.Evil"}]
+    forms += [config | {"family": "GridNavi", "agent": {"class_path": "evil.Evil", "init_args": {}}}]
+    forms += [config | {"family": {"name": "GridNavi", "episodes_per_trial": {"class_path": "evil.Evil"}}}]
+    for form in forms:
+        (project / "run" / "config.yaml").write_text(yaml.safe_dump(form))
+        done = python(project, "-c", LOAD)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert not (project / "imported").exists(), form
+    (project / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    for command in (["metarl.train", "--resume", "run"], ["metarl", "evaluate", "run"]):
+        done = python(project, "-m", *command)
+        assert done.returncode == 2 and "give --allow evil, or allow=['evil'] in Python." in done.stderr
+        assert not (project / "imported").exists()
+    done = python(project, "-m", "metarl", "evaluate", "run", "--allow", "evil")
+    assert done.returncode == 2 and (project / "imported").exists()
+
+
+OLD = """\
+family: {class_path: envs.mine.MyFamily, init_args: {numbers: 3}}
+agent: {class_path: metarl.agents.rl2.RL2Config, init_args: {hidden_size: 8}}
+"""
+
+
+def test_a_run_from_before_there_were_names(project: Path):
+    """The path of their class says what to do, and means something once the class is registered and allowed."""
+    (project / "old.yaml").write_text(OLD)
+    done = python(project, "-m", "metarl.train", "--config", "old.yaml")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert 'put metarl.register("envs/MyFamily-v0", MyFamily) into the module envs.mine' in done.stderr
+    done = python(project, "-m", "metarl.train", "--config", "old.yaml", "--allow=envs.mine", "--print_config")
+    assert "name: theirs/Mine-v0\n  numbers: 3" in done.stdout, done.stderr
 
 
 def test_one_call_makes_it_an_id_for_configs_and_for_gymnasium(project: Path):
     program = """
 from metarl import config
-assert type(config.read("by_id.yaml").family).__name__ == "MyFamily"
-assert type(config.read("theirs.yaml", ["--family", "theirs/Mine-v0"]).family).__name__ == "MyFamily"
+assert type(config.read("theirs.yaml", ["--allow", "envs.mine"]).family).__name__ == "MyFamily"
+assert type(config.read("rl2_gridnavi", ["--family", "envs.mine:theirs/Mine-v0"]).family).__name__ == "MyFamily"
 try:
     config.read("theirs.yaml", ["--family", "theirs/Mien-v0"])
 except config.ConfigError as error:
@@ -93,16 +140,17 @@ metarl.register("theirs/Few-v0", functools.partial(Guess, numbers=3))
 
 
 def test_factories_of_theirs_train_and_their_agents_load(project: Path):
-    """A function and a partial, by an id; the run knows which module to import."""
+    """A function and a partial, by an id."""
     (project / "envs" / "made.py").write_text(FACTORIES)
     for name, numbers in {"Many": 5, "Few": 3}.items():
         given = [f"--family=envs.made:theirs/{name}-v0", "--run_dir", name, "--config", "theirs.yaml", *SMALL]
         done = python(project, "-m", "metarl.train", *given)
         assert done.returncode == 0, done.stderr
-        again = python(project, "-c", f"import metarl; print(metarl.load('{name}').family.numbers)")
+        load = f"import metarl; print(metarl.load('{name}', allow=['envs.made']).family.numbers)"
+        again = python(project, "-c", load)
         assert again.stdout.strip() == str(numbers), again.stderr
     names = [(project / name / "config.yaml").read_text().splitlines()[1].split(": ")[1] for name in ("Many", "Few")]
-    assert names == ["envs.made.many", "envs.made:theirs/Few-v0"]
+    assert names == ["theirs/Many-v0", "theirs/Few-v0"]
 
 
 def test_a_factory_in_the_program_itself_is_refused(project: Path):
@@ -116,17 +164,19 @@ def test_a_factory_in_the_program_itself_is_refused(project: Path):
 
 
 def test_the_list_of_families_knows_theirs(project: Path):
-    listed = python(project, "-m", "metarl.envs", "--import", "envs.mine")
+    listed = python(project, "-m", "metarl", "envs", "--import", "envs.mine")
     assert listed.returncode == 0, listed.stderr
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("theirs/Mine-v0")]
     assert "2 × 3" in line and "Theirs" in line
-    assert "theirs/Mine-v0" not in python(project, "-m", "metarl.envs").stdout, "nothing is imported unasked"
+    assert "theirs/Mine-v0" not in python(project, "-m", "metarl", "envs").stdout, "nothing is imported unasked"
     for name in ("envs.mine:theirs/Mine-v0", "envs.mine:Mine"):
-        card = python(project, "-m", "metarl.envs", name)
+        card = python(project, "-m", "metarl", "envs", name)
         assert card.stdout.startswith("theirs/Mine-v0\nTheirs.\n"), card.stderr
-    assert python(project, "-m", "metarl.envs", "Mine", "--import", "envs.mine").stdout.startswith("theirs/Mine-v0\n")
+    assert python(project, "-m", "metarl", "envs", "Mine", "--import", "envs.mine").stdout.startswith(
+        "theirs/Mine-v0\n"
+    )
     for name in ("envs.mine:MyFamily", "envs.mine.MyFamily"):
-        card = python(project, "-m", "metarl.envs", name)
+        card = python(project, "-m", "metarl", "envs", name)
         assert card.stdout.startswith("envs.mine:MyFamily\nTheirs.\n") and "MyFamily(numbers=4)" in card.stdout
 
 
@@ -158,7 +208,7 @@ class Fails(Guess):
     def __init__(self):
         {}["lost"]
 """)
-    done = python(project, "-m", "metarl.envs", *arguments)
+    done = python(project, "-m", "metarl", "envs", *arguments)
     assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -176,16 +226,16 @@ class Fails(Guess):
 
 metarl.register("more/Fails-v0", Fails)
 """)
-    done = python(project, "-m", "metarl.envs", "--import", "more")
+    done = python(project, "-m", "metarl", "envs", "--import", "more")
     assert done.returncode == 0 and "metarl/GridNavi-v0" in done.stdout
     assert "more/Fails-v0 left out: more/Fails-v0 cannot be made: KeyError" in done.stderr
 
 
 def test_a_module_of_theirs_that_fails_is_named_in_a_sentence(project: Path):
     (project / "envs" / "mine.py").write_text("import nothing_of_this_name\n")
-    done = python(project, "-m", "metarl.train", "--config", "theirs.yaml")
+    done = python(project, "-m", "metarl.train", "--config", "theirs.yaml", "--allow", "envs.mine")
     assert done.returncode == 2 and "needs 'nothing_of_this_name'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     (project / "envs" / "mine.py").write_text("1 / 0\n")
-    with_error = python(project, "-c", "from metarl import config; config.read('theirs.yaml')")
+    with_error = python(project, "-c", "from metarl import config; config.read('theirs.yaml', ['--allow=envs.mine'])")
     assert "'envs.mine' cannot be imported: ZeroDivisionError" in with_error.stderr

@@ -10,15 +10,17 @@ import torch
 from test_envs import assert_mean, play, random_policy
 from torch import Tensor
 
-from metarl import evaluate, rng
-from metarl.agents.classical import Navigation2DOracle
-from metarl.agents.scripted import ArcSearch, WindyPointOracle
-from metarl.batch_env import BatchEnv
-from metarl.envs.half_circle import SemiCircle, SparsePointRobot
-from metarl.envs.navigation import Goal, Point
-from metarl.envs.plane import disc_corner, norms
-from metarl.envs.points import PointRobot, Wind, WindyPoint
-from metarl.family import TaskFamily, features, take
+from metarl import evaluate
+from metarl.agents.reference.points import ArcSearch, Navigation2DOracle, WindyPointOracle
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.tree import features, take
+from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
+from metarl.envs.points.navigation import Goal, Point
+from metarl.envs.points.plane import disc_corner, norms
+from metarl.envs.points.point_robot import PointRobot
+from metarl.envs.points.windy import Wind, WindyPoint
 from metarl.testing import check_family
 
 FAMILIES: list[TaskFamily] = [

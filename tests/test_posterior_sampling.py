@@ -6,13 +6,13 @@ import scipy.stats
 import torch
 from test_envs import assert_mean
 
-from metarl import evaluator, rng
-from metarl.agents.classical import TabularMDPOracle
-from metarl.agents.posterior_sampling import OPSRL, PSRL, Experience
-from metarl.batch_env import BatchEnv
+from metarl.agents.reference.mdps import OPSRL, PSRL, Experience, TabularMDPOracle
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import collect
 from metarl.envs.mdp import TabularMDP
-from metarl.evaluate import evaluate
-from metarl.rollout import collect
+from metarl.evaluation import evaluator
+from metarl.evaluation.evaluator import evaluate
 
 
 def experience(agent: PSRL, moves: list[int], tries: list[float], total: list[float], rows: int) -> Experience:

@@ -11,12 +11,13 @@ import pytest
 
 import metarl
 from docs.make_two_step import effects, signature
-from metarl import config, stats
-from metarl.agents.two_step import TwoStepBayes
-from metarl.checkpoint import PRETRAINED
-from metarl.curve import AdaptationCurve
+from metarl.agents.reference.cognitive import TwoStepBayes
 from metarl.envs import SIMULATED
+from metarl.evaluation import stats
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
+from metarl.training.checkpoint import PRETRAINED
+from metarl.training.config import parsing as config
 
 
 def split_of(name: str) -> str:
@@ -35,7 +36,7 @@ def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
     """Other tasks than those of the shipped evaluation, so the two differ by chance alone."""
     agent, split = metarl.load(f"pretrained:{name}"), split_of(name)
     document = json.loads((PRETRAINED / name / "curve.json").read_text("utf-8"))[split]
-    if agent.protocol.costly:  # training on each task takes long: what it has before that
+    if agent.costly:  # training on each task takes long: what it has before that
         curve = metarl.evaluate(agent, agent.family, split, tasks=100, rounds=1, seed=123)
         points = document["points"]
         error = (points["high"][0] - points["low"][0]) / 3.92

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from metarl import checkpoint, config
+from metarl.training import checkpoint
+from metarl.training.config import parsing as config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +39,16 @@ def test_the_trained_agent_example_runs(tmp_path: Path, monkeypatch: pytest.Monk
     scope: dict = {}
     exec(block_with("curve.plot()").replace("tasks=1000", "tasks=21"), scope)
     assert scope["curve"].returns.shape == (1, 21, 4) and (tmp_path / "curve.png").stat().st_size > 0
+
+
+def test_training_from_python_is_what_the_start_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "metarl.run(" in block]
+    monkeypatch.chdir(tmp_path)
+    small = "total_iterations=1, final_eval_tasks=10, num_threads=1"
+    scope: dict = {}
+    exec(block.replace("total_iterations=40", small), scope)
+    assert scope["run"].agent.config.lr == 1e-3 and scope["run"].directory.parent == Path("runs")
 
 
 def test_it_says_how_to_start():

@@ -8,11 +8,14 @@ import pytest
 import torch
 from small_families import Corridor, Reach, TwoDoors
 
-from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.estimators import gae, mean_square
-from metarl.family import TaskFamily, features
-from metarl.rollout import Rollout, episode_returns, run_trial
+from metarl.core import rng
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, episode_returns, run_trial
+from metarl.core.tree import features, take
+from metarl.core.units import mean_square
+from metarl.learning.estimators import follow, gae
 from metarl.testing import check_agent
 
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]
@@ -34,6 +37,13 @@ def rollout_of(agent: RL2, family: TaskFamily, tasks: int = 12, seed: int = 0) -
 
 def parameters(agent: RL2) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in agent.net.parameters()])
+
+
+def whole_trial(agent: RL2, rollout: Rollout, task: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
+    """Policy and value of every step of a trial, as `update` sees them."""
+    raw, _ = agent.net.encoder.raw(rollout.step, agent.net.encoder.initial(rollout.mask.shape[1]))
+    output, x, _ = agent.net.sequence(raw, None)
+    return agent.net.heads(output, x, task)
 
 
 def spoil(rollout: Rollout) -> Rollout:
@@ -72,9 +82,8 @@ def test_the_likelihood_ratio_is_one_at_first(memory: str):
     family = Corridor()
     agent = build(family, memory=memory)
     rollout = rollout_of(agent, family)
-    _, total, _ = agent.net(rollout.step, agent.begin(12))
-    parameters, value = agent.net.heads(total, None)
-    log_prob = agent.net.distribution(*parameters).log_prob(rollout.acted.action)
+    policy, value = whole_trial(agent, rollout)
+    log_prob = policy.log_prob(rollout.acted.action)
     assert (log_prob - rollout.acted.log_prob).abs().max() < 1e-5, "acting and learning see different networks"
     assert (agent._unscale(value) - rollout.acted.value).abs().max() < 1e-4
     metrics = agent.update([rollout])
@@ -88,11 +97,11 @@ def test_minibatches_are_of_tasks_not_of_time(monkeypatch: pytest.MonkeyPatch):
     descend = agent.minibatch
     monkeypatch.setattr(agent, "minibatch", lambda batch, *rest: (seen.append(batch), descend(batch, *rest))[1])
     agent.update([rollout])
-    assert [part.sample.mask.shape for part in seen] == [(rollout.mask.shape[0], 3)] * 8
+    assert [part.mask.shape for part in seen] == [(rollout.mask.shape[0], 3)] * 8
     for epoch in (seen[:4], seen[4:]):
-        rewards = torch.cat([part.sample.log_prob for part in epoch], dim=1)
+        rewards = torch.cat([part.log_prob for part in epoch], dim=1)
         assert sorted(rewards.sum(0).tolist()) == sorted(rollout.acted.log_prob.sum(0).tolist()), "each task once"
-    assert not torch.equal(seen[0].sample.log_prob, seen[4].sample.log_prob), "each pass in another order"
+    assert not torch.equal(seen[0].log_prob, seen[4].log_prob), "each pass in another order"
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -132,11 +141,11 @@ def test_the_gradient_reaches_the_first_step(chunk_length: int | None, reaches: 
     family = TwoDoors(episodes_per_trial=5)
     agent = build(family, vf_coef=0.0, ent_coef=0.0, chunk_length=chunk_length)
     rollout = rollout_of(agent, family)
-    batch, _ = agent._prepare(rollout, None, 0.9)
+    batch, _ = agent._prepare(rollout, features(rollout.task), 0.9)
     raw = batch.raw.clone().requires_grad_()
-    advantage = torch.zeros_like(batch.sample.advantage)
+    advantage = torch.zeros_like(batch.advantage)
     advantage[-1] = 1.0  # only the last action is to be changed
-    agent._descend(batch._replace(raw=raw, sample=batch.sample._replace(advantage=advantage)), None, 0.0)
+    agent._descend(batch._replace(raw=raw, advantage=advantage), features(rollout.task), torch.tensor(0.0))
     assert bool((raw.grad[0] != 0).any()) == reaches
     assert bool((raw.grad[-1] != 0).any())
 
@@ -145,7 +154,7 @@ def test_the_only_terminal_is_the_trials_end():
     family = Corridor()
     agent = build(family, norm_adv=False, gae_lambda=0.7)
     rollout = rollout_of(agent, family)
-    batch, _ = agent._prepare(rollout, None, 0.9)
+    batch, _ = agent._prepare(rollout, features(rollout.task), 0.9)
     done = rollout.outcome.terminated | rollout.outcome.truncated
     size = mean_square((rollout.outcome.reward * rollout.mask).flatten()).sqrt()
     for row in range(12):
@@ -156,8 +165,8 @@ def test_the_only_terminal_is_the_trials_end():
         one = slice(row, row + 1)
         reward, value = rollout.outcome.reward[:steps, one], rollout.acted.value[:steps, one]
         expected = gae(reward, value, ends, torch.zeros(1), 0.9, 0.7)
-        torch.testing.assert_close(batch.sample.advantage[:steps, one] * size, expected)
-        assert not bool(batch.sample.advantage[steps:, row].any())
+        torch.testing.assert_close(batch.advantage[:steps, one] * size, expected)
+        assert not bool(batch.advantage[steps:, row].any())
 
 
 def test_a_later_episodes_reward_counts_for_an_earlier_action():
@@ -167,13 +176,13 @@ def test_a_later_episodes_reward_counts_for_an_earlier_action():
     richer = rollout.outcome.reward.clone()
     richer[2] += 1.0
     changed = rollout._replace(outcome=rollout.outcome._replace(reward=richer))
-    a, b = (advantage(agent, r) for r in (rollout, changed))
+    a, b = (advantage(build(family, norm_adv=False), each) for each in (rollout, changed))
     torch.testing.assert_close((b - a)[:, 0], torch.tensor([(0.5 * 0.95) ** 2, 0.5 * 0.95, 1.0]))
 
 
 def advantage(agent: RL2, rollout: Rollout) -> torch.Tensor:
     """In units of rewards, where it is not normalised."""
-    found = agent._prepare(rollout, None, 0.5)[0].sample.advantage
+    found = agent._prepare(rollout, features(rollout.task), 0.5)[0].advantage
     return found * mean_square(rollout.outcome.reward.flatten()).sqrt()
 
 
@@ -186,8 +195,8 @@ def test_the_memory_lives_through_the_ends_of_episodes():
     other[1] = 1.0 - other[1]  # the reward of the first episode
     outputs = []
     for prev_reward in (rollout.step.prev_reward, other):
-        outputs.append(agent.net(rollout.step._replace(prev_reward=prev_reward), agent.begin(12))[0])
-    differs = (outputs[0] != outputs[1]).flatten(1).any(1)
+        outputs.append(whole_trial(agent, rollout._replace(step=rollout.step._replace(prev_reward=prev_reward)))[1])
+    differs = (outputs[0] != outputs[1]).any(1)
     assert differs.tolist() == [False, True, True, True]
 
 
@@ -204,7 +213,7 @@ def test_schedules_follow_the_progress():
     rollout = rollout_of(agent, TwoDoors())
     metrics = agent.update([rollout], progress=0.25)
     assert metrics["loss/lr"] == pytest.approx(7.5e-3) and metrics["loss/gamma"] == pytest.approx(0.625)
-    step = type(rollout.step)(*(field[0] for field in rollout.step))
+    step = take(rollout.step, 0)
     keys = rng.fold(rng.key(0), torch.arange(12))
     agent.net.encoder.number = 1  # what rewards look like may move
     before, said = agent.act(agent.begin(12), step, keys)[0], []
@@ -218,17 +227,15 @@ def test_schedules_follow_the_progress():
 
 def test_the_first_returns_that_differ_set_the_scale():
     """Where nothing is paid for long, such as in a maze, the spread must not begin at a twentieth of what it is."""
-    agent = build(TwoDoors())
-    mask = torch.ones(4, 3)
-    for updates in range(30):
-        agent.updates = updates
-        agent._track_returns(torch.zeros(4, 3), mask)
-    assert float(agent.return_std) == 0.0
+    mean, std, mask = torch.zeros(()), torch.zeros(()), torch.ones(4, 3)
+    for _ in range(30):
+        follow(mean, std, torch.zeros(4, 3), mask, 0.05)
+    assert float(std) == 0.0
     target = torch.arange(12.0).reshape(4, 3)
-    agent._track_returns(target, mask)
-    assert float(agent.return_std) == pytest.approx(float(target.std(correction=0)))
-    agent._track_returns(2.0 * target, mask)
-    assert float(agent.return_std) == pytest.approx(1.05 * float(target.std(correction=0)))
+    follow(mean, std, target, mask, 0.05)
+    assert float(std) == pytest.approx(float(target.std(correction=0)))
+    follow(mean, std, 2.0 * target, mask, 0.05)
+    assert float(std) == pytest.approx(1.05 * float(target.std(correction=0)))
 
 
 def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
@@ -236,7 +243,7 @@ def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
     agent = build(family, critic="task")
     tasks = [family.sample_tasks(rng.key(seed), 12) for seed in (0, 1)]
     memory, step = agent.begin(12), rollout_of(agent, family).step
-    first = type(step)(*(field[0] for field in step))
+    first = take(step, 0)
     keys = rng.fold(rng.key(0), torch.arange(12))
     acts = [agent.act(agent.begin(12, task), first, keys)[0] for task in tasks]
     assert torch.equal(acts[0].action, acts[1].action)
@@ -315,6 +322,5 @@ def test_values_that_know_the_task_are_those_of_the_whole_trial(chunk_length: in
     (rollout,) = run_trial(agent, family, task, rng.key(1))
     told = features(task)
     with torch.no_grad():
-        _, total, _ = agent.net(rollout.step, agent.begin(8))
-        whole = agent.net.heads(total, told)[1]
+        whole = whole_trial(agent, rollout, told)[1]
     torch.testing.assert_close(agent._told_values(rollout.step, told), whole)

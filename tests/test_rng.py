@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from metarl import rng
+from metarl.core import rng
 
 
 def keys(n: int, seed: int = 0) -> torch.Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_families import Corridor, Length, TwoDoors
 
-from metarl import rng
-from metarl.batch_env import BatchEnv
-from metarl.rollout import (
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import (
     Acted,
     TrialProtocol,
     collect,

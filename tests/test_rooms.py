@@ -7,12 +7,14 @@ import torch
 from test_envs import assert_mean, play, random_policy
 from torch import Tensor
 
-from metarl import evaluate, rng
-from metarl.agents.scripted import RoomOracle, RoomSearch
-from metarl.batch_env import BatchEnv, Step
-from metarl.envs.grids import MOVES, DarkTask
-from metarl.envs.rooms import DarkKeyToDoor, DarkRoomHard, KeyDoorState, KeyDoorTask, hitting
-from metarl.family import num_rows, take
+from metarl import evaluate
+from metarl.agents.reference.grids import RoomOracle, RoomSearch
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Step
+from metarl.core.tree import num_rows, take
+from metarl.envs.grids.dark_room import DarkRoomHard, DarkTask
+from metarl.envs.grids.grid import MOVES, hitting
+from metarl.envs.grids.key_to_door import DarkKeyToDoor, KeyDoorState, KeyDoorTask
 from metarl.testing import check_family
 
 STAY, UP, RIGHT, DOWN, LEFT = range(5)

@@ -14,18 +14,20 @@ from small_families import Corridor, Reach, Start, TwoDoors
 from stable_baselines3 import PPO
 
 import metarl
-from metarl import checkpoint, rng
-from metarl.agents.baselines import FixedAgent
-from metarl.agents.sb3 import ZIP, SB3Agent, SB3Model
-from metarl.agents.sb3_config import PPOConfig
-from metarl.agents.sb3_models import filled_buffer
-from metarl.batch_env import BatchEnv, Step
-from metarl.evaluate import evaluate
-from metarl.family import Task, TaskFamily, features
-from metarl.rollout import Acted, collect
-from metarl.sb3_env import SB3VecEnv
+from metarl.agents.random import FixedAgent
+from metarl.agents.sb3.agent import ZIP, SB3Agent, SB3Model
+from metarl.agents.sb3.config import PPOConfig
+from metarl.agents.sb3.models import filled_buffer
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Step
+from metarl.core.family import Task, TaskFamily
+from metarl.core.rollout import Acted, collect
+from metarl.core.tree import features
+from metarl.evaluation.evaluator import evaluate
+from metarl.interop.sb3_env import SB3VecEnv
 from metarl.testing import check_agent
 from metarl.train import main as train
+from metarl.training import checkpoint
 
 CPU = torch.device("cpu")
 KINDS = {"multi-task": {}, "recurrent": {"recurrent": True}, "told": {"task_input": True}, "tuned": {"test_steps": 2}}
@@ -65,7 +67,7 @@ def test_an_update_on_a_task_learns_from_what_the_library_would_learn_from(famil
     buffers = []
     agent.model.train = lambda: buffers.append(copy.deepcopy(agent.model.rollout_buffer))
     with pytest.raises(KeyError):  # nothing was learned, so there is nothing to report
-        agent.update([])
+        agent.learn("train")
     (theirs,) = buffers
     root = rng.key(1_000_003)  # of the first update of seed 0
     task = family.sample_tasks(rng.fold(root, 0), 4)
@@ -122,13 +124,22 @@ def test_what_it_is_told_is_the_task_of_its_row():
         SB3Agent(config(family, task_input=True), family, 0).begin(2)
 
 
+def test_it_learns_only_in_its_own_loop():
+    agent = SB3Agent(config(Corridor()), Corridor(), 0)
+    with pytest.raises(TypeError, match=r"^SB3Agent plays for itself .*: call learn\(split, progress\)\.$"):
+        agent.update([])
+    metrics, env_steps = agent.learn("train")
+    assert env_steps == agent.steps * agent.env.num_envs and "train/return" in metrics
+    assert not agent.captured and agent.step_name == "PPO update" and not agent.costly
+    assert SB3Agent(config(Corridor(), test_steps=1), Corridor(), 0).costly
+
+
 def test_it_is_trained_on_the_split_of_the_run():
     """Corridors of the split `ood` are longer than those of `train`."""
     lengths = {}
     for split in ("train", "ood"):
         agent = SB3Agent(config(Corridor()), Corridor(), 0)
-        agent.train_split = split
-        agent.update([])
+        agent.learn(split)
         lengths[split] = set(agent.env.venv.venv._stream.playing().length.tolist())
     assert lengths["train"] <= {1, 2, 4} and lengths["ood"] <= {6, 7}
 
@@ -193,7 +204,7 @@ def test_a_run_is_trained_saved_and_compared(tmp_path: Path, monkeypatch: pytest
     ("options", "match"),
     [
         ({"batch_size": 7}, "batch_size must divide the 60 steps of an iteration"),
-        ({"test_steps": -1}, "test_steps must not be negative"),
+        ({"test_steps": -1}, "test_steps must be at least 0, got -1"),
         ({"recurrent": True, "test_steps": 1}, "recurrent adapts in its memory"),
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
     ],

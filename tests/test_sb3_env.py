@@ -12,10 +12,10 @@ from small_families import Corridor, Length, Reach, Start, TwoDoors
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from metarl import rng
-from metarl.batch_env import BatchEnv
-from metarl.gym_env import GymEnv, GymVectorEnv
-from metarl.sb3_env import SB3VecEnv
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 ONES = np.ones(4, dtype=np.int64)
 

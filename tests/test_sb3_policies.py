@@ -15,15 +15,16 @@ from small_families import Corridor, Reach, Start
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.vec_env import VecNormalize
 
-from metarl import rng
-from metarl.agents.sb3 import SB3Agent, SB3Model
-from metarl.agents.sb3_config import PPOConfig
-from metarl.batch_env import BatchEnv
-from metarl.evaluate import evaluate
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv
-from metarl.rollout import run_trial
-from metarl.sb3_env import SB3VecEnv
+from metarl.agents.sb3.agent import SB3Agent, SB3Model
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.core.tree import take
+from metarl.evaluation.evaluator import evaluate
+from metarl.interop.gym_env import GymEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 ON = {"n_steps": 8}
 OFF = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100, "train_freq": 1}
@@ -163,7 +164,7 @@ def test_rows_draw_by_their_own_keys():
         )
         whole, _ = agent.act(agent.begin(5), step, keys)
         for row in range(5):
-            one = type(step)(*(field[row : row + 1] for field in step))
+            one = take(step, slice(row, row + 1))
             alone, _ = agent.act(agent.begin(1), one, keys[row : row + 1])
             torch.testing.assert_close(alone.action[0], whole.action[row])
 
@@ -233,7 +234,7 @@ def test_discrete_actions_that_do_not_start_at_0():
         meta_batch_size=4, hidden_sizes=[8], batch_size=12, test_steps=1, fast_batch_size=2, reward_scale=1.0
     )
     agent = SB3Agent(config, family, 0)
-    agent.update([])
+    agent.learn("train")
     task = family.sample_tasks(rng.key(0), 3)
     trial = run_trial(agent, family, task, rng.key(1), rounds=2)
     assert len(trial) == 2 and {5, 6} >= set(trial[1].acted.action.flatten().tolist())

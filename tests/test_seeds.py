@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from metarl import checkpoint
-from metarl.config_errors import ConfigError
-from metarl.curve import AdaptationCurve
-from metarl.seeds import requested
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
+from metarl.training import checkpoint
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import read_line
 
 SMALL = [
     "--config=rl2_gridnavi", "--total_iterations=2", "--eval_every=0", "--final_eval_tasks=12", "--num_threads=1",
@@ -22,12 +22,13 @@ SMALL = [
 
 
 def test_the_number_of_seeds_is_taken_out_of_the_command_line():
-    assert requested(["--config", "x", "--seeds", "3", "--seed=5"]) == (["--config=x", "--seed=5"], 3)
-    assert requested(["--seeds=2", "--profile"]) == (["--profile"], 2)
-    assert requested(["--config", "x"]) == (["--config", "x"], None), "as it was given"
+    line = read_line(["--config", "x", "--seeds", "3", "--seed=5", "--quiet"])
+    assert (line.seeds, line.words, line.quiet) == (3, ["--config", "x", "--seed=5"], True)
+    assert line.also("--seed=6").options == [("seed", "5"), ("seed", "6")]
+    assert read_line(["--config", "x"]).seeds is None
     for wrong in (["--seeds"], ["--seeds", "0"], ["--seeds=-1"], ["--seeds", "many"]):
         with pytest.raises(ConfigError, match="at least 1"):
-            requested(wrong)
+            read_line(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,6 @@ def test_a_folder_of_another_configuration_is_left_alone(trained: Path, capsys: 
 
 def test_help_names_it(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["rl2_gridnavi", "--help"])
     Console().print(shown := capsys.readouterr().out)
     assert "--seeds N" in shown

@@ -13,14 +13,13 @@ import torch
 from small_families import Corridor
 
 import metarl
-from metarl import rng
-from metarl.agents.baselines import RandomAgent
-from metarl.batch_env import BatchEnv
-from metarl.envs.film import Film
-from metarl.envs.plane_pictures import SIZE, Trail, round_length
-from metarl.family import State, Task, TaskFamily
-from metarl.gym_env import GymEnv
-from metarl.sketch import Redrawn, Sketch, drawn
+from metarl.agents.random import RandomAgent
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import Redrawn, Sketch, State, Task, TaskFamily, drawn
+from metarl.envs.drawing.film import Film
+from metarl.envs.drawing.planes import SIZE, Trail, round_length
+from metarl.interop.gym_env import GymEnv
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 

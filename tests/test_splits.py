@@ -7,13 +7,15 @@ from small_families import Corridor, Reach
 from torch import Tensor
 
 import metarl
-from metarl import rng
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.registry import registered
+from metarl.core.tree import features, num_rows
 from metarl.envs import GridNavi, Navigation2D
-from metarl.envs.half_cheetah import HalfCheetahVel
-from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily, features, num_rows, registered
+from metarl.envs.mujoco.half_cheetah import HalfCheetahVel
+from metarl.envs.points.navigation import Goal
 
-FAMILIES = {id: metarl.make(id) for id in registered()}
+FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from metarl import stats
+from metarl.evaluation import stats
 
 # Two seeds, two tasks, three points.
 RETURNS = np.array([[[0.0, 4.0, 8.0], [2.0, 6.0, 8.0]], [[1.0, 5.0, 9.0], [1.0, 5.0, 11.0]]])

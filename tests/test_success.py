@@ -11,14 +11,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor
 
 import metarl
-from metarl import rng
-from metarl.agents.catalogue import baseline, baselines_for
-from metarl.batch_env import BatchEnv
-from metarl.envs.grids import GoalCell
-from metarl.envs.navigation import Goal
-from metarl.family import TaskFamily
-from metarl.gym_env import GymEnv, GymVectorEnv
-from metarl.sb3_env import SB3VecEnv
+from metarl.agents.reference.catalogue import baseline, baselines_for
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.family import TaskFamily
+from metarl.envs.grids.grid_navi import GoalCell
+from metarl.envs.points.navigation import Goal
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 KNOW = [id for id in IDS if type(metarl.make(id)).success is not TaskFamily.success]

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import metarl
-from metarl.checkpoint import PRETRAINED
-from metarl.curve import AdaptationCurve, short
-from metarl.table import adaptation_table
+from metarl.evaluation.curve import AdaptationCurve, short
+from metarl.report.table import adaptation_table
+from metarl.training.checkpoint import PRETRAINED
 
 SHIPPED = sorted(path.parent.name for path in PRETRAINED.glob("*/curve.json"))
 

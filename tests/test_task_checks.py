@@ -11,23 +11,24 @@ from small_families import Corridor, Length, Reach, Target
 from torch import Tensor
 
 import metarl
-from metarl import rng
-from metarl.envs.alchemy import Chemistry
-from metarl.envs.bandits import BernoulliArms
-from metarl.envs.grids import DarkTask, GoalCell
+from metarl.core import rng
+from metarl.core.checks import checked_task
+from metarl.core.tree import features, take
+from metarl.envs.bandits.bernoulli import BernoulliArms
+from metarl.envs.bandits.informative import InformativeArms
+from metarl.envs.bandits.restless import Walk
+from metarl.envs.cognitive.alchemy import Chemistry
+from metarl.envs.cognitive.two_step import Rounds
+from metarl.envs.control.mountain_car import MountainCarScales
+from metarl.envs.grids.dark_room import DarkTask
+from metarl.envs.grids.grid_navi import GoalCell
+from metarl.envs.grids.key_to_door import KeyDoorTask
+from metarl.envs.grids.meta_maze import Maze, lattice
+from metarl.envs.grids.tmaze import Corridor as Lane
 from metarl.envs.mdp import Tables
-from metarl.envs.meta_maze import Maze, lattice
-from metarl.envs.more_bandits import InformativeArms
-from metarl.envs.mountain_car import MountainCarScales
-from metarl.envs.points import Wind
-from metarl.envs.restless_bandit import Walk
-from metarl.envs.rooms import KeyDoorTask
-from metarl.envs.tmaze import Corridor as Lane
-from metarl.envs.two_step import Rounds
-from metarl.family import features, take
-from metarl.gym_env import GymEnv, GymVectorEnv
-from metarl.sb3_env import SB3VecEnv
-from metarl.task_checks import checked_task
+from metarl.envs.points.windy import Wind
+from metarl.interop.gym_env import GymEnv, GymVectorEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 

@@ -13,10 +13,11 @@ import torch
 from small_families import Corridor, Door, Length, Reach, Target, TwoDoors, Walker
 
 import metarl
-from metarl import rng
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.family import TaskFamily
-from metarl.testing import check_agent, check_family, check_picture
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.testing import check_agent, check_family
+from metarl.testing.families import check_picture
 
 SMALL = RL2Config(meta_batch_size=6, hidden_size=8, num_minibatches=2, update_epochs=2)
 

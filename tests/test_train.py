@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_log import documented
 from toy import TOY
 
-from metarl import checkpoint, train
-from metarl.evaluator import evaluate
-from metarl.profiling import Profile, phase, record_function
+from metarl import train
+from metarl.evaluation.evaluator import evaluate
+from metarl.fast.profiling import Profile, phase, record_function
+from metarl.training import checkpoint, loop, run_checks
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +37,7 @@ EVALUATED = ["--eval_every", "3", "--final_eval_tasks", "30"]
 def start(*args: str) -> subprocess.Popen[str]:
     """The program in a process of its own."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "metarl.train", *args]
+    command = [sys.executable, "-m", "metarl.train", "--allow=toy", *args]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
@@ -238,18 +239,18 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
 ):
     assert train.main([*toy, "--run_dir", "never", "--family.broken", "1"]) == 2
     assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
-    monkeypatch.setattr(train, "quick_check", lambda *_: [])  # as if they were too seldom for it
+    monkeypatch.setattr(run_checks, "quick_check", lambda *_: [])  # as if they were too seldom for it
     assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
     sentence = capsys.readouterr().err
     assert "train/return became nan" in sentence and "rewards of the family" in sentence, "not its own parameters"
-    honest = train.run_trial
+    honest = loop.run_trial
 
     def poisoned(agent, family, tasks, key):
         if agent.updates == 4:
             next(iter(agent.net.parameters())).data.fill_(torch.nan)
         return honest(agent, family, tasks, key)
 
-    monkeypatch.setattr(train, "run_trial", poisoned)
+    monkeypatch.setattr(loop, "run_trial", poisoned)
     assert train.main([*toy, "--run_dir", "run"]) == 1
     sentence = capsys.readouterr().err
     assert "iteration 5" in sentence and "checkpoint" in sentence and "Traceback" not in sentence
@@ -280,7 +281,7 @@ def test_the_program_s_exit_code_reaches_the_shell(toy: list[str]):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_picture_that_fails_ends_no_run(toy, capsys, seeds):
-    Path("toy.yaml").write_text(TOY.replace("toy.Guess", "toy.NoDisplay").replace("total_iterations: 6", ""))
+    Path("toy.yaml").write_text(TOY.replace("toy/Guess", "toy/NoDisplay").replace("total_iterations: 6", ""))
     few = ["--total_iterations", "1", "--final_eval_tasks", "20", "--quiet", "--run_dir", "run"]
     assert train.main([*toy, *few, *(["--seeds", str(seeds)] if seeds > 1 else [])]) == 0
     errors = capsys.readouterr().err.splitlines()

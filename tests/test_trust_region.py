@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
+from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.core.tree import detach
+from metarl.learning.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
 
 G = torch.Generator().manual_seed(0)
 N = 6
@@ -86,7 +87,7 @@ def categorical(theta: tuple[Tensor, ...]) -> Categorical:
 def test_products_are_the_hessian_of_the_divergence(policy):
     theta = tuple(torch.randn(3, dtype=torch.float64, generator=G).requires_grad_() for _ in range(2))
     weight = torch.rand(2, 5, dtype=torch.float64, generator=G)
-    old = type(policy(theta))(*(field.detach() for field in policy(theta)))
+    old = detach(policy(theta))
 
     def divergence(flat: Tensor) -> Tensor:
         return (old.kl(policy(unflatten(flat, theta))) * weight).sum()

@@ -6,13 +6,13 @@ import torch
 from test_envs import assert_mean, play, random_policy
 from torch import Tensor
 
-from metarl import rng
-from metarl.agents.baselines import FixedAgent
-from metarl.agents.two_step import TwoStepBayes, TwoStepWinStay
-from metarl.batch_env import BatchEnv
-from metarl.envs.two_step import Rounds, TwoStep, better_states, stay_probabilities
-from metarl.family import take
-from metarl.rollout import run_trial
+from metarl.agents.random import FixedAgent
+from metarl.agents.reference.cognitive import TwoStepBayes, TwoStepWinStay
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv
+from metarl.core.rollout import run_trial
+from metarl.core.tree import take
+from metarl.envs.cognitive.two_step import Rounds, TwoStep, better_states, stay_probabilities
 from metarl.testing import check_family
 
 

@@ -9,12 +9,11 @@ import torch
 from small_families import Reach, Target
 from torch import Tensor
 
-from metarl import rng
-from metarl.agents.maml import MAML
-from metarl.agents.maml_config import MAMLConfig
+from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
-from metarl.family import TaskFamily
-from metarl.rollout import run_trial
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
 
 torch.set_num_threads(1)
 ROWS = 32

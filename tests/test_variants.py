@@ -10,9 +10,9 @@ import torch
 
 import metarl
 from docs import make_gallery
-from metarl import rng
-from metarl.envs.ant import fallen
-from metarl.envs.card import card, short_name
+from metarl.core import rng
+from metarl.envs.mujoco.ant import fallen
+from metarl.report.card import card, short_name
 
 IDS = make_gallery.shipped()
 TOLD = {

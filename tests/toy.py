@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import rng
-from metarl.family import TaskFamily
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.registry import register
 
 
 class Hidden(NamedTuple):
@@ -21,7 +22,7 @@ class Nothing(NamedTuple):
     count: Tensor  # (B,) int64, steps so far
 
 
-class Guess(TaskFamily):
+class Guess(TaskFamily[Hidden, Nothing]):
     """Reward 1 for guessing the hidden number.
 
     Args:
@@ -59,6 +60,9 @@ class Guess(TaskFamily):
         return torch.full(task.number.shape, 2.0 / self.numbers)
 
 
+register("toy/Guess-v0", Guess)
+
+
 class NoDisplay(Guess):
     """Its pictures cannot be made."""
 
@@ -66,19 +70,19 @@ class NoDisplay(Guess):
         raise RuntimeError("no display")
 
 
+register("toy/NoDisplay-v0", NoDisplay)
+
 TOY = """\
 family:
-  class_path: toy.Guess
-  init_args:
-    numbers: 3
+  name: toy/Guess-v0
+  numbers: 3
 agent:
-  class_path: RL2Config
-  init_args:
-    meta_batch_size: 16
-    hidden_size: 8
-    update_epochs: 2
-    num_minibatches: 2
-    gamma: [[0, .9], [.5, .98]]
+  name: RL2
+  meta_batch_size: 16
+  hidden_size: 8
+  update_epochs: 2
+  num_minibatches: 2
+  gamma: [[0, .9], [.5, .98]]
 total_iterations: 6
 eval_every: 0
 eval_tasks: 20

@@ -1,6 +1,6 @@
 """Small families of another project, most of them with one fault, as users write them: no comments, no shapes.
 
-The tests name them as ``--family=wrong_families.NAME``.
+The tests name them as ``--family=wrong/NAME-v0``, which other programs know with ``--allow=wrong_families``.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import metarl
-from metarl import rng
+from metarl.core import rng
 
 
 class Goal(NamedTuple):
@@ -183,3 +183,7 @@ class Loose(Line):
 
     def step(self, task, state, action, key):
         return super().step(task, state, action, key)[:2]
+
+
+for _family in [value for value in vars().copy().values() if isinstance(value, type) and issubclass(value, Line)]:
+    metarl.register(f"wrong/{_family.__name__}-v0", _family)

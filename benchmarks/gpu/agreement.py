@@ -30,15 +30,17 @@ from torch.utils import _pytree as pytree
 from benchmarks.gpu.items import Item, Result
 from benchmarks.gpu.report import Report, failure
 from benchmarks.gpu.settings import Settings
-from metarl import checkpoint, rng
-from metarl.agent import AgentConfig, LearningAgent
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.checkpoint import Counters
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.navigation import Navigation2D
-from metarl.family import TaskFamily
-from metarl.memories import MEMORIES
-from metarl.rollout import Rollout, run_trial
+from metarl.agents.maml import PPOStep
+from metarl.core import rng
+from metarl.core.agent import AgentConfig, LearningAgent
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.points.navigation import Navigation2D
+from metarl.learning.memories import MEMORIES
+from metarl.training import checkpoint
+from metarl.training.checkpoint import Counters
 
 BOUND = 1e-4
 """What is to be reached in float32, on the same trial."""
@@ -48,7 +50,7 @@ MAML: dict[str, dict[str, Any]] = {
     "MAML (PPO)": {"outer": "ppo"},
     "ANIL": {"adapted": "head"},
     "Meta-SGD": {"rates": "per_parameter"},
-    "ProMP": {"outer": "ppo", "inner_loss": "likelihood_ratio", "inner_kl_coef": 5e-4},
+    "ProMP": {"outer": PPOStep(inner_kl_coef=5e-4), "inner_loss": "likelihood_ratio"},
     "Reptile": {"outer": "reptile"},
 }
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from benchmarks import floor, run
 from benchmarks.gpu.items import Item, Result
 from benchmarks.gpu.report import Report, failure
 from benchmarks.gpu.settings import Settings
-from metarl.provenance import versions
+from metarl.evaluation.provenance import versions
 
 PRODUCTS = {
     "fp32": ("highest", torch.float32),

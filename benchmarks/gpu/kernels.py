@@ -17,10 +17,10 @@ from benchmarks.gpu.settings import Settings, synchronize
 from benchmarks.gpu.speed import MANY
 from benchmarks.ours import Training, training
 from benchmarks.works import WORKS
-from metarl import rng
-from metarl.capture import WARM_UP
-from metarl.profiling import PREFIX
-from metarl.runtime import tune
+from metarl.core import rng
+from metarl.fast.capture import WARM_UP
+from metarl.fast.profiling import PREFIX
+from metarl.fast.runtime import tune
 
 TOP = 10
 COPIES = ("Memcpy HtoD", "Memcpy DtoH")

@@ -16,11 +16,11 @@ from benchmarks.gpu.settings import NO_CUDA, Settings
 from benchmarks.ours import Training, training
 from benchmarks.works import WORKS, Work
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.capture import WARM_UP, Captured
-from metarl.envs.bandits import BernoulliBandit
-from metarl.envs.navigation import Navigation2D
-from metarl.memories import MEMORIES
-from metarl.runtime import tune
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.points.navigation import Navigation2D
+from metarl.fast.capture import WARM_UP, Captured
+from metarl.fast.runtime import tune
+from metarl.learning.memories import MEMORIES
 
 OTHERS = "RL² with memory "
 PACKAGE = str(Path(metarl.__file__).parent)

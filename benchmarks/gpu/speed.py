@@ -16,7 +16,7 @@ from benchmarks.gpu.items import Item, Result
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.settings import NO_CUDA, Settings, synchronize
 from benchmarks.works import WORKS, Work
-from metarl.capture import WARM_UP
+from metarl.fast.capture import WARM_UP
 
 ROUNDS = 3
 MANY, MOST = 16_384, 65_536

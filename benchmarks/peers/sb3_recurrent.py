@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.ours import family_of
 from benchmarks.works import Work
-from metarl.sb3_env import SB3VecEnv
+from metarl.interop.sb3_env import SB3VecEnv
 
 
 def build(work: Work, threads: int) -> Callable[[], int]:

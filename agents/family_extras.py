@@ -1,0 +1,110 @@
+"""Additions to a family that leave it unchanged: baselines to compare with, and pictures of how it is played.
+
+Whoever owns a baseline or a picture registers it, this package or another project::
+
+    metarl.register_baseline(Mine, "sweep", lambda family, device: Sweep(family.size, device))
+    metarl.agents.family_extras.register_picture(Mine, "visits", draw_visits)
+
+The ready-made baselines of the package are in `metarl.agents.reference.catalogue`, its picture of bandits in
+`metarl.report.best_arm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.core.registry import family_class
+from metarl.core.rollout import Agent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+MakeAgent = Callable[..., Agent]
+"""(family, device) → agent; `...` because each takes its own family."""
+
+
+Draw = Callable[..., "Figure | bytes | None"]
+"""(family, curve, watched) → a figure, or the bytes of a PNG or GIF file; None if there is nothing to show.
+
+`curve` is the `AdaptationCurve` of an evaluation, `watched` the agent that played it, with its actions and tasks
+(`metarl.evaluation.playback.Watched`)."""
+
+
+_BASELINES: dict[str, dict[type, MakeAgent]] = {}  # name → family → how it is made
+
+
+_PICTURES: dict[str, dict[type, Draw]] = {}  # name → family → how it is drawn
+
+
+def register_baseline(family: str | type[TaskFamily], name: str, make: MakeAgent) -> None:
+    """Make a ready-made agent known under `name` for a family, given as its class or its id.
+
+    ``make(family, device)`` builds the agent, an `Agent` that acts on that device. It is for families of exactly this
+    class, since a subclass may need another agent; TaskFamily itself stands for all families. From then on
+    ``metarl compare … --baselines NAME`` takes it, and one called ``oracle``, which is told the task, is the upper
+    bound in curves of steps. Registering it again from the same place is harmless; another agent under a taken name
+    raises ValueError, as does an id whose family is made by a function.
+    """
+    _register(_BASELINES, "baseline", family, name, make)
+
+
+def baselines_for(family: TaskFamily) -> list[str]:
+    """The names that `baseline` takes for this family."""
+    return [name for name, makers in _BASELINES.items() if _exactly(makers, family) is not None]
+
+
+def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
+    """The ready-made agent of this name for `family`. Raises ValueError that names the nearest if there is none."""
+    make = _exactly(_BASELINES.get(name, {}), family)
+    if make is None:
+        where, see = f" for {type(family).__name__}", "metarl.agents.reference.catalogue.baselines_for(family)"
+        raise ValueError(unknown("baseline", name, baselines_for(family), where, see))
+    return make(family, device)
+
+
+def register_picture(family: str | type[TaskFamily], name: str, draw: Draw) -> None:
+    """Have a run end with one more picture of how a family, or one that inherits from it, was played.
+
+    It is shown in TensorBoard as ``eval/<split>/<name>`` and written to ``RUN_DIR/evaluation/<split>_<name>.png``.
+    Raises ValueError as `register_baseline` does.
+    """
+    _register(_PICTURES, "picture", family, name, draw)
+
+
+def pictures_for(family: TaskFamily) -> dict[str, Draw]:
+    """The pictures that are registered for this family's class or a base of it, by name."""
+    found: dict[str, Draw] = {}
+    for name, drawers in _PICTURES.items():
+        nearest = next((drawers[cls] for cls in type(family).__mro__ if cls in drawers), None)
+        if nearest is not None:
+            found[name] = nearest
+    return found
+
+
+def _register(
+    table: dict[str, dict[type, Any]], kind: str, family: str | type[TaskFamily], name: str, value: Callable[..., Any]
+) -> None:
+    cls = family_class(family) if isinstance(family, str) else family
+    if not (isinstance(cls, type) and issubclass(cls, TaskFamily)):
+        raise ValueError(f"A {kind} is registered for a class of task families or the id of one, got {family!r}.")
+    known = table.setdefault(name, {})
+    if cls in known and _place(known[cls]) != _place(value):
+        raise ValueError(f"There is already a {kind} {name!r} for {cls.__name__}.")
+    known[cls] = value
+
+
+def _place(value: Callable[..., Any]) -> tuple[Any, ...]:
+    """The place of a function or a class in its source: the same after its module was loaded again."""
+    code = getattr(value, "__code__", None)
+    line = None if code is None else code.co_firstlineno
+    return getattr(value, "__module__", None), getattr(value, "__qualname__", id(value)), line
+
+
+def _exactly(makers: dict[type, MakeAgent], family: TaskFamily) -> MakeAgent | None:
+    return makers.get(type(family), makers.get(TaskFamily))

@@ -1,0 +1,226 @@
+"""MAML: a policy whose parameters a few gradient steps turn into another one for each task (Finn et al. 2017).
+
+A trial is rounds of trajectories with a policy-gradient step of each task's own copy of the parameters between them
+(the inner loop). Meta-training differentiates the return of the last round with respect to the parameters that all
+copies started from, through those steps (the outer loop). Its relatives are values of one configuration:
+
+===========  =============================================================================  =======================
+variant      fields                                                                         source
+===========  =============================================================================  =======================
+MAML         the defaults: ``inner_loss: vpg, outer: trpo``                                 Finn et al. 2017
+FOMAML       ``first_order: true``                                                          Finn et al. 2017, §5.2
+E-MAML       ``exploration: 1.0``                                                           Stadie et al. 2018
+DiCE-MAML    ``inner_loss: dice``                                                           Foerster et al. 2018
+ProMP        ``inner_loss: likelihood_ratio, outer: {name: ppo, inner_kl_coef: 5e-4}``      Rothfuss et al. 2019
+ANIL         ``adapted: head``                                                              Raghu et al. 2020
+Meta-SGD     ``rates: per_parameter``                                                       Li et al. 2017
+Reptile      ``outer: reptile``                                                             Nichol et al. 2018
+===========  =============================================================================  =======================
+
+All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps, and the policy
+runs on all of them by batched matrix products, which a test holds equal to `torch.func.vmap`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
+from metarl.agents.maml.config import MAMLConfig, PPOStep, TRPOStep
+from metarl.agents.maml.network import MAMLNetwork
+from metarl.agents.maml.ppo import PPO
+from metarl.agents.maml.reptile import Reptile
+from metarl.agents.maml.rounds import Samples, by_task, credited, episode_time, make_samples
+from metarl.agents.maml.trpo import TRPO
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.tree import detach
+from metarl.core.units import mean_square, running_size
+from metarl.fast.adam import ClippedAdam
+from metarl.fast.capture import Captured
+from metarl.learning.estimators import discounted_returns, explained_variance, linear_baseline
+
+
+class MAMLMemory(NamedTuple):
+    """What a trial carries from round to round."""
+
+    params: tuple[Tensor, ...]  # (N, …) each task's own copy of the policy's parameters
+    steps: Tensor  # () int64: gradient steps taken
+
+
+class MAML(LearningAgent, config=MAMLConfig):
+    """The agent; see the module's docstring. Its memory is every task's copy of the policy's parameters."""
+
+    config: MAMLConfig
+
+    def __init__(
+        self, config: MAMLConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.family, self.device = config, family, torch.device(device)
+        self.protocol = TrialProtocol(
+            config.inner_steps + 1, 1, config.fast_batch_size, config.test_steps + 1, config.test_fast_batch_size
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = MAMLNetwork(config, family).to(self.device)
+        self.adaptation = Adaptation(
+            policy=self.net.policy,
+            names=tuple(name for name, _ in self.net.policy.named_parameters()),
+            adapted_params=self.net.adapted_params,
+            inner_objective=INNER_OBJECTIVES[config.inner_loss],
+            fast_lr=config.fast_lr,
+            rates=config.rates,
+            inner_steps=config.inner_steps,
+            later_rate=config.later_rate,
+            first_order=config.first_order,
+            outer=slice(1, None) if config.meta_rounds == "all" else slice(-1, None),
+        )
+        self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
+        self.outer = self._outer_step()
+        self.critic_optimizer: ClippedAdam | None = None
+        if self.net.critic is not None:
+            named = self.net.critic.named_parameters(prefix="critic")
+            self.critic_optimizer = ClippedAdam(named, config.critic_lr)
+        self.reward_size, self.reward_batches = (torch.zeros((), device=self.device) for _ in range(2))
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.updates = 0
+
+    def _outer_step(self) -> TRPO | PPO | Reptile:
+        config = self.config
+        if isinstance(config.outer, PPOStep):
+            named = (pair for pair in self.net.named_parameters() if not pair[0].startswith("critic."))
+            return PPO(self.adaptation, self.meta, config, self.device, named)
+        return (TRPO if isinstance(config.outer, TRPOStep) else Reptile)(
+            self.adaptation, self.meta, config, self.device
+        )
+
+    @property
+    def title(self) -> str:
+        return self.config.title
+
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return self.outer.captured
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return MAMLMemory(self.adaptation.initial(detach(self.meta), num_tasks), torch.tensor(0))
+
+    def act(self, memory: MAMLMemory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        with torch.no_grad():
+            tasks = memory.params[0].shape[0]
+            x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (tasks, -1))  # (N, rows of a task, F)
+            policies = self.adaptation.policies(memory.params, x)
+            own = policies.mode() if greedy else policies.sample(key.reshape(tasks, -1))
+            units = self.net.policy.head.actions
+            action = units.to_family(own)
+            log_prob = policies.log_prob(units.to_own(action)).flatten()
+            return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
+
+    def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
+        """Take one gradient step on each task, from the round that its parameters played."""
+        samples = self.samples(rollout, len(memory.params[0]))
+        sizes = self.adaptation.step_sizes(detach(self.meta), int(memory.steps))
+        params, _ = self.adaptation.inner_step(memory.params, sizes, samples)
+        return MAMLMemory(params, memory.steps + 1)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        tasks = trial[0].mask.shape[1] // self.config.fast_batch_size
+        with record_function("metarl/advantage"):
+            rounds = [self.samples(rollout, tasks) for rollout in trial]
+            if self.config.exploration:
+                rounds = credited(rounds, self.adaptation.outer)
+        metrics = self.outer.step(rounds, progress, rng.fold(self.key, self.updates))
+        metrics |= self._fit(trial)
+        self.updates += 1
+        if self.net.rates:
+            metrics["loss/fast_lr"] = float(torch.cat([rate.detach().flatten() for rate in self.net.rates]).mean())
+        if self.net.policy.head.log_std is not None:
+            metrics["loss/log_std"] = float(self.net.policy.head.log_std.detach().mean())
+        return metrics
+
+    @torch.no_grad()
+    def samples(self, rollout: Rollout, tasks: int) -> Samples:
+        """What a round of `tasks` tasks teaches."""
+        config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
+        acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
+        samples = make_samples(
+            rollout._replace(acted=acted),
+            x,
+            tasks,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            norm_adv=config.norm_adv,
+            baseline=linear_baseline if self.net.critic is None else self._learned_baseline,
+        )
+        return samples if config.norm_adv else self._in_reward_sizes(samples, rollout)
+
+    def _in_reward_sizes(self, samples: Samples, rollout: Rollout) -> Samples:
+        """Advantages in units of the rewards' running size; before the first update, of the task's own in the round."""
+        own = mean_square(by_task(rollout.outcome.reward * rollout.mask, len(samples.x))).sqrt()[:, None]  # (N, 1)
+        size = torch.where(self.reward_size > 0.0, self.reward_size, own)
+        advantage, unit = (torch.where(size > 0.0, x / size, 0.0) for x in (samples.advantage, samples.unit))
+        return samples._replace(advantage=advantage, unit=unit)
+
+    def _learned_baseline(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+        assert self.net.critic is not None
+        value: Tensor = self.net.critic(x, time)
+        return value
+
+    def _fit(self, trial: list[Rollout]) -> dict[str, float]:
+        """Let the learned baseline and the scaling follow what was seen; after the outer step, for the next one."""
+        metrics = {}
+        weight = max(0.02, 1.0 / (self.updates + 1))
+        rewards = torch.cat([(rollout.outcome.reward * rollout.mask).flatten() for rollout in trial])
+        self.reward_size, self.reward_batches = running_size(self.reward_size, self.reward_batches, rewards)
+        if self.net.critic is not None:
+            metrics = self._fit_critic(trial, weight)
+        if self.config.norm_obs:
+            for rollout in trial[:1]:  # the states of the policy before adaptation: what adaptation starts from
+                self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
+        return metrics
+
+    def _fit_critic(self, trial: list[Rollout], weight: float) -> dict[str, float]:
+        assert self.net.critic is not None and self.critic_optimizer is not None
+        batches = []
+        for rollout in trial:
+            ends = (rollout.outcome.terminated | rollout.outcome.truncated).to(rollout.mask.dtype)
+            returns = discounted_returns(rollout.outcome.reward * rollout.mask, ends, self.config.gamma)
+            batches.append((self.net.scaling.scaled(rollout.step.obs, 2), episode_time(rollout), returns, rollout.mask))
+        x, time, returns, mask = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        with torch.no_grad():
+            explained = explained_variance(self.net.critic(x, time), returns, mask)
+            self.net.critic.follow(returns, mask, weight)
+        for _ in range(self.config.critic_epochs):
+            self.critic_optimizer.zero_grad()
+            loss = self.net.critic.loss(x, time, returns, mask)
+            loss.backward()
+            self.critic_optimizer.step()
+        return {"loss/explained_variance": float(explained), "loss/value": float(loss.detach())}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            **{f"net.{name}": value for name, value in self.net.state_dict().items()},
+            **self.outer.state_dict(),
+            **(self.critic_optimizer.state_dict() if self.critic_optimizer is not None else {}),
+            "reward_size": self.reward_size,
+            "reward_batches": self.reward_batches,
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        self.outer.load_state_dict(state)
+        if self.critic_optimizer is not None:
+            self.critic_optimizer.load_state_dict(state)
+        # An agent from before rewards had a size goes on with those of size 1: no number of batches changes infinity.
+        self.reward_size = state.get("reward_size", torch.tensor(1.0)).to(self.device)
+        self.reward_batches = state.get("reward_batches", torch.tensor(math.inf)).to(self.device)
+        self.updates = int(state["updates"])

@@ -1,0 +1,176 @@
+"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metarl.core.agent import AgentConfig, Schedule
+from metarl.core.options import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE_FINITE,
+    SHARE,
+    Part,
+    at_least,
+    between,
+    one_of,
+    option,
+    part,
+)
+from metarl.learning.nets import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class TRPOStep(Part):
+    """A natural-gradient step within a bound of the KL divergence (Schulman et al. 2015)."""
+
+    max_kl: float = option(0.01, POSITIVE_FINITE)
+    """Bound of the mean KL divergence between the policies before and after."""
+    trust: str = option("adapted", one_of("adapted", "all"))
+    """Whose divergence `max_kl` bounds: the adapted policies'; or all, those before each gradient step, too. Adapted
+    policies that are almost sure of their actions hardly differ whatever the start does, which then wanders off."""
+    cg_iters: int = option(10, at_least(1))
+    """Steps of the conjugate gradient."""
+    cg_damping: float = option(1e-5, NOT_NEGATIVE)
+    """Added to the diagonal of the Fisher matrix."""
+    ls_max_steps: int = option(15, at_least(1))
+    """Step sizes that the line search tries."""
+    ls_backtrack_ratio: float = option(0.8, FRACTION)
+    """How much each is shorter than the one before."""
+    fisher_share: float | None = option(None, SHARE)
+    """Share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
+    steps of all tasks together, which is all of them on small work."""
+
+
+@dataclass(frozen=True)
+class PPOStep(Part):
+    """Adam on the clipped surrogate (Schulman et al. 2017)."""
+
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Adam's learning rate."""
+    update_epochs: int = option(5, at_least(1))
+    """Passes over the batch per iteration."""
+    num_minibatches: int = option(1, at_least(1))
+    """Parts of a pass; each holds some of the tasks."""
+    clip_coef: float = option(0.2, POSITIVE_FINITE)
+    """Clipping range of the likelihood ratio of the adapted policies."""
+    inner_kl_coef: float = option(0.0, NOT_NEGATIVE)
+    """Initial weight of the KL divergence of the policies before each gradient step (ProMP); 0: none."""
+    inner_kl_target: float = option(0.01, POSITIVE_FINITE)
+    """The weight of that penalty doubles (halves) where that KL is 1.5 times above (below) this."""
+    max_grad_norm: float = option(0.5, POSITIVE_FINITE)
+    """The meta-gradient is scaled down to at most this norm."""
+
+
+@dataclass(frozen=True)
+class ReptileStep(Part):
+    """A step towards the mean of the adapted parameters (Nichol et al. 2018)."""
+
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Share of the way."""
+
+
+@dataclass
+class MAMLConfig(AgentConfig):
+    """MAML by policy gradients and its relatives. A schedule is a number or points [[progress, value], …].
+
+    The policy is a perceptron. An agent that adapts in its memory is RL²: MAML adapts by gradients, which would have to
+    be differentiated a second time through a recurrent memory's every step.
+    """
+
+    meta_batch_size: int = option(20, at_least(1))
+    """Tasks of one iteration."""
+    hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
+    """Units of the hidden layers."""
+    activation: str = option("tanh", one_of(*ACTIVATIONS))
+    """Of the hidden layers: tanh, relu, elu or silu."""
+    init_std: float = option(1.0, POSITIVE_FINITE)
+    """Initial standard deviation of continuous actions, in units of half the action range."""
+    min_std: float = option(0.01, POSITIVE_FINITE)
+    """Floor of the standard deviation, in these units."""
+    obs_unit: float | None = option(None, POSITIVE_FINITE)
+    """What 1 means in the policy's inputs, in the observations' units; null: half the range of a bounded space."""
+    norm_obs: bool = False
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    fast_batch_size: int = option(20, at_least(1))
+    """Trajectories of each task before each gradient step."""
+    test_fast_batch_size: int | None = option(None, at_least(1))
+    """The same in evaluations; null: as in training."""
+    inner_steps: int = option(1, at_least(1))
+    """Gradient steps on a task in training."""
+    test_steps: int = option(3, at_least(1))
+    """Gradient steps on a task in evaluations."""
+    inner_loss: str = option("vpg", one_of("vpg", "likelihood_ratio", "dice"))
+    """Three objectives with one gradient and three Hessians, which the meta-gradient goes through. vpg: log-likelihoods
+    weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio (ProMP, Rothfuss et
+    al. 2019): it is, but for what an action owes to those before it in its episode; dice (Foerster et al. 2018): it is,
+    with more variance."""
+    exploration: float = option(0.0, NOT_NEGATIVE)
+    """Weight of E-MAML's term (Stadie et al. 2018): credit the policies before each gradient step for the return after
+    it. With 1 and vpg the meta-gradient is that of the expected return after steps on so many trajectories; 0: MAML."""
+    first_order: bool = False
+    """Leave the second derivatives out of the meta-gradient: FOMAML."""
+    adapted: str = option("all", one_of("all", "head"))
+    """What the gradient steps change: all parameters, or the head alone, the last layer (ANIL)."""
+    fast_lr: float = option(0.1, NOT_NEGATIVE)
+    """Size of the gradient steps, or where learned sizes start."""
+    rates: str = option("fixed", one_of("fixed", "scalar", "per_step", "per_parameter"))
+    """Sizes of the gradient steps: fixed; learned as one scalar; one per_step; or one per_parameter (Meta-SGD)."""
+    later_rate: float = option(0.5, NOT_NEGATIVE)
+    """Factor on the size of steps beyond those of training (Finn et al. halve it)."""
+    baseline: str = option("linear", one_of("linear", "network"))
+    """What is subtracted from returns: linear, features fitted to each task's round; or network, one learned value."""
+    critic_epochs: int = option(10, at_least(1))
+    """network: Adam's steps on all samples per iteration."""
+    critic_lr: float = option(1e-3, POSITIVE_FINITE)
+    """network: Adam's learning rate."""
+    gamma: float = option(0.99, between(0, 1))
+    """Discount."""
+    gae_lambda: float = option(1.0, between(0, 1))
+    """Bias against variance of the advantage estimates."""
+    norm_adv: bool = True
+    """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
+    rewards' running size."""
+    outer: TRPOStep | PPOStep | ReptileStep = part(trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep)
+    """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the
+    adapted mean)."""
+    meta_rounds: str = option("last", one_of("last", "all"))
+    """Rounds whose return the meta-step improves: the last; or all after the first step, equally (multi-step loss,
+    Antoniou et al. 2019)."""
+    task_chunk: int | None = option(None, at_least(1))
+    """Tasks whose meta-gradient is computed at once, where memory is short; null: all, and with ppo on a CPU as many as
+    its cache holds. The result is the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm_obs and self.obs_unit is not None:
+            raise ValueError(f"obs_unit must be null where norm_obs scales the observations, got {self.obs_unit}.")
+        if self.exploration and self.inner_loss != "vpg":
+            raise ValueError(
+                f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}: its derivative credits "
+                "the samples before a gradient step already."
+            )
+        if self.exploration and isinstance(self.outer, ReptileStep):
+            raise ValueError("exploration must be 0 with outer 'reptile', which follows no gradient of the return.")
+        parts = self.outer.num_minibatches if isinstance(self.outer, PPOStep) else 1
+        if parts > self.meta_batch_size:
+            raise ValueError(f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {parts}.")
+
+    @property
+    def title(self) -> str:
+        """What is trained, as tables and figures call it; in brackets what Finn et al. 2017 do otherwise."""
+        if isinstance(self.outer, ReptileStep):
+            return "Reptile"
+        by_ppo = isinstance(self.outer, PPOStep)
+        if isinstance(self.outer, PPOStep) and self.inner_loss == "likelihood_ratio" and self.outer.inner_kl_coef:
+            return "ProMP"
+        variants = {
+            "ANIL": self.adapted == "head",
+            "Meta-SGD": self.rates == "per_parameter",
+            "FOMAML": self.first_order,
+            "E-MAML": self.exploration > 0,
+        }
+        variant = next((name for name, is_it in variants.items() if is_it), "MAML")
+        inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
+        others = [*inside, *(["PPO"] if by_ppo else [])]
+        return f"{variant} ({', '.join(others)})" if others else variant

@@ -1,0 +1,144 @@
+"""The outer step of MAML by PPO: Adam on the clipped surrogate after adaptation (Schulman et al. 2017).
+
+With likelihood ratios as the inner objective and a penalty on the KL divergence of the policies before each gradient
+step it is ProMP (Rothfuss et al. 2019, algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metarl.agents.maml.adaptation import Adaptation, Meta, Metrics
+from metarl.agents.maml.config import MAMLConfig, PPOStep
+from metarl.agents.maml.rounds import Samples
+from metarl.core import rng
+from metarl.core.agent import at
+from metarl.core.distributions import Distribution
+from metarl.core.family import Key
+from metarl.core.tree import detach, take
+from metarl.fast.adam import ClippedAdam
+from metarl.fast.capture import Captured
+from metarl.learning.losses import clipped_surrogate
+
+CHUNK_STEPS = 20_000
+"""Steps of a round that the gradient is made from at once on a CPU, where `task_chunk` is not given: the tensors of
+more do not stay in its cache."""
+
+
+class PPO:
+    """Some epochs of Adam on the same samples, each with the clipped surrogate of the adapted policies."""
+
+    def __init__(
+        self,
+        adaptation: Adaptation,
+        meta: Meta,
+        config: MAMLConfig,
+        device: torch.device,
+        named: Iterable[tuple[str, nn.Parameter]],
+    ) -> None:
+        assert isinstance(config.outer, PPOStep)
+        self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
+        self.options = options = config.outer
+        self.optimizer = ClippedAdam(named, at(options.lr, 0.0))
+        self.inner_kl_coef = torch.full((config.inner_steps,), options.inner_kl_coef, device=device)
+        self.minibatch = Captured(self._descend, device)
+        self.captured = {"Minibatches": self.minibatch}
+
+    def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
+        """Change the meta-parameters by some epochs of Adam; `key` puts the tasks in order for minibatches."""
+        options, tasks = self.options, len(rounds[0].x)
+        before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
+        self.optimizer.set_lr(at(options.lr, progress))
+        sums: dict[str, Tensor] = {}
+        for epoch in range(options.update_epochs):
+            order = rng.permutation(rng.fold(key, epoch), tasks)
+            for index in order.tensor_split(options.num_minibatches):
+                whole = options.num_minibatches == 1
+                part = (rounds, before) if whole else take((rounds, before), index)
+                metrics = self.minibatch(*part)
+                sums = {name: value + sums.get(name, 0.0) for name, value in metrics.items()}
+        means = {name: float(value) / (options.update_epochs * options.num_minibatches) for name, value in sums.items()}
+        if options.inner_kl_coef:
+            means |= self._adapt_inner_kl_coef(rounds, before)
+        return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(options.lr, progress)}
+
+    def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
+        """Take one step of Adam on some of the tasks; `before` acted before each gradient step."""
+        for parameter in self.meta:
+            parameter.grad = None
+        sums: dict[str, Tensor] = {}
+        for part, share in self._chunks(rounds):
+            chunk, old = take((rounds, before), part)
+            metrics = self.add_gradient(chunk, old, share)
+            sums = {name: value * share + sums.get(name, 0.0) for name, value in metrics.items()}
+        return sums | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
+
+    def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
+        """Add `share` of the loss's gradient to that of the meta-parameters; return the loss's metrics."""
+        loss = partial(self.loss, rounds=rounds, before=before)
+        gradients, metrics = self.adaptation.meta_gradient(self.meta, rounds, loss)
+        for parameter, gradient in zip(self.meta, gradients, strict=True):
+            gradient.mul_(share)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return metrics
+
+    def loss(
+        self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
+    ) -> tuple[Tensor, Metrics]:
+        """The clipped surrogate of the outer rounds' policies, E-MAML's term and ProMP's penalty; and metrics."""
+        config, outer = self.config, self.adaptation.outer
+        pairs = zip(policies[outer], rounds[outer], strict=True)
+        terms, found = zip(*(self._clipped(policy, samples, samples.advantage) for policy, samples in pairs))
+        loss = torch.stack(terms).mean()
+        metrics = {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
+        if config.exploration:
+            for policy, samples in zip(policies[:-1], rounds[:-1], strict=True):
+                loss = loss + config.exploration * self._clipped(policy, samples, samples.credit)[0]
+        if self.options.inner_kl_coef:
+            for coef, kl in zip(self.inner_kl_coef, _divergences(before, policies, rounds), strict=True):
+                loss = loss + coef * kl
+        return loss, metrics
+
+    def _clipped(self, policy: Distribution, samples: Samples, advantage: Tensor) -> tuple[Tensor, Metrics]:
+        loss, metrics = clipped_surrogate(
+            policy.log_prob(samples.action), samples.log_prob, advantage, samples.weight, self.options.clip_coef
+        )
+        entropy = (detach(policy).entropy() * samples.weight).sum(-1).mean()
+        return loss, metrics | {"policy": loss.detach(), "entropy": entropy}
+
+    def _adapt_inner_kl_coef(self, rounds: list[Samples], before: list[Distribution]) -> dict[str, float]:
+        """Double (halve) the weight of the penalty of each gradient step whose KL is far above (below) its target."""
+        target = self.options.inner_kl_target
+        policies = self.adaptation.adapt(self.meta, rounds).policies
+        kls = [float(kl) for kl in _divergences(before, policies, rounds)]
+        for n, kl in enumerate(kls):
+            self.inner_kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
+        return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}
+
+    def _chunks(self, rounds: list[Samples]) -> list[tuple[slice, float]]:
+        """Some tasks at a time, and their share of all tasks."""
+        tasks, samples = rounds[0].x.shape[:2]
+        fitting = max(1, CHUNK_STEPS // samples) if self.device.type == "cpu" else tasks
+        size = self.config.task_chunk or fitting
+        parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
+        return [(part, (part.stop - part.start) / tasks) for part in parts]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what training changes besides the meta-parameters."""
+        return self.optimizer.state_dict() | {"kl_coef": self.inner_kl_coef}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+        self.optimizer.load_state_dict(state)
+        self.inner_kl_coef.copy_(state["kl_coef"])
+
+
+def _divergences(before: list[Any], policies: list[Distribution], rounds: list[Samples]) -> list[Tensor]:
+    """The mean KL(before ‖ now) of the policies before each gradient step, on their own states."""
+    triples = zip(before, policies, rounds, strict=False)
+    return [(old.kl(new) * samples.weight).sum(-1).mean() for old, new, samples in triples]

@@ -1,0 +1,43 @@
+"""The outer step of Reptile: towards the mean of the adapted parameters (Nichol et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metarl.agents.maml.adaptation import Adaptation, Meta
+from metarl.agents.maml.config import MAMLConfig, ReptileStep
+from metarl.agents.maml.rounds import Samples
+from metarl.core.agent import at
+from metarl.core.family import Key
+from metarl.fast.capture import Captured
+
+
+class Reptile:
+    """A step towards the mean of the parameters after a gradient step on every round, the last one too."""
+
+    def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
+        assert isinstance(config.outer, ReptileStep)
+        self.adaptation, self.meta, self.options, self.device = adaptation, meta, config.outer, device
+        self.captured: dict[str, Captured] = {}
+
+    def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
+        """Change the initial parameters by `lr` of the way; learned step sizes, if there are any, stay."""
+        lr = at(self.options.lr, progress)
+        params = self.adaptation.initial(self.meta, len(rounds[0].x))
+        for number, samples in enumerate(rounds):
+            params, _ = self.adaptation.inner_step(params, self.adaptation.step_sizes(self.meta, number), samples)
+        distance = torch.zeros((), device=self.device)
+        with torch.no_grad():
+            for initial, adapted in zip(self.meta, params, strict=False):
+                way = adapted.mean(0) - initial
+                distance = distance + way.square().sum()
+                initial.add_(lr * way)
+        return {"loss/adapted_distance": float(distance.sqrt()), "loss/lr": lr}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what training changes besides the meta-parameters: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""

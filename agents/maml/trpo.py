@@ -1,0 +1,176 @@
+"""The outer step of MAML by a trust region (Schulman et al. 2015; Finn et al. 2017, section 5.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.agents.maml.adaptation import Adaptation, Meta, Params
+from metarl.agents.maml.config import MAMLConfig, TRPOStep
+from metarl.agents.maml.rounds import Samples, first_trajectories
+from metarl.core.distributions import Distribution
+from metarl.core.family import Key
+from metarl.core.tree import detach, join_columns, take
+from metarl.fast.capture import Captured
+from metarl.learning.losses import surrogate
+from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
+
+FISHER_STATES = 10_000
+"""Steps of all tasks together that Fisher products are made from, where `fisher_share` is not given."""
+
+
+class Proposal(NamedTuple):
+    """What the line search starts from."""
+
+    step: Tensor  # (P,)
+    loss: Tensor  # of the surrogate
+    entropy: Tensor  # of the adapted policies
+    grad_norm: Tensor
+    before: list[Distribution]  # the constrained policies before the step, of each chunk of tasks
+
+
+class TRPO:
+    """Natural-gradient steps on the surrogate after adaptation, within a bound of a KL divergence.
+
+    The divergence is that of the adapted policies; with ``trust: all`` also of those before each gradient step.
+    """
+
+    def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
+        assert isinstance(config.outer, TRPOStep)
+        self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
+        self.options = config.outer
+        self.constrained = slice(None) if self.options.trust == "all" else adaptation.outer
+        self.propose = Captured(self._propose, device)
+        self.loss_and_kl = Captured(self._loss_and_kl, device)
+        self.captured = {"Outer steps": self.propose, "Line searches": self.loss_and_kl}
+
+    def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
+        """Change the meta-parameters by one step."""
+        options = self.options
+        proposal: Proposal = self.propose(rounds)
+        loss, entropy, grad_norm = torch.stack(proposal[1:4]).tolist()
+
+        def evaluate(theta: Tensor) -> tuple[float, float]:
+            new_loss, kl = self.loss_and_kl(rounds, proposal.before, theta).tolist()
+            return new_loss, kl
+
+        step = line_search(
+            _flat(self.meta).detach(),
+            proposal.step,
+            evaluate,
+            loss,
+            max_kl=options.max_kl,
+            ls_max_steps=options.ls_max_steps,
+            ls_backtrack_ratio=options.ls_backtrack_ratio,
+        )
+        with torch.no_grad():
+            for parameter, value in zip(self.meta, unflatten(step.theta, self.meta), strict=True):
+                parameter.copy_(value)
+        return {
+            "loss/surrogate_before": loss,
+            "loss/surrogate_after": step.loss,
+            "loss/kl_before": 0.0,
+            "loss/kl_after": step.kl,
+            "loss/line_search_accepted": float(step.accepted),
+            "loss/line_search_backtracks": float(step.backtracks),
+            "loss/entropy": entropy,
+            "loss/grad_norm": grad_norm,
+        }
+
+    def _propose(self, rounds: list[Samples]) -> Proposal:
+        """Compute the longest step: down the natural gradient, as far as the bound lets it."""
+        options, zero = self.options, torch.zeros((), device=self.device)
+        gradient, loss, entropy = zero, zero, zero
+        before: list[Distribution] = []
+        parts: list[tuple[list[Samples], float, list[Params]]] = []
+        for chunk, share in self._chunks(rounds):
+            policies, params = self.adaptation.adapt(self.meta, chunk, differentiable=True)
+            chunk_loss = self.loss(policies, chunk)
+            gradient = gradient + share * _flat(torch.autograd.grad(chunk_loss, self.meta))
+            loss = loss + share * chunk_loss.detach()
+            last, samples = detach(policies[-1]), chunk[-1]
+            entropy = entropy + share * (last.entropy() * samples.weight).sum(-1).mean()
+            before.append(join_columns(detach(policies[self.constrained])))
+            parts.append((chunk, share, detach(params)))
+        fisher = self.fisher(parts)
+        step = full_step(
+            gradient, fisher, max_kl=options.max_kl, cg_iters=options.cg_iters, cg_damping=options.cg_damping
+        )
+        return Proposal(step, loss, entropy, gradient.norm(), before)
+
+    def loss(self, policies: list[Distribution], rounds: list[Samples]) -> Tensor:
+        """The surrogate of the outer rounds' policies, and E-MAML's of those before each gradient step."""
+        outer = zip(policies[self.adaptation.outer], rounds[self.adaptation.outer], strict=True)
+        losses = [surrogate(policy.log_prob(s.action), s.log_prob, s.advantage, s.weight) for policy, s in outer]
+        loss = torch.stack(losses).mean()
+        if self.config.exploration:
+            for policy, s in zip(policies[:-1], rounds[:-1], strict=True):
+                term = surrogate(policy.log_prob(s.action), s.log_prob, s.credit, s.weight)
+                loss = loss + self.config.exploration * term
+        return loss
+
+    def _loss_and_kl(self, rounds: list[Samples], before: list[Distribution], theta: Tensor) -> Tensor:
+        """The surrogate loss and the mean KL divergence ``(2,)`` at other meta-parameters `theta` ``(P,)``."""
+        meta, found = unflatten(theta, self.meta), torch.zeros(2, device=self.device)
+        for (chunk, share), old in zip(self._chunks(rounds), before, strict=True):
+            policies, _ = self.adaptation.adapt(meta, chunk)
+            new: Any = join_columns(policies[self.constrained])
+            kl = (old.kl(new) * self._weight(chunk)).sum(-1).mean()
+            found = found + share * torch.stack([self.loss(policies, chunk), kl]).detach()
+        return found
+
+    def fisher(self, parts: list[tuple[list[Samples], float, list[Params]]]) -> Callable[[Tensor], Tensor]:
+        """Products with the Fisher matrix of the constrained policies, through the adaptation.
+
+        Each part is the rounds of some tasks, their share of all, and their parameters after each gradient step. The
+        graph of one part is kept for all products; that of several is made anew for each, one at a time. A few of each
+        task's trajectories stand for all of them where `fisher_share` says so, at the same adapted parameters.
+        """
+        few = self._fisher_trajectories([rounds for rounds, _, _ in parts])
+
+        def of_part(rounds: list[Samples], share: float, params: list[Params]) -> Callable[[Tensor], Tensor]:
+            chosen = [first_trajectories(samples, few, self.config.fast_batch_size) for samples in rounds]
+            policies, _ = self.adaptation.adapt(self.meta, chosen, differentiable=True, values=params)
+            weight = self._weight(chosen)
+            return fisher_products(join_columns(policies[self.constrained]), self.meta, weight * (share / len(weight)))
+
+        if len(parts) == 1:
+            return of_part(*parts[0])
+        return lambda v: torch.stack([of_part(*part)(v) for part in parts]).sum(0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what training changes besides the meta-parameters: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+
+    def _fisher_trajectories(self, chunks: list[list[Samples]]) -> int:
+        """How many of each task's trajectories Fisher products are made from."""
+        share, trajectories = self.options.fisher_share, self.config.fast_batch_size
+        if share is None:
+            # The matrix is a mean over states: it only sets a direction, whose length the line search checks on all of
+            # them, and more states than this cost time without another direction.
+            steps = sum(rounds[-1].x.shape[0] * rounds[-1].x.shape[1] for rounds in chunks)
+            share = min(1.0, FISHER_STATES / steps)
+        return math.ceil(share * trajectories)
+
+    def _weight(self, rounds: list[Samples]) -> Tensor:
+        """The weights of the constrained policies' steps, with each round counting the same."""
+        constrained = rounds[self.constrained]
+        return join_columns([samples.weight for samples in constrained]) / len(constrained)
+
+    def _chunks(self, rounds: list[Samples]) -> list[tuple[list[Samples], float]]:
+        """The rounds of `task_chunk` tasks at a time, and their share of all tasks."""
+        tasks = len(rounds[0].x)
+        size = self.config.task_chunk or tasks
+        parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
+        return [(take(rounds, part), (part.stop - part.start) / tasks) for part in parts]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,0 +1,75 @@
+"""Agents that learn nothing: the bounds that learned ones are measured against."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily, made_with
+from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol
+
+
+class FixedAgent(Agent):
+    """An agent that is not trained: what it does within a trial is written down, in `begin` and `act`.
+
+    `device` is where its memory is made; evaluation puts the environment there too.
+    """
+
+    protocol = TrialProtocol()
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def __repr__(self) -> str:
+        return made_with(self)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return ()
+
+    @abstractmethod
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]: ...
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        return memory
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        return {}
+
+
+class RandomAgent(FixedAgent):
+    """Uniform over the action space, whatever it sees; `greedy` changes nothing.
+
+    Raises ValueError for a Box without finite bounds, over which nothing is uniform.
+    """
+
+    def __init__(self, family: TaskFamily, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        space = family.action_space
+        self.num_actions = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        self.first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        if isinstance(space, gymnasium.spaces.Box):
+            if not space.is_bounded():
+                raise ValueError(f"No uniform distribution over an action space without finite bounds: {space}.")
+            self.low = torch.as_tensor(space.low, dtype=torch.float32, device=self.device)
+            self.width = torch.as_tensor(space.high - space.low, dtype=torch.float32, device=self.device)
+            self.log_prob = -float(np.log((space.high - space.low).astype(np.float64)).sum())
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        zeros = torch.zeros_like(step.prev_reward)
+        if self.num_actions:
+            action = rng.integers(key, 1, self.num_actions).squeeze(-1) + self.first
+            return Acted(action, zeros - float(np.log(self.num_actions)), zeros), memory
+        u = rng.uniform(key, self.low.numel()).reshape(-1, *self.low.shape)
+        return Acted(self.low + self.width * u, zeros + self.log_prob, zeros), memory
+
+
+def scripted(action: Tensor, step: Step) -> Acted:
+    """`action` with log-probability and value 0: no one learns from a scripted agent."""
+    zeros = torch.zeros_like(step.prev_reward)
+    return Acted(action, zeros, zeros)

@@ -1,0 +1,210 @@
+"""Ready-made agents by name, with which learned ones are compared: ``metarl compare … --baselines random oracle``.
+
+`random` acts at random, `oracle` is told the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
+from nothing; all others are told nothing and learn by a written-down rule. `robust` is a controller made for the
+nominal parameters. Importing this module registers them all (`metarl.agents.family_extras`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from metarl.agents.family_extras import MakeAgent, baseline, baselines_for, register_baseline
+from metarl.agents.random import RandomAgent
+from metarl.agents.reference import bandits as classical
+from metarl.agents.reference import cognitive, control, grids, index_policies, mdps, points
+from metarl.agents.reference import mazes as scripted
+from metarl.agents.reference import mdps as posterior_sampling
+from metarl.agents.reference.cognitive import TwoStepBayes, TwoStepWinStay
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Agent
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.bandits.dependent import DependentBandit
+from metarl.envs.bandits.gaussian import GaussianBandit
+from metarl.envs.bandits.informative import InformativeBandit
+from metarl.envs.bandits.restless import RestlessBandit
+from metarl.envs.cognitive.alchemy import Alchemy
+from metarl.envs.cognitive.harlow import Harlow
+from metarl.envs.cognitive.two_step import TwoStep
+from metarl.envs.control.acrobot import Acrobot
+from metarl.envs.control.cartpole import CartPole
+from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
+from metarl.envs.control.pendulum import Pendulum
+from metarl.envs.grids.dark_room import DarkRoom, DarkRoomHard
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.grids.key_to_door import DarkKeyToDoor
+from metarl.envs.grids.meta_maze import MetaMaze
+from metarl.envs.grids.tmaze import TMaze
+from metarl.envs.mdp import TabularMDP
+from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
+from metarl.envs.points.navigation import Navigation2D
+from metarl.envs.points.point_robot import PointRobot
+from metarl.envs.points.windy import WindyPoint
+
+__all__ = ["baseline", "baselines_for"]
+
+
+def _plain(agent: Callable[..., Agent]) -> MakeAgent:
+    """An agent that needs to know nothing of the family's options."""
+    return lambda family, device: agent(device=device)
+
+
+def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
+    """On the CPU, wherever the others are."""
+    from metarl.agents.sb3.agent import scratch  # stable-baselines3 is slow to import
+
+    return scratch(family)
+
+
+def _searched(things: int) -> MakeAgent:
+    return lambda family, device: grids.RoomSearch(family.size, things, device)
+
+
+register_baseline(TaskFamily, "random", RandomAgent)
+
+
+register_baseline(TaskFamily, "ppo_scratch", _ppo_scratch)
+
+
+# ---- told the task --------------------------------------------------------------------------------------------------
+
+register_baseline(TabularMDP, "oracle", lambda family, device: mdps.TabularMDPOracle(family.horizon, device))
+
+
+for _points in (Navigation2D, PointRobot, SparsePointRobot, SemiCircle):
+    register_baseline(_points, "oracle", _plain(points.Navigation2DOracle))
+
+
+register_baseline(WindyPoint, "oracle", _plain(points.WindyPointOracle))
+
+
+for _grid in (GridNavi, DarkRoom):
+    register_baseline(_grid, "oracle", _plain(grids.GoalOracle))
+
+
+for _room in (DarkRoomHard, DarkKeyToDoor):
+    register_baseline(_room, "oracle", _plain(grids.RoomOracle))
+
+
+register_baseline(TMaze, "oracle", _plain(scripted.TMazeOracle))
+
+
+register_baseline(MetaMaze, "oracle", _plain(scripted.MetaMazeOracle))
+
+
+register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
+
+
+register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
+
+
+register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+
+
+# ---- optimal without being told --------------------------------------------------------------------------------------
+
+
+def _bayes_bandit(family: BernoulliBandit, device: torch.device | str) -> Agent:
+    return classical.BayesOptimalBandit(family.num_arms, family.episodes_per_trial, device)
+
+
+def _bayes_dependent(family: DependentBandit, device: torch.device | str) -> Agent:
+    return index_policies.DependentBanditBayes(family.structure, family.episodes_per_trial, device)
+
+
+register_baseline(BernoulliBandit, "bayes_optimal", _bayes_bandit)
+
+
+register_baseline(DependentBandit, "bayes_optimal", _bayes_dependent)
+
+
+register_baseline(InformativeBandit, "bayes_optimal", _plain(index_policies.InformativeBanditScript))
+
+
+register_baseline(TwoStep, "bayes_optimal", _plain(TwoStepBayes))
+
+
+register_baseline(GridNavi, "bayes_optimal", _plain(grids.GridNaviSweep))
+
+
+register_baseline(TMaze, "bayes_optimal", _plain(scripted.TMazeRemember))
+
+
+register_baseline(
+    Harlow, "bayes_optimal", lambda family, device: cognitive.WinStayLoseShift(family.num_features, device)
+)
+
+
+# ---- rules that learn ------------------------------------------------------------------------------------------------
+
+
+def _gittins(family: BernoulliBandit, device: torch.device | str) -> Agent:
+    return index_policies.GittinsBandit(family.num_arms, family.episodes_per_trial, device)
+
+
+def _gaussian_thompson(family: GaussianBandit, device: torch.device | str) -> Agent:
+    return index_policies.GaussianThompsonBandit(family.num_arms, family.std, device)
+
+
+def _register_for_arms(name: str, agent: Callable[..., Agent]) -> None:
+    """An agent for Bernoulli bandits of any number of arms."""
+    register_baseline(BernoulliBandit, name, lambda family, device: agent(family.num_arms, device=device))
+    register_baseline(DependentBandit, name, lambda family, device: agent(2, device=device))
+    register_baseline(RestlessBandit, name, lambda family, device: agent(2, device=device))
+
+
+register_baseline(BernoulliBandit, "gittins", _gittins)
+
+
+_register_for_arms("thompson", classical.ThompsonBandit)
+
+
+register_baseline(GaussianBandit, "thompson", _gaussian_thompson)
+
+
+_register_for_arms("ucb1", classical.UCB1Bandit)
+
+
+_register_for_arms("greedy", classical.PosteriorMeanBandit)
+
+
+_register_for_arms("epsilon_greedy", index_policies.EpsilonGreedyBandit)
+
+
+register_baseline(TabularMDP, "psrl", _plain(posterior_sampling.PSRL))
+
+
+register_baseline(TabularMDP, "opsrl", _plain(posterior_sampling.OPSRL))
+
+
+for _points in (SparsePointRobot, SemiCircle):
+    register_baseline(_points, "search", _plain(points.ArcSearch))
+
+
+register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
+
+
+register_baseline(DarkRoomHard, "search", _searched(1))
+
+
+register_baseline(DarkKeyToDoor, "search", _searched(2))
+
+
+register_baseline(MetaMaze, "search", _plain(scripted.MetaMazeSearch))
+
+
+register_baseline(TwoStep, "win_stay", _plain(TwoStepWinStay))
+
+
+# ---- controllers for the nominal parameters --------------------------------------------------------------------------
+
+register_baseline(CartPole, "robust", lambda family, device: control.CartPoleRegulator(False, device))
+
+
+register_baseline(Pendulum, "robust", lambda family, device: control.PendulumSwingUp(False, device))
+
+
+for _control in (Acrobot, MountainCar, MountainCarContinuous):
+    register_baseline(_control, "robust", control.PushAlong)

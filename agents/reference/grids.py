@@ -1,0 +1,181 @@
+"""Reference players for grids and rooms: sweeps, searches, and players that know the goal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.mazes import told
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task
+from metarl.core.rollout import Acted, Memory
+from metarl.envs.grids.dark_room import DarkTask
+from metarl.envs.grids.grid import MOVES
+
+# ---- rooms ---------------------------------------------------------------------------------------------------------
+
+
+class Searched(NamedTuple):
+    """What a search of a room knows. The things to find (one goal; or key, then door) are counted by n."""
+
+    cell: Tensor  # (B, 2) int64: where the last action led
+    carried: Tensor  # (B,) int64: how many things were found in this episode
+    possible: Tensor  # (B, n, cells) bool: where each thing may be
+
+
+class RoomOracle(FixedAgent):
+    """Told where the things of a dark room are, it fetches one after the other: DarkRoomHard's goal; key, then door."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        task = told(task)
+        things = [task.goal] if isinstance(task, DarkTask) else [task.key, task.door]
+        carried = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
+        return torch.stack(things, dim=1), task.actions, carried
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        things, actions, carried = memory
+        carried = torch.where(step.prev_done > 0.5, 0, carried + (step.prev_reward > 0.5))
+        target = things[torch.arange(len(things), device=things.device), carried]
+        move = _move_towards(target, step.obs.long())
+        action = (actions == move[:, None]).to(torch.int8).argmax(1)
+        return scripted(action, step), (things, actions, carried)
+
+
+class GoalOracle(FixedAgent):
+    """Told the goal of a grid in which reaching it ends nothing (GridNavi, DarkRoom), it goes there and stays."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        task = told(task)
+        return task.goal, task.actions if isinstance(task, DarkTask) else None
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        goal, actions = memory
+        move = _move_towards(goal, step.obs.long())
+        action = move if actions is None else (actions == move[:, None]).to(torch.int8).argmax(1)
+        return scripted(action, step), memory
+
+
+class RoomSearch(FixedAgent):
+    """Goes to the nearest cell where the thing that it looks for may be, among equally near ones in a sweep's order.
+
+    `things` to find in the room of `size` × `size` cells: 1 in DarkRoomHard (17), 2 in DarkKeyToDoor (9), whose door
+    shows nothing until the key was found. A reward tells where a thing is, a step without one where it is not.
+    """
+
+    def __init__(self, size: int, things: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.size, self.things = size, things
+        self.cells = torch.cartesian_prod(torch.arange(size), torch.arange(size)).to(self.device)  # (cells, 2)
+        x, y = self.cells.unbind(1)
+        self.order = size * x + torch.where(x % 2 == 0, y, size - 1 - y)  # of a sweep: up one column, down the next
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        cell = torch.full((num_tasks, 2), -1, device=self.device)  # nowhere yet
+        possible = torch.ones(num_tasks, self.things, len(self.cells), dtype=torch.bool, device=self.device)
+        return Searched(cell, cell[:, 0] + 1, possible)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        cell, carried, possible = memory
+        here = (self.cells == cell[:, None]).all(-1)  # (B, cells); none before the first step
+        sought = torch.nn.functional.one_hot(carried, self.things).bool()[..., None]  # (B, things, 1)
+        pays = (step.prev_reward > 0.5)[:, None, None]
+        # Where it pays, the thing sought is here and the others are not; otherwise it is not.
+        found = torch.where(sought, here[:, None], ~here[:, None])
+        possible = possible & torch.where(pays, found, ~(sought & here[:, None]))
+        carried = torch.where(step.prev_done > 0.5, 0, carried + pays[:, 0, 0])
+        now = step.obs.long()
+        wanted = possible[torch.arange(len(now), device=now.device), carried]  # (B, cells)
+        distance = (self.cells - now[:, None]).abs().sum(-1)
+        rank = torch.where(wanted, distance * len(self.cells) + self.order, 10**9)
+        move = _move_towards(self.cells[rank.argmin(1)], now)
+        moves = torch.tensor(MOVES, device=now.device)
+        return scripted(move, step), Searched((now + moves[move]).clamp(0, self.size - 1), carried, possible)
+
+
+def _move_towards(target: Tensor, cell: Tensor) -> Tensor:
+    """The move of a shortest way (0 stay, 1 up, 2 right, 3 down, 4 left), first along x."""
+    dx, dy = (target - cell).unbind(-1)
+    along_y = torch.where(dy > 0, 1, torch.where(dy < 0, 3, 0))
+    return torch.where(dx > 0, 2, torch.where(dx < 0, 4, along_y))
+
+
+class SweepMemory(NamedTuple):
+    """Where a sweep stands. All ``(B, …)`` int64 but `found`."""
+
+    cell: Tensor  # (B, 2) where the last action led
+    goal: Tensor  # (B, 2) the rewarding cell, once `found`
+    found: Tensor  # (B,) bool
+    t: Tensor  # (B,) steps made in this episode
+    episode: Tensor  # (B,)
+
+
+class Sweep(FixedAgent):
+    """Walks `path` until a cell pays, then goes straight there in every episode.
+
+    `path` ``(episodes, horizon, 2)`` holds the cell to be in after each step, neighbours of each other; trials longer
+    than that repeat its last episode. Actions: 0 stay, 1 (y + 1), 2 (x + 1), 3 (y - 1), 4 (x - 1). It looks at rewards
+    and ends of episodes only, never at the observation.
+    """
+
+    def __init__(self, path: Tensor, start: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.path, self.start = path.to(self.device), torch.tensor(start, device=self.device)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        start = self.start.expand(num_tasks, 2)
+        zeros = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
+        return SweepMemory(start, start, zeros.bool(), zeros, zeros)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        cell, goal, found, t, episode = memory
+        pays = step.prev_reward > 0.5
+        goal = torch.where((pays & ~found)[:, None], cell, goal)
+        found = found | pays
+        done = step.prev_done > 0.5
+        cell = torch.where(done[:, None], self.start, cell)
+        t, episode = torch.where(done, 0, t), episode + done
+        planned = self.path[episode.clamp_max(len(self.path) - 1), t]
+        x, y = (torch.where(found[:, None], goal, planned) - cell).unbind(1)
+        across = x != 0
+        dx, dy = x.sign(), torch.where(across, 0, y.sign())
+        action = torch.where(across, torch.where(dx > 0, 2, 4), torch.where(dy > 0, 1, torch.where(dy < 0, 3, 0)))
+        cell = cell + torch.stack([dx, dy], dim=1)
+        return scripted(action, step), SweepMemory(cell, goal, found, t + 1, episode)
+
+
+def _cells(digits: str) -> list[tuple[int, int]]:
+    """The cells of a path written as "10 20 …": x and y of each."""
+    return [(int(cell[0]), int(cell[1])) for cell in digits.split()]
+
+
+class GridNaviSweep(Sweep):
+    """Bayes-optimal on GridNavi's 21 goals (5 × 5, horizon 15): 4.000 in episode 1, then the known-task optimum.
+
+    Episode 1 visits the 14 goals that do not lie on the way up the left and along the top edge. Those seven are all on
+    one shortest path to the far corner, so looking for them in episode 2 costs nothing.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        first = _cells("10 20 30 40 41 31 21 22 12 13 23 33 43 42 32")
+        second = _cells("01 02 03 04 14 24 34 44") + [(4, 4)] * 7
+        super().__init__(torch.tensor([first, second]), (0, 0), device)
+
+
+class DarkRoomSweep(Sweep):
+    """For DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1, as good as any agent can be.
+
+    The 80 cells around the start form four blocks of 4 × 5, each the last one turned by a right angle. An episode
+    visits the 20 cells of one block without a detour; where all four were in vain, the start itself is the goal.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        block = torch.tensor([(x, y if x % 2 else 4 - y) for x in range(1, 5) for y in range(5)])
+        episodes = [block]
+        for _ in range(3):
+            x, y = episodes[-1].unbind(1)
+            episodes.append(torch.stack([-y, x], dim=1))
+        episodes.append(torch.zeros_like(block))
+        super().__init__(torch.stack(episodes) + 4, (4, 4), device)

@@ -1,0 +1,125 @@
+"""Reference players for mazes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.agents.random import FixedAgent, scripted
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task
+from metarl.core.rollout import Acted, Memory
+from metarl.envs.grids.grid import Cell
+from metarl.envs.grids.meta_maze import Maze, MetaMaze, lattice, neighbours, number
+
+
+def told(task: Task | None) -> Task:
+    """`task`. Raises ValueError if an oracle was not told it."""
+    if task is None:
+        raise ValueError("An oracle must be told the task.")
+    return task
+
+
+# ---- mazes ---------------------------------------------------------------------------------------------------------
+
+
+class TMazeMemory(NamedTuple):
+    """What is remembered of the cue."""
+
+    side: Tensor  # (B,) float32: ±1; 0 before it was seen
+    at_start: Tensor  # (B,) bool: no step was made
+
+
+class TMazeOracle(FixedAgent):
+    """Told the side, it never looks at the cue: right to the junction, and into the arm."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return told(task).side
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        return scripted(_turn(memory, step), step), memory
+
+
+class TMazeRemember(FixedAgent):
+    """Looks at the cue, stepping back for it if it does not stand on it, remembers it and turns as it says."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        zeros = torch.zeros(num_tasks, device=self.device)
+        return TMazeMemory(zeros, torch.ones_like(zeros, dtype=torch.bool))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        side = torch.where(memory.side == 0, step.obs[:, 1], memory.side)
+        look = memory.at_start & (side == 0)
+        action = torch.where(look, 3, _turn(side, step))
+        return scripted(action, step), TMazeMemory(side, torch.zeros_like(look))
+
+
+def _turn(side: Tensor, step: Step) -> Tensor:
+    return torch.where(step.obs[:, 0] > 0.5, torch.where(side > 0, 0, 2), 1)
+
+
+class Located(NamedTuple):
+    """What a `MetaMazeSearch` knows. Cells are numbered 9 x + y."""
+
+    here: Tensor  # (B, 81) bool: where it may be
+    goals: Tensor  # (B, 81) bool: where the goal may be
+
+
+class MetaMazeSearch(FixedAgent):
+    """Knows the standard maze (`train`, `test`, `all`): looks for the goal where it was not yet, then returns to it.
+
+    It keeps the cells where it may be, given its moves and what it saw: one until it is put elsewhere, fewer with every
+    step after that. It goes where the nearest possible goal is, summed over these cells, any of equals.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        walls = lattice()[None].to(self.device)
+        self.after = neighbours(walls)[0]  # (81, 4)
+        self.free = ~walls.flatten()
+        self.centre = torch.arange(81, device=self.device) == number(torch.tensor([4, 4], device=self.device))
+        cells = self.free.nonzero()[:, 0]
+        task = Maze(walls.expand(len(cells), -1, -1), torch.zeros(len(cells), 2, dtype=torch.int64, device=self.device))
+        self.views = torch.full((81, 9), -1.0, device=self.device)
+        self.views[cells] = MetaMaze().observe(task, Cell(torch.stack([cells // 9, cells % 9], dim=1)))
+        self.distance = torch.where(torch.eye(81, dtype=torch.bool, device=self.device), 0.0, 99.0)  # (from, to)
+        for _ in range(20):  # no way is longer
+            self.distance = torch.minimum(self.distance, 1.0 + self.distance[self.after].amin(1))
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return Located(self.centre.expand(num_tasks, -1), (self.free & ~self.centre).expand(num_tasks, -1))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        here, goals = self._learn(memory, step)
+        to_goal = torch.where(goals[:, None], self.distance, 99.0).amin(-1)  # (B, 81)
+        cost = (to_goal[:, self.after] * here[..., None]).sum(1)  # (B, 4)
+        best = cost == cost.amin(1, keepdim=True)
+        action = torch.where(best, rng.uniform(key, 4), -1.0).argmax(1)
+        moved = torch.zeros(here.shape, device=here.device)
+        moved = moved.scatter_add(1, self.after.T[action], here.to(torch.float32)) > 0
+        return scripted(action, step), Located(moved, goals)
+
+    def _learn(self, memory: Located, step: Step) -> Located:
+        """What the last step's reward and the observation say."""
+        here, goals = memory
+        paid = (step.prev_reward > 0)[:, None]
+        sure = here.sum(1, keepdim=True) == 1
+        known = goals.sum(1, keepdim=True) == 1
+        first = (step.prev_action < 0)[:, None] | (step.prev_done > 0.5)[:, None]
+        goals = torch.where(paid & ~known & sure, here, torch.where(~paid & sure & ~known, goals & ~here, goals))
+        # Put elsewhere, it may be in any free cell but the goal's; not paid, it is not on the goal.
+        known = goals.sum(1, keepdim=True) == 1
+        here = torch.where(paid, self.free, here) & ~(goals & known)
+        here = torch.where(first, self.centre, here)
+        return Located(here & (self.views == step.obs[:, None]).all(-1), goals)
+
+
+class MetaMazeOracle(MetaMazeSearch):
+    """Told the goal (in the standard maze), but not where it is put after it was there."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        at = torch.arange(81, device=self.device) == number(told(task).goal)[:, None]
+        return Located(super().begin(num_tasks).here, at)

@@ -1,0 +1,6 @@
+"""RL² with recurrent PPO."""
+
+from metarl.agents.rl2.agent import RL2
+from metarl.agents.rl2.config import RL2Config
+
+__all__ = ["RL2", "RL2Config"]

@@ -1,0 +1,133 @@
+"""RL²'s network: an encoder of steps, a memory, and two heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.tree import detach
+from metarl.core.units import ActionUnits, action_size
+from metarl.learning.encoder import StepEncoder
+from metarl.learning.memories import make_memory
+from metarl.learning.nets import Head, linear
+
+if TYPE_CHECKING:
+    from metarl.agents.rl2 import RL2Config
+
+
+class RL2Network(nn.Module):
+    """Encoder, memory, and two heads that read the memory's output and the encoded step beside it.
+
+    Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
+    """
+
+    log_std: Tensor
+    task_centre: Tensor
+    task_scale: Tensor
+
+    def __init__(self, config: RL2Config, family: TaskFamily, tasks: Tensor) -> None:
+        """`tasks` ``(N, D)`` are the numbers of training tasks, from which the scale of what is told comes."""
+        super().__init__()
+        task_size = tasks.shape[1]
+        std, mean = torch.std_mean(tasks, dim=0, correction=0)
+        self.register_buffer("task_centre", mean)
+        self.register_buffer("task_scale", torch.where(std > 1e-6 * mean.abs(), 1.0 / std, 0.0))
+        self.encoder = StepEncoder(
+            family.observation_space,
+            family.action_space,
+            config.embed_size,
+            transition=config.transition_input,
+            follows=config.norm_obs,
+            reactive=config.memory == "reactive",
+        )
+        self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
+        outputs = action_size(family.action_space)
+        self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
+        seen = task_size if config.critic == "task" else 0
+        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
+        self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
+        self.actions = ActionUnits(family.action_space)
+        self.discrete = not self.actions.continuous
+        if not self.discrete:
+            self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """An agent from before told tasks were standardised goes on with their plain numbers."""
+        if f"{prefix}task_centre" not in state_dict:
+            state_dict[f"{prefix}task_centre"] = torch.zeros_like(self.task_centre)
+            state_dict[f"{prefix}task_scale"] = torch.ones_like(self.task_scale)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
+        """Act on one step: the policy and the critic's value ``(B,)``, and what is carried on."""
+        raw, last_obs = self.encoder.raw(step, memory.last_obs)
+        x = self._embed(raw)
+        output, state = self.memory.step(x, memory.state)
+        policy, value = self.heads(output, x, None)
+        return policy, value, RL2Memory(state, last_obs)
+
+    def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
+        """Run the memory over many encoded steps ``(T, B, F)``, from the state before them (None: a trial's start).
+
+        Returns its outputs ``(T, B, H)``, what it read ``(T, B, E)``, and its state, which carries no gradient across.
+        """
+        x = self._embed(raw)
+        output, state = self.memory.sequence(x, state if state is None else detach(state))
+        return output, x, state
+
+    def heads(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Distribution, Tensor]:
+        """The policy, over the network's own actions (see `ActionUnits`), and the critic's value in its own scale.
+
+        Both read the memory's output ``(…, H)`` and the encoded step ``(…, E)``; the critic also the numbers of the
+        task ``(B, D)``, if it is told.
+        """
+        heads = self.policy, self.critic  # their first layers are one product
+        bias = torch.cat([head.of_memory.bias for head in heads])
+        total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)
+        total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
+        of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
+        outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task)).squeeze(-1)
+        policy = Categorical.from_logits(outputs) if self.discrete else DiagonalGaussian(outputs, self.log_std)
+        return policy, value
+
+    def _embed(self, raw: Tensor) -> Tensor:
+        embed = self.encoder.embed
+        return raw if embed is None else F.relu(embed(raw))
+
+    def _told(self, task: Tensor | None) -> Tensor | None:
+        """The task's numbers with mean 0 and standard deviation 1 over training tasks; constants are 0."""
+        return None if task is None else (task - self.task_centre) * self.task_scale
+
+
+class RL2Head(nn.Module):
+    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, encoded step[, task])."""
+
+    def __init__(self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0) -> None:
+        super().__init__()
+        width = hidden or outputs
+        first = 1.0 if hidden else gain
+        # Three products added up are one product with the concatenation, which need not be made.
+        self.of_memory = Head(net.memory.hidden_size, width, first)
+        self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
+        nn.init.orthogonal_(self.of_step.weight, first)
+        self.of_task = nn.Sequential(nn.Linear(task_size, 64), nn.ReLU(), nn.Linear(64, width)) if task_size else None
+        self.last = Head(hidden, outputs, gain) if hidden else None
+
+    def forward(self, total: Tensor, task: Tensor | None = None) -> Tensor:
+        """The head's output, from the sum of its products with output and step that `RL2Network.heads` makes."""
+        if self.of_task is not None and task is not None:
+            total = total + self.of_task(task)
+        return total if self.last is None else self.last(F.relu(total))
+
+
+class RL2Memory(NamedTuple):
+    """What is carried from step to step."""
+
+    state: Any  # of the recurrent memory
+    last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`

@@ -1,0 +1,288 @@
+"""Agents that stable-baselines3 trains: the baselines that meta-learning is measured against (Raffin et al. 2021).
+
+Training is SB3's own loop on `SB3VecEnv`, networks and updates are its own too. The evaluator plays them like every
+other agent: on the same tasks, with addressed noise. They are values of one configuration:
+
+=======================  ==========================================================================================
+baseline                 fields of `PPOConfig`, and of the run
+=======================  ==========================================================================================
+multi-task PPO           the defaults: one policy for all tasks, without memory
+multi-task, fine-tuned   ``test_steps: 10``: PPO updates on each task from the trained parameters (transfer learning)
+from scratch             the same with ``total_iterations: 0``: from random parameters, on each task alone
+told the task            ``task_input: true``: an oracle, where a family has no scripted one
+RecurrentPPO             ``recurrent: true``: sb3-contrib's RecurrentPPO on whole trials (RL² by the stock library)
+=======================  ==========================================================================================
+
+An update on a task fills SB3's rollout buffer with what was played and calls SB3's ``train``; a test holds it equal to
+SB3's own ``learn``. Policies act in units of half the action range, and rewards are scaled, as SB3's guide advises.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from metarl.agents.random import FixedAgent
+from metarl.agents.sb3.config import PPOConfig
+from metarl.agents.sb3.models import (
+    METRICS,
+    Actor,
+    Prepared,
+    distribution_of,
+    filled_buffer,
+    is_recurrent,
+    make_model,
+    recurrent_distribution,
+    reward_scale,
+    seeded,
+)
+from metarl.agents.sb3.policies import acting, check_played, in_the_space, statistics_of
+from metarl.core.agent import Learned, OwnLoopAgent, at, load_optimizer_state, optimizer_state
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.tree import features
+from metarl.interop.sb3_env import SB3VecEnv
+from metarl.interop.stream import flat_space, flatten
+
+ZIP = "stable_baselines3.zip"
+"""The model in SB3's own format, beside a run's checkpoint: for ``PPO.load``. It holds pickled parts, which metarl
+itself neither needs nor reads."""
+
+
+class SB3Memory(NamedTuple):
+    """What a trial carries: nothing, the LSTM's state, or what every task has learned."""
+
+    state: tuple[Tensor, ...]  # recurrent: (1, B, H) twice
+    task: Tensor  # (N, D) what the policy is told of the task; (N, 0): nothing
+    learned: dict[str, Tensor]  # (N, …) each task's own parameters and optimiser, named as in `state_dict`; empty: none
+    updates: Tensor  # () int64: updates on each task
+
+
+class SB3Agent(OwnLoopAgent):
+    """The agent; see the module's docstring. It lives on the CPU, where SB3's small networks are fastest."""
+
+    config: PPOConfig
+    step_name = "PPO update"
+
+    def __init__(self, config: PPOConfig, family: TaskFamily, seed: int = 0) -> None:
+        self.config, self.family, self.seed = config, family, seed
+        self.device = torch.device("cpu")
+        self.protocol = TrialProtocol()
+        if config.test_steps:
+            each = config.fast_batch_size
+            self.protocol = TrialProtocol(1, 1, each, config.test_steps + 1, each)
+        self.costly = config.test_steps > 0
+        self.told = config.task_input
+        self.steps = config.steps_of(family)
+        rows = config.meta_batch_size
+        play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)
+        self.env = Prepared(VecMonitor(play), config.reward_scale or reward_scale(family))
+        with seeded(seed):
+            self.model = make_model(config, self.env, self.steps, seed)
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+        self.actor = Actor(self.model.policy)
+        self.names = [name for name, _ in self.model.policy.named_parameters()]
+        self.updates = 0
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        state: tuple[Tensor, ...] = ()
+        if self.config.recurrent:
+            state = (torch.zeros(1, num_tasks, self.config.lstm_size), torch.zeros(1, num_tasks, self.config.lstm_size))
+        told = torch.zeros(num_tasks, 0)
+        if self.config.task_input:
+            if task is None:
+                raise ValueError("This agent is told the task (task_input): begin needs it.")
+            told = features(task)
+        return SB3Memory(state, told, {}, torch.tensor(0))
+
+    def act(self, memory: SB3Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        with torch.no_grad():
+            if self.config.recurrent:
+                x = flatten(step, self.family.action_space)
+                distribution, state = recurrent_distribution(self.model.policy, x, memory.state, torch.zeros(len(x)))
+                memory = memory._replace(state=state)
+            else:
+                distribution = self._distribution(memory, self._inputs(step.obs, memory))
+            action = distribution.mode() if greedy else distribution.sample(key)
+            log_prob = distribution.log_prob(action)
+        return Acted(self.env.to_family(action), log_prob, torch.zeros_like(log_prob)), memory
+
+    def adapt(self, memory: SB3Memory, rollout: Rollout) -> Memory:
+        """One PPO update on each task, from the round that its own parameters played."""
+        if not self.config.test_steps:
+            return memory
+        trained = {name: value.clone() for name, value in self.state_dict().items()}
+        # A task's first update has no optimiser's state: averages of other tasks' gradients would only mislead it.
+        start = {name: value for name, value in trained.items() if not name.startswith("optimizer.")}
+        x = self._inputs(rollout.step.obs, memory)
+        following = self._inputs(rollout.outcome.final_obs, memory)
+        own_actions = self.env.from_family(rollout.acted.action)
+        rollout = rollout._replace(acted=rollout.acted._replace(action=own_actions))
+        learned, each = [], rollout.mask.shape[1] // len(memory.task)  # a player may have played more, or fewer
+        for number in range(len(memory.task)):
+            own = {name: value[number] for name, value in memory.learned.items()}
+            self.load_state_dict(start | own)
+            rows = slice(number * each, (number + 1) * each)
+            buffer = filled_buffer(self.model, rollout, x, following, rows, self.env.reward_scale)
+            self._update_on(buffer, memory)
+            learned.append({name: value.clone() for name, value in self.state_dict().items() if name != "updates"})
+        self.load_state_dict(trained)
+        stacked = {name: torch.stack([one[name] for one in learned]) for name in learned[0]}
+        return SB3Memory((), memory.task, stacked, memory.updates + 1)
+
+    def learn(self, split: str, progress: float = 0.0) -> Learned:
+        """One iteration of SB3's own loop."""
+        model = self.model
+        model.learning_rate = at(self.config.lr, progress)
+        model.lr_schedule = FloatSchedule(model.learning_rate)
+        before = model.num_timesteps
+        with seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed:
+            self.env.seed(seed)
+            self.env.set_options({"split": split})
+            model.set_env(self.env, force_reset=True)  # every iteration begins new episodes, so that a resume is exact
+            model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
+        self.updates += 1
+        return Learned(self._metrics() | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        policy = self.model.policy
+        return {
+            **{f"net.{name}": value for name, value in policy.state_dict().items()},
+            **optimizer_state(policy.optimizer, self.names),
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        policy = self.model.policy
+        policy.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        load_optimizer_state(policy.optimizer, self.names, state)
+        self.updates = int(state["updates"])
+
+    def export(self, folder: Path) -> None:
+        """The model as SB3 saves it (`ZIP`)."""
+        self.model.save(folder / ZIP)
+
+    def _inputs(self, obs: Tensor, memory: SB3Memory) -> Tensor:
+        """Observations ``(…, B, *O)`` as ``(…, B, F)``, beside them what the policy is told of the task."""
+        flat = obs.flatten(obs.ndim - len(self.family.observation_space.shape))
+        if not self.config.task_input:
+            return flat
+        told = memory.task.repeat_interleave(flat.shape[-2] // len(memory.task), dim=0)
+        return torch.cat([flat, told.expand(*flat.shape[:-1], -1)], dim=-1)
+
+    def _distribution(self, memory: SB3Memory, x: Tensor) -> Distribution:
+        if not memory.learned:
+            return distribution_of(self.actor(x), self.model.policy)
+        by_task = x.unflatten(0, (len(memory.task), -1))  # (N, rows of a task, F)
+        own = {f"policy.{name}": memory.learned[f"net.{name}"] for name in self.actor.used}
+        outputs = vmap(lambda parameters, rows: functional_call(self.actor, parameters, (rows,)))(own, by_task)
+        log_std = memory.learned.get("net.log_std")
+        if log_std is None:
+            return Categorical.from_logits(outputs.flatten(0, 1))
+        spread = log_std[:, None].expand_as(outputs)
+        return DiagonalGaussian(outputs.flatten(0, 1), spread.flatten(0, 1))
+
+    def _update_on(self, buffer: RolloutBuffer, memory: SB3Memory) -> None:
+        """SB3's update of the model from these steps."""
+        model, before = self.model, self.model.rollout_buffer
+        model.rollout_buffer, model.lr_schedule = buffer, FloatSchedule(self.config.fast_lr or at(self.config.lr, 0.0))
+        with seeded(self.seed + int(memory.updates)), torch.enable_grad():
+            model.train()
+        model.rollout_buffer = before
+
+    def _metrics(self) -> dict[str, float]:
+        found = self.model.logger.name_to_value
+        metrics = {ours: float(found[theirs]) for theirs, ours in METRICS.items() if theirs in found}
+        if math.isnan(metrics.get("loss/explained_variance", 0.0)):  # undefined where all returns are equal
+            del metrics["loss/explained_variance"]
+        metrics["loss/entropy"] = -metrics["loss/entropy"]
+        episodes = self.model.ep_info_buffer
+        if episodes:
+            per_trial = self.family.episodes_per_trial if self.config.recurrent else 1
+            metrics["train/return"] = float(np.mean([episode["r"] for episode in episodes])) / per_trial
+            metrics["train/episode_length"] = float(np.mean([episode["l"] for episode in episodes])) / per_trial
+        return metrics
+
+
+class SB3Model(FixedAgent):
+    """A model that somebody trained with stable-baselines3 or sb3-contrib on `SB3VecEnv`, for the evaluator::
+
+        metarl.evaluate(SB3Model(PPO.load("model.zip"), family), family)
+
+    `trial`: whether it was trained on whole trials (``SB3VecEnv(…, trial=True)``); then its inputs are RL²'s, and a
+    recurrent model carries its state through all episodes of a trial; otherwise it begins every episode anew, as in
+    training. Continuous actions are clipped, or unsquashed, as SB3 does.
+
+    `vec_normalize`: the `VecNormalize` that it was trained with, or the path of what its `save` wrote, which SB3
+    unpickles. A model that was not loaded has its own. For a loaded one that was trained with it and is given none,
+    ValueError is raised, but a loaded off-policy model shows it only where observations have bounds. False says that
+    they were not normalised.
+
+    Sampled actions are those of PPO's or SAC's distribution; DQN takes a random action with the probability that its
+    training ended with; TD3, DDPG and ARS are deterministic.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        family: TaskFamily,
+        trial: bool = False,
+        vec_normalize: VecNormalize | str | Path | bool | None = None,
+    ) -> None:
+        super().__init__("cpu")
+        self.model, self.family, self.trial = model, family, trial
+        expected = (flat_space(family) if trial else family.observation_space).shape
+        if model.observation_space.shape != expected or not _same_actions(model.action_space, family.action_space):
+            raise ValueError(
+                f"The model was trained on observations {model.observation_space} and actions {model.action_space}, "
+                f"which are not those of {type(family).__name__}{' as trials' if trial else ''}."
+            )
+        check_played(model)
+        self.statistics = statistics_of(model, vec_normalize, family, trial)
+        self.size = model.policy.lstm_actor.hidden_size if is_recurrent(model) else 0
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        layers = self.model.policy.lstm_actor.num_layers if self.size else 0
+        return tuple(torch.zeros(layers, num_tasks, self.size) for _ in range(2))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        policy, space = self.model.policy, self.family.action_space
+        policy.set_training_mode(False)
+        with torch.no_grad():
+            x = flatten(step, space) if self.trial else step.obs
+            if self.statistics is not None:
+                x = torch.as_tensor(self.statistics.normalize_obs(x.numpy()))
+            if self.size:
+                starts = torch.zeros_like(step.prev_done) if self.trial else step.prev_done
+                distribution, memory = recurrent_distribution(policy, x, memory, starts)
+            else:
+                distribution = acting(self.model, x)
+            action = distribution.mode() if greedy else distribution.sample(key)
+            log_prob = distribution.log_prob(action)
+        return Acted(in_the_space(policy, action, space), log_prob, torch.zeros_like(log_prob)), memory
+
+
+def _same_actions(model: spaces.Space, family: spaces.Space) -> bool:
+    """Discrete ones by their number: SB3 counts them from 0."""
+    if isinstance(model, spaces.Discrete) and isinstance(family, spaces.Discrete):
+        return bool(model.n == family.n)
+    return bool(model == family)
+
+
+def scratch(family: TaskFamily, seed: int = 0) -> SB3Agent:
+    """PPO from scratch on each task: ten updates, each from 20 episodes (100, where an episode is a single step)."""
+    each = 100 if family.horizon == 1 else 20
+    return SB3Agent(PPOConfig(num_steps=64, test_steps=10, fast_batch_size=each, fast_lr=1e-3), family, seed)

@@ -1,0 +1,83 @@
+"""What can be set of the stable-baselines3 agents; `metarl.agents.sb3` says which values make which baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from metarl.core.agent import AgentConfig, Schedule
+from metarl.core.family import TaskFamily
+from metarl.core.options import NOT_NEGATIVE, POSITIVE_FINITE, at_least, between, option
+
+if TYPE_CHECKING:
+    from metarl.agents.sb3.agent import SB3Agent
+
+
+@dataclass
+class PPOConfig(AgentConfig):
+    """PPO of stable-baselines3 (Raffin et al. 2021). A schedule is a number or points [[progress, value], …]."""
+
+    meta_batch_size: int = option(16, at_least(1))
+    """Environments side by side in training; each draws a new task for every episode (recurrent: every trial)."""
+    num_steps: int | None = option(None, at_least(1))
+    """Steps of each environment per iteration; null: one episode (recurrent: one trial)."""
+    recurrent: bool = False
+    """RecurrentPPO of sb3-contrib on whole trials, with RL²'s inputs; otherwise a policy without memory."""
+    task_input: bool = False
+    """Show the task to the policy: an oracle, for families that have no scripted one."""
+    fast_batch_size: int = option(20, at_least(1))
+    """Episodes of a task that are played before each PPO update on it in evaluations."""
+    test_steps: int = option(0, at_least(0))
+    """PPO updates on each task in evaluations, from the trained parameters (with no training: from scratch)."""
+    fast_lr: float | None = option(None, POSITIVE_FINITE)
+    """Adam's learning rate in these updates; null: `lr` at its start."""
+    hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
+    """Tanh units of the policy's and, apart from it, of the critic's hidden layers."""
+    lstm_size: int = option(128, at_least(1))
+    """recurrent: units of the LSTM, which policy and critic share."""
+    init_std: float = option(0.6, POSITIVE_FINITE)
+    """Initial standard deviation of continuous actions, in units of half the action range."""
+    reward_scale: float | None = option(None, POSITIVE_FINITE)
+    """Factor on the rewards that are learned from; null: what makes the root mean square return of an episode of the
+    random policy 1, but at most 1. Large returns would take all of the gradient's norm for the critic."""
+    lr: Schedule = option(3e-4, between(0, 1))
+    """Adam's learning rate."""
+    batch_size: int = option(64, at_least(2))
+    """Steps of a minibatch."""
+    update_epochs: int = option(10, at_least(1))
+    """Passes over the steps of an iteration."""
+    gamma: float = option(0.99, between(0, 1))
+    """Discount."""
+    gae_lambda: float = option(0.95, between(0, 1))
+    """Bias against variance of the advantage estimates."""
+    clip_coef: float = option(0.2, POSITIVE_FINITE)
+    """PPO's clipping range of the likelihood ratio."""
+    ent_coef: float = option(0.0, NOT_NEGATIVE)
+    """Weight of the entropy bonus."""
+    vf_coef: float = option(0.5, NOT_NEGATIVE)
+    """Weight of the critic's squared error."""
+    max_grad_norm: float = option(0.5, POSITIVE_FINITE)
+    """The gradient is scaled down to at most this norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recurrent and (self.test_steps or self.task_input):
+            raise ValueError("recurrent adapts in its memory: it goes with neither test_steps nor task_input.")
+
+    def steps_of(self, family: TaskFamily) -> int:
+        """Steps of each environment per iteration. Raises ValueError if minibatches do not divide an iteration."""
+        whole = family.horizon * (family.episodes_per_trial if self.recurrent else 1)
+        steps = whole if self.num_steps is None else self.num_steps
+        if steps * self.meta_batch_size % self.batch_size:
+            raise ValueError(
+                f"batch_size must divide the {steps * self.meta_batch_size} steps of an iteration ({steps} of each of "
+                f"{self.meta_batch_size} environments), got {self.batch_size}."
+            )
+        return steps
+
+    def build(self, family: TaskFamily, seed: int, device: torch.device) -> SB3Agent:
+        from metarl.agents.sb3.agent import SB3Agent  # stable-baselines3 is slow to import
+
+        return SB3Agent(self, family, seed)

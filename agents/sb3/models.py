@@ -1,0 +1,204 @@
+"""What `metarl.agents.sb3` needs of stable-baselines3: models, what they train on, buffers and distributions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor, nn
+
+from metarl.agents.random import RandomAgent
+from metarl.agents.sb3.config import PPOConfig
+from metarl.core import rng
+from metarl.core.agent import at
+from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, episode_returns, run_trial
+
+METRICS = {
+    "train/policy_gradient_loss": "loss/policy",
+    "train/value_loss": "loss/value",
+    "train/entropy_loss": "loss/entropy",
+    "train/approx_kl": "loss/approx_kl",
+    "train/clip_fraction": "loss/clip_fraction",
+    "train/explained_variance": "loss/explained_variance",
+}
+"""SB3's names of what an update reports, and ours."""
+
+
+class Actor(nn.Module):
+    """The part of SB3's policy that acts: features to the logits, or the mean, of an action."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy
+        parts = ("mlp_extractor.policy_net.", "action_net.")
+        self.used = [name for name, _ in policy.named_parameters() if name.startswith(parts)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.policy.action_net(self.policy.mlp_extractor.forward_actor(x))
+        return outputs
+
+
+class Prepared(VecEnvWrapper):
+    """What SB3 trains on: actions in units of half their range around its middle, or from 0, and scaled rewards."""
+
+    def __init__(self, venv: VecEnv, reward_scale: float) -> None:
+        space = venv.action_space
+        self.scale: tuple[Tensor, Tensor] | None = None  # middle and half the range of continuous actions
+        self.first = 0  # of discrete actions; SB3 itself counts them from 0
+        if isinstance(space, spaces.Box):
+            if not space.is_bounded():
+                raise ValueError(f"PPO needs actions with finite bounds, got {space}.")
+            low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+            self.scale = ((low + high) / 2, (high - low) / 2)
+            space = spaces.Box(-1.0, 1.0, space.shape)
+        elif isinstance(space, spaces.Discrete):
+            self.first, space = int(space.start), spaces.Discrete(int(space.n))
+        super().__init__(venv, action_space=space)
+        self.reward_scale = reward_scale
+
+    def to_family(self, action: Tensor) -> Tensor:
+        """Actions of the policy as the family takes them."""
+        return action + self.first if self.scale is None else self.scale[0] + self.scale[1] * action
+
+    def from_family(self, action: Tensor) -> Tensor:
+        """The other way round."""
+        return action - self.first if self.scale is None else (action - self.scale[0]) / self.scale[1]
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.venv.step_async(self.to_family(torch.as_tensor(actions)).numpy())
+
+    def step_wait(self) -> Any:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        return obs, rewards * np.float32(self.reward_scale), dones, infos
+
+
+def reward_scale(family: TaskFamily) -> float:
+    """See `PPOConfig.reward_scale`."""
+    key = rng.key(0)
+    trial = run_trial(RandomAgent(family), family, family.sample_tasks(key, 64, family.splits[0]), key, episodes=1)
+    size = float((episode_returns(trial[0], 1) ** 2).mean().sqrt())
+    return 1.0 / max(size, 1.0)
+
+
+def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
+    """The distribution of actions for the outputs of an SB3 policy's last layer."""
+    if isinstance(policy.action_space, gymnasium.spaces.Discrete):
+        return Categorical.from_logits(outputs)
+    return DiagonalGaussian(outputs, policy.log_std)
+
+
+def recurrent_distribution(
+    policy: Any, x: Tensor, state: tuple[Tensor, ...], starts: Tensor
+) -> tuple[Distribution, tuple[Tensor, ...]]:
+    """The actions of a sb3-contrib policy, and its next state; `starts` (B,): 1 where it forgets first."""
+    found, state = policy.get_distribution(x, state, starts)
+    return from_torch(found.distribution), state
+
+
+def from_torch(distribution: Any) -> Distribution:
+    """A torch distribution of SB3's as one of ours, which draw from addressed keys."""
+    if isinstance(distribution, torch.distributions.Categorical):
+        return Categorical.from_logits(distribution.logits)
+    return DiagonalGaussian(distribution.mean, distribution.stddev.log())
+
+
+def is_recurrent(model: Any) -> bool:
+    """Whether a model's policy has sb3-contrib's LSTM."""
+    try:
+        from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+    except ImportError:
+        return False
+    return isinstance(model.policy, RecurrentActorCriticPolicy)
+
+
+def make_model(config: PPOConfig, env: VecEnv, steps: int, seed: int) -> Any:
+    arguments: dict[str, Any] = {
+        "n_steps": steps,
+        "learning_rate": at(config.lr, 0.0),
+        "batch_size": config.batch_size,
+        "n_epochs": config.update_epochs,
+        "gamma": config.gamma,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip_coef,
+        "ent_coef": config.ent_coef,
+        "vf_coef": config.vf_coef,
+        "max_grad_norm": config.max_grad_norm,
+        "stats_window_size": max(100, config.meta_batch_size),
+        "seed": seed % 2**32,  # what NumPy's global generator takes
+        "device": "cpu",
+    }
+    network = {"log_std_init": float(np.log(config.init_std)), "net_arch": list(config.hidden_sizes)}
+    if not config.recurrent:
+        return PPO("MlpPolicy", env, policy_kwargs=network, **arguments)
+    try:
+        from sb3_contrib import RecurrentPPO
+    except ImportError as error:
+        raise ValueError("recurrent needs sb3-contrib: pip install sb3-contrib") from error
+    network |= {"lstm_hidden_size": config.lstm_size, "shared_lstm": True, "enable_critic_lstm": False}
+    return RecurrentPPO("MlpLstmPolicy", env, policy_kwargs=network, **arguments)
+
+
+def filled_buffer(
+    model: Any, rollout: Rollout, x: Tensor, following: Tensor, rows: slice, scale: float
+) -> RolloutBuffer:
+    """SB3's buffer with the steps of some rows, `model` being the policy that played them.
+
+    `x` and `following` ``(T, B, F)`` are what the policy sees before and after each step; actions are the policy's own.
+    """
+    policy, outcome = model.policy, rollout.outcome
+    x, mask = x[:, rows], rollout.mask[:, rows] > 0
+    steps, each = mask.shape
+    with torch.no_grad():
+        values = policy.predict_values(x.flatten(0, 1)).view(steps, each)
+        after = policy.predict_values(following[:, rows].flatten(0, 1)).view(steps, each)
+    # What SB3's own collection adds where an episode was truncated: the value of what would have followed.
+    reward = outcome.reward[:, rows] * scale + model.gamma * after * outcome.truncated[:, rows]
+    starts = rollout.step.prev_done[:, rows].clone()
+    starts[0] = 1.0
+    shape: dict[str, Any] = {"gamma": model.gamma, "gae_lambda": model.gae_lambda, "device": "cpu"}
+    buffer = RolloutBuffer(steps, model.observation_space, model.action_space, n_envs=each, **shape)
+    action, log_prob = rollout.acted.action[:, rows], rollout.acted.log_prob[:, rows]
+    for t in range(steps):
+        seen = (x[t].numpy(), action[t].numpy(), reward[t].numpy(), starts[t].numpy())
+        buffer.add(*seen, values[t], log_prob[t])
+    buffer.compute_returns_and_advantage(torch.zeros(each), np.ones(each))
+    return buffer if bool(mask.all()) else _without_padding(buffer, mask.numpy(), shape)
+
+
+def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str, Any]) -> RolloutBuffer:
+    """The same steps but those after a row's last episode, as one row."""
+    flat = RolloutBuffer(int(mask.sum()), buffer.observation_space, buffer.action_space, n_envs=1, **shape)
+    for name in ("observations", "actions", "rewards", "returns", "episode_starts", "values", "log_probs"):
+        setattr(flat, name, getattr(buffer, name)[mask][:, None])
+    flat.advantages, flat.pos, flat.full = buffer.advantages[mask][:, None], flat.buffer_size, True
+    return flat
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[int]:
+    """SB3 draws from the global generators of Python, NumPy and torch: seed them, and put them back afterwards."""
+    seed %= 2**32
+    before, numpy_before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield seed
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)

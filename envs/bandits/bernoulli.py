@@ -1,0 +1,113 @@
+"""Bandits: an episode is one pull, a trial is n pulls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.checks import within
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.pictures import probabilities
+
+
+class BernoulliArms(NamedTuple):
+    """The machines of a Bernoulli bandit."""
+
+    probs: Tensor  # (B, k) float32: probability that an arm pays
+
+
+class Pull(NamedTuple):
+    """The last pull. The agent sees it only as its previous action and reward; pictures need it here."""
+
+    arm: Tensor  # (B,) int64; -1 before the pull
+    reward: Tensor  # (B,) float32
+
+
+class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
+    """k slot machines that pay 1 or nothing; learn within a trial which one pays most often.
+
+    Description:
+        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. The machines
+        have no state: all there is to learn is which arm pays best, and the art is to pay little for finding out.
+
+    What varies:
+        The probabilities ``p`` of the k arms: `BernoulliArms.probs`.
+
+    Splits:
+        - `train`, `valid`, `test`: p_i ~ U[0, 1) independently, in disjoint streams.
+        - `ood`: poor machines, p_i ~ U[0, 0.3). All arms of a training task are this poor with probability 0.3^k
+          (0.24 % for 5 arms; below 1 % from 4 arms on).
+
+    Actions:
+        ========  ==================
+        action    meaning
+        ========  ==================
+        0 … k-1   pull this arm
+        ========  ==================
+
+    Observations:
+        =====  ===================  ======  =====
+        index  meaning              range   unit
+        =====  ===================  ======  =====
+        0      nothing: constant 0  [0, 1]  none
+        =====  ===================  ======  =====
+
+    Rewards:
+        1 with probability p of the pulled arm, otherwise 0.
+
+    Endings:
+        Never terminated; truncated after one step.
+
+    Optimum:
+        Known task: max p, k / (k + 1) in the mean (5 arms: 0.8333). Random: mean p, 0.5 in the mean. Bayes-optimal
+        for 5 arms and 100 pulls: at least 78.62 per trial; Thompson sampling 75.04.
+
+    Source:
+        Duan et al. 2016, "RL²", section 3.1 (5, 10, 50 arms; 10, 100, 500 pulls).
+
+    Version history:
+        v0: first version.
+    """
+
+    random_start = False
+
+    def __init__(self, num_arms: int = 5, episodes_per_trial: int = 100) -> None:
+        self.num_arms = whole_number("num_arms", num_arms, least=2)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.horizon = 1
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(num_arms)
+
+    def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
+        probs = rng.uniform(keys, self.num_arms)
+        return BernoulliArms(0.3 * probs if split == "ood" else probs)
+
+    def check_task(self, task: BernoulliArms) -> None:
+        within("BernoulliArms.probs", task.probs, 0, 1)
+
+    def reset(self, task: BernoulliArms, key: Key) -> Pull:
+        return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
+
+    def observe(self, task: BernoulliArms, state: Pull) -> Tensor:
+        return task.probs.new_zeros(len(task.probs), 1)
+
+    def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
+        probs = task.probs.gather(1, action[:, None])
+        reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
+        return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def oracle(self, task: BernoulliArms) -> Tensor:
+        return task.probs.amax(-1)
+
+    def random_return(self, task: BernoulliArms) -> Tensor:
+        return task.probs.mean(-1)
+
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
+        """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
+        return probabilities(task.probs[0].tolist(), pulls=episodes)

@@ -1,0 +1,120 @@
+"""Bandits whose two arms depend on each other (Wang et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.checks import within
+from metarl.core.errors import unknown, whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.bernoulli import BernoulliArms, Pull
+from metarl.envs.bandits.pictures import probabilities
+
+
+class DependentBandit(TaskFamily[BernoulliArms, Pull]):
+    """Two slot machines that pay with probabilities p and 1 - p: what one does not, the other does.
+
+    Description:
+        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. A pull of one
+        arm says as much about the other, so a learner that knows how they depend on each other pays less for finding
+        out, and never has to try both.
+
+    What varies:
+        The probabilities of the two arms, `BernoulliArms.probs`. `structure` says from what p is drawn: "uniform"
+        U[0, 1), "easy" {0.1, 0.9}, "medium" {0.25, 0.75}, "hard" {0.4, 0.6}.
+
+    Splits:
+        - `train`: as `structure` says.
+        - `test`: with "uniform" alone, U[0, 1) in a stream of its own. The other structures have two tasks, an agent
+          must know both, and nothing is left to be held out: for them there is `all`, the same two tasks, instead.
+        - `valid`: as `train`.
+        - `ood`: the dependence is broken and both arms are poor, p_i ~ U[0, 0.5) independently. Their sum is below 1,
+          as in no training task; that an arm does not pay speaks no longer for the other one.
+
+    Actions:
+        ======  =============
+        action  meaning
+        ======  =============
+        0, 1    pull this arm
+        ======  =============
+
+    Observations:
+        =====  ===================  ======  =====
+        index  meaning              range   unit
+        =====  ===================  ======  =====
+        0      nothing: constant 0  [0, 1]  none
+        =====  ===================  ======  =====
+
+    Rewards:
+        1 with probability p of the pulled arm, otherwise 0.
+
+    Endings:
+        Never terminated; truncated after one step.
+
+    Optimum:
+        Known task: max p; in the mean 0.75 (uniform), 0.9, 0.75, 0.6 (easy, medium, hard). Random: 0.5, in every
+        training task. Least possible regret of 100 pulls: uniform 1.221, easy 0.625, medium 1.000, hard 2.312.
+
+    Source:
+        Wang et al. 2016, "Learning to reinforcement learn", section 3.1.2 (trials of 100 pulls).
+
+    Version history:
+        v0: first version.
+    """
+
+    POOR: ClassVar[dict[str, float]] = {"easy": 0.1, "medium": 0.25, "hard": 0.4}
+    random_start = False
+
+    def __init__(self, structure: str = "uniform", episodes_per_trial: int = 100) -> None:
+        if structure not in ("uniform", *self.POOR):
+            raise ValueError(unknown("structure", structure, ("uniform", *self.POOR)))
+        self.structure = structure
+        if structure != "uniform":
+            self.splits = ("train", "valid", "ood", "all")  # type: ignore[misc]  # what splits there are depends on the option
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.horizon = 1
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def enumerate_tasks(self, split: str) -> BernoulliArms | None:
+        """Both tasks of "easy", "medium" or "hard"; None for `ood` and for "uniform"."""
+        if self.structure == "uniform" or split == "ood":
+            return None
+        poor = self.POOR[self.structure]
+        return BernoulliArms(torch.tensor([[poor, 1.0 - poor], [1.0 - poor, poor]]))
+
+    def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
+        if split == "ood":
+            return BernoulliArms(0.5 * rng.uniform(keys, 2))
+        p = rng.uniform(keys, 1)
+        return BernoulliArms(torch.cat([p, 1.0 - p], dim=1))
+
+    def check_task(self, task: BernoulliArms) -> None:
+        within("BernoulliArms.probs", task.probs, 0, 1)
+
+    def reset(self, task: BernoulliArms, key: Key) -> Pull:
+        return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
+
+    def observe(self, task: BernoulliArms, state: Pull) -> Tensor:
+        return task.probs.new_zeros(len(task.probs), 1)
+
+    def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
+        probs = task.probs.gather(1, action[:, None])
+        reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
+        return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def oracle(self, task: BernoulliArms) -> Tensor:
+        return task.probs.amax(-1)
+
+    def random_return(self, task: BernoulliArms) -> Tensor:
+        return task.probs.mean(-1)
+
+    def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
+        """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
+        return probabilities(task.probs[0].tolist(), pulls=episodes)

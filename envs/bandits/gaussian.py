@@ -1,0 +1,123 @@
+"""Gaussian bandits."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.bernoulli import Pull
+from metarl.envs.bandits.pictures import Arms, Line, Mark, payment_colour
+
+
+class GaussianArms(NamedTuple):
+    """The machines of a Gaussian bandit."""
+
+    means: Tensor  # (B, k) float32: what an arm pays on average
+
+
+class GaussianBandit(TaskFamily[GaussianArms, Pull]):
+    """k slot machines with normally distributed payments; learn within a trial which one pays most on average.
+
+    Description:
+        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. The noise is
+        as wide as the means differ, or wider, so that one payment says little and has to be averaged.
+
+    What varies:
+        The mean payments μ of the k arms: `GaussianArms.means`. The standard deviation is the same for all.
+
+    Splits:
+        - `train`, `valid`, `test`: μ_i ~ U[0, 1) independently, in disjoint streams.
+        - `ood`: μ_i ~ U[1, 2), rich machines: no training arm has such a mean.
+
+    Actions:
+        ========  ==================
+        action    meaning
+        ========  ==================
+        0 … k-1   pull this arm
+        ========  ==================
+
+    Observations:
+        =====  ===================  ======  =====
+        index  meaning              range   unit
+        =====  ===================  ======  =====
+        0      nothing: constant 0  [0, 1]  none
+        =====  ===================  ======  =====
+
+    Rewards:
+        ~ N(μ, std²) with the mean of the pulled arm.
+
+    Endings:
+        Never terminated; truncated after one step.
+
+    Optimum:
+        Known task: max μ, k / (k + 1) in the mean (5 arms: 0.8333). Random: mean μ, 0.5 in the mean.
+
+    Differs from the source:
+        =====  ================  =======
+        what   here              there
+        =====  ================  =======
+        noise  std 1; an option  std 0.3
+        =====  ================  =======
+
+    Source:
+        Lee et al. 2023, "Supervised pretraining can learn in-context reinforcement learning" (DPT): 5 arms, std 0.3.
+        The default of 1 is the noise of the classical test bed (Sutton & Barto 2018, section 2.3).
+
+    Version history:
+        v0: first version.
+    """
+
+    random_start = False
+
+    def __init__(self, num_arms: int = 5, std: float = 1.0, episodes_per_trial: int = 100) -> None:
+        self.num_arms = whole_number("num_arms", num_arms, least=2)
+        if not 0 < std < math.inf:
+            raise ValueError(f"std must be a positive number, got {std!r}.")
+        self.std = float(std)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.horizon = 1
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(num_arms)
+
+    def draw_tasks(self, keys: Key, split: str) -> GaussianArms:
+        means = rng.uniform(keys, self.num_arms)
+        return GaussianArms(1.0 + means if split == "ood" else means)
+
+    def reset(self, task: GaussianArms, key: Key) -> Pull:
+        return Pull(torch.full_like(key, -1), task.means.new_zeros(len(key)))
+
+    def observe(self, task: GaussianArms, state: Pull) -> Tensor:
+        return task.means.new_zeros(len(task.means), 1)
+
+    def step(self, task: GaussianArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
+        reward = task.means.gather(1, action[:, None])[:, 0] + self.std * rng.normal(key, 1)[:, 0]
+        return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def oracle(self, task: GaussianArms) -> Tensor:
+        return task.means.amax(-1)
+
+    def random_return(self, task: GaussianArms) -> Tensor:
+        return task.means.mean(-1)
+
+    def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch[Pull]:
+        """One line per arm: its mean as a bar, its pulls in time, from red (two deviations low) to green (high)."""
+        means = task.means[0].tolist()
+        low, high = min(means) - 2 * self.std, max(means) + 2 * self.std
+        lines = [
+            Line(f"{arm}   {mean:.2f}", mean / max(1.0, *means), mean == max(means)) for arm, mean in enumerate(means)
+        ]
+        return Arms(
+            "pays on average",
+            lines,
+            episodes,
+            lambda arm, paid: Mark(payment_colour((paid - low) / (high - low))),
+            lambda count, total: f"{count} pulls paid {total:.1f}",
+        )

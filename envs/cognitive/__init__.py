@@ -1,0 +1,1 @@
+"""Tasks from cognitive science."""

@@ -1,0 +1,33 @@
+"""Multipliers of physical constants, which are the tasks of classic control."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import Key
+
+WIDEST = 1.5  # largest multiplier of `train` and `test`
+
+
+OUTERMOST = 3.0  # largest multiplier of `ood`
+
+
+def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
+    """`n` independent log-uniform multipliers, float32 ``keys.shape`` each: of the training range, or outside it."""
+    u = rng.uniform(keys, 2 * n)
+    if split == "ood":
+        # 1 - u lies in (0, 1]; exp instead of a power, whose last bit would depend on the batch's size.
+        log = math.log(WIDEST) + math.log(OUTERMOST / WIDEST) * (1.0 - u[..., :n])
+        log = torch.where(u[..., n:] < 0.5, log, -log)
+    else:
+        log = math.log(WIDEST) * (2.0 * u[..., :n] - 1.0)
+    return torch.exp(log).T.contiguous().unbind(0)
+
+
+def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
+    """`n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
+    return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)

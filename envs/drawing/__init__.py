@@ -1,0 +1,1 @@
+"""Pictures that families draw of themselves."""

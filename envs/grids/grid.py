@@ -1,0 +1,106 @@
+"""Grids of cells: moves, parts of the cells for splits, planning, random walks."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.envs.drawing.cells import Cells, Frame, xy
+
+MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
+
+
+class Cell(NamedTuple):
+    """Where the agent is."""
+
+    position: Tensor  # (B, 2) int64: x, y
+
+
+@functools.cache
+def moves(device: torch.device) -> Tensor:
+    """`MOVES` as a tensor ``(5, 2)``."""
+    return torch.tensor(MOVES, device=device)
+
+
+def cells(size: int) -> list[tuple[int, int]]:
+    """All cells (x, y) in the order of their index size · y + x."""
+    return [(x, y) for y in range(size) for x in range(size)]
+
+
+def fixed_part(every: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+    """The goals of `train`, `test` or `all`."""
+    return [cell for cell in every if split == "all" or (cell in test) == (split == "test")]
+
+
+def plan(
+    goal: Tensor, size: int, horizon: int, start: tuple[int, int], miss: float, backup: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Exact expected return from `start` (B,) by dynamic programming; `backup` turns action values into a value."""
+    every = torch.tensor(cells(size), device=goal.device)  # (S, 2)
+    after = (every[:, None] + moves(goal.device)).clamp(0, size - 1)  # (S, 5, 2)
+    after_index = size * after[..., 1] + after[..., 0]
+    # Solved for every goal of the grid, and then looked up: there are fewer of them than rows.
+    reward = torch.where(torch.eye(size**2, dtype=torch.bool, device=goal.device), 1.0, miss)  # (goal, S), of arriving
+    value = torch.zeros_like(reward)
+    for _ in range(horizon):
+        value = backup((reward + value)[:, after_index])
+    return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
+
+
+def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
+    """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
+    return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
+
+
+def position(state: Cell) -> tuple[int, int]:
+    """Where one row is."""
+    return xy(state.position)
+
+
+@functools.cache
+def hitting(size: int, horizon: int) -> Tensor:
+    """How likely random actions are to enter a cell: float32 (horizon + 1, goal, start), within 0 … horizon moves."""
+    every = torch.tensor(cells(size))  # (S, 2)
+    after = cell_number((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
+    goal = torch.eye(size**2, dtype=torch.bool)
+    within = [torch.zeros(size**2, size**2)]
+    for _ in range(horizon):
+        within.append(torch.where(goal, 1.0, within[-1])[:, after].mean(-1))
+    return torch.stack(within)
+
+
+def cell_number(cell: Tensor, size: int) -> Tensor:
+    """A cell's number, size · y + x, as in `cells`."""
+    return size * cell[..., 1] + cell[..., 0]
+
+
+def moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tensor:
+    """The cell after `action`, renamed by a task's `actions` (B, 5); walls stop it."""
+    move = moves(action.device)[actions.gather(1, action[:, None])[:, 0]]
+    return (position + move).clamp(0, size - 1)
+
+
+@functools.cache
+def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
+    """Which of `count` numbered tasks belong to a split, in order: `held_out` fixed ones are those of `test`."""
+    held = torch.zeros(count, dtype=torch.bool)
+    held[rng.permutation(rng.key(seed), count)[:held_out]] = True
+    kept = torch.ones_like(held) if split == "all" else held if split == "test" else ~held
+    return kept.nonzero()[:, 0]
+
+
+@functools.cache
+def with_actions(count: int, split: str) -> tuple[Tensor, Tensor]:
+    """Rows of `count` tasks, and what the actions do in each: in `ood` every task comes with every derangement."""
+    orders = list(itertools.permutations(range(len(MOVES))))
+    if split == "ood":
+        orders = [order for order in orders if all(move != action for action, move in enumerate(order))]
+    else:
+        orders = orders[:1]  # the identity
+    return torch.arange(count).repeat_interleave(len(orders)), torch.tensor(orders).repeat(count, 1)

@@ -1,0 +1,131 @@
+"""GridNavi: a goal in a grid, which is not shown (Zintgraf et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core.checks import within
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.grids.grid import MOVES, Cell, cells, fixed_part, moves, plan, room
+
+
+class GoalCell(NamedTuple):
+    """Where the reward is."""
+
+    goal: Tensor  # (B, 2) int64: x, y
+
+
+class GridNavi(TaskFamily[GoalCell, Cell]):
+    """A 5×5 grid with one rewarding cell; search it in the first episode, go there at once in the others.
+
+    Description:
+        The agent starts in the corner (0, 0) and is not told the goal; every step on it pays. The grid's
+        walls stop a move that would leave it.
+
+    What varies:
+        The goal cell: `GoalCell.goal`.
+
+    Splits:
+        - `all`: the 21 cells other than (0,0), (0,1), (1,0), (1,1), as in the paper, which trains and tests on all.
+        - `train`, `test`: a fixed partition of these into 15 and 6. The test goals were drawn once and are written
+          out in TEST_GOALS, so that nothing can move them.
+        - `valid`: 5 of the training goals.
+        - `ood`: the goals that all of these leave out, (0,1), (1,0), (1,1).
+
+    Actions:
+        ======  ============
+        action  meaning
+        ======  ============
+        0       stay
+        1       up (y + 1)
+        2       right (x + 1)
+        3       down (y - 1)
+        4       left (x - 1)
+        ======  ============
+
+    Observations:
+        =====  =======  ======  =====
+        index  meaning  range   unit
+        =====  =======  ======  =====
+        0      x        0 … 4   cells
+        1      y        0 … 4   cells
+        =====  =======  ======  =====
+
+    Rewards:
+        After the move: 1 on the goal, otherwise -0.1.
+
+    Endings:
+        Never terminated; truncated after 15 steps.
+
+    Optimum:
+        Known task: the shortest path, exact per goal; 11.0714 in the mean of `all`. Random: exact per goal, -1.166 in
+        the mean of `all`. Bayes-optimal over `all`, per episode: 4.000, then 11.0714 (4 episodes: 37.214). Whatever
+        does better leaks the goal.
+
+    Differs from the source:
+        =====  ==============================================  ===============
+        what   here                                            there
+        =====  ==============================================  ===============
+        tasks  parted into train and test; `all` is the        all 21 for both
+               paper's
+        =====  ==============================================  ===============
+
+    Source:
+        Zintgraf et al. 2020, "VariBAD", section 5.1 and its published code.
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+    random_start = False
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
+    size = 5
+    TEST_GOALS = ((3, 1), (4, 1), (2, 2), (4, 2), (2, 4), (3, 4))
+
+    def __init__(self, episodes_per_trial: int = 4) -> None:
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.horizon = 15
+        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+
+    def enumerate_tasks(self, split: str) -> GoalCell:
+        """Every task of the split once, for exact evaluation."""
+        near = {(0, 0), (0, 1), (1, 0), (1, 1)}
+        far = [cell for cell in cells(self.size) if cell not in near]
+        goals = sorted(near - {(0, 0)}) if split == "ood" else fixed_part(far, split, self.TEST_GOALS)
+        return GoalCell(torch.tensor(goals))
+
+    def check_task(self, task: GoalCell) -> None:
+        within("GoalCell.goal", task.goal, 0, self.size - 1)
+
+    def reset(self, task: GoalCell, key: Key) -> Cell:
+        return Cell(torch.zeros_like(task.goal))
+
+    def observe(self, task: GoalCell, state: Cell) -> Tensor:
+        return state.position.to(torch.float32)
+
+    def step(self, task: GoalCell, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
+        position = (state.position + moves(action.device)[action]).clamp(0, self.size - 1)
+        found = (position == task.goal).all(-1)
+        return Cell(position), torch.where(found, 1.0, -0.1), torch.zeros_like(found)
+
+    def success(self, task: GoalCell, state: Cell) -> Tensor:
+        return (state.position == task.goal).all(-1)
+
+    def oracle(self, task: GoalCell) -> Tensor:
+        return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))
+
+    def random_return(self, task: GoalCell) -> Tensor:
+        return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
+
+    def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch[Cell]:
+        """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
+        return room(task.goal, self.size, self.horizon)

@@ -1,0 +1,158 @@
+"""A key and its door in a dark room (Laskin et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.checks import possible, within
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.cells import Cells, Frame, xy
+from metarl.envs.grids.grid import (
+    MOVES,
+    cell_number,
+    cells,
+    hitting,
+    moved,
+    random_part,
+    with_actions,
+)
+
+
+class KeyDoorTask(NamedTuple):
+    """Where the key and its door are, and what the actions do."""
+
+    key: Tensor  # (B, 2) int64: x, y
+    door: Tensor  # (B, 2) int64: x, y; never the key's cell
+    actions: Tensor  # (B, 5) int64: the move that each action makes; 0 … 4 but in `ood`
+
+
+class KeyDoorState(NamedTuple):
+    """Where the agent is and what it has."""
+
+    position: Tensor  # (B, 2) int64: x, y
+    has_key: Tensor  # (B,) bool; not observed
+
+
+class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
+    """A 9×9 room in the dark with a key and a door that opens with it; find both, then fetch one and go to the other.
+
+    Description:
+        The agent starts anywhere, knows its cell, and is told neither where the key and the door are nor whether it
+        has the key: it has to remember its rewards. Walls stop a move that would leave the room. Without the key the
+        door shows nothing.
+
+    What varies:
+        The cells of the key and of the door, `KeyDoorTask.key` and `KeyDoorTask.door`, and in `ood` what the actions
+        do, `KeyDoorTask.actions`.
+
+    Splits:
+        - `all`: all 6480 pairs of different cells.
+        - `train`, `test`: a partition of these into 5184 and 1296, which the library's generator fixes: the test pairs
+          are the first 1296 of ``rng.permutation(rng.key(9), 6480)``, pairs counted as 80 · key + door among the 80
+          other cells, cells as 9 y + x.
+        - `valid`: 1728 of the training pairs.
+        - `ood`: permuted actions, on the training pairs so that nothing else is new. The permutation is uniform over
+          the 44 derangements: no action does what it did in training.
+
+    Actions:
+        ======  =============
+        action  meaning
+        ======  =============
+        0       stay
+        1       up (y + 1)
+        2       right (x + 1)
+        3       down (y - 1)
+        4       left (x - 1)
+        ======  =============
+        In `ood` an action makes the move `actions[action]` of this list, never its own.
+
+    Observations:
+        =====  =======  ======  =====
+        index  meaning  range   unit
+        =====  =======  ======  =====
+        0      x        0 … 8   cells
+        1      y        0 … 8   cells
+        =====  =======  ======  =====
+
+    Rewards:
+        After the move: 1 on the key the first time in an episode, 1 on the door with the key, otherwise 0.
+
+    Endings:
+        Terminated on the door with the key; truncated after 50 steps.
+
+    Optimum:
+        Known task: 2, since the key is at most 16 steps away from any start, and the door 16 from the key. Random:
+        exact per task, 0.250 in the mean of `all`.
+
+    Source:
+        Laskin et al. 2022, "In-context reinforcement learning with algorithm distillation", section 4 (which also has
+        the 81 pairs whose key lies at its door).
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
+    size = 9
+
+    def __init__(self, episodes_per_trial: int = 5) -> None:
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.horizon = 50
+        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+
+    def enumerate_tasks(self, split: str) -> KeyDoorTask:
+        """Every task of the split once, for exact evaluation; in `ood` each pair with each derangement (228 096)."""
+        every = torch.tensor(cells(self.size))
+        count = len(every)
+        pairs = random_part(count * (count - 1), 1296, seed=9, split=split)
+        key, other = pairs // (count - 1), pairs % (count - 1)
+        index, actions = with_actions(len(pairs), split)
+        return KeyDoorTask(every[key][index], every[other + (other >= key)][index], actions)
+
+    def check_task(self, task: KeyDoorTask) -> None:
+        within("KeyDoorTask.key", task.key, 0, self.size - 1)
+        within("KeyDoorTask.door", task.door, 0, self.size - 1)
+        within("KeyDoorTask.actions", task.actions, 0, len(MOVES) - 1)
+        possible((task.key != task.door).any(-1), "The key and the door of a KeyDoorTask must be in different cells.")
+
+    def reset(self, task: KeyDoorTask, key: Key) -> KeyDoorState:
+        return KeyDoorState(rng.integers(key, 2, self.size), torch.zeros_like(key, dtype=torch.bool))
+
+    def observe(self, task: KeyDoorTask, state: KeyDoorState) -> Tensor:
+        return state.position.to(torch.float32)
+
+    def step(
+        self, task: KeyDoorTask, state: KeyDoorState, action: Tensor, key: Key
+    ) -> tuple[KeyDoorState, Tensor, Tensor]:
+        position = moved(state.position, task.actions, action, self.size)
+        taken = (position == task.key).all(-1) & ~state.has_key
+        opened = (position == task.door).all(-1) & state.has_key
+        return KeyDoorState(position, state.has_key | taken), (taken | opened).to(torch.float32), opened
+
+    def success(self, task: KeyDoorTask, state: KeyDoorState) -> Tensor:
+        return (state.position == task.door).all(-1) & state.has_key
+
+    def oracle(self, task: KeyDoorTask) -> Tensor:
+        return torch.full((len(task.key),), 2.0, device=task.key.device)
+
+    def random_return(self, task: KeyDoorTask) -> Tensor:
+        # Renaming the actions does not change their mean. The time of taking the key, and then the way to the door:
+        within = hitting(self.size, self.horizon).to(task.key.device)  # (horizon + 1, goal, start)
+        key, door = cell_number(task.key, self.size), cell_number(task.door, self.size)
+        taken = within[:, key].mean(-1)  # (horizon + 1, B): over the starts
+        opened = within[:, door, key]  # (horizon + 1, B): within so many steps from the key
+        return taken[-1] + (taken.diff(dim=0) * opened[:-1].flip(0)).sum(0)
+
+    def sketch(self, task: KeyDoorTask, episodes: int = 1) -> Sketch[KeyDoorState]:
+        """The room, darker where visited more often, with the paths (pale to dark in time), the key and the door."""
+        frames = [Frame(xy(task.key), "#e03131", "key"), Frame(xy(task.door), "#2f9e44", "door")]
+        return Cells(cells(self.size), 360 // self.size, self.horizon, lambda state: xy(state.position), frames)

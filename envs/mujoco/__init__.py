@@ -1,0 +1,1 @@
+"""Robots in MuJoCo, which `pip install 'metarl[mujoco]'` brings."""

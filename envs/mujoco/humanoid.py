@@ -1,0 +1,140 @@
+"""The humanoid that must walk in a direction. MuJoCo's model and starts are those of Gymnasium's v5."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.planes import xy
+from metarl.envs.mujoco.ant import Heading, place, unit_vectors
+from metarl.envs.mujoco.pictures import from_above
+from metarl.envs.mujoco.robots import Robot, between, effort, length_of_list
+from metarl.envs.mujoco.simulator import Physics
+
+SHOWN = 130 + 78 + 17  # inertias and velocities of 13 bodies, forces of 17 motors
+
+
+def inside(model: Any, data: Any) -> np.ndarray:
+    """What Gymnasium's Humanoid-v5 shows beside positions and velocities; its centre of mass; forces of contact."""
+    return np.concatenate(
+        [
+            data.cinert[1:].ravel(),
+            data.cvel[1:].ravel(),
+            data.qfrc_actuator[6:],
+            (model.body_mass @ data.xipos / model.body_mass.sum())[:2],
+            [np.square(data.cfrc_ext).sum()],
+        ]
+    )
+
+
+class HumanoidDir(TaskFamily[Heading, Physics]):
+    """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
+
+    Description:
+        Humanoid of Gymnasium's v5, 67 actions a second. It starts as there: U[-0.01, 0.01) is added to positions and
+        velocities.
+
+    What varies:
+        The direction: `Heading.direction`.
+
+    Splits:
+        - `train`: 100 tasks, angle ~ U[0, 2π), drawn once (``train_tasks=None``: fresh ones without end).
+        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones). Directions have no outside, so no `ood`.
+        - `valid`: fresh tasks of training's distribution.
+
+    Actions:
+        ======  =========================================================  ===========  ====
+        index   meaning                                                    range        unit
+        ======  =========================================================  ===========  ====
+        0 … 16  motors of abdomen (3), right and left hip and knee (4      [-0.4, 0.4]  gear
+                each), right and left shoulder and elbow (3 each)
+        ======  =========================================================  ===========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        ==========  =======================================================  =========  =============
+        index       meaning                                                  range      unit
+        ==========  =======================================================  =========  =============
+        0 … 4       height of the torso, its orientation (quaternion)        unbounded  m, none
+        5 … 21      angles of the joints                                     unbounded  rad
+        22 … 44     speeds of torso and joints                               unbounded  m/s, rad/s
+        45 … 174    inertia and mass of the 13 bodies about the centre of    unbounded  kg, m
+                    mass
+        175 … 252   their velocities                                         unbounded  m/s, rad/s
+        253 … 269   forces of the motors at the joints                       unbounded  N m
+        ==========  =======================================================  =========  =============
+        Those of Gymnasium's v5 without the forces of contact.
+
+    Rewards:
+        1.25 ⟨v, direction⟩ - 0.1 ‖action‖² - min(5e-7 Σ (force of contact)², 10) + 5, with v the mean velocity of the
+        centre of mass since the last action.
+
+    Endings:
+        Terminated when the torso's height leaves (1, 2) m; truncated after `horizon` steps.
+
+    Optimum:
+        Not known.
+
+    Differs from the source:
+        ============  ===========================  ============================
+        what          here                         there
+        ============  ===========================  ============================
+        observations  no forces of contact         with the forces of contact
+        tasks         100 and 30, always the same  as many, drawn at each start
+        ============  ===========================  ============================
+
+    Source:
+        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5.
+
+    Version history:
+        v0: first version.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    noisy = False
+    terminates = True
+
+    def __init__(
+        self,
+        horizon: int = 200,
+        episodes_per_trial: int = 2,
+        train_tasks: int | None = 100,
+        test_tasks: int | None = 30,
+    ) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.train_tasks = length_of_list("train_tasks", train_tasks)
+        self.test_tasks = length_of_list("test_tasks", test_tasks)
+        self.robot = Robot("humanoid.xml", 5, noise=0.01, hidden=2, reading=inside, shown=SHOWN)
+        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+
+    def draw_tasks(self, keys: Key, split: str) -> Heading:
+        return Heading(unit_vectors(between(keys, 0.0, 2.0 * math.pi)))
+
+    def reset(self, task: Heading, key: Key) -> Physics:
+        return self.robot.start(key)
+
+    def observe(self, task: Heading, state: Physics) -> Tensor:
+        return self.robot.observe(state)
+
+    def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        action = self.robot.clipped(action)
+        after = self.robot.move(state, action)
+        moved = after.reading[:, SHOWN : SHOWN + 2] - state.reading[:, SHOWN : SHOWN + 2]
+        forward = ((moved / self.robot.dt).float() * task.direction).sum(-1)
+        contact = (5e-7 * after.reading[:, -1]).clamp_max(10.0).float()
+        height = after.state[:, 3]
+        fallen = ~((height > 1.0) & (height < 2.0))
+        return after, 1.25 * forward - 0.1 * effort(action) - contact + 5.0, fallen
+
+    def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
+        """The path from above, with the robot and an arrow in the wanted direction."""
+        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
+
+
+__all__ = ["HumanoidDir"]

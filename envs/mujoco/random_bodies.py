@@ -1,0 +1,281 @@
+"""Walker2d and Hopper with a new body each time. MuJoCo's models and starts are those of Gymnasium's v5."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.checks import positive
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.core.tree import named_leaves
+from metarl.envs.mujoco.pictures import side_view
+from metarl.envs.mujoco.robots import Bodies, Robot, effort, length_of_list
+from metarl.envs.mujoco.simulator import Model, Physics
+
+
+class BodyScales(NamedTuple):
+    """Multipliers of a robot's nominal parameters, no unit."""
+
+    mass: Tensor  # (B, bodies) float32, of each body's mass and, so that it stays physical, its inertia
+    friction: Tensor  # (B, 3 geoms) float32: sliding, torsional and rolling friction of each, the floor's first
+    damping: Tensor  # (B, joints) float32, of each motor's joint
+
+
+class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
+    """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
+
+    Description:
+        Walker2d of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
+        velocities.
+
+    What varies:
+        Multipliers of mass (and inertia with it) of the 7 bodies, of three frictions of 8 geoms and of the damping of
+        6 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u, damping by
+        1.3^u.
+
+    Splits:
+        - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
+        - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
+        - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
+
+    Actions:
+        =====  =================================================  ==========  ====
+        index  meaning                                            range       unit
+        =====  =================================================  ==========  ====
+        0 … 5  motors: right thigh, leg, foot; left thigh, leg,   [-1, 1]     gear
+               foot
+        =====  =================================================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =======  =============================================  =========  ===========
+        index    meaning                                        range      unit
+        =======  =============================================  =========  ===========
+        0 … 1    height of the torso, pitch                     unbounded  m, rad
+        2 … 7    angles of the joints                           unbounded  rad
+        8 … 16   speeds along x and z, of the pitch, of the     [-10, 10]  m/s, rad/s
+                 joints
+        =======  =============================================  =========  ===========
+
+    Rewards:
+        v + 1 - 0.001 ‖action‖², with v the mean speed along x since the last action.
+
+    Endings:
+        Terminated when the height leaves (0.8, 2) m or the pitch (-1, 1) rad; truncated after `horizon` steps.
+
+    Optimum:
+        Not known.
+
+    Differs from the source:
+        ====================  ===============================  =========================================
+        what                  here                             there
+        ====================  ===============================  =========================================
+        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
+        friction of the feet  1.9 both, as in Gymnasium's v5   0.9 right, 1.9 left
+        inertia               multiplied with its body's mass  multiplied by factors of its own
+        tasks                 40 and 10, always the same       50 drawn at each start, 40 and 10 of them
+        ====================  ===============================  =========================================
+
+    Source:
+        Rakelly et al. 2019, "PEARL" (walker-rand-params; 40 and 10 tasks), after the published rand_param_envs, which
+        multiply the inertia by factors of its own.
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+    terminates = True
+
+    def __init__(
+        self,
+        horizon: int = 200,
+        episodes_per_trial: int = 2,
+        train_tasks: int | None = 40,
+        test_tasks: int | None = 10,
+    ) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.train_tasks = length_of_list("train_tasks", train_tasks)
+        self.test_tasks = length_of_list("test_tasks", test_tasks)
+        self.robot = Robot("walker2d_v5.xml", 4, noise=0.005, max_speed=10.0)
+        self.bodies = Bodies(self.robot.simulator, factors)
+        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+
+    def draw_tasks(self, keys: Key, split: str) -> BodyScales:
+        return draw_scales(keys, split, self.robot.simulator.model)
+
+    def check_task(self, task: BodyScales) -> None:
+        positive(task)
+
+    def reset(self, task: BodyScales, key: Key) -> Physics:
+        return self.robot.start(key)
+
+    def observe(self, task: BodyScales, state: Physics) -> Tensor:
+        return self.robot.observe(state)
+
+    def step(self, task: BodyScales, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        after, reward = run(self.robot, self.bodies, task, state, action)
+        height, pitch = after.state[:, 2], after.state[:, 3]
+        return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
+
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
+        """Poses from the side, and the speed over time."""
+        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
+
+
+class HopperRandParams(TaskFamily[BodyScales, Physics]):
+    """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
+
+    Description:
+        Hopper of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
+        velocities.
+
+    What varies:
+        Multipliers of mass (and inertia with it) of the 4 bodies, of three frictions of 5 geoms and of the damping of
+        3 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u, damping by
+        1.3^u.
+
+    Splits:
+        - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
+        - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
+        - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
+
+    Actions:
+        =====  =============================  ==========  ====
+        index  meaning                        range       unit
+        =====  =============================  ==========  ====
+        0 … 2  motors: thigh, leg, foot       [-1, 1]     gear
+        =====  =============================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =======  =============================================  =========  ===========
+        index    meaning                                        range      unit
+        =======  =============================================  =========  ===========
+        0 … 1    height of the torso, pitch                     unbounded  m, rad
+        2 … 4    angles of the joints                           unbounded  rad
+        5 … 10   speeds along x and z, of the pitch, of the     [-10, 10]  m/s, rad/s
+                 joints
+        =======  =============================================  =========  ===========
+
+    Rewards:
+        v + 1 - 0.001 ‖action‖², with v the mean speed along x since the last action.
+
+    Endings:
+        Terminated when the height is not above 0.7 m, the pitch leaves (-0.2, 0.2) rad, or an angle or a speed leaves
+        (-100, 100); truncated after `horizon` steps.
+
+    Optimum:
+        Not known.
+
+    Differs from the source:
+        ====================  ===============================  =========================================================
+        what                  here                             there
+        ====================  ===============================  =========================================================
+        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
+        inertia               multiplied with its body's mass  multiplied by factors of its own
+        tasks                 40 and 10, always the same       in PEARL's code 50 drawn at each start, 40 and 10 of
+                                                               them; not in its paper
+        ====================  ===============================  =========================================================
+
+    Source:
+        The published rand_param_envs (hopper), which multiply the inertia by factors of its own; the number of tasks is
+        that of Rakelly et al. 2019 for the walker.
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+    terminates = True
+
+    def __init__(
+        self,
+        horizon: int = 200,
+        episodes_per_trial: int = 2,
+        train_tasks: int | None = 40,
+        test_tasks: int | None = 10,
+    ) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.train_tasks = length_of_list("train_tasks", train_tasks)
+        self.test_tasks = length_of_list("test_tasks", test_tasks)
+        self.robot = Robot("hopper.xml", 4, noise=0.005, max_speed=10.0)
+        self.bodies = Bodies(self.robot.simulator, factors)
+        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+
+    def draw_tasks(self, keys: Key, split: str) -> BodyScales:
+        return draw_scales(keys, split, self.robot.simulator.model)
+
+    def check_task(self, task: BodyScales) -> None:
+        positive(task)
+
+    def reset(self, task: BodyScales, key: Key) -> Physics:
+        return self.robot.start(key)
+
+    def observe(self, task: BodyScales, state: Physics) -> Tensor:
+        return self.robot.observe(state)
+
+    def step(self, task: BodyScales, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        after, reward = run(self.robot, self.bodies, task, state, action)
+        height, pitch = after.state[:, 2], after.state[:, 3]
+        sane = (after.state[:, 3:].abs() < 100.0).all(dim=1)  # Gymnasium's: all but time and place
+        return after, reward, ~((height > 0.7) & (pitch.abs() < 0.2) & sane)
+
+    def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
+        """Poses from the side, and the speed over time."""
+        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
+
+
+def run(robot: Robot, bodies: Bodies, task: BodyScales, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:
+    """The next state of rows with bodies of their own, and the reward."""
+    action = robot.clipped(action)
+    after = robot.move(state, action, bodies.of(task))
+    return after, robot.speed(state, after) + 1.0 - 0.001 * effort(action)
+
+
+def draw_scales(keys: Key, split: str, model: Model) -> BodyScales:
+    """Independent multipliers for all that varies in the model."""
+    sizes = [model.nbody - 1, 3 * model.ngeom, int((model.dof_damping > 0).sum())]
+    u = rng.uniform(keys, 2 * sum(sizes))
+    exponent = 6.0 * u[:, : sum(sizes)] - 3.0
+    if split == "ood":
+        outside = 3.0 + u[:, : sum(sizes)]
+        exponent = torch.where(u[:, sum(sizes) :] < 0.5, outside, -outside)
+    mass, friction, damping = exponent.split(sizes, dim=1)
+    # exp instead of a power, whose last bit would depend on the batch's size.
+    parts = [math.log(1.5) * mass, math.log(1.5) * friction, math.log(1.3) * damping]
+    return BodyScales(*[torch.exp(part).contiguous() for part in parts])
+
+
+def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
+    """The multipliers of one row of `BodyScales`, as `Simulator.changed` takes them."""
+    damped = model.dof_damping > 0
+    mass, friction, damping = np.split(row, np.cumsum([model.nbody - 1, 3 * model.ngeom]))
+    of_bodies = np.concatenate([[1.0], mass])  # the world's body weighs nothing
+    of_joints = np.ones(model.nv)
+    of_joints[damped] = damping
+    return {
+        "body_mass": of_bodies,
+        "body_inertia": of_bodies[:, None],
+        "geom_friction": friction.reshape(model.ngeom, 3),
+        "dof_damping": of_joints,
+    }
+
+
+def said(task: BodyScales) -> list[str]:
+    """What the picture says of a row."""
+    ranges = named_leaves(task).items()
+    return [f"{name} x {float(part[0].min()):.2f} … {float(part[0].max()):.2f}" for name, part in ranges]
+
+
+__all__ = ["BodyScales", "HopperRandParams", "Walker2dRandParams"]

@@ -1,0 +1,126 @@
+"""The robots of Gymnasium's v5 MuJoCo environments as families use them: how they start, what is seen, their bodies."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import whole_number
+from metarl.core.family import Key
+from metarl.core.tree import features
+from metarl.envs.mujoco.simulator import Model, Physics, Reading, Simulator
+
+
+class Robot:
+    """A robot with its start and what an agent sees of it.
+
+    It starts at its XML's pose with U[-noise, noise) added to the positions, and to the velocities noise · N(0, 1), or
+    U[-noise, noise) again where not `gaussian`. The first `hidden` positions, its place in the world, are not shown;
+    velocities are shown within ± `max_speed`, and behind them the first `shown` numbers of the simulator's `reading`.
+    """
+
+    def __init__(
+        self,
+        xml: str,
+        frame_skip: int,
+        noise: float,
+        hidden: int = 1,
+        gaussian: bool = False,
+        max_speed: float = math.inf,
+        reading: Reading | None = None,
+        shown: int = 0,
+    ) -> None:
+        self.simulator = Simulator(xml, frame_skip, reading)
+        self.noise, self.hidden, self.gaussian, self.max_speed = noise, hidden, gaussian, max_speed
+        self.shown = shown
+        model = self.simulator.model
+        self.dt = self.simulator.dt
+        size = model.nq - hidden + model.nv + shown
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        low, high = model.actuator_ctrlrange.astype(np.float32).T
+        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.strongest = float(high[0])
+
+    def start(self, key: Key) -> Physics:
+        """The first state of each row."""
+        model = self.simulator.model
+        position_key, velocity_key = rng.fold(key, 0), rng.fold(key, 1)
+        pose = torch.from_numpy(model.qpos0.copy()).to(key.device)
+        positions = pose + self.noise * (2.0 * rng.uniform(position_key, model.nq).double() - 1.0)
+        draw = rng.normal(velocity_key, model.nv) if self.gaussian else 2.0 * rng.uniform(velocity_key, model.nv) - 1.0
+        return self.simulator.start(positions, self.noise * draw.double())
+
+    def observe(self, physics: Physics) -> Tensor:
+        """float32 ``(B, O)``."""
+        positions, velocities = self.simulator.positions(physics), self.simulator.velocities(physics)
+        if self.max_speed < math.inf:
+            velocities = velocities.clamp(-self.max_speed, self.max_speed)
+        parts = [positions[:, self.hidden :], velocities, physics.reading[:, : self.shown]]
+        return torch.cat(parts, dim=1).float()
+
+    def clipped(self, action: Tensor) -> Tensor:
+        """Within the range, which is the same for all motors of a robot."""
+        return action.clamp(-self.strongest, self.strongest)
+
+    def move(self, physics: Physics, action: Tensor, models: Sequence[Model] | None = None) -> Physics:
+        """The state after a (clipped) action; `models` where rows have bodies of their own."""
+        return self.simulator.advance(physics, action, models)
+
+    def speed(self, before: Physics, after: Physics) -> Tensor:
+        """Mean speed along x between two actions: float32 ``(B,)`` m/s."""
+        return ((after.state[:, 1] - before.state[:, 1]) / self.dt).float()
+
+
+class Bodies:
+    """The models of tasks that change a robot's body: ``factors(row)`` multiplies fields of its model.
+
+    They are made once per task. A batch goes on with the same tasks for a whole trial, so those of the last batch are
+    at hand without a look at the numbers.
+    """
+
+    def __init__(self, simulator: Simulator, factors: Callable[[np.ndarray, Model], dict[str, np.ndarray]]) -> None:
+        self.simulator, self.factors = simulator, factors
+        self._made = functools.lru_cache(maxsize=2048)(self._make)
+        self._last: tuple[Tensor | None, list[Model]] = (None, [])
+
+    def __reduce__(self) -> tuple[type[Bodies], tuple[Simulator, Any]]:
+        return Bodies, (self.simulator, self.factors)
+
+    def of(self, task: tuple[Tensor, ...]) -> list[Model]:
+        """One model per row of a task, whose fields are float32 ``(B, …)``."""
+        if self._last[0] is not task[0]:
+            rows = features(task).cpu().numpy()
+            self._last = task[0], [self._made(row.tobytes()) for row in rows]
+        return self._last[1]
+
+    def _make(self, row: bytes) -> Model:
+        values = np.frombuffer(row, np.float32).astype(np.float64)
+        return self.simulator.changed(self.factors(values, self.simulator.model))
+
+
+def effort(action: Tensor) -> Tensor:
+    """‖a‖²: ``(B,)``."""
+    return action.square().sum(-1)
+
+
+def never(speed: Tensor) -> Tensor:
+    """No row has ended: bool ``(B,)``."""
+    return torch.zeros_like(speed, dtype=torch.bool)
+
+
+def length_of_list(name: str, value: int | None) -> int | None:
+    """`value`. Raises ValueError if it is neither None nor a whole number of at least 1."""
+    return None if value is None else whole_number(name, value)
+
+
+def between(keys: Key, low: float, high: float) -> Tensor:
+    """One number ~ U[low, high) per key: float32."""
+    return low + (high - low) * rng.uniform(keys, 1).squeeze(-1)

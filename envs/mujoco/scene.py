@@ -1,0 +1,59 @@
+"""MuJoCo's own picture of a robot, lit and shaded, where a GL is there to draw it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from metarl.core.family import Task, TaskFamily
+from metarl.envs.mujoco.robots import Bodies, Robot
+from metarl.envs.mujoco.simulator import Model, Physics
+
+
+class RobotScene:
+    """A camera that follows the robot. Raises RuntimeError where no GL can be had.
+
+    ``MUJOCO_GL=egl`` in the environment has MuJoCo draw without a display.
+    """
+
+    def __init__(self, robot: Robot, model: Model, size: int) -> None:
+        mujoco = robot.simulator.mujoco
+        self.robot, self.model, self.mujoco = robot, model, mujoco
+        self.data: Any = mujoco.MjData(model)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # glfw's, of a missing display
+                self.renderer: Any = mujoco.Renderer(model, size * 3 // 4, size)
+        except (mujoco.FatalError, RuntimeError, ImportError, OSError) as error:
+            raise RuntimeError(f"MuJoCo has no GL to draw with: {error}") from error
+        self.camera: Any = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self.camera)
+        self.camera.distance, self.camera.elevation = 4.0, -15.0
+
+    def image(self, physics: Physics) -> np.ndarray:
+        """One row's state as a picture, uint8 ``(height, width, 3)``."""
+        self.data.qpos[:] = self.robot.simulator.positions(physics)[0].cpu().numpy()
+        self.mujoco.mj_forward(self.model, self.data)
+        self.camera.lookat[:] = self.data.subtree_com[1]
+        self.renderer.update_scene(self.data, self.camera)
+        drawn: np.ndarray = self.renderer.render()
+        return drawn
+
+    def close(self) -> None:
+        """Give the GL back."""
+        self.renderer.close()
+
+
+def robot_scene(family: TaskFamily, task: Task, size: int) -> RobotScene | None:
+    """The scene of a family of robots for one task, `size` pixels wide; None for other families, or without a GL."""
+    parts = vars(family)  # such a family keeps its robot in `robot`, and what tasks make of its body in `bodies`
+    robot, bodies = parts.get("robot"), parts.get("bodies")
+    if not isinstance(robot, Robot):
+        return None
+    model = bodies.of(task)[0] if isinstance(bodies, Bodies) else robot.simulator.model
+    try:
+        return RobotScene(robot, model, size)
+    except RuntimeError:
+        return None

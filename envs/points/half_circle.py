@@ -1,0 +1,237 @@
+"""Points in the plane that must find a goal on a half circle, paid only near it."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
+from metarl.envs.points.navigation import MAX_STEP, Goal, Point
+from metarl.envs.points.plane import constant, disc_corner, over_starts, walked
+
+GOAL_RADIUS = 0.2  # metres: how near the goal pays
+
+
+class SparsePointRobot(TaskFamily[Goal, Point]):
+    """A point that must find a goal on a half circle and is paid only near it; search along the arc, then go there.
+
+    Description:
+        The point starts at the origin and moves by up to 0.1 m per axis and step. The goal is 1 m away, in a direction
+        that is not told. An episode is too short to look everywhere.
+
+    What varies:
+        The goal: `Goal.position`, (cos θ, sin θ).
+
+    Splits:
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
+        - `ood`: the other half circle, θ ~ U[π, 2π).
+
+    Actions:
+        =====  ===============  ============  ======
+        index  meaning          range         unit
+        =====  ===============  ============  ======
+        0      move along x     [-0.1, 0.1]   metres
+        1      move along y     [-0.1, 0.1]   metres
+        =====  ===============  ============  ======
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =====  ===============  ==============================  ======
+        index  meaning          range                           unit
+        =====  ===============  ==============================  ======
+        0      x                ± 0.1 (horizon + 1)             metres
+        1      y                ± 0.1 (horizon + 1)             metres
+        =====  ===============  ==============================  ======
+
+    Rewards:
+        With d the Euclidean distance to the goal after the move: 1 - d where d ≤ 0.2 m, otherwise 0. With
+        ``dense=True``: -d, which PEARL meta-trains on.
+
+    Endings:
+        Never terminated; truncated after `horizon` steps.
+
+    Optimum:
+        Known task: full steps along each axis until the goal is reached, exact per goal; 13.38 in the mean of `train`;
+        dense -3.84.
+
+    Differs from the source:
+        =====  =======================  ======================================================================
+        what   here                     there
+        =====  =======================  ======================================================================
+        tasks  fresh goals without end  100 goals in equal distances on the arc: 80 to train on, 20 to test on
+        =====  =======================  ======================================================================
+
+    Source:
+        Rakelly et al. 2019, "PEARL", section 6.3, in its published code (sparse-point-robot, 5 exploration episodes).
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+    random_start = False
+
+    def __init__(self, dense: bool = False, horizon: int = 20, episodes_per_trial: int = 5) -> None:
+        self.dense = dense
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
+        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+    def draw_tasks(self, keys: Key, split: str) -> Goal:
+        return Goal(_on_half_circle(keys, split))
+
+    def reset(self, task: Goal, key: Key) -> Point:
+        return Point(torch.zeros_like(task.position))
+
+    def observe(self, task: Goal, state: Point) -> Tensor:
+        return state.position
+
+    def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
+        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        distance = (position - task.position).norm(dim=-1)
+        return Point(position), self._reward(distance), torch.zeros_like(distance, dtype=torch.bool)
+
+    def success(self, task: Goal, state: Point) -> Tensor:
+        return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
+
+    def oracle(self, task: Goal) -> Tensor:
+        # Full steps along each axis make every distance of the episode as small as it can be at its time.
+        times = walked(self.horizon, task.position.device)
+        left = (task.position.double().abs()[..., None] - times).clamp_min(0.0)  # (B, 2, horizon)
+        return self._reward(left.norm(dim=1)).sum(-1).to(torch.float32)
+
+    def _reward(self, distance: Tensor) -> Tensor:
+        return -distance if self.dense else torch.where(distance <= GOAL_RADIUS, 1.0 - distance, 0.0)
+
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
+        """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
+        return _arc(xy(task.position), self.horizon)
+
+
+class SemiCircle(TaskFamily[Goal, Point]):
+    """A point that starts anywhere around a half circle and must find the goal on it, paid only near it.
+
+    Description:
+        The point starts uniformly in [-1.5, 1.5) × [-0.5, 1.5) m and moves by up to 0.1 m per axis and step. The goal
+        is somewhere on the unit half circle; an episode is long enough to look everywhere.
+
+    What varies:
+        The goal: `Goal.position`, (cos θ, sin θ).
+
+    Splits:
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
+        - `ood`: the other half circle, θ ~ U[π, 2π), with the starts of training.
+
+    Actions:
+        =====  ===============  ============  ======
+        index  meaning          range         unit
+        =====  ===============  ============  ======
+        0      move along x     [-0.1, 0.1]   metres
+        1      move along y     [-0.1, 0.1]   metres
+        =====  ===============  ============  ======
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =====  ===============  ==================================================  ======
+        index  meaning          range                                               unit
+        =====  ===============  ==================================================  ======
+        0      x                ± (1.5 + 0.1 (horizon + 1))                         metres
+        1      y                -0.5 - 0.1 (horizon + 1) … 1.5 + 0.1 (horizon + 1)  metres
+        =====  ===============  ==================================================  ======
+
+    Rewards:
+        1 where the distance to the goal after the move is at most 0.2 m, otherwise 0.
+
+    Endings:
+        Never terminated; truncated after `horizon` steps.
+
+    Optimum:
+        Known task: full steps along each axis until the goal pays; the expectation over the starts, exact per goal;
+        51.82 in the mean of `train`.
+
+    Source:
+        Dorfman et al. 2021, "Offline meta learning of exploration", and Ni et al. 2022, "Recurrent model-free RL can be
+        a strong baseline for many POMDPs", in its published code (a start within reach of the goal is not redrawn).
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+
+    low, high = (-1.5, -0.5), (1.5, 1.5)  # metres: where episodes start
+
+    def __init__(self, horizon: int = 60, episodes_per_trial: int = 2) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
+        low, high = np.subtract(self.low, reach, dtype=np.float32), np.add(self.high, reach, dtype=np.float32)
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+    def draw_tasks(self, keys: Key, split: str) -> Goal:
+        return Goal(_on_half_circle(keys, split))
+
+    def reset(self, task: Goal, key: Key) -> Point:
+        low, high = constant(self.low, key.device), constant(self.high, key.device)
+        return Point(low + (high - low) * rng.uniform(key, 2))
+
+    def observe(self, task: Goal, state: Point) -> Tensor:
+        return state.position
+
+    def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
+        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        found = (position - task.position).norm(dim=-1) <= GOAL_RADIUS
+        return Point(position), found.to(torch.float32), torch.zeros_like(found)
+
+    def success(self, task: Goal, state: Point) -> Tensor:
+        return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
+
+    def oracle(self, task: Goal) -> Tensor:
+        times = walked(self.horizon, task.position.device)
+
+        def paid(a: Tensor, b: Tensor) -> Tensor:
+            """The area of the starts within a and b of the goal on the two axes that are paid at each time."""
+            left_a, left_b = ((x - times).clamp(0.0, GOAL_RADIUS) for x in (a, b))
+            there_a, there_b = torch.minimum(a, times), torch.minimum(b, times)
+            return there_a * there_b + there_a * left_b + there_b * left_a + disc_corner(left_a, left_b, GOAL_RADIUS)
+
+        return over_starts(task.position, self.low, self.high, paid).sum(-1).to(torch.float32)
+
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
+        """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
+        return _arc(xy(task.position), self.horizon, (self.low, self.high))
+
+
+def _on_half_circle(keys: Key, split: str) -> Tensor:
+    """Points (N, 2) of the upper unit half circle, of the lower one in `ood`."""
+    angle = math.pi * rng.uniform(keys, 1)[:, 0]
+    points = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    return -points if split == "ood" else points
+
+
+def _arc(goal: XY, steps: int, starts: tuple[XY, XY] | None = None) -> Sketch[Point]:
+    def under(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:
+        if starts is not None:
+            draw_box(draw, pixel, *starts, "starts")
+        draw.arc((*pixel(-1, 1), *pixel(1, -1)), 180, 360, fill="#adb5bd", width=2)
+        x, y = pixel(-1, 0)
+        draw.text((x + 5, y - 4), "training goals", fill="#868e96", font_size=13)
+
+    return Trail(
+        [(-1.25, -0.25), (1.25, 1.25), goal, *(starts or ())],
+        steps,
+        lambda state: xy(state.position),
+        under,
+        lambda draw, pixel, state: draw_goal(draw, pixel, goal, GOAL_RADIUS),
+    )

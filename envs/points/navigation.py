@@ -1,0 +1,151 @@
+"""Navigation in the plane to a goal that is not shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.planes import Pixel, Trail, draw_box, draw_goal, xy
+
+MAX_STEP = 0.1  # metres per axis and step
+
+
+REACHED = 0.01  # metres per axis
+
+
+class Goal(NamedTuple):
+    """Where to go."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+class Point(NamedTuple):
+    """Where the agent is."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+class Navigation2D(TaskFamily[Goal, Point]):
+    """A point in the plane that must find a goal it does not see, by the reward alone.
+
+    Description:
+        The point starts at the origin and moves by up to 0.1 m per axis and step. The reward is the negative distance
+        to the goal, so three rewards tell where the goal is.
+
+    What varies:
+        The goal: `Goal.position`.
+
+    Splits:
+        - `train`, `valid`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint streams.
+        - `ood`: goal uniform over the square ring 0.5 ≤ max(|x|, |y|) < 0.8 m, outside the training square.
+
+    Actions:
+        =====  ===============  ============  ======
+        index  meaning          range         unit
+        =====  ===============  ============  ======
+        0      move along x     [-0.1, 0.1]   metres
+        1      move along y     [-0.1, 0.1]   metres
+        =====  ===============  ============  ======
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =====  ===============  ==============================  ======
+        index  meaning          range                           unit
+        =====  ===============  ==============================  ======
+        0      x                ± 0.1 (horizon + 1)             metres
+        1      y                ± 0.1 (horizon + 1)             metres
+        =====  ===============  ==============================  ======
+
+    Rewards:
+        Minus the Euclidean distance to the goal after the move.
+
+    Endings:
+        Terminated when |dx| and |dy| are both below 0.01 m after the move; truncated after `horizon` steps.
+
+    Optimum:
+        Known task: full steps along each axis until the goal is reached, exact per goal; -0.506 in the mean of
+        `train`. Standing still: -38.26 in the mean.
+
+    Source:
+        Finn et al. 2017, "MAML", section 5.3 (2D navigation), in its published code.
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+    noisy = False
+    random_start = False
+
+    def __init__(self, horizon: int = 100, episodes_per_trial: int = 2) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
+        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+    def draw_tasks(self, keys: Key, split: str) -> Goal:
+        if split == "ood":
+            return Goal(uniform_in_ring(keys, inner=0.5, outer=0.8))
+        return Goal(rng.uniform(keys, 2) - 0.5)
+
+    def reset(self, task: Goal, key: Key) -> Point:
+        return Point(torch.zeros_like(task.position))
+
+    def observe(self, task: Goal, state: Point) -> Tensor:
+        return state.position
+
+    def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
+        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        offset = position - task.position
+        x, y = (offset * offset).unbind(-1)  # torch.hypot, which minds overflow, takes twice as long as what follows
+        return Point(position), (x + y).sqrt_().neg_(), torch.maximum(x, y) < REACHED**2
+
+    def success(self, task: Goal, state: Point) -> Tensor:
+        return ((state.position - task.position) ** 2).amax(-1) < REACHED**2  # as in `step`, to the last bit
+
+    def oracle(self, task: Goal) -> Tensor:
+        # Full steps along each axis make every distance of the episode as small as it can be at its time; the episode
+        # ends no later than under any other policy, and the terms after its end are zero.
+        walked = MAX_STEP * torch.arange(1, self.horizon + 1, device=task.position.device)
+        left = (task.position.abs()[:, None, :] - walked[:, None]).clamp_min(0.0)  # (B, horizon, 2)
+        return -left.norm(dim=-1).sum(-1)
+
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
+        """The paths, pale to dark in time, with the goal, the start, the training square and the reach of one step."""
+        goal = xy(task.position)
+
+        def over(draw: ImageDraw.ImageDraw, pixel: Pixel, state: Point | None) -> None:
+            x, y = (0.0, 0.0) if state is None else xy(state.position)
+            draw.rectangle(
+                (*pixel(x - MAX_STEP, y + MAX_STEP), *pixel(x + MAX_STEP, y - MAX_STEP)), outline="#74c0fc", width=2
+            )
+            draw_goal(draw, pixel, goal, 0.0)
+
+        return Trail(
+            [(-0.6, -0.6), (0.6, 0.6), goal],
+            self.horizon,
+            lambda state: xy(state.position),
+            under=lambda draw, pixel: draw_box(draw, pixel, (-0.5, -0.5), (0.5, 0.5), "training goals"),
+            over=over,
+        )
+
+
+def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
+    """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
+    u = rng.uniform(key, 3)
+    # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
+    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0])
+    along = radius * (2.0 * u[..., 1] - 1.0)
+    side = (u[..., 2] * 4).to(torch.int64)
+    across = torch.where(side % 2 == 0, radius, -radius)
+    x_first = side < 2
+    return torch.stack([torch.where(x_first, across, along), torch.where(x_first, along, across)], dim=-1)

@@ -1,0 +1,118 @@
+"""A point with a goal on a circle or in a square."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import whole_number
+from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
+from metarl.envs.points.navigation import MAX_STEP, Goal, Point, uniform_in_ring
+from metarl.envs.points.plane import norms, over_starts, walked
+
+
+class PointRobot(TaskFamily[Goal, Point]):
+    """A point that starts anywhere in a square and must find a goal in it by the reward alone.
+
+    Description:
+        The point starts uniformly in [-1, 1)² m and moves by up to 0.1 m per axis and step. The reward is the negative
+        distance to the goal, so three rewards tell where the goal is.
+
+    What varies:
+        The goal: `Goal.position`.
+
+    Splits:
+        - `train`, `valid`, `test`: goal ~ U[-1, 1)² m, in disjoint streams.
+        - `ood`: goal uniform over the square ring 1 ≤ max(|x|, |y|) < 1.5 m, outside the training square.
+
+    Actions:
+        =====  ===============  ============  ======
+        index  meaning          range         unit
+        =====  ===============  ============  ======
+        0      move along x     [-0.1, 0.1]   metres
+        1      move along y     [-0.1, 0.1]   metres
+        =====  ===============  ============  ======
+        An action beyond the range is clipped to it.
+
+    Observations:
+        =====  ===============  ==============================  ======
+        index  meaning          range                           unit
+        =====  ===============  ==============================  ======
+        0      x                ± (1 + 0.1 (horizon + 1))       metres
+        1      y                ± (1 + 0.1 (horizon + 1))       metres
+        =====  ===============  ==============================  ======
+
+    Rewards:
+        Minus the Euclidean distance to the goal after the move.
+
+    Endings:
+        Never terminated; truncated after `horizon` steps.
+
+    Optimum:
+        Known task: full steps along each axis until the goal is reached; the expectation over the starts, exact per
+        goal; -5.19 in the mean of `train`.
+
+    Differs from the source:
+        =====  =======================  ===============================================================
+        what   here                     there
+        =====  =======================  ===============================================================
+        tasks  fresh goals without end  100 goals, the same in every run: 80 to train on, 20 to test on
+        =====  =======================  ===============================================================
+
+    Source:
+        Rakelly et al. 2019, "PEARL", in its published code (point-robot; 60 steps per evaluation, hence 3 episodes).
+
+    Version history:
+        v0: first version.
+    """
+
+    noisy = False
+
+    def __init__(self, horizon: int = 20, episodes_per_trial: int = 3) -> None:
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        reach = 1.0 + MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
+        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+    def draw_tasks(self, keys: Key, split: str) -> Goal:
+        if split == "ood":
+            return Goal(uniform_in_ring(keys, inner=1.0, outer=1.5))
+        return Goal(2.0 * rng.uniform(keys, 2) - 1.0)
+
+    def reset(self, task: Goal, key: Key) -> Point:
+        return Point(2.0 * rng.uniform(key, 2) - 1.0)
+
+    def observe(self, task: Goal, state: Point) -> Tensor:
+        return state.position
+
+    def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
+        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        distance = (position - task.position).norm(dim=-1)
+        return Point(position), -distance, torch.zeros_like(distance, dtype=torch.bool)
+
+    def oracle(self, task: Goal) -> Tensor:
+        times = walked(self.horizon, task.position.device)
+
+        def distances(a: Tensor, b: Tensor) -> Tensor:
+            """∫∫ of the distance that is left at each time, over starts within a and b of the goal on the two axes."""
+            left_a, left_b = (a - times).clamp_min(0.0), (b - times).clamp_min(0.0)
+            there_a, there_b = torch.minimum(a, times), torch.minimum(b, times)
+            return norms(left_a, left_b) + 0.5 * (there_a * left_b**2 + there_b * left_a**2)
+
+        return -over_starts(task.position, (-1.0, -1.0), (1.0, 1.0), distances).sum(-1).to(torch.float32)
+
+    def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
+        """The paths, pale to dark in time, with their starts, the goal and the training square."""
+        goal = xy(task.position)
+        return Trail(
+            [(-1.1, -1.1), (1.1, 1.1), goal],
+            self.horizon,
+            lambda state: xy(state.position),
+            under=lambda draw, pixel: draw_box(draw, pixel, (-1, -1), (1, 1), "starts and training goals"),
+            over=lambda draw, pixel, state: draw_goal(draw, pixel, goal, 0.0),
+        )

@@ -1,0 +1,132 @@
+"""Which agent adapts fastest? ::
+
+    metarl compare RUN [NAME=RUN …] [--baselines random oracle …] [--tasks 200]
+
+evaluates all of them on the same tasks with the same noise, prints a table per split, and writes
+``comparison.{json,csv,md,png}`` and a TensorBoard run. Runs of one configuration with several seeds are one line.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl.agents.reference.catalogue import baseline
+from metarl.cli import usage
+from metarl.cli.contenders import Line, check_families, compare, lines, suite
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.evaluation.comparison import Comparison
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.console import in_words, make_console, make_folder, new_folder, show
+from metarl.training.config.names import allow
+
+
+def program(arguments: Sequence[str]) -> int:
+    """``metarl compare …`` in a process of its own."""
+    tune()
+    return main(arguments)
+
+
+def to_tensorboard(comparison: Comparison, folder: Path) -> None:
+    """A run per agent, whose curves TensorBoard lays over each other, and the figure and the tables in `folder`."""
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_figure("compare/figure", comparison.figure(), close=False)
+        writer.add_text("compare/tables", comparison.markdown())
+    for name, curves in comparison.entries.items():
+        with SummaryWriter(str(folder / name.replace("/", "_"))) as writer:
+            for split, curve in curves.items():
+                for steps, value in zip(curve.env_steps, curve.mean(), strict=True):
+                    writer.add_scalar(f"compare/{split}/return", float(value), int(steps))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    options = usage.compare().read(arguments)
+    console = make_console(options.quiet, width=140)
+    try:
+        for name in ("tasks", "costly_tasks", "repeats", "rounds"):
+            if getattr(options, name) is not None and getattr(options, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
+        allow(options.allow)
+        if options.suite:
+            _compare_in_suite(options, console)
+        else:
+            _compare(options, console)
+    except (ValueError, OSError) as mistake:
+        print(f"metarl compare: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _compare_in_suite(options: Any, console: Console) -> None:
+    folder = _out(options)
+    together = suite(options.runs, options, console)
+    paths = together.save(folder)
+    show(console, together.table())
+    _say_written(folder, paths, console)
+
+
+def _compare(options: Any, console: Console) -> None:
+    found = _asked(options)
+    splits = _splits(options, found[0].family)
+    folder = _out(options)
+    comparison = compare(
+        found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
+        options.repeats,
+    )  # fmt: skip
+    paths = comparison.save(folder)
+    to_tensorboard(comparison, folder)
+    for split in splits:
+        for table in comparison.tables(split, console.width):
+            show(console, table)
+    _print_gaps(comparison, console)
+    _say_written(folder, paths, console)
+    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
+
+
+def _asked(options: Any) -> list[Line]:
+    """The runs and baselines. Raises ValueError for one that there is not, or that is for other tasks."""
+    device = str(resolve_device(options.device))
+    found = lines(options.runs, device)
+    check_families(found)
+    family = found[0].family
+    for name in options.baselines:
+        found.append(Line(name, [baseline(name, family, device)], family, "not trained"))
+    return found
+
+
+def _splits(options: Any, family: TaskFamily) -> list[str]:
+    splits = options.split or [split for split in ("train", "test", "ood") if split in family.splits]
+    for split in splits:
+        if split not in family.splits:
+            raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
+    return splits
+
+
+def _say_written(folder: Path, paths: Sequence[Path], console: Console) -> None:
+    names = ", ".join(path.name for path in paths)
+    console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
+
+
+def _out(options: Any) -> Path:
+    """The folder for the files, made: what is asked for, or a new one."""
+    if options.out is None:
+        return new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
+    make_folder(options.out)
+    return Path(options.out)
+
+
+def _print_gaps(comparison: Comparison, console: Console) -> None:
+    text = comparison.markdown()
+    for heading in ("## Generalisation gap", "## Training"):
+        if heading in text:
+            part = text[text.index(heading) :].partition("\n\n")[0]
+            console.print(part.removeprefix("## "), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,183 @@
+"""The lines of a comparison: trained agents, the seeds of a configuration together, on the same tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from metarl.core.agent import LearningAgent
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Agent
+from metarl.evaluation.comparison import Comparison
+from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.evaluator import evaluate
+from metarl.evaluation.suite import Suite
+from metarl.fast.runtime import resolve_device
+from metarl.report.console import at_home
+from metarl.training import checkpoint
+from metarl.training.config.file import read_yaml
+
+IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint_every", "allow"}
+
+
+IRRELEVANT |= {"eval_every", "eval_tasks", "eval_repeats", "eval_splits", "final_eval_tasks"}
+
+
+"""Fields of a configuration in which the seeds of one experiment may differ."""
+
+
+class Line(NamedTuple):
+    """One line of the comparison: the seeds of one configuration, or a baseline."""
+
+    name: str
+    agents: list[Agent]
+    family: TaskFamily
+    budget: str
+
+
+def lines(runs: Sequence[str], device: str) -> list[Line]:
+    """The trained agents, runs of one configuration together. Raises ValueError for a run that cannot be loaded."""
+    groups: dict[str, list[tuple[str, Path | str]]] = {}
+    for run in runs:
+        name, folders = _folders(run)
+        for folder in folders:
+            values = read_yaml(checkpoint.find(folder) / "config.yaml")
+            same = yaml.safe_dump({key: value for key, value in values.items() if key not in IRRELEVANT})
+            groups.setdefault(same, []).append((name, folder))
+    found: list[Line] = []
+    for members in groups.values():
+        agents = [checkpoint.load(folder, device) for _, folder in members]
+        done = [checkpoint.load_state(checkpoint.find(folder))[1] for _, folder in members]
+        seconds = f", {sum(one.seconds for one in done) / len(done):,.0f} s" if all(one.seconds for one in done) else ""
+        budget = f"{done[0].env_steps:,} environment steps of training{seconds}, {len(done)} seed(s)"
+        name = _unique(members[0][0], [line.name for line in found])
+        found.append(Line(name, list(agents), agents[0].family, budget))
+    return found
+
+
+def _folders(run: str) -> tuple[str, list[Path | str]]:
+    """The name of ``[NAME=]RUN`` and its run directories: one, or those in a folder of several seeds."""
+    name, where = named_run(run)
+    if where.startswith("pretrained:"):
+        return name or where.removeprefix("pretrained:"), [where]
+    folder = Path(where)
+    name = name or folder.resolve().name
+    several = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    if several and not (folder / "config.yaml").exists():
+        return name, list(several)
+    return name, [folder]
+
+
+def named_run(run: str) -> tuple[str, str]:
+    """NAME, "" if there is none, and RUN of ``[NAME=]RUN``, either of which may hold a "=" of its own.
+
+    A folder that exists is a RUN. Otherwise the name ends at the first "=" after which one begins.
+    """
+
+    def exists(where: str) -> bool:
+        return where.startswith("pretrained:") or (where != "" and Path(where).is_dir())
+
+    splits = [(run[:at], at_home(run[at + 1 :])) for at, letter in enumerate(run) if letter == "="]
+    for name, where in (("", run), *splits):
+        if exists(where):
+            return name, where
+    # None is there: the sentence is to name what was meant, and a name has no slashes.
+    return splits[0] if splits and "/" not in splits[0][0] else ("", run)
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    number = 2
+    tried = name
+    while tried in taken:
+        tried, number = f"{name} ({number})", number + 1
+    return tried
+
+
+def check_families(found: Sequence[Line]) -> None:
+    """Raise ValueError unless all are agents for the same tasks: of one family, but for the episodes of a trial."""
+    first = found[0]
+    for line in found[1:]:
+        same = type(line.family) is type(first.family)
+        if not same or _options(line.family) != _options(first.family):
+            raise ValueError(
+                f"Only agents for the same tasks compare: {first.name!r} is for {_described(first.family)}, "
+                f"{line.name!r} for {_described(line.family)}."
+            )
+
+
+def _options(family: TaskFamily) -> dict[str, Any]:
+    plain = {k: v for k, v in vars(family).items() if isinstance(v, (bool, int, float, str))}
+    return {name: value for name, value in plain.items() if name != "episodes_per_trial"}
+
+
+def _described(family: TaskFamily) -> str:
+    return f"{type(family).__name__}({', '.join(f'{k}={v!r}' for k, v in _options(family).items())})"
+
+
+def compare(
+    found: Sequence[Line], splits: Sequence[str], tasks: int = 200, rounds: int | None = None, seed: int = 0,
+    greedy: bool = False, console: Console | None = None, costly_tasks: int = 20, repeats: int | None = None,
+) -> Comparison:  # fmt: skip
+    """Evaluate every line on the same tasks. `rounds` is only for agents that adapt in rounds.
+
+    Agents whose adaptation is a training run of its own (PPO on each task) play the first `costly_tasks` of them.
+    All play each task in `repeats` trials; by default in as many as `metarl.evaluate` plays.
+    """
+    entries: dict[str, dict[str, AdaptationCurve]] = {}
+    console = console or Console(quiet=True)
+    with console.status("") as status:
+        for line in found:
+            for split in splits:
+                number = min(tasks, costly_tasks) if line.agents[0].costly else tasks
+                status.update(f"{escape(line.name)} on {number} tasks of {split}")
+                curves = [
+                    evaluate(
+                        agent,
+                        line.family,
+                        split,
+                        number,
+                        repeats,
+                        rounds=_rounds(agent, rounds),
+                        seed=seed,
+                        greedy=greedy,
+                    )
+                    for agent in line.agents
+                ]
+                entries.setdefault(line.name, {})[split] = combine(curves)
+    return Comparison(entries, {line.name: line.budget for line in found})
+
+
+def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
+    """Evaluate ``NAME=RUN`` agents, each name on every family, on the split that is asked for (default: test).
+
+    Runs of one name and family are its training seeds. Raises ValueError as `lines` and `Suite` do.
+    """
+    agents: dict[str, dict[str, list[LearningAgent]]] = {}
+    for run in runs:
+        name, folders = _folders(run)
+        for folder in folders:
+            agent = checkpoint.load(folder, str(resolve_device(options.device)))
+            agents.setdefault(_described(agent.family), {}).setdefault(name, []).append(agent)
+    split = (options.split or ["test"])[0]
+    curves: dict[str, dict[str, AdaptationCurve]] = {}
+    with console.status("") as status:
+        for family, by_name in agents.items():
+            for name, seeds in by_name.items():
+                status.update(f"{name} on {family}")
+                played = [
+                    evaluate(
+                        agent, agent.family, split, options.tasks, options.repeats,
+                        rounds=_rounds(agent, options.rounds), seed=options.seed, greedy=options.greedy,
+                    ) for agent in seeds
+                ]  # fmt: skip
+                curves.setdefault(family, {})[name] = combine(played)
+    return Suite(curves)
+
+
+def _rounds(agent: Agent, rounds: int | None) -> int | None:
+    return rounds if agent.protocol.test().rounds > 1 else None

@@ -1,0 +1,96 @@
+"""How fast does an agent adapt to tasks it has not seen? ::
+
+    metarl evaluate RUN_DIR [--split test] [--tasks 1000] [--greedy]
+    metarl evaluate pretrained:rl2_gridnavi
+
+The program prints a table and writes, per split, JSON, CSV and PNG files. A run's own final evaluation is left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.cli import usage
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.errors import check_counts, unknown
+from metarl.evaluation.arguments import check_rounds
+from metarl.evaluation.curve import combine
+from metarl.evaluation.evaluator import evaluate
+from metarl.evaluation.finite import not_finite
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.console import in_words, make_console, make_folder, show, text_of
+from metarl.report.table import adaptation_table
+from metarl.training.checkpoint import load, runs_of
+from metarl.training.config.names import allow
+
+
+def program(arguments: Sequence[str]) -> int:
+    """``metarl evaluate …`` in a process of its own."""
+    tune()
+    return main(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    options = usage.evaluate().read(arguments)
+    console = make_console(options.quiet)
+    try:
+        allow(options.allow)
+        agents = [load(run, str(resolve_device(options.device)), options.which) for run in runs_of(options.run)]
+        splits = _check(options, agents[0])
+        folder = options.out or _default_folder(options.run, _asked(options, agents))
+        make_folder(folder)
+        names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
+        keywords = {name: getattr(options, name) for name in names}
+        curves = {}
+        with console.status("") as status:  # shown only on a terminal
+            for split in splits:
+                status.update(f"{options.tasks} tasks of {split}")
+                curves[split] = combine([evaluate(agent, agent.family, split, **keywords) for agent in agents])
+                curves[split].save(folder / (split + "_greedy" * options.greedy))
+    except (ValueError, OSError) as mistake:
+        print(f"metarl evaluate: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
+        return 2
+    table = adaptation_table(curves, console.width)
+    show(console, table)
+    for split, curve in curves.items():
+        spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
+        if spoiled:
+            print(f"metarl evaluate: warning: {spoiled}", file=sys.stderr)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    console.print(
+        f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
+    )
+    return 0
+
+
+def _check(options: Any, agent: LearningAgent) -> list[str]:
+    """The splits that are asked for. Raises ValueError for what cannot be asked, before anything is played."""
+    family = agent.family
+    splits = options.split or list(family.splits)
+    for split in splits:
+        if split not in family.splits:
+            raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
+    check_counts(tasks=options.tasks, repeats=options.repeats, episodes=options.episodes, rounds=options.rounds)
+    check_rounds(agent, options.rounds)
+    rng.key(options.seed)
+    return splits
+
+
+def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
+    """What is asked, as the name of a folder: ``last_2000_tasks_1000_seed_0_greedy``."""
+    parts = [options.which, agents[0].trained.get("iteration", ""), "tasks", options.tasks, "seed", options.seed]
+    for name in ("repeats", "episodes", "rounds"):
+        if getattr(options, name) is not None:
+            parts += [name, getattr(options, name)]
+    return "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
+
+
+def _default_folder(run: str, asked: str) -> Path:
+    if run.startswith("pretrained:"):
+        return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
+    return Path(run) / "evaluations" / asked

@@ -1,0 +1,34 @@
+"""The command ``metarl``, which hands over to the program that its first word names.
+
+A usage page needs none of the libraries that the programs do, so it appears at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from metarl.cli import usage
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``metarl NAME …``. Returns the program's exit code, or 2 after one sentence if there is no such program."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    rest = rest[:-1]
+    if name in ("", "-h", "--help"):
+        print(usage.overview())
+        return 0
+    if name not in usage.COMMANDS:
+        near = difflib.get_close_matches(name, usage.COMMANDS, n=1)
+        meant = f"Did you mean {near[0]!r}? " if near else ""
+        print(f"metarl: There is no command {name!r}. {meant}Known: {', '.join(usage.COMMANDS)}.", file=sys.stderr)
+        return 2
+    if name == "train" and rest in (["-h"], ["--help"]):
+        print(usage.train())
+        return 0
+    if name != "train" and {"-h", "--help"} & {*rest}:
+        usage.PARSERS[name]().print_help()
+        return 0
+    return int(importlib.import_module(f"metarl.cli.{name}").program(rest))

@@ -1,0 +1,69 @@
+"""Meta-train an agent: ``python -m metarl.train [PRESET_OR_FILE] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
+
+``metarl train`` is the same program. The loop itself is in `metarl.training.loop`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from metarl.report.console import in_words, make_console
+from metarl.training import loop
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import read_line
+from metarl.training.config.parsing import Parsed, parse
+from metarl.training.divergence import Diverged
+from metarl.training.seeds import train_seeds
+
+PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        line = read_line(spelled_out(given))
+        console = make_console(line.quiet, width=120)
+        return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
+    except ConfigError as mistake:
+        print(f"{PROGRAM}: {mistake}", file=sys.stderr)
+        return 2
+    except OSError as problem:  # a folder that may not be written to, a full disk
+        print(f"{PROGRAM}: {in_words(problem)}", file=sys.stderr)
+        return 2
+    except Diverged as reason:
+        print(f"{PROGRAM}: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: stopped at once; the last checkpoint is kept.", file=sys.stderr)
+        return 130
+
+
+program = main
+
+
+def train(parsed: Parsed, console: Console) -> int:
+    """Do one run, and say where its curves are. Returns the program's exit code."""
+    run = loop.train(parsed, console, warn)
+    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run.directory))}", markup=False, soft_wrap=True)
+    return 128 + run.signal if run.signal else 0  # what shells report for a program that a signal ended
+
+
+def warn(sentence: str) -> None:
+    """Say on standard error, with --quiet too, what a user must know of the results."""
+    print(f"{PROGRAM}: warning: {sentence}", file=sys.stderr)
+
+
+def spelled_out(args: list[str]) -> list[str]:
+    """A command line with ``… --help agent MAML`` written out."""
+    for at, arg in enumerate(args):
+        if arg in ("-h", "--help") and at + 1 < len(args) and not args[at + 1].startswith("-"):
+            what, *name = args[at + 1 : at + 3]
+            if what not in ("agent", "family") or not name:
+                raise ConfigError("--help needs nothing behind it, or agent NAME, or family NAME.")
+            return [*args[:at], f"--{what}", name[0], "--help", *args[at + 3 :]]
+    return args

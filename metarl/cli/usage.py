@@ -1,0 +1,145 @@
+"""Options and usage pages of the programs. Nothing here imports torch, so that a page appears at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from metarl.report.console import ALLOW, QUIET, Parser
+
+COMMANDS = {
+    "train": "meta-train an agent and evaluate it on tasks it has never seen",
+    "evaluate": "measure how fast a trained agent adapts to unseen tasks",
+    "compare": "evaluate several agents and baselines on the same tasks",
+    "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
+    "envs": "list the task families, or show the card of one",
+}
+"""The commands and one line about each."""
+WHICH = "the checkpoint: last, or best on valid (default: last)"
+DEVICE = "cpu, cuda or auto (default: auto)"
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def overview() -> str:
+    """The page of ``metarl --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    head = "usage: metarl COMMAND …\n\nMeta-reinforcement learning: task families, agents, one loop, one evaluator.\n"
+    return "\n".join([head, *lines, "", "The options of a command: metarl COMMAND --help"])
+
+
+def train() -> str:
+    """The page of ``metarl train --help``. The options themselves depend on the agent and the family."""
+    presets = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    return f"""\
+usage: metarl train [PRESET_OR_FILE] [--OPTION VALUE …]
+
+Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.
+
+  metarl train rl2_gridnavi                          a preset, or the path of a YAML file (--config does the same)
+  metarl train rl2_gridnavi --agent.lr 1e-3 --seed 2 with other values of some options
+  metarl train rl2_gridnavi --seeds 3                three seeds one after the other, their results joined
+  metarl train --resume RUN_DIR                      continue a run exactly
+  metarl train rl2_gridnavi --print_config           print the whole configuration and train nothing
+  metarl train --agent MAML --family GridNavi        any agent on any family
+  metarl train --allow theirs --family Mine          another project's family, which its package registers
+  metarl train rl2_gridnavi --quiet                  show nothing but the final tables and mistakes
+
+  metarl train rl2_gridnavi --help                   every option of the run, the agent and the family
+  metarl train --help agent MAML                     the same with the options of another agent
+  metarl train --help family GridNavi                or of another task family
+
+Presets: {presets}."""
+
+
+def evaluate() -> Parser:
+    """The parser of ``metarl evaluate``."""
+    parser = Parser(
+        prog="metarl evaluate",
+        description="Evaluate a trained agent: return per adaptation episode on tasks it was not trained on.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory, a folder of several seeds, or pretrained:NAME")
+    parser.add_argument(
+        "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that there are)"
+    )
+    parser.add_argument("--which", choices=("last", "best"), default="last", help=WHICH)
+    parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="tasks of each split (default: 1000)")
+    parser.add_argument(
+        "--repeats", type=int, metavar="R", help="trials on each task (default: enough for 20 steps of an episode)"
+    )
+    parser.add_argument("--episodes", type=int, metavar="K", help="episodes of a trial (default: as trained)")
+    parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluations/…, named by what is asked)"
+    )
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
+def compare() -> Parser:
+    """The parser of ``metarl compare``."""
+    parser = Parser(
+        prog="metarl compare",
+        description="Compare agents on the same tasks. Runs of one configuration with several seeds are one line.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="[NAME=] a run directory, a folder of several seeds, or pretrained:NAME"
+    )
+    parser.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="random, oracle, thompson, …")
+    parser.add_argument("--split", nargs="+", metavar="NAME", help="default: train, test and ood, as there are")
+    parser.add_argument("--tasks", type=int, default=200, metavar="N", help="of each split (default: 200)")
+    parser.add_argument(
+        "--costly_tasks", type=int, default=20, metavar="N", help="for agents that train on each task (default: 20)"
+    )
+    parser.add_argument("--repeats", type=int, metavar="R", help="trials on each task (default: as metarl.evaluate)")
+    parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
+    parser.add_argument("--suite", action="store_true", help="NAME=RUN agents, each on several families: one table")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
+def watch() -> Parser:
+    """The parser of ``metarl watch``."""
+    parser = Parser(
+        prog="metarl watch",
+        description="Draw whole trials of a trained agent: on the tasks with the lowest, median and highest score.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="animate a trial, in a .gif or an .mp4")
+    parser.add_argument(
+        "--trial", choices=("lowest", "median", "highest"), default="median", help="the one of the video (median)"
+    )
+    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help=WHICH)
+    parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    return parser
+
+
+def envs() -> Parser:
+    """The parser of ``metarl envs``."""
+    parser = Parser(prog="metarl envs", description="List the task families, or show the card of one.")
+    parser.add_argument(
+        "family", nargs="?", metavar="FAMILY", help="an id, the name inside it (GridNavi), or module:Class"
+    )
+    parser.add_argument(
+        "--allow", "--import", dest="modules", action="append", default=[], metavar="PACKAGE", help=ALLOW
+    )
+    return parser
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {"evaluate": evaluate, "compare": compare, "watch": watch, "envs": envs}
+"""The parsers of all programs but ``train``, whose options depend on the agent and the family."""

@@ -1,0 +1,87 @@
+"""Pictures and videos of a trained agent::
+
+    metarl watch RUN_DIR [--split test] [--tasks 50] [--greedy]
+    metarl watch pretrained:rl2_gridnavi --video trial.gif
+
+The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.cli import usage
+from metarl.core.errors import check_counts, unknown
+from metarl.core.family import has_picture
+from metarl.core.tree import to_device
+from metarl.envs.mujoco.scene import robot_scene
+from metarl.evaluation.playback import watch
+from metarl.fast.runtime import resolve_device, tune
+from metarl.report.behaviour import behaviour_strip, chosen_trials, frames
+from metarl.report.console import in_words, make_console, make_folder
+from metarl.report.images import image_png
+from metarl.report.video import check_video, save_video
+from metarl.training.checkpoint import load
+from metarl.training.config.names import allow
+
+FRAMES = 600
+"""Frames of a video at most; one moment of the trial each while it has no more."""
+FRAME = 480
+"""Pixels: the largest side of a frame."""
+
+
+def program(arguments: Sequence[str]) -> int:
+    """``metarl watch …`` in a process of its own."""
+    tune()
+    return main(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    options = usage.watch().read(arguments)
+    try:
+        allow(options.allow)
+        _watch(options, make_console())
+    except (ValueError, OSError) as mistake:
+        print(f"metarl watch: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _watch(options: Any, console: Console) -> None:
+    if options.video is not None:
+        check_video(options.video)
+    check_counts(tasks=options.tasks)
+    agent = load(options.run, str(resolve_device(options.device)), options.which)
+    family, split = agent.family, options.split
+    if split not in family.splits:
+        raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
+    if not has_picture(family):
+        raise ValueError(f"There is nothing to watch: {type(family).__name__} has no render(task, states).")
+    picture = options.out or _default(options.run, split)
+    for path in (picture, *([] if options.video is None else [options.video])):
+        make_folder(path.parent)
+    curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy)
+    trials = chosen_trials(family, curve, watched)
+    picture.write_bytes(image_png(behaviour_strip(family, trials)))
+    for trial in trials:
+        console.print(trial.heading, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Written to {picture}", markup=False, highlight=False, soft_wrap=True)
+    if options.video is not None:
+        trial = next(one for one in trials if one.heading.startswith(options.trial)) if len(trials) == 3 else trials[0]
+        scene = robot_scene(family, to_device(trial.task, "cpu"), FRAME)
+        shown = frames(family, trial, FRAMES, FRAME, None if scene is None else scene.image)
+        save_video(shown, options.video)
+        console.print(f"Written to {options.video}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _default(run: str, split: str) -> Path:
+    """The picture's default path."""
+    if run.startswith("pretrained:"):
+        return Path("runs") / f"watch_{run.removeprefix('pretrained:')}" / f"{split}.png"
+    return Path(run) / "watch" / f"{split}.png"

@@ -1,0 +1,217 @@
+"""Bases of trained agents and their configurations, and schedules over training."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.core.options import at_least, check_options, make_parts, option
+from metarl.core.rollout import Agent, Rollout
+
+Schedule = float | list[tuple[float, float]]
+"""A number, or points ``[[progress, value], …]`` with progress from 0 (start) to 1 (end), joined by straight lines."""
+
+
+def at(schedule: Schedule, progress: float) -> float:
+    """The value of a schedule when the share `progress` of training is done; constant beyond its ends."""
+    if isinstance(schedule, (int, float)):
+        return float(schedule)
+    earlier = schedule[0]
+    for later in schedule:
+        if progress < later[0]:
+            share = (progress - earlier[0]) / (later[0] - earlier[0]) if later[0] > earlier[0] else 0.0
+            return earlier[1] + max(share, 0.0) * (later[1] - earlier[1])
+        earlier = later
+    return earlier[1]
+
+
+@dataclass
+class AgentConfig:
+    """Base of every agent's configuration. A subclass adds its fields and says how to build the agent.
+
+    Its ``__post_init__`` checks the rules that stand beside the defaults; one of a subclass calls it.
+    """
+
+    meta_batch_size: int = option(512, at_least(1))
+    """Tasks of one iteration."""
+
+    agent_class: ClassVar[type[LearningAgent] | None] = None
+    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an option that breaks its rule. Lists become tuples, names parts, where those are."""
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, tuple):
+                setattr(self, field.name, tuple(getattr(self, field.name)))
+        make_parts(self)
+        check_options(self)
+
+    def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
+        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+        if self.agent_class is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
+            )
+        make: Any = self.agent_class
+        agent: LearningAgent = make(self, family, seed, device)
+        return agent
+
+
+class LearningAgent(Agent):
+    """An agent that can be saved: what `metarl.training.checkpoint` needs beside the four verbs."""
+
+    config: AgentConfig
+    family: TaskFamily
+    device: torch.device
+    told: bool = False
+    """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""
+    trained: Mapping[str, Any] = MappingProxyType({})
+    """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
+
+    def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
+        """Let ``config.build`` make agents of this class."""
+        super().__init_subclass__()
+        if config is not None:
+            config.agent_class = cls
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self.config, field.name)!r}"
+            for field in dataclasses.fields(self.config)
+            if getattr(self.config, field.name) != _default(field)
+        ]
+        return f"<{type(self).__name__}({', '.join(changed)}) for {self.family!r} on {self.device}>"
+
+    @property
+    def title(self) -> str:
+        """What tables and figures call the agent."""
+        return type(self).__name__
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The parts of `update` that a GPU may replay, each a `metarl.fast.capture.Captured`, by their names."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+        raise NotImplementedError
+
+    def export(self, folder: Path) -> None:
+        """Write to `folder`, beside a checkpoint, what another library opens the agent with; by default nothing."""
+
+
+class Learned(NamedTuple):
+    """Result of one iteration of an agent in its own loop."""
+
+    metrics: dict[str, float]  # ``train/return``, ``loss/…``
+    env_steps: int  # environment steps that it took
+
+
+class OwnLoopAgent(LearningAgent):
+    """An agent that another library trains in its own loop, which plays for itself. `learn` stands for `update`.
+
+    It is evaluated, saved and loaded like every other agent.
+    """
+
+    @abstractmethod
+    def learn(self, split: str, progress: float = 0.0) -> Learned:
+        """One iteration: draw tasks of `split`, play and learn. `progress` in [0, 1) is the share of training done."""
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        """Raise TypeError: such an agent learns from nothing that others have played."""
+        raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An Adam-like optimiser's state as ``optimizer.<parameter>.<quantity>`` tensors; `names` in parameter order."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{names[index]}.{quantity}": torch.as_tensor(value)
+        for index, quantities in state.items()
+        for quantity, value in quantities.items()
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave; entries of other names are passed over."""
+    full = optimizer.state_dict()
+    full["state"] = {}
+    for index, name in enumerate(names):
+        prefix = f"optimizer.{name}."
+        quantities = {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
+        if quantities:
+            full["state"][index] = quantities
+    optimizer.load_state_dict(full)
+
+
+_REGISTRY: dict[str, type[AgentConfig]] = {}
+
+
+_REGISTERED_IN: dict[str, str] = {}
+
+
+def register_agent(name: str, config_class: type[AgentConfig]) -> None:
+    """Make the agent that `config_class` builds known as `name`, e.g. ``"Mine"``.
+
+    Files and the command line then take ``agent: Mine``. Registering the same class again is harmless. Raises
+    ValueError for another class under a taken name, for a name with other characters than letters, digits and ``_+/-``,
+    and for a class that is no AgentConfig, builds no agent, or has a field called `name`.
+    """
+    if not re.fullmatch(r"[^\W\d][\w+/-]*", name):
+        raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
+    if not isinstance(config_class, type) or not issubclass(config_class, AgentConfig):
+        raise ValueError(f"The agent {name!r} needs a class of its configuration: a subclass of AgentConfig.")
+    if config_class.agent_class is None and config_class.build is AgentConfig.build:
+        raise ValueError(
+            f"{config_class.__name__} configures no agent yet: register it below `class Agent(LearningAgent, "
+            f"config={config_class.__name__})`."
+        )
+    if any(field.name == "name" for field in dataclasses.fields(config_class)):
+        raise ValueError(f"{config_class.__name__} has a field called 'name', which names the agent itself: rename it.")
+    if name in _REGISTRY and _path(_REGISTRY[name]) != _path(config_class):
+        raise ValueError(f"The agent's name {name!r} is already taken by {_path(_REGISTRY[name])}.")
+    _REGISTRY[name] = config_class
+    _REGISTERED_IN[name] = sys._getframe(1).f_globals.get("__name__", "__main__")
+
+
+def registered_agents() -> list[str]:
+    """The names of all registered agents, sorted."""
+    return sorted(_REGISTRY)
+
+
+def agent_registered_in(name: str) -> str:
+    """The module that registered a name: whoever imports it has the name too."""
+    return _REGISTERED_IN[name]
+
+
+def agent_class(name: str) -> type[AgentConfig]:
+    """The class of a registered agent's configuration. Raises ValueError that names the nearest name if none is."""
+    if name not in _REGISTRY:
+        raise ValueError(unknown("agent", name, registered_agents()))
+    return _REGISTRY[name]
+
+
+def _path(config_class: type) -> str:
+    """The same for a class and for what a reload makes of it."""
+    return f"{config_class.__module__}:{config_class.__qualname__}"

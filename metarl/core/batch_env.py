@@ -1,0 +1,140 @@
+"""The only stateful environment: a batch of rows, each on its own task, for the K episodes of a trial.
+
+Endings are three different things. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end
+of the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
+episodes of a trial a row starts again by itself, in the same call: the `Outcome` keeps the last observation of the
+episode that ended, and the next `Step` shows the first one of the new episode, beside the reward and the ending that
+led to it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import AnyFamily, Key, State, Task
+from metarl.core.tree import num_rows, put, where
+from metarl.core.units import no_action
+
+
+class Step(NamedTuple):
+    """What an agent sees before it acts (RL²'s inputs, Duan et al. 2016)."""
+
+    obs: Tensor  # (B, *O) float32
+    prev_action: Tensor  # (B,) int64, or (B, A) float32; no action (see `no_action`) at the trial's start
+    prev_reward: Tensor  # (B,) float32; 0 at the trial's start
+    prev_done: Tensor  # (B,) float32; 1 right after an episode ended
+
+
+class Outcome(NamedTuple):
+    """What an action led to."""
+
+    reward: Tensor  # (B,) float32
+    terminated: Tensor  # (B,) bool
+    truncated: Tensor  # (B,) bool
+    final_obs: Tensor  # (B, *O) float32: the observation after the action, also where the episode ended with it
+
+
+class BatchEnv:
+    """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
+
+    `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
+    the same rows as the whole batch. Or `key` is ``(B,)``: each row's own. `alive` (B,) says which rows still have an
+    episode to play.
+
+    This class says what a step is. `make_env` makes one that does less for the same.
+    """
+
+    def __init__(
+        self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+    ) -> None:
+        self.family = family
+        self.task = task
+        self.num_envs = num_rows(task)
+        self.episodes = family.episodes_per_trial if episodes is None else episodes
+        if self.episodes < 1:
+            raise ValueError(f"A trial has at least one episode, got episodes={episodes}.")
+        self._key = key
+        numbers = torch.arange(first_row, first_row + self.num_envs, device=key.device)
+        self._keys = key if key.ndim else rng.fold(key, numbers)
+
+    @property
+    def max_steps(self) -> int:
+        """Steps after which every row has finished its trial."""
+        return self.episodes * self.family.horizon
+
+    def reset(self) -> Step:
+        """Start a trial in every row."""
+        self._step = 0
+        self.episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self._keys.device)
+        # The values of `_step` when a row's trial began, and its episode.
+        self._start: Tensor | int = self.episode
+        self._began = self.episode
+        self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
+        self.state: State = self.family.reset(self.task, rng.fold(self._reset_keys, self.episode))
+        self.final_state = self.state
+        nothing = self.episode.to(torch.float32)
+        return Step(self.family.observe(self.task, self.state), self._no_action(), nothing, nothing)
+
+    def step(self, action: Tensor) -> tuple[Outcome, Step]:
+        """Act in every row; rows whose episode ended start their next one."""
+        family, task = self.family, self.task
+        key = rng.fold(self._step_keys, self._step - self._start)
+        self.final_state, reward, terminated = family.step(task, self.state, action, key)
+        self._step += 1
+        late = self._step - self._began >= family.horizon
+        done = terminated | late
+        outcome = Outcome(reward, terminated, late & ~terminated, family.observe(task, self.final_state))
+        self.episode, self._began = self.episode + done, torch.where(done, self._step, self._began)
+        started = family.reset(task, rng.fold(self._reset_keys, self.episode))
+        self.state = where(done, started, self.final_state)
+        return outcome, Step(family.observe(task, self.state), action, reward, done.to(torch.float32))
+
+    def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
+        """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
+
+        `rows` (M,) are their indices and `task` has M rows; they draw as the rows `first_row`, `first_row` + 1, … of a
+        batch that starts now, or from keys of their own, `key` (M,). The other rows go on as they were, and `all_done`
+        no longer says anything.
+        """
+        if key is None:
+            key = rng.fold(self._key, torch.arange(first_row, first_row + len(rows), device=rows.device))
+        self._keys = put(self._keys, rows, key)
+        self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
+        zeros = torch.zeros_like(rows)
+        self._began, self.episode = put(self._began, rows, zeros + self._step), put(self.episode, rows, zeros)
+        self._start = put(torch.zeros_like(self.episode) + self._start, rows, zeros + self._step)
+        state = self.family.reset(task, rng.fold(self._reset_keys[rows], zeros))
+        self.task, self.state = put(self.task, rows, task), put(self.state, rows, state)
+        nothing = zeros.to(torch.float32)
+        return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
+
+    @property
+    def alive(self) -> Tensor:
+        """Rows whose trial is not over: bool (B,)."""
+        return self.episode < self.episodes
+
+    def all_done(self) -> bool:
+        """Tell whether every row has finished its trial."""
+        return not bool(self.alive.any())
+
+    def _no_action(self) -> Tensor:
+        return no_action(self.family.action_space, self.num_envs, self._keys.device)
+
+
+_kind: type[BatchEnv] = BatchEnv
+
+
+def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
+    """Make a `BatchEnv`, or one of a class that steps the same trials sooner (see `step_by`)."""
+    return _kind(family, task, key, episodes, first_row)
+
+
+def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:
+    """Let `make_env` make environments of this class; returns the class that it made before."""
+    global _kind
+    before, _kind = _kind, kind
+    return before

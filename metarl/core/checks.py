@@ -1,0 +1,102 @@
+"""A task that a user gives, looked at before it is played: one sentence for what is wrong, tensors for NumPy arrays."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import Task, TaskFamily
+from metarl.core.tree import leaves, named_leaves
+
+
+def within(name: str, values: Tensor, low: float, high: float) -> None:
+    """Raise ValueError unless all numbers of a user's task are from `low` to `high`."""
+    outside = (values < low) | (values > high)
+    if bool(outside.any()):
+        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {values[outside][0].item():g}.")
+
+
+def positive(task: Any) -> None:
+    """Raise ValueError unless all numbers of a user's task, such as multipliers of a mass, are above 0."""
+    for name, values in named_leaves(task).items():
+        if bool((values <= 0).any()):
+            raise ValueError(f"{type(task).__name__}.{name} must be above 0, got {values[values <= 0][0].item():g}.")
+
+
+def possible(condition: Tensor, sentence: str) -> None:
+    """Raise ValueError with the sentence unless the condition holds everywhere."""
+    if not bool(condition.all()):
+        raise ValueError(sentence)
+
+
+def described(value: Any) -> str:
+    """``float64 of shape (7, 1)`` for a tensor, likewise for a NumPy array; else the name of the type."""
+    if isinstance(value, Tensor):
+        return f"{dtype_name(value.dtype)} of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array: {value.dtype} of shape {value.shape}"
+    return f"a value of {type(value).__name__}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def checked_task(family: TaskFamily, task: Any) -> Task:
+    """`task` as `family` plays it: the same NamedTuple with tensors, whose fields have one row per task.
+
+    The fields of `family.sample_tasks` say what is wanted. NumPy's arrays and numbers become tensors (copies) of the
+    wanted type if they are of the same kind or a simpler one; what is a tensor already must have the type.
+
+    Raises ValueError, one sentence, for another kind of value, a missing field, a wrong shape or type, a number that is
+    not finite, or a task that the family's `check_task` refuses.
+    """
+    pattern = _pattern(family)
+    if type(task) is not type(pattern):
+        kind, given = type(pattern).__name__, type(task).__name__
+        raise ValueError(f"A task of {type(family).__name__} is a {kind}, got a value of {given}.")
+    made = _field(type(pattern).__name__, task, pattern)
+    rows = sorted({len(leaf) for leaf in leaves(made)})
+    if len(rows) > 1 or not rows[0]:
+        numbers = ", ".join(map(str, rows))
+        raise ValueError(f"All fields of a {type(pattern).__name__} must have one row per task, got {numbers} rows.")
+    family.check_task(made)
+    return made
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(family: TaskFamily) -> Task:
+    """A task that is right."""
+    return family.sample_tasks(rng.key(0), 1, family.splits[0])
+
+
+def _field(where: str, given: Any, pattern: Any) -> Any:
+    """A field of the type and the trailing shape of `pattern`; `where` names it."""
+    if not isinstance(pattern, Tensor):
+        if type(given) is not type(pattern):
+            raise ValueError(f"{where} must be a {type(pattern).__name__}, got {described(given)}.")
+        parts = zip(type(pattern)._fields, given, pattern, strict=True)
+        return type(pattern)(*(_field(f"{where}.{name}", value, like) for name, value, like in parts))
+    value: Any = _as_tensor(given, pattern.dtype) if isinstance(given, (np.ndarray, np.generic)) else given
+    good = isinstance(value, Tensor) and value.dtype == pattern.dtype and value.ndim == pattern.ndim
+    if not good or value.shape[1:] != pattern.shape[1:]:
+        shape = f"(N, {', '.join(map(str, pattern.shape[1:]))})" if pattern.ndim > 1 else "(N,)"
+        raise ValueError(f"{where} must be {dtype_name(pattern.dtype)} of shape {shape}, got {described(given)}.")
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{where} must be finite, got nan or inf.")
+    return value
+
+
+def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | None:
+    """A copy as a tensor; None where it would be another kind of number: a float is no integer."""
+    wanted = torch.empty(0, dtype=dtype).numpy().dtype
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        return None
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as that
+        return torch.from_numpy(np.array(array, dtype=wanted))

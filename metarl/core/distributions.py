@@ -1,0 +1,100 @@
+"""Action distributions as tensors: NamedTuples that stack, index and pass through `torch.func` as they are."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Categorical(NamedTuple):
+    """Over 0 … n - 1, from normalised log-probabilities ``(…, n)``; make it with `Categorical.from_logits`."""
+
+    log_probs: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor) -> Categorical:
+        if logits.ndim == 1 or not logits.is_cpu:
+            return cls(torch.log_softmax(logits, dim=-1))
+        # With the rows last in memory torch's CPU kernel works on many rows at once: up to 20 times as fast for few
+        # actions.
+        return cls(torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1))
+
+    def sample(self, key: Tensor) -> Tensor:
+        """int64, one per key; `key` has the distribution's batch shape."""
+        return rng.choice(key, self.log_probs.exp())
+
+    def mode(self) -> Tensor:
+        return self.log_probs.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.log_probs.gather(-1, action[..., None]).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
+        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the field."""
+        by_log_probs = (self.log_probs.exp() * (self.log_probs + 1.0)).mul_(-by_entropy[..., None])
+        return (by_log_probs.scatter_add_(-1, action[..., None], by_log_prob[..., None]),)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL(self ‖ other)."""
+        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+
+    def fisher(self, tangent: Categorical) -> Categorical:
+        """The Fisher information in the coordinates of the fields times a change `tangent` of them.
+
+        For log-probabilities it is their covariance of scores, diag(p).
+        """
+        return Categorical(self.log_probs.exp() * tangent.log_probs)
+
+
+class DiagonalGaussian(NamedTuple):
+    """Independent normals ``(…, A)``; log_prob, entropy and kl sum over the last dimension."""
+
+    mean: Tensor
+    log_std: Tensor  # broadcasts against mean
+
+    def sample(self, key: Tensor) -> Tensor:
+        return self.mean + self.log_std.exp() * rng.normal(key, self.mean.shape[-1])
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (self.log_std + 0.5 + _HALF_LOG_2PI).expand_as(self.mean).sum(-1)
+
+    def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the fields."""
+        precision = torch.exp(-self.log_std)
+        z = (action - self.mean) * precision
+        by_log_prob, by_entropy = by_log_prob[..., None], by_entropy[..., None]
+        by_log_std = torch.addcmul(by_entropy - by_log_prob, by_log_prob, z * z)
+        return z * precision * by_log_prob, by_log_std.sum_to_size(self.log_std.shape)
+
+    def kl(self, other: DiagonalGaussian) -> Tensor:
+        """KL(self ‖ other)."""
+        ratio = torch.exp(2.0 * (self.log_std - other.log_std))
+        distance = (self.mean - other.mean) * torch.exp(-other.log_std)
+        return (0.5 * (ratio + distance * distance - 1.0) + other.log_std - self.log_std).sum(-1)
+
+    def fisher(self, tangent: DiagonalGaussian) -> DiagonalGaussian:
+        """The Fisher information in the coordinates (mean, log_std) times a change `tangent` of them."""
+        return DiagonalGaussian(torch.exp(-2.0 * self.log_std) * tangent.mean, 2.0 * tangent.log_std)
+
+
+Distribution = Categorical | DiagonalGaussian
+
+
+__all__ = ["Categorical", "DiagonalGaussian", "Distribution"]

@@ -1,0 +1,239 @@
+"""Which options a factory takes: a class, or anything else that makes an object when it is called.
+
+Python lets options pass through: a subclass hands its ``**kwargs`` to its parent, a function to the class that it
+calls, and `functools.partial` sets some. Their names are found as far as the source shows them; what a factory really
+takes shows when it is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+import dataclasses
+import itertools
+import math
+from typing import NamedTuple, TypeVar
+
+from metarl.core.errors import unknown
+
+Factory = Callable[..., Any]
+
+
+MISSING = inspect.Parameter.empty
+"""The default of an option that has to be given."""
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+_ANY = (inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),)
+
+
+def options_of(factory: Factory) -> dict[str, Any]:
+    """The options of `factory` and their defaults (`MISSING` where there is none), those that it passes on last."""
+    own = own_options(factory)
+    if not takes_any(factory):
+        return own
+    from jsonargparse import ArgumentParser  # slow to import, and rarely needed
+
+    return own | {k: v for k, v in add_arguments(ArgumentParser(), factory, "x").items() if k not in own}
+
+
+def own_options(factory: Factory) -> dict[str, Any]:
+    """The options that stand in the factory's own signature, and their defaults."""
+    return {p.name: p.default for p in _parameters(factory) if p.kind in _BY_NAME}
+
+
+def takes_any(factory: Factory) -> bool:
+    """Whether it takes ``**kwargs``, and so may know options that its signature does not show."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(factory))
+
+
+def refused(error: TypeError, given: Collection[str]) -> str | None:
+    """Which of the options `given` a call does not take, or sets itself, if that is what `error` says."""
+    found = re.search(r"(?:unexpected keyword argument|multiple values for (?:keyword )?argument) '(\w+)'", str(error))
+    return found[1] if found and found[1] in given else None
+
+
+def add_arguments(
+    parser: ArgumentParser, factory: Factory, key: str, skip: Collection[str] = (), group: bool = True
+) -> dict[str, Any]:
+    """Add the options of `factory` to `parser` as ``--key.name`` with their types; returns names and defaults.
+
+    None of them is required there: what is missing shows when the factory is called.
+    """
+    if isinstance(factory, partial):
+        positional = [p.name for p in _parameters(factory.func)][: len(factory.args)]
+        found = add_arguments(parser, factory.func, key, {*skip, *positional}, group)
+        fixed = {name: value for name, value in factory.keywords.items() if name in found}
+        parser.set_defaults({f"{key}.{name}": value for name, value in fixed.items()})
+        return found | fixed
+    found = _add(parser, factory, key, skip, group)
+    onward = _passes_on_to(factory)
+    if onward is not None and takes_any(factory) and found.keys() <= own_options(factory).keys():
+        found |= add_arguments(parser, onward, key, {*skip, *found}, group=False)
+    return found
+
+
+def _add(parser: ArgumentParser, factory: Factory, key: str, skip: Collection[str], group: bool) -> dict[str, Any]:
+    before = len(parser._actions)
+    how: dict[str, Any] = {"as_group": group, "skip": {*skip}, "fail_untyped": False}
+    if isinstance(factory, type):
+        parser.add_class_arguments(factory, key, instantiate=False, **how)
+    else:
+        parser.add_function_arguments(factory, key, **how)
+    found = {}
+    for action in parser._actions[before:]:
+        if action.dest != key:  # that of the group
+            found[action.dest.removeprefix(f"{key}.")] = MISSING if action.required else action.default
+            action.required = False
+    return found
+
+
+def _passes_on_to(factory: Factory) -> Factory | None:
+    """Where ``**kwargs`` go whose use in the source is not understood: to the parent, or to the class that is made."""
+    if isinstance(factory, type):
+        later = factory.__mro__[next(i for i, cls in enumerate(factory.__mro__) if "__init__" in vars(cls)) + 1 :]
+        return next((cls for cls in later if "__init__" in vars(cls) and cls is not object), None)
+    if inspect.ismethod(factory):
+        return factory.__self__ if isinstance(factory.__self__, type) else None
+    try:
+        made = typing.get_type_hints(factory).get("return")
+    except (NameError, TypeError):  # names that are known to type checkers alone; not a function
+        return None
+    return made if isinstance(made, type) else None
+
+
+def _parameters(factory: Factory) -> Collection[inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters.values()
+    except ValueError:  # written in C
+        return _ANY
+
+
+T = TypeVar("T")
+
+
+class Rule(NamedTuple):
+    """What a number has to be."""
+
+    words: str
+    """As it stands behind "must": ``be at least 1``."""
+    holds: Callable[[float], bool]
+    """Whether it holds for a number. Comparisons are written so that it does not for NaN."""
+
+
+class OneOf(NamedTuple):
+    """The names that a text may be."""
+
+    names: tuple[str, ...]
+
+
+def option(default: T, rule: Rule | OneOf) -> T:
+    """A dataclass field with this default and a rule that `check_options` asks of its value."""
+    field: Any = dataclasses.field(default=default, metadata={"rule": rule})
+    return field
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Base of a frozen dataclass of options that belong together and are one field of a configuration."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Parts(NamedTuple):
+    """The kinds of a part that a field may be, by their names; the first is the default."""
+
+    kinds: dict[str, type[Part]]
+
+    def name_of(self, value: Any) -> str:
+        return next(name for name, kind in self.kinds.items() if type(value) is kind)
+
+
+def part(**kinds: type[Part]) -> Any:
+    """A dataclass field that holds a part of one of these kinds, the first by default."""
+    first = next(iter(kinds.values()))
+    return dataclasses.field(default=first(), metadata={"rule": Parts(kinds)})
+
+
+def parts_of(config_class: Any) -> dict[str, Parts]:
+    """The fields of a configuration that hold a part, and which kinds there are."""
+    if not dataclasses.is_dataclass(config_class):
+        return {}
+    rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
+    return {name: rule for name, rule in rules.items() if isinstance(rule, Parts)}
+
+
+def make_parts(config: Any) -> None:
+    """Put a part with its defaults where only its name was given. Raises ValueError for what is none."""
+    for name, parts in parts_of(config).items():
+        value = getattr(config, name)
+        if isinstance(value, str) and value in parts.kinds:
+            setattr(config, name, parts.kinds[value]())
+        elif type(value) not in parts.kinds.values():
+            raise ValueError(unknown(name, str(value), parts.kinds))
+
+
+def between(low: float, high: float) -> Rule:
+    """A number, or the values of a schedule, from `low` to `high`, both included."""
+    return Rule(f"lie in [{low:g}, {high:g}]", lambda value: low <= value <= high)
+
+
+def at_least(low: int) -> Rule:
+    return Rule(f"be at least {low}", lambda value: value >= low)
+
+
+def one_of(*names: str) -> OneOf:
+    return OneOf(names)
+
+
+POSITIVE = Rule("be positive", lambda value: value > 0)
+
+
+POSITIVE_FINITE = Rule("be positive and finite", lambda value: 0 < value < math.inf)
+
+
+NOT_NEGATIVE = Rule("be finite and not negative", lambda value: 0 <= value < math.inf)
+
+
+SHARE = Rule("lie in (0, 1]", lambda value: 0 < value <= 1)
+
+
+FRACTION = Rule("lie between 0 and 1", lambda value: 0 < value < 1)
+
+
+def check_options(config: Any) -> None:
+    """Raise ValueError, one sentence, for the first option of a dataclass whose value breaks its rule.
+
+    None is allowed where it is the default. A rule holds for each number of a tuple and each value of a schedule
+    ``[[progress, value], …]``, whose points have to be in the order of progress.
+    """
+    for field in dataclasses.fields(config):
+        rule, value = field.metadata.get("rule"), getattr(config, field.name)
+        if isinstance(rule, OneOf):
+            if value not in rule.names:
+                raise ValueError(unknown(field.name, value, rule.names))
+        elif isinstance(rule, Rule):
+            _check(field.name, value, rule, " or be null" if field.default is None else "")
+
+
+def _check(name: str, value: Any, rule: Rule, or_null: str) -> None:
+    if isinstance(value, tuple):
+        if not all(map(rule.holds, value)):
+            raise ValueError(f"{name} must {rule.words} each, got {list(value)}.")
+    elif isinstance(value, list):
+        if not value or not all(rule.holds(point[1]) for point in value):
+            raise ValueError(f"{name} must {rule.words}, got {value}.")
+        if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(value)):
+            raise ValueError(f"{name}'s points must be in the order of training progress, got {value}.")
+    elif value is not None and not rule.holds(value):
+        raise ValueError(f"{name} must {rule.words}{or_null}, got {value}.")

@@ -1,0 +1,136 @@
+"""Which task families there are: they are registered, found and made by their ids, such as ``metarl/GridNavi-v0``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from metarl.core.options import options_of, own_options, refused, takes_any
+
+if TYPE_CHECKING:
+    from metarl.core.family import AnyFamily
+
+
+# Neither torch nor a family is imported before one is made: ids and what stands behind them are texts until then.
+
+_REGISTRY: dict[str, Callable[..., AnyFamily] | str] = {}
+
+
+_REGISTERED_IN: dict[str, str] = {}
+
+
+_ON_REGISTER: list[Callable[[str], None]] = []
+
+
+def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
+    """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
+
+    It is a TaskFamily class, ``"module:Class"``, or a factory: whatever makes a family when it is called with options,
+    such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
+
+    It also becomes a Gymnasium id once `metarl` is imported. Registering the same family again is harmless;
+    another family under a taken id raises ValueError.
+    """
+    if "/" not in id or "-v" not in id:
+        raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {id!r}.")
+    if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
+        raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
+    _REGISTRY[id] = family
+    _REGISTERED_IN[id] = sys._getframe(1).f_globals.get("__name__", "__main__")
+    for hook in _ON_REGISTER:
+        hook(id)
+
+
+def registered_in(id: str) -> str:
+    """The module that registered an id: whoever imports it has the id too."""
+    return _REGISTERED_IN[id]
+
+
+def registered() -> list[str]:
+    """The ids of all registered families, sorted."""
+    return sorted(_REGISTRY)
+
+
+def family_class(id: str) -> Callable[..., AnyFamily]:
+    """What makes the family of a registered id: its class, or the factory that was registered.
+
+    Raises ValueError that names the nearest id if there is none.
+    """
+    if id not in _REGISTRY:
+        from metarl.core.errors import unknown
+
+        raise ValueError(unknown("task family", id, registered(), see="metarl.registered()"))
+    entry = _REGISTRY[id]
+    if isinstance(entry, str):
+        module, _, name = entry.partition(":")
+        entry = getattr(importlib.import_module(module), name)
+    return entry
+
+
+def make(id: str, **kwargs: Any) -> AnyFamily:
+    """The family registered as `id`.
+
+    Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
+
+    Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
+    """
+    factory = family_class(id)
+    length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
+    family: AnyFamily = build(factory, kwargs, id, also=("train_tasks",), see=f"metarl envs {id}")
+    if length is not None:
+        family.train_on(length)
+    return family
+
+
+def build(
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    name: str,
+    kind: type | None = None,
+    also: Iterable[str] = (),
+    see: str = "",
+) -> Any:
+    """What `factory`, called `name`, makes with these options: those that Python takes.
+
+    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`
+    (`see` shows all), and ValueError where it makes something else than a `kind`, by default a TaskFamily.
+    """
+    from metarl.core.family import TaskFamily
+
+    kind = TaskFamily if kind is None else kind
+    wrong = None if takes_any(factory) else next((each for each in options if each not in own_options(factory)), None)
+    if wrong is None:
+        try:
+            made = factory(**options)
+        except TypeError as error:
+            wrong = refused(error, options)
+            if wrong is None:
+                raise
+    if wrong is not None:
+        from metarl.core.errors import unknown_option
+
+        raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]), see)
+    if not isinstance(made, kind):
+        raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
+    return made
+
+
+def on_register(hook: Callable[[str], None]) -> None:
+    """Call `hook(id)` for every family registered so far and from now on (the Gymnasium view uses it)."""
+    _ON_REGISTER.append(hook)
+    for id in registered():
+        hook(id)
+
+
+def _path(family: Callable[..., AnyFamily] | str) -> str:
+    """What tells one registered family from another: the same again, after a reload, has the same."""
+    if isinstance(family, str):
+        return family
+    if isinstance(family, partial):
+        return f"{_path(family.func)} with {family.args or ''}{family.keywords}"
+    path = f"{family.__module__}:{getattr(family, '__qualname__', type(family).__qualname__)}"
+    code = getattr(family, "__code__", None)
+    return f"{path} in line {code.co_firstlineno}" if "<" in path and code is not None else path

@@ -1,0 +1,251 @@
+"""The only place where an agent meets an environment: `collect` plays one round, `run_trial` a whole trial.
+
+A trial is `rounds` rollouts on fixed tasks with `agent.adapt` between them. RL² needs one round of K episodes and
+adapts in its memory while it acts; MAML plays ``inner_steps + 1`` rounds and adapts by a gradient step between them.
+Training, evaluation and baselines all go through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
+from metarl.core.family import AnyFamily, Key, Task
+from metarl.core.tree import num_rows, stack, take
+
+Memory = Any  # any pytree: recurrent state; per-task parameters; ()
+
+
+class Acted(NamedTuple):
+    """What an agent did."""
+
+    action: Tensor  # (B,) int64 or (B, A) float32
+    log_prob: Tensor  # (B,) float32; of a Box's action a density, in whatever units of action the agent works in
+    value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
+
+
+class Rollout(NamedTuple):
+    """One round of a batch of rows. Every tensor but `task` is ``(T, B, …)``, time first."""
+
+    step: Step
+    acted: Acted
+    outcome: Outcome
+    mask: Tensor  # (T, B) float32: 0 after a row's last episode of the trial
+    task: Task  # (B, …): what was true of the rows. Evaluators and oracles may look; a learner's policy may not
+
+
+class TrialProtocol(NamedTuple):
+    """How an agent's trial runs."""
+
+    rounds: int = 1
+    episodes: int | None = None  # episodes of a round; None: the family's episodes_per_trial
+    envs_per_task: int = 1  # rows that play the same task side by side
+    test_rounds: int | None = None  # of an evaluation, if it has more than training
+    test_envs_per_task: int | None = None
+
+    def test(self) -> TrialProtocol:
+        """The protocol of an evaluation."""
+        rounds = self.rounds if self.test_rounds is None else self.test_rounds
+        each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
+        return TrialProtocol(rounds, self.episodes, each)
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Four verbs. `adapt` is where learning-to-learn shows. Agents inherit from this class, which has the defaults."""
+
+    protocol: TrialProtocol
+    step_name: str = "gradient step"
+    """The name of what `adapt` does between two rounds of an evaluation, in labels such as "3 gradient steps"."""
+    costly: bool = False
+    """True if `adapt` takes so long that comparisons should play fewer tasks."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        """The memory of `num_tasks` new trials. `task` (num_tasks rows) is the truth: for oracles alone."""
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        """Choose actions for ``num_tasks × envs_per_task`` rows; `key` is ``(B,)``."""
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        """Learn from a round; the new memory acts in the next one."""
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        """One meta-training step from a trial. `progress` in [0, 1) is the share of training done; returns metrics."""
+
+
+def collect(
+    agent: Agent, memory: Memory, env: BatchEnv, key: Key, greedy: bool = False, first_row: int = 0
+) -> tuple[Rollout, Memory]:
+    """Play a round until every row has finished its episodes.
+
+    `key` is a scalar: the agent's draws in row i come from ``fold(key, first_row + i)`` and the step; the environment
+    has its own key.
+    """
+    rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
+    step = env.reset()
+    steps, acts, outcomes, masks = [], [], [], []
+    while not env.all_done():
+        masks.append(env.alive)
+        acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+        outcome, next_step = env.step(acted.action)
+        steps.append(step)
+        acts.append(acted)
+        outcomes.append(outcome)
+        step = next_step
+    mask = torch.stack(masks).to(torch.float32)
+    return Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task), memory
+
+
+class Round(NamedTuple):
+    """One round of a trial as it is played and as it is learned from."""
+
+    played: Rollout  # what counts: greedy if that was asked for
+    learned: Rollout  # what `adapt` sees: always sampled. The same rollout, unless the round was played greedily
+    memory: Memory  # after `learned`
+
+
+def run_trial(
+    agent: Agent,
+    family: AnyFamily,
+    task: Task,
+    key: Key,
+    *,
+    rounds: int | None = None,
+    episodes: int | None = None,
+    envs_per_task: int | None = None,
+    first_task: int = 0,
+) -> list[Rollout]:
+    """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
+
+    The options are those of `play_rounds`.
+    """
+    trial = play_rounds(
+        agent, family, task, key, rounds=rounds, episodes=episodes, envs_per_task=envs_per_task, first_task=first_task
+    )
+    return [played for played, _, _ in trial]
+
+
+def play_rounds(
+    agent: Agent,
+    family: AnyFamily,
+    task: Task,
+    key: Key,
+    *,
+    rounds: int | None = None,
+    episodes: int | None = None,
+    envs_per_task: int | None = None,
+    greedy: bool = False,
+    first_task: int = 0,
+) -> Iterator[Round]:
+    """The rounds of a trial, one by one, so that a caller need not keep them all.
+
+    `rounds`, `episodes` (of a round) and `envs_per_task` default to the agent's own protocol, then to the family's
+    episodes_per_trial. `first_task` is the number of the first task, if these are a part of a larger batch: its
+    randomness is then the same as in the whole. With `greedy` a round that `adapt` learns from is played twice, with
+    the same starts and noise: greedily, and by sampling for `adapt`, which has nothing to learn from an agent that
+    does not explore. Gradients are not recorded: an agent that differentiates through its adaptation does so in
+    `update`.
+    """
+    protocol = agent.protocol
+    n = num_rows(task)
+    each = protocol.envs_per_task if envs_per_task is None else envs_per_task
+    rows = take(task, torch.arange(n, device=key.device).repeat_interleave(each)) if each > 1 else task
+    first_row = first_task * each
+    rounds = protocol.rounds if rounds is None else rounds
+    episodes = protocol.episodes if episodes is None else episodes
+    with torch.no_grad():
+        memory = agent.begin(n, task)
+        for number in range(rounds):
+            at = rng.fold(key, number)
+
+            def play(greedy: bool, at: Key = at, memory: Memory = memory) -> tuple[Rollout, Memory]:
+                env = make_env(family, rows, rng.fold(at, 0), episodes, first_row)
+                return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
+
+            last = number == rounds - 1
+            played, memory = play(greedy)
+            learned = played
+            if greedy and not last:
+                learned, memory = play(False)
+            yield Round(played, learned, memory)
+            if not last:
+                memory = agent.adapt(memory, learned)
+
+
+def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
+    """Raise ValueError if an episode was terminated although the family says that none is.
+
+    `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.
+    """
+    if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
+        raise ValueError(undeclared_ending(family))
+
+
+def first_not_finite(trial: list[Rollout]) -> str | None:
+    """Whose number was the first of a trial that is not finite: "observation", "action" or "reward"; None: all are.
+
+    "action" is also what goes with it, its log-probability and value. What comes later may only follow from it.
+    """
+    for rollout in trial:
+        acted = [x.flatten(2) for x in (rollout.acted.action[..., None], rollout.acted.log_prob[..., None])]
+        parts = {
+            "observation": rollout.step.obs.flatten(2),
+            "action": torch.cat([*(x.to(torch.float32) for x in acted), rollout.acted.value[..., None]], dim=-1),
+            "reward": rollout.outcome.reward[..., None],
+        }
+        times = {}
+        for name, part in parts.items():
+            broken = (~part.isfinite().all(-1) & (rollout.mask > 0)).any(1).nonzero()
+            if len(broken):
+                times[name] = int(broken[0])
+        if times:
+            return min(times, key=times.__getitem__)  # at one time the first by name: it was shown, acted, then paid
+    return None
+
+
+def episode_index(rollout: Rollout) -> Tensor:
+    """Which episode of its trial each step belongs to, from 0: int64 ``(T, B)``."""
+    done = (rollout.outcome.terminated | rollout.outcome.truncated).to(torch.int64)
+    return done.cumsum(0) - done
+
+
+def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
+    """Undiscounted return of every episode of the round: float32 ``(B, episodes)``; padding does not count."""
+    index = episode_index(rollout).clamp_max(episodes - 1)
+    reward = rollout.outcome.reward * rollout.mask
+    returns = torch.zeros(episodes, reward.shape[1], device=reward.device)
+    return returns.scatter_add_(0, index, reward).T
+
+
+def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:
+    """Steps of every episode of the round: float32 ``(B, episodes)``."""
+    index = episode_index(rollout).clamp_max(episodes - 1)
+    lengths = torch.zeros(episodes, index.shape[1], device=index.device)
+    return lengths.scatter_add_(0, index, rollout.mask).T
+
+
+def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
+    """The reward at every step of every episode: float32 ``(B, episodes, horizon)``; 0 from an episode's end on.
+
+    So each row's sum over the last dimension is `episode_returns`, whenever its episodes ended.
+    """
+    index = episode_index(rollout)
+    time = torch.arange(len(index), device=index.device)[:, None]
+    began = torch.zeros_like(index)
+    began[1:] = torch.where(index[1:] > index[:-1], time[1:], 0)
+    place = index * horizon + time - began.cummax(0).values
+    reward = rollout.outcome.reward * rollout.mask
+    rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
+    rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # beyond the end is padding, which is 0
+    return rewards.T.reshape(-1, episodes, horizon)
+
+
+def undeclared_ending(family: AnyFamily) -> str:
+    """The sentence for an episode that ended although the family says that none does before the horizon."""
+    name = type(family).__name__
+    return f"{name}.step terminated an episode, but {name}.terminates is False: let the class say terminates = True."

@@ -1,0 +1,92 @@
+"""What users give to a function, as the function needs it, or one sentence (ValueError) that says what is wrong."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core.checks import checked_task
+from metarl.core.family import Task, TaskFamily
+from metarl.core.rollout import Agent
+from metarl.core.tree import concatenate
+
+
+def as_int(name: str, value: Any, least: int | None = 1) -> int:
+    """A whole number of any library (Python's, NumPy's, a tensor with one) as an int of at least `least`."""
+    truth = isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.is_floating_point())
+    try:
+        number = None if truth else operator.index(value)
+    except (TypeError, RuntimeError):  # torch raises the latter for a tensor of several numbers
+        number = None
+    if number is None:
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
+    return number
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """Python's or NumPy's truth value as a bool."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
+def as_tasks(family: TaskFamily, value: Any) -> int | Task:
+    """How many tasks, or tasks of `family`: a Task of any number of rows, or a list of such Tasks.
+
+    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned.
+    What is wrong with a task is said as in the views (`metarl.core.checks`).
+    """
+    if isinstance(value, list) or type(value) is tuple:
+        if not value:
+            raise ValueError("tasks must hold at least one task, got an empty list.")
+        return concatenate([checked_task(family, task) for task in value])
+    number = isinstance(value, (bool, int, float, np.generic)) or (isinstance(value, Tensor) and value.ndim == 0)
+    if number:
+        return as_int("tasks", value)
+    return checked_task(family, value)
+
+
+def same_spaces(agent: Agent, family: TaskFamily) -> None:
+    """Raise ValueError unless `agent` was made for observations of the shape, and the actions, that `family` has.
+
+    Bounds of observations may differ. Agents that know no family (baselines) are taken as they are.
+    """
+    known: TaskFamily | None = getattr(agent, "family", None)
+    if known is None or known is family:
+        return
+    name, theirs, ours = type(agent).__name__, type(known).__name__, type(family).__name__
+    if known.observation_space.shape != family.observation_space.shape:
+        shapes = known.observation_space.shape, family.observation_space.shape
+        raise ValueError(
+            f"This {name} was made for observations of shape {shapes[0]} ({theirs}), "
+            f"but those of {ours} have the shape {shapes[1]}."
+        )
+    if known.action_space != family.action_space:
+        raise ValueError(
+            f"This {name} was made for the actions {_actions(known.action_space)} ({theirs}), "
+            f"but those of {ours} are {_actions(family.action_space)}."
+        )
+
+
+def check_rounds(agent: Agent, rounds: int | None) -> None:
+    """Raise ValueError if several `rounds` are asked of an agent that does nothing between them."""
+    protocol = agent.protocol
+    if rounds is None or rounds == 1 or max(protocol.rounds, protocol.test().rounds) > 1:
+        return
+    raise ValueError(
+        f"{type(agent).__name__} does not adapt in rounds, so rounds must be 1, got {rounds}: what it learns on a task "
+        "it learns from episode to episode; ask for more episodes instead."
+    )
+
+
+def _actions(space: spaces.Space) -> str:
+    """``0 … 4``, or the space itself."""
+    if isinstance(space, spaces.Discrete):
+        return f"{space.start} … {space.start + space.n - 1}"
+    return str(space)

@@ -1,0 +1,55 @@
+"""One colour for each kind of agent, the same in every figure; the optimum is black, random play grey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+OPTIMUM, RANDOM = "black", "#8a8a8a"
+
+
+KINDS = {
+    "memoryless": "#9c755f",
+    "recurrent": "#76b7b2",
+    "rl2": "#4e79a7",
+    "maml": "#f28e2b",
+    "fomaml": "#edc948",
+    "anil": "#b07aa1",
+    "metasgd": "#d37295",
+    "promp": "#e15759",
+    "reptile": "#86bcb6",
+    "ppo": "#59a14f",
+    "sb3": "#59a14f",
+    "random": RANDOM,
+    "oracle": OPTIMUM,
+    "optimum": OPTIMUM,
+    "bayes": "#2f4b7c",
+    "gittins": "#2f4b7c",
+    "thompson": "#a05195",
+}
+"""The beginning of an agent's name in small letters, without signs → its colour."""
+
+
+OTHERS = ("#17becf", "#bcbd22", "#7f3c8d", "#11a579", "#3969ac", "#e68310", "#008695", "#cf1c90", "#f97b72", "#4b4b8f")
+"""For agents of other names, and for a second one of a kind in the same figure."""
+
+
+def colour(agent: str) -> str:
+    """The colour of an agent by its name: of the kind that the name begins with, else one that the name decides."""
+    plain = "".join(letter for letter in agent.lower().replace("²", "2") if letter.isalnum())
+    for kind, shade in KINDS.items():
+        if plain.startswith(kind):
+            return shade
+    return OTHERS[sum(plain.encode()) % len(OTHERS)]
+
+
+def colours(agents: Iterable[str]) -> dict[str, str]:
+    """A colour for each of the agents of one figure, no two alike: the first of a kind has the kind's.
+
+    Beyond as many agents as there are colours they begin again.
+    """
+    chosen: dict[str, str] = {}
+    for agent in agents:
+        shade = colour(agent)
+        free = [other for other in (shade, *OTHERS, *KINDS.values()) if other not in (*chosen.values(), OPTIMUM)]
+        chosen[agent] = shade if shade not in chosen.values() else next(iter(free), shade)
+    return chosen

@@ -1,0 +1,359 @@
+"""The evaluator: a trial of an agent on tasks that it has not seen, as an adaptation curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarl.agents.random import RandomAgent
+from metarl.agents.reference.catalogue import baseline, baselines_for
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.family import Key, Task, TaskFamily, made_with
+from metarl.core.registry import make
+from metarl.core.rollout import (
+    Agent,
+    check_endings,
+    episode_lengths,
+    episode_returns,
+    episode_rewards,
+    play_rounds,
+    run_trial,
+)
+from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
+from metarl.evaluation.arguments import as_bool, as_int, as_tasks, same_spaces
+from metarl.evaluation.curve import GIVEN, AdaptationCurve
+from metarl.evaluation.provenance import versions
+from metarl.evaluation.step_curve import StepCurve, binned, borders
+
+EVALUATION = 0x6576616C  # "eval" in ASCII
+"""The address of all evaluations: ``fold(key(seed), EVALUATION)``. Training counts its streams from 0."""
+
+
+CHUNK_ROWS = 4096
+
+
+CHUNK_BYTES = 1 << 28
+"""An evaluation plays at most this many rows at once, and fewer where they would take more memory than this."""
+
+
+PROBED = 16
+"""Trials that are played first, to see how much memory one takes."""
+
+
+STEPS_OF_A_POINT = 20
+"""By default an episode of fewer steps is repeated until so many have been played on each task."""
+
+
+BOUND_EPISODES = 20
+"""Episodes at most that random and told play have on each task, for the bounds."""
+
+
+WIDEST_FIELD = 32
+"""Numbers of a task's field at most that are written down with the returns."""
+
+
+Array = NDArray[np.float32]
+
+
+def evaluate(
+    agent: Agent,
+    family: str | TaskFamily | None = None,
+    split: str = "test",
+    tasks: int | Task = 1000,
+    repeats: int | None = None,
+    episodes: int | None = None,
+    rounds: int | None = None,
+    seed: int = 0,
+    greedy: bool = False,
+    step_curve: bool = True,
+) -> AdaptationCurve:
+    """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
+
+    `family` is a family or the id of one; by default it is the one that the agent was trained on.
+
+    **Tasks.** Of a distribution, `tasks` are drawn. A finite split (`TaskFamily.num_tasks`) with at most as many tasks
+    is played whole, each task once; of a larger one, `tasks` distinct ones are chosen. So the number of tasks in the
+    curve is one of different tasks, which is what its intervals resample.
+
+    **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. The default makes an
+    episode's steps times repeats at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
+    and gives a finite split that was played whole as many trials as were asked for tasks. For an agent whose trials
+    take long (`Agent.costly`) only the latter counts.
+
+    **Points** are the episodes of a trial; for an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
+    the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each the mean over the round's episodes and the task's
+    rows. `episodes` (of a round) and `rounds` default to what the agent was made for.
+
+    **Greedy** play takes the most likely action in the episodes that are reported. What `adapt` learns from is sampled
+    all the same (`play_rounds`).
+
+    **Noise.** Tasks, starting states and noise depend on `seed`, `repeats` and the task's number alone: agents are
+    compared on the same tasks with the same noise, the first 100 of 1000 tasks are the same as 100 tasks, and nothing
+    is shared with a training run, whatever its seed. The random bound is the family's exact one, or `RandomAgent` on
+    the same tasks. `step_curve` adds the reward of every step (`AdaptationCurve.steps`), with random and told play
+    beside it; to leave it out saves their time.
+
+    The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
+    bounded, the agent's own included: trials are played in chunks, which changes nothing but, in a network, the last
+    bit of a matrix product.
+    Raises ValueError for an unknown id or split, for tasks of another family, or for a count below 1.
+    """
+    family = _family_of(agent) if family is None else make(family) if isinstance(family, str) else family
+    same_spaces(agent, family)
+    tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
+    given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
+    repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
+    device = torch.device(getattr(agent, "device", "cpu"))
+    root = rng.fold(rng.key(seed, device), EVALUATION)
+    protocol = agent.protocol.test()
+    rounds = protocol.rounds if rounds is None else rounds
+    episodes = (protocol.episodes or family.episodes_per_trial) if episodes is None else episodes
+    task, distinct = choose_tasks(family, root, split, tasks)
+    count = num_rows(task)
+    if repeats is None:
+        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, agent.costly)
+    plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, greedy, step_curve)
+    played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
+    random, oracle = _bounds(family, task, root, plan, repeats)
+    known = _optional(family.random_return(to_device(task, device)))
+    best = _optional(family.oracle(to_device(task, device)))
+    steps = None
+    if step_curve:
+        steps = _step_curve(family, plan, played.rewards, random, oracle, best)
+    lengths = played.lengths.mean(axis=0, dtype=np.float64)
+    return AdaptationCurve(
+        returns=played.returns[None],
+        episodes=np.arange(len(lengths), dtype=np.float64) * plan.episodes_of_a_point,
+        env_steps=np.cumsum(lengths) - lengths,
+        labels=_labels(len(lengths), plan.by_rounds, agent),
+        random=_summed(random) if known is None else known,
+        oracle=best,
+        agent=getattr(agent, "title", type(agent).__name__),
+        family=describe(family),
+        split=GIVEN if _is_task(tasks) else split,
+        greedy=plan.greedy,
+        rounds=plan.by_rounds,
+        repeats=repeats,
+        eval_seed=seed,
+        distinct=distinct,
+        episodes_of_a_point=plan.episodes_of_a_point,
+        total_steps=float(lengths.sum()),
+        task_values=task_values(task),
+        training=training_of(agent),
+        versions=versions(),
+        steps=steps,
+        noise=None if played.noise is None else played.noise[None],
+    )
+
+
+class Plan(NamedTuple):
+    """How a trial of the evaluation is played."""
+
+    rounds: int
+    episodes: int  # of a round
+    each: int  # rows that play a task side by side
+    by_rounds: bool  # whether a point is a round; otherwise it is an episode
+    greedy: bool
+    steps: bool  # whether the reward of every step is wanted
+
+    @property
+    def episodes_of_a_point(self) -> int:
+        return self.episodes * self.each if self.by_rounds else 1
+
+
+class Played(NamedTuple):
+    """What trials gave: of a chunk, a row for each trial; of an evaluation, a row for each task."""
+
+    returns: Array  # (tasks, points)
+    lengths: Array  # (tasks, points) environment steps that were learned from
+    rewards: Array | None  # (tasks, bins) mean reward of a step
+    noise: NDArray[np.float64] | None = None  # (points + 2,) see `AdaptationCurve.noise`; of an evaluation alone
+
+
+def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
+    """The tasks of an evaluation on the CPU, and how many the split has (None: no end of them, or tasks were given)."""
+    if not isinstance(tasks, int):
+        return to_device(tasks, "cpu"), None
+    distinct = family.num_tasks(split)
+    if distinct is None:
+        return to_device(family.sample_tasks(rng.fold(root, 0), tasks, split), "cpu"), None
+    order = rng.permutation(rng.fold(root, 3), distinct)[:tasks].cpu()
+    return take(family.tasks_of(split), order), distinct
+
+
+def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly: bool = False) -> int:
+    """Trials on each task: enough steps for a point, and as many trials in all as tasks were asked for."""
+    enough = 1 if costly else -(-STEPS_OF_A_POINT // family.horizon)
+    return enough if distinct is None else max(enough, -(-tasks // distinct))
+
+
+def describe(family: TaskFamily) -> str:
+    """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
+    return made_with(family)
+
+
+def task_values(task: Task) -> dict[str, Array]:
+    """The tasks' own numbers by field, ``(tasks, d)`` each; fields of more than `WIDEST_FIELD` numbers are left out."""
+    found: dict[str, Array] = {}
+    for name, field in named_leaves(task).items():
+        if field[0].numel() <= WIDEST_FIELD:
+            found[name] = field.reshape(len(field), -1).to(torch.float32).cpu().numpy()
+    return found
+
+
+def training_of(agent: Agent) -> tuple[dict[str, Any], ...]:
+    """How far an agent's training has come; empty for one that was not trained."""
+    return (dict(agent.trained),) if isinstance(agent, LearningAgent) and agent.trained else ()
+
+
+def _family_of(agent: Agent) -> TaskFamily:
+    if not isinstance(agent, LearningAgent):
+        raise ValueError(f"A family is needed: {type(agent).__name__} was not trained on one.")
+    return agent.family
+
+
+def _is_task(tasks: Any) -> bool:
+    return isinstance(tasks, tuple)
+
+
+def _play(agent: Agent, family: TaskFamily, task: Task, repeats: int, key: Key, plan: Plan) -> Played:
+    """All trials, in chunks whose memory is bounded by what the first few took."""
+    device, count = key.device, num_rows(task)
+    trials, first, size = count * repeats, 0, max(1, min(PROBED, CHUNK_ROWS // plan.each))
+    parts: list[Played] = []
+    while first < trials:
+        numbers = torch.arange(first, min(first + size, trials))
+        part, taken = _play_chunk(agent, family, to_device(take(task, numbers // repeats), device), key, plan, first)
+        parts.append(part)
+        first += len(numbers)
+        size = max(1, min(CHUNK_ROWS // plan.each, int(CHUNK_BYTES * len(numbers) / taken)))
+
+    def of_tasks(values: list[Array]) -> Array:
+        joined = np.concatenate(values).reshape(count, repeats, -1)
+        return joined[:, 0] if repeats == 1 else joined.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+    rewards = [part.rewards for part in parts if part.rewards is not None]
+    returns, lengths = (of_tasks([part[index] for part in parts]) for index in (0, 1))  # type: ignore[misc]
+    every = np.concatenate([part.returns for part in parts]).reshape(count, repeats, -1)
+    return Played(returns, lengths, of_tasks(rewards) if rewards else None, _noise(every, plan.by_rounds))
+
+
+def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
+    """Standard errors of means over ``(tasks, repeats, points)`` that come from the trials alone: ``(points + 2,)``.
+
+    Of each point, of the score, and of the last less the first point. None with a single trial on each task.
+    """
+    tasks, repeats, _ = returns.shape
+    if repeats == 1:
+        return None
+    score = returns[:, :, -1] if by_rounds else returns.sum(axis=2)
+    change = returns[:, :, -1] - returns[:, :, 0]
+    columns = np.concatenate([returns, score[..., None], change[..., None]], axis=2, dtype=np.float64)
+    return np.sqrt(columns.var(axis=1, ddof=1).sum(axis=0) / repeats) / tasks
+
+
+def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan, first: int) -> tuple[Played, int]:
+    """A trial on each row of `task`, and the bytes that they took at once: a round's steps and the agent's memory."""
+    n, taken = num_rows(task), 1
+    shape = (n, plan.each, plan.episodes)
+    returns, lengths, rewards = [], [], []
+    for played, learned, memory in play_rounds(
+        agent, family, task, key, rounds=plan.rounds, episodes=plan.episodes, envs_per_task=plan.each,
+        greedy=plan.greedy, first_task=first,
+    ):  # fmt: skip
+        check_endings(family, [played])
+        got, took = episode_returns(played, plan.episodes), episode_lengths(learned, plan.episodes)
+        if plan.by_rounds:
+            returns.append(got.reshape(shape).mean(dim=(1, 2))[:, None])
+            lengths.append(took.reshape(shape).sum(dim=(1, 2))[:, None])
+        else:  # rows of one task play side by side and learn nothing from each other
+            returns.append(got.reshape(shape).mean(dim=1))
+            lengths.append(took.reshape(shape).mean(dim=1))
+        if plan.steps:
+            each_step = episode_rewards(played, plan.episodes, family.horizon)
+            rewards.append(each_step.reshape(n, plan.each, -1).mean(dim=1))
+        # What an agent remembers may grow with every step: then the old and the new memory are there at once.
+        taken = max(taken, num_bytes(played) + 3 * num_bytes(memory))
+    edges = borders(plan.rounds, plan.episodes, family.horizon)
+    found = binned(torch.cat(rewards, dim=1).cpu().numpy(), edges) if plan.steps else None
+    return Played(torch.cat(returns, dim=1).cpu().numpy(), torch.cat(lengths, dim=1).cpu().numpy(), found), taken
+
+
+def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan, repeats: int) -> tuple[Array | None, Array | None]:
+    """Mean reward at every step of an episode of random and of told play, ``(tasks, horizon)``; None if not known."""
+    episodes = min(plan.episodes * repeats, BOUND_EPISODES)
+    makers: list[Callable[[], Agent]] = [lambda: RandomAgent(family, root.device)]
+    if plan.steps and "oracle" in baselines_for(family):
+        makers.append(lambda: baseline("oracle", family, root.device))
+    found: list[Array | None] = []
+    for number, made_by in enumerate(makers):
+        if number == 0 and not plan.steps and family.random_return(take(task, slice(0, 1))) is not None:
+            found.append(None)  # the exact value is known, and nothing else is asked for
+            continue
+        try:
+            agent = made_by()
+        except ValueError:  # nothing is uniform over an action space without bounds
+            found.append(None)
+            continue
+        found.append(_profile(agent, family, task, rng.fold(root, 2 + 2 * number), episodes))
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _profile(agent: Agent, family: TaskFamily, task: Task, key: Key, episodes: int) -> Array:
+    """Mean reward of each step of an episode of an agent that does not learn: ``(tasks, horizon)``."""
+    parts, count = [], num_rows(task)
+    size = _rows_at_once(family, episodes * family.horizon)
+    for first in range(0, count, size):
+        part = to_device(take(task, slice(first, first + size)), key.device)
+        (rollout,) = run_trial(agent, family, part, key, rounds=1, episodes=episodes, envs_per_task=1, first_task=first)
+        parts.append(episode_rewards(rollout, episodes, family.horizon).mean(dim=1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _rows_at_once(family: TaskFamily, steps: int) -> int:
+    """Rows whose rollouts of `steps` steps together stay within `CHUNK_BYTES`."""
+    observation = math.prod(family.observation_space.shape)
+    action = math.prod(family.action_space.shape or ()) + 1
+    per_step = 4 * (2 * observation + 2 * action + 8)
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (per_step * steps)))
+
+
+def _step_curve(
+    family: TaskFamily, plan: Plan, rewards: Array | None, random: Array | None, oracle: Array | None,
+    best: Array | None,
+) -> StepCurve | None:  # fmt: skip
+    """The trial's steps in bins, with random and told play, which do the same in every episode."""
+    if rewards is None:
+        return None
+    if oracle is None and best is not None and family.horizon == 1:
+        oracle = best[:, None]
+    edges = borders(plan.rounds, plan.episodes, family.horizon)
+    played, told = (
+        None if bound is None else binned(np.tile(bound, plan.rounds * plan.episodes), edges)
+        for bound in (random, oracle)
+    )
+    return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], played, told)
+
+
+def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
+    if not by_rounds:
+        return tuple(f"episode {number}" for number in range(1, points + 1))
+    if agent.protocol.test().rounds == 1:  # an agent whose `adapt` may do anything or nothing
+        return tuple(f"round {number}" for number in range(1, points + 1))
+    return tuple(f"{number} {agent.step_name}{'s'[: number != 1]}" for number in range(points))
+
+
+def _optional(value: Tensor | None) -> Array | None:
+    return None if value is None else value.to(torch.float32).cpu().numpy()
+
+
+def _summed(profile: Array | None) -> Array | None:
+    """The return of an episode from the rewards of its steps."""
+    return None if profile is None else profile.sum(axis=1)

@@ -1,0 +1,135 @@
+"""An evaluation played again with its states kept.
+
+`watch` evaluates and notes down the actions. Because a row of a batch equals a batch of one bit for bit, and randomness
+is addressed, these actions on the same task with the same keys give the same trial again, without the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.batch_env import BatchEnv, Step, make_env
+from metarl.core.family import Key, State, Task, TaskFamily
+from metarl.core.rollout import Acted, Agent, Memory, Rollout
+from metarl.core.tree import concatenate, num_rows, take
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.evaluator import EVALUATION, evaluate, training_of
+
+MAX_PULLS = 20
+"""Rows of a task that are watched where each is a single step."""
+
+
+class Watched(Agent):
+    """`agent`, whose actions are noted down as it plays: of the first `rows` rows of every trial, in every round.
+
+    Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played for `adapt` alone, by
+    sampling, are not noted down.
+    """
+
+    def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
+        self.agent, self.protocol, self.rows, self.greedy = agent, agent.protocol, rows, greedy
+        self.repeats = 1  # known once it has played
+        self.device = torch.device(getattr(agent, "device", "cpu"))
+        self.step_name, self.costly = agent.step_name, agent.costly
+        self._tasks: list[Task] = []  # one entry per chunk of the evaluation
+        self._actions: list[list[list[Tensor]]] = []  # [chunk][round][step] (N, rows, …)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        self._tasks.append(task)
+        self._actions.append([[]])
+        return self.agent.begin(num_tasks, task)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        acted, memory = self.agent.act(memory, step, key, greedy)
+        if greedy != self.greedy:
+            return acted, memory
+        by_task = acted.action.reshape(num_rows(self._tasks[-1]), -1, *acted.action.shape[1:])
+        self._actions[-1][-1].append(by_task[:, : self.rows].clone())
+        return acted, memory
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        self._actions[-1].append([])
+        return self.agent.adapt(memory, rollout)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        return self.agent.update(trial, progress)
+
+    @property
+    def task(self) -> Task:
+        """All tasks that were played, in their order."""
+        every = concatenate(self._tasks)
+        return every if self.repeats == 1 else take(every, slice(0, None, self.repeats))
+
+    def actions(self, number: int, row: int = 0) -> list[list[Tensor]]:
+        """The actions of a row of task `number` by [round][step], ``(1, …)`` each. ValueError if it was not played."""
+        first, trial = 0, number * self.repeats
+        for task, rounds in zip(self._tasks, self._actions, strict=True):
+            if first <= trial < first + num_rows(task):
+                return [[action[trial - first, row : row + 1] for action in steps] for steps in rounds]
+            first += num_rows(task)
+        raise ValueError(f"Tasks 0 to {first // self.repeats - 1} were played, not {number}.")
+
+    def all_actions(self) -> list[Tensor]:
+        """The actions of each round ``(tasks, rows, steps, …)``, where all tasks take the same number of steps."""
+        rounds = zip(*self._actions, strict=True)
+        return [torch.cat([torch.stack(steps, dim=2) for steps in chunks])[:: self.repeats] for chunks in rounds]
+
+
+def watch(
+    agent: Agent,
+    family: TaskFamily,
+    split: str,
+    tasks: int,
+    seed: int = 0,
+    greedy: bool = False,
+    repeats: int | None = None,
+) -> tuple[AdaptationCurve, Watched]:
+    """`metarl.evaluate`, and what was done in it.
+
+    Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
+    """
+    watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1, greedy=greedy)
+    curve = evaluate(watched, family, split, tasks, repeats, seed=seed, greedy=greedy)
+    watched.repeats = curve.repeats
+    return replace(curve, agent=type(agent).__name__, training=training_of(agent)), watched
+
+
+class Episode(NamedTuple):
+    """One episode of one row."""
+
+    states: list[State]  # the first one, and one more after each step
+    rewards: list[float]
+
+
+def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0) -> list[list[Episode]]:
+    """The trial of a row of task `number` in the evaluation with this `seed`, by [round][episode]."""
+    task, rounds = take(watched.task, slice(number, number + 1)), watched.actions(number, row)
+    protocol = watched.protocol.test()
+    key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
+    trial = []
+    for index, actions in enumerate(rounds):
+        at = rng.fold(rng.fold(key, index), 0)
+        env = make_env(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)
+        env.reset()
+        trial.append(_play(env, actions))
+    return trial
+
+
+def _play(env: BatchEnv, actions: Sequence[Tensor]) -> list[Episode]:
+    """One round of one row; the actions go on after its end where other rows took longer."""
+    episodes = [Episode([env.state], [])]
+    for action in actions:
+        outcome, step = env.step(action)
+        episodes[-1].states.append(env.final_state)
+        episodes[-1].rewards.append(float(outcome.reward))
+        if not env.alive:
+            break
+        if step.prev_done:
+            episodes.append(Episode([env.state], []))
+    return episodes

@@ -1,0 +1,375 @@
+"""Statistics of adaptation curves: NumPy arrays in, NumPy arrays or floats out; no torch.
+
+`returns` is always ``(seeds, tasks, points)``: training seeds, evaluation tasks (the same for every seed), and the
+points of the adaptation curve (episodes of a trial, or rounds of adaptation).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import integrate
+from scipy import stats as scipy_stats
+
+Floats = NDArray[np.float64]
+
+
+TRIM = 0.25
+"""Share of the results that the interquartile mean leaves out at each end."""
+
+
+MANY = 1_000_000
+"""Degrees of freedom of a standard error that is known well."""
+
+
+def mean(returns: ArrayLike) -> Floats:
+    """Mean over seeds and tasks at each point: ``(points,)``."""
+    return _three(returns).mean(axis=(0, 1))
+
+
+def iqm(returns: ArrayLike) -> Floats:
+    """Interquartile mean over seeds and tasks together, at each point: ``(points,)`` (Agarwal et al. 2021).
+
+    The lowest and the highest quarter of all seeds × tasks results (rounded down) are left out. Under it a few
+    disasters or lucky runs count for nothing; on tasks of unequal difficulty it is not the mean of anything.
+    """
+    array = _three(returns)
+    return np.asarray(scipy_stats.trim_mean(array.reshape(-1, array.shape[2]), TRIM, axis=0))
+
+
+def interval(
+    returns: ArrayLike,
+    statistic: str = "mean",
+    level: float = 0.95,
+    *,
+    every_task: bool = False,
+    noise: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """Interval of `statistic` ("mean" or "iqm") at each point, ``(points,)`` each: (low, high).
+
+    What it is about:
+
+    - one seed: *over tasks, of this agent*. Where would this trained agent's value lie on other tasks of the same
+      distribution? Luck of the training seed is not in it.
+    - several seeds: *over seeds and tasks*. What would other training runs reach on other tasks?
+
+    Results are seeds crossed with tasks: every seed was evaluated on the same tasks. So the variance of the estimate
+    is that of the seeds plus that of the tasks less that of single results, which is in both (two-way random effects),
+    and the interval is the estimate ± the t quantile with Satterthwaite's (1946) degrees of freedom times its root.
+    With three seeds that differ much there are two degrees of freedom, and the interval is honestly wide. A percentile
+    bootstrap of three seeds is not: where seeds differ it covers the truth in 67 of 100 studies, this in 95
+    (tests/test_coverage.py). With two seeds that differ as much as tasks do it is 88 to 91 of 100.
+
+    `every_task` says that these tasks are all there are, so that there are no others to speak of. Then the interval is
+    *over seeds, on all tasks*: the seeds' own t interval. With one seed it is *over trials, of this agent on all
+    tasks*, from `noise` ``(seeds, points)``, the standard error of each mean that comes from playing the same tasks
+    again; without `noise`, which the "iqm" of one seed has not, it is over tasks as ever.
+
+    A task brings all its points along, so differences of points keep their pairing if the differences are what is
+    given. With a single result there is nothing to estimate from: low = high = that result. A point with NaN has a NaN
+    interval. Raises ValueError for another statistic, or a level outside (0, 1).
+    """
+    if statistic not in ("mean", "iqm"):
+        raise ValueError(f"statistic must be 'mean' or 'iqm', got {statistic!r}.")
+    _check(level)
+    array = _three(returns)
+    spread = _spread(array) if statistic == "mean" else _iqm_spread(array)
+    if every_task:
+        known = noise is not None and statistic == "mean"
+        spread = _without_tasks(spread, np.asarray(noise, dtype=np.float64) if known else None)
+    return _around(mean(array) if statistic == "mean" else iqm(array), spread, level)
+
+
+class Spread(NamedTuple):
+    """Variance of an estimate by where it comes from, ``(points,)`` each, with its degrees of freedom.
+
+    `seeds` and `tasks` are what the estimate would vary by with other seeds, or other tasks. Both hold what single
+    results (a seed on a task) vary by, which is `cells`.
+    """
+
+    seeds: tuple[tuple[Floats, int], ...]
+    tasks: tuple[tuple[Floats, int], ...]
+    cells: tuple[tuple[Floats, int], ...]
+
+    def total(self) -> tuple[Floats, Floats]:
+        """The variance of the estimate and its degrees of freedom (Satterthwaite 1946)."""
+        parts = [*self.seeds, *self.tasks, *self.cells]
+        if not parts:
+            return np.zeros(1), np.ones(1)
+        zero = np.zeros_like(parts[0][0])
+        of_seeds, of_tasks, of_cells = (
+            sum((variance for variance, _ in some), zero) for some in (self.seeds, self.tasks, self.cells)
+        )
+        # An estimated component below 0 counts as 0.
+        variance = np.maximum(of_seeds + of_tasks - of_cells, np.maximum(of_seeds, of_tasks))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedom = variance**2 / sum((each**2 / degrees for each, degrees in parts), zero)
+        return variance, np.where(variance > 0, freedom, 1.0)
+
+
+def _without_tasks(spread: Spread, noise: Floats | None) -> Spread:
+    """What is left to vary where the tasks are all there are: the seeds, or for a single one its trials."""
+    if spread.seeds:
+        return Spread(spread.seeds, (), ())
+    return spread if noise is None else Spread(((noise[0] ** 2, MANY),), (), ())
+
+
+def _spread(array: Floats) -> Spread:
+    """Of the mean of ``(seeds, tasks, points)``."""
+    seeds, tasks, _ = array.shape
+    of_seeds, of_tasks = array.mean(axis=1), array.mean(axis=0)
+    cells = array - of_seeds[:, None] - of_tasks[None] + array.mean(axis=(0, 1))
+    return Spread(
+        seeds=((of_seeds.var(axis=0, ddof=1) / seeds, seeds - 1),) if seeds > 1 else (),
+        tasks=((of_tasks.var(axis=0, ddof=1) / tasks, tasks - 1),) if tasks > 1 else (),
+        cells=_of_cells(cells),
+    )
+
+
+def _of_cells(residuals: Floats) -> tuple[tuple[Floats, int], ...]:
+    """The part of single results, from what seeds and tasks leave over; none with a single seed or task."""
+    seeds, tasks, _ = residuals.shape
+    degrees = (seeds - 1) * (tasks - 1)
+    return (((residuals**2).sum(axis=(0, 1)) / degrees / (seeds * tasks), degrees),) if degrees else ()
+
+
+def _iqm_spread(array: Floats) -> Spread:
+    """Of the interquartile mean of ``(seeds, tasks, points)``.
+
+    The tasks' part is that of the mean of winsorised results, over the share that is kept, with as many degrees of
+    freedom as results are kept, less one (Tukey & McLaughlin 1963). The seeds' part is how much the interquartile
+    means of single seeds differ.
+    """
+    seeds, tasks, points = array.shape
+    ordered = np.sort(array.reshape(-1, points), axis=0)
+    cut = int(TRIM * len(ordered))
+    of_results = _spread(np.clip(array, ordered[cut], ordered[-1 - cut]) / (1.0 - 2.0 * TRIM))
+    kept = max(1, tasks - 2 * int(TRIM * tasks) - 1)
+    of_tasks = tuple((variance, kept) for variance, _ in of_results.tasks)
+    if seeds == 1:
+        return of_results._replace(tasks=of_tasks)
+    of_seeds = np.stack([iqm(array[seed : seed + 1]) for seed in range(seeds)])
+    return Spread(((of_seeds.var(axis=0, ddof=1) / seeds, seeds - 1),), of_tasks, of_results.cells)
+
+
+def _around(estimate: Floats, spread: Spread, level: float) -> tuple[Floats, Floats]:
+    """The estimate ± the t quantile times the root of its variance.
+
+    From three seeds on, no less than what the seeds alone would give: where one of them has failed, the degrees of
+    freedom are those of the seeds, however many tasks there are. (Of two seeds alone the quantile is 12.7.)
+    """
+    variance, freedom = spread.total()
+    with np.errstate(invalid="ignore"):
+        width = _quantile(level, freedom) * np.sqrt(variance)
+        for of_seeds, degrees in spread.seeds:
+            if degrees > 1:
+                width = np.maximum(width, _quantile(level, degrees) * np.sqrt(of_seeds))
+    return estimate - width, estimate + width
+
+
+def _quantile(level: float, freedom: Any) -> Any:
+    return scipy_stats.t.ppf(0.5 + 0.5 * level, freedom)
+
+
+def area_under_curve(curve: ArrayLike, episodes: ArrayLike | None = None) -> Floats:
+    """Mean height of curves ``(…, points)`` over the experience `episodes` ``(points,)``: ``(…,)``.
+
+    The trapezium rule, divided by the range of `episodes` (default 0, 1, 2 …), so that the unit stays that of a
+    return and trials of unequal length compare. A single point's area is its value.
+    """
+    array = np.asarray(curve, dtype=np.float64)
+    if array.shape[-1] == 1:
+        return array[..., 0]
+    at = np.arange(array.shape[-1]) if episodes is None else np.asarray(episodes, dtype=np.float64)
+    return np.asarray(integrate.trapezoid(array, at, axis=-1)) / (at[-1] - at[0])
+
+
+def normalise(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> Floats:
+    """`returns` on the scale on which `random` is 0 and `oracle` is 1; shapes broadcast.
+
+    Give the means over tasks to normalise a mean: a ratio of means is steady where a mean of ratios is not.
+    Raises ValueError where random and oracle are equal, since there is no scale between them.
+    """
+    low, high = np.asarray(random, dtype=np.float64), np.asarray(oracle, dtype=np.float64)
+    if np.any(high == low):
+        raise ValueError("Cannot normalise: the random and the oracle return are equal, so there is no scale.")
+    return (np.asarray(returns, dtype=np.float64) - low) / (high - low)
+
+
+def normalised_regret(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> float:
+    """What the whole curve lost against the oracle, as a share of what the random policy loses.
+
+    0 for the oracle at every point, 1 for random, above 1 below random. `random` and `oracle` are returns of one
+    point: numbers, or ``(tasks,)``. Ratio of means, as in `normalise`.
+    """
+    return float(1.0 - normalise(mean(returns).mean(), _average(random), _average(oracle)))
+
+
+def episodes_to_threshold(
+    returns: ArrayLike,
+    random: ArrayLike,
+    oracle: ArrayLike,
+    threshold: float = 0.9,
+    episodes: ArrayLike | None = None,
+) -> float | None:
+    """Episodes of experience before the first point whose normalised mean return is at least `threshold`.
+
+    0: the agent starts that well. None: no point reaches it. `episodes` ``(points,)`` is the experience before each
+    point (default 0, 1, 2 …); `random` and `oracle` as in `normalised_regret`.
+    """
+    reached = np.flatnonzero(normalise(mean(returns), _average(random), _average(oracle)) >= threshold)
+    if len(reached) == 0:
+        return None
+    return float(reached[0] if episodes is None else np.asarray(episodes)[reached[0]])
+
+
+def adaptation_delta(returns: ArrayLike) -> Floats:
+    """Last point minus first point of every seed and task: ``(seeds, tasks)``. What adaptation was worth."""
+    array = _three(returns)
+    return array[:, :, -1] - array[:, :, 0]
+
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
+    """The chance that `a` beats `b` on a task, ties counting half (Agarwal et al. 2021).
+
+    `a` ``(seeds_a, tasks)`` and `b` ``(seeds_b, tasks)`` are scores on the same tasks. On each task every seed of a
+    meets every seed of b; then the mean over tasks. Raises ValueError if the numbers of tasks differ.
+    """
+    return float(_wins(a, b).mean())
+
+
+def probability_of_improvement_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Interval of `probability_of_improvement`: (low, high), within 0 and 1.
+
+    Seeds of `a`, seeds of `b` and tasks, which the two share, vary, as in `interval`; an agent with one seed is *this*
+    agent. Raises ValueError as the two do.
+    """
+    wins = _wins(a, b)  # (seeds_a, seeds_b, tasks)
+    _check(level)
+    of_a, of_b = (_spread(wins.mean(axis=axis)[..., None]) for axis in (1, 0))
+    spread = Spread(of_a.seeds + of_b.seeds, _spread(wins.mean(axis=(0, 1))[None, :, None]).tasks, ())
+    low, high = _around(np.array([wins.mean()]), spread, level)
+    return max(0.0, float(low[0])), min(1.0, float(high[0]))
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    level: float = 0.95,
+    *,
+    every_task: bool = False,
+    noise: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+) -> tuple[Floats, Floats, Floats]:
+    """Mean of `a` minus mean of `b` on the same tasks, with its interval: (difference, low, high), ``(points,)`` each.
+
+    `a` ``(seeds_a, tasks, points)`` and `b` ``(seeds_b, tasks, points)``: seeds are each agent's own, tasks are shared,
+    so that how hard a task is cancels out. `every_task` and the `noise` of both are as in `interval`; trials are then
+    counted as each agent's own. Raises ValueError if tasks or points differ in number.
+    """
+    _check(level)
+    first, second = _three(a), _three(b)
+    if first.shape[1:] != second.shape[1:]:
+        raise ValueError(f"Expected the same tasks and points, got shapes {first.shape} and {second.shape}.")
+    parts = _spread(first), _spread(second)
+    of_tasks = _spread((first.mean(axis=0) - second.mean(axis=0))[None]).tasks
+    spread = Spread(parts[0].seeds + parts[1].seeds, of_tasks, parts[0].cells + parts[1].cells)
+    if every_task:
+        errors = [None if each is None else np.asarray(each, dtype=np.float64) for each in noise]
+        fixed = [_without_tasks(part, error) for part, error in zip(parts, errors, strict=True)]
+        if not any(part.tasks for part in fixed):
+            spread = Spread(fixed[0].seeds + fixed[1].seeds, (), ())
+    difference = mean(first) - mean(second)
+    return (difference, *_around(difference, spread, level))
+
+
+def cumulative_regret(returns: ArrayLike, oracle: ArrayLike) -> Floats:
+    """What was lost against the oracle up to and with each point: ``(points,)``, mean over seeds and tasks.
+
+    The running sum of oracle - return (Lai & Robbins 1985). `oracle` is the return of one point: a number, or
+    ``(tasks,)``.
+    """
+    return np.cumsum(_average(oracle) - mean(returns))
+
+
+def regret_slope(returns: ArrayLike, oracle: ArrayLike, share: float = 0.5) -> float:
+    """Least-squares slope of `cumulative_regret` per point over the last `share` of the points (at least two).
+
+    About 0 once the task is known; above 0 for as long as something is lost at every point. Raises ValueError for
+    fewer than two points, or a share outside (0, 1].
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"share must lie above 0 and be at most 1, got {share}.")
+    regret = cumulative_regret(returns, oracle)
+    if len(regret) < 2:
+        raise ValueError("The slope of the regret needs at least two points.")
+    last = max(2, math.ceil(share * len(regret)))
+    return float(np.polyfit(np.arange(last), regret[-last:], 1)[0])
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """Share of the results ``(seeds, tasks)`` that lie above each threshold: ``(len(thresholds),)``.
+
+    Agarwal et al. 2021, section 4.2. Its area above 0 is the mean of scores that are not negative.
+    """
+    return mean(_above(scores, thresholds))
+
+
+def performance_profile_interval(
+    scores: ArrayLike, thresholds: ArrayLike, level: float = 0.95
+) -> tuple[Floats, Floats]:
+    """Pointwise interval of `performance_profile`, as in `interval`, within 0 and 1: (low, high)."""
+    low, high = interval(_above(scores, thresholds), "mean", level)
+    return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+
+
+def generalisation_gap(
+    train_scores: ArrayLike, other_scores: ArrayLike, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean score on the training tasks minus that on other tasks, with its interval: (gap, low, high).
+
+    Scores are ``(seeds, tasks)`` of the same seeds, in the same order, on tasks that have nothing to do with each
+    other: seeds are paired, tasks are not. Raises ValueError if the seeds differ in number.
+    """
+    _check(level)
+    train, other = (_three(np.atleast_2d(np.asarray(scores))[..., None]) for scores in (train_scores, other_scores))
+    if len(train) != len(other):
+        raise ValueError(f"The gap is one of the same seeds, got {len(train)} and {len(other)}.")
+    parts = _spread(train), _spread(other)
+    of_seeds = _spread((train.mean(axis=1) - other.mean(axis=1))[:, None]).seeds
+    spread = Spread(of_seeds, parts[0].tasks + parts[1].tasks, parts[0].cells + parts[1].cells)
+    gap = mean(train) - mean(other)
+    low, high = _around(gap, spread, level)
+    return float(gap[0]), float(low[0]), float(high[0])
+
+
+def _wins(a: ArrayLike, b: ArrayLike) -> Floats:
+    """1 where a seed of `a` beats a seed of `b` on a task, ½ for a tie: ``(seeds_a, seeds_b, tasks)``."""
+    first, second = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(f"Expected (seeds, tasks) on the same tasks, got shapes {first.shape} and {second.shape}.")
+    return (first[:, None] > second[None]) + 0.5 * (first[:, None] == second[None])
+
+
+def _above(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """1 where a result lies above a threshold: ``(seeds, tasks, thresholds)``."""
+    array = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    return (array[..., None] > np.asarray(thresholds, dtype=np.float64)).astype(np.float64)
+
+
+def _check(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
+
+
+def _average(bound: ArrayLike) -> float:
+    return float(np.asarray(bound, dtype=np.float64).mean())
+
+
+def _three(returns: ArrayLike) -> Floats:
+    array = np.asarray(returns, dtype=np.float64)
+    if array.ndim != 3 or 0 in array.shape:
+        raise ValueError(f"returns must be (seeds, tasks, points) with at least one of each, got shape {array.shape}.")
+    return array

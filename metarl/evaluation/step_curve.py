@@ -1,0 +1,178 @@
+"""Adaptation inside an episode: the reward of every step of a trial, beside what random and told play get there."""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from metarl.evaluation import stats
+from metarl.evaluation.colours import OPTIMUM, RANDOM
+
+Array = NDArray[np.float32]
+
+
+MAX_BINS = 50
+"""Bins of a trial, unless its episodes or rounds are more than that."""
+
+
+PULLS = 10
+"""Pulls of a bandit, whose episodes are single steps, that make a bin in trials of at least four times as many."""
+
+
+MIN_SCALE = 0.05
+"""Where oracle and random differ by less than this share of their largest difference, no progress can be seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepCurve:
+    """Mean reward of a step in each bin of a trial.
+
+    A bin is a stretch of steps of one episode (of several, where an episode is a single step). Steps are counted as if
+    every episode took its whole horizon, with reward 0 after its end, so that the same step means the same for every
+    agent, and the rewards of an episode's steps add up to its return.
+    """
+
+    edges: NDArray[np.float64]  # (bins + 1,) environment steps on a task at the bins' borders, side-by-side rows added
+    rewards: Array  # (seeds, tasks, bins) mean reward of a step, over the bin's steps and all repeats
+    random: Array | None  # (tasks, bins) of the uniformly random policy; None: nothing is uniform there
+    oracle: Array | None  # (tasks, bins) of the best known policy that is told the task; None: none is known
+    every_task: bool = False  # these tasks are all there are: intervals of several seeds are over seeds alone
+
+    def __post_init__(self) -> None:
+        if self.rewards.ndim != 3 or self.rewards.shape[2] != len(self.edges) - 1:
+            raise ValueError(f"rewards must be (seeds, tasks, {len(self.edges) - 1}), got {self.rewards.shape}.")
+
+    def mean(self) -> NDArray[np.float64]:
+        """Mean over seeds and tasks: ``(bins,)``."""
+        return stats.mean(self.rewards)
+
+    def interval(self, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The interval of the mean in each bin, (low, high); see `stats.interval`."""
+        return (
+            self._interval if level == 0.95 else stats.interval(self.rewards, "mean", level, every_task=self.every_task)
+        )
+
+    @cached_property
+    def _interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return stats.interval(self.rewards, every_task=self.every_task)
+
+    @property
+    def bounds(self) -> dict[str, NDArray[np.float64]]:
+        """Mean over tasks of what is known of "random" and "oracle", ``(bins,)`` each."""
+        known = {"random": self.random, "oracle": self.oracle}
+        return {name: bound.mean(axis=0, dtype=np.float64) for name, bound in known.items() if bound is not None}
+
+    def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
+        """Environment steps on the task before the first bin that is `threshold` of the way from random to oracle.
+
+        Bins in which the two are nearly alike (`MIN_SCALE`), such as the first move of a search, say nothing and are
+        passed over. None: no bin reaches it, or random or oracle is not known.
+        """
+        bounds = self.bounds
+        if len(bounds) < 2:
+            return None
+        scale = bounds["oracle"] - bounds["random"]
+        telling = scale > MIN_SCALE * np.abs(scale).max()
+        reached = np.flatnonzero(telling & (self.mean() >= bounds["random"] + threshold * scale))
+        return float(self.edges[reached[0]]) if len(reached) else None
+
+    def plot(self, ax: Axes | None = None, label: str = "agent", colour: str = "C0", title: str = "") -> Figure:
+        """The mean with its 95 % band as stairs over the steps; random and oracle dashed."""
+        if ax is None:
+            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
+        low, high = self.interval()
+        ax.stairs(self.mean(), self.edges, baseline=None, color=colour, linewidth=1.8, label=label)
+        low, high = np.append(low, low[-1]), np.append(high, high[-1])
+        band: dict[str, Any] = {"step": "post", "alpha": 0.25, "linewidth": 0, "label": "95 % interval"}
+        ax.fill_between(self.edges, low, high, color=colour, **band)
+        for name, values in self.bounds.items():
+            who, shade = ("told the task", OPTIMUM) if name == "oracle" else ("random", RANDOM)
+            ax.stairs(values, self.edges, baseline=None, color=shade, linestyle="--", linewidth=1.2, label=who)
+        ax.set_xlabel("environment steps on the task")
+        ax.set_ylabel("mean reward of a step")
+        ax.set_title(textwrap.fill(title, 68), fontsize="medium")
+        ax.set_xlim(self.edges[0], self.edges[-1])
+        ax.legend(fontsize="small", frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        figure = ax.get_figure()
+        assert isinstance(figure, Figure)
+        return figure
+
+    def summary(self) -> dict[str, list[float] | list[None]]:
+        """``(bins,)`` lists: from_step, to_step, mean, low, high; random and oracle where known."""
+        low, high = self.interval()
+        columns = {"from_step": self.edges[:-1], "to_step": self.edges[1:], "mean": self.mean(), "low": low}
+        columns |= {"high": high, **self.bounds}
+        return {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
+
+    def write(self, path: Path) -> None:
+        """A CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
+
+        A bin's column is headed by the step at which it begins; the last heading is the end of the trial.
+        """
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["who", "seed", "task", *(f"{edge:.12g}" for edge in self.edges)])
+            for name, bound in (("random", self.random), ("oracle", self.oracle)):
+                for task, row in enumerate([] if bound is None else bound):
+                    writer.writerow([name, "", task, *_digits(row)])
+            for seed, tasks in enumerate(self.rewards):
+                for task, row in enumerate(tasks):
+                    writer.writerow(["agent", seed, task, *_digits(row)])
+
+    @classmethod
+    def read(cls, path: Path) -> StepCurve:
+        """What `write` wrote."""
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        edges = np.array(header[3:], dtype=np.float64)
+        of: dict[str, list[list[str]]] = {"random": [], "oracle": [], "agent": []}
+        for row in rows:
+            of[row[0]].append(row)
+        values = {who: np.array([row[3:] for row in some], dtype=np.float32) for who, some in of.items() if some}
+        seeds = 1 + int(of["agent"][-1][1])
+        rewards = values["agent"].reshape(seeds, -1, len(edges) - 1)
+        return cls(edges, rewards, values.get("random"), values.get("oracle"))
+
+
+def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:
+    """One curve with the seeds of all; None if any is missing or has other bins."""
+    first = curves[0]
+    if first is None or any(curve is None or not np.array_equal(curve.edges, first.edges) for curve in curves):
+        return None
+    return replace(first, rewards=np.concatenate([curve.rewards for curve in curves if curve is not None]))
+
+
+def borders(rounds: int, episodes: int, horizon: int) -> NDArray[np.int64]:
+    """Where the bins of a trial end, in steps of one row: ``(bins + 1,)`` from 0 to rounds × episodes × horizon.
+
+    No bin goes over the end of an episode, or of a round where an episode is a single step.
+    """
+    total = rounds * episodes * horizon
+    width = -(-total // MAX_BINS)
+    unit = horizon
+    if horizon == 1:
+        unit = episodes
+        width = max(width, PULLS if episodes >= 4 * PULLS else 1)
+    inside = np.arange(0, unit, min(width, unit))
+    starts = np.arange(0, total, unit)
+    return np.append((starts[:, None] + inside).ravel(), total)
+
+
+def binned(rewards: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Means of ``(…, steps)`` between the edges, which begin at 0 and end at `steps`: float32 ``(…, bins)``."""
+    sums = np.add.reduceat(rewards.astype(np.float64), edges[:-1], axis=-1)
+    return (sums / np.diff(edges)).astype(np.float32)
+
+
+def _digits(row: NDArray[Any]) -> list[str]:
+    return [f"{value:.9g}" for value in row]

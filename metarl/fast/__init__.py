@@ -1,0 +1,20 @@
+"""Parts that are only for speed. Each stands next to a plain twin, which gives the same numbers up to rounding.
+
+Where a fast part is used is decided here, by measurement (``python -m benchmarks.twins``). What has no entry is used
+everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of plain calls.
+"""
+
+from __future__ import annotations
+
+from metarl.core.batch_env import step_by
+from metarl.fast import gru, linear, perceptron, ppo, stepping, tanh
+from metarl.fast.twins import register
+
+register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
+register("gru", gru.gru, on=("cpu",))
+register("gru_step", gru.gru_step, on=("cpu",))
+register("linear", linear.linear, on=("cpu",))
+register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))
+register("ppo_loss", ppo.ppo_loss, on=("cpu", "cuda", "meta"))
+register("tanh", tanh.tanh, on=("cpu",))
+step_by(stepping.FastEnv)

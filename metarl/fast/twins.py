@@ -1,0 +1,90 @@
+"""Plain functions with a fast twin.
+
+A plain function says what is computed. Its fast twin gives the same numbers up to rounding, sooner, on some kinds of
+device; `metarl.fast` says for every part where it is used::
+
+    @twin("tanh")
+    def tanh(x): return torch.tanh(x)              # what is meant
+
+    register("tanh", fast_tanh, on=("cpu",))       # in metarl.fast: what runs on a CPU
+
+Inside ``with plain():`` every call goes to the plain function, and environments are plain ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from torch import Tensor
+
+from metarl.core.batch_env import BatchEnv, step_by
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FAST: dict[str, tuple[Callable[..., Any], frozenset[str], Callable[..., bool] | None]] = {}
+_plain = False
+
+
+def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let calls of the decorated function go to the fast twin of `part` where there is one.
+
+    The device is that of the first tensor among the positional arguments, or in a tuple among them.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+            fast, devices, suits = _FAST.get(part, _NONE)
+            if _plain or _device_of(args) not in devices or not (suits is None or suits(*args, **kwargs)):
+                return function(*args, **kwargs)
+            result: R = fast(*args, **kwargs)
+            return result
+
+        return chosen
+
+    return decorate
+
+
+def register(part: str, fast: Callable[..., Any], on: Sequence[str], suits: Callable[..., bool] | None = None) -> None:
+    """Use `fast`, which takes the same arguments as the plain function of `part`, on devices of the kinds `on`.
+
+    Where it cannot do everything that the plain one can, `suits` says of the arguments whether it can do these.
+    """
+    _FAST[part] = fast, frozenset(on), suits
+
+
+def registered_parts() -> dict[str, frozenset[str]]:
+    """All parts that have a fast twin, with the kinds of device on which it is used."""
+    return {part: devices for part, (_, devices, _) in _FAST.items()}
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Use the plain functions inside, for comparisons. It holds for all threads."""
+    global _plain
+    before, _plain = _plain, True
+    kind = step_by(BatchEnv)
+    try:
+        yield
+    finally:
+        _plain = before
+        step_by(kind)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """The fast twin of a part that has none; it is used on no device."""
+
+
+_NONE: tuple[Callable[..., Any], frozenset[str], None] = _nothing, frozenset(), None
+
+
+def _device_of(args: tuple[Any, ...]) -> str:
+    for arg in args:
+        first = arg[0] if isinstance(arg, tuple) and arg else arg
+        if isinstance(first, Tensor):
+            return first.device.type
+    raise TypeError("A function with a fast twin needs a tensor among its positional arguments.")

@@ -1,0 +1,26 @@
+"""Gymnasium's ids: every registered family is one, of the same name, without anything of it being imported."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from metarl.core.registry import on_register
+
+_SINGLE, _VECTOR = "metarl.interop.gym_env:GymEnv", "metarl.interop.gym_env:GymVectorEnv"
+
+
+def register_gymnasium() -> None:
+    """Make every registered family a Gymnasium id, now and whenever another one is registered.
+
+    Raises ValueError for an id that belongs to somebody else's environment.
+    """
+    on_register(_register)
+
+
+def _register(id: str) -> None:
+    # Strings and values only: nothing is captured, so no id can yield another one's family, and specs can be copied.
+    spec = gymnasium.registry.get(id)
+    if spec is None:
+        gymnasium.register(id, entry_point=_SINGLE, vector_entry_point=_VECTOR, kwargs={"family": id})
+    elif spec.entry_point != _SINGLE:
+        raise ValueError(f"The Gymnasium id {id!r} is already taken by {spec.entry_point}.")

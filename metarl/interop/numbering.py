@@ -1,0 +1,64 @@
+"""Which trial a row plays next: a trial has a number under a seed, and with it its task and its noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.tree import concatenate
+
+
+class Numbering:
+    """Hands out trials in the order in which they begin.
+
+    Trial n of a seed has the task ``sample_tasks(fold(key(seed), 0), 1, split, first=n)`` and draws from
+    ``fold(fold(key(seed), 1), n)``. Rows share one seed (`share`): each trial that begins takes the next number. A row
+    may have a seed of its own instead (`separate`): it then plays trials 0, 1, 2 … of that seed, whatever others do.
+    """
+
+    def __init__(self, family: TaskFamily) -> None:
+        self.family = family
+        self._root: Key | None = None
+        self._count = 0
+        self._own: dict[int, tuple[Key, int]] = {}  # by row: the root of its seed, and how many trials it has begun
+
+    @property
+    def seeded(self) -> bool:
+        """Whether there is a seed that rows share."""
+        return self._root is not None
+
+    def share(self, seed: int) -> None:
+        """Number the coming trials of all rows anew, under one seed."""
+        self._root, self._count, self._own = rng.key(seed), 0, {}
+
+    def separate(self, row: int, seed: int) -> None:
+        """Let a row play the trials of a seed of its own, from number 0."""
+        self._own[row] = (rng.key(seed), 0)
+
+    def next(self, rows: Tensor, split: str) -> tuple[Task, Key]:
+        """The tasks (M rows) and the keys (M,) of the trials that begin in `rows` (M,), in this order."""
+        if self._own.keys().isdisjoint(rows.tolist()):
+            return self._next_shared(len(rows), split)
+        tasks, keys = [], []
+        for row in rows.tolist():
+            task, key = self._next_own(row, split) if row in self._own else self._next_shared(1, split)
+            tasks.append(task)
+            keys.append(key)
+        return concatenate(tasks), torch.cat(keys)
+
+    def _next_shared(self, count: int, split: str) -> tuple[Task, Key]:
+        if self._root is None:
+            raise ValueError("Give a seed first.")
+        first, self._count = self._count, self._count + count
+        return self._trials(self._root, first, count, split)
+
+    def _next_own(self, row: int, split: str) -> tuple[Task, Key]:
+        root, number = self._own[row]
+        self._own[row] = (root, number + 1)
+        return self._trials(root, number, 1, split)
+
+    def _trials(self, root: Key, first: int, count: int, split: str) -> tuple[Task, Key]:
+        task = self.family.sample_tasks(rng.fold(root, 0), count, split, first=first)
+        return task, rng.fold(rng.fold(root, 1), torch.arange(first, first + count))

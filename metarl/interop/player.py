@@ -1,0 +1,228 @@
+"""A trained agent in an environment of the user's own, played in Gymnasium's loop.
+
+::
+
+    player = metarl.Player(metarl.load("runs/mine"))
+    for episode in range(3):  # of one trial: what it learned about this environment stays
+        obs, info = env.reset()
+        done = False
+        while not done:
+            obs, reward, terminated, truncated, info = env.step(player.act(obs))
+            player.tell(reward, terminated, truncated, obs)
+            done = terminated or truncated
+
+``player.play(env, episodes=3)`` is this loop. The environment may be anything that has the spaces of the family that
+the agent was trained on; nothing of it but observations, rewards and ends is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.batch_env import Outcome, Step
+from metarl.core.rollout import Acted, Rollout
+from metarl.core.tree import join_columns, stack
+from metarl.core.units import no_action
+
+PLAYING = 0x706C6179  # "play" in ASCII
+"""The address of a player's randomness: ``fold(key(seed), PLAYING)``, then the number of the trial."""
+
+
+class Moment(NamedTuple):
+    """One step, for an agent that learns from rounds."""
+
+    step: Step
+    acted: Acted
+    outcome: Outcome
+
+
+class Player:
+    """An agent and what it remembers of one environment, from episode to episode.
+
+    It sees what it saw in training (RL²'s inputs, Duan et al. 2016): the observation, its own last action, the reward
+    for it and whether the episode ended. A trial may have more episodes, and longer ones, than in training, but that is
+    nothing that the agent was trained for.
+
+    An agent that learns in rounds (MAML, fine-tuned PPO) acts with the same policy until `adapt`, which takes one
+    gradient step, or update, from the episodes since the last one.
+
+    `seed` is that of the action noise. With `greedy` there is none, but in the episodes that `adapt` learns from: an
+    agent that learns in rounds samples until it has adapted as often as it was made to (`exploring` says whether it
+    does). The agent itself is not changed, so several players may share it.
+    """
+
+    def __init__(self, agent: LearningAgent, seed: int = 0, greedy: bool = False) -> None:
+        self.agent, self.greedy, self.trials = agent, bool(greedy), 0
+        self._adaptations = agent.protocol.test().rounds - 1
+        self._root = rng.fold(rng.key(seed, agent.device), PLAYING)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything, for another environment: a new trial."""
+        self.memory = self.agent.begin(1)
+        self._key = rng.fold(rng.fold(self._root, self.trials), torch.zeros(1, dtype=torch.int64, device=self._device))
+        self.trials += 1
+        self.steps = self.adapted = 0
+        self._prev = (no_action(self.agent.family.action_space, 1, self._device), 0.0, 0.0)  # action, reward, done
+        self._waiting: tuple[Step, Acted] | None = None  # acted, and not been told what came of it
+        self._round: list[list[Moment]] = []  # by episode, since the last `adapt`
+        self._between = True
+
+    @property
+    def exploring(self) -> bool:
+        """Whether `adapt` is to learn from the episodes that are played now, so that they are sampled in any case."""
+        return self.adapted < self._adaptations
+
+    def act(self, obs: Any) -> Any:
+        """The action on an observation: an integer for a Discrete space, else a float32 array within the bounds.
+
+        Raises ValueError for an observation of another shape than in training or that is not finite, or if `tell` was
+        left out.
+        """
+        if self._waiting is not None:
+            raise ValueError("Tell the player what came of its last action before the next: tell(reward, done).")
+        seen = self._seen(obs)
+        action, reward, done = self._prev
+        at = Step(seen, action, self._row(reward), self._row(done))
+        self.steps += 1
+        greedy = self.greedy and not self.exploring
+        with torch.no_grad():
+            acted, self.memory = self.agent.act(self.memory, at, rng.fold(self._key, self.steps), greedy)
+        self._waiting = (at, acted)
+        return self._for_the_env(acted.action)
+
+    def tell(self, reward: float, terminated: bool, truncated: bool = False, obs: Any = None) -> None:
+        """What came of the action: its reward, and whether the episode ended with it, in either way.
+
+        `obs` is the observation after the action. It matters where an episode is truncated, to agents that estimate
+        what would have followed (fine-tuned PPO); without it they take the last one that they saw.
+
+        Raises ValueError if there was no action, or for a reward that is not a finite number.
+        """
+        if self._waiting is None:
+            raise ValueError("There is nothing to tell before the player has acted: act(obs).")
+        reward = _finite(reward)
+        following = None if obs is None else self._seen(obs)
+        step, acted = self._waiting
+        self._waiting = None
+        done = bool(terminated) or bool(truncated)
+        self._prev = (acted.action, reward, float(done))
+        if self._adaptations:
+            if self._between:
+                self._round.append([])
+            failed, late = (torch.tensor([bool(end)], device=self._device) for end in (terminated, truncated))
+            outcome = Outcome(self._row(reward), failed, late & ~failed, step.obs if following is None else following)
+            self._round[-1].append(Moment(step, acted, outcome))
+        self._between = done
+
+    def adapt(self) -> None:
+        """Learn from the episodes since the last `adapt`. Nothing to do for an agent that learns while it acts (RL²).
+
+        Raises ValueError if an episode has not ended, or there was none, or it was played greedily.
+        """
+        if not self._adaptations:
+            return
+        if not self._round or not self._between:
+            raise ValueError("adapt learns from whole episodes: play one to its end first.")
+        if self.greedy and not self.exploring:
+            times = f"{self._adaptations} time{'s'[: self._adaptations != 1]}"
+            raise ValueError(
+                f"adapt learns from sampled episodes; this agent has adapted {times}, as it was made to, and plays "
+                "greedily now: begin() a new trial, or let the player not be greedy."
+            )
+        self.memory = self.agent.adapt(self.memory, _side_by_side(self._round))
+        self.adapted += 1
+        self._round = []
+
+    def play(self, env: gymnasium.Env[Any, Any], episodes: int = 1, seed: int | None = None) -> np.ndarray:
+        """Play episodes of `env` and return their returns, float64 ``(episodes,)``; the memory is carried on.
+
+        `seed` goes to the first `reset`. Raises ValueError if the environment's spaces are not the family's.
+        """
+        self.check(env)
+        returns = np.zeros(episodes)
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=seed if episode == 0 else None)
+            done = False
+            while not done:
+                obs, reward, terminated, truncated, _ = env.step(self.act(obs))
+                self.tell(float(reward), terminated, truncated, obs)
+                returns[episode] += float(reward)
+                done = terminated or truncated
+        return returns
+
+    def check(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Raise ValueError unless `env` has observations and actions of the shapes and kinds that the agent knows."""
+        family = self.agent.family
+        for name, ours in (("observation", family.observation_space), ("action", family.action_space)):
+            theirs = getattr(env, f"{name}_space")
+            if isinstance(ours, spaces.Discrete):
+                same = isinstance(theirs, spaces.Discrete) and theirs.n == ours.n and theirs.start == ours.start
+            else:
+                same = isinstance(theirs, spaces.Box) and theirs.shape == ours.shape
+            if not same:
+                raise ValueError(
+                    f"The environment's {name} space is {theirs}; the agent was trained on {type(family).__name__}, "
+                    f"whose is {ours}."
+                )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.agent.device
+
+    def _row(self, number: float) -> Tensor:
+        return torch.tensor([number], dtype=torch.float32, device=self._device)
+
+    def _seen(self, obs: Any) -> Tensor:
+        """An observation as the agent takes it, ``(1, *O)``. Raises ValueError for one that it cannot take."""
+        expected = self.agent.family.observation_space.shape
+        try:
+            with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
+                seen = np.asarray(obs, dtype=np.float32).copy()
+        except (TypeError, ValueError):
+            raise ValueError(f"An observation must be numbers of shape {expected}, got {obs!r}.") from None
+        if seen.shape != expected:
+            raise ValueError(f"The agent was trained on observations of shape {expected}, got {seen.shape}.")
+        if not np.isfinite(seen).all():
+            raise ValueError(f"An observation must be finite, got {seen.tolist()}.")
+        return torch.as_tensor(seen, device=self._device)[None]
+
+    def _for_the_env(self, action: Tensor) -> Any:
+        """The action as NumPy. Families clip what lies beyond their bounds; another environment need not."""
+        space, plain = self.agent.family.action_space, action[0].cpu().numpy()
+        return np.clip(plain, space.low, space.high) if isinstance(space, spaces.Box) else plain[()]
+
+
+def _finite(reward: Any) -> float:
+    """A reward, of any library, as a float. Raises ValueError for what is no finite number."""
+    try:
+        number = float(np.asarray(reward, dtype=np.float64).reshape(()))
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"A reward must be a finite number, got {reward}.")
+    return number
+
+
+def _side_by_side(episodes: list[list[Moment]]) -> Rollout:
+    """Episodes that were played one after the other as the rows of a round, padded to the length of the longest."""
+    longest = max(map(len, episodes))
+    rows = [stack([*episode, *[_padding(episode[-1])] * (longest - len(episode))]) for episode in episodes]
+    played = torch.tensor([len(episode) for episode in episodes], device=rows[0].outcome.reward.device)
+    mask = (torch.arange(longest, device=played.device)[:, None] < played).to(torch.float32)
+    step, acted, outcome = join_columns(rows)
+    return Rollout(step, acted, outcome, mask, ())
+
+
+def _padding(last: Moment) -> Moment:
+    """What stands after an episode's end: as in a trial, it comes after a done."""
+    return last._replace(step=last.step._replace(prev_done=torch.ones_like(last.step.prev_done)))

@@ -1,0 +1,179 @@
+"""stable-baselines3's view: its `VecEnv` over a batch of rows, without a process or a Python loop per environment::
+
+    from metarl.interop.sb3_env import SB3VecEnv
+    env = SB3VecEnv("metarl/GridNavi-v0", num_envs=64, trial=True)
+    RecurrentPPO("MlpLstmPolicy", env).learn(100_000)
+
+Tasks, seeds, `trial=True` and observations are those of `metarl.interop.gym_env`. ``import metarl`` imports neither
+this module nor stable-baselines3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import Task, TaskFamily
+from metarl.core.tree import features, take
+from metarl.interop.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
+
+
+class SB3VecEnv(VecEnv):
+    """`num_envs` rows of a family (an id, with its options as further keywords, or a TaskFamily).
+
+    A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step; `infos` then has
+    its `terminal_observation`, and `success` also by SB3's name for it, `is_success`; `TimeLimit.truncated` and what
+    `metarl.interop.gym_env` says are always there. A drawn task changes at each new episode (or trial).
+
+    Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; by `get_attr`: any
+    attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`. With ``show_task=True`` the task's
+    numbers stand behind the observation: for agents that are told the task. Actions are the family's own;
+    stable-baselines3 itself trains on Discrete spaces that start at 0 alone.
+    """
+
+    def __init__(
+        self,
+        family: str | TaskFamily,
+        num_envs: int,
+        split: str = "train",
+        trial: bool = False,
+        render_mode: str | None = None,
+        show_task: bool = False,
+        **family_options: Any,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
+        self.family = family_of_view(family, family_options, "SB3VecEnv", _OPTIONS)
+        self.render_mode = render_mode
+        self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
+        self._action: Tensor | None = None
+        self._show_task = show_task
+        space = self._stream.observation_space
+        super().__init__(num_envs, _with_task(space, self.family) if show_task else space, self.family.action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode (or trial) in every row, after `seed(…)` from trial 0 of that seed."""
+        seed = self._seeds[0]
+        if seed is None and not self._stream.seeded:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        if seed is not None:
+            self._stream.seed(seed)
+        obs = self._stream.reset(**self._reset_options_given())
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [{"episode_index": 0} for _ in range(self.num_envs)]
+        return self._shown(obs)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for what cannot be one."""
+        self._action = checked_actions(actions, self.action_space, self.num_envs)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Observations, rewards float32, dones bool, and one info per row."""
+        if self._action is None:
+            raise ValueError("Call step_async(actions) first.")
+        shown, self._action = self._stream.step(self._action), None
+        done = shown.terminated | shown.truncated
+        obs = self._shown(shown.obs)
+        infos = infos_of(shown)
+        for info, truncated in zip(infos, shown.truncated.tolist(), strict=True):
+            info["TimeLimit.truncated"] = truncated
+        if bool(done.any()):
+            rows = done.nonzero().squeeze(1)
+            for row in rows.tolist():
+                infos[row]["terminal_observation"] = obs[row].copy()
+                if "success" in infos[row]:
+                    infos[row]["is_success"] = infos[row]["success"]
+                self.reset_infos[row] = {"episode_index": 0}
+            obs[rows.numpy()] = self._shown(self._stream.restart(rows), rows)
+        return obs, shown.reward.numpy().copy(), done.numpy(), infos
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each row's trial so far; None without ``render_mode="rgb_array"``."""
+        if self.render_mode is None:
+            return [None] * self.num_envs
+        return [self._stream.picture(row) for row in range(self.num_envs)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The attribute, once per row: all rows share it. Raises AttributeError if there is none."""
+        return [getattr(self, attr_name)] * len(self._rows(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Rows have no attributes of their own: raises AttributeError."""
+        raise AttributeError(f"Rows have no attribute {attr_name!r} of their own; env_method can set their tasks.")
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call one of a row's methods (see the class) for each of `indices`. Raises AttributeError for another."""
+        if method_name not in _ROW_METHODS:
+            raise AttributeError(f"A row has no method {method_name!r}, only {', '.join(_ROW_METHODS)}.")
+        method = getattr(self, f"_{method_name}")
+        return [method(row, *method_args, **method_kwargs) for row in self._rows(indices)]
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
+        """No row is wrapped."""
+        return [False] * len(self._rows(indices))
+
+    def _shown(self, obs: Tensor, rows: Tensor | None = None) -> np.ndarray:
+        """Observations of the rows (all, if none are given) as SB3 sees them: a copy."""
+        if not self._show_task:
+            return obs.numpy().copy()
+        task = self._stream.playing()
+        told = features(task if rows is None else take(task, rows))
+        return torch.cat([obs.flatten(1), told], dim=1).numpy()
+
+    def _set_task(self, row: int, task: Task | None) -> None:
+        self._stream.set_task(task, torch.tensor([row]))
+
+    def _get_task(self, row: int) -> Task:
+        return take(self._stream.task(), slice(row, row + 1))
+
+    def _sample_tasks(self, row: int, n: int, split: str | None = None, seed: int = 0) -> list[Task]:
+        tasks = self.family.sample_tasks(rng.key(seed), n, self._stream.split if split is None else split)
+        return [take(tasks, slice(i, i + 1)) for i in range(n)]
+
+    def _render(self, row: int) -> np.ndarray | None:
+        return None if self.render_mode is None else self._stream.picture(row)
+
+    def _rows(self, indices: VecEnvIndices) -> list[int]:
+        return [range(self.num_envs)[row] for row in self._get_indices(indices)]
+
+    def _reset_options_given(self) -> dict[str, Any]:
+        """The options of all rows as those of the stream. Raises ValueError if only some rows have one."""
+        given: dict[str, Any] = {}
+        for name in sorted({name for options in self._options for name in options}):
+            if name not in ("task", "split") or not all(name in options for options in self._options):
+                raise ValueError(f"Options are 'task' or 'split', given for every row alike; got {name!r}.")
+            given[name] = [options[name] for options in self._options]
+        if "task" in given:
+            given["task"] = joined(self.family, given["task"])
+        if "split" in given:
+            if len(set(given["split"])) > 1:
+                raise ValueError(f"All rows are of one split, got {sorted(set(given['split']))}.")
+            given["split"] = given["split"][0]
+        return given
+
+
+def _with_task(space: spaces.Box, family: TaskFamily) -> spaces.Box:
+    """The space of observations with the task's numbers, which are unbounded, behind them."""
+    size = features(family.sample_tasks(rng.key(0), 1, family.splits[0])).shape[1]
+    most = np.full(size, np.inf, dtype=np.float32)
+    return spaces.Box(np.append(space.low.ravel(), -most), np.append(space.high.ravel(), most), dtype=np.float32)
+
+
+_OPTIONS = ("num_envs", "split", "trial", "render_mode", "show_task")
+
+
+_ROW_METHODS = ("set_task", "get_task", "sample_tasks", "render")

@@ -1,0 +1,203 @@
+"""Networks: linear layers, multilayer perceptrons, and feed-forward policies."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import metarl.fast  # noqa: F401  (registers the fast twins)
+from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.units import ActionUnits, action_size, inverse, pooled
+from metarl.fast.twins import twin
+from metarl.learning.estimators import masked_mean, spread
+
+
+def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Linear layers of the given sizes with `activation` between them (none after the last)."""
+    layers: list[nn.Module] = []
+    for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        layers += [activation()] if n else []
+        layers += [nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+@twin("linear")
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer: ``x (…, F)`` times `weight` (G, F) transposed, plus `bias` (G,)."""
+    return F.linear(x, weight, bias)
+
+
+class Head(nn.Linear):
+    """A linear output layer, orthogonal with the given gain and zero bias (Andrychowicz et al. 2021, §3.2)."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float) -> None:
+        super().__init__(inputs, outputs)
+        nn.init.orthogonal_(self.weight, gain)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+@twin("tanh")
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return torch.tanh(x)
+
+
+class Tanh(nn.Module):
+    """The hyperbolic tangent as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tanh(x)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+
+
+class MLPPolicy(nn.Module):
+    """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without any state.
+
+    Gaussian for a Box, in units of `action_unit` (None: half its range) around its centre, with a standard deviation
+    that does not depend on the state and never falls below `min_std` of these units; categorical for a Discrete space,
+    over 0 … n - 1. `head.actions` turns such actions into the family's. The parameters of the last layer, the standard
+    deviation among them, are those of `head`; all others of `body`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        action_space: gymnasium.Space,
+        hidden_sizes: list[int],
+        activation: str = "tanh",
+        init_std: float = 1.0,
+        min_std: float = 1e-2,
+        action_unit: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        sizes = [inputs, *hidden_sizes]
+        hidden = [mlp(sizes, ACTIVATIONS[activation]), ACTIVATIONS[activation]()] if hidden_sizes else []
+        self.body = nn.Sequential(*hidden)
+        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std, action_unit)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Distribution:
+        out: Distribution = self.head(self.body(x))
+        return out
+
+    def of_tasks(self, params: Mapping[str, Tensor], x: Tensor) -> Distribution:
+        """N copies at once: parameters ``(N, …)`` by name, features ``(N, M, F)``.
+
+        The same as ``vmap(functional_call)`` over the copies, without its cost per operation, and with the bias added
+        inside the matrix product.
+        """
+        x = x.mT  # samples last in memory: then all products of the backward passes have contiguous results, too
+        for name, layer in self.body.named_modules(prefix="body"):
+            if isinstance(layer, nn.Linear):
+                x = _linear_of_tasks(params, name, x)
+            elif not isinstance(layer, nn.Sequential):
+                x = layer(x)
+        log_std = params.get("head.log_std")
+        return self.head.distribution(
+            _linear_of_tasks(params, "head.linear", x).mT, None if log_std is None else log_std[:, None]
+        )
+
+
+def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """Features ``(N, F, M)`` to ``(N, G, M)``."""
+    return torch.baddbmm(params[f"{name}.bias"][..., None], params[f"{name}.weight"], x)
+
+
+class PolicyHead(nn.Module):
+    """The last layer of an `MLPPolicy`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        action_space: gymnasium.Space,
+        init_std: float,
+        min_std: float,
+        action_unit: float | None = None,
+    ) -> None:
+        super().__init__()
+        outputs = action_size(action_space)
+        self.linear = nn.Linear(inputs, outputs)
+        self.min_log_std = math.log(min_std)
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, gymnasium.spaces.Box):
+            self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
+        self.actions = ActionUnits(action_space, action_unit)
+
+    def forward(self, x: Tensor) -> Distribution:
+        return self.distribution(self.linear(x), self.log_std)
+
+    def distribution(self, out: Tensor, log_std: Tensor | None) -> Distribution:
+        """From the linear layer's output ``(…, A)`` and the standard deviation's logarithm, which broadcasts to it."""
+        if log_std is None:
+            return Categorical.from_logits(out)
+        return DiagonalGaussian(out, log_std.clamp_min(self.min_log_std).expand_as(out))
+
+
+class ValueNetwork(nn.Module):
+    """A learned value of (features, time in the episode), in its own scale of returns: the mean and spread seen.
+
+    When the scale moves, the last layer is corrected so that no value does (PopArt, van Hasselt et al. 2016). Before
+    the first returns every value is 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inputs: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.body = mlp([inputs + 1, hidden, hidden, 1])
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.zeros(()))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Value ``(…)`` of features ``(…, F)`` at time ``(…)``."""
+        value: Tensor = self.body(torch.cat([x, time[..., None]], dim=-1)).squeeze(-1)
+        return value * self.std + self.mean
+
+    def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error in its own scale."""
+        return masked_mean(((self(x, time) - returns) * inverse(self.std)) ** 2, mask)
+
+    @torch.no_grad()
+    def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
+        """Move the scale towards mean and standard deviation of `returns` by `weight` in [0, 1]."""
+        last = self.body[-1]
+        assert isinstance(last, nn.Linear)
+        after = pooled((self.mean, self.std), spread(returns, mask), weight)
+        keep_outputs([last.weight], last.bias, (self.mean, self.std), after)
+        self.mean.copy_(after[0])
+        self.std.copy_(after[1])
+
+
+@torch.no_grad()
+def keep_outputs(
+    weights: Iterable[Tensor], bias: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]
+) -> None:
+    """Change a linear output layer in place so that output · std + mean stays when (mean, std) moves.
+
+    PopArt (van Hasselt et al. 2016, eq. 9). `weights` are all that is multiplied and added up to the output, `bias` is
+    added last. From or to a standard deviation of 0 there is nothing to keep, and nothing is done.
+    """
+    (old_mean, old_std), (new_mean, new_std) = before, after
+    known = (old_std > 0.0) & (new_std > 0.0)
+    ratio = torch.where(known, old_std * inverse(new_std), 1.0)
+    shift = torch.where(known, (old_mean - new_mean) * inverse(new_std), 0.0)
+    for weight in weights:
+        weight.mul_(ratio)
+    bias.mul_(ratio).add_(shift)

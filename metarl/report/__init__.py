@@ -1,0 +1,1 @@
+"""What people look at: tables, figures, pictures of behaviour, videos, cards, the console."""

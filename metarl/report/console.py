@@ -1,0 +1,126 @@
+"""The terminal as the programs use it: what ``--quiet`` leaves, pipes without control characters, mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+ALLOW = "Import this package, which registers a family or an agent (may be given several times)."
+"""The help of ``--allow``."""
+
+
+QUIET = "Show nothing but the final tables, and mistakes on standard error."
+"""The help of ``--quiet``."""
+
+
+def make_console(quiet: bool = False, width: int | None = None) -> Console:
+    """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
+
+    A pipe or file gets no control characters, and "?" for a character that its encoding does not have: a run should
+    not end in an error because its last line has a sparkline. A notebook is treated as a
+    pipe (its kernel sets FORCE_COLOR, which would make rich draw progress bars there).
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    if sys.stdout.isatty():
+        return Console(quiet=quiet)
+    return Console(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
+
+
+def show(console: Console, table: Table) -> None:
+    """Print the table of a result, on a quiet console too."""
+    quiet, console.quiet = console.quiet, False
+    try:
+        console.print(table)
+    finally:
+        console.quiet = quiet
+
+
+def text_of(shown: RenderableType, width: int = 120) -> str:
+    """A table, or whatever rich can show, as plain text for a file: no colours, and no line longer than `width`.
+
+    A plain ``Console(file=…)`` writes nothing in a notebook, where it shows its text below the cell instead.
+    """
+    file = io.StringIO()
+    plain = Console(
+        file=file, width=width, force_jupyter=False, force_terminal=False, color_system=None, legacy_windows=False
+    )
+    plain.print(shown)
+    return file.getvalue()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for a program's files, before anything is played for them. Raises ValueError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"The folder {str(folder)!r} cannot be written to: {error.strerror}.") from error
+
+
+def new_folder(folder: Path) -> Path:
+    """Make a folder that nobody has: `folder`, or ``folder_2``, ``folder_3`` … Returns which.
+
+    Programs that ask for the same one at the same time get one each. Raises ValueError where none can be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            tried = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+            try:
+                tried.mkdir()
+            except FileExistsError:
+                continue
+            make_folder(tried)
+            return tried
+    except OSError as error:
+        raise ValueError(f"The folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+    raise AssertionError("there are always more numbers")
+
+
+def at_home(value: Any) -> Any:
+    """A path, a text or a list of them with ~ as the user's home, which shells do not see in ``--out=~/x``.
+
+    Nothing else in a path is special: a $ is a $, since shells have replaced their variables before we see them.
+    """
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
+
+
+def in_words(error: OSError) -> str:
+    """One sentence about a file: what happened, and to which."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what}: {str(error.filename)!r}." if error.filename else f"{what}."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message.removeprefix('argument ')}\n")
+
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The options, with ~ as home; the sentence about an unknown one names the nearest that there is."""
+        options, extra = self.parse_known_args(arguments)
+        for name, value in vars(options).items():
+            setattr(options, name, at_home(value))
+        if extra and not extra[0].startswith("-"):
+            self.error(f"{extra[0]!r} is one word too many; --help shows what there can be.")
+        if extra:
+            from metarl.core.errors import unknown  # here, since a usage page does without torch
+
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            self.error(unknown("option", extra[0].partition("=")[0], known, see=f"{self.prog} --help"))
+        return options

@@ -1,0 +1,6 @@
+"""The contracts of families and agents, for other projects, too."""
+
+from metarl.testing.agents import check_agent
+from metarl.testing.families import check_family, quick_check
+
+__all__ = ["check_agent", "check_family", "quick_check"]

@@ -1,0 +1,188 @@
+"""The contract of agents as a function; `metarl.testing` is the place to import it from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.agent import AgentConfig, LearningAgent, OwnLoopAgent
+from metarl.core.batch_env import Step, make_env
+from metarl.core.family import Task, TaskFamily
+from metarl.core.options import parts_of
+from metarl.core.rollout import Memory, run_trial
+from metarl.core.tree import leaves, num_rows, take
+from metarl.testing.contract import ROWS, require, same
+
+
+def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:
+    """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
+
+    Checked: shapes and types of what it does; the same key does the same, greedily whatever the key; nothing of the
+    memory is modified in place, and what it holds matters; a false task in `begin` changes nothing, unless the agent
+    says that it is `told`; log-probabilities are those of its actions; a row acts as it would alone; `update` returns
+    finite floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes exactly.
+    """
+    tasks = min(config.meta_batch_size, ROWS)
+    task = family.sample_tasks(rng.key(seed), tasks)
+    agent = config.build(family, seed, torch.device("cpu"))
+    _check_acting(agent, family, task)
+    _check_blind(agent, family, task, seed)
+    _check_log_prob(agent, family, task)
+    _check_row(agent, family, task)
+    episodes = min(family.episodes_per_trial, 3)
+    _check_update(config, family, task, seed, episodes)
+    _check_resume(config, family, task, seed, episodes)
+
+
+def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
+    name, rows = type(agent).__name__, num_rows(task) * agent.protocol.envs_per_task
+    memory, step, keys = _start(agent, family, task)
+    before = [leaf.clone() for leaf in leaves(memory)]
+    acted, after = agent.act(memory, step, keys)
+    space = family.action_space
+    expected = torch.int64 if isinstance(space, spaces.Discrete) else torch.float32
+    good = acted.action.dtype == expected and acted.action.shape == (rows, *(space.shape or ()))
+    require(good, f"{name}.act must choose {expected} actions of shape {(rows, *(space.shape or ()))}.")
+    for field in ("log_prob", "value"):
+        x = getattr(acted, field)
+        good = x.shape == (rows,) and x.dtype == torch.float32 and bool(x.isfinite().all())
+        require(good, f"{name}.act must give a finite float32 {field} of shape ({rows},), got {x.shape}.")
+    require(same(before, list(leaves(memory))), f"{name}.act modified the memory that it was given.")
+    again, _ = agent.act(memory, step, keys)
+    require(same(acted, again), f"{name}.act does not do the same for the same key.")
+    greedy, other = (agent.act(memory, step, rng.fold(keys, n), greedy=True)[0] for n in (1, 2))
+    require(torch.equal(greedy.action, other.action), f"{name}.act(greedy=True) depends on the key.")
+    if not same(before, list(leaves(after))):  # it remembers: then what it remembers must matter
+        fresh, _ = agent.act(memory, step, keys)
+        later, _ = agent.act(after, step, keys)
+        require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
+
+
+def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int, steps: int = 5) -> None:
+    """What `begin` is told of the task is for oracles: a learner that acts on it has nothing to adapt to."""
+    if agent.told:
+        return
+    n, split = num_rows(task), "ood" if "ood" in family.splits else "train"
+    memory, step, keys = _start(agent, family, task)
+    others = [agent.begin(n, family.sample_tasks(rng.key(seed + 1), n, split)), agent.begin(n)]
+    env = make_env(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
+    env.reset()
+    for t in range(min(steps, env.max_steps)):  # what was told may show only once something has been seen
+        acted, memory = agent.act(memory, step, rng.fold(keys, t))
+        for place, other in enumerate(others):
+            blind, others[place] = agent.act(other, step, rng.fold(keys, t))
+            require(
+                same(acted, blind),
+                f"{type(agent).__name__} acts on the task that begin is told; if it is an oracle, set told = True.",
+            )
+        _, step = env.step(acted.action)
+
+
+def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, samples: int = 4000) -> None:
+    """In one situation: how often actions are drawn against what ``exp(log_prob)`` says of them."""
+    name, n, each = type(agent).__name__, num_rows(task), agent.protocol.envs_per_task
+    one = torch.zeros(n, dtype=torch.int64)
+    _, step, _ = _start(agent, family, task)
+    memory, step = agent.begin(n, take(task, one)), take(step, torch.zeros(n * each, dtype=torch.int64))
+    keys = rng.fold(rng.key(3), torch.arange(n * each))
+    acts = [agent.act(memory, step, rng.fold(keys, draw))[0] for draw in range(-(-samples // (n * each)))]
+    action, prob = (torch.cat([getattr(acted, part) for acted in acts]) for part in ("action", "log_prob"))
+    prob = prob.double().exp()
+    if isinstance(family.action_space, spaces.Discrete):
+        numbers = action.unique()
+        claimed = torch.stack([prob[action == number].mean() for number in numbers])
+        drawn = torch.stack([(action == number).double().mean() for number in numbers])
+        error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
+        good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
+    else:
+        # The mean of 1 / density over the draws that fall into a region is the region's volume; in what units of
+        # action the density is measured is the agent's choice, so two regions are compared.
+        inner, outer = (_per_volume(action.double(), prob, q) for q in (0.3, 0.1))
+        good = bool((inner - outer).mean().abs() < 5.0 * (inner - outer).std() / len(prob) ** 0.5 + 1e-9 * outer.mean())
+    require(good, f"{name}.act gives log-probabilities that are not those of the actions that it draws.")
+
+
+def _per_volume(action: Tensor, prob: Tensor, q: float) -> Tensor:
+    """1 / density of the draws between the quantiles q and 1 - q, 0 of the others, divided by that region's volume."""
+    low, high = (torch.quantile(action, share, dim=0) for share in (q, 1.0 - q))
+    inside = ((action >= low) & (action <= high)).all(-1)
+    return torch.where(inside, 1.0 / prob, 0.0) / (high - low).prod()
+
+
+def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:
+    """The last task alone, shown what it saw beside the others."""
+    n, each = num_rows(task), agent.protocol.envs_per_task
+    mine = slice((n - 1) * each, n * each)
+    memory, step, keys = _start(agent, family, task)
+    alone = agent.begin(1, take(task, slice(n - 1, n)))
+    env = make_env(family, _repeat(task, each), rng.key(1))
+    env.reset()
+    for t in range(min(steps, env.max_steps)):
+        acted, memory = agent.act(memory, step, rng.fold(keys, t))
+        single, alone = agent.act(alone, take(step, mine), rng.fold(keys[mine], t))
+        close = all(torch.allclose(a[mine], b, rtol=1e-3, atol=1e-4) for a, b in zip(acted, single, strict=True))
+        require(close, f"{type(agent).__name__}: a row acts differently beside others than alone (step {t}).")
+        _, step = env.step(acted.action)
+
+
+def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
+    # With one pass over one minibatch, the metrics are those of the first gradient step.
+    parts = {name: _once(getattr(config, name)) for name in parts_of(config)}
+    agent = _once(dataclasses.replace(config, **parts)).build(family, seed, torch.device("cpu"))
+    name, before = type(agent).__name__, _snapshot(agent)
+    metrics = _trained(agent, family, task, rng.key(seed), episodes, 0.0)
+    floats = all(type(k) is str and type(v) is float and math.isfinite(v) for k, v in metrics.items())
+    require(floats, f"{name}.update must return finite floats by name, got {metrics}.")
+    require(not before or not same(before, _snapshot(agent)), f"{name}.update changed nothing in its state_dict.")
+    kl, clipped = metrics.get("loss/approx_kl", 0.0), metrics.get("loss/clip_fraction", 0.0)
+    require(abs(kl) < 1e-5, f"{name}: the first step's likelihood ratio is not 1 (approximate KL {kl:.2g}).")
+    require(clipped == 0.0, f"{name}: the first step's likelihood ratio is not 1 (clipped: {clipped:.2g}).")
+
+
+def _once(options: Any) -> Any:
+    """A configuration, or a part of one, with one pass over one minibatch."""
+    names = {field.name for field in dataclasses.fields(options)}
+    return dataclasses.replace(options, **{name: 1 for name in ("update_epochs", "num_minibatches") if name in names})
+
+
+def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int, episodes: int) -> None:
+    first, second = (config.build(family, seed, torch.device("cpu")) for _ in range(2))
+    name = type(first).__name__
+    _trained(first, family, task, rng.key(seed), episodes, 0.0)
+    state = _snapshot(first)
+    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold tensors alone.")
+    second.load_state_dict({k: v.clone() for k, v in state.items()})
+    require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
+    for agent in (first, second):
+        _trained(agent, family, task, rng.key(seed + 1), episodes, 0.5)
+    goes_on = same(_snapshot(first), _snapshot(second))
+    require(goes_on, f"{name}: after load_state_dict, training does not go on as it would have without it.")
+
+
+def _trained(
+    agent: LearningAgent, family: TaskFamily, task: Task, key: Tensor, episodes: int, progress: float
+) -> dict[str, float]:
+    """The metrics of one update, or of one iteration in the agent's own loop."""
+    if isinstance(agent, OwnLoopAgent):
+        return agent.learn("train", progress).metrics
+    return agent.update(run_trial(agent, family, task, key, episodes=episodes), progress)
+
+
+def _start(agent: LearningAgent, family: TaskFamily, task: Task) -> tuple[Memory, Step, Tensor]:
+    rows = _repeat(task, agent.protocol.envs_per_task)
+    step = make_env(family, rows, rng.key(1)).reset()
+    return agent.begin(num_rows(task), task), step, rng.fold(rng.key(2), torch.arange(num_rows(rows)))
+
+
+def _repeat(task: Task, each: int) -> Task:
+    return take(task, torch.arange(num_rows(task)).repeat_interleave(each))
+
+
+def _snapshot(agent: LearningAgent) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in agent.state_dict().items()}

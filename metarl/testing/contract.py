@@ -1,0 +1,310 @@
+"""The rules that a family keeps: each is a function that raises `Broken`, one sentence, if it does not.
+
+`metarl.testing` is the place to import them from: `check_family` asks all of them and more, thoroughly; `quick_check`
+asks these with few rows and steps, which `metarl.train` does before it trains on a family of another project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.checks import described
+from metarl.core.family import State, Task, TaskFamily
+from metarl.core.rollout import undeclared_ending
+from metarl.core.tree import features, leaves, num_rows, take
+
+ROWS = 7  # odd, so that vectorised kernels have a remainder
+
+
+DRAWS = 64
+"""Tasks that are drawn to see whether a split's draws differ and are finite."""
+
+
+ENUMERATED = 10_000
+"""A finite split of at most so many tasks is looked through."""
+
+
+MAX_STEPS = 60
+"""Steps of an episode that a thorough check plays."""
+
+
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""Names of splits become names of files and of TensorBoard's tags."""
+
+
+class Broken(AssertionError):
+    """A rule of a contract is broken. The message is one sentence that says which."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `Broken` with `message` unless `condition`; unlike ``assert`` also under ``python -O``."""
+    if not condition:
+        raise Broken(message)
+
+
+@contextlib.contextmanager
+def in_one_sentence(family: TaskFamily) -> Iterator[None]:
+    """Turn whatever the family's own code raises into `Broken`: which method, where, and what it said."""
+    try:
+        yield
+    except Broken:
+        raise
+    except Exception as error:  # of code that is not ours: anything
+        mine = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_locals.get("self") is family]
+        where = type(family).__name__
+        if mine:
+            frame, line = mine[-1]
+            where += f".{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {line})"
+        said = " ".join(str(error).split()).rstrip(".")[:300]
+        raise Broken(f"{where} failed: {type(error).__name__}{': ' if said else ''}{said}.") from error
+
+
+def check_declaration(family: TaskFamily) -> None:
+    """The attributes that a family declares."""
+    name = type(family).__name__
+    for attribute in ("observation_space", "action_space", "horizon", "episodes_per_trial"):
+        there = getattr(family, attribute, None) is not None
+        require(there, f"{name} has no {attribute}: set it in the class or in its constructor.")
+    obs, action = family.observation_space, family.action_space
+    good = isinstance(obs, spaces.Box) and obs.dtype == np.float32
+    require(good, f"{name}.observation_space must be a float32 Box, got {obs}.")
+    box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
+    good = isinstance(action, spaces.Discrete) or box
+    require(good, f"{name}.action_space must be Discrete or a one-dimensional float32 Box, got {action}.")
+    for attribute in ("horizon", "episodes_per_trial"):
+        value = getattr(family, attribute)
+        require(type(value) is int and value >= 1, f"{name}.{attribute} must be an int of at least 1, got {value!r}.")
+    for attribute in ("terminates", "noisy", "random_start", "shows_task"):
+        value = getattr(family, attribute)
+        require(isinstance(value, bool), f"{name}.{attribute} must be True or False, got {value!r}.")
+    _check_split_names(name, family.splits)
+
+
+def _check_split_names(name: str, splits: Any) -> None:
+    names = isinstance(splits, tuple) and all(isinstance(split, str) for split in splits)
+    require(names, f"{name}.splits must be a tuple of names, such as ('train', 'test'), got {splits!r}.")
+    require("train" in splits, f"{name}.splits must contain 'train', got {splits}.")
+    require(len(set(splits)) == len(splits), f"{name}.splits must not name a split twice, got {splits}.")
+    for split in splits:
+        allowed = SPLIT_NAME.fullmatch(split) is not None
+        require(allowed, f"{name}.splits: a name has letters, digits, '_', '-' and '.' alone, got {split!r}.")
+
+
+def check_tasks(family: TaskFamily, seed: int = 0) -> None:
+    """`sample_tasks`: types, determinism, shards, and the error for an unknown split."""
+    name, key = type(family).__name__, rng.key(seed)
+    for split in family.splits:
+        task = family.sample_tasks(key, ROWS, split)
+        require(_is_named_tuple(task), f"A task of {name} must be a NamedTuple of tensors, got {type(task).__name__}.")
+        check_rows(f"Every field of {name}'s tasks", task, ROWS)
+        for leaf in leaves(task):
+            require(leaf.dtype != torch.float64, f"A field of {name}'s tasks is float64; it must be float32.")
+        again = elsewhere(partial(family.sample_tasks, key, ROWS, split))
+        require(same(task, again), f"{name}.sample_tasks(split={split!r}) gives different tasks for the same key.")
+        shard = family.sample_tasks(key, ROWS - 3, split, first=3)
+        require(same(take(task, slice(3, None)), shard), f"{name}.sample_tasks(first=3) is not the rest of the whole.")
+    try:
+        family.sample_tasks(key, 1, "no such split")
+    except ValueError:
+        return
+    raise Broken(f"{name}.sample_tasks must raise ValueError for a split that does not exist.")
+
+
+def check_draws(family: TaskFamily, split: str, seed: int = 0) -> None:
+    """The tasks of a split are finite; a distribution's are not all the same one, an enumeration has none twice.
+
+    In a fixed list of tasks that were drawn (`train_tasks`) the same one may be drawn again.
+    """
+    name = type(family).__name__
+    drawn = family.sample_tasks(rng.key(seed), DRAWS, split)
+    finite = all(bool(leaf.isfinite().all()) for leaf in leaves(drawn))
+    require(finite, f"{name}: some of the {split!r} tasks are not finite: they hold nan or inf.")
+    every = None if split == "valid" else family.enumerate_tasks(split)
+    if every is not None and num_rows(every) <= ENUMERATED:
+        twice = num_rows(every) - _different(every)
+        require(twice == 0, f"{name}: {twice} of the {num_rows(every)} {split!r} tasks are enumerated twice.")
+    elif every is None and family.num_tasks(split) is None:
+        also = "; a split that has a single task is written in enumerate_tasks"
+        require(_different(drawn) > 1, f"{name}: {DRAWS} draws of a {split!r} task are all equal: use the keys{also}.")
+
+
+def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_steps: int = MAX_STEPS) -> None:
+    """`reset`, `observe` and `step` along an episode of random actions on tasks of a split."""
+    name = type(family).__name__
+    task = family.sample_tasks(rng.key(seed), ROWS, split)
+    whole = play(family, task, seed, max_steps=max_steps, check=True)
+    again = elsewhere(lambda: play(family, task, seed, max_steps=max_steps))
+    require(same(whole, again), f"{name} gives different episodes for the same keys: use the keys for all randomness.")
+    if not family.noisy:
+        keys = rng.fold(rng.key(seed), torch.arange(ROWS))
+        state, action = family.reset(task, keys), random_action(family.action_space, keys)
+        one, other = (family.step(task, state, action, rng.fold(keys, n)) for n in (1, 2))
+        require(same(one, other), f"{name}.step depends on its key, but the family says noisy = False.")
+    if not family.random_start:
+        one, other = (family.reset(task, rng.fold(rng.key(n), torch.arange(ROWS))) for n in (1, 2))
+        require(same(one, other), f"{name}.reset depends on its key, but the family says random_start = False.")
+    for row in (0, ROWS // 2, ROWS - 1):
+        alone = play(family, take(task, slice(row, row + 1)), seed, first_row=row, max_steps=max_steps)
+        alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))
+        require(alike, f"{name}: row {row} of a batch differs from a batch of that row alone.")
+
+
+def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
+    """The first observation is the same whatever the task, unless the family says that it shows it."""
+    if family.shows_task:
+        return
+    keys = rng.fold(rng.key(seed), torch.zeros(DRAWS, dtype=torch.int64))
+    task = family.sample_tasks(rng.key(seed), DRAWS)
+    obs = family.observe(task, family.reset(task, keys))
+    alike = bool((obs == obs[:1]).all())
+    name = type(family).__name__
+    require(
+        alike,
+        f"{name}: the first observation depends on the task, so it tells which task it is "
+        "(if that is meant, let the class say shows_task = True).",
+    )
+
+
+def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
+    """The types of `oracle` and `random_return`; returns those of them that are known, by name."""
+    name, rows, known = type(family).__name__, num_rows(task), {}
+    for method in ("oracle", "random_return"):
+        value = getattr(family, method)(task)
+        if value is None:
+            continue
+        _check_tensor(f"The values of {name}.{method}", value, torch.float32, rows)
+        known[method] = value
+    return known
+
+
+class Episode(NamedTuple):
+    """What was seen of an episode of each row."""
+
+    obs: Tensor  # (T + 1, B, *O)
+    reward: Tensor  # (T, B)
+    terminated: Tensor  # (T, B)
+
+
+def play(
+    family: TaskFamily, task: Task, seed: int, first_row: int = 0, max_steps: int = MAX_STEPS, check: bool = False
+) -> Episode:
+    """Random actions from addressed draws, past the terminations, with checks of every step if wanted."""
+    rows = num_rows(task)
+    keys = rng.fold(rng.key(seed), torch.arange(first_row, first_row + rows))
+    state = family.reset(task, rng.fold(keys, 0))
+    if check:
+        check_rows(f"Every part of {type(family).__name__}'s states", state, rows)
+    obs, rewards, ends = [family.observe(task, state)], [], []
+    alive = torch.ones(rows, dtype=torch.bool)
+    if check:
+        _check_observation(family, obs[0], alive)
+    for t in range(1, min(family.horizon, max_steps) + 1):
+        key = rng.fold(keys, t)
+        action = random_action(family.action_space, rng.fold(key, 0))
+        before = copy.deepcopy((task, state)) if check else None
+        stepped = family.step(task, state, action, rng.fold(key, 1))
+        if check:
+            _check_step(family, before, (task, state), stepped)
+        state, reward, terminated = stepped
+        obs.append(family.observe(task, state))
+        if check:
+            _check_observation(family, obs[-1], alive)
+        alive = alive & ~terminated
+        rewards.append(reward)
+        ends.append(terminated)
+    return Episode(torch.stack(obs), torch.stack(rewards), torch.stack(ends))
+
+
+def _check_observation(family: TaskFamily, obs: Any, alive: Tensor) -> None:
+    name, space = type(family).__name__, family.observation_space
+    _check_tensor(f"The observations of {name}", obs, torch.float32, len(alive), space.shape, alive)
+    for row in obs[alive]:
+        require(space.contains(row.numpy()), f"{name}: the observation {row.tolist()} is not in {space}.")
+
+
+def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], stepped: Any) -> None:
+    name, rows = type(family).__name__, num_rows(after[0])
+    three = isinstance(stepped, tuple) and len(stepped) == 3
+    require(three, f"{name}.step must return (state, reward, terminated), got {described(stepped)}.")
+    require(same(before, after), f"{name}.step modified its task or state in place; it must return a new one.")
+    state, reward, terminated = stepped
+    check_rows(f"Every part of {name}'s states", state, rows)
+    alike = [(leaf.dtype, leaf.shape) for leaf in leaves(after[1])] == [(x.dtype, x.shape) for x in leaves(state)]
+    require(alike, f"{name}.step must return a state of the same types and shapes as the one that it was given.")
+    _check_tensor(f"The rewards of {name}.step", reward, torch.float32, rows)
+    _check_tensor(f"The endings of {name}.step (`terminated`)", terminated, torch.bool, rows)
+    ended = not family.terminates and bool(terminated.any())
+    require(not ended, undeclared_ending(family))
+
+
+def check_rows(what: str, value: Any, rows: int) -> None:
+    """A tensor, or a NamedTuple of them (nested ones too), each with `rows` rows; `what` begins the sentence."""
+    if _is_named_tuple(value):
+        for field in value:
+            check_rows(what, field, rows)
+        return
+    good = isinstance(value, Tensor) and value.shape[:1] == (rows,)
+    require(good, f"{what} must be a tensor with one row per task, got {described(value)} for {rows} rows.")
+
+
+def _check_tensor(
+    what: str, value: Any, dtype: torch.dtype, rows: int, shape: tuple[int, ...] = (), finite: Tensor | None = None
+) -> None:
+    """A tensor of the type and of the shape ``(rows, *shape)``, finite in the rows `finite` (default: in all)."""
+    good = isinstance(value, Tensor) and value.dtype == dtype and value.shape == (rows, *shape)
+    wanted = f"{str(dtype).removeprefix('torch.')} of shape ({', '.join(map(str, ('B', *shape)))}{',' * (not shape)})"
+    require(good, f"{what} must be {wanted}, got {described(value)} for {rows} rows.")
+    looked_at = value if finite is None else value[finite]
+    require(bool(looked_at.isfinite().all()), f"{what} must be finite, got nan or inf.")
+
+
+def random_action(space: spaces.Space, key: Tensor) -> Tensor:
+    """An action per key: uniform where the space has bounds, normal around 0 or beyond its one bound where not."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start) + rng.integers(key, 1, int(space.n)).squeeze(-1)
+    assert isinstance(space, spaces.Box)
+    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+    if space.is_bounded():
+        return low + (high - low) * rng.uniform(key, len(low))
+    uniform, normal = rng.uniform(rng.fold(key, 0), len(low)), rng.normal(rng.fold(key, 1), len(low))
+    below, above = low.isfinite(), high.isfinite()
+    free = torch.where(below, low + normal.abs(), torch.where(above, high - normal.abs(), normal))
+    return torch.where(below & above, low + (high - low) * uniform, free)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees of tensors are equal bit for bit (NaN equals itself)."""
+    first, second = leaves(a), leaves(b)
+    return len(first) == len(second) and all(
+        x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
+        for x, y in zip(first, second, strict=True)
+    )
+
+
+def _different(task: Task) -> int:
+    """How many different tasks there are among the rows."""
+    return len({row.tobytes() for row in features(task).numpy()})
+
+
+def elsewhere(call: Callable[[], Any]) -> Any:
+    """What `call` returns when the global generators stand elsewhere: nothing may depend on them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(987654321)
+        return call()
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and type(value) is not tuple

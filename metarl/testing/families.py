@@ -1,0 +1,250 @@
+"""The contracts of families and agents as functions that anybody's tests can call.
+
+::
+
+    from metarl.testing import check_agent, check_family
+    check_family(MyFamily())
+    check_agent(RL2Config(meta_batch_size=8), MyFamily())
+
+They raise AssertionError with one sentence that says which rule is broken. A passed check is no proof: the numbers of
+steps, rows and tasks that are tried are small enough for a unit test. `quick_check` is what `metarl.train` asks of a
+family before it trains; the rules themselves stand in `metarl.testing.contract`, each once.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.batch_env import make_env
+from metarl.core.family import Task, TaskFamily, has_picture
+from metarl.core.tree import features, num_rows
+from metarl.interop.gym_env import GymEnv
+from metarl.testing.agents import check_agent
+from metarl.testing.contract import (
+    ROWS,
+    Broken,
+    check_bounds,
+    check_declaration,
+    check_draws,
+    check_first_observation,
+    check_physics,
+    check_tasks,
+    in_one_sentence,
+    play,
+    random_action,
+    require,
+    same,
+)
+
+_TASKS = 1500
+
+
+_QUICK_STEPS = 20
+"""Steps of an episode that a quick check plays."""
+
+
+# Advice of the two `check_env` that concerns taste or other libraries' networks, and that some physics cannot follow.
+_ADVICE = (r".*probably too (low|high).*", r".*symmetric and normalized.*", r".*unconventional shape.*")
+
+
+def check_family(family: TaskFamily, *, seed: int = 0) -> None:
+    """Raise AssertionError unless `family` keeps the contract of `TaskFamily` as far as a short test can see.
+
+    Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
+    batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
+    splits disjoint and of their own distribution; no task in the first observation, unless the family says
+    `shows_task`; endings; oracle and random returns; copies; pictures; Gymnasium's and stable-baselines3's `check_env`,
+    with and without ``trial=True``.
+    """
+    check_declaration(family)
+    check_tasks(family, seed)
+    for split in family.splits:
+        check_draws(family, split, seed)
+    check_splits(family, seed)
+    check_physics(family, seed)
+    check_first_observation(family, seed)
+    check_returns(family, seed)
+    check_copies(family, seed)
+    check_picture(family, seed)
+    for trial in (False, True):
+        check_gymnasium(family, trial)
+
+
+def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list[str]:
+    """The part of `check_family` that takes a fraction of a second, asked before training on a split.
+
+    Raises AssertionError, one sentence, for a family that must not be trained on, also where its own code fails.
+    Returns a sentence for each fault that spoils no training but an evaluation or a picture: tasks of another split
+    that are not finite or all equal, a `render` that fails.
+    """
+    spoiled = []
+    with in_one_sentence(family):
+        check_declaration(family)
+        check_tasks(family, seed)
+        check_draws(family, split, seed)
+        check_physics(family, seed, split, _QUICK_STEPS)
+        check_first_observation(family, seed)
+        check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, split))
+        for other in (each for each in family.splits if each != split):
+            try:
+                check_draws(family, other, seed)
+            except Broken as fault:
+                spoiled.append(str(fault))
+                continue
+            check_physics(family, seed, other, max_steps=1)
+            check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, other))
+    try:
+        with in_one_sentence(family):
+            check_picture(family, seed)
+    except Broken as fault:
+        spoiled.append(str(fault))
+    return spoiled
+
+
+def check_splits(family: TaskFamily, seed: int = 0) -> None:
+    """No task of `test` or `ood` among those of `train`, nor of `test` among those of `valid`.
+
+    `ood` is distributed unlike `train`; `all` holds the others.
+    """
+    name = type(family).__name__
+    drawn = {split: _task_matrix(family, split, seed) for split in family.splits}
+    sets = {split: {row.tobytes() for row in rows} for split, rows in drawn.items()}
+    for mine, other in (("train", "test"), ("train", "ood"), ("valid", "test")):
+        if mine in sets and other in sets:
+            shared = len(sets[mine] & sets[other])
+            # Two draws of a number have 24 bits each: among so many there may be a coincidence, but not a few.
+            allowed = 2 if len(sets[mine]) > 0.9 * _TASKS else 0
+            require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also {mine!r} tasks.")
+    if "ood" in drawn:
+        columns = zip(drawn["train"].T, drawn["ood"].T, strict=True)
+        p = min(float(stats.ks_2samp(a, b).pvalue) for a, b in columns)
+        p *= drawn["ood"].shape[1]  # the smallest of many (Bonferroni)
+        require(p < 1e-3, f"{name}: 'ood' tasks are distributed like 'train' tasks.")
+    if "all" in sets and len(sets["all"]) * 20 < _TASKS:  # so few that all of them were seen
+        inside = sets["train"] | sets.get("test", set())
+        require(inside <= sets["all"], f"{name}: some 'train' or 'test' tasks are not among 'all'.")
+
+
+def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
+    """`oracle` and `random_return`, against episodes of random actions."""
+    name = type(family).__name__
+    task = family.sample_tasks(rng.key(seed), tasks)
+    known = check_bounds(family, task)
+    if not known:
+        return
+    returns = _random_returns(family, task, seed)
+    # Where all are equal, what happens less than once in so many episodes may exist, and no spread tells of it.
+    unseen = 1.0 / tasks if bool((returns == returns[0]).all()) else 0.0
+    for method, value in known.items():
+        gap = (returns - value).double()
+        margin = 5.0 * float(gap.std()) / math.sqrt(tasks) + 1e-4 * (1.0 + float(value.abs().mean())) + unseen
+        mean = float(gap.mean())
+        good = mean <= margin if method == "oracle" else abs(mean) <= margin
+        require(good, f"{name}.{method} is wrong: random actions return {mean:.4g} more than it says, on average.")
+
+
+def check_copies(family: TaskFamily, seed: int = 0) -> None:
+    """A pickled and a deep-copied family play the same episodes."""
+    task = family.sample_tasks(rng.key(seed), 3)
+    original = play(family, task, seed)
+    try:
+        twins = {"pickled": pickle.loads(pickle.dumps(family)), "deep-copied": copy.deepcopy(family)}
+    except Exception as error:  # whatever pickle raises: it is not one kind
+        raise Broken(f"{type(family).__name__} cannot be pickled or deep-copied: {error}") from error
+    for how, twin in twins.items():
+        alike = same(task, twin.sample_tasks(rng.key(seed), 3)) and same(original, play(twin, task, seed))
+        require(alike, f"A {how} {type(family).__name__} plays other episodes than the original.")
+
+
+def check_picture(family: TaskFamily, seed: int = 0) -> None:
+    """Pictures, if there are any, of two tasks of each split along two episodes: arrays of uint8, all of one size.
+
+    A trial of one episode and a whole trial may have different sizes. What `render` or `sketch` itself raises goes on.
+    """
+    if not has_picture(family):
+        return
+    for episodes in {1, family.episodes_per_trial}:
+        shapes = set()
+        for split in family.splits:
+            for number in (0, 1):
+                task = family.sample_tasks(rng.key(seed), 1, split, first=number)
+                for picture in _pictures(family, task, episodes, seed):
+                    good = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+                    require(good, f"A picture of {type(family).__name__} must be a uint8 array (height, width, 3).")
+                    shapes.add(picture.shape[:2])
+        said = " and ".join(f"{height} × {width}" for height, width in sorted(shapes))
+        require(
+            len(shapes) == 1,
+            f"The pictures of {type(family).__name__} must have one size whatever the task, the step and the episode, "
+            f"or they cannot be the frames of a video; found {said} pixels.",
+        )
+
+
+def _pictures(family: TaskFamily, task: Task, episodes: int, seed: int) -> Iterator[np.ndarray]:
+    """At the start of a trial, after 1 and 5 steps, at the next episode's start, and after 3 steps of it."""
+    sketch = family.sketch(task, episodes)
+    for episode, steps in enumerate((5, 3)[: 2 if episodes > 1 else 1]):
+        keys = rng.fold(rng.key(seed), torch.tensor([episode]))
+        state = family.reset(task, keys)
+        sketch.add(state, first=True)
+        yield sketch.image()
+        for t in range(1, min(family.horizon, steps) + 1):
+            key = rng.fold(keys, t)
+            state, _, terminated = family.step(task, state, random_action(family.action_space, key), key)
+            sketch.add(state)
+            if t in (1, steps):
+                yield sketch.image()
+            if bool(terminated):
+                break
+
+
+def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: Any) -> None:
+    """Gymnasium's and stable-baselines3's `check_env` on the Gymnasium view, with warnings as errors."""
+    from gymnasium.utils.env_checker import check_env
+    from stable_baselines3.common.env_checker import check_env as check_sb3
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="Not able to test alternative render modes")
+        for advice in _ADVICE:
+            warnings.filterwarnings("ignore", message=advice)
+        if isinstance(family, str):
+            env = gymnasium.make(family, trial=trial, **options).unwrapped
+        else:
+            env = GymEnv(family, trial=trial, **options)
+        check_env(env, skip_render_check=env.spec is None)
+        check_sb3(env)
+
+
+def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
+    """Return of one episode of random actions per task: float32 ``(B,)``."""
+    rows = num_rows(task)
+    env = make_env(family, task, rng.fold(rng.key(seed), 1), episodes=1)
+    keys = rng.fold(rng.fold(rng.key(seed), 2), torch.arange(rows))
+    env.reset()
+    total, t = torch.zeros(rows), 0
+    while not env.all_done():
+        alive = env.alive
+        outcome, _ = env.step(random_action(family.action_space, rng.fold(keys, t)))
+        total, t = total + outcome.reward * alive, t + 1
+    return total
+
+
+def _task_matrix(family: TaskFamily, split: str, seed: int) -> np.ndarray:
+    # Permutations, maps and other integers are features like the rest; -0.0 and 0.0 are one number.
+    return features(family.sample_tasks(rng.key(seed), _TASKS, split)).numpy() + np.float32(0.0)
+
+
+__all__ = ["check_agent", "check_family", "check_gymnasium", "quick_check"]

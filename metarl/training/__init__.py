@@ -1,0 +1,1 @@
+"""A training run: its loop, configuration, folder, checkpoints, log and seeds."""

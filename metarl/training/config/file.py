@@ -1,0 +1,96 @@
+"""A configuration as a file: YAML in which no key stands twice, and the presets of the package."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metarl.core.errors import nearest, unknown
+from metarl.training.config.errors import ConfigError
+
+PRESETS = Path(__file__).parents[2] / "configs"
+
+
+SEE_OPTIONS = "python -m metarl.train --help"
+"""The command that shows all options and presets."""
+
+
+class _Twice(yaml.YAMLError):
+    """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, but for three habits of it: it lets the last of two equal keys win in silence, takes ``1e-3`` for a
+    text, and makes a date of ``2026-01-31``."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name for it)
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
+                if first is not None:
+                    where = f"in line {first} and again in line {line}" if line != first else f"twice in line {line}"
+                    raise _Twice(f"the key {key.value!r} stands {where}")
+                lines[key.tag, key.value] = line
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)(e[-+]?\d+)?|\d[\d_]*e[-+]?\d+|\.inf|\.nan)$", re.I),
+    list("-+0123456789."),
+)
+
+
+def load_yaml(text: str) -> Any:
+    """What a text of YAML says. Raises yaml.YAMLError, also for a key that stands twice."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """What a config file holds. Raises ConfigError (one sentence) that says where it is no YAML."""
+    name = str(path)
+    try:
+        data = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except _Twice as error:
+        raise ConfigError(f"In the config file {name!r} {error}: leave one of them.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        raise ConfigError(f"The config file {name!r} is not valid YAML{where}: {what}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {name!r} is not a text of YAML.") from error
+    except OSError as error:
+        raise ConfigError(f"The config file {name!r} cannot be read: {error.strerror}.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"The config file {name!r} holds no 'key: value' pairs.")
+    return data
+
+
+def presets() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
+    path = Path(os.path.expanduser(name))
+    if path.is_file():
+        return path
+    if name in presets():
+        return PRESETS / f"{name}.yaml"
+    if path.suffix in (".yaml", ".yml"):
+        near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
+        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
+    raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))

@@ -1,0 +1,148 @@
+"""The command line of `metarl.train`, sorted: what to read, what to do, and the options of the run.
+
+``--key value``, ``--key=value`` and, for options that take lists, ``--key one two`` are understood. A word that belongs
+to no option is a config file or a preset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.file import presets
+
+OTHERS = ("config", "resume", "seeds", "quiet", "print_config", "help")
+"""Options that are no fields of the configuration."""
+
+
+SWITCHES = ("--help", "--print_config", "--quiet")
+
+
+_LISTS = ("eval_splits", "hidden_sizes")
+
+
+_KEYS, _VALUES = {"env": "family"}, {("device", "gpu"): "cuda"}
+"""What users of other libraries type, and what it is here."""
+
+
+class Line(NamedTuple):
+    """A command line."""
+
+    files: list[str]
+    """The config files and presets, in their order."""
+    options: list[tuple[str, str | None]]
+    """Options of the run, the family and the agent: key without dashes, and value (None where there is none)."""
+    resume: Path | None
+    """The run directory to continue."""
+    seeds: int | None
+    """How many training seeds; None: the configuration's own one."""
+    allow: list[str]
+    """Packages that may be imported."""
+    switches: frozenset[str]
+    """Which of `SWITCHES` stand there."""
+    words: list[str]
+    """The words as they were typed, but for ``--seeds`` and ``--quiet``."""
+
+    def also(self, *words: str) -> Line:
+        """The line of one seed, with more words at its end."""
+        return read_line([*self.words, *words])
+
+    @property
+    def quiet(self) -> bool:
+        return "--quiet" in self.switches
+
+
+class _Option(NamedTuple):
+    """One option as it was typed."""
+
+    key: str  # with its dashes
+    values: list[str]
+    words: list[str]
+    open: bool  # whether a word behind it is its value
+
+    @property
+    def value(self) -> str | None:
+        return self.values[0] if self.values else None
+
+
+def read_line(args: Sequence[str]) -> Line:
+    """Sort a command line. Raises ConfigError for an option that needs a value and has none, or the other way round."""
+    line = Line([], [], None, None, [], frozenset(), [])
+    for option in _options(args):
+        key, value = option.key, option.value
+        if key not in ("--seeds", "--quiet"):
+            line.words.extend(option.words)
+        if key in SWITCHES:
+            if value is not None:
+                raise ConfigError(f"{key} takes no value, got {value!r}.")
+            line = line._replace(switches=line.switches | {key})
+        elif key == "--seeds":
+            line = line._replace(seeds=_count(value))
+        elif key in _NEEDS:
+            if not value:
+                raise ConfigError(
+                    f"{key} needs {_NEEDS[key]}" + (f": {', '.join(presets())}." if key == "--config" else ".")
+                )
+            if key == "--resume":
+                line = line._replace(resume=Path(os.path.expanduser(value)))
+            else:
+                (line.files if key == "--config" else line.allow).append(value)
+        else:
+            line.options.append(_of_run(option, line.allow))
+    return line
+
+
+_NEEDS = {
+    "--config": "a file or the name of a preset",
+    "--resume": "the folder of the run to continue",
+    "--allow": "the name of a package to import",
+}
+
+
+def _options(args: Sequence[str]) -> list[_Option]:
+    found: list[_Option] = []
+    for arg in args:
+        if arg.startswith("--") or arg == "-h":
+            key, equals, value = ("--help" if arg == "-h" else arg).partition("=")
+            takes = not equals and key not in SWITCHES
+            found.append(_Option(key, [value] if equals else [], [arg], takes))
+        elif found and found[-1].open and (not found[-1].values or _is_list(found[-1].key)):
+            found[-1].values.append(arg)
+            found[-1].words.append(arg)
+        else:
+            found.append(_Option("--config", [arg], [arg], False))
+    return found
+
+
+def _of_run(option: _Option, allow: list[str]) -> tuple[str, str | None]:
+    """An option of the run as (key, value). What ``module:id`` names goes to `allow`, too."""
+    key, value = option.key.removeprefix("--"), option.value
+    first, dot, rest = key.partition(".")
+    key = _KEYS.get(first, first) + dot + rest
+    if value is None:
+        return key, "true" if key == "profile" else None  # a switch, as users expect
+    if _is_list(option.key):
+        return key, _as_list(option.values)
+    if key in ("family", "agent", "family.name", "agent.name") and ":" in value and not value.lstrip().startswith("{"):
+        module, _, value = value.rpartition(":")
+        allow.append(module)
+    return key, _VALUES.get((key, value), value)
+
+
+def _is_list(key: str) -> bool:
+    return key.removeprefix("--").rpartition(".")[2].removesuffix("+") in _LISTS
+
+
+def _as_list(values: Sequence[str]) -> str:
+    """``test ood``, ``test,ood`` and ``[test, ood]`` as the last of them."""
+    text = (" " if values[0].startswith("[") or len(values) == 1 else ", ").join(values)
+    return text if text.startswith(("[", "{")) or not text else f"[{text}]"
+
+
+def _count(value: str | None) -> int:
+    if value is None or not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"--seeds needs how many, at least 1, got {value}.")
+    return int(value)

@@ -1,0 +1,148 @@
+"""The names of families and agents in a configuration: ids that are registered, never module paths.
+
+A configuration is data: reading one imports nothing. A package that registers ids is imported where the user allows it
+(``--allow PACKAGE``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl.core.agent import AgentConfig, agent_class, agent_registered_in, registered_agents
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.core.options import own_options
+from metarl.core.registry import family_class, registered, registered_in
+from metarl.training.config.errors import ConfigError, shown
+from metarl.training.config.old import former_name
+
+SEE_FAMILIES = "metarl envs"
+"""The command that shows all families."""
+
+
+BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
+"""The fields that hold an object with options of its own, and what it is an instance of."""
+
+
+class Named(NamedTuple):
+    """What makes the family or the agent's configuration, and what a config file calls it."""
+
+    factory: Callable[..., Any]
+    name: str
+
+    @property
+    def short(self) -> str:
+        """The name for people: without namespace and version."""
+        return short_name(self.name)
+
+
+def short_name(id: str) -> str:
+    """``GridNavi`` of ``metarl/GridNavi-v0``."""
+    return re.sub(r".*/|-v\d+$", "", id)
+
+
+def find_named(field: str, name: Any, declared: Sequence[str] = ()) -> Named:
+    """What `name` stands for as the `field` ("family" or "agent").
+
+    It is a registered id or the name inside one, in whatever case. Raises ConfigError if it stands for nothing; the
+    sentence names the packages that a file has `declared` as those that register it.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{field} must be a name, such as {_EXAMPLES[field]}, got {shown(name)}.")
+    module, _, inside = name.rpartition(":")
+    id = _registered_as(field, inside)
+    if id is None:
+        raise ConfigError(_not_registered(field, inside, [module] if module else declared))
+    factory = family_class(id) if field == "family" else agent_class(id)
+    if "name" in own_options(factory):
+        raise ConfigError(f"The {field} {id} has an option called 'name', which stands for the {field}: rename it.")
+    return Named(factory, id)
+
+
+_EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Import packages that register families or agents, also from the working directory.
+
+    Raises ConfigError for one that cannot be imported.
+    """
+    for package in packages:
+        if str(Path.cwd()) not in sys.path:  # the command `metarl` does not look there, as `python -m` does
+            sys.path.append(str(Path.cwd()))
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (package == error.name or package.startswith(f"{error.name}.")):
+                where = f"neither in {str(Path.cwd())!r} nor among the installed packages"
+                raise ConfigError(f"There is no module {package!r}, {where}.") from error
+            raise ConfigError(f"The module {package!r} needs {error.name!r}, which is not installed.") from error
+        except Exception as error:  # anything that a module of the user's raises
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"The module {package!r} cannot be imported: {what}.") from error
+
+
+def ids(field: str) -> list[str]:
+    """All that is registered as the `field`."""
+    return registered() if field == "family" else registered_agents()
+
+
+def names_of(field: str) -> list[str]:
+    """The short names that there are."""
+    return sorted({short_name(id) for id in ids(field)})
+
+
+def home_of(field: str, id: str) -> str:
+    """The module that registered an id; whoever imports it has the id too."""
+    return registered_in(id) if field == "family" else agent_registered_in(id)
+
+
+def _registered_as(field: str, name: str) -> str | None:
+    """The id that `name` means. Raises ConfigError where it may mean several."""
+    known = ids(field)
+    for meant in (name, former_name(field, name)):
+        if meant in known:
+            return meant
+    same = [id for id in known if _squeezed(name) in (_squeezed(id), _squeezed(short_name(id)))]
+    same = [id for id in same if id.startswith("metarl/")] or same
+    if len({re.sub(r"-v\d+$", "", id) for id in same}) > 1:
+        raise ConfigError(f"The {field} {name!r} may be {' or '.join(same)}: give the whole name.")
+    return max(same, key=lambda id: int((re.findall(r"-v(\d+)$", id) or [0])[0]), default=None)
+
+
+def _squeezed(name: str) -> str:
+    """Equal for ``GridNavi``, ``gridnavi`` and ``grid_navi``."""
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
+    """The sentence for a name that stands for nothing."""
+    module, _, cls = name.rpartition(".")
+    if module == "__main__":
+        return (
+            f"The {field} {name!r} is defined in the program itself (__main__), where no other program finds it, so "
+            "the run could not be loaded: put it into a module that registers it, and give --allow MODULE."
+        )
+    if module and "/" not in name:
+        id = f"{module.partition('.')[0]}/{cls}-v0" if field == "family" else cls.removesuffix("Config") or cls
+        line = f'metarl.{"register" if field == "family" else "register_agent"}("{id}", {cls})'
+        return (
+            f"The {field} {name!r} is the path of a class, and a configuration names what is registered: "
+            f"put {line} into the module {module}, and give --allow {module} --{field} {id}."
+        )
+    if declared:
+        packages = " ".join(f"--allow {package}" for package in declared)
+        return (
+            f"The {field} {name!r} is registered by another package, and reading a configuration imports none: "
+            f"if you trust it, give {packages}, or allow={list(declared)} in Python."
+        )
+    other = "/" in name and not name.startswith("metarl/")
+    hint = f" A package that registers another {field} is imported by --allow PACKAGE." if other else ""
+    what = "task family" if field == "family" else field
+    see = SEE_FAMILIES if field == "family" else ""
+    return unknown(what, name, ids(field) if "/" in name else names_of(field), see=see) + hint

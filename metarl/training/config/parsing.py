@@ -1,0 +1,412 @@
+"""A run's configuration: dataclasses ↔ YAML ↔ command line.
+
+``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
+reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
+`metarl.training.config.names`). Types, help and conversion are jsonargparse's; every option is given to it alone, so
+that a mistake is that option's and no other's. Everything that is wrong raises ConfigError, one sentence for the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+import metarl.agents
+import metarl.envs  # noqa: F401  (registers the families)
+from metarl.core.agent import AgentConfig
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
+from metarl.core.registry import build
+from metarl.report.console import ALLOW, QUIET
+from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
+from metarl.training.config.file import PRESETS, SEE_OPTIONS, find, presets
+from metarl.training.config.line import OTHERS, Line, read_line
+from metarl.training.config.names import BASES, Named, allow, home_of, names_of
+from metarl.training.config.old import is_gone
+from metarl.training.config.settings import Choice, Setting, choose, of_file, of_line
+
+__all__ = ["PRESETS", "Parsed", "TrainConfig", "find", "parse", "presets", "read"]
+
+
+DEFAULT_PRESET = "rl2_navigation2d"
+
+
+RESUMABLE = (
+    "total_iterations",
+    "eval_every",
+    "eval_tasks",
+    "eval_repeats",
+    "eval_splits",
+    "final_eval_tasks",
+    "checkpoint_every",
+    "device",
+    "num_threads",
+    "profile",
+    "allow",
+)
+"""What may be given anew with ``--resume``: nothing in it changes what was learned so far."""
+
+
+@dataclass
+class TrainConfig:
+    """A training run."""
+
+    family: TaskFamily
+    """The task family: its id, or the name inside it, with its own options."""
+    agent: AgentConfig
+    """The agent: its name, with its own options."""
+    seed: int = 1
+    """Seed of everything that is random: initial parameters, tasks, episodes and actions."""
+    device: str = "auto"
+    """Where tensors live: cpu, cuda, or auto (cuda if there is one)."""
+    total_iterations: int = 1000
+    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: none, the
+    agent is evaluated as it begins."""
+    train_split: str = "train"
+    """The split of the family's tasks that training samples from."""
+    train_tasks: int | None = None
+    """Train on a fixed list of so many tasks, the same for every seed; null: on all that the family has."""
+    eval_every: int = 50
+    """Iterations between evaluations; 0: none but the one at the end."""
+    eval_tasks: int = 200
+    """Tasks of each split in the evaluations during training."""
+    eval_repeats: int | None = 1
+    """Trials on each of these tasks; null: as many as make an episode's steps times repeats at least 20."""
+    eval_splits: list[str] = field(default_factory=lambda: ["valid"])
+    """Splits that are evaluated during training. With valid among them, the agent that scored best there is kept as
+    best.safetensors. The table at the end has all splits of the family."""
+    final_eval_tasks: int = 1000
+    """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
+    checkpoint_every: int = 50
+    """Iterations between checkpoints; one is written at the end and on Ctrl-C in any case."""
+    run_dir: str | None = None
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; a $ is a $."""
+    num_threads: int | None = None
+    """Threads of torch on the CPU; null: torch's own choice."""
+    profile: bool = False
+    """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
+    allow: list[str] = field(default_factory=list)
+    """Packages that register the family or the agent. In a file they are only noted: --allow imports them."""
+
+    def __post_init__(self) -> None:
+        if self.run_dir is not None:
+            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has seen what stands in a file
+        for name in ("train_split", "eval_splits"):
+            value = getattr(self, name)
+            for split in [value] if isinstance(value, str) else value:
+                if split not in (*self.family.splits, "valid"):
+                    where = f" of {type(self.family).__name__} in {name}"
+                    raise ConfigError(unknown("split", split, self.family.splits, where))
+        lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
+        for name, low in (lowest | {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1}).items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} must be at least {low}, got {value}.")
+        if self.train_tasks is not None:
+            self.family.train_on(self.train_tasks)
+        if self.device.startswith("cuda:"):
+            number = self.device.removeprefix("cuda:")
+            raise ConfigError(
+                f"Unknown device: {self.device!r}. A run takes the first GPU that it sees: "
+                f"set the environment variable CUDA_VISIBLE_DEVICES={number} and give --device cuda."
+            )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
+
+
+def reported_split(config: TrainConfig) -> str:
+    """The split that a run is about: `test`, or what it trains on where that is `all` or there is no `test`."""
+    known = config.family.splits
+    return "test" if "test" in known and config.train_split != "all" else config.train_split
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
+
+
+@dataclass
+class Parsed:
+    """What a command line says."""
+
+    config: TrainConfig
+    name: str
+    """The config file's name, or what is trained where that is something else: for the name of the run directory."""
+    values: dict[str, Any]
+    """The resolved configuration as plain data: every field with its value."""
+    command: list[str]
+    """The command line."""
+    resume: Path | None = None
+    """The run directory to continue."""
+
+    def text(self) -> str:
+        """The resolved configuration as YAML that repeats the run (hence without its run_dir)."""
+        return as_yaml(self.values | {"run_dir": None})
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line: ``lr: [[0.0, 0.001], [1.0, 0.0]]``."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    """Plain data as YAML for people: in its order, a line for each field."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a file or preset, with `overrides` as on the command line."""
+    return parse(["--config", str(name), *overrides]).config
+
+
+def parse(args: Sequence[str] | Line) -> Parsed:
+    """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
+    line = args if isinstance(args, Line) else read_line(args)
+    allow(line.allow)
+    files = _files(line)
+    layers = [of_file(path, FIELDS) for path in files]
+    declared = _declared(layers)
+    choice = choose([*layers, [*of_line(line.options)]], declared)
+    if "--help" in line.switches:
+        print_help(choice.named)
+        raise SystemExit(0)
+    choice.settings.append(Setting("allow", _needed(choice, [*declared, *line.allow])))
+    parser = _parser(choice.named)
+    given, plain = _convert(parser, choice)
+    config = _build(choice, given)
+    values = _values(parser, choice.named, {name: plain[name] for name in plain if name in given}, config)
+    parsed = Parsed(config, files[-1].stem, values, ["python", "-m", "metarl.train", *line.words], line.resume)
+    if "--print_config" in line.switches:
+        print(parsed.text(), end="")
+        raise SystemExit(0)
+    if choice.replaced or parsed.name == "config":  # something else than the file says, or a run that is repeated
+        what = f"{choice.named['agent'].short}_{choice.named['family'].short}"
+        parsed.name = re.sub(r"[^\w.+-]+", "_", what.lower())
+    return parsed
+
+
+def _files(line: Line) -> list[Path]:
+    """The config files, found. Raises ConfigError for one that is not there, and for what goes not with --resume."""
+    if line.resume is None:
+        return [find(name) for name in line.files or [DEFAULT_PRESET]]
+    _check_resume(line.resume, [*(["config"] if line.files else []), *(key for key, _ in line.options)])
+    return [line.resume / "config.yaml"]
+
+
+def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
+    """The packages that files name, none of which is imported for that. Raises ConfigError for what is no name."""
+    found: dict[str, None] = {}
+    for setting in (setting for layer in layers for setting in layer if setting.key == "allow"):
+        if not isinstance(setting.value, list) or not all(isinstance(name, str) for name in setting.value):
+            raise ConfigError(f"allow must be a list of strings, got {shown(setting.value)}.")
+        found |= dict.fromkeys(setting.value)
+    return list(found)
+
+
+def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
+    """Those of the `packages`, and of what else is imported, that register the family or the agent."""
+    found: dict[str, None] = {}
+    for field_ in BASES:
+        home = home_of(field_, choice.named[field_].name)
+        if home.partition(".")[0] != "metarl":
+            around = [package for package in packages if f"{home}.".startswith(f"{package}.")]
+            near = [package for package in packages if package.partition(".")[0] == home.partition(".")[0]]
+            found[[home, *near, *around][-1]] = None
+    return list(found)
+
+
+def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
+    for key in keys:
+        if key.removesuffix("+") not in RESUMABLE:
+            raise ConfigError(f"--{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
+    if not (run_dir / "config.yaml").is_file():
+        raise ConfigError(f"There is no run to resume in {str(run_dir)!r}: it has no config.yaml.")
+
+
+def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
+    """A parser of all options of the run, of the family and of the agent, none of which is required."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
+    for name, named in chosen.items():
+        add_arguments(parser, named.factory, name, skip={*parts_of(named.factory)})
+    return parser
+
+
+def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given, as the options' types and as plain data, both ``{"seed": 1, "agent": {"lr": 0.001}}``."""
+    hints = {action.dest: getattr(action, "_typehint", Any) for action in parser._actions}
+    found: dict[str, Namespace] = {}  # option → its value so far
+    for setting in choice.settings:
+        first, _, rest = setting.key.partition(".")
+        if first == "agent" and is_gone(choice.named[first].name, rest, setting.data):
+            continue
+        option = _option(setting.key.removesuffix("+"), choice.named, hints)
+        if option not in hints:  # passed on, as far as we can see; the class will know
+            hints[option] = Any
+            parser.add_argument(f"--{option}", type=Any)
+        if setting.typed and setting.value is None:
+            raise ConfigError(no_value(setting.key, hints[option]))
+        try:
+            found[option] = _parsed(parser, setting, found.get(option, Namespace()), hints[option])
+        except (argparse.ArgumentError, TypeError, ValueError) as error:
+            raise ConfigError(wrong_value(setting.key, hints[option], setting.value)) from error
+    namespace = Namespace()
+    for option, value in found.items():
+        namespace[option] = value[option]
+    plain = json.loads(parser.dump(namespace, format="json", skip_unset=False, skip_validation=True))
+    return parser.instantiate(namespace).as_dict(), plain
+
+
+def _parsed(parser: ArgumentParser, setting: Setting, before: Namespace, hint: Any) -> Namespace:
+    """The value of one option, alone, or added to the one `before`. Raises ArgumentError or TypeError."""
+    if setting.typed:
+        return parser.parse_args([f"--{setting.key}={setting.value}"], before, defaults=False)
+    if setting.value is None and not may_be_null(hint):
+        raise TypeError(f"{setting.key} is null")  # which jsonargparse takes for an option that is not given
+    data = copy.deepcopy(setting.value)  # it is converted in place
+    for name in reversed(setting.key.split(".")):
+        data = {name: data}
+    return parser.parse_object(data, before, defaults=False)
+
+
+def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> str:
+    """The option that a key is, or is a part of. Raises ConfigError if there is none."""
+    if key in known:
+        return key
+    first = next((name for name in reversed([*chosen]) if key.startswith(f"{name}.")), "")
+    rest = key.removeprefix(f"{first}.")
+    if not first:
+        raise ConfigError(no_option(key, (*FIELDS, *OTHERS), inside=known, see=SEE_OPTIONS))
+    name, _, part = rest.partition(".")
+    option, factory = f"{first}.{name}", chosen[first].factory
+    whole = known.get(option, Any)
+    if (option not in known and not takes_any(factory)) or (part and whole in _WHOLE):
+        where, see = f" of {first} {chosen[first].short}", _see(first, chosen[first])
+        inside = [known_key.removeprefix(f"{first}.") for known_key in known if known_key.startswith(f"{first}.")]
+        raise ConfigError(no_option(rest, options_of(factory), where, see=see, inside=inside))
+    return option
+
+
+_WHOLE = (int, float, str, bool)
+"""Types of options that have no parts."""
+
+
+def _see(field: str, named: Named) -> str:
+    """The command that shows the options of an agent or a family."""
+    return f"python -m metarl.train --{field} {named.short} --help"
+
+
+def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
+    """The objects. What is not given is left to the default of whatever takes it. Raises ConfigError.
+
+    Drops from `given` the splits that suited a family that was replaced, where this one has none of their names.
+    """
+    try:
+        for key in choice.named.keys() - BASES.keys():
+            base, _, field_ = key.partition(".")
+            options = given.setdefault(base, {})
+            options[field_] = _make(key, choice.named[key], options.get(field_, {}))
+        made = {name: _make(name, choice.named[name], given.get(name, {})) for name in BASES}
+        for name in choice.doubtful & given.keys():
+            splits = [given[name]] if isinstance(given[name], str) else given[name]
+            if not {*splits} <= {*made["family"].splits, "valid"}:
+                del given[name]
+        return TrainConfig(**{name: given[name] for name in FIELDS if name in given} | made)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:  # of a family's or an agent's constructor
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
+    """The family, or the agent's configuration."""
+    for name, default in own_options(named.factory).items():
+        if default is MISSING and name not in options:
+            raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
+    try:
+        return build(named.factory, options, f"{field} {named.short}", BASES.get(field, Part), see=_see(field, named))
+    except TypeError as error:
+        if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
+            raise
+        raise ConfigError(f"The {field} {named.short} cannot be made: {' '.join(str(error).split())}.") from error
+
+
+def _values(
+    parser: ArgumentParser, chosen: Mapping[str, Named], plain: Mapping[str, Any], config: TrainConfig
+) -> dict[str, Any]:
+    """The resolved configuration as plain data, in the order of the fields."""
+    values: dict[str, Any] = {}
+    defaults = parser.get_defaults(skip_validation=True).as_dict()
+    for name in FIELDS:
+        if name in chosen:
+            made, factory = getattr(config, name), chosen[name].factory
+            options = _defaults(defaults.get(name, {}), factory, made) | plain.get(name, {})
+            ordered = sorted(options, key=[*options_of(factory), *options].index)
+            values[name] = {"name": chosen[name].name} | {key: options[key] for key in ordered}
+            for field_ in parts_of(factory):
+                part = defaults[name][field_] | plain.get(name, {}).get(field_, {})
+                values[name][field_] = {"name": chosen[f"{name}.{field_}"].name} | json.loads(json.dumps(part))
+        else:
+            values[name] = plain.get(name, defaults.get(name))
+    return values
+
+
+def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str, Any]:
+    """The defaults of a factory's options as plain data, so that a run can be repeated when they have changed.
+
+    Of an option that it passes on, only what the object that it `made` confirms: what it is passed on to may be given
+    something else by it. Left out are values that are no plain data.
+    """
+    own, found = own_options(factory), {}
+    for name, value in defaults.items():
+        with contextlib.suppress(TypeError):  # of JSON's
+            plain, there = json.loads(json.dumps(value)), getattr(made, name, MISSING)
+            if name in own or (type(there) is type(value) and there == value):
+                found[name] = plain
+    return found
+
+
+def print_help(chosen: Mapping[str, Named]) -> None:
+    """Print the help of every option, also of the agent and of the family that are chosen."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog="python -m metarl.train",
+        description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
+        epilog=f"Presets: {', '.join(presets())}.",
+    )
+    for option, value, text in (
+        ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
+        ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
+        ("resume", "RUN_DIR", f"Continue the run in this folder exactly. Beside it only: {', '.join(RESUMABLE)}."),
+        ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
+        ("quiet", "", QUIET),
+        ("allow", "PACKAGE", ALLOW),
+        ("family", "NAME", "The task family: a registered id, or the name inside it."),
+        ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or another registered name."),
+    ):
+        how: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+        parser.add_argument(f"--{option}", help=text, **how)
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, "allow"})
+    parser.print_help()
+    for name, named in chosen.items():
+        part = ArgumentParser(usage="", add_help=False)
+        add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
+        print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
+        lines = part.format_help().splitlines()[1:]
+        print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

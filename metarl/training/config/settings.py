@@ -1,0 +1,166 @@
+"""What files and the command line say, option by option, and what that comes to when one is laid over the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from metarl.core.errors import unknown
+from metarl.core.options import parts_of
+from metarl.training.config.errors import ConfigError, no_option, shown
+from metarl.training.config.file import SEE_OPTIONS, load_yaml, read_yaml
+from metarl.training.config.names import BASES, Named, find_named
+from metarl.training.config.old import with_parts
+
+_EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
+
+
+_SPLITS = ("train_split", "eval_splits")
+
+
+_NAMES = tuple(f"{name}.name" for name in BASES)
+
+
+class Setting(NamedTuple):
+    """What a file or the command line says of one option."""
+
+    key: str  # agent.lr; with a + at its end it adds to a list
+    value: Any  # data, of a file; a text or None (nothing), of the command line
+    typed: bool = False  # on the command line
+    layer: int = 0  # which file it is of; the command line is the last one
+
+    @property
+    def data(self) -> Any:
+        """The value as data, as far as what was typed shows it."""
+        try:
+            return load_yaml(self.value) if self.typed and self.value is not None else self.value
+        except yaml.YAMLError:
+            return self.value
+
+
+def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
+    """What a config file says, in its order. Raises ConfigError for what is no option."""
+    settings: list[Setting] = []
+    for key, value in read_yaml(path).items():
+        if key not in fields:
+            raise ConfigError(no_option(str(key), fields, see=SEE_OPTIONS))
+        settings += _flat(key, value)
+    return settings
+
+
+def of_line(options: Sequence[tuple[str, str | None]]) -> Iterator[Setting]:
+    """What the command line says, in its order. Raises ConfigError for a family or an agent without a name."""
+    for key, value in options:
+        first, _, rest = key.partition(".")
+        if first not in BASES or rest not in ("", "name"):
+            yield Setting(key, value, typed=True)
+        elif value is None:
+            raise ConfigError(f"--{key} needs a value, such as --{first} {_EXAMPLES[first]}.")
+        elif not rest and value.lstrip().startswith("{"):
+            try:
+                data = load_yaml(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"--{key} is not valid YAML: {value!r}.") from error
+            yield from _flat(first, data)
+        else:
+            yield Setting(f"{first}.name", value, typed=True)
+
+
+def _flat(key: str, value: Any) -> Iterator[Setting]:
+    """The settings in what a file says of one field: a name, or a name and options."""
+    if key not in BASES:
+        yield Setting(key, value)
+    elif not isinstance(value, dict):
+        yield Setting(f"{key}.name", value)
+    else:
+        for name, item in value.items():
+            if name == "class_path":  # as files had it before there were names
+                yield Setting(f"{key}.name", item)
+            elif name != "init_args":
+                yield Setting(f"{key}.{name}", item)
+            elif isinstance(item, dict):
+                options = with_parts(value.get("class_path"), item) if key == "agent" else item
+                yield from (Setting(f"{key}.{option}", argument) for option, argument in options.items())
+            else:
+                raise ConfigError(f"{key}.init_args must be options, each with its value, got {shown(item)}.")
+
+
+def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named | None:
+    """The family or the agent; None if there is none and none has to be, since a later layer names another."""
+    try:
+        return find_named(name, value, declared)
+    except ConfigError:
+        if must:
+            raise
+        return None
+
+
+class Choice(NamedTuple):
+    """What several layers, each a file or the command line, come to."""
+
+    named: dict[str, Named]  # the family and the agent, then the agent's parts (agent.outer)
+    settings: list[Setting]  # their options, and the run's
+    replaced: bool  # whether a layer named another family or agent than one before it
+    doubtful: set[str]  # fields that name splits of a family that was replaced
+
+
+def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) -> Choice:
+    """The family and the agent, and what goes for them.
+
+    What a layer says of a family or an agent goes for that one only: another one that a later layer names starts from
+    its own defaults, not from what suits, or belongs to, the one before. `declared` are packages that files name.
+    """
+    choice = Choice({}, [], False, set())
+    before: dict[str, Named | None] = {}
+    for number, layer in enumerate(layers):
+        later = {setting.key for more in layers[number + 1 :] for setting in more}
+        for name in BASES:
+            given = [setting.value for setting in layer if setting.key == f"{name}.name"]
+            if given:
+                now = _found(name, given[-1], declared, must=f"{name}.name" not in later)
+                if name in before and before[name] != now:
+                    kept = [setting for setting in choice.settings if not setting.key.startswith(f"{name}.")]
+                    doubtful = {*_SPLITS} if name == "family" else choice.doubtful
+                    choice = choice._replace(settings=kept, replaced=True, doubtful=doubtful)
+                before[name] = now
+        said = [setting._replace(layer=number) for setting in layer if setting.key not in _NAMES]
+        choice.settings.extend(said)
+        choice.doubtful.difference_update(setting.key.removesuffix("+") for setting in said)
+    choice.named.update({name: named for name, named in before.items() if named is not None})
+    if missing := [name for name in BASES if name not in choice.named]:
+        raise ConfigError(f"The configuration names no {missing[0]}: set {missing[0]}.name.")
+    for field, parts in parts_of(choice.named["agent"].factory).items():
+        choice = _choose_part(choice, f"agent.{field}", parts.kinds)
+    return choice
+
+
+def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
+    """Choose which kind a part is, and what goes for it: another one starts from its own defaults, as agents do."""
+    chosen, kept = next(iter(kinds)), list[Setting]()
+    for _, layer in itertools.groupby(choice.settings, key=lambda setting: setting.layer):
+        said = [inner for setting in layer for inner in _of_part(setting, key)]
+        names = [setting for setting in said if setting.key in (key, f"{key}.name")]
+        if any(setting.value is None for setting in names):
+            raise ConfigError(f"--{key} needs a value, one of {', '.join(kinds)}.")
+        if names:
+            name = names[-1].data
+            if not isinstance(name, str) or name.lower() not in kinds:
+                raise ConfigError(unknown(key, str(name), kinds))
+            if name.lower() != chosen:
+                chosen, kept = name.lower(), [setting for setting in kept if not setting.key.startswith(f"{key}.")]
+        kept += [setting for setting in said if setting.key != f"{key}.name"]
+    return choice._replace(settings=kept, named=choice.named | {key: Named(kinds[chosen], chosen)})
+
+
+def _of_part(setting: Setting, key: str) -> list[Setting]:
+    """A setting as it is, or those that it holds if it is the whole of a part: a name, or a name and options."""
+    if setting.key != key or (setting.typed and setting.value is None):
+        return [setting]
+    data = setting.data
+    if isinstance(data, dict):
+        return [setting._replace(key=f"{key}.{name}", value=value, typed=False) for name, value in data.items()]
+    return [setting._replace(key=f"{key}.name", value=data, typed=False)]

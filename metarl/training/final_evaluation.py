@@ -1,0 +1,54 @@
+"""The end of a run: its agent on all splits of the family, as a table, files and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import metarl.report.best_arm  # noqa: F401  (registers the picture of bandits)
+from metarl.core.agent import LearningAgent
+from metarl.core.family import has_picture
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.evaluator import evaluate
+from metarl.evaluation.finite import not_finite
+from metarl.evaluation.playback import watch
+from metarl.report.behaviour import pictures
+from metarl.report.console import show, text_of
+from metarl.report.table import adaptation_table
+from metarl.training.checkpoint import Counters
+from metarl.training.config.parsing import TrainConfig, reported_split
+from metarl.training.log import Logger
+
+
+def evaluate_at_the_end(
+    agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger, warn: Callable[[str], None]
+) -> dict[str, AdaptationCurve]:
+    """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``. Returns the curves."""
+    family, folder = config.family, run_dir / "evaluation"
+    # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
+    shown = {reported_split(config), "ood"}
+    curves, watched = {}, {}
+    for number, split in enumerate(family.splits, start=1):
+        log.say(f"Evaluating on {config.final_eval_tasks} tasks of {split} ({number} of {len(family.splits)} splits)")
+        if split in shown:
+            watched[split] = watch(agent, family, split, config.final_eval_tasks)
+            curves[split] = watched[split][0]
+        else:
+            curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
+        curves[split].save(folder / split)
+    log.evaluation(done, curves)
+    log.bar.stop()
+    table = adaptation_table(curves, log.console.width)
+    show(log.console, table)
+    for split, curve in curves.items():
+        spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
+        if spoiled:
+            warn(spoiled)
+    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    for picture in pictures(family, watched, warn):
+        log.picture(done, picture.tag, picture.data)
+        (folder / picture.file_name).write_bytes(picture.data)
+    if not has_picture(family):
+        log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
+    log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
+    return curves

@@ -1,0 +1,205 @@
+"""The loop of meta-training: sample tasks, play a trial on each, update the agent, evaluate on held-out tasks, save.
+
+All of a run is in `train` and `Iteration`. ``python -m metarl.train`` and `metarl.run` are shells over `train`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from metarl.core import rng
+from metarl.core.agent import LearningAgent, OwnLoopAgent
+from metarl.core.rollout import Rollout, check_endings, first_not_finite, run_trial
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.evaluator import evaluate
+from metarl.fast.capture import Captured
+from metarl.fast.profiling import ProfiledIteration, phase, record_function
+from metarl.fast.runtime import resolve_device, tune
+from metarl.training import checkpoint
+from metarl.training.checkpoint import CHECKPOINT, Counters
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.parsing import Parsed, TrainConfig
+from metarl.training.divergence import check_finite, finite
+from metarl.training.final_evaluation import evaluate_at_the_end
+from metarl.training.log import Logger, memory_metrics, trial_metrics
+from metarl.training.run_checks import check_run
+from metarl.training.run_folder import keep_best, make_run_dir, write_run_files
+from metarl.training.stopping import Stop
+
+TRAINING = 0
+"""The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
+
+
+OnIteration = Callable[[int, dict[str, float]], Any]
+"""Called after each iteration with its number, from 1, and its metrics; a true value ends training."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run that has ended, or has been stopped."""
+
+    agent: LearningAgent
+    """The agent as training left it."""
+    curves: dict[str, AdaptationCurve]
+    """The evaluation at the end, by split; empty if there was none."""
+    directory: Path
+    """The folder with its configuration, checkpoints, metrics, curves and pictures."""
+    counters: Counters
+    """Its progress: iterations, environment steps, seconds, the best score on `valid`."""
+    signal: int = 0
+    """The signal that stopped it; 0: none did."""
+
+
+def train(
+    parsed: Parsed, console: Console, warn: Callable[[str], None], on_iteration: OnIteration | None = None
+) -> Run:
+    """Do the run `parsed`, or the rest of it if it is being resumed.
+
+    Raises ConfigError for a mistake of the user's, before anything is written, and Diverged.
+    """
+    config = parsed.config
+    settings = tune(config.num_threads)
+    check_run(parsed, warn)
+    agent, device = _build(config)
+    run_dir = make_run_dir(parsed)
+    done = _restore(agent, config, run_dir) if parsed.resume else Counters()
+    texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
+    iterate = Iteration(agent, config, device)
+    second = done.iteration + 1 if config.profile else None  # the first warms up
+    profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
+
+    with Logger(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
+        log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
+        with Stop(log.say) as stop:
+            while done.iteration < config.total_iterations and not stop.asked:
+                with profiled.around(done.iteration, log.console):
+                    done, metrics, evaluated, culprit = iterate(done)
+                    done = keep_best(run_dir, agent, done, evaluated)
+                    with record_function(phase("logging")):
+                        logged = log.iteration(done, metrics, evaluated)
+                check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
+                if done.iteration % config.checkpoint_every == 0:
+                    checkpoint.save(run_dir, agent, done)
+                if on_iteration is not None and on_iteration(done.iteration, logged):
+                    break
+            checkpoint.save(run_dir, agent, done)
+        _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
+        if stop.asked:
+            command = checkpoint.resume_command(run_dir, config.allow)
+            log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
+        elif config.final_eval_tasks:
+            curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
+    return Run(agent, curves, run_dir, done, stop.signal)
+
+
+class Iterated(NamedTuple):
+    """One iteration."""
+
+    done: Counters  # after it
+    metrics: dict[str, float]
+    curves: dict[str, AdaptationCurve]  # on held-out tasks, by split; empty if no evaluation was due
+    culprit: str | None  # what was the first to be not finite, where a metric is not
+
+
+class Iteration:
+    """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
+
+    def __init__(self, agent: LearningAgent, config: TrainConfig, device: torch.device) -> None:
+        self.agent, self.config = agent, config
+        self.root = rng.fold(rng.key(config.seed, device), TRAINING)
+        self.play = Captured(lambda tasks, key: run_trial(agent, config.family, tasks, key), device)
+
+    def __call__(self, done: Counters) -> Iterated:
+        agent, config, start = self.agent, self.config, time.perf_counter()
+        progress = done.iteration / config.total_iterations
+        trial: list[Rollout] = []
+        if isinstance(agent, OwnLoopAgent):
+            collected = start
+            with record_function(phase("update")):
+                metrics, steps = agent.learn(config.train_split, progress)
+        else:
+            with record_function(phase("rollout")):
+                trial = self._trial(done.iteration)
+            collected = time.perf_counter()
+            with record_function(phase("update")):
+                loss = agent.update(trial, progress)
+            metrics = trial_metrics(trial, agent.protocol.episodes or config.family.episodes_per_trial) | loss
+            steps = int(sum(rollout.mask.sum() for rollout in trial))
+        updated = time.perf_counter()
+        now = replace(done, iteration=done.iteration + 1, env_steps=done.env_steps + steps)
+        agent.trained = checkpoint.progress(config.seed, now)
+        with record_function(phase("evaluation")):
+            curves = _evaluations(agent, config, now.iteration) if finite(metrics) else {}
+        end = time.perf_counter()
+        metrics |= {
+            "time/steps_per_second": steps / (updated - start),
+            "time/collect": collected - start,
+            "time/update": updated - collected,
+            "time/evaluate": end - updated,
+        } | memory_metrics(self.root.device)
+        culprit = (first_not_finite(trial) or "update") if trial and not finite(metrics) else None
+        return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
+
+    def _trial(self, number: int) -> list[Rollout]:
+        """New tasks and a trial on each. Raises ConfigError for an end that the family says there is not."""
+        family, key = self.config.family, rng.fold(self.root, number)
+        tasks = family.sample_tasks(rng.fold(key, 0), self.config.agent.meta_batch_size, self.config.train_split)
+        trial: list[Rollout] = self.play(tasks, rng.fold(key, 1))
+        try:
+            check_endings(family, trial)
+        except ValueError as undeclared:  # too seldom for `check_run` to have seen it
+            raise ConfigError(f"Training stopped in iteration {number + 1}: {undeclared}") from undeclared
+        return trial
+
+
+def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
+    """The curves on held-out tasks, if they are due. The evaluation at the end stands in for the last one."""
+    last = iteration == config.total_iterations and config.final_eval_tasks > 0
+    if last or not config.eval_every or iteration % config.eval_every:
+        return {}
+    return {
+        split: evaluate(agent, config.family, split, config.eval_tasks, repeats=config.eval_repeats, step_curve=False)
+        for split in config.eval_splits
+    }
+
+
+def _build(config: TrainConfig) -> tuple[LearningAgent, torch.device]:
+    """The agent and its device. Raises ConfigError for options that do not fit each other, or the machine."""
+    try:
+        device = resolve_device(config.device)
+        return config.agent.build(config.family, config.seed, device), device
+    except ValueError as mistake:
+        raise ConfigError(" ".join(str(mistake).split())) from mistake
+
+
+def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counters:
+    """Put the run's checkpoint into the agent, if there is one already; returns how far the run has come."""
+    if not (run_dir / CHECKPOINT).exists():
+        return Counters()
+    done = checkpoint.restore(run_dir, agent)
+    agent.trained = checkpoint.progress(config.seed, done)
+    if done.iteration > config.total_iterations:
+        raise ConfigError(
+            f"total_iterations must be at least {done.iteration}, which the run in {str(run_dir)!r} has done, "
+            f"got {config.total_iterations}."
+        )
+    return done
+
+
+def _final_splits(config: TrainConfig) -> tuple[str, ...]:
+    return config.family.splits if config.final_eval_tasks else ()
+
+
+def _say_unrecorded(parts: dict[str, Captured], log: Logger) -> None:
+    """On a GPU, say which parts are launched kernel by kernel, and why."""
+    for name, part in parts.items():
+        if part.device.type == "cuda" and part.why_not is not None:
+            log.say(f"{name} were not recorded as a CUDA graph, which would be faster: {part.why_not}")

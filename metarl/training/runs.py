@@ -1,0 +1,81 @@
+"""Training from Python: `metarl.run`."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.report.console import make_console
+from metarl.training.config.errors import ConfigError
+from metarl.training.config.parsing import parse
+from metarl.training.loop import OnIteration, Run, train
+
+
+def run(
+    config: str | Path | None = None, *, on_iteration: OnIteration | None = None, quiet: bool = True, **overrides: Any
+) -> Run:
+    """Train an agent, as ``python -m metarl.train`` does, and return it with its curves::
+
+        run = metarl.run("rl2_gridnavi", seed=3, total_iterations=40, agent={"lr": 1e-3})
+        run.agent, run.curves["test"].mean(), run.directory
+
+    `config` is a preset or a YAML file; by default the program's own default. The overrides are the options of the
+    command line: fields of the configuration (``seed=3``), the options of the agent and the family as dictionaries
+    (``agent={"lr": 1e-3}``), another agent or family by its name (``family="GridNavi"``), ``allow=["theirs"]`` for the
+    packages that register them, and ``resume=RUN_DIR`` to continue a run exactly. The same configuration gives the same
+    run, bit for bit, as on the command line, and the run's folder holds the command.
+
+    `on_iteration` is called after every iteration with its number, from 1, and its metrics (``train/…``, ``loss/…``,
+    ``time/…`` and, if it was evaluated, ``eval/<split>/…``). If it returns a true value, training ends there: the
+    checkpoint is written and the evaluation at the end is played. Nothing is printed unless `quiet` is False; what a
+    run writes down (TensorBoard, ``metrics.jsonl``) is in its folder, and what is wrong with its results is a warning.
+
+    torch's process-wide settings are those of the program from then on (`metarl.fast.runtime.tune`). Ctrl-C lets the
+    iteration finish and saves before KeyboardInterrupt is raised.
+
+    Raises ConfigError, a ValueError of one sentence, for what is wrong with the configuration or the family, and
+    `metarl.training.divergence.Diverged` if a metric is no longer finite; the last checkpoint is kept.
+    """
+    parsed = parse([*([] if config is None else ["--config", str(config)]), *_as_options(overrides)])
+    nowhere = Console(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)
+    ended = train(parsed, nowhere if quiet else make_console(width=120), _warn, on_iteration)
+    if ended.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended.signal:
+        raise SystemExit(128 + ended.signal)
+    return ended
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)
+
+
+def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
+    """The overrides as words of the command line."""
+    for name, value in overrides.items():
+        if name in ("family", "agent") and isinstance(value, Mapping):
+            yield from (f"--{name}.{option}={_text(f'{name}.{option}', inner)}" for option, inner in value.items())
+        elif name in ("family", "agent") and not isinstance(value, str | Mapping):
+            raise ConfigError(f"{name} must be a name or a dictionary of options, got {type(value).__name__}.")
+        elif name == "allow" and not isinstance(value, str):
+            yield from (f"--allow={_text(name, package)}" for package in value)
+        else:
+            yield f"--{name}={_text(name, value)}"
+
+
+def _text(name: str, value: Any) -> str:
+    """A value as it would be typed."""
+    if isinstance(value, str | Path):
+        return str(value)
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        kind = type(value).__name__
+        raise ConfigError(f"{name} must be a number, a text, or a list or dictionary of them, got {kind}.") from error

@@ -1,0 +1,41 @@
+"""Requests to stop a run: Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Stop:
+    """Notes Ctrl-C or a scheduler's SIGTERM, so that the loop can finish its iteration and a resume is exact.
+
+    It is a context manager. A second signal has its usual effect: it ends the program at once.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.signal = 0
+        """The signal that asked for it; 0: none did."""
+        self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """True if the loop is to stop after its iteration."""
+        return self.signal != 0
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self.say("Stopping after this iteration (again: at once)")
+        self.__exit__()
