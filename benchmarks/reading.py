@@ -22,6 +22,7 @@ from rich.table import Table
 
 import metarl
 from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents.maml import PPOStep
 from metarl.core import rng
 from metarl.core.rollout import run_trial
 
@@ -80,7 +81,7 @@ def ways() -> dict[str, Way]:
     device, found = torch.device("cpu"), {}
     for name, config in {
         "RL²": RL2Config(meta_batch_size=8, hidden_size=16, update_epochs=1, num_minibatches=1),
-        "MAML with PPO": MAMLConfig(meta_batch_size=4, fast_batch_size=4, outer="ppo", update_epochs=1),
+        "MAML with PPO": MAMLConfig(meta_batch_size=4, fast_batch_size=4, outer=PPOStep(update_epochs=1)),
     }.items():
         family = metarl.make("metarl/Navigation2D-v0")
         agent = config.build(family, 0, device)

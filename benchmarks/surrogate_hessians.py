@@ -14,7 +14,7 @@ table of parameters (linear), or a perceptron with 8 tanh units; the parameters 
    error of the meta-gradient of J(θ + ∇J(θ)), a step of size 1 on the expected return.
 2. With one pull: the relative error of the expected meta-gradient where the step is made on K sampled episodes, against
    the gradient of the expected return after it. `vpg` with E-MAML's term (``exploration: 1``) has none, whatever K is;
-   tests/test_exact_meta_gradients.py shows it of the agent itself.
+   tests/agents/test_exact_meta_gradients.py shows it of the agent itself.
 """
 
 from __future__ import annotations

@@ -21,26 +21,39 @@ from metarl.interop.gym_ids import register_gymnasium
 
 if TYPE_CHECKING:
     from metarl.agents.family_extras import register_baseline
-    from metarl.core.agent import LearningAgent, register_agent
+    from metarl.core.agent import AgentConfig, LearningAgent, register_agent
+    from metarl.core.batch_env import BatchEnv
     from metarl.core.family import TaskFamily
+    from metarl.core.rollout import Agent, collect, run_trial
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
+    from metarl.testing.agents import check_agent
+    from metarl.testing.families import check_family
     from metarl.training.loop import Run
     from metarl.training.runs import run
 
-__all__ = ["registered", "make", "register", "register_agent", "register_baseline", "load", "evaluate", "run", "Run"]
-__all__ += ["Player", "AdaptationCurve", "TaskFamily", "__version__"]
+__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "AdaptationCurve", "Player"]
+__all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
+__all__ += ["check_agent", "register_baseline", "BatchEnv", "collect", "run_trial", "__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.evaluation.curve",
+    "Agent": "metarl.core.rollout",
+    "AgentConfig": "metarl.core.agent",
+    "BatchEnv": "metarl.core.batch_env",
+    "LearningAgent": "metarl.core.agent",
     "Player": "metarl.interop.player",
     "Run": "metarl.training.loop",
     "TaskFamily": "metarl.core.family",
+    "check_agent": "metarl.testing.agents",
+    "check_family": "metarl.testing.families",
+    "collect": "metarl.core.rollout",
     "evaluate": "metarl.evaluation.evaluator",
     "register_agent": "metarl.core.agent",
     "register_baseline": "metarl.agents.family_extras",
     "run": "metarl.training.runs",
+    "run_trial": "metarl.core.rollout",
 }
 """Public names that need torch, and where they stand."""
 
@@ -70,6 +83,7 @@ def load(
 def __getattr__(name: str) -> Any:
     """A public name that is imported when it is first used: Gymnasium's ids and a usage page do without torch."""
     if name in _LAZY:
+        importlib.import_module("metarl.fast")  # so that trials are stepped by the fast twin
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")
 

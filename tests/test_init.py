@@ -35,6 +35,7 @@ assert "torch" not in sys.modules, "ids are texts until an environment is made"
 env = gymnasium.make("{id}", episodes_per_trial=2)
 env.reset(seed=0)
 print(env.step(env.action_space.sample())[1])
+assert "metarl.fast" in sys.modules, "the environment is stepped by the fast twin"
 """
 
 
@@ -51,6 +52,11 @@ def test_gymnasium_finds_the_families_in_a_fresh_process(module: str, more: str,
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and float(done.stdout) == pytest.approx(-0.1), done.stderr
+
+
+def test_rollouts_are_stepped_by_the_fast_twin():
+    program = "import sys, metarl; metarl.run_trial; assert 'metarl.fast' in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=True)
 
 
 REGISTERS = """
@@ -80,7 +86,7 @@ def test_the_names_for_type_checkers_are_the_lazy_ones():
             for alias in node.names
             if alias.name in module.__all__
         }
-        assert found == {name: at if "." in at else f"metarl.envs.{at}" for name, at in lazy.items()}
+        assert found == {name: at if at.startswith("metarl.") else f"metarl.envs.{at}" for name, at in lazy.items()}
         for name in found:
             assert getattr(module, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'metarl' has no attribute 'evalute'"):

@@ -77,7 +77,10 @@ class SB3Agent(OwnLoopAgent):
     config: PPOConfig
     step_name = "PPO update"
 
-    def __init__(self, config: PPOConfig, family: TaskFamily, seed: int = 0) -> None:
+    def __init__(
+        self, config: PPOConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """`device` is what every agent is built with; this one stays on the CPU."""
         self.config, self.family, self.seed = config, family, seed
         self.device = torch.device("cpu")
         self.protocol = TrialProtocol()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
+from typing import ClassVar
 
 from metarl.core.agent import AgentConfig, Schedule
 from metarl.core.family import TaskFamily
 from metarl.core.options import NOT_NEGATIVE, POSITIVE_FINITE, at_least, between, option
 
-if TYPE_CHECKING:
-    from metarl.agents.sb3.agent import SB3Agent
-
 
 @dataclass
 class PPOConfig(AgentConfig):
     """PPO of stable-baselines3 (Raffin et al. 2021). A schedule is a number or points [[progress, value], …]."""
+
+    agent_class: ClassVar = "metarl.agents.sb3.agent:SB3Agent"
 
     meta_batch_size: int = option(16, at_least(1))
     """Environments side by side in training; each draws a new task for every episode (recurrent: every trial)."""
@@ -76,8 +73,3 @@ class PPOConfig(AgentConfig):
                 f"{self.meta_batch_size} environments), got {self.batch_size}."
             )
         return steps
-
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> SB3Agent:
-        from metarl.agents.sb3.agent import SB3Agent  # stable-baselines3 is slow to import
-
-        return SB3Agent(self, family, seed)

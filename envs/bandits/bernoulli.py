@@ -14,19 +14,13 @@ from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pictures import probabilities
+from metarl.envs.bandits.pull import Pull
 
 
 class BernoulliArms(NamedTuple):
     """The machines of a Bernoulli bandit."""
 
     probs: Tensor  # (B, k) float32: probability that an arm pays
-
-
-class Pull(NamedTuple):
-    """The last pull. The agent sees it only as its previous action and reward; pictures need it here."""
-
-    arm: Tensor  # (B,) int64; -1 before the pull
-    reward: Tensor  # (B,) float32
 
 
 class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):

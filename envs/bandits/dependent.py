@@ -13,8 +13,9 @@ from metarl.core import rng
 from metarl.core.checks import within
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.bandits.bernoulli import BernoulliArms, Pull
+from metarl.envs.bandits.bernoulli import BernoulliArms
 from metarl.envs.bandits.pictures import probabilities
+from metarl.envs.bandits.pull import Pull
 
 
 class DependentBandit(TaskFamily[BernoulliArms, Pull]):

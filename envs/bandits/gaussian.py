@@ -13,8 +13,8 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.bandits.bernoulli import Pull
 from metarl.envs.bandits.pictures import Arms, Line, Mark, payment_colour
+from metarl.envs.bandits.pull import Pull
 
 
 class GaussianArms(NamedTuple):

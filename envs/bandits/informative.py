@@ -12,8 +12,8 @@ from torch import Tensor
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.bandits.bernoulli import Pull
 from metarl.envs.bandits.pictures import Arms, Line, Mark
+from metarl.envs.bandits.pull import Pull
 
 
 class InformativeArms(NamedTuple):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from metarl.core.family import Sketch
+from metarl.envs.bandits.pull import Pull
 from metarl.envs.drawing.sheet import Sheet, pixels
-
-if TYPE_CHECKING:
-    from metarl.envs.bandits.bernoulli import Pull
-
 
 MOST = 210
 """Pulls side by side; the next one begins a new page."""
@@ -44,7 +41,7 @@ def payment_colour(share: float) -> str:
 class Arms(Sketch["Pull"]):
     """`mark` says how a pull of an arm that paid so much is drawn, and `summary` what stands above of all pulls.
 
-    States are `metarl.envs.bandits.bernoulli.Pull`; those before a pull, one per episode, show nothing.
+    States are `metarl.envs.bandits.pull.Pull`; those before a pull, one per episode, show nothing.
     """
 
     LINE, BAR, LEFT, TOP = 28, 120, 150, 34  # pixels

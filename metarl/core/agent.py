@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import sys
 from abc import abstractmethod
@@ -39,7 +40,7 @@ def at(schedule: Schedule, progress: float) -> float:
 
 @dataclass
 class AgentConfig:
-    """Base of every agent's configuration. A subclass adds its fields and says how to build the agent.
+    """Base of every agent's configuration. A subclass adds its fields.
 
     Its ``__post_init__`` checks the rules that stand beside the defaults; one of a subclass calls it.
     """
@@ -47,8 +48,9 @@ class AgentConfig:
     meta_batch_size: int = option(512, at_least(1))
     """Tasks of one iteration."""
 
-    agent_class: ClassVar[type[LearningAgent] | None] = None
-    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it."""
+    agent_class: ClassVar[type[LearningAgent] | str | None] = None
+    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it. ``"module:Class"`` is
+    imported when an agent is built, for one whose library is slow to import."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an option that breaks its rule. Lists become tuples, names parts, where those are."""
@@ -66,6 +68,9 @@ class AgentConfig:
                 f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
             )
         make: Any = self.agent_class
+        if isinstance(make, str):
+            module, _, name = make.partition(":")
+            make = getattr(importlib.import_module(module), name)
         agent: LearningAgent = make(self, family, seed, device)
         return agent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +22,6 @@ from metarl.evaluation import stats
 from metarl.evaluation.colours import OPTIMUM, RANDOM, colours
 from metarl.evaluation.curve import AdaptationCurve, short
 from metarl.evaluation.finite import to_json
-from metarl.report.table import width_of
 
 HEADINGS = {
     "agent": "\nagent",
@@ -382,3 +383,11 @@ def _draw_bars(ax: Axes, comparison: Comparison, colours: Mapping[str, str]) -> 
     ax.axhline(0.0, linestyle="--", linewidth=1.0, color=RANDOM)
     ax.set_title("last point on each split")
     ax.set_ylabel("normalised (0 random, 1 optimum)")
+
+
+def width_of(table: Table) -> int:
+    """The characters that a table needs to show every cell whole; its title and caption wrap."""
+    console = Console(width=10_000)
+    bare = copy.copy(table)
+    bare.title = bare.caption = None
+    return console.measure(bare).maximum

@@ -61,7 +61,7 @@ def interval(
     and the interval is the estimate ± the t quantile with Satterthwaite's (1946) degrees of freedom times its root.
     With three seeds that differ much there are two degrees of freedom, and the interval is honestly wide. A percentile
     bootstrap of three seeds is not: where seeds differ it covers the truth in 67 of 100 studies, this in 95
-    (tests/test_coverage.py). With two seeds that differ as much as tasks do it is 88 to 91 of 100.
+    (tests/evaluation/test_coverage.py). With two seeds that differ as much as tasks do it is 88 to 91 of 100.
 
     `every_task` says that these tasks are all there are, so that there are no others to speak of. Then the interval is
     *over seeds, on all tasks*: the seeds' own t interval. With one seed it is *over trials, of this agent on all

@@ -8,7 +8,8 @@ device; `metarl.fast` says for every part where it is used::
 
     register("tanh", fast_tanh, on=("cpu",))       # in metarl.fast: what runs on a CPU
 
-Inside ``with plain():`` every call goes to the plain function, and environments are plain ones.
+Inside ``with plain():`` every call goes to the plain function, and environments are plain ones; inside
+``with plain("tanh"):`` only those of this part do.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import Any, ParamSpec, TypeVar
 from torch import Tensor
 
 from metarl.core.batch_env import BatchEnv, step_by
+from metarl.core.errors import unknown
 
+STEPPING = "stepping"
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _FAST: dict[str, tuple[Callable[..., Any], frozenset[str], Callable[..., bool] | None]] = {}
-_plain = False
+_plain: frozenset[str] = frozenset()  # the parts whose plain functions are used
 
 
 def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -39,7 +42,7 @@ def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
             fast, devices, suits = _FAST.get(part, _NONE)
-            if _plain or _device_of(args) not in devices or not (suits is None or suits(*args, **kwargs)):
+            if part in _plain or _device_of(args) not in devices or not (suits is None or suits(*args, **kwargs)):
                 return function(*args, **kwargs)
             result: R = fast(*args, **kwargs)
             return result
@@ -63,16 +66,26 @@ def registered_parts() -> dict[str, frozenset[str]]:
 
 
 @contextmanager
-def plain() -> Iterator[None]:
-    """Use the plain functions inside, for comparisons. It holds for all threads."""
+def plain(*parts: str) -> Iterator[None]:
+    """Use the plain functions of these parts inside, for comparisons; of all parts if none is named.
+
+    It holds for all threads. The part `STEPPING` is the environments that `metarl.core.batch_env.make_env` makes.
+    Raises ValueError for a part that there is not.
+    """
     global _plain
-    before, _plain = _plain, True
-    kind = step_by(BatchEnv)
+    every = {STEPPING, *_FAST}
+    for part in parts:
+        if part not in every:
+            raise ValueError(unknown("part", part, sorted(every)))
+    chosen = frozenset(parts or every)
+    before, _plain = _plain, _plain | chosen
+    kind = step_by(BatchEnv) if STEPPING in chosen else None
     try:
         yield
     finally:
         _plain = before
-        step_by(kind)
+        if kind is not None:
+            step_by(kind)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
 from metarl.core.errors import UnknownOption, unknown_option

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.distributions import Distribution
 from metarl.fast.twins import twin
 from metarl.learning.estimators import masked_mean

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.core.units import ActionUnits, action_size, inverse, pooled
 from metarl.fast.twins import twin

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metarl.evaluation.comparison import width_of
 from metarl.evaluation.curve import FEW_TASKS, AdaptationCurve, chosen_points, generalisation_gaps, short
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -37,14 +36,6 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> 
         if width_of(table) <= width:
             break
     return table
-
-
-def width_of(table: Table) -> int:
-    """The characters that a table needs to show every cell whole; its title and caption wrap."""
-    console = Console(width=10_000)
-    bare = copy.copy(table)
-    bare.title = bare.caption = None
-    return console.measure(bare).maximum
 
 
 def _table(curves: Mapping[str, AdaptationCurve], shown: list[int]) -> Table:

@@ -21,7 +21,8 @@ from metarl.core.family import TaskFamily
 from metarl.core.registry import family_class, make, registered
 from metarl.core.tree import num_rows, take, to_device
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
-from metarl.envs.bandits.bernoulli import BernoulliArms, Pull
+from metarl.envs.bandits.bernoulli import BernoulliArms
+from metarl.envs.bandits.pull import Pull
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid_navi import GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from toy import TOY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 FAMILY = """\
 from toy import Guess

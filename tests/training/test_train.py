@@ -20,7 +20,7 @@ from metarl.evaluation.evaluator import evaluate
 from metarl.fast.profiling import Profile, phase, record_function
 from metarl.training import checkpoint, loop, run_checks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

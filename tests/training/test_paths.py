@@ -26,7 +26,7 @@ from metarl.training import checkpoint, run_folder
 from metarl.training.config import parsing as config
 from metarl.training.config.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ["--config=toy.yaml", "--total_iterations=1"]
 NAMES = ["lr=0.001,seed=1", "it's $HOME", "~", "[bold]$a_b$", "x;y&z #", "-%{a}.b=c"]
 

@@ -21,7 +21,7 @@ from metarl.cli import evaluate as evaluate_module
 from metarl.report.console import Parser, in_words, make_console, make_folder, show, text_of
 from metarl.training import checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from metarl.cli.main import main
 from metarl.cli.train import spelled_out
 from metarl.training.config.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_command_is_declared():

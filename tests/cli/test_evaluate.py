@@ -621,7 +621,7 @@ def test_a_mistake_is_one_sentence(arguments, sentence, run_dir: Path, capsys):
 
 def test_the_program_runs_without_a_warning():
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "metarl", "evaluate", "no/such/run"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("metarl evaluate: There is no run directory 'no/such/run'")
 

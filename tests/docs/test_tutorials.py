@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in (DOCS / "tutorials").glob("*.md") if path.stem != "index")
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"

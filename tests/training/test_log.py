@@ -25,7 +25,7 @@ from metarl.training.checkpoint import Counters
 from metarl.training.config import parsing as config
 from metarl.training.log import Logger, curve_metrics, family_card, layout, memory_metrics, point_tags, trial_metrics
 
-DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def curve(points: int, rounds: bool = False, split: str = "test", tasks: int = 20) -> AdaptationCurve:

@@ -10,7 +10,7 @@ import pytest
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 TABLE = re.compile(r"<!-- results -->.*?<!-- /results -->", flags=re.DOTALL)
