@@ -23,7 +23,7 @@ author = "The metarl authors"
 copyright = f"2026, {author}"
 release = metarl.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 nitpicky = True
 # Types in signatures are private, or those of other libraries, whose inventories would need a network to link to.
