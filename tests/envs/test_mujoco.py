@@ -378,7 +378,7 @@ def test_a_gpu_gets_its_states_back(id):
 LOUD = """
 import os, sys, torch, mujoco, metarl
 from metarl.core import rng
-from metarl.envs import simulator
+from metarl.envs.mujoco import simulator
 torch.set_num_threads(2)
 if sys.argv[1] == "older":  # MuJoCo before 4.0 has no such configuration
     with_it = simulator.quiet
