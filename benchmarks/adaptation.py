@@ -26,9 +26,10 @@ from metarl.agents.sb3.agent import SB3Agent
 from metarl.agents.sb3.config import PPOConfig
 from metarl.cli.contenders import Line, compare
 from metarl.core.rollout import Agent
-from metarl.evaluation.comparison import Comparison
-from metarl.evaluation.curve import AdaptationCurve, short
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.results import short
 from metarl.fast.runtime import tune
+from metarl.report.comparison import Comparison
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.presets import CONTROLS, RECORD
 from docs.presets_figure import dots, draw
-from metarl.evaluation.curve import chosen_points, short
+from metarl.evaluation.results import chosen_points, short
 
 ROOT = Path(__file__).parent.parent
 README, PAGE, FIGURE, CONFIGS = "README.md", "docs/results.md", "docs/images/presets.png", "configs"

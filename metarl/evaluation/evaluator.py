@@ -28,8 +28,9 @@ from metarl.core.rollout import (
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
 from metarl.evaluation.arguments import as_bool, as_int, as_tasks, same_spaces
-from metarl.evaluation.curve import GIVEN, AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
+from metarl.evaluation.results import GIVEN
 from metarl.evaluation.step_curve import StepCurve, binned, borders
 
 EVALUATION = 0x6576616C  # "eval" in ASCII

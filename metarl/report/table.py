@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metarl.evaluation.comparison import width_of
-from metarl.evaluation.curve import FEW_TASKS, AdaptationCurve, chosen_points, generalisation_gaps, short
+from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
+from metarl.evaluation.results import chosen_points, short
+
+FEW_TASKS = 10
+"""With fewer distinct tasks than this, an interval over tasks says little, and tables say so."""
+
 
 BARS = "▁▂▃▄▅▆▇█"
-"""Of a sparkline, from its lowest value to its highest."""
+"""The bars of a sparkline, from its lowest value to its highest."""
 
 
 def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> Table:
@@ -36,6 +42,14 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> 
         if width_of(table) <= width:
             break
     return table
+
+
+def width_of(table: Table) -> int:
+    """The characters that a table needs to show every cell whole; its title and caption wrap."""
+    console = Console(width=10_000)
+    bare = copy.copy(table)
+    bare.title = bare.caption = None
+    return console.measure(bare).maximum
 
 
 def _table(curves: Mapping[str, AdaptationCurve], shown: list[int]) -> Table:
@@ -102,9 +116,8 @@ def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
     """``train ▁▅█, test ▁▄█``: of the curves that have a scale."""
     shapes = []
     for name, curve in curves.items():
-        bounds = curve.bounds
-        if len(curve.labels) > 1 and len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
-            shapes.append(f"{name} {sparkline(curve.mean(), bounds['random'], bounds['oracle'])}")
+        if len(curve.labels) > 1 and curve.scale is not None:
+            shapes.append(f"{name} {sparkline(curve.mean(), *curve.scale)}")
     return ", ".join(shapes)
 
 

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 DRAWS = 2000
-"""Of every family's mean, for the intervals."""
+"""Draws of every family's mean, for the intervals."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class Suite:
             if set(of) != set(agents) or not agents:
                 raise ValueError(f"Every family of a suite needs the same agents, but {family!r} has {', '.join(of)}.")
             for name, curve in of.items():
-                bounds = curve.bounds
-                if len(bounds) < 2 or bounds["random"] == bounds["oracle"]:
+                if curve.scale is None:
                     raise ValueError(f"{name!r} on {family!r} has no scale: random or the optimum is missing.")
 
     @property
     def agents(self) -> list[str]:
-        """In the order of the first family's."""
+        """The agents' names, in the order of the first family's."""
         return list(next(iter(self.curves.values())))
 
     def scores(self, family: str, agent: str) -> Floats:
         """The last point of every seed and task, normalised: ``(seeds, tasks)``."""
-        curve = self.curves[family][agent]
-        return stats.normalise(curve.returns[:, :, -1], curve.bounds["random"], curve.bounds["oracle"])
+        scores = self.curves[family][agent].last_normalised()
+        assert scores is not None  # checked when the suite was made
+        return scores
 
     @cached_property
     def means(self) -> Floats:
