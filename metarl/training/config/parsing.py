@@ -98,6 +98,9 @@ class TrainConfig:
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
+    init_from: str | None = None
+    """A run directory, or pretrained:NAME, whose agent's parameters training begins with; null: with fresh ones. The
+    optimiser, the schedules and the counters begin anew."""
     allow: list[str] = field(default_factory=list)
     """Packages that register the family or the agent. In a file they are only noted: --allow imports them."""
 
