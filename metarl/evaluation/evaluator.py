@@ -49,7 +49,7 @@ PROBED = 16
 
 
 STEPS_OF_A_POINT = 20
-"""By default an episode of fewer steps is repeated until so many have been played on each task."""
+"""Steps on each task that an episode needs to be a point; a shorter one is repeated by default."""
 
 
 BOUND_EPISODES = 20
@@ -125,7 +125,7 @@ def evaluate(
 
 
 class Plan(NamedTuple):
-    """How the trials of an evaluation are played."""
+    """The way in which an evaluation plays its trials."""
 
     repeats: int  # trials on each task
     rounds: int
@@ -151,7 +151,7 @@ class Played(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What play that does not learn gets on the same tasks; None where it is not known."""
+    """Returns and rewards of play that does not learn, on the same tasks; None where they are not known."""
 
     random: Array | None  # (tasks,) return of an episode of the uniformly random policy
     oracle: Array | None  # (tasks,) best known return of an episode when the task is told
@@ -191,7 +191,7 @@ def task_values(task: Task) -> dict[str, Array]:
 
 
 def training_of(agent: Agent) -> tuple[dict[str, Any], ...]:
-    """How far an agent's training has come; empty for one that was not trained."""
+    """The state of an agent's training (seed, iteration, steps); empty for one that was not trained."""
     return (dict(agent.trained),) if isinstance(agent, LearningAgent) and agent.trained else ()
 
 
