@@ -265,12 +265,12 @@ def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) ->
         chunks.append(chunk)
         first += len(numbers)
         size = max(1, min(CHUNK_ROWS // plan.each, int(CHUNK_BYTES * len(numbers) / taken)))
-    returns, lengths = ([getattr(chunk, name) for chunk in chunks] for name in ("returns", "lengths"))
+    returns = [chunk.returns for chunk in chunks]
     rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]
     noise = _noise(np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1), plan.by_rounds)
     return Played(
         _of_tasks(returns, plan.repeats),
-        _of_tasks(lengths, plan.repeats),
+        _of_tasks([chunk.lengths for chunk in chunks], plan.repeats),
         _of_tasks(rewards, plan.repeats) if rewards else None,
         noise,
     )
