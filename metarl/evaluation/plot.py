@@ -38,7 +38,7 @@ def plot_curve(results: Results, ax: Axes | None = None, x: str = "points", boun
 
 
 def _places(curve: Results, x: str, grouped: bool) -> NDArray[np.float64]:
-    """Where the points stand on the horizontal axis: ``(points,)``."""
+    """Places of the points on the horizontal axis: ``(points,)``."""
     if x != "points":
         return curve.episodes if x == "episodes" else curve.env_steps
     if curve.rounds:

@@ -1,6 +1,6 @@
-"""What an evaluation measured: an agent's returns on tasks, point by point, and their statistics.
+"""Results of an evaluation: an agent's returns on tasks, point by point, and their statistics.
 
-`AdaptationCurve` adds files and pictures to it.
+`AdaptationCurve` adds files and pictures to them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Results:
 
     @property
     def scale(self) -> tuple[float, float] | None:
-        """(random, oracle) per episode, 0 and 1 of normalised returns; None if one is missing or they are equal."""
+        """The returns that normalise to 0 and 1, (random, oracle); None if one is missing or they are equal."""
         bounds = self.bounds
         if len(bounds) < 2 or bounds["random"] == bounds["oracle"]:
             return None
@@ -126,7 +126,7 @@ class Results:
         return {}
 
     def interval_of(self) -> str:
-        """What the intervals are over, in words: ``over tasks, of this agent``, or ``over seeds and tasks``.
+        """Say what the intervals are over: ``over tasks, of this agent``, or ``over seeds and tasks``.
 
         Where the tasks are all there are: ``over trials, of this agent on all tasks``, ``over seeds, on all tasks``.
         """
@@ -189,8 +189,8 @@ class Results:
     def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
         """Environment steps on a task until `threshold` of the way from random to oracle; None if never, or unknown.
 
-        By the reward of each step where `steps` knows both (see `StepCurve.steps_to_threshold`), so that what is
-        learned inside the first episode counts; else by the points, of which the first has 0 steps.
+        They are counted by the reward of each step where `steps` knows both (see `StepCurve.steps_to_threshold`), so
+        that what is learned inside the first episode counts; else by the points, of which the first has 0 steps.
         """
         if self.steps is not None and len(self.steps.bounds) == 2:
             return self.steps.steps_to_threshold(threshold)

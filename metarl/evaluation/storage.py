@@ -30,7 +30,7 @@ def with_suffix(path: str | Path, suffix: str) -> Path:
 
 
 def steps_path(path: str | Path) -> Path:
-    """``test_steps.csv`` for the stem ``test``."""
+    """The CSV file of the steps: ``test_steps.csv`` for the stem ``test``."""
     stem = with_suffix(path, "")
     return stem.with_name(f"{stem.name}_steps.csv")
 
@@ -80,7 +80,7 @@ def _write_csv(results: Results, path: Path) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The fields of the results that `write` wrote to `path`, also in an earlier version."""
+    """Read the fields of the results that `write` wrote to `path`, also in an earlier version."""
     plain = json.loads(with_suffix(path, ".json").read_text(encoding="utf-8"))
     fields = _read_csv(with_suffix(path, ".csv"))
     fields |= {name: np.array(plain[name], dtype=np.float64) for name in ("episodes", "env_steps")}
@@ -95,7 +95,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _read_csv(path: Path) -> dict[str, Any]:
-    """The fields `returns`, `random`, `oracle` and `task_values`."""
+    """Read the fields `returns`, `random`, `oracle` and `task_values`."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     at = header.index("random")

@@ -29,7 +29,7 @@ MAX_FRAMES = 60
 
 
 FRAME = 360
-"""Pixels: the largest side of a frame."""
+"""Pixels of the largest side of a frame."""
 
 
 class Picture(NamedTuple):
@@ -40,7 +40,7 @@ class Picture(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """``test_strip.png``."""
+        """The name of its file, ``test_strip.png``."""
         split, *_, name = self.tag.removeprefix("eval/").split("/")
         return f"{split}_{name}.{'gif' if self.data.startswith(b'GIF') else 'png'}"
 

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from metarl.evaluation import stats
 from metarl.evaluation.colours import colours
@@ -21,22 +19,7 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.finite import to_json
 from metarl.evaluation.results import short
 from metarl.report import comparison_figure
-from metarl.report.table import width_of
-
-HEADINGS = {
-    "agent": "\nagent",
-    "seeds": "\nseeds",
-    "tasks": "\ntasks",
-    "first": "first\npoint",
-    "last": "last point,\n95 % interval",
-    "normalised": "normal-\nised",
-    "env_steps": "steps\nbefore it",
-    "to_90": "episodes\nto 90 %",
-    "steps_to_90": "steps\nto 90 %",
-    "difference": "difference\nto the first",
-    "beats": "beats\nthe first",
-}
-"""Columns of the tables, by the keys of `Comparison.rows`."""
+from metarl.report.comparison_table import gap_text, markdown_table, terminal_tables
 
 
 @dataclass(frozen=True)
@@ -110,27 +93,17 @@ class Comparison:
         Columns that do not fit into `width` characters stand in a further table below, next to the agents' names;
         no number is cut.
         """
-        cells = [dict(zip(HEADINGS, _cells(row), strict=True)) for row in self.rows(split)]
-        for name, value in self.bounds(split).items():
-            cells.append(dict.fromkeys(HEADINGS, "") | {"agent": f"({name})", "last": short(value)})
-        shown = [key for key in HEADINGS if key == "agent" or any(row[key] for row in cells)]
-        parts: list[list[str]] = [[]]
-        for key in shown[1:]:
-            if parts[-1] and width_of(_columns(cells, ["agent", *parts[-1], key])) > width:
-                parts.append([])
-            parts[-1].append(key)
-        tables = [_columns(cells, ["agent", *part]) for part in parts]
-        tables[0].title = Text(f"{self.family}, {split}: return of an episode", style="bold not italic")
-        return tables
+        title = f"{self.family}, {split}: return of an episode"
+        return terminal_tables(self.rows(split), self.bounds(split), title, width)
 
     def markdown(self) -> str:
         """All tables, the gaps and the budgets."""
         parts = [f"# {self.family}"]
         for split in self.splits:
-            parts.append(f"## {split}\n{_markdown_table(self.rows(split))}")
+            parts.append(f"## {split}\n{markdown_table(self.rows(split))}")
             parts += [f"({name}): {short(value)}" for name, value in self.bounds(split).items()]
         if gaps := self.gaps():
-            lines = [f"- {name}: " + ", ".join(_gap(s, g) for s, g in of.items()) for name, of in gaps.items()]
+            lines = [f"- {name}: " + ", ".join(gap_text(s, g) for s, g in of.items()) for name, of in gaps.items()]
             parts.append("## Generalisation gap (last point, train minus …)\n" + "\n".join(lines))
         if self.budgets:
             parts.append("## Training\n" + "\n".join(f"- {name}: {text}" for name, text in self.budgets.items()))
@@ -175,16 +148,6 @@ class Comparison:
                     for (seed, task, point), value in np.ndenumerate(curve.returns):
                         before = [f"{at[point]:.6g}" for at in (curve.episodes, curve.env_steps)]
                         writer.writerow([name, split, seed, task, curve.labels[point], *before, f"{value:.9g}"])
-
-
-def _columns(cells: list[dict[str, str]], keys: list[str]) -> Table:
-    """A table of some of the columns."""
-    table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
-    for key in keys:
-        table.add_column(HEADINGS[key], justify="left" if key == "agent" else "right", no_wrap=True)
-    for row in cells:
-        table.add_row(*(Text(row[key]) for key in keys), style="dim" if row["agent"].startswith("(") else "")
-    return table
 
 
 def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:
@@ -238,7 +201,7 @@ def _row(name: str, curve: AdaptationCurve) -> dict[str, Any]:
 
 
 def _against(first: AdaptationCurve, curve: AdaptationCurve) -> dict[str, Any]:
-    """How the last points of a curve compare with those of the first agent: ``beats`` and ``difference``."""
+    """The part of a row that compares the last points with those of the first agent: ``beats`` and ``difference``."""
     found: dict[str, Any] = {"beats": None, "difference": None}
     if curve is first:
         return found
@@ -257,38 +220,3 @@ def _against(first: AdaptationCurve, curve: AdaptationCurve) -> dict[str, Any]:
         wins = stats.probability_of_improvement(mine, others)
         found["beats"] = (wins, *stats.probability_of_improvement_interval(mine, others))
     return found
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    """A row's numbers as text, in the order of `HEADINGS`."""
-    low, high = row["interval"]
-    text = {
-        "agent": row["agent"],
-        "seeds": str(row["seeds"]),
-        "tasks": f"{row['tasks']:,}" + (f" × {row['repeats']}" if row["repeats"] > 1 else ""),
-        "first": short(row["first"]),
-        "last": f"{short(row['last'])} [{short(low)}, {short(high)}]",
-        "normalised": "" if row["normalised"] is None else f"{row['normalised']:.3f}",
-        "env_steps": f"{row['env_steps']:,.0f}",
-        "difference": "" if row["difference"] is None else _gap("", row["difference"]).strip(),
-        "beats": "" if row["beats"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row["beats"]),
-    }
-    for key in ("to_90", "steps_to_90"):
-        text[key] = "-" if row[key] is None else f"{row[key]:,.0f}"
-    return [text[key] for key in HEADINGS]
-
-
-def _markdown_table(rows: list[dict[str, Any]]) -> str:
-    lines = [" | ".join(_one_line(heading) for heading in HEADINGS.values())]
-    lines += [" | ".join(_cells(row)) for row in rows]
-    rule = "|---" + "|---:" * (len(HEADINGS) - 1) + "|"
-    first, *others = (f"| {line} |" for line in lines)
-    return "\n".join([first, rule, *others])
-
-
-def _one_line(heading: str) -> str:
-    return heading.replace("-\n", "").replace("\n", " ").strip()
-
-
-def _gap(split: str, gap: tuple[float, float, float]) -> str:
-    return f"{split} {short(gap[0])} [{short(gap[1])}, {short(gap[2])}]"

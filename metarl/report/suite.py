@@ -74,7 +74,7 @@ class Suite:
 
     @cached_property
     def drawn(self) -> Floats:
-        """`means` as other seeds and tasks might have them: ``(DRAWS, agents, families)``."""
+        """Draws of `means` as other seeds and tasks might have them: ``(DRAWS, agents, families)``."""
         generator = np.random.default_rng(0)
         drawn = np.empty((DRAWS, *self.means.shape))
         for a, agent in enumerate(self.agents):
@@ -89,7 +89,7 @@ class Suite:
         return drawn
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each agent mean and iqm over families, its mean rank, and its score on each family; the best mean first.
+        """A row for each agent: mean and iqm over families, mean rank, the score on each family; the best mean first.
 
         A number is (value, low, high). Rank 1 is the best on a family; ties share the mean of their ranks.
         """
@@ -146,7 +146,7 @@ class Suite:
         return "\n".join(lines) + "\n"
 
     def figure(self) -> Figure:
-        """Performance profiles, and the mean of each agent with its interval."""
+        """Draw performance profiles, and the mean of each agent with its interval."""
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         shades = colours(self.agents)

@@ -94,7 +94,7 @@ def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int])
 
 
 def _split_label(label: str) -> tuple[str, str]:
-    """("episode", "3") of "episode 3", ("gradient steps", "3") of "3 gradient steps"."""
+    """Split a label: ("episode", "3") for "episode 3", ("gradient steps", "3") for "3 gradient steps"."""
     number = next((word for word in label.split() if word.isdigit()), "")
     return " ".join(word for word in label.split() if word != number), number
 
@@ -104,7 +104,7 @@ def _title(curve: AdaptationCurve) -> Text:
 
 
 def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) -> str:
-    """A curve as at most `width` bars, the lowest at `low` and the highest at `high`; beyond them it is cut off."""
+    """Draw a curve as at most `width` bars, the lowest at `low`, the highest at `high`; beyond them it is cut off."""
     if high == low:
         raise ValueError(f"low and high must differ, got {low:g} for both.")
     shown = values[np.linspace(0, len(values) - 1, min(len(values), width)).round().astype(int)]
@@ -113,7 +113,7 @@ def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) ->
 
 
 def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``train ▁▅█, test ▁▄█``: of the curves that have a scale."""
+    """Sparklines of the curves that have a scale: ``train ▁▅█, test ▁▄█``."""
     shapes = []
     for name, curve in curves.items():
         if len(curve.labels) > 1 and curve.scale is not None:
@@ -122,7 +122,7 @@ def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
 
 
 def _lost(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``: what the score on each split is below that on train."""
+    """How far scores are below that on train: ``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``."""
     gaps = generalisation_gaps(curves).items()
     return ", ".join(f"{name} {short(gap)} [{short(low)}, {short(high)}]" for name, (gap, low, high) in gaps)
 
@@ -144,7 +144,7 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
 
 
 def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
+    """The words for the intervals: ``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
     kinds: dict[str, list[str]] = {}
     for name, curve in curves.items():
         kinds.setdefault(curve.interval_of(), []).append(name)
@@ -153,7 +153,7 @@ def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
 
 
 def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``Means over 1000 tasks × 20 repeats a split; ood: all 3 tasks × 334.``, and a word where tasks are few."""
+    """The words for the means, and for few tasks: ``Means over test: 1000 tasks × 20 repeats; ood: all 3 tasks.``"""
     counts: dict[str, list[str]] = {}
     for name, curve in curves.items():
         tasks = curve.returns.shape[1]
