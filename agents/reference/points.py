@@ -13,7 +13,7 @@ from metarl.agents.reference.mazes import told
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
-from metarl.envs.points.navigation import MAX_STEP
+from metarl.envs.points.plane import MAX_STEP
 from metarl.envs.points.windy import sail
 
 # ---- points --------------------------------------------------------------------------------------------------------
@@ -87,4 +87,4 @@ class Navigation2DOracle(FixedAgent):
         return task.position
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        return scripted((memory - step.obs).clamp(-0.1, 0.1), step), memory
+        return scripted((memory - step.obs).clamp(-MAX_STEP, MAX_STEP), step), memory

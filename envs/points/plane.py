@@ -1,4 +1,4 @@
-"""What the families of points in the plane share: expectations over random starts."""
+"""Points in the plane: goals, steps, places drawn at random, and expectations over random starts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,45 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.core import rng
+from metarl.core.family import Key
 from metarl.envs.drawing.planes import XY
-from metarl.envs.points.navigation import MAX_STEP
+
+MAX_STEP = 0.1  # metres per axis and step
+
+
+class Goal(NamedTuple):
+    """Where to go."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+class Point(NamedTuple):
+    """Where the agent is."""
+
+    position: Tensor  # (B, 2) float32 metres
+
+
+def step_space() -> gymnasium.spaces.Box:
+    """The action space: metres along x and y."""
+    return gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+
+def reach(horizon: int, step: float = MAX_STEP) -> float:
+    """How far a point can be from its start along an axis, in metres, with one step to spare for float32's rounding."""
+    return step * (horizon + 1)
+
+
+def moved(state: Point, action: Tensor) -> Tensor:
+    """The position (B, 2) after an action, which is clipped to its range."""
+    return state.position + action.clamp(-MAX_STEP, MAX_STEP)
 
 
 @functools.cache
@@ -23,6 +56,18 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 def walked(horizon: int, device: torch.device) -> Tensor:
     """How far a point can be along an axis after 1 … horizon steps: float64 (horizon,) metres."""
     return MAX_STEP * torch.arange(1, horizon + 1, device=device, dtype=torch.float64)
+
+
+def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
+    """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
+    u = rng.uniform(key, 3)
+    # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
+    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0])
+    along = radius * (2.0 * u[..., 1] - 1.0)
+    side = (u[..., 2] * 4).to(torch.int64)
+    across = torch.where(side % 2 == 0, radius, -radius)
+    x_first = side < 2
+    return torch.stack([torch.where(x_first, across, along), torch.where(x_first, along, across)], dim=-1)
 
 
 def over_starts(goal: Tensor, low: XY, high: XY, integral: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ from metarl.envs.grids.grid_navi import GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates
 from metarl.envs.mujoco.robots import RobotFamily
 from metarl.envs.mujoco.simulator import Physics
-from metarl.envs.points.navigation import Goal
+from metarl.envs.points.plane import Goal
 
 FAMILIES: list[Callable[[], TaskFamily]] = [BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom]
 SPLITS = [(family, split) for family in FAMILIES for split in family.splits]  # type: ignore[attr-defined]
