@@ -352,8 +352,8 @@ def _value_table(device: torch.device) -> Tensor:
 
 
 # Expected value of the best plan on each graph, in the order of `graphs`: over all 8^3 · 6^12 equally likely tables,
-# with the best choice of `agents.control.ways` for each; to five decimals. Graphs that are alike but for the axes'
-# names have the same.
+# with the best choice of `agents.reference.cognitive.ways` for each; to five decimals. Graphs that are alike but for
+# the axes' names have the same.
 OPTIMA = (
     31.60619, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961,
     28.00160, 31.52961, 25.48335, 27.95361, 27.95361, 31.45285, 23.35439, 27.89723, 27.88168, 31.45303, 23.35439,

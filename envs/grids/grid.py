@@ -1,4 +1,4 @@
-"""Grids of cells: moves, parts of the cells for splits, planning, random walks."""
+"""Grids of cells: spaces, moves, parts of the cells for splits, planning, random walks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,11 @@ class Cell(NamedTuple):
     """Where the agent is."""
 
     position: Tensor  # (B, 2) int64: x, y
+
+
+def grid_spaces(size: int) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discrete]:
+    """The spaces of observations, x and y, and of actions, the numbers of `MOVES`."""
+    return gymnasium.spaces.Box(0.0, size - 1.0, (2,), np.float32), gymnasium.spaces.Discrete(len(MOVES))
 
 
 @functools.cache

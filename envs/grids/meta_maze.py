@@ -16,7 +16,7 @@ from metarl.core import rng
 from metarl.core.checks import possible, within
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import Cell, position
+from metarl.envs.grids.grid import Cell, fixed_part, position
 from metarl.envs.grids.tmaze import STEPS, steps
 
 
@@ -97,7 +97,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         """Every task of the split once, for exact evaluation; in `ood` each maze with each goal."""
         free = [place for place in itertools.product(range(self.size), repeat=2) if not lattice()[place]]
         free.remove((4, 4))
-        goals = [goal for goal in free if split == "all" or (goal in self.TEST_GOALS) == (split == "test")]
+        goals = fixed_part(free, split, self.TEST_GOALS)
         missing = list(itertools.combinations(lattice()[1:-1, 1:-1].nonzero().tolist(), 4)) if split == "ood" else [()]
         walls = lattice().repeat(len(missing), 1, 1)
         for maze, pillars in zip(walls, missing, strict=True):
