@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
@@ -101,8 +102,7 @@ class AlchemyPlanner(FixedAgent):
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        if task is None:
-            raise ValueError("This agent must be told the task.")
+        task = told(task)
         zeros = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
         return task, torch.zeros(num_tasks, 20, dtype=torch.int64, device=self.device), zeros
 

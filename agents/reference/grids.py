@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
-from metarl.agents.reference.mazes import told
+from metarl.agents.reference.told import told
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid import MOVES
-
-# ---- rooms ---------------------------------------------------------------------------------------------------------
 
 
 class Searched(NamedTuple):

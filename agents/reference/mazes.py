@@ -8,22 +8,13 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
 from metarl.envs.grids.grid import Cell
 from metarl.envs.grids.meta_maze import Maze, MetaMaze, lattice, neighbours, number
-
-
-def told(task: Task | None) -> Task:
-    """`task`. Raises ValueError if an oracle was not told it."""
-    if task is None:
-        raise ValueError("An oracle must be told the task.")
-    return task
-
-
-# ---- mazes ---------------------------------------------------------------------------------------------------------
 
 
 class TMazeMemory(NamedTuple):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
@@ -32,8 +33,7 @@ class TabularMDPOracle(FixedAgent):
         self.horizon = horizon
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        if task is None:
-            raise ValueError("An oracle must be told the task.")
+        task = told(task)
         value = torch.zeros_like(task.reward_mean[..., 0])
         policy: list[Tensor] = []
         for _ in range(self.horizon):

@@ -95,7 +95,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
 
     def enumerate_tasks(self, split: str) -> Maze:
         """Every task of the split once, for exact evaluation; in `ood` each maze with each goal."""
-        free = [place for place in itertools.product(range(self.size), repeat=2) if not lattice()[place]]
+        free = [(x, y) for x in range(self.size) for y in range(self.size) if not lattice()[x, y]]
         free.remove((4, 4))
         goals = fixed_part(free, split, self.TEST_GOALS)
         missing = list(itertools.combinations(lattice()[1:-1, 1:-1].nonzero().tolist(), 4)) if split == "ood" else [()]
