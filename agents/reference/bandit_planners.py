@@ -65,7 +65,7 @@ class BayesOptimalBandit(BanditAgent):
         return (states * self._base ** np.arange(self.num_arms, dtype=np.int64)).sum(1)
 
     def _reachable(self) -> list[NDArray[np.int64]]:
-        """After 0, 1, … num_pulls - 1 pulls: all states ``(M, arms)``, arms sorted, in the order of their number."""
+        """All states ``(M, arms)`` after 0, 1, … num_pulls - 1 pulls, arms sorted, in the order of their number."""
         layers = [np.zeros((1, self.num_arms), dtype=np.int64)]
         for _ in range(self.num_pulls - 1):
             children = np.concatenate([c for arm in range(self.num_arms) for c in _children(layers[-1], arm)])

@@ -15,7 +15,7 @@ from metarl.core.rollout import Acted, Memory
 
 
 class Counts(NamedTuple):
-    """What a Bernoulli bandit showed so far: float32 ``(B, num_arms)`` each."""
+    """The payments of a Bernoulli bandit so far: float32 ``(B, num_arms)`` each."""
 
     successes: Tensor
     failures: Tensor

@@ -44,7 +44,7 @@ class CartPoleRegulator(FixedAgent):
 
 
 def _linear_cart_pole(scales: CartPoleScales) -> tuple[Tensor, Tensor]:
-    """Near upright: state' = move · state + push · force, ``(B, 4, 4)`` and ``(B, 4, 1)`` in float64."""
+    """The linear model near upright, state' = move · state + push · force: float64 ``(B, 4, 4)`` and ``(B, 4, 1)``."""
     gravity, cart_mass, pole_mass, half_length, force = (field.double() for field in scales)
     pole_mass, half_length = 0.1 * pole_mass, 0.5 * half_length
     total = cart_mass + pole_mass

@@ -16,7 +16,7 @@ from metarl.core.rollout import Acted, Memory
 
 
 class Planned(NamedTuple):
-    """What `TabularMDPOracle` remembers."""
+    """The memory of a `TabularMDPOracle`."""
 
     policy: Tensor  # (B, horizon, S) int64 best action in each state, by the step of the episode
     t: Tensor  # (B,) int64 steps made in this episode
@@ -50,7 +50,7 @@ class TabularMDPOracle(FixedAgent):
 
 
 class Experience(NamedTuple):
-    """What an MDP showed so far, and the plan for this episode. S states, A actions, H steps of an episode."""
+    """The steps of an MDP so far, and the plan for this episode. S states, A actions, H steps of an episode."""
 
     moves: Tensor  # (B, n) int64: the transition (s · A + a) · S + s' of each step; S · A · S where it was not seen
     tries: Tensor  # (B, S · A) float32: how often a state and action were met

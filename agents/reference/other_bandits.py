@@ -21,7 +21,7 @@ from metarl.envs.bandits.dependent import DependentBandit
 
 
 class Payments(NamedTuple):
-    """What a Gaussian bandit showed so far: float32 ``(B, num_arms)`` each."""
+    """The payments of a Gaussian bandit so far: float32 ``(B, num_arms)`` each."""
 
     pulls: Tensor
     total: Tensor

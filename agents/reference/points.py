@@ -28,7 +28,7 @@ class WindyPointOracle(FixedAgent):
 
 
 class ArcMemory(NamedTuple):
-    """What an `ArcSearch` knows."""
+    """The knowledge of an `ArcSearch`."""
 
     place: Tensor  # (B, 2) metres: where the last action led
     angle: Tensor  # (B,) radians: the point of the arc that it walks to

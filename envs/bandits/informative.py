@@ -16,7 +16,7 @@ from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class InformativeArms(NamedTuple):
-    """Which arm pays, and what the last arm says about it."""
+    """The arm that pays, and the clue that the last arm gives."""
 
     target: Tensor  # (B,) int64: the arm that pays 5, from 0 to 9
     clue: Tensor  # (B,) float32: what the last arm pays

@@ -26,7 +26,7 @@ class Walk(NamedTuple):
 
 
 class WalkState(NamedTuple):
-    """Where a trial stands."""
+    """The time of a trial, and its last pull."""
 
     pulls: Tensor  # (B,) int64: pulls made so far
     arm: Tensor  # (B,) int64: the last pull; -1 before the first
@@ -139,7 +139,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
 
 
 class _Paths(Sketch[WalkState]):
-    """The pulls of earlier episodes are paler."""
+    """Both paths and the pulls on them; those of earlier episodes are paler."""
 
     LEFT, TOP, HIGH, COLOURS = 44, 40, 260, ("#1971c2", "#e8590c")  # pixels
 

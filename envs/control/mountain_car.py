@@ -208,7 +208,7 @@ def _road_space() -> gymnasium.spaces.Box:
 
 
 def _arrived(state: MountainCarState, goal: float) -> Tensor:
-    """Whether the car is at the goal or beyond, moving right or at rest: bool ``(B,)``."""
+    """True where the car is at the goal or beyond, moving right or at rest: bool ``(B,)``."""
     return (state.position >= goal) & (state.speed >= 0)
 
 

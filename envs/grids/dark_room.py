@@ -27,7 +27,7 @@ from metarl.envs.grids.grid import (
 
 
 class DarkTask(NamedTuple):
-    """Where the reward is, and what the actions do."""
+    """The place of the reward, and the effects of the actions."""
 
     goal: Tensor  # (B, 2) int64: x, y
     actions: Tensor  # (B, 5) int64: the move that each action makes; 0 … 4 but in `ood`

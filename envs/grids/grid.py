@@ -19,7 +19,7 @@ MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, lef
 
 
 class Cell(NamedTuple):
-    """Where the agent is."""
+    """The agent's cell."""
 
     position: Tensor  # (B, 2) int64: x, y
 
@@ -66,13 +66,13 @@ def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
 
 
 def position(state: Cell) -> tuple[int, int]:
-    """Where one row is."""
+    """The cell of one row."""
     return xy(state.position)
 
 
 @functools.cache
 def hitting(size: int, horizon: int) -> Tensor:
-    """How likely random actions are to enter a cell: float32 (horizon + 1, goal, start), within 0 … horizon moves."""
+    """The probability that random actions enter a cell within 0 … horizon moves: float32 (horizon + 1, goal, start)."""
     every = torch.tensor(cells(size))  # (S, 2)
     after = cell_number((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
     goal = torch.eye(size**2, dtype=torch.bool)
@@ -95,7 +95,7 @@ def moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tenso
 
 @functools.cache
 def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
-    """Which of `count` numbered tasks belong to a split, in order: `held_out` fixed ones are those of `test`."""
+    """The numbers of a split's tasks among `count`, in order: `held_out` fixed ones are those of `test`."""
     held = torch.zeros(count, dtype=torch.bool)
     held[rng.permutation(rng.key(seed), count)[:held_out]] = True
     kept = torch.ones_like(held) if split == "all" else held if split == "test" else ~held

@@ -14,7 +14,7 @@ from metarl.envs.grids.grid import Cell, cells, fixed_part, grid_spaces, moves, 
 
 
 class GoalCell(NamedTuple):
-    """Where the reward is."""
+    """The place of the reward."""
 
     goal: Tensor  # (B, 2) int64: x, y
 

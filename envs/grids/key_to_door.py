@@ -25,7 +25,7 @@ from metarl.envs.grids.grid import (
 
 
 class KeyDoorTask(NamedTuple):
-    """Where the key and its door are, and what the actions do."""
+    """The places of the key and its door, and the effects of the actions."""
 
     key: Tensor  # (B, 2) int64: x, y
     door: Tensor  # (B, 2) int64: x, y; never the key's cell
@@ -33,7 +33,7 @@ class KeyDoorTask(NamedTuple):
 
 
 class KeyDoorState(NamedTuple):
-    """Where the agent is and what it has."""
+    """The agent's cell, and whether it has the key."""
 
     position: Tensor  # (B, 2) int64: x, y
     has_key: Tensor  # (B,) bool; not observed

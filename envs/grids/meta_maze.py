@@ -21,7 +21,7 @@ from metarl.envs.grids.tmaze import STEPS, steps
 
 
 class Maze(NamedTuple):
-    """Walls and what they hide."""
+    """The walls, and the goal among them."""
 
     walls: Tensor  # (B, 9, 9) bool, by x and y
     goal: Tensor  # (B, 2) int64: x, y
@@ -182,7 +182,7 @@ def lattice() -> Tensor:
 
 
 def neighbours(walls: Tensor) -> Tensor:
-    """Where the four actions lead from every cell: int64 (B, 81, 4). Walls stop a move."""
+    """The cells to which the four actions lead from every cell: int64 (B, 81, 4). Walls stop a move."""
     cells = torch.cartesian_prod(torch.arange(9), torch.arange(9)).to(walls.device)  # (81, 2)
     target = number((cells[:, None] + steps(walls.device)).clamp(0, 8))  # (81, 4)
     return torch.where(walls.flatten(1)[:, target], number(cells)[:, None], target)

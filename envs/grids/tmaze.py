@@ -20,14 +20,14 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
 
 
 class Corridor(NamedTuple):
-    """Which arm pays at the end of how long a corridor."""
+    """The arm that pays, and the length of the corridor."""
 
     side: Tensor  # (B,) int64: +1 the upper arm, -1 the lower one
     length: Tensor  # (B,) int64: cells from the cue (or, if active, from the start) to the junction
 
 
 class CorridorState(NamedTuple):
-    """Where the agent is."""
+    """The agent's place and whether it has seen the cue."""
 
     x: Tensor  # (B,) int64: cells from the cue
     y: Tensor  # (B,) int64: ±1 in an arm, else 0

@@ -29,7 +29,7 @@ def ant(hidden: int = 2) -> Robot:
 
 
 def place_and_contact(model: Any, data: Any) -> np.ndarray:
-    """Where Gymnasium's Ant-v5 sees the torso, and its contact cost but for the weight."""
+    """The torso's place as Gymnasium's Ant-v5 sees it, and its contact cost but for the weight."""
     return np.append(data.xpos[1, :2], np.square(np.clip(data.cfrc_ext, -1.0, 1.0)).sum())
 
 
@@ -44,7 +44,7 @@ def contact_cost(after: Physics) -> Tensor:
 
 
 def fallen(after: Physics) -> Tensor:
-    """Whether the torso's height has left [0.2, 1] m: bool (B,)."""
+    """True where the torso's height has left [0.2, 1] m: bool (B,)."""
     height = after.state[:, 3]
     return ~((height >= 0.2) & (height <= 1.0))  # so that a height that is no number counts, too
 

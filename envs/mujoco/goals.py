@@ -15,19 +15,19 @@ class Velocity(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """Which way to run along x."""
+    """The way to run along x."""
 
     direction: Tensor  # (B,) float32, 1 forwards or -1 backwards
 
 
 class Heading(NamedTuple):
-    """Which way to walk in the plane."""
+    """The way to walk in the plane."""
 
     direction: Tensor  # (B, 2) float32, a unit vector
 
 
 class Place(NamedTuple):
-    """Where to go."""
+    """The place to walk to."""
 
     position: Tensor  # (B, 2) float32 metres
 

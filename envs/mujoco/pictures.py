@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Skeleton:
-    """Where the parts of a robot's body are."""
+    """The places of the parts of a robot's body."""
 
     def __init__(self, robot: Robot, model: Model | None = None) -> None:
         self.robot, self.model = robot, robot.simulator.model if model is None else model
@@ -148,7 +148,7 @@ def from_above(
 
 
 def torso(state: Physics) -> XY:
-    """Where the torso of one row is, for a robot that moves in the plane."""
+    """The place of one row's torso, for a robot that moves in the plane."""
     return xy(state.state[:, 1:3])
 
 

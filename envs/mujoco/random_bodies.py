@@ -256,7 +256,7 @@ def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
 
 
 def said(task: BodyScales) -> list[str]:
-    """What the picture says of a row."""
+    """The texts of a row's picture: the range of its multipliers."""
     ranges = named_leaves(task).items()
     return [f"{name} x {float(part[0].min()):.2f} … {float(part[0].max()):.2f}" for name, part in ranges]
 

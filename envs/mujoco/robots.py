@@ -59,7 +59,7 @@ class Robot:
         return self.simulator.start(positions, self.noise * draw.double())
 
     def observe(self, physics: Physics) -> Tensor:
-        """float32 ``(B, O)``."""
+        """The observations: float32 ``(B, O)``."""
         positions, velocities = self.simulator.positions(physics), self.simulator.velocities(physics)
         if self.max_speed < math.inf:
             velocities = velocities.clamp(-self.max_speed, self.max_speed)
@@ -67,7 +67,7 @@ class Robot:
         return torch.cat(parts, dim=1).float()
 
     def clipped(self, action: Tensor) -> Tensor:
-        """Within the range, which is the same for all motors of a robot."""
+        """The action clipped to its range, which is the same for all motors of a robot."""
         return action.clamp(-self.strongest, self.strongest)
 
     def move(self, physics: Physics, action: Tensor, models: Sequence[Model] | None = None) -> Physics:
@@ -147,7 +147,7 @@ def effort(action: Tensor) -> Tensor:
 
 
 def never(speed: Tensor) -> Tensor:
-    """No row has ended: bool ``(B,)``."""
+    """False for each row, as no row has ended: bool ``(B,)``."""
     return torch.zeros_like(speed, dtype=torch.bool)
 
 

@@ -21,13 +21,13 @@ MAX_STEP = 0.1  # metres per axis and step
 
 
 class Goal(NamedTuple):
-    """Where to go."""
+    """The place to go to."""
 
     position: Tensor  # (B, 2) float32 metres
 
 
 class Point(NamedTuple):
-    """Where the agent is."""
+    """The agent's place."""
 
     position: Tensor  # (B, 2) float32 metres
 
@@ -38,7 +38,7 @@ def step_space() -> gymnasium.spaces.Box:
 
 
 def reach(horizon: int, step: float = MAX_STEP) -> float:
-    """How far a point can be from its start along an axis, in metres, with one step to spare for float32's rounding."""
+    """The farthest that a point can get along an axis, in metres, with one step to spare for float32's rounding."""
     return step * (horizon + 1)
 
 
@@ -54,7 +54,7 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def walked(horizon: int, device: torch.device) -> Tensor:
-    """How far a point can be along an axis after 1 … horizon steps: float64 (horizon,) metres."""
+    """The farthest that a point can get along an axis in 1 … horizon steps: float64 (horizon,) metres."""
     return MAX_STEP * torch.arange(1, horizon + 1, device=device, dtype=torch.float64)
 
 

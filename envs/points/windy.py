@@ -22,7 +22,7 @@ MOST_WIND = 0.12  # metres per step and axis: what the observation space has roo
 
 
 class Wind(NamedTuple):
-    """What is added to every step."""
+    """The wind: what is added to every step."""
 
     drift: Tensor  # (B, 2) float32 metres per step
 
