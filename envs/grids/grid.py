@@ -16,6 +16,7 @@ from metarl.core import rng
 from metarl.envs.drawing.cells import Cells, Frame, xy
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
+STEPS = MOVES[1:]  # of mazes, where nobody stays
 
 
 class Cell(NamedTuple):
@@ -33,6 +34,12 @@ def grid_spaces(size: int) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discr
 def moves(device: torch.device) -> Tensor:
     """`MOVES` as a tensor ``(5, 2)``."""
     return torch.tensor(MOVES, device=device)
+
+
+@functools.cache
+def steps(device: torch.device) -> Tensor:
+    """`STEPS` as a tensor ``(4, 2)``."""
+    return torch.tensor(STEPS, device=device)
 
 
 def cells(size: int) -> list[tuple[int, int]]:

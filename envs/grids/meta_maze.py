@@ -16,8 +16,7 @@ from metarl.core import rng
 from metarl.core.checks import possible, within
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import Cell, fixed_part, position
-from metarl.envs.grids.tmaze import STEPS, steps
+from metarl.envs.grids.grid import STEPS, Cell, fixed_part, position, steps
 
 
 class Maze(NamedTuple):

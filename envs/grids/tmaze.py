@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import ClassVar, NamedTuple
 
@@ -15,8 +14,7 @@ from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame
-
-STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
+from metarl.envs.grids.grid import STEPS, steps
 
 
 class Corridor(NamedTuple):
@@ -176,9 +174,3 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
             [Frame((0, 0), "#1971c2", "cue"), Frame((junction, side), "#2f9e44", "pays")],
             corners=((0, -1), (longest, 1)),
         )
-
-
-@functools.cache
-def steps(device: torch.device) -> Tensor:
-    """`STEPS` as a tensor ``(4, 2)``."""
-    return torch.tensor(STEPS, device=device)

@@ -14,17 +14,8 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
-from metarl.envs.points.plane import (
-    Goal,
-    Point,
-    constant,
-    disc_corner,
-    moved,
-    over_starts,
-    reach,
-    step_space,
-    walked,
-)
+from metarl.envs.points.expectations import disc_corner, over_starts, walked
+from metarl.envs.points.plane import Goal, Point, constant, moved, reach, step_space
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 

@@ -1,11 +1,8 @@
-"""Points in the plane: goals, steps, places drawn at random, and expectations over random starts."""
+"""Points in the plane: their goals, steps and reach, and places drawn at random."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import gymnasium
@@ -15,7 +12,6 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.family import Key
-from metarl.envs.drawing.planes import XY
 
 MAX_STEP = 0.1  # metres per axis and step
 
@@ -53,11 +49,6 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)
 
 
-def walked(horizon: int, device: torch.device) -> Tensor:
-    """The farthest that a point can get along an axis in 1 … horizon steps: float64 (horizon,) metres."""
-    return MAX_STEP * torch.arange(1, horizon + 1, device=device, dtype=torch.float64)
-
-
 def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
     """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
     u = rng.uniform(key, 3)
@@ -68,30 +59,3 @@ def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
     across = torch.where(side % 2 == 0, radius, -radius)
     x_first = side < 2
     return torch.stack([torch.where(x_first, across, along), torch.where(x_first, along, across)], dim=-1)
-
-
-def over_starts(goal: Tensor, low: XY, high: XY, integral: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Mean (B, …) over starts uniform in a rectangle of a function of their distances to `goal` along the two axes.
-
-    ``integral(a, b)`` is its integral over distances up to a and b, float64 (B, 1) each. The rectangle is four such
-    integrals, one per quadrant around the goal, subtracted where the goal lies outside.
-    """
-    quadrants: list[Tensor] = []
-    for x_side, y_side in itertools.product((-1, 1), repeat=2):
-        a = (high[0] - goal[:, :1].double()) if x_side > 0 else (goal[:, :1].double() - low[0])
-        b = (high[1] - goal[:, 1:].double()) if y_side > 0 else (goal[:, 1:].double() - low[1])
-        quadrants.append(a.sign() * b.sign() * integral(a.abs(), b.abs()))
-    return torch.stack(quadrants).sum(0) / ((high[0] - low[0]) * (high[1] - low[1]))
-
-
-def norms(a: Tensor, b: Tensor) -> Tensor:
-    """∫∫ √(x² + y²) over 0 ≤ x ≤ a, 0 ≤ y ≤ b."""
-    a, b = a.clamp_min(1e-12), b.clamp_min(1e-12)
-    return (2.0 * a * b * torch.hypot(a, b) + a**3 * torch.asinh(b / a) + b**3 * torch.asinh(a / b)) / 6.0
-
-
-def disc_corner(a: Tensor, b: Tensor, r: float) -> Tensor:
-    """Area of x² + y² ≤ r² within 0 ≤ x ≤ a, 0 ≤ y ≤ b, for a, b ≤ r."""
-    segments = a * (r**2 - a**2).clamp_min(0.0).sqrt() + b * (r**2 - b**2).clamp_min(0.0).sqrt()
-    cut = 0.5 * (segments + r**2 * (torch.asin(a / r) + torch.asin(b / r) - math.pi / 2))
-    return torch.where(a**2 + b**2 <= r**2, a * b, cut)

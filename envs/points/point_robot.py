@@ -11,17 +11,8 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
-from metarl.envs.points.plane import (
-    Goal,
-    Point,
-    moved,
-    norms,
-    over_starts,
-    reach,
-    step_space,
-    uniform_in_ring,
-    walked,
-)
+from metarl.envs.points.expectations import norms, over_starts, walked
+from metarl.envs.points.plane import Goal, Point, moved, reach, step_space, uniform_in_ring
 
 
 class PointRobot(TaskFamily[Goal, Point]):
