@@ -19,9 +19,7 @@ from PIL import Image, ImageDraw
 
 import metarl
 from metarl.agents.random import RandomAgent
-from metarl.agents.reference import bandits as classical
-from metarl.agents.reference import control, grids, index_policies, points
-from metarl.agents.reference import mazes as scripted
+from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -72,7 +70,7 @@ SCENES: dict[str, Scene] = {
     "BernoulliBandit": Scene(RL2, "rl2_bernoulli_bandit", PULLS),
     "GaussianBandit": Scene(
         "Thompson sampling",
-        lambda f: index_policies.GaussianThompsonBandit(5),
+        lambda f: other_bandits.GaussianThompsonBandit(5),
         "Each mark is a pull, from red (paid little) to green (paid much); yellow: the best arm.",
     ),
     "DependentBandit": Scene(f"{RL2} for `structure='medium'`", "rl2_dependent_bandit_medium", PULLS, number=1),
@@ -81,7 +79,7 @@ SCENES: dict[str, Scene] = {
     ),
     "RestlessBandit": Scene(
         "Thompson sampling as if nothing changed",
-        lambda f: classical.ThompsonBandit(2),
+        lambda f: bandits.ThompsonBandit(2),
         "Full dots are pulls that paid, hollow ones did not.",
     ),
     "TabularMDP": Scene(
@@ -109,7 +107,7 @@ SCENES: dict[str, Scene] = {
     "TMaze": Scene(RL2, "rl2_tmaze", "Numbers count visits.", (1,)),
     "MetaMaze": Scene(
         "a search, then the shortest ways",
-        lambda f: scripted.MetaMazeSearch(),
+        lambda f: mazes.MetaMazeSearch(),
         "Numbers count visits; orange: where the agent is in the end, and what it sees there.",
         (1,),
     ),

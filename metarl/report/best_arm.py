@@ -17,13 +17,9 @@ from torch import Tensor
 
 from metarl.agents.family_extras import register_picture
 from metarl.agents.random import RandomAgent
+from metarl.agents.reference.bandit_planners import GittinsBandit
 from metarl.agents.reference.bandits import ThompsonBandit
-from metarl.agents.reference.index_policies import (
-    DependentBanditBayes,
-    GaussianThompsonBandit,
-    GittinsBandit,
-    InformativeBanditScript,
-)
+from metarl.agents.reference.other_bandits import DependentBanditBayes, GaussianThompsonBandit, InformativeBanditScript
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import Agent
 from metarl.core.tree import num_rows, take

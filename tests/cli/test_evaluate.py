@@ -21,7 +21,8 @@ from torch import Tensor
 
 import metarl
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
-from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
+from metarl.agents.reference.bandit_planners import BayesOptimalBandit
+from metarl.agents.reference.bandits import Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
 from metarl.agents.reference.grids import DarkRoomSweep, GridNaviSweep
 from metarl.agents.reference.mdps import TabularMDPOracle
 from metarl.agents.reference.points import Navigation2DOracle

@@ -20,9 +20,9 @@ from metarl.core.batch_env import BatchEnv
 from metarl.core.tree import take, to_device
 from metarl.envs import SIMULATED
 from metarl.envs.mujoco import simulator
-from metarl.envs.mujoco.ant import AntDir, Heading
-from metarl.envs.mujoco.ant_goal import AntGoal, Place
-from metarl.envs.mujoco.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
+from metarl.envs.mujoco.ant import AntDir, AntGoal
+from metarl.envs.mujoco.goals import Heading, Place, Velocity
+from metarl.envs.mujoco.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, half_cheetah
 from metarl.envs.mujoco.humanoid import HumanoidDir
 from metarl.envs.mujoco.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
 from metarl.envs.mujoco.simulator import Physics, Simulator, load
