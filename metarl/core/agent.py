@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.errors import unknown
-from metarl.core.family import TaskFamily
+from metarl.core.family import AnyFamily
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, Rollout
 
@@ -60,7 +60,7 @@ class AgentConfig:
         make_parts(self)
         check_options(self)
 
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
+    def build(self, family: AnyFamily, seed: int, device: torch.device) -> LearningAgent:
         """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
         if self.agent_class is None:
             name = type(self).__name__
@@ -79,7 +79,7 @@ class LearningAgent(Agent):
     """An agent that can be saved: what `metarl.training.checkpoint` needs beside the four verbs."""
 
     config: AgentConfig
-    family: TaskFamily
+    family: AnyFamily
     device: torch.device
     told: bool = False
     """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.family import Task, TaskFamily
+from metarl.core.family import AnyFamily, Task
 from metarl.core.tree import leaves, named_leaves
 
 
@@ -48,7 +48,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def checked_task(family: TaskFamily, task: Any) -> Task:
+def checked_task(family: AnyFamily, task: Any) -> Task:
     """`task` as `family` plays it: the same NamedTuple with tensors, whose fields have one row per task.
 
     The fields of `family.sample_tasks` say what is wanted. NumPy's arrays and numbers become tensors (copies) of the
@@ -71,7 +71,7 @@ def checked_task(family: TaskFamily, task: Any) -> Task:
 
 
 @functools.lru_cache(maxsize=64)
-def _pattern(family: TaskFamily) -> Task:
+def _pattern(family: AnyFamily) -> Task:
     """A task that is right."""
     return family.sample_tasks(rng.key(0), 1, family.splits[0])
 

@@ -138,8 +138,7 @@ class OneOf(NamedTuple):
 
 def option(default: T, rule: Rule | OneOf) -> T:
     """A dataclass field with this default and a rule that `check_options` asks of its value."""
-    field: Any = dataclasses.field(default=default, metadata={"rule": rule})
-    return field
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ ALIKE = 1e-6
 """Numbers whose standard deviation is less than this share of their size differ by rounding alone."""
 
 
-def action_size(space: gymnasium.Space) -> int:
+def action_size(space: gymnasium.Space[Any]) -> int:
     """Length of an encoded action, and of a policy head's output: n for Discrete(n), A for a Box of shape (A,)."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return int(space.n)
@@ -25,7 +25,7 @@ def action_size(space: gymnasium.Space) -> int:
     raise ValueError(f"The action space must be Discrete or a one-dimensional Box, got {space}.")
 
 
-def first_action(space: gymnasium.Space) -> int:
+def first_action(space: gymnasium.Space[Any]) -> int:
     """The first action of a Discrete space, which networks call 0; 0 for a Box."""
     return int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
 
@@ -41,7 +41,7 @@ class ActionUnits(nn.Module):
     centre: Tensor
     unit: Tensor
 
-    def __init__(self, space: gymnasium.Space, unit: float | None = None) -> None:
+    def __init__(self, space: gymnasium.Space[Any], unit: float | None = None) -> None:
         super().__init__()
         self.first = first_action(space)
         self.continuous = isinstance(space, gymnasium.spaces.Box)
@@ -83,7 +83,7 @@ class Scaling(nn.Module):
     scale: Tensor
     version: Tensor
 
-    def __init__(self, observation_space: gymnasium.Space, follows: bool = False) -> None:
+    def __init__(self, observation_space: gymnasium.Space[Any], follows: bool = False) -> None:
         super().__init__()
         if not isinstance(observation_space, gymnasium.spaces.Box):
             raise ValueError(f"The observation space must be a Box, got {observation_space}.")

@@ -30,8 +30,8 @@ class StepEncoder(Scaling):
 
     def __init__(
         self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
         embed_size: int = 0,
         reward_scale: float = 1.0,
         transition: bool = False,

@@ -55,8 +55,8 @@ def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, rid
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal += ridge * diagonal.mean(-1, keepdim=True) + 1e-12
     moment = (weighted @ target[..., None]).to(torch.float64)
-    # The ridge makes it solvable; to check that, as `solve` does, is to wait for the device.
-    weight = torch.linalg.solve_ex(gram, moment).result.to(x.dtype)
+    # The ridge makes the system solvable. `solve` would check that, and on a GPU the check synchronises.
+    weight: Tensor = torch.linalg.solve_ex(gram, moment).result.to(x.dtype)
     return (x @ weight).squeeze(-1)
 
 

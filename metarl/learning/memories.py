@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,13 +51,15 @@ class Memory(nn.Module, ABC):
 @twin("gru")
 def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
     """All states ``(T, B, H)`` of a cell, from inputs ``(T, B, F)`` and the state before them (None: zeros)."""
-    return cell(x, state if state is None else state[None].contiguous())[0]
+    output: Tensor = cell(x, state if state is None else state[None].contiguous())[0]
+    return output
 
 
 @twin("gru_step")
 def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
     """The next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
-    return cell(x[None], state[None].contiguous())[0][0]
+    output: Tensor = cell(x[None], state[None].contiguous())[0][0]
+    return output
 
 
 class GRU(Memory):
@@ -222,12 +224,12 @@ class FastWeights(Memory):
         return key, query, F.pad(value, (0, 1), value=1.0)
 
     def _answer(self, read: Tensor) -> Tensor:
-        total, weight = read.split([self.value_size, 1], dim=-1)
+        total, weight = torch.split(read, [self.value_size, 1], dim=-1)
         return torch.cat([total / (1.0 + weight), torch.log1p(weight) - 1.0], dim=-1)
 
     def _heads(self, x: Tensor, size: int) -> Tensor:
         """``(T, B, heads × size)`` as ``(B, heads, T, size)``."""
-        return x.unflatten(-1, (self.num_heads, size)).permute(1, 2, 0, 3)
+        return torch.unflatten(x, -1, (self.num_heads, size)).permute(1, 2, 0, 3)
 
 
 MEMORIES: dict[str, type[Memory]] = {
@@ -245,7 +247,7 @@ def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
     """A memory of one of the `MEMORIES`; raises ValueError for another name."""
     if kind not in MEMORIES:
         raise ValueError(unknown("memory", kind, MEMORIES))
-    return cast(Any, MEMORIES[kind])(input_size, hidden_size)
+    return MEMORIES[kind](input_size, hidden_size)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -262,7 +264,7 @@ def _orthogonal(cell: nn.RNNBase) -> None:
     """Orthogonal recurrent weights gate by gate, Xavier input weights, zero biases."""
     for name, parameter in cell.named_parameters():
         if "weight_hh" in name:
-            for gate in parameter.data.split(cell.hidden_size):
+            for gate in torch.split(parameter.data, cell.hidden_size):
                 nn.init.orthogonal_(gate)
         elif "weight_ih" in name:
             nn.init.xavier_uniform_(parameter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import gymnasium
 import torch
@@ -72,7 +73,7 @@ class MLPPolicy(nn.Module):
     def __init__(
         self,
         inputs: int,
-        action_space: gymnasium.Space,
+        action_space: gymnasium.Space[Any],
         hidden_sizes: list[int],
         activation: str = "tanh",
         init_std: float = 1.0,
@@ -124,7 +125,7 @@ class PolicyHead(nn.Module):
     def __init__(
         self,
         inputs: int,
-        action_space: gymnasium.Space,
+        action_space: gymnasium.Space[Any],
         init_std: float,
         min_std: float,
         action_unit: float | None = None,

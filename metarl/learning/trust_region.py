@@ -117,5 +117,5 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The parts of a flat vector in the shapes of `like`."""
-    parts = vector.split([tensor.numel() for tensor in like])
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
     return tuple(part.reshape(tensor.shape) for part, tensor in zip(parts, like, strict=True))
