@@ -50,7 +50,7 @@ def _mix_int(data: int) -> int:
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
-    """The root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
+    """Return the root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
     if not 0 <= seed < 2**63:
         raise ValueError(f"A seed must be an integer from 0 to 2^63 - 1, got {seed}.")
     # Mixed once more than `fold` mixes its data: otherwise fold(key(a), b) would be fold(key(b), a).
@@ -58,14 +58,14 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
 
 
 def fold(key: Tensor, data: Tensor | int) -> Tensor:
-    """A new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
+    """Derive a new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
     mixed = _mix_int(data) if isinstance(data, int) else _mix(data + _GOLDEN)
     return _mix(key ^ mixed)
 
 
 @functools.lru_cache(maxsize=64)
 def _first(n: int, device: torch.device) -> Tensor:
-    """What `fold` mixes into a key for the data 0 … n - 1: the same at every call, and a third of a small draw."""
+    """Return what `fold` mixes into a key for the data 0 … n - 1. Cached: it takes a third of the time of a draw."""
     return torch.tensor([_mix_int(data) for data in range(n)], dtype=torch.int64, device=device)
 
 
@@ -92,7 +92,7 @@ def integers(key: Tensor, n: int, high: int) -> Tensor:
 
 
 def choice(key: Tensor, probs: Tensor) -> Tensor:
-    """One index per row drawn with probabilities `probs` ``key.shape + (n,)`` (they sum to 1): int64 ``key.shape``."""
+    """Draw one index per key with probabilities `probs` ``key.shape + (n,)``, which sum to 1: int64 ``key.shape``."""
     u = uniform(key, 1)
     return (probs.cumsum(-1) <= u).sum(-1).clamp_max(probs.shape[-1] - 1)
 

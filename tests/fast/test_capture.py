@@ -50,7 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Played]:
         return made[-1]
 
     monkeypatch.setattr(Captured, "_record", record)
-    monkeypatch.setattr(capture, "_beside", lambda function: function())
+    monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     return made
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
 
     monkeypatch.setattr(Captured, "_record", refuse)
-    monkeypatch.setattr(capture, "_beside", lambda function: function())
+    monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     calls = []
     captured = pretending(lambda x: calls.append(x) or x + 1)
     assert [float(captured(torch.tensor(float(n)))) for n in range(6)] == [1, 2, 3, 4, 5, 6]
