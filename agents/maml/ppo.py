@@ -129,7 +129,7 @@ class PPO:
         return [(part, (part.stop - part.start) / tasks) for part in parts]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters."""
+        """Return the state of the outer step: the optimiser's, and the weights of ProMP's penalty."""
         return self.optimizer.state_dict() | {"kl_coef": self.inner_kl_coef}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -39,7 +39,7 @@ class Reptile:
         return {"loss/adapted_distance": float(distance.sqrt()), "loss/lr": lr}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters: nothing."""
+        """Return the state of the outer step, which has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -144,7 +144,7 @@ class TRPO:
         return lambda v: torch.stack([part_products(*part)(v) for part in parts]).sum(0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters: nothing."""
+        """Return the state of the outer step, which has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

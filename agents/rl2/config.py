@@ -63,7 +63,7 @@ class RL2Config(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory == "reactive" and self.transition_input:
-            raise ValueError("memory: reactive sees the observation alone: it goes with transition_input false.")
+            raise ValueError("transition_input must be false with memory 'reactive', which sees only the observation.")
         if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."

@@ -37,7 +37,7 @@ def items(settings: Settings, report: Report) -> list[Item]:
 def marked(mark: str) -> list[Path]:
     """The files with tests of a mark: the others need not be read."""
     folder = ROOT / "tests"
-    return sorted(path for path in folder.glob("test_*.py") if f"pytest.mark.{mark}" in path.read_text("utf-8"))
+    return sorted(path for path in folder.rglob("test_*.py") if f"pytest.mark.{mark}" in path.read_text("utf-8"))
 
 
 def run(

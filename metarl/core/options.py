@@ -106,7 +106,7 @@ def _passes_on_to(factory: Factory) -> Factory | None:
         return factory.__self__ if isinstance(factory.__self__, type) else None
     try:
         made = typing.get_type_hints(factory).get("return")
-    except (NameError, TypeError):  # names that are known to type checkers alone; not a function
+    except (NameError, TypeError):  # names that only type checkers know; not a function
         return None
     return made if isinstance(made, type) else None
 

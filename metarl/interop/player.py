@@ -89,7 +89,7 @@ class Player:
         had no `tell`.
         """
         if self._waiting is not None:
-            raise ValueError("Tell the player what came of its last action before the next: tell(reward, done).")
+            raise ValueError("Tell the player the result of its last action before the next: tell(reward, terminated).")
         seen = self._seen(obs)
         action, reward, done = self._prev
         at = Step(seen, action, self._row(reward), self._row(done))

@@ -128,7 +128,8 @@ def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int 
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
         single, alone = agent.act(alone, take(step, mine), rng.fold(keys[mine], t))
         close = all(torch.allclose(a[mine], b, rtol=1e-3, atol=1e-4) for a, b in zip(acted, single, strict=True))
-        require(close, f"{type(agent).__name__}: a row acts differently beside others than alone (step {t}).")
+        wrong = f"{type(agent).__name__}: a row of a batch acts differently from a batch of only that row (step {t})."
+        require(close, wrong)
         _, step = env.step(acted.action)
 
 
@@ -157,7 +158,7 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     name = type(first).__name__
     _trained(first, family, task, rng.key(seed), episodes, 0.0)
     state = _snapshot(first)
-    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold tensors alone.")
+    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold only tensors.")
     second.load_state_dict({k: v.clone() for k, v in state.items()})
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
     for agent in (first, second):

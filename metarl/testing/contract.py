@@ -100,7 +100,7 @@ def _check_split_names(name: str, splits: Any) -> None:
     require(len(set(splits)) == len(splits), f"{name}.splits must not name a split twice, got {splits}.")
     for split in splits:
         allowed = SPLIT_NAME.fullmatch(split) is not None
-        require(allowed, f"{name}.splits: a name has letters, digits, '_', '-' and '.' alone, got {split!r}.")
+        require(allowed, f"{name}.splits: a name may have only letters, digits, '_', '-' and '.', got {split!r}.")
 
 
 def check_tasks(family: TaskFamily, seed: int = 0) -> None:
@@ -159,7 +159,7 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     for row in (0, ROWS // 2, ROWS - 1):
         alone = play(family, take(task, slice(row, row + 1)), seed, first_row=row, max_steps=max_steps)
         alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))
-        require(alike, f"{name}: row {row} of a batch differs from a batch of that row alone.")
+        require(alike, f"{name}: row {row} of a batch differs from a batch of only that row.")
 
 
 def check_first_observation(family: TaskFamily, seed: int = 0) -> None:

@@ -188,8 +188,8 @@ def check_picture(family: TaskFamily, seed: int = 0) -> None:
         said = " and ".join(f"{height} × {width}" for height, width in sorted(shapes))
         require(
             len(shapes) == 1,
-            f"The pictures of {type(family).__name__} must have one size whatever the task, the step and the episode, "
-            f"or they cannot be the frames of a video; found {said} pixels.",
+            f"The pictures of {type(family).__name__} must have one size for all tasks, steps and episodes, "
+            f"so that they can be the frames of a video; found {said} pixels.",
         )
 
 

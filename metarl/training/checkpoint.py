@@ -206,12 +206,12 @@ def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
     # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         file.write(safetensors.torch.save(tensors, header))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(partial, path)
     return path
 
 

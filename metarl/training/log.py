@@ -233,7 +233,7 @@ class Logger:
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
         self._add_scalars(metrics, counters)
         if curves:
-            # Splits with a curve over training come before those of the end alone.
+            # Splits that are evaluated during training come before those evaluated only at the end.
             known = self.curves | dict(curves)
             self.curves = {split: known[split] for split in sorted(known, key=lambda s: s not in self.eval_splits)}
             self.adaptation = "".join(map(_in_words, curves.values()))

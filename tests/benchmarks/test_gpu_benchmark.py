@@ -269,7 +269,7 @@ def test_a_recording_that_fails_names_the_line_that_was_to_blame():
     recordings.watch(captured, noted.append)
     with pytest.raises(RuntimeError, match="previous error"):
         captured._record([], None)  # type: ignore[arg-type]
-    assert noted[0].startswith("AttributeError: 'NoneType'") and " at maml.py:" in noted[0]
+    assert noted[0].startswith("AttributeError: 'NoneType'") and " at network.py:" in noted[0]
 
 
 def test_what_was_recorded_is_told_part_by_part():
@@ -322,7 +322,7 @@ def test_what_is_recorded_is_found(name: str, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(Captured, "_record", record)
     monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     found = recordings.recorded(make, 0.0)["parts"]
-    expected = {"W1": ["Minibatches"], "W3": ["Meta-steps", "Line searches"], "W3ppo": ["Minibatches"]}[name]
+    expected = {"W1": ["Minibatches"], "W3": ["Outer steps", "Line searches"], "W3ppo": ["Minibatches"]}[name]
     assert [*found] == ["Rollouts", *expected]
     assert found["Rollouts"]["why_not"] == "stream is capturing" and "RuntimeError" in found["Rollouts"]["where"]
     assert all(recordings.whole(found[part]) for part in expected)

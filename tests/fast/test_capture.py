@@ -114,7 +114,7 @@ def test_a_captured_update_is_the_plain_one(recorded: list[Played], family: Any)
         assert torch.allclose(a, b, atol=1e-5), name  # a recording has its arguments elsewhere in memory
 
 
-def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
+def test_a_captured_outer_step_is_the_plain_one(recorded: list[Played]):
     """The penalty's weight changes between iterations, the learning rate too."""
     family: Any = Navigation2D(5, 2)
     config = MAMLConfig(

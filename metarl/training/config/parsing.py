@@ -2,8 +2,8 @@
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
 reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
-`metarl.training.config.names`). Types, help and conversion are jsonargparse's; every option is given to it alone, so
-that a mistake is that option's and no other's. Everything that is wrong raises ConfigError, one sentence for the user.
+`metarl.training.config.names`). jsonargparse does types, help and conversion; it gets one option at a time, so that an
+error belongs to that option. Every mistake raises ConfigError, one sentence for the user.
 """
 
 from __future__ import annotations
@@ -400,7 +400,7 @@ def print_help(chosen: Mapping[str, Named]) -> None:
     for option, value, text in (
         ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
         ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
-        ("resume", "RUN_DIR", f"Continue the run in this folder exactly. Beside it only: {', '.join(RESUMABLE)}."),
+        ("resume", "RUN_DIR", f"Continue the run in this folder exactly; may change: {', '.join(RESUMABLE)}."),
         ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
         ("quiet", "", QUIET),
         ("allow", "PACKAGE", ALLOW),
