@@ -5,8 +5,8 @@ parameters and policies: as differentiable functions of the initial parameters i
 
 A gradient step ascends an inner objective. There are three, with the same gradient and different Hessians. Each is a
 function (log-probabilities of the actions under a policy, samples) → ``(N, M)``; its sum over a task's steps, weighted
-by their advantages, is ascended. The step needs only the gradient, the policy gradient Σ ∇log π · A of all three. The
-meta-gradient differentiates the step, so it needs the Hessian:
+by their advantages, is ascended. The step needs only the gradient: for the policy that acted it is the policy gradient
+Σ ∇log π · A with all three. The meta-gradient differentiates the step, so it needs the Hessian:
 
 ==================  ================================================================  ==========================
 objective           expectation of its Hessian                                        source

@@ -98,7 +98,7 @@ def _add(parser: ArgumentParser, factory: Factory, key: str, skip: Collection[st
 
 
 def _passes_on_to(factory: Factory) -> Factory | None:
-    """Where ``**kwargs`` go whose use in the source is not understood: to the parent, or to the class that is made."""
+    """Return the factory that gets unknown ``**kwargs``: the parent class, or the class that a function returns."""
     if isinstance(factory, type):
         later = factory.__mro__[next(i for i, cls in enumerate(factory.__mro__) if "__init__" in vars(cls)) + 1 :]
         return next((cls for cls in later if "__init__" in vars(cls) and cls is not object), None)

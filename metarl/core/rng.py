@@ -40,7 +40,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _mix_int(data: int) -> int:
-    """``_mix(tensor(data) + _GOLDEN)`` for a Python integer: no tensor is made for a constant part of an address."""
+    """Return ``_mix(tensor(data) + _GOLDEN)`` of a Python integer, without making a tensor."""
     unsigned = (1 << 64) - 1
     z = (data + _GOLDEN) & unsigned
     z = ((z ^ (z >> 30)) * _MULTIPLY_1) & unsigned
@@ -70,24 +70,24 @@ def _first(n: int, device: torch.device) -> Tensor:
 
 
 def uniform(key: Tensor, n: int) -> Tensor:
-    """float32 numbers in [0, 1) with 24 random bits, shape ``key.shape + (n,)``."""
+    """Draw uniform float32 numbers in [0, 1) with 24 random bits, shape ``key.shape + (n,)``."""
     bits = _mix(key[..., None] ^ _first(n, key.device))
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
 
 
 def normal(key: Tensor, n: int) -> Tensor:
-    """Standard normal float32 numbers, shape ``key.shape + (n,)``, by Box and Muller's transform (1958)."""
+    """Draw standard normal float32 numbers, shape ``key.shape + (n,)``, by the transform of Box and Muller (1958)."""
     radius, angle = uniform(key, 2 * n).chunk(2, dim=-1)
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 
 def exponential(key: Tensor, n: int) -> Tensor:
-    """Exponential float32 numbers of rate 1, shape ``key.shape + (n,)``."""
+    """Draw exponential float32 numbers of rate 1, shape ``key.shape + (n,)``."""
     return -torch.log1p(-uniform(key, n))
 
 
 def integers(key: Tensor, n: int, high: int) -> Tensor:
-    """int64 numbers uniform over 0 … high - 1 (high ≤ 2^24), shape ``key.shape + (n,)``."""
+    """Draw int64 numbers, uniform over 0 … high - 1 (high ≤ 2^24), shape ``key.shape + (n,)``."""
     return (uniform(key, n) * high).to(torch.int64).clamp_max(high - 1)
 
 
@@ -98,6 +98,6 @@ def choice(key: Tensor, probs: Tensor) -> Tensor:
 
 
 def permutation(key: Tensor, n: int) -> Tensor:
-    """A permutation of 0 … n - 1 per key: int64, shape ``key.shape + (n,)``."""
+    """Draw a permutation of 0 … n - 1 per key: int64, shape ``key.shape + (n,)``."""
     bits = fold(key[..., None], torch.arange(n, device=key.device))
     return bits.argsort(-1)

@@ -49,7 +49,7 @@ class TrialProtocol(NamedTuple):
     test_envs_per_task: int | None = None
 
     def test(self) -> TrialProtocol:
-        """The protocol of an evaluation."""
+        """Return the protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
         return TrialProtocol(rounds, self.episodes, each)

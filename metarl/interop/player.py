@@ -183,7 +183,7 @@ class Player:
         return torch.tensor([number], dtype=torch.float32, device=self._device)
 
     def _seen(self, obs: Any) -> Tensor:
-        """An observation as the agent takes it, ``(1, *O)``. Raises ValueError for one that it cannot take."""
+        """Convert an observation to the agent's input ``(1, *O)``. Raises ValueError for a wrong shape or value."""
         expected = self.agent.family.observation_space.shape
         try:
             with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
