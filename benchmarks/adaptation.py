@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,9 +26,10 @@ from metarl.agents.sb3.agent import SB3Agent
 from metarl.agents.sb3.config import PPOConfig
 from metarl.cli.contenders import Line, compare
 from metarl.core.rollout import Agent
-from metarl.evaluation.comparison import Comparison
-from metarl.evaluation.curve import AdaptationCurve, short
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.results import short
 from metarl.fast.runtime import tune
+from metarl.report.comparison import Comparison
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
 
@@ -203,15 +205,27 @@ def page(comparisons: dict[str, Comparison], tasks: int, costly_tasks: int) -> s
     parts = [
         "# Who adapts how fast",
         HEAD.format(tasks=tasks, costly_tasks=costly_tasks),
+        "## Overview",
         "\n".join(overview(comparisons)),
         "![Adaptation curves](images/adaptation.png)",
+        "## Experience",
         "\n".join(experience(comparisons)),
     ]
     for name, comparison in comparisons.items():
         text = comparison.markdown().partition("\n")[2].partition("## Training")[0].strip()
         figure = f"![{SUBJECTS[name].title}](images/adaptation_{name}.png)"
-        parts += [f"# {SUBJECTS[name].title}", figure, text]
+        parts += [f"## {SUBJECTS[name].title}", figure, within_the_page(text)]
     return "\n\n".join(parts) + "\n"
+
+
+BOUNDS = {"oracle": "Told the task, on average", "random": "Random play, on average"}
+
+
+def within_the_page(text: str) -> str:
+    """The tables of a family as parts of its section, and its bounds as sentences."""
+    text = re.sub(r"^## (\w+)\n", r"### On `\1`\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^## (.*)\n", r"### \1\n\n", text, flags=re.MULTILINE)
+    return re.sub(r"^\((oracle|random)\): (.*)$", lambda m: f"{BOUNDS[m[1]]}: {m[2]}.", text, flags=re.MULTILINE)
 
 
 def main() -> None:

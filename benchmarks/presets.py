@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from metarl.evaluation import stats
-from metarl.evaluation.curve import AdaptationCurve, chosen_points, combine
+from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.evaluation.finite import to_json
+from metarl.evaluation.results import chosen_points
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
 

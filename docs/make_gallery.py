@@ -1,8 +1,8 @@
-"""Make docs/families.md, the page of all task families, and its pictures docs/images/families/<Name>.png::
+"""Make the pages of the task families, docs/families/*.md, and their pictures docs/images/families/<Name>.png::
 
     python -m docs.make_gallery
 
-The page is what `metarl/envs` says in its docstrings; the pictures show an agent of the package, or where there is
+The pages are what `metarl/envs` says in its docstrings; the pictures show an agent of the package, or where there is
 none a policy that makes something to see of the family, on one test task.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,7 @@ from PIL import Image, ImageDraw
 
 import metarl
 from metarl.agents.random import RandomAgent
-from metarl.agents.reference import bandits as classical
-from metarl.agents.reference import control, grids, index_policies, points
-from metarl.agents.reference import mazes as scripted
+from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -32,14 +30,15 @@ from metarl.report.card import Card, card, length, short_name, short_space
 
 DOCS = Path(__file__).parent
 PICTURES = Path("images") / "families"  # in DOCS
-PAGE = "families.md"
+PAGES = Path("families")  # in DOCS
+INDEX = "index"
 COMMAND = "python -m docs.make_gallery"
 SEED = 3
 DIFFERENCES = "Differs from the source"
-VARIANTS = "What differs from the sources"
+VARIANTS = "How they differ from the papers"
 VARIANTS_HEAD = """\
-    The families are those of the papers as their published code has them, but for what this table says. A return
-    compares with a published one only where none of it matters. The papers are named in each family's *Source*.
+    The families follow the published code of their papers, except where this table says otherwise. Compare a return
+    with a published one only where none of the differences matters. Each family names its paper under *Source*.
 """
 HEIGHT, STRIP_HEIGHT, WIDTH = 360, 320, 1000  # pixels: of one picture, of several in a row, and of all together at most
 SECTIONS = (
@@ -71,7 +70,7 @@ SCENES: dict[str, Scene] = {
     "BernoulliBandit": Scene(RL2, "rl2_bernoulli_bandit", PULLS),
     "GaussianBandit": Scene(
         "Thompson sampling",
-        lambda f: index_policies.GaussianThompsonBandit(5),
+        lambda f: other_bandits.GaussianThompsonBandit(5),
         "Each mark is a pull, from red (paid little) to green (paid much); yellow: the best arm.",
     ),
     "DependentBandit": Scene(f"{RL2} for `structure='medium'`", "rl2_dependent_bandit_medium", PULLS, number=1),
@@ -80,7 +79,7 @@ SCENES: dict[str, Scene] = {
     ),
     "RestlessBandit": Scene(
         "Thompson sampling as if nothing changed",
-        lambda f: classical.ThompsonBandit(2),
+        lambda f: bandits.ThompsonBandit(2),
         "Full dots are pulls that paid, hollow ones did not.",
     ),
     "TabularMDP": Scene(
@@ -108,7 +107,7 @@ SCENES: dict[str, Scene] = {
     "TMaze": Scene(RL2, "rl2_tmaze", "Numbers count visits.", (1,)),
     "MetaMaze": Scene(
         "a search, then the shortest ways",
-        lambda f: scripted.MetaMazeSearch(),
+        lambda f: mazes.MetaMazeSearch(),
         "Numbers count visits; orange: where the agent is in the end, and what it sees there.",
         (1,),
     ),
@@ -144,6 +143,113 @@ SCENES: dict[str, Scene] = {
     ),
 }
 RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families without a scene
+
+
+class Group(NamedTuple):
+    """Families that share a page."""
+
+    title: str
+    about: str
+    names: tuple[str, ...]  # as in ``metarl/<name>-v0``, in the order of the page
+
+
+GROUPS = {
+    "bandits": Group(
+        "Bandits",
+        "An episode is one pull of an arm, and a trial is a run of pulls of the same machine. Bandits are the smallest "
+        "problems in which exploring costs something, and for most of them the best possible return is known.",
+        ("BernoulliBandit", "GaussianBandit", "DependentBandit", "InformativeBandit", "RestlessBandit"),
+    ),
+    "mdp": Group(
+        "Tabular decision processes",
+        "Random finite Markov decision processes: a table of transitions and a table of rewards for each task.",
+        ("TabularMDP",),
+    ),
+    "points": Group(
+        "Points in the plane",
+        "A point moves in the plane. Its goal, or the wind, is hidden, so that the reward is the only clue.",
+        ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint"),
+    ),
+    "grids": Group(
+        "Grids and mazes",
+        "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
+        ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze"),
+    ),
+    "cognitive": Group(
+        "Tasks from cognitive science",
+        "Experiments on how people and animals learn, in the form in which meta-learning papers use them.",
+        ("TwoStep", "Harlow", "Alchemy"),
+    ),
+    "control": Group(
+        "Classic control",
+        "Gymnasium's classic control problems with masses, lengths, motors and gravity that change from task to task.",
+        ("CartPole", "Pendulum", "Acrobot", "MountainCar", "MountainCarContinuous"),
+    ),
+    "mujoco": Group(
+        "MuJoCo robots",
+        "Gymnasium's v5 robots with a task in their reward or in their body. They equal Gymnasium's own environments "
+        "step by step, which a test checks, and need the extra `mujoco`: "
+        "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, each row "
+        "with a body of its own where the task is the body, and always on the CPU.",
+        (
+            "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "AntDir", "AntDir2D",
+            "AntVel", "AntGoal", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
+        ),
+    ),
+}  # fmt: skip
+"""The pages, by their file's name."""
+
+OVERVIEW = {
+    "BernoulliBandit": ("win probabilities of the arms", "k / (k + 1)"),
+    "GaussianBandit": ("mean payments of the arms", "k / (k + 1)"),
+    "DependentBandit": (
+        "p of two arms that pay with p and 1 − p (`structure`: uniform, easy, medium, hard)",
+        ".75, .9, .75, .6",
+    ),
+    "InformativeBandit": ("which of ten arms pays 5; the eleventh says which", "5"),
+    "RestlessBandit": ("random walk of two win probabilities during the trial", "66.7"),
+    "TabularMDP": ("transition and reward tables", "21.83"),
+    "TwoStep": ("which second state pays, switching between rounds", "74 (70.59 Bayes-optimal)"),
+    "Navigation2D": ("goal in the plane", "−.507"),
+    "PointRobot": ("goal in the plane, random start", "−5.187"),
+    "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
+    "SemiCircle": ("goal on a half circle, random start", "51.82"),
+    "WindyPoint": ("wind", "13.21"),
+    "GridNavi": ("goal cell, 5 × 5", "11.071"),
+    "DarkRoom": ("goal cell, 9 × 9", "16.543"),
+    "DarkRoomHard": ("goal cell, 17 × 17", "1"),
+    "DarkKeyToDoor": ("cells of key and door, 9 × 9", "2"),
+    "TMaze": ("arm that the cue tells", "1"),
+    "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
+    "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
+    "Alchemy": (
+        "chemistry: graph, potion map, stone map, rotation",
+        "28.84 on `all`, 29.76 train and test, 26.07 ood",
+    ),
+    "CartPole": (
+        "gravity, masses of cart and pole, pole length, force",
+        "unknown, at most 500 (told regulator: 500, ood 491)",
+    ),
+    "Pendulum": ("gravity, mass, length, motor strength", "unknown (told swing-up: −168)"),
+    "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
+    "MountainCar": ("gravity, force", "unknown (push along: −132)"),
+    "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
+    "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
+    "HalfCheetahVelMAML": (
+        "wanted speed, in the time steps of MAML's paper",
+        "unknown (the paper's told policy: −54.5)",
+    ),
+    "HalfCheetahDir": ("forwards or backwards", "unknown"),
+    "HalfCheetahDirVel": ("wanted speed, forwards or backwards", "unknown, below 0"),
+    "AntDir": ("forwards or backwards", "unknown"),
+    "AntDir2D": ("direction in the plane (`half_circle=True` adds `ood`)", "unknown"),
+    "AntVel": ("wanted speed", "unknown, at most 210"),
+    "AntGoal": ("wanted place", "unknown, below 0"),
+    "HumanoidDir": ("direction in the plane", "unknown"),
+    "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
+    "HopperRandParams": ("masses, frictions, dampings", "unknown"),
+}
+"""What varies between tasks, and the best return of an episode when the task is told, in a few words each."""
 
 
 def shipped() -> list[str]:
@@ -237,26 +343,54 @@ def save(image: Image.Image, path: Path) -> None:
     image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-# ---- the page ------------------------------------------------------------------------------------------------------
+# ---- the pages -----------------------------------------------------------------------------------------------------
 
 
-def page(ids: Sequence[str]) -> str:
-    """The page of these families as Markdown."""
-    links = " · ".join(f"[{short_name(id)}](#{anchor(id)})" for id in ids)
-    head = f"""\
-        <!-- Generated by `{COMMAND}` from the docstrings in envs/: change those, not this page. -->
-        # Task families
+def pages(ids: Sequence[str]) -> dict[str, str]:
+    """The pages of these families as Markdown, by their file's name."""
+    cards = {short_name(id): card(id) for id in ids}
+    grouped = [name for group in GROUPS.values() for name in group.names]
+    if homeless := sorted(set(cards) - set(grouped)):
+        raise ValueError(f"The family {homeless[0]} belongs to no group of docs.make_gallery.GROUPS.")
+    found = {INDEX: index(cards)}
+    for file, group in GROUPS.items():
+        chapters = [chapter(cards[name]) for name in group.names]
+        found[file] = "\n".join([f"{MADE}\n# {group.title}\n", f"{group.about}\n", *chapters])
+    return found
 
-        A family is a distribution over tasks that share observation space, action space and episode length. Make one
-        by its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`;
-        `metarl envs` lists them all in the terminal. A trial is several episodes on one task, and what an
-        agent learned in one it may use in the next. Episode × trial counts the steps of an episode and the episodes
-        of a trial.
 
-        """
-    cards = [card(id) for id in ids]
-    chapters = "\n".join(chapter(each) for each in cards)
-    return f"{textwrap.dedent(head)}{links}\n\n{variants(cards)}\n{chapters}"
+MADE = f"<!-- Generated by `{COMMAND}` from the docstrings in envs/: change those, not this page. -->"
+HEAD = """\
+    # Task families
+
+    A family is a distribution over tasks that share observation space, action space and episode length. Make one by
+    its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`; `metarl envs` lists
+    them in the terminal, and `metarl envs GridNavi` shows one of them. To bring your own, see
+    [Your own family in 30 lines](../tutorials/family.md).
+
+    A trial is several episodes on one task; what an agent learns in one episode it may use in the next. In the tables,
+    *episode × trial* gives the steps of an episode and the episodes of a trial, and *optimum* is the best return of an
+    episode for a player who is told the task. No agent knows the task in its first episode.
+"""
+
+
+def index(cards: Mapping[str, Card]) -> str:
+    """The page that leads to the others."""
+    parts = [f"{MADE}\n{textwrap.dedent(HEAD)}"]
+    for file, group in GROUPS.items():
+        lines = ["| family | what varies | episode × trial | optimum of an episode |", "|---|---|---|---|"]
+        for name in group.names:
+            varies, optimum = OVERVIEW[name]
+            lines.append(f"| {link(name)} | {varies} | {length(cards[name].family)} | {optimum} |")
+        parts.append(f"## [{group.title}]({file}.md)\n\n" + "\n".join(lines) + "\n")
+    toctree = "\n".join(["```{toctree}", ":hidden:", "", *GROUPS, "```"])
+    return "\n".join([*parts, variants(list(cards.values())), f"{toctree}\n"])
+
+
+def link(name: str) -> str:
+    """A link from the index to a family's chapter."""
+    file = next(file for file, group in GROUPS.items() if name in group.names)
+    return f"[{name}]({file}.md#{anchor(name)})"
 
 
 def variants(cards: Sequence[Card]) -> str:
@@ -264,14 +398,13 @@ def variants(cards: Sequence[Card]) -> str:
     found = ["| family | what | here | there |\n|---|---|---|---|"]
     for each in cards:
         for row in rows(each.sections.get(DIFFERENCES, "").splitlines())[1:]:
-            name = f"[{short_name(each.id)}](#{anchor(each.id)})"
-            found.append(f"| {name} | {' | '.join(text(cell) for cell in row)} |")
+            found.append(f"| {link(short_name(each.id))} | {' | '.join(text(cell) for cell in row)} |")
     return f"## {VARIANTS}\n\n{textwrap.dedent(VARIANTS_HEAD)}\n" + "\n".join(found) + "\n"
 
 
-def anchor(id: str) -> str:
-    """Where GitHub's links to a heading lead."""
-    return re.sub(r"[^\w-]", "", id.lower())
+def anchor(heading: str) -> str:
+    """The part of a link that leads to a heading."""
+    return re.sub(r"[^\w-]", "", heading.lower())
 
 
 def chapter(card: Card) -> str:
@@ -280,11 +413,11 @@ def chapter(card: Card) -> str:
     scene, pictured, _ = cast(card.id)
     spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
     lines = [
-        f"## {card.id}",
+        f"## {name}",
         text(card.summary),
-        f"![{name}: {scene.who}]({(PICTURES / name).as_posix()}.png)",
+        f"![{name}: {scene.who}](../{(PICTURES / name).as_posix()}.png)",
         f"*The picture: {scene.who}, on a task of `{split_of(pictured)}`. {scene.note}".rstrip() + "*",
-        f"`{card.call}`: episode × trial {length(family)}, {spaces}.",
+        f"`{card.id}`, `{card.call}`: episode × trial {length(family)}, {spaces}.",
     ]
     for heading in SECTIONS:
         if heading in card.sections:
@@ -358,11 +491,12 @@ def text(rst: str) -> str:
 
 
 def main() -> None:
-    """Write the pictures and the page."""
+    """Write the pictures and the pages."""
     ids = shipped()
     for id in ids:
         save(picture(id), DOCS / PICTURES / f"{short_name(id)}.png")
-    (DOCS / PAGE).write_text(page(ids), encoding="utf-8")
+    for name, written in pages(ids).items():
+        (DOCS / PAGES / f"{name}.md").write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
     python -m docs.make_results
 
-Writes the README's two tables, docs/results.md, docs/images/presets.png and the sentence "Reached: …" in the header of
-every preset. What is not measured here (values known from theory, published ones) stands in `KNOWN`.
+Writes the README's short table, the tables of docs/results.md, docs/images/presets.png and the sentence "Reached: …"
+in the header of every preset. What is not measured here (values known from theory, published ones) stands in `KNOWN`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from benchmarks.presets import CONTROLS, RECORD
 from docs.presets_figure import dots, draw
-from metarl.evaluation.curve import chosen_points, short
+from metarl.evaluation.results import chosen_points, short
 
 ROOT = Path(__file__).parent.parent
 README, PAGE, FIGURE, CONFIGS = "README.md", "docs/results.md", "docs/images/presets.png", "configs"
@@ -56,36 +57,26 @@ KNOWN = {
 }
 """The best that is known of a preset's problem: from theory, or published."""
 
-MEMORY = (  # the README's first table: agents that learn in a trial of several episodes
+MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_bernoulli_bandit_n10", "rl2_bernoulli_bandit", "rl2_tabular_mdp", "rl2_gridnavi", "rl2_navigation2d",
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
     "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
     "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
     "rl2_half_cheetah_vel",
 )  # fmt: skip
-GRADIENTS = (  # the second: those that learn by gradient steps
+GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
     "promp_navigation2d", "reptile_navigation2d", "maml_bernoulli_bandit_n10", "maml_bernoulli_bandit",
     "maml_tabular_mdp", "maml_gridnavi", "maml_cartpole", "maml_half_cheetah_vel",
 )  # fmt: skip
 
-PAGE_HEAD = """\
-# What the presets reach, on every split
-
-Made by `python -m docs.make_results` from `benchmarks/results/presets.json`, which `python -m benchmarks.presets`
-writes from the final evaluations of the runs. Agents sample their actions. A task counts once, its result is the mean
-over the repeats. In brackets 95 % intervals: over seeds and tasks where there are several training seeds, else over
-tasks, of this one agent; on the whole split `all` over seeds, or trials, alone ([how to read a number](reading.md)).
-"Random" and "known task" are of the whole trial; no agent knows the task in its first episode. `rl2_gridnavi`,
-`rl2_darkroom`, `rl2_tmaze` and the dependent and informative bandits train on `all`, so that their `train`, `valid`
-and `test` are parts of what they were trained on. MAML, its relatives and PPO adapt in rounds: their score is the
-return of an episode after the last round, and the points are rounds; a bandit's episode is one pull. "Steps" are
-environment steps on a task until a step's reward is nine tenths of the way from random to the one who is told the
-task.
-"""
-PAGE_COLUMNS = (
-    "preset", "split", "return of the trial, or after the last round", "per seed", "points", "random", "known task",
-    "steps", "tasks",
+SHORT = (  # the README's table: the least and the best known problems of both kinds of agent
+    "rl2_bernoulli_bandit_n10", "rl2_gridnavi", "rl2_two_step", "rl2_navigation2d", "maml_navigation2d",
+    "maml_half_cheetah_vel",
+)  # fmt: skip
+SPLIT_COLUMNS = (
+    "split", "return of the trial, or after the last round", "per seed", "points", "random", "known task", "steps",
+    "tasks",
 )  # fmt: skip
 
 Entry = Mapping[str, Any]
@@ -93,7 +84,7 @@ Entry = Mapping[str, Any]
 
 def number(value: float | None) -> str:
     """A return, as tables show it."""
-    return "unknown" if value is None else short(value)
+    return "unknown" if value is None or not math.isfinite(value) else short(value)
 
 
 def bracket(low: float | None, high: float | None) -> str:
@@ -157,7 +148,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def memory_table(record: Mapping[str, Entry]) -> str:
-    """The README's table of agents that learn in a trial."""
+    """The table of agents that learn in a trial."""
     columns = ("preset", "split", "return of the trial", "per seed", "episode 1 → 2 → last", "random", "best known")
     rows = []
     for preset in filter(record.__contains__, MEMORY):
@@ -172,7 +163,7 @@ def memory_table(record: Mapping[str, Entry]) -> str:
 
 
 def gradient_table(record: Mapping[str, Entry]) -> str:
-    """The README's table of agents that learn by gradient steps: return of an episode after each step."""
+    """The table of agents that learn by gradient steps: return of an episode after each step."""
     columns = ("preset", "agent", *(f"{n} step{'s'[: n != 1]}" for n in range(4)), "1 step, per seed")
     rows = []
     for preset in filter(record.__contains__, GRADIENTS):
@@ -190,20 +181,36 @@ def gradient_table(record: Mapping[str, Entry]) -> str:
     return table((*columns, "random / known task", "tasks", "steps"), rows)
 
 
-def page(record: Mapping[str, Entry]) -> str:
-    """docs/results.md: every preset on every split."""
+def short_table(record: Mapping[str, Entry]) -> str:
+    """The README's table: a few presets of both kinds."""
+    columns = ("preset", "split", "what is measured", "reached", "random", "best known")
     rows = []
-    for preset, entry in record.items():
-        for split in ("train", "valid", "test", "ood", "all"):
-            if (curve := entry["splits"].get(split)) is None:
-                continue
-            reached = curve["steps_to_90"]
-            cells = [
-                f"`{preset}`", split, score(curve), by_seed(curve), points(curve, 4), number(curve["random"]),
-                number(curve["oracle"]), "" if reached is None else f"{reached:,.0f}", tasks_of(curve),
-            ]  # fmt: skip
-            rows.append(cells)
-    return f"{PAGE_HEAD}\n{table(PAGE_COLUMNS, rows)}\n"
+    for preset in filter(record.__contains__, SHORT):
+        curve = target(record[preset])
+        what = f"an episode after {len(curve['points']) - 1} gradient steps" if curve["rounds"] else "a whole trial"
+        cells = [f"`{preset}`", record[preset]["target"], what, score(curve), number(curve["random"])]
+        rows.append([*cells, known(preset, curve)])
+    return table(columns, rows)
+
+
+def splits(record: Mapping[str, Entry]) -> str:
+    """Every preset on every split, a section each."""
+    return "\n\n".join(f"### {preset}\n\n{split_table(entry)}" for preset, entry in sorted(record.items()))
+
+
+def split_table(entry: Entry) -> str:
+    """One preset on every split."""
+    rows = []
+    for split in ("train", "valid", "test", "ood", "all"):
+        if (curve := entry["splits"].get(split)) is None:
+            continue
+        reached = curve["steps_to_90"]
+        cells = [
+            split, score(curve), by_seed(curve), points(curve, 4), number(curve["random"]), number(curve["oracle"]),
+            "" if reached is None else f"{reached:,.0f}", tasks_of(curve),
+        ]  # fmt: skip
+        rows.append(cells)
+    return table(SPLIT_COLUMNS, rows)
 
 
 def reached(preset: str, entry: Entry) -> str:
@@ -238,15 +245,15 @@ def with_header(text: str, sentence: str) -> str:
 
 
 def memory(record: Mapping[str, Entry]) -> str:
-    """The README's sentences on what a memory is worth: paired differences from the controls without one."""
+    """The sentences on what a memory is worth: paired differences from the controls without one."""
     sentences = []
     for control, preset in CONTROLS.items():
         if "memory_is_worth" not in record.get(control, {}):
             continue
         found = record[control]["memory_is_worth"]
         parts = [f"{number(found[split][0])} {bracket(*found[split][1:])} on `{split}`" for split in ("test", "ood")]
-        sentences.append(f"`{preset}` less `{control}`: {', '.join(parts)}")
-    return f"  {'; '.join(sentences)}."
+        sentences.append(f"- `{preset}` less `{control}`: {', '.join(parts)}.")
+    return "\n".join(sentences)
 
 
 def between(text: str, mark: str, table: str) -> str:
@@ -259,9 +266,12 @@ def between(text: str, mark: str, table: str) -> str:
 
 def documents(record: Mapping[str, Entry], root: Path = ROOT) -> dict[Path, str]:
     """What every file that holds results should say: path → text."""
-    readme = between((root / README).read_text(encoding="utf-8"), "results", memory_table(record))
-    readme = between(between(readme, "maml", gradient_table(record)), "memory", memory(record))
-    made = {root / README: readme, root / PAGE: page(record)}
+    page = (root / PAGE).read_text(encoding="utf-8")
+    tables = {"results": memory_table, "maml": gradient_table, "memory": memory, "splits": splits}
+    for mark, make in tables.items():
+        page = between(page, mark, f"\n{make(record)}\n")
+    readme = between((root / README).read_text(encoding="utf-8"), "results", short_table(record))
+    made = {root / README: readme, root / PAGE: page}
     for preset, entry in record.items():
         path = root / CONFIGS / f"{preset}.yaml"
         made[path] = with_header(path.read_text(encoding="utf-8"), reached(preset, entry))

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from metarl.evaluation import stats
 from metarl.evaluation.colours import OPTIMUM, RANDOM, colour
-from metarl.evaluation.curve import short
+from metarl.evaluation.results import short
 
 
 class Dot(NamedTuple):

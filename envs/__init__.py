@@ -70,8 +70,7 @@ PLAIN = {
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {
     "mujoco.half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
-    "mujoco.ant": ("AntDir", "AntDir2D", "AntVel"),
-    "mujoco.ant_goal": ("AntGoal",),
+    "mujoco.ant": ("AntDir", "AntDir2D", "AntVel", "AntGoal"),
     "mujoco.humanoid": ("HumanoidDir",),
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }

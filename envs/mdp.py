@@ -25,7 +25,7 @@ class Tables(NamedTuple):
 
 
 class MDPState(NamedTuple):
-    """Where an episode stands."""
+    """The current state of the process."""
 
     current: Tensor  # (B,) int64: the state's number
 
@@ -141,7 +141,7 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
 
 
 class _TablesAndVisits(Sketch[MDPState]):
-    """The tables, and beside them columns of visits, with a grey line where an episode begins.
+    """The tables, and next to them columns of visits, with a grey line where an episode begins.
 
     Where an episode more does not fit, a new page begins.
     """

@@ -15,6 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if (Path(__file__).parent / "envs").is_file():  # git without symbolic links writes their targets into files
+    raise ImportError(
+        "This checkout of metarl has files in place of its symbolic links: clone it again by "
+        "`git -c core.symlinks=true clone URL` (on Windows in developer mode), or install a built distribution."
+    )
+
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
 from metarl.core.registry import make, register, registered
 from metarl.interop.gym_ids import register_gymnasium

@@ -97,3 +97,13 @@ def test_every_gymnasium_id_is_registered_by_the_import():
     import gymnasium
 
     assert set(metarl.registered()) <= set(gymnasium.registry)
+
+
+def test_a_checkout_without_links_says_what_to_do(tmp_path: Path):
+    """As git leaves it on Windows by default: a file that holds the target of the link."""
+    package = tmp_path / "metarl"
+    package.mkdir()
+    (package / "__init__.py").write_text(Path(metarl.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    (package / "envs").write_text("../envs", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", "import metarl"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "ImportError: This checkout of metarl has files in place of" in done.stderr

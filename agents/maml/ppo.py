@@ -23,11 +23,8 @@ from metarl.core.family import Key
 from metarl.core.tree import detach, take
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
+from metarl.fast.runtime import samples_at_once
 from metarl.learning.losses import clipped_surrogate
-
-CHUNK_STEPS = 20_000
-"""Steps of a round whose gradient is computed at once on a CPU, if `task_chunk` is not given: the tensors of more steps
-do not fit its cache."""
 
 
 class PPO:
@@ -123,8 +120,7 @@ class PPO:
     def _chunks(self, rounds: list[Samples]) -> list[tuple[slice, float]]:
         """Return slices of the tasks, to be computed one after the other, each with its share of all tasks."""
         tasks, samples = rounds[0].x.shape[:2]
-        fitting = max(1, CHUNK_STEPS // samples) if self.device.type == "cpu" else tasks
-        size = self.config.task_chunk or fitting
+        size = self.config.task_chunk or max(1, samples_at_once(self.device) // samples)
         parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
         return [(part, (part.stop - part.start) / tasks) for part in parts]
 

@@ -13,11 +13,17 @@ import torch
 
 from metarl.agents.family_extras import MakeAgent, baseline, baselines_for, register_baseline
 from metarl.agents.random import RandomAgent
-from metarl.agents.reference import bandits as classical
-from metarl.agents.reference import cognitive, control, grids, index_policies, mdps, points
-from metarl.agents.reference import mazes as scripted
-from metarl.agents.reference import mdps as posterior_sampling
-from metarl.agents.reference.cognitive import TwoStepBayes, TwoStepWinStay
+from metarl.agents.reference import (
+    bandit_planners,
+    bandits,
+    cognitive,
+    control,
+    grids,
+    mazes,
+    mdps,
+    other_bandits,
+    points,
+)
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -47,12 +53,12 @@ __all__ = ["baseline", "baselines_for"]
 
 
 def _plain(agent: Callable[..., Agent]) -> MakeAgent:
-    """An agent that needs to know nothing of the family's options."""
+    """Make an agent that needs to know nothing of the family's options."""
     return lambda family, device: agent(device=device)
 
 
 def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
-    """On the CPU, wherever the others are."""
+    """Stable-baselines3's PPO, on the CPU wherever the others are."""
     from metarl.agents.sb3.agent import scratch  # stable-baselines3 is slow to import
 
     return scratch(family)
@@ -63,43 +69,23 @@ def _searched(things: int) -> MakeAgent:
 
 
 register_baseline(TaskFamily, "random", RandomAgent)
-
-
 register_baseline(TaskFamily, "ppo_scratch", _ppo_scratch)
 
 
 # ---- told the task --------------------------------------------------------------------------------------------------
 
 register_baseline(TabularMDP, "oracle", lambda family, device: mdps.TabularMDPOracle(family.horizon, device))
-
-
 for _points in (Navigation2D, PointRobot, SparsePointRobot, SemiCircle):
     register_baseline(_points, "oracle", _plain(points.Navigation2DOracle))
-
-
 register_baseline(WindyPoint, "oracle", _plain(points.WindyPointOracle))
-
-
 for _grid in (GridNavi, DarkRoom):
     register_baseline(_grid, "oracle", _plain(grids.GoalOracle))
-
-
 for _room in (DarkRoomHard, DarkKeyToDoor):
     register_baseline(_room, "oracle", _plain(grids.RoomOracle))
-
-
-register_baseline(TMaze, "oracle", _plain(scripted.TMazeOracle))
-
-
-register_baseline(MetaMaze, "oracle", _plain(scripted.MetaMazeOracle))
-
-
+register_baseline(TMaze, "oracle", _plain(mazes.TMazeOracle))
+register_baseline(MetaMaze, "oracle", _plain(mazes.MetaMazeOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
-
-
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
-
-
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
 
 
@@ -107,31 +93,19 @@ register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
 
 
 def _bayes_bandit(family: BernoulliBandit, device: torch.device | str) -> Agent:
-    return classical.BayesOptimalBandit(family.num_arms, family.episodes_per_trial, device)
+    return bandit_planners.BayesOptimalBandit(family.num_arms, family.episodes_per_trial, device)
 
 
 def _bayes_dependent(family: DependentBandit, device: torch.device | str) -> Agent:
-    return index_policies.DependentBanditBayes(family.structure, family.episodes_per_trial, device)
+    return other_bandits.DependentBanditBayes(family.structure, family.episodes_per_trial, device)
 
 
 register_baseline(BernoulliBandit, "bayes_optimal", _bayes_bandit)
-
-
 register_baseline(DependentBandit, "bayes_optimal", _bayes_dependent)
-
-
-register_baseline(InformativeBandit, "bayes_optimal", _plain(index_policies.InformativeBanditScript))
-
-
-register_baseline(TwoStep, "bayes_optimal", _plain(TwoStepBayes))
-
-
+register_baseline(InformativeBandit, "bayes_optimal", _plain(other_bandits.InformativeBanditScript))
+register_baseline(TwoStep, "bayes_optimal", _plain(cognitive.TwoStepBayes))
 register_baseline(GridNavi, "bayes_optimal", _plain(grids.GridNaviSweep))
-
-
-register_baseline(TMaze, "bayes_optimal", _plain(scripted.TMazeRemember))
-
-
+register_baseline(TMaze, "bayes_optimal", _plain(mazes.TMazeRemember))
 register_baseline(
     Harlow, "bayes_optimal", lambda family, device: cognitive.WinStayLoseShift(family.num_features, device)
 )
@@ -141,70 +115,40 @@ register_baseline(
 
 
 def _gittins(family: BernoulliBandit, device: torch.device | str) -> Agent:
-    return index_policies.GittinsBandit(family.num_arms, family.episodes_per_trial, device)
+    return bandit_planners.GittinsBandit(family.num_arms, family.episodes_per_trial, device)
 
 
 def _gaussian_thompson(family: GaussianBandit, device: torch.device | str) -> Agent:
-    return index_policies.GaussianThompsonBandit(family.num_arms, family.std, device)
+    return other_bandits.GaussianThompsonBandit(family.num_arms, family.std, device)
 
 
 def _register_for_arms(name: str, agent: Callable[..., Agent]) -> None:
-    """An agent for Bernoulli bandits of any number of arms."""
+    """Register an agent for Bernoulli bandits of any number of arms."""
     register_baseline(BernoulliBandit, name, lambda family, device: agent(family.num_arms, device=device))
     register_baseline(DependentBandit, name, lambda family, device: agent(2, device=device))
     register_baseline(RestlessBandit, name, lambda family, device: agent(2, device=device))
 
 
 register_baseline(BernoulliBandit, "gittins", _gittins)
-
-
-_register_for_arms("thompson", classical.ThompsonBandit)
-
-
+_register_for_arms("thompson", bandits.ThompsonBandit)
 register_baseline(GaussianBandit, "thompson", _gaussian_thompson)
-
-
-_register_for_arms("ucb1", classical.UCB1Bandit)
-
-
-_register_for_arms("greedy", classical.PosteriorMeanBandit)
-
-
-_register_for_arms("epsilon_greedy", index_policies.EpsilonGreedyBandit)
-
-
-register_baseline(TabularMDP, "psrl", _plain(posterior_sampling.PSRL))
-
-
-register_baseline(TabularMDP, "opsrl", _plain(posterior_sampling.OPSRL))
-
-
+_register_for_arms("ucb1", bandits.UCB1Bandit)
+_register_for_arms("greedy", bandits.PosteriorMeanBandit)
+_register_for_arms("epsilon_greedy", bandits.EpsilonGreedyBandit)
+register_baseline(TabularMDP, "psrl", _plain(mdps.PSRL))
+register_baseline(TabularMDP, "opsrl", _plain(mdps.OPSRL))
 for _points in (SparsePointRobot, SemiCircle):
     register_baseline(_points, "search", _plain(points.ArcSearch))
-
-
 register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
-
-
 register_baseline(DarkRoomHard, "search", _searched(1))
-
-
 register_baseline(DarkKeyToDoor, "search", _searched(2))
-
-
-register_baseline(MetaMaze, "search", _plain(scripted.MetaMazeSearch))
-
-
-register_baseline(TwoStep, "win_stay", _plain(TwoStepWinStay))
+register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))
+register_baseline(TwoStep, "win_stay", _plain(cognitive.TwoStepWinStay))
 
 
 # ---- controllers for the nominal parameters --------------------------------------------------------------------------
 
 register_baseline(CartPole, "robust", lambda family, device: control.CartPoleRegulator(False, device))
-
-
 register_baseline(Pendulum, "robust", lambda family, device: control.PendulumSwingUp(False, device))
-
-
 for _control in (Acrobot, MountainCar, MountainCarContinuous):
     register_baseline(_control, "robust", control.PushAlong)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
@@ -21,7 +22,7 @@ from metarl.envs.cognitive.two_step import PAYS, SWITCH
 
 
 class WinStayMemory(NamedTuple):
-    """What `WinStayLoseShift` remembers of a trial; objects are float32 ``(B, num_features)``."""
+    """The memory of `WinStayLoseShift`; objects are float32 ``(B, num_features)``."""
 
     good: Tensor  # the object that pays, once `known`
     known: Tensor  # (B,) bool
@@ -74,7 +75,7 @@ class Way(NamedTuple):
 
 @functools.cache
 def ways(edges: tuple[bool, ...], vertex: int) -> tuple[Way, ...]:
-    """All ways from `vertex` that no other one dominates (at least its value for no more of any potion)."""
+    """All ways from `vertex` but for those that another one beats: at least the value for no more of any potion."""
     found: list[Way] = [Way(0, (0,) * 6, ())]  # leave it
     walks: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((vertex,), ())]  # vertices and potions of a walk
     while walks:
@@ -101,8 +102,7 @@ class AlchemyPlanner(FixedAgent):
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        if task is None:
-            raise ValueError("This agent must be told the task.")
+        task = told(task)
         zeros = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
         return task, torch.zeros(num_tasks, 20, dtype=torch.int64, device=self.device), zeros
 
@@ -150,14 +150,14 @@ def latent_stones(task: Task, obs: Tensor) -> Tensor:
 
 
 class Thought(NamedTuple):
-    """What a player carries on."""
+    """The memory of a `TwoStepPlayer`."""
 
-    value: Tensor  # (B,) float32: what it thinks
+    value: Tensor  # (B,) float32: its thought, a number that decides its choice
     last: Tensor  # (B,) int64: the state of the step before, 0 the first one, 1 or 2 a second one
 
 
 class TwoStepPlayer(FixedAgent):
-    """What it thinks, a number per row, is changed by `learn` after a round and makes the choice by `chance`."""
+    """A player with one thought, a number per row: `learn` changes it after a round, `chance` makes it a choice."""
 
     start = 0.0
 
@@ -176,19 +176,19 @@ class TwoStepPlayer(FixedAgent):
 
     @abstractmethod
     def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        """After a round that led to the state `second` (1 or 2) and paid or not."""
+        """The thought after a round that led to the state `second` (1 or 2) and paid or not."""
 
     def chance(self, thought: Tensor) -> Tensor:
         """The probability of choosing action 1."""
         return thought
 
     def remember(self, thought: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        """After `action` in `state`."""
+        """The thought after `action` in `state`."""
         return thought
 
 
 class TwoStepBayes(TwoStepPlayer):
-    """Model-based and Bayes-optimal in `train` and `test`: thinks of the exact probability that S3 is the better state.
+    """Model-based and Bayes-optimal in `train` and `test`: it thinks of the probability that S3 is the better state.
 
     It knows the rules but not which second state is better: 70.586 in 100 rounds. `sharpness`: None chooses for the
     likelier state; a number chooses with probability sigmoid(sharpness · (probability - 0.5)), as people seem to.

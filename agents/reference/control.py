@@ -1,4 +1,4 @@
-"""Reference players for classic control: they are told the task and regulate."""
+"""Reference players for classic control: regulators, told the task or not, and pushing along."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory
@@ -27,7 +28,7 @@ class CartPoleRegulator(FixedAgent):
         self.told = told
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        scales = _told(task, num_tasks, CartPoleScales, self.told, self.device)
+        scales = _multipliers(task, num_tasks, CartPoleScales, self.told, self.device)
         move, push = _linear_cart_pole(scales)
         cost = torch.diag(torch.tensor([1.0, 0.1, 10.0, 0.1], dtype=torch.float64, device=self.device))
         value = cost.expand(num_tasks, 4, 4)
@@ -43,7 +44,7 @@ class CartPoleRegulator(FixedAgent):
 
 
 def _linear_cart_pole(scales: CartPoleScales) -> tuple[Tensor, Tensor]:
-    """Near upright: state' = move · state + push · force, ``(B, 4, 4)`` and ``(B, 4, 1)`` in float64."""
+    """The linear model near upright, state' = move · state + push · force: float64 ``(B, 4, 4)`` and ``(B, 4, 1)``."""
     gravity, cart_mass, pole_mass, half_length, force = (field.double() for field in scales)
     pole_mass, half_length = 0.1 * pole_mass, 0.5 * half_length
     total = cart_mass + pole_mass
@@ -71,7 +72,7 @@ class PendulumSwingUp(FixedAgent):
         self.told = told
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        return _told(task, num_tasks, PendulumScales, self.told, self.device)
+        return _multipliers(task, num_tasks, PendulumScales, self.told, self.device)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         cos, sin, speed = step.obs.unbind(-1)
@@ -105,10 +106,8 @@ class PushAlong(FixedAgent):
         return scripted(action, step), memory
 
 
-def _told(task: Task | None, num_tasks: int, scales: type, told: bool, device: torch.device) -> Task:
+def _multipliers(task: Task | None, num_tasks: int, scales: type, plans_for_task: bool, device: torch.device) -> Task:
     """The multipliers that a policy plans with: the task's, or all 1."""
-    if not told:
-        return scales(*torch.ones(len(scales._fields), num_tasks, device=device))  # type: ignore[attr-defined]
-    if task is None:
-        raise ValueError("This agent must be told the task.")
-    return task
+    if plans_for_task:
+        return told(task)
+    return scales(*torch.ones(len(scales._fields), num_tasks, device=device))  # type: ignore[attr-defined]

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
-from metarl.agents.reference.mazes import told
+from metarl.agents.reference.told import told
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid import MOVES
 
-# ---- rooms ---------------------------------------------------------------------------------------------------------
-
 
 class Searched(NamedTuple):
-    """What a search of a room knows. The things to find (one goal; or key, then door) are counted by n."""
+    """The knowledge of a search. The things to find (one goal; or key, then door) are counted by n."""
 
     cell: Tensor  # (B, 2) int64: where the last action led
     carried: Tensor  # (B,) int64: how many things were found in this episode
@@ -103,7 +101,7 @@ def _move_towards(target: Tensor, cell: Tensor) -> Tensor:
 
 
 class SweepMemory(NamedTuple):
-    """Where a sweep stands. All ``(B, …)`` int64 but `found`."""
+    """The progress of a sweep: int64 ``(B, …)`` but for `found`."""
 
     cell: Tensor  # (B, 2) where the last action led
     goal: Tensor  # (B, 2) the rewarding cell, once `found`
@@ -165,7 +163,7 @@ class GridNaviSweep(Sweep):
 
 
 class DarkRoomSweep(Sweep):
-    """For DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1, as good as any agent can be.
+    """Best possible on DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1.
 
     The 80 cells around the start form four blocks of 4 × 5, each the last one turned by a right angle. An episode
     visits the 20 cells of one block without a detour; where all four were in vain, the start itself is the goal.

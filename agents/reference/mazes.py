@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
@@ -16,20 +17,10 @@ from metarl.envs.grids.grid import Cell
 from metarl.envs.grids.meta_maze import Maze, MetaMaze, lattice, neighbours, number
 
 
-def told(task: Task | None) -> Task:
-    """`task`. Raises ValueError if an oracle was not told it."""
-    if task is None:
-        raise ValueError("An oracle must be told the task.")
-    return task
-
-
-# ---- mazes ---------------------------------------------------------------------------------------------------------
-
-
 class TMazeMemory(NamedTuple):
-    """What is remembered of the cue."""
+    """The memory of a `TMazeRemember`."""
 
-    side: Tensor  # (B,) float32: ±1; 0 before it was seen
+    side: Tensor  # (B,) float32: what the cue said, ±1; 0 before it was seen
     at_start: Tensor  # (B,) bool: no step was made
 
 
@@ -62,7 +53,7 @@ def _turn(side: Tensor, step: Step) -> Tensor:
 
 
 class Located(NamedTuple):
-    """What a `MetaMazeSearch` knows. Cells are numbered 9 x + y."""
+    """The knowledge of a `MetaMazeSearch`. Cells are numbered 9 x + y."""
 
     here: Tensor  # (B, 81) bool: where it may be
     goals: Tensor  # (B, 81) bool: where the goal may be
@@ -103,7 +94,7 @@ class MetaMazeSearch(FixedAgent):
         return scripted(action, step), Located(moved, goals)
 
     def _learn(self, memory: Located, step: Step) -> Located:
-        """What the last step's reward and the observation say."""
+        """Take in what the last step's reward and the observation say."""
         here, goals = memory
         paid = (step.prev_reward > 0)[:, None]
         sure = here.sum(1, keepdim=True) == 1

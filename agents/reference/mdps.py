@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
+from metarl.agents.reference.told import told
 from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
@@ -15,7 +16,7 @@ from metarl.core.rollout import Acted, Memory
 
 
 class Planned(NamedTuple):
-    """What `TabularMDPOracle` remembers."""
+    """The memory of a `TabularMDPOracle`."""
 
     policy: Tensor  # (B, horizon, S) int64 best action in each state, by the step of the episode
     t: Tensor  # (B,) int64 steps made in this episode
@@ -32,8 +33,7 @@ class TabularMDPOracle(FixedAgent):
         self.horizon = horizon
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        if task is None:
-            raise ValueError("An oracle must be told the task.")
+        task = told(task)
         value = torch.zeros_like(task.reward_mean[..., 0])
         policy: list[Tensor] = []
         for _ in range(self.horizon):
@@ -50,7 +50,7 @@ class TabularMDPOracle(FixedAgent):
 
 
 class Experience(NamedTuple):
-    """What an MDP showed so far, and the plan for this episode. S states, A actions, H steps of an episode."""
+    """The steps of an MDP so far, and the plan for this episode. S states, A actions, H steps of an episode."""
 
     moves: Tensor  # (B, n) int64: the transition (s · A + a) · S + s' of each step; S · A · S where it was not seen
     tries: Tensor  # (B, S · A) float32: how often a state and action were met

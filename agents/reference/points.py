@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
-from metarl.agents.reference.mazes import told
+from metarl.agents.reference.told import told
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
-from metarl.envs.points.navigation import MAX_STEP
+from metarl.envs.points.plane import MAX_STEP
 from metarl.envs.points.windy import sail
-
-# ---- points --------------------------------------------------------------------------------------------------------
 
 
 class WindyPointOracle(FixedAgent):
@@ -30,7 +28,7 @@ class WindyPointOracle(FixedAgent):
 
 
 class ArcMemory(NamedTuple):
-    """What an `ArcSearch` knows."""
+    """The knowledge of an `ArcSearch`."""
 
     place: Tensor  # (B, 2) metres: where the last action led
     angle: Tensor  # (B,) radians: the point of the arc that it walks to
@@ -82,9 +80,7 @@ class Navigation2DOracle(FixedAgent):
     """Told the goal, it goes there by the largest steps there are, on each axis on its own: the best there is."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        if task is None:
-            raise ValueError("An oracle must be told the task.")
-        return task.position
+        return told(task).position
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        return scripted((memory - step.obs).clamp(-0.1, 0.1), step), memory
+        return scripted((memory - step.obs).clamp(-MAX_STEP, MAX_STEP), step), memory

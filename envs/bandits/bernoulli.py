@@ -1,11 +1,10 @@
-"""Bandits: an episode is one pull, a trial is n pulls."""
+"""Bernoulli bandits: arms that pay 1 or nothing."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +13,20 @@ from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pictures import probabilities
-from metarl.envs.bandits.pull import Pull
+from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class BernoulliArms(NamedTuple):
     """The machines of a Bernoulli bandit."""
 
     probs: Tensor  # (B, k) float32: probability that an arm pays
+
+
+def pull(task: BernoulliArms, arm: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
+    """Pull `arm` (B,), which pays with its probability: what `TaskFamily.step` returns."""
+    probs = task.probs.gather(1, arm[:, None])
+    reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
+    return Pull(arm, reward), reward, torch.zeros_like(arm, dtype=torch.bool)
 
 
 class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
@@ -75,7 +81,7 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
         self.num_arms = whole_number("num_arms", num_arms, least=2)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(num_arms)
 
     def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
@@ -86,15 +92,13 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
         within("BernoulliArms.probs", task.probs, 0, 1)
 
     def reset(self, task: BernoulliArms, key: Key) -> Pull:
-        return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
+        return no_pull(key)
 
     def observe(self, task: BernoulliArms, state: Pull) -> Tensor:
-        return task.probs.new_zeros(len(task.probs), 1)
+        return blank(state.reward)
 
     def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
-        probs = task.probs.gather(1, action[:, None])
-        reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
-        return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+        return pull(task, action, key)
 
     def oracle(self, task: BernoulliArms) -> Tensor:
         return task.probs.amax(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +12,9 @@ from metarl.core import rng
 from metarl.core.checks import within
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.bandits.bernoulli import BernoulliArms
+from metarl.envs.bandits.bernoulli import BernoulliArms, pull
 from metarl.envs.bandits.pictures import probabilities
-from metarl.envs.bandits.pull import Pull
+from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class DependentBandit(TaskFamily[BernoulliArms, Pull]):
@@ -32,7 +31,7 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
 
     Splits:
         - `train`: as `structure` says.
-        - `test`: with "uniform" alone, U[0, 1) in a stream of its own. The other structures have two tasks, an agent
+        - `test`: only with "uniform", U[0, 1) in a stream of its own. The other structures have two tasks, an agent
           must know both, and nothing is left to be held out: for them there is `all`, the same two tasks, instead.
         - `valid`: as `train`.
         - `ood`: the dependence is broken and both arms are poor, p_i ~ U[0, 0.5) independently. Their sum is below 1,
@@ -80,7 +79,7 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
             self.splits = ("train", "valid", "ood", "all")  # type: ignore[misc]  # what splits there are depends on the option
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(2)
 
     def enumerate_tasks(self, split: str) -> BernoulliArms | None:
@@ -100,15 +99,13 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
         within("BernoulliArms.probs", task.probs, 0, 1)
 
     def reset(self, task: BernoulliArms, key: Key) -> Pull:
-        return Pull(torch.full_like(key, -1), task.probs.new_zeros(len(key)))
+        return no_pull(key)
 
     def observe(self, task: BernoulliArms, state: Pull) -> Tensor:
-        return task.probs.new_zeros(len(task.probs), 1)
+        return blank(state.reward)
 
     def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
-        probs = task.probs.gather(1, action[:, None])
-        reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
-        return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+        return pull(task, action, key)
 
     def oracle(self, task: BernoulliArms) -> Tensor:
         return task.probs.amax(-1)

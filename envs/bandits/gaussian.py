@@ -1,4 +1,4 @@
-"""Gaussian bandits."""
+"""Gaussian bandits: arms with normally distributed payments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pictures import Arms, Line, Mark, payment_colour
-from metarl.envs.bandits.pull import Pull
+from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class GaussianArms(NamedTuple):
@@ -84,7 +83,7 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
         self.std = float(std)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(num_arms)
 
     def draw_tasks(self, keys: Key, split: str) -> GaussianArms:
@@ -92,10 +91,10 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
         return GaussianArms(1.0 + means if split == "ood" else means)
 
     def reset(self, task: GaussianArms, key: Key) -> Pull:
-        return Pull(torch.full_like(key, -1), task.means.new_zeros(len(key)))
+        return no_pull(key)
 
     def observe(self, task: GaussianArms, state: Pull) -> Tensor:
-        return task.means.new_zeros(len(task.means), 1)
+        return blank(state.reward)
 
     def step(self, task: GaussianArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         reward = task.means.gather(1, action[:, None])[:, 0] + self.std * rng.normal(key, 1)[:, 0]

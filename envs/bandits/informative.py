@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +12,11 @@ from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pictures import Arms, Line, Mark
-from metarl.envs.bandits.pull import Pull
+from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class InformativeArms(NamedTuple):
-    """Which arm pays, and what the last arm says about it."""
+    """The arm that pays, and the clue that the last arm gives."""
 
     target: Tensor  # (B,) int64: the arm that pays 5, from 0 to 9
     clue: Tensor  # (B,) float32: what the last arm pays
@@ -85,7 +84,7 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
     def __init__(self, episodes_per_trial: int = 5) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(self.INFORMATIVE + 1)
 
     def enumerate_tasks(self, split: str) -> InformativeArms:
@@ -99,10 +98,10 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
         within("InformativeArms.target", task.target, 0, self.INFORMATIVE - 1)
 
     def reset(self, task: InformativeArms, key: Key) -> Pull:
-        return Pull(torch.full_like(key, -1), task.clue.new_zeros(len(key)))
+        return no_pull(key)
 
     def observe(self, task: InformativeArms, state: Pull) -> Tensor:
-        return task.clue.new_zeros(len(task.clue), 1)
+        return blank(state.reward)
 
     def step(self, task: InformativeArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         reward = torch.where(action == task.target, 5.0, torch.where(action == self.INFORMATIVE, task.clue, 1.0))

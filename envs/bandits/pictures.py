@@ -16,7 +16,7 @@ MOST = 210
 
 
 class Line(NamedTuple):
-    """What stands at the left of an arm's line."""
+    """The left part of an arm's line."""
 
     text: str
     worth: float  # length of the bar, from 0 to 1
@@ -24,14 +24,14 @@ class Line(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """What is drawn of a pull."""
+    """The mark of one pull."""
 
     colour: str
     text: str = ""  # written where there is room for it
 
 
 def payment_colour(share: float) -> str:
-    """From red (0, a poor payment) over pale yellow to green (1)."""
+    """A colour from red (0, a poor payment) over pale yellow to green (1)."""
     poor, middle, good = np.array([224, 49, 49]), np.array([255, 243, 191]), np.array([47, 158, 68])
     s = min(max(share, 0.0), 1.0)
     mixed = poor + (middle - poor) * 2 * s if s < 0.5 else middle + (good - middle) * (2 * s - 1)
@@ -39,7 +39,7 @@ def payment_colour(share: float) -> str:
 
 
 class Arms(Sketch["Pull"]):
-    """`mark` says how a pull of an arm that paid so much is drawn, and `summary` what stands above of all pulls.
+    """One line per arm: `mark` says how a pull that paid so much is drawn, `summary` what stands above of all pulls.
 
     States are `metarl.envs.bandits.pull.Pull`; those before a pull, one per episode, show nothing.
     """

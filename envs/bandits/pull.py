@@ -1,10 +1,15 @@
-"""The state of every bandit: its last pull."""
+"""One pull of a bandit: the state before and after it, and what the agent sees, which is nothing."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import gymnasium
+import numpy as np
+import torch
 from torch import Tensor
+
+from metarl.core.family import Key
 
 
 class Pull(NamedTuple):
@@ -12,3 +17,18 @@ class Pull(NamedTuple):
 
     arm: Tensor  # (B,) int64; -1 before the pull
     reward: Tensor  # (B,) float32
+
+
+def no_pull(key: Key) -> Pull:
+    """The state before the pull, for a batch of as many rows as there are keys."""
+    return Pull(torch.full_like(key, -1), torch.zeros(len(key), device=key.device))
+
+
+def blank_space() -> gymnasium.spaces.Box:
+    """The space of `blank` observations."""
+    return gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+
+
+def blank(reward: Tensor) -> Tensor:
+    """The observation that tells nothing: 0, float32 ``(B, 1)``, for rows with these last rewards ``(B,)``."""
+    return reward.new_zeros(len(reward), 1)

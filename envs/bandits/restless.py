@@ -14,6 +14,7 @@ from metarl.core import rng
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.pull import blank, blank_space
 from metarl.envs.drawing.sheet import Sheet, pixels
 
 
@@ -25,7 +26,7 @@ class Walk(NamedTuple):
 
 
 class WalkState(NamedTuple):
-    """Where a trial stands."""
+    """The time of a trial, and its last pull."""
 
     pulls: Tensor  # (B,) int64: pulls made so far
     arm: Tensor  # (B,) int64: the last pull; -1 before the first
@@ -47,7 +48,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
 
     Splits:
         - `train`, `valid`, `test`: paths with steps of `step_size`, in disjoint streams.
-        - `ood`: steps three times as large. The root mean square of a path's steps alone tells them apart: with 100
+        - `ood`: steps three times as large. The root mean square of a path's steps tells them apart: with 100
           pulls of two arms its relative spread is about 5 %.
 
     Actions:
@@ -99,7 +100,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         self.step_size = float(step_size)
         self.horizon = whole_number("horizon", horizon, least=2)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(2)
 
     def draw_tasks(self, keys: Key, split: str) -> Walk:
@@ -118,7 +119,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         return WalkState(torch.zeros_like(key), torch.full_like(key, -1), task.probs.new_zeros(len(key)))
 
     def observe(self, task: Walk, state: WalkState) -> Tensor:
-        return task.probs.new_zeros(len(task.probs), 1)
+        return blank(state.reward)
 
     def step(self, task: Walk, state: WalkState, action: Tensor, key: Key) -> tuple[WalkState, Tensor, Tensor]:
         rows = torch.arange(len(action), device=action.device)
@@ -138,7 +139,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
 
 
 class _Paths(Sketch[WalkState]):
-    """The pulls of earlier episodes are paler."""
+    """Both paths and the pulls on them; those of earlier episodes are paler."""
 
     LEFT, TOP, HIGH, COLOURS = 44, 40, 260, ("#1971c2", "#e8590c")  # pixels
 

@@ -27,7 +27,7 @@ STONES, POTIONS, COLOURS = 3, 12, 6
 
 
 class Chemistry(NamedTuple):
-    """What potions do to stones, and how both look."""
+    """The effects of potions on stones, and the looks of both."""
 
     edges: Tensor  # (B, 12) bool: which edges of the cube of latent stones exist
     potions: Tensor  # (B, 6) int64: the latent potion of each colour
@@ -36,7 +36,7 @@ class Chemistry(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What lies on the table."""
+    """The stones and potions on the table."""
 
     stones: Tensor  # (B, 3) int64: their vertices
     stones_used: Tensor  # (B, 3) bool: in the cauldron
@@ -87,7 +87,7 @@ class Alchemy(TaskFamily[Chemistry, Table]):
         16 + 2 p               1 if it is used                                 {0, 1}               none
         =====================  ==============================================  ===================  =====
 
-        Features with a 0 tell the rotation, and features beside values something of the signs, as published.
+        Features with a 0 tell the rotation, and features next to values something of the signs, as published.
 
     Rewards:
         The value of a stone that is put into the cauldron: the sum of its coordinates, and 12 more if all are +1:
@@ -186,7 +186,7 @@ class Alchemy(TaskFamily[Chemistry, Table]):
         return known[(task.edges * powers).sum(-1)]
 
     def sketch(self, task: Chemistry, episodes: int = 1) -> Sketch[Table]:
-        """One line per state, the stones' values and the potions (filled: left); beside it the cube and its edges."""
+        """One line per state, the stones' values and the potions (filled: left); next to it the cube and its edges."""
         return _Log(task, self.horizon, episodes)
 
 
@@ -352,8 +352,8 @@ def _value_table(device: torch.device) -> Tensor:
 
 
 # Expected value of the best plan on each graph, in the order of `graphs`: over all 8^3 · 6^12 equally likely tables,
-# with the best choice of `agents.control.ways` for each; to five decimals. Graphs that are alike but for the axes'
-# names have the same.
+# with the best choice of `agents.reference.cognitive.ways` for each; to five decimals. Graphs that are alike but for
+# the axes' names have the same.
 OPTIMA = (
     31.60619, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961,
     28.00160, 31.52961, 25.48335, 27.95361, 27.95361, 31.45285, 23.35439, 27.89723, 27.88168, 31.45303, 23.35439,

@@ -33,7 +33,7 @@ class ObjectPair(NamedTuple):
 
 
 class HarlowState(NamedTuple):
-    """Where a round stands. Cells are numbered from where the agent looks when the round begins."""
+    """The state of a round. Cells are numbered from where the agent looks when the round begins."""
 
     gaze: Tensor  # (B,) int64: the cell that the agent looks at, 0 … 16
     cross: Tensor  # (B,) int64: the cell of the fixation cross

@@ -26,14 +26,14 @@ PAYS = (0.1, 0.9)  # probability of a reward in the poorer and in the better sec
 
 
 class Rounds(NamedTuple):
-    """What is true of each round of a trial."""
+    """The facts of each round of a trial."""
 
     luck: Tensor  # (B, n) float32 in [0, 1): decides before each round whether the better second state changes
     common: Tensor  # (B, 2) int64: the second state, 1 or 2, to which each action commonly leads
 
 
 class RoundState(NamedTuple):
-    """Where a trial stands."""
+    """The state of a trial."""
 
     current: Tensor  # (B,) int64: 0 first state, 1 or 2 second states
     better: Tensor  # (B,) int64: the second state, 1 or 2, that pays more often in this round
@@ -200,7 +200,7 @@ def better_states(task: Rounds) -> Tensor:
 
 
 def stay_probabilities(obs: Tensor, action: Tensor, reward: Tensor, common: tuple[int, int] = (1, 2)) -> Tensor:
-    """How often the choice of a round is repeated in the next one: float32 ``(2, 2)``, [rewarded?, common transition?].
+    """The share of rounds whose choice the next one repeats: float32 ``(2, 2)``, [rewarded?, common transition?].
 
     `obs` (2n, B, 3), `action` and `reward` (2n, B) are an episode of `TwoStep`, time first, as a rollout holds them;
     all its pairs of rounds and all rows count together. `common` are the second states that the actions commonly lead

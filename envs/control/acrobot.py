@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers, uniform_in
+from metarl.envs.control.scales import multipliers, uniform_in, wrapped
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -79,7 +79,7 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         Truncated after `horizon` steps.
 
     Optimum:
-        Not known. Pushing along the second link's speed, whatever the task: `agents.control.PushAlong`.
+        Not known. Pushing along the second link's speed, whatever the task: `agents.reference.control.PushAlong`.
 
     Source:
         Sutton 1996; Sutton & Barto 2018, as Gymnasium's Acrobot-v1.
@@ -170,8 +170,3 @@ def accelerations(task: AcrobotScales, state: AcrobotState, torque: Tensor) -> A
 
 def _moved(state: AcrobotState, rate: AcrobotState, time: float) -> AcrobotState:
     return AcrobotState(*(value + time * change for value, change in zip(state, rate, strict=True)))
-
-
-def wrapped(angle: Tensor) -> Tensor:
-    """The same angle in [-π, π]."""
-    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

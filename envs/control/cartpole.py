@@ -1,9 +1,4 @@
-"""Classic control with varying dynamics: what all its families share, and the cart-pole.
-
-The parameters of a task are *multipliers* of the nominal values, with which a family is Gymnasium's environment of the
-same name step for step. Derived constants are computed where they are used. float32 keeps up with Gymnasium's float64:
-one step from the same state differs by less than 1e-5 (relative), so nothing here is double precision.
-"""
+"""The cart-pole with other masses, length, motor and gravity; the task is what they are multiplied with."""
 
 from __future__ import annotations
 
@@ -83,7 +78,7 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
 
     Optimum:
         `horizon` wherever the pole can be kept up. A linear-quadratic regulator that is told the task keeps nearly all
-        of them up: `agents.control.CartPoleRegulator`.
+        of them up: `agents.reference.control.CartPoleRegulator`.
 
     Source:
         Barto, Sutton & Anderson 1983, as Gymnasium's CartPole-v1.

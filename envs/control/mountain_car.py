@@ -1,4 +1,4 @@
-"""Classic control with varying dynamics: the car that has to swing out of a valley. See `classic_control`."""
+"""Mountain cars with another gravity and motor; the task is what they are multiplied with."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         Terminated at a position of 0.5 or more, moving right or at rest; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Pushing along the velocity, whatever the task: `agents.control.PushAlong`.
+        Not known. Pushing along the velocity, whatever the task: `agents.reference.control.PushAlong`.
 
     Source:
         Moore 1990, as Gymnasium's MountainCar-v0.
@@ -87,8 +87,7 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        low, high = np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)
-        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = _road_space()
         self.action_space = gymnasium.spaces.Discrete(3)
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
@@ -107,11 +106,11 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         self, task: MountainCarScales, state: MountainCarState, action: Tensor, key: Key
     ) -> tuple[MountainCarState, Tensor, Tensor]:
         after = _roll(task, state, 0.001 * task.force * (action - 1))
-        arrived = (after.position >= self.GOAL) & (after.speed >= 0)
+        arrived = _arrived(after, self.GOAL)
         return after, -torch.ones_like(state.speed), arrived
 
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
-        return (state.position >= self.GOAL) & (state.speed >= 0)
+        return _arrived(state, self.GOAL)
 
     def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
@@ -155,7 +154,7 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         Terminated at a position of 0.45 or more, moving right or at rest; truncated after `horizon` steps.
 
     Optimum:
-        Not known; below 100. Pushing along the velocity, whatever the task: `agents.control.PushAlong`.
+        Not known; below 100. Pushing along the velocity, whatever the task: `agents.reference.control.PushAlong`.
 
     Source:
         Moore 1990, as Gymnasium's MountainCarContinuous-v0.
@@ -171,8 +170,7 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
     def __init__(self, horizon: int = 999, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        low, high = np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)
-        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = _road_space()
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
@@ -192,15 +190,26 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
     ) -> tuple[MountainCarState, Tensor, Tensor]:
         action = action[:, 0]
         after = _roll(task, state, 0.0015 * task.force * action.clamp(-1.0, 1.0))
-        arrived = (after.position >= self.GOAL) & (after.speed >= 0)
+        arrived = _arrived(after, self.GOAL)
         return after, torch.where(arrived, 100.0, 0.0) - 0.1 * action * action, arrived
 
     def success(self, task: MountainCarScales, state: MountainCarState) -> Tensor:
-        return (state.position >= self.GOAL) & (state.speed >= 0)
+        return _arrived(state, self.GOAL)
 
     def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
         """The car in its valley, pale to dark in time, the flag, and the position in time."""
         return _valley(task, self.GOAL, self.horizon)
+
+
+def _road_space() -> gymnasium.spaces.Box:
+    """The observation space: position and speed."""
+    low, high = np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)
+    return gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+
+def _arrived(state: MountainCarState, goal: float) -> Tensor:
+    """True where the car is at the goal or beyond, moving right or at rest: bool ``(B,)``."""
+    return (state.position >= goal) & (state.speed >= 0)
 
 
 def _in_the_valley(key: Key) -> MountainCarState:

@@ -13,8 +13,7 @@ from torch import Tensor
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.acrobot import wrapped
-from metarl.envs.control.scales import multipliers, uniform_in
+from metarl.envs.control.scales import multipliers, uniform_in, wrapped
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -74,7 +73,7 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known; below 0. Energy shaping that is told the task: `agents.control.PendulumSwingUp`.
+        Not known; below 0. Energy shaping that is told the task: `agents.reference.control.PendulumSwingUp`.
 
     Source:
         Gymnasium's Pendulum-v1.

@@ -1,4 +1,4 @@
-"""Multipliers of physical constants, which are the tasks of classic control."""
+"""Numbers of classic control: the multipliers that are its tasks, uniform starts, angles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from metarl.core import rng
 from metarl.core.family import Key
 
 WIDEST = 1.5  # largest multiplier of `train` and `test`
-
-
 OUTERMOST = 3.0  # largest multiplier of `ood`
 
 
@@ -31,3 +29,8 @@ def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
 def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
     """`n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
     return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """The same angle in [-π, π]."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

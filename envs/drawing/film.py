@@ -129,7 +129,7 @@ class Film(Sketch[StateT]):
         return pixels(image)
 
     def _make_room(self, values: list[float | None]) -> bool:
-        """Make the axes longer where the values need it; whether any was."""
+        """Make the axes longer where the values need it; True if any was."""
         before = self.span, list(self.ranges)
         while len(self.values[-1]) - 1 > self.span:
             self.span = min(2 * self.span, max(self.horizon, len(self.values[-1]) - 1))
@@ -186,7 +186,7 @@ class Film(Sketch[StateT]):
 
 
 def chosen(states: Sequence[StateT], most: int) -> list[StateT]:
-    """At most so many of the states, from the first to the last, in equal distances."""
+    """Choose at most so many of the states, from the first to the last, in equal distances."""
     count = min(len(states), most)
     return [states[round(i * (len(states) - 1) / max(count - 1, 1))] for i in range(count)]
 
@@ -202,5 +202,5 @@ def overlaid(pose: Callable[[StateT], list[Line]]) -> Callable[[Sequence[StateT]
 
 
 def scales(task: tuple[Tensor, ...]) -> list[str]:
-    """What a picture says of the multipliers of one row."""
+    """A line of text for each multiplier of one row."""
     return [f"{name.replace('_', ' ')} x {float(value[0]):.2f}" for name, value in named_leaves(task).items()]

@@ -91,7 +91,7 @@ class Trail(Sketch[StateT]):
         return pixels(image)
 
     def pixel(self, x: float, y: float) -> XY:
-        """Where a place in metres is in the picture."""
+        """The pixel of a place in metres."""
         right, up = (x - self.middle[0]) / self.half, (y - self.middle[1]) / self.half
         return SIZE * (0.5 + 0.5 * right), SIZE * (0.5 - 0.5 * up)
 
@@ -152,7 +152,7 @@ def draw_goal(draw: ImageDraw.ImageDraw, pixel: Pixel, goal: XY, radius: float) 
 
 
 def draw_arrow(draw: ImageDraw.ImageDraw, pixel: Pixel, tip: XY, text: str) -> None:
-    """An orange arrow from the origin, and what it means beside its tip."""
+    """An orange arrow from the origin, with a text next to its tip."""
     x, y = pixel(*tip)
     draw.line((*pixel(0.0, 0.0), x, y), fill="#f08c00", width=4)
     draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill="#f08c00")

@@ -1,4 +1,4 @@
-"""What the families' pictures are drawn on."""
+"""The paper of the families' pictures."""
 
 from __future__ import annotations
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import ClassVar, NamedTuple
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +16,9 @@ from metarl.envs.grids.grid import (
     cell_number,
     cells,
     fixed_part,
+    grid_spaces,
     hitting,
     moved,
-    moves,
     plan,
     random_part,
     room,
@@ -30,7 +27,7 @@ from metarl.envs.grids.grid import (
 
 
 class DarkTask(NamedTuple):
-    """Where the reward is, and what the actions do."""
+    """The place of the reward, and the effects of the actions."""
 
     goal: Tensor  # (B, 2) int64: x, y
     actions: Tensor  # (B, 5) int64: the move that each action makes; 0 … 4 but in `ood`
@@ -114,19 +111,13 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
     def __init__(self, episodes_per_trial: int = 5) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 20
-        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+        self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> DarkTask:
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
         goals = fixed_part(cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
-        orders = list(itertools.permutations(range(len(MOVES))))
-        if split == "ood":
-            orders = [order for order in orders if all(move != action for action, move in enumerate(order))]
-        else:
-            orders = orders[:1]  # the identity
-        pairs = list(itertools.product(goals, orders))
-        return DarkTask(torch.tensor([goal for goal, _ in pairs]), torch.tensor([order for _, order in pairs]))
+        index, actions = with_actions(len(goals), split)
+        return DarkTask(torch.tensor(goals)[index], actions)
 
     def check_task(self, task: DarkTask) -> None:
         check_dark(task, self.size)
@@ -138,15 +129,14 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         return state.position.to(torch.float32)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
-        move = moves(action.device)[task.actions.gather(1, action[:, None])[:, 0]]
-        position = (state.position + move).clamp(0, self.size - 1)
+        position = moved(state.position, task.actions, action, self.size)
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), torch.zeros_like(found)
 
     def success(self, task: DarkTask, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)
 
-    # Renaming the actions changes neither their maximum nor their mean, so both returns depend on the goal alone.
+    # Renaming the actions changes neither their maximum nor their mean, so both returns depend only on the goal.
     def oracle(self, task: DarkTask) -> Tensor:
         return plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.amax(-1))
 
@@ -228,8 +218,7 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
     def __init__(self, episodes_per_trial: int = 20) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 20
-        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+        self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> DarkTask:
         """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""

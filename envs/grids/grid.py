@@ -1,4 +1,4 @@
-"""Grids of cells: moves, parts of the cells for splits, planning, random walks."""
+"""Grids of cells: spaces, moves, parts of the cells for splits, planning, random walks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,18 +16,30 @@ from metarl.core import rng
 from metarl.envs.drawing.cells import Cells, Frame, xy
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
+STEPS = MOVES[1:]  # of mazes, where nobody stays
 
 
 class Cell(NamedTuple):
-    """Where the agent is."""
+    """The agent's cell."""
 
     position: Tensor  # (B, 2) int64: x, y
+
+
+def grid_spaces(size: int) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discrete]:
+    """The spaces of observations, x and y, and of actions, the numbers of `MOVES`."""
+    return gymnasium.spaces.Box(0.0, size - 1.0, (2,), np.float32), gymnasium.spaces.Discrete(len(MOVES))
 
 
 @functools.cache
 def moves(device: torch.device) -> Tensor:
     """`MOVES` as a tensor ``(5, 2)``."""
     return torch.tensor(MOVES, device=device)
+
+
+@functools.cache
+def steps(device: torch.device) -> Tensor:
+    """`STEPS` as a tensor ``(4, 2)``."""
+    return torch.tensor(STEPS, device=device)
 
 
 def cells(size: int) -> list[tuple[int, int]]:
@@ -59,13 +73,13 @@ def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
 
 
 def position(state: Cell) -> tuple[int, int]:
-    """Where one row is."""
+    """The cell of one row."""
     return xy(state.position)
 
 
 @functools.cache
 def hitting(size: int, horizon: int) -> Tensor:
-    """How likely random actions are to enter a cell: float32 (horizon + 1, goal, start), within 0 … horizon moves."""
+    """The probability that random actions enter a cell within 0 … horizon moves: float32 (horizon + 1, goal, start)."""
     every = torch.tensor(cells(size))  # (S, 2)
     after = cell_number((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
     goal = torch.eye(size**2, dtype=torch.bool)
@@ -88,7 +102,7 @@ def moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tenso
 
 @functools.cache
 def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
-    """Which of `count` numbered tasks belong to a split, in order: `held_out` fixed ones are those of `test`."""
+    """The numbers of a split's tasks among `count`, in order: `held_out` fixed ones are those of `test`."""
     held = torch.zeros(count, dtype=torch.bool)
     held[rng.permutation(rng.key(seed), count)[:held_out]] = True
     kept = torch.ones_like(held) if split == "all" else held if split == "test" else ~held

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.grids.grid import MOVES, Cell, cells, fixed_part, moves, plan, room
+from metarl.envs.grids.grid import Cell, cells, fixed_part, grid_spaces, moves, plan, room
 
 
 class GoalCell(NamedTuple):
-    """Where the reward is."""
+    """The place of the reward."""
 
     goal: Tensor  # (B, 2) int64: x, y
 
@@ -93,8 +91,7 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
     def __init__(self, episodes_per_trial: int = 4) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 15
-        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+        self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> GoalCell:
         """Every task of the split once, for exact evaluation."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from metarl.envs.grids.grid import (
     MOVES,
     cell_number,
     cells,
+    grid_spaces,
     hitting,
     moved,
     random_part,
@@ -26,7 +25,7 @@ from metarl.envs.grids.grid import (
 
 
 class KeyDoorTask(NamedTuple):
-    """Where the key and its door are, and what the actions do."""
+    """The places of the key and its door, and the effects of the actions."""
 
     key: Tensor  # (B, 2) int64: x, y
     door: Tensor  # (B, 2) int64: x, y; never the key's cell
@@ -34,7 +33,7 @@ class KeyDoorTask(NamedTuple):
 
 
 class KeyDoorState(NamedTuple):
-    """Where the agent is and what it has."""
+    """The agent's cell, and whether it has the key."""
 
     position: Tensor  # (B, 2) int64: x, y
     has_key: Tensor  # (B,) bool; not observed
@@ -106,8 +105,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
     def __init__(self, episodes_per_trial: int = 5) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 50
-        self.observation_space = gymnasium.spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+        self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> KeyDoorTask:
         """Every task of the split once, for exact evaluation; in `ood` each pair with each derangement (228 096)."""

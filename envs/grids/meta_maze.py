@@ -16,12 +16,11 @@ from metarl.core import rng
 from metarl.core.checks import possible, within
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import Cell, position
-from metarl.envs.grids.tmaze import STEPS, steps
+from metarl.envs.grids.grid import STEPS, Cell, fixed_part, position, steps
 
 
 class Maze(NamedTuple):
-    """Walls and what they hide."""
+    """The walls, and the goal among them."""
 
     walls: Tensor  # (B, 9, 9) bool, by x and y
     goal: Tensor  # (B, 2) int64: x, y
@@ -95,9 +94,9 @@ class MetaMaze(TaskFamily[Maze, Cell]):
 
     def enumerate_tasks(self, split: str) -> Maze:
         """Every task of the split once, for exact evaluation; in `ood` each maze with each goal."""
-        free = [place for place in itertools.product(range(self.size), repeat=2) if not lattice()[place]]
+        free = [(x, y) for x in range(self.size) for y in range(self.size) if not lattice()[x, y]]
         free.remove((4, 4))
-        goals = [goal for goal in free if split == "all" or (goal in self.TEST_GOALS) == (split == "test")]
+        goals = fixed_part(free, split, self.TEST_GOALS)
         missing = list(itertools.combinations(lattice()[1:-1, 1:-1].nonzero().tolist(), 4)) if split == "ood" else [()]
         walls = lattice().repeat(len(missing), 1, 1)
         for maze, pillars in zip(walls, missing, strict=True):
@@ -182,7 +181,7 @@ def lattice() -> Tensor:
 
 
 def neighbours(walls: Tensor) -> Tensor:
-    """Where the four actions lead from every cell: int64 (B, 81, 4). Walls stop a move."""
+    """The cells to which the four actions lead from every cell: int64 (B, 81, 4). Walls stop a move."""
     cells = torch.cartesian_prod(torch.arange(9), torch.arange(9)).to(walls.device)  # (81, 2)
     target = number((cells[:, None] + steps(walls.device)).clamp(0, 8))  # (81, 4)
     return torch.where(walls.flatten(1)[:, target], number(cells)[:, None], target)

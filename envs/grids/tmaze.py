@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import ClassVar, NamedTuple
 
@@ -15,19 +14,18 @@ from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame
-
-STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # up, right, down, left
+from metarl.envs.grids.grid import STEPS, steps
 
 
 class Corridor(NamedTuple):
-    """Which arm pays at the end of how long a corridor."""
+    """The arm that pays, and the length of the corridor."""
 
     side: Tensor  # (B,) int64: +1 the upper arm, -1 the lower one
     length: Tensor  # (B,) int64: cells from the cue (or, if active, from the start) to the junction
 
 
 class CorridorState(NamedTuple):
-    """Where the agent is."""
+    """The agent's place and whether it has seen the cue."""
 
     x: Tensor  # (B,) int64: cells from the cue
     y: Tensor  # (B,) int64: ±1 in an arm, else 0
@@ -176,9 +174,3 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
             [Frame((0, 0), "#1971c2", "cue"), Frame((junction, side), "#2f9e44", "pays")],
             corners=((0, -1), (longest, 1)),
         )
-
-
-@functools.cache
-def steps(device: torch.device) -> Tensor:
-    """`STEPS` as a tensor ``(4, 2)``."""
-    return torch.tensor(STEPS, device=device)

@@ -1,38 +1,35 @@
-"""The ant with a goal: a direction or a speed (a place: `ant_goal`). Model and starts are those of Gymnasium's v5."""
+"""The ant with a goal: a direction, a speed or a place. MuJoCo's model and starts are those of Gymnasium's v5."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.core.errors import whole_number
-from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.drawing.planes import XY, xy
-from metarl.envs.mujoco.half_cheetah import Velocity
-from metarl.envs.mujoco.pictures import from_above, side_view
-from metarl.envs.mujoco.robots import Robot, between, effort
+from metarl.core import rng
+from metarl.core.family import Key, Sketch
+from metarl.envs.drawing.planes import xy
+from metarl.envs.mujoco.goals import Heading, Place, Velocity, unit_vectors
+from metarl.envs.mujoco.pictures import from_above, speed_view
+from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort, never
 from metarl.envs.mujoco.simulator import Physics
 
 CONTACT_COST = 0.0005
 
 
-class Heading(NamedTuple):
-    """Which way to walk."""
+def ant(hidden: int = 2) -> Robot:
+    """Gymnasium's Ant-v5; its `reading` is the torso's place (2) and the sum of squares of clipped contact forces.
 
-    direction: Tensor  # (B, 2) float32, a unit vector
-
-
-def ant() -> Robot:
-    """Gymnasium's Ant-v5; its `reading` is the torso's place (2) and the sum of squares of clipped contact forces."""
-    return Robot("ant.xml", 5, noise=0.1, hidden=2, gaussian=True, reading=place_and_contact)
+    Its place in the world is not observed, unless `hidden` is 0.
+    """
+    return Robot("ant.xml", 5, noise=0.1, hidden=hidden, gaussian=True, reading=place_and_contact)
 
 
 def place_and_contact(model: Any, data: Any) -> np.ndarray:
-    """Where Gymnasium's Ant-v5 sees the torso, and its contact cost but for the weight."""
+    """The torso's place as Gymnasium's Ant-v5 sees it, and its contact cost but for the weight."""
     return np.append(data.xpos[1, :2], np.square(np.clip(data.cfrc_ext, -1.0, 1.0)).sum())
 
 
@@ -47,12 +44,12 @@ def contact_cost(after: Physics) -> Tensor:
 
 
 def fallen(after: Physics) -> Tensor:
-    """Whether the torso's height has left [0.2, 1] m: bool (B,)."""
+    """True where the torso's height has left [0.2, 1] m: bool (B,)."""
     height = after.state[:, 3]
     return ~((height >= 0.2) & (height <= 1.0))  # so that a height that is no number counts, too
 
 
-class AntDir(TaskFamily[Heading, Physics]):
+class AntDir(RobotFamily[Heading]):
     """A four-legged robot that must walk forwards or backwards, which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -121,33 +118,23 @@ class AntDir(TaskFamily[Heading, Physics]):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
-    noisy = False
     terminates = True
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = ant()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(ant(), horizon, episodes_per_trial)
 
     def enumerate_tasks(self, split: str) -> Heading:
         return Heading(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
-
-    def reset(self, task: Heading, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Heading, state: Physics) -> Tensor:
-        return self.robot.observe(state)
 
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
-        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
+        return from_above(self.robot, self.horizon, direction=xy(task.direction))
 
 
-class AntDir2D(TaskFamily[Heading, Physics]):
+class AntDir2D(RobotFamily[Heading]):
     """A four-legged robot that must walk in a direction of the plane which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -199,17 +186,13 @@ class AntDir2D(TaskFamily[Heading, Physics]):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
-    noisy = False
     terminates = True
 
     def __init__(self, half_circle: bool = False, horizon: int = 200, episodes_per_trial: int = 2) -> None:
         self.half_circle = half_circle
         if half_circle:
             self.splits = ("train", "valid", "test", "ood")  # type: ignore[misc]  # what splits there are depends on the option
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = ant()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(ant(), horizon, episodes_per_trial)
 
     def draw_tasks(self, keys: Key, split: str) -> Heading:
         if not self.half_circle:
@@ -217,21 +200,15 @@ class AntDir2D(TaskFamily[Heading, Physics]):
         upper = unit_vectors(between(keys, 0.0, math.pi))
         return Heading(-upper if split == "ood" else upper)
 
-    def reset(self, task: Heading, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Heading, state: Physics) -> Tensor:
-        return self.robot.observe(state)
-
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return walk(self.robot, task, state, action)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
-        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
+        return from_above(self.robot, self.horizon, direction=xy(task.direction))
 
 
-class AntVel(TaskFamily[Velocity, Physics]):
+class AntVel(RobotFamily[Velocity]):
     """A four-legged robot that must walk at a speed which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -284,23 +261,13 @@ class AntVel(TaskFamily[Velocity, Physics]):
         v0: first version.
     """
 
-    noisy = False
     terminates = True
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = ant()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(ant(), horizon, episodes_per_trial)
 
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 3.0, 4.0) if split == "ood" else between(keys, 0.0, 3.0))
-
-    def reset(self, task: Velocity, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Velocity, state: Physics) -> Tensor:
-        return self.robot.observe(state)
 
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         action = self.robot.clipped(action)
@@ -311,8 +278,95 @@ class AntVel(TaskFamily[Velocity, Physics]):
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
-        wanted = float(task.velocity[0])
-        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return speed_view(self.robot, self.horizon, task.velocity)
+
+
+class AntGoal(RobotFamily[Place]):
+    """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
+
+    Description:
+        Ant of Gymnasium's v5, 20 actions a second, as `AntDir`. It may fall: the episode goes on.
+
+    What varies:
+        The place: `Place.position`.
+
+    Splits:
+        - `train`: 150 tasks, uniform over the disc of radius 3 m, drawn once (``train_tasks=None``: fresh ones without
+          end).
+        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
+        - `valid`: fresh tasks of training's distribution.
+        - `ood`: angle uniform, radius ~ U[3, 4) m.
+
+    Actions:
+        =====  =================================================  ==========  ====
+        index  meaning                                            range       unit
+        =====  =================================================  ==========  ====
+        0 … 7  motors of hip and ankle of each leg: back right,   [-1, 1]     gear
+               front left, front right, back left
+        =====  =================================================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        ========  =========================================  =========  ===========
+        index     meaning                                    range      unit
+        ========  =========================================  =========  ===========
+        0 … 1     place of the torso                         unbounded  m
+        2         height of the torso                        unbounded  m
+        3 … 6     its orientation, a quaternion              unbounded  none
+        7 … 14    angles of the eight joints                 unbounded  rad
+        15 … 20   speeds and angular speeds of the torso     unbounded  m/s, rad/s
+        21 … 28   speeds of the joints                       unbounded  rad/s
+        ========  =========================================  =========  ===========
+        Those of `AntDir` and the place, without which an ant could not tell where it has been paid.
+
+    Rewards:
+        -‖place - wanted‖₁ - 0.1 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)², with the torso's place after the
+        step.
+
+    Endings:
+        Never terminated; truncated after `horizon` steps.
+
+    Optimum:
+        Not known. Below 0 by what the way there costs.
+
+    Differs from the source:
+        ============  ================================  =========================================
+        what          here                              there
+        ============  ================================  =========================================
+        observations  29 numbers, no forces of contact  113 numbers, 84 of them forces of contact
+        tasks         150 and 30, always the same       as many, drawn at each start
+        ============  ================================  =========================================
+
+    Source:
+        Rakelly et al. 2019, "PEARL" (ant-goal; 150 and 30 tasks).
+
+    Version history:
+        v0: first version.
+    """
+
+    def __init__(
+        self,
+        horizon: int = 200,
+        episodes_per_trial: int = 2,
+        train_tasks: int | None = 150,
+        test_tasks: int | None = 30,
+    ) -> None:
+        super().__init__(ant(hidden=0), horizon, episodes_per_trial, train_tasks, test_tasks)
+
+    def draw_tasks(self, keys: Key, split: str) -> Place:
+        u = rng.uniform(keys, 2)
+        radius = 3.0 + u[:, :1] if split == "ood" else 3.0 * u[:, :1].sqrt()
+        return Place(radius * unit_vectors(2.0 * math.pi * u[:, 1]))
+
+    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        action = self.robot.clipped(action)
+        after = self.robot.move(state, action)
+        away = (after.reading[:, :2].float() - task.position).abs().sum(-1)
+        return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
+
+    def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
+        """The path from above, with the ant and the wanted place."""
+        return from_above(self.robot, self.horizon, goal=xy(task.position))
 
 
 def walk(robot: Robot, task: Heading, state: Physics, action: Tensor) -> tuple[Physics, Tensor, Tensor]:
@@ -323,14 +377,4 @@ def walk(robot: Robot, task: Heading, state: Physics, action: Tensor) -> tuple[P
     return after, forward - 0.5 * effort(action) - contact_cost(after) + 1.0, fallen(after)
 
 
-def unit_vectors(angle: Tensor) -> Tensor:
-    """(B, 2) of angles (B,) in rad."""
-    return torch.stack([angle.cos(), angle.sin()], dim=-1)
-
-
-def place(state: Physics) -> XY:
-    """Where the torso of one row is."""
-    return xy(state.state[:, 1:3])
-
-
-__all__ = ["AntDir", "AntDir2D", "AntVel", "Heading"]
+__all__ = ["AntDir", "AntDir2D", "AntGoal", "AntVel", "Heading", "Place"]

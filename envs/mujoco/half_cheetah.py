@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import whole_number
-from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.mujoco.pictures import side_view
-from metarl.envs.mujoco.robots import Robot, between, effort, length_of_list, never
+from metarl.core.family import Key, Sketch
+from metarl.envs.mujoco.goals import Direction, Velocity
+from metarl.envs.mujoco.pictures import side_view, speed_view
+from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort, never
 from metarl.envs.mujoco.simulator import Physics
 
 CONTROL_COST = 0.05
-
-
-class Velocity(NamedTuple):
-    """The speed along x that is wanted."""
-
-    velocity: Tensor  # (B,) float32 m/s
-
-
-class Direction(NamedTuple):
-    """Which way to run."""
-
-    direction: Tensor  # (B,) float32, 1 forwards or -1 backwards
 
 
 def half_cheetah(frame_skip: int = 5, reading: Any = None) -> Robot:
@@ -35,7 +23,7 @@ def half_cheetah(frame_skip: int = 5, reading: Any = None) -> Robot:
     return Robot("half_cheetah.xml", frame_skip, noise=0.1, gaussian=True, reading=reading)
 
 
-class HalfCheetahVel(TaskFamily[Velocity, Physics]):
+class HalfCheetahVel(RobotFamily[Velocity]):
     """A planar cheetah that must run at a speed which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -96,8 +84,6 @@ class HalfCheetahVel(TaskFamily[Velocity, Physics]):
         v0: first version.
     """
 
-    noisy = False
-
     def __init__(
         self,
         horizon: int = 200,
@@ -105,34 +91,22 @@ class HalfCheetahVel(TaskFamily[Velocity, Physics]):
         train_tasks: int | None = 100,
         test_tasks: int | None = 30,
     ) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.train_tasks = length_of_list("train_tasks", train_tasks)
-        self.test_tasks = length_of_list("test_tasks", test_tasks)
-        self.robot = half_cheetah()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(half_cheetah(), horizon, episodes_per_trial, train_tasks, test_tasks)
 
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         if split == "ood":
             return Velocity(between(keys, 3.0, 4.0))
         return Velocity(between(keys, 0.0, 3.0))
 
-    def reset(self, task: Velocity, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Velocity, state: Physics) -> Tensor:
-        return self.robot.observe(state)
-
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
-        wanted = float(task.velocity[0])
-        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return speed_view(self.robot, self.horizon, task.velocity)
 
 
-class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
+class HalfCheetahDirVel(RobotFamily[Velocity]):
     """A planar cheetah that must run at a speed forwards or backwards which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -144,7 +118,6 @@ class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
 
     Splits:
         - `train`, `valid`, `test`: speed ~ U[-3, 3) m/s, in disjoint streams.
-        - `valid`: both directions too.
         - `ood`: speed in [3, 4) or (-4, -3] m/s, either side with probability 1/2.
 
     Actions:
@@ -176,13 +149,8 @@ class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
         v0: first version.
     """
 
-    noisy = False
-
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = half_cheetah()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(half_cheetah(), horizon, episodes_per_trial)
 
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         if split == "ood":
@@ -190,22 +158,15 @@ class HalfCheetahDirVel(TaskFamily[Velocity, Physics]):
             return Velocity((3.0 + u[:, 0]) * (2.0 * (u[:, 1] < 0.5) - 1.0))
         return Velocity(between(keys, -3.0, 3.0))
 
-    def reset(self, task: Velocity, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Velocity, state: Physics) -> Tensor:
-        return self.robot.observe(state)
-
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         return run_at_speed(self.robot, task, state, action)
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
-        wanted = float(task.velocity[0])
-        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return speed_view(self.robot, self.horizon, task.velocity)
 
 
-class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
+class HalfCheetahVelMAML(RobotFamily[Velocity]):
     """A planar cheetah that must run at a speed which only the reward tells, in the time steps of MAML's paper.
 
     Description:
@@ -259,22 +220,11 @@ class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
         v0: first version.
     """
 
-    noisy = False
-
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = half_cheetah(1, centre_of_mass_speed)
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(half_cheetah(1, centre_of_mass_speed), horizon, episodes_per_trial)
 
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 2.0, 3.0) if split == "ood" else between(keys, 0.0, 2.0))
-
-    def reset(self, task: Velocity, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Velocity, state: Physics) -> Tensor:
-        return self.robot.observe(state)
 
     def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         action = self.robot.clipped(action)
@@ -284,11 +234,10 @@ class HalfCheetahVelMAML(TaskFamily[Velocity, Physics]):
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
-        wanted = float(task.velocity[0])
-        return side_view(self.robot, self.horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
+        return speed_view(self.robot, self.horizon, task.velocity)
 
 
-class HalfCheetahDir(TaskFamily[Direction, Physics]):
+class HalfCheetahDir(RobotFamily[Direction]):
     """A planar cheetah that must run as fast as it can, forwards or backwards, which only the reward tells.
 
     Description:
@@ -342,22 +291,12 @@ class HalfCheetahDir(TaskFamily[Direction, Physics]):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
-    noisy = False
 
     def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.robot = half_cheetah()
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        super().__init__(half_cheetah(), horizon, episodes_per_trial)
 
     def enumerate_tasks(self, split: str) -> Direction:
         return Direction(torch.tensor([-1.0, 1.0]))
-
-    def reset(self, task: Direction, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Direction, state: Physics) -> Tensor:
-        return self.robot.observe(state)
 
     def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         action = self.robot.clipped(action)

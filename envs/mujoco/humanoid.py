@@ -8,19 +8,18 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from metarl.core.errors import whole_number
-from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
-from metarl.envs.mujoco.ant import Heading, place, unit_vectors
+from metarl.envs.mujoco.goals import Heading, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
-from metarl.envs.mujoco.robots import Robot, between, effort, length_of_list
+from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
 from metarl.envs.mujoco.simulator import Physics
 
 SHOWN = 130 + 78 + 17  # inertias and velocities of 13 bodies, forces of 17 motors
 
 
 def inside(model: Any, data: Any) -> np.ndarray:
-    """What Gymnasium's Humanoid-v5 shows beside positions and velocities; its centre of mass; forces of contact."""
+    """Inertias, velocities and forces that Gymnasium's Humanoid-v5 shows; its centre of mass; forces of contact."""
     return np.concatenate(
         [
             data.cinert[1:].ravel(),
@@ -32,7 +31,7 @@ def inside(model: Any, data: Any) -> np.ndarray:
     )
 
 
-class HumanoidDir(TaskFamily[Heading, Physics]):
+class HumanoidDir(RobotFamily[Heading]):
     """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
 
     Description:
@@ -96,7 +95,6 @@ class HumanoidDir(TaskFamily[Heading, Physics]):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
-    noisy = False
     terminates = True
 
     def __init__(
@@ -106,21 +104,11 @@ class HumanoidDir(TaskFamily[Heading, Physics]):
         train_tasks: int | None = 100,
         test_tasks: int | None = 30,
     ) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.train_tasks = length_of_list("train_tasks", train_tasks)
-        self.test_tasks = length_of_list("test_tasks", test_tasks)
-        self.robot = Robot("humanoid.xml", 5, noise=0.01, hidden=2, reading=inside, shown=SHOWN)
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        robot = Robot("humanoid.xml", 5, noise=0.01, hidden=2, reading=inside, shown=SHOWN)
+        super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
 
     def draw_tasks(self, keys: Key, split: str) -> Heading:
         return Heading(unit_vectors(between(keys, 0.0, 2.0 * math.pi)))
-
-    def reset(self, task: Heading, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: Heading, state: Physics) -> Tensor:
-        return self.robot.observe(state)
 
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         action = self.robot.clipped(action)
@@ -134,7 +122,7 @@ class HumanoidDir(TaskFamily[Heading, Physics]):
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the robot and an arrow in the wanted direction."""
-        return from_above(self.robot, self.horizon, place, direction=xy(task.direction))
+        return from_above(self.robot, self.horizon, direction=xy(task.direction))
 
 
 __all__ = ["HumanoidDir"]

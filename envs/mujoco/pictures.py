@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ImageDraw
+from torch import Tensor
 
 from metarl.core.family import Sketch
 from metarl.envs.drawing.film import Curve, Film, Pose, chosen
-from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_arrow, draw_goal
+from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_arrow, draw_goal, xy
 from metarl.envs.mujoco.robots import Robot
 from metarl.envs.mujoco.simulator import Model, Physics
 
@@ -29,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Skeleton:
-    """Where the parts of a robot's body are."""
+    """The places of the parts of a robot's body."""
 
     def __init__(self, robot: Robot, model: Model | None = None) -> None:
         self.robot, self.model = robot, robot.simulator.model if model is None else model
@@ -100,6 +101,12 @@ def side_view(
     )
 
 
+def speed_view(robot: Robot, horizon: int, velocity: Tensor) -> Sketch[Physics]:
+    """`side_view` of a robot that should run at a `velocity`, (B,) in m/s, of which the first row counts."""
+    wanted = float(velocity[0])
+    return side_view(robot, horizon, [f"wanted speed {wanted:.2f} m/s"], wanted)
+
+
 def _sideways(parts: Sequence[Part], middle: float) -> list[list[XY]]:
     """The parts as lines in the plane of x and z, the first one at x = `middle`; a ball is a line of its radius."""
     torso = 0.5 * (parts[0].start[0] + parts[0].end[0])
@@ -118,11 +125,10 @@ def _sideways(parts: Sequence[Part], middle: float) -> list[list[XY]]:
 def from_above(
     robot: Robot,
     horizon: int,
-    place: Callable[[Physics], XY],
     goal: XY | None = None,
     direction: XY | None = None,
 ) -> Sketch[Physics]:
-    """The paths, pale to dark in time, with the robot as it is now, and the goal or an arrow where to go."""
+    """The paths of the torso, pale to dark in time, the robot as it is now, and the goal or an arrow where to go."""
     skeleton = Skeleton(robot)
 
     def under(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:
@@ -138,7 +144,12 @@ def from_above(
         draw_body(draw, pixel, skeleton.of(state))
 
     frame = [(-1.6, -1.6), (1.6, 1.6), *([goal] if goal else [])]
-    return Trail(frame, horizon, place, under, over, body, margin=1.0, dots=False)
+    return Trail(frame, horizon, torso, under, over, body, margin=1.0, dots=False)
+
+
+def torso(state: Physics) -> XY:
+    """The place of one row's torso, for a robot that moves in the plane."""
+    return xy(state.state[:, 1:3])
 
 
 def draw_body(draw: ImageDraw.ImageDraw, pixel: Pixel, parts: Sequence[Part]) -> None:

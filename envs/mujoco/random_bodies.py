@@ -11,11 +11,10 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.checks import positive
-from metarl.core.errors import whole_number
-from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.core.family import Key, Sketch
 from metarl.core.tree import named_leaves
 from metarl.envs.mujoco.pictures import side_view
-from metarl.envs.mujoco.robots import Bodies, Robot, effort, length_of_list
+from metarl.envs.mujoco.robots import Bodies, Robot, RobotFamily, effort
 from metarl.envs.mujoco.simulator import Model, Physics
 
 
@@ -27,7 +26,7 @@ class BodyScales(NamedTuple):
     damping: Tensor  # (B, joints) float32, of each motor's joint
 
 
-class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
+class Walker2dRandParams(RobotFamily[BodyScales]):
     """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -91,7 +90,6 @@ class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
         v0: first version.
     """
 
-    noisy = False
     terminates = True
 
     def __init__(
@@ -101,13 +99,9 @@ class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
         train_tasks: int | None = 40,
         test_tasks: int | None = 10,
     ) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.train_tasks = length_of_list("train_tasks", train_tasks)
-        self.test_tasks = length_of_list("test_tasks", test_tasks)
-        self.robot = Robot("walker2d_v5.xml", 4, noise=0.005, max_speed=10.0)
-        self.bodies = Bodies(self.robot.simulator, factors)
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        robot = Robot("walker2d_v5.xml", 4, noise=0.005, max_speed=10.0)
+        super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
+        self.bodies = Bodies(robot.simulator, factors)
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
         return draw_scales(keys, split, self.robot.simulator.model)
@@ -115,11 +109,8 @@ class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
     def check_task(self, task: BodyScales) -> None:
         positive(task)
 
-    def reset(self, task: BodyScales, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: BodyScales, state: Physics) -> Tensor:
-        return self.robot.observe(state)
+    def model_of(self, task: BodyScales) -> Model:
+        return self.bodies.of(task)[0]
 
     def step(self, task: BodyScales, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         after, reward = run(self.robot, self.bodies, task, state, action)
@@ -128,10 +119,10 @@ class Walker2dRandParams(TaskFamily[BodyScales, Physics]):
 
     def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
-        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
+        return side_view(self.robot, self.horizon, said(task), model=self.model_of(task))
 
 
-class HopperRandParams(TaskFamily[BodyScales, Physics]):
+class HopperRandParams(RobotFamily[BodyScales]):
     """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
 
     Description:
@@ -195,7 +186,6 @@ class HopperRandParams(TaskFamily[BodyScales, Physics]):
         v0: first version.
     """
 
-    noisy = False
     terminates = True
 
     def __init__(
@@ -205,13 +195,9 @@ class HopperRandParams(TaskFamily[BodyScales, Physics]):
         train_tasks: int | None = 40,
         test_tasks: int | None = 10,
     ) -> None:
-        self.horizon = whole_number("horizon", horizon)
-        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.train_tasks = length_of_list("train_tasks", train_tasks)
-        self.test_tasks = length_of_list("test_tasks", test_tasks)
-        self.robot = Robot("hopper.xml", 4, noise=0.005, max_speed=10.0)
-        self.bodies = Bodies(self.robot.simulator, factors)
-        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        robot = Robot("hopper.xml", 4, noise=0.005, max_speed=10.0)
+        super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
+        self.bodies = Bodies(robot.simulator, factors)
 
     def draw_tasks(self, keys: Key, split: str) -> BodyScales:
         return draw_scales(keys, split, self.robot.simulator.model)
@@ -219,11 +205,8 @@ class HopperRandParams(TaskFamily[BodyScales, Physics]):
     def check_task(self, task: BodyScales) -> None:
         positive(task)
 
-    def reset(self, task: BodyScales, key: Key) -> Physics:
-        return self.robot.start(key)
-
-    def observe(self, task: BodyScales, state: Physics) -> Tensor:
-        return self.robot.observe(state)
+    def model_of(self, task: BodyScales) -> Model:
+        return self.bodies.of(task)[0]
 
     def step(self, task: BodyScales, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         after, reward = run(self.robot, self.bodies, task, state, action)
@@ -233,7 +216,7 @@ class HopperRandParams(TaskFamily[BodyScales, Physics]):
 
     def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
-        return side_view(self.robot, self.horizon, said(task), model=self.bodies.of(task)[0])
+        return side_view(self.robot, self.horizon, said(task), model=self.model_of(task))
 
 
 def run(robot: Robot, bodies: Bodies, task: BodyScales, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:
@@ -273,7 +256,7 @@ def factors(row: np.ndarray, model: Model) -> dict[str, np.ndarray]:
 
 
 def said(task: BodyScales) -> list[str]:
-    """What the picture says of a row."""
+    """The texts of a row's picture: the range of its multipliers."""
     ranges = named_leaves(task).items()
     return [f"{name} x {float(part[0].min()):.2f} … {float(part[0].max()):.2f}" for name, part in ranges]
 

@@ -1,4 +1,4 @@
-"""The robots of Gymnasium's v5 MuJoCo environments as families use them: how they start, what is seen, their bodies."""
+"""The robots of Gymnasium's v5 MuJoCo environments: how they start, what is seen, their bodies, and their families."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.errors import whole_number
-from metarl.core.family import Key
+from metarl.core.family import Key, TaskFamily, TaskT
 from metarl.core.tree import features
 from metarl.envs.mujoco.simulator import Model, Physics, Reading, Simulator
 
@@ -59,7 +59,7 @@ class Robot:
         return self.simulator.start(positions, self.noise * draw.double())
 
     def observe(self, physics: Physics) -> Tensor:
-        """float32 ``(B, O)``."""
+        """The observations: float32 ``(B, O)``."""
         positions, velocities = self.simulator.positions(physics), self.simulator.velocities(physics)
         if self.max_speed < math.inf:
             velocities = velocities.clamp(-self.max_speed, self.max_speed)
@@ -67,7 +67,7 @@ class Robot:
         return torch.cat(parts, dim=1).float()
 
     def clipped(self, action: Tensor) -> Tensor:
-        """Within the range, which is the same for all motors of a robot."""
+        """The action clipped to its range, which is the same for all motors of a robot."""
         return action.clamp(-self.strongest, self.strongest)
 
     def move(self, physics: Physics, action: Tensor, models: Sequence[Model] | None = None) -> Physics:
@@ -106,19 +106,49 @@ class Bodies:
         return self.simulator.changed(self.factors(values, self.simulator.model))
 
 
+class RobotFamily(TaskFamily[TaskT, Physics]):
+    """A family of one robot. A subclass writes where its tasks come from, `step` and `sketch`.
+
+    `train_tasks` and `test_tasks` are the lengths of the fixed lists of tasks; None: fresh tasks without end, or all
+    of a finite split. Raises ValueError for a number that is not whole or below 1.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        robot: Robot,
+        horizon: int,
+        episodes_per_trial: int,
+        train_tasks: int | None = None,
+        test_tasks: int | None = None,
+    ) -> None:
+        self.robot = robot
+        self.observation_space, self.action_space = robot.observation_space, robot.action_space
+        self.horizon = whole_number("horizon", horizon)
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.train_tasks = None if train_tasks is None else whole_number("train_tasks", train_tasks)
+        self.test_tasks = None if test_tasks is None else whole_number("test_tasks", test_tasks)
+
+    def reset(self, task: TaskT, key: Key) -> Physics:
+        return self.robot.start(key)
+
+    def observe(self, task: TaskT, state: Physics) -> Tensor:
+        return self.robot.observe(state)
+
+    def model_of(self, task: TaskT) -> Model:
+        """The body of the first row: the robot's own, unless tasks change it."""
+        return self.robot.simulator.model
+
+
 def effort(action: Tensor) -> Tensor:
     """‖a‖²: ``(B,)``."""
     return action.square().sum(-1)
 
 
 def never(speed: Tensor) -> Tensor:
-    """No row has ended: bool ``(B,)``."""
+    """False for each row, as no row has ended: bool ``(B,)``."""
     return torch.zeros_like(speed, dtype=torch.bool)
-
-
-def length_of_list(name: str, value: int | None) -> int | None:
-    """`value`. Raises ValueError if it is neither None nor a whole number of at least 1."""
-    return None if value is None else whole_number(name, value)
 
 
 def between(keys: Key, low: float, high: float) -> Tensor:

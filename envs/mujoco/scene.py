@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.family import Task, TaskFamily
-from metarl.envs.mujoco.robots import Bodies, Robot
+from metarl.envs.mujoco.robots import Robot, RobotFamily
 from metarl.envs.mujoco.simulator import Model, Physics
 
 
@@ -48,12 +48,9 @@ class RobotScene:
 
 def robot_scene(family: TaskFamily, task: Task, size: int) -> RobotScene | None:
     """The scene of a family of robots for one task, `size` pixels wide; None for other families, or without a GL."""
-    parts = vars(family)  # such a family keeps its robot in `robot`, and what tasks make of its body in `bodies`
-    robot, bodies = parts.get("robot"), parts.get("bodies")
-    if not isinstance(robot, Robot):
+    if not isinstance(family, RobotFamily):
         return None
-    model = bodies.of(task)[0] if isinstance(bodies, Bodies) else robot.simulator.model
     try:
-        return RobotScene(robot, model, size)
+        return RobotScene(family.robot, family.model_of(task), size)
     except RuntimeError:
         return None

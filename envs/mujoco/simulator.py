@@ -41,7 +41,7 @@ ROWS_PER_THREAD = 8
 
 
 class Physics(NamedTuple):
-    """What MuJoCo needs to know of a row to go on, and what was read off it."""
+    """The state that MuJoCo needs to go on with a row, and what was read off it."""
 
     state: Tensor  # (B, 1 + nq + nv) float64: time in seconds, positions and velocities of the joints
     reading: Tensor  # (B, R) float64: what the simulator's `reading` gives, at the time when Gymnasium looks
@@ -71,11 +71,11 @@ class Simulator:
         return float(self.model.opt.timestep) * self.frame_skip
 
     def positions(self, physics: Physics) -> Tensor:
-        """``(B, nq)`` float64."""
+        """The positions of the joints: float64 ``(B, nq)``."""
         return physics.state[:, 1 : 1 + self.model.nq]
 
     def velocities(self, physics: Physics) -> Tensor:
-        """``(B, nv)`` float64."""
+        """Their velocities: float64 ``(B, nv)``."""
         return physics.state[:, 1 + self.model.nq :]
 
     def start(self, positions: Tensor, velocities: Tensor) -> Physics:
@@ -110,7 +110,7 @@ class Simulator:
         return model
 
     def _rollout(self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
-        """By MuJoCo's own pool of threads, where nothing else is to be read."""
+        """Step with MuJoCo's own pool of threads, where nothing else is to be read."""
         rows, steps = len(state), self.frame_skip
         threads = self._threads(rows)
         pool = self._pool(threads)
@@ -131,7 +131,7 @@ class Simulator:
     def _loop(
         self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray, reading: Reading
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Row by row, as Gymnasium steps one: MuJoCo's pool does not give forces of contact. It frees Python's lock."""
+        """Step row by row, as Gymnasium does: MuJoCo's pool does not give forces of contact. It frees Python's lock."""
         mujoco, spec, after = self.mujoco, self._spec, np.empty_like(state)
         threads = self._threads(len(state))
 
@@ -154,7 +154,7 @@ class Simulator:
         return after, np.stack([row for share in map_(part, pool.data, shares) for row in share])
 
     def _look(self, data: Data, state: np.ndarray) -> np.ndarray:
-        """What there is to read before the first step."""
+        """Read what there is before the first step."""
         assert self.reading is not None
         self.mujoco.mj_setState(self.model, data, state, self._spec)
         data.qacc_warmstart[:], data.ctrl[:] = 0.0, 0.0
@@ -211,7 +211,7 @@ def quiet(mujoco: Any, modern: bool = True) -> Iterator[None]:
 
 
 def _silence(mujoco: Any, modern: bool) -> Callable[[], None]:
-    """Returns what undoes it."""
+    """Make MuJoCo silent; what is returned undoes it."""
     if not modern:
         handler = mujoco.get_mju_user_warning()
         mujoco.set_mju_user_warning(_ignore)
@@ -224,7 +224,7 @@ def _silence(mujoco: Any, modern: bool) -> Callable[[], None]:
 
 
 def _ignore(message: str) -> None:
-    """Of a warning."""
+    """Do nothing about a warning."""
 
 
 def _mujoco() -> Any:

@@ -14,8 +14,8 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
-from metarl.envs.points.navigation import MAX_STEP, Goal, Point
-from metarl.envs.points.plane import constant, disc_corner, over_starts, walked
+from metarl.envs.points.expectations import disc_corner, over_starts, walked
+from metarl.envs.points.plane import Goal, Point, constant, moved, reach, step_space
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 
@@ -83,9 +83,9 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         self.dense = dense
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
-        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+        far = reach(horizon)
+        self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
+        self.action_space = step_space()
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         return Goal(_on_half_circle(keys, split))
@@ -97,7 +97,7 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         return state.position
 
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
-        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        position = moved(state, action)
         distance = (position - task.position).norm(dim=-1)
         return Point(position), self._reward(distance), torch.zeros_like(distance, dtype=torch.bool)
 
@@ -174,10 +174,10 @@ class SemiCircle(TaskFamily[Goal, Point]):
     def __init__(self, horizon: int = 60, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
-        low, high = np.subtract(self.low, reach, dtype=np.float32), np.add(self.high, reach, dtype=np.float32)
+        far = reach(horizon)
+        low, high = np.subtract(self.low, far, dtype=np.float32), np.add(self.high, far, dtype=np.float32)
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+        self.action_space = step_space()
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         return Goal(_on_half_circle(keys, split))
@@ -190,7 +190,7 @@ class SemiCircle(TaskFamily[Goal, Point]):
         return state.position
 
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
-        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        position = moved(state, action)
         found = (position - task.position).norm(dim=-1) <= GOAL_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import gymnasium
 import numpy as np
 import torch
@@ -14,27 +12,13 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Pixel, Trail, draw_box, draw_goal, xy
-
-MAX_STEP = 0.1  # metres per axis and step
-
+from metarl.envs.points.plane import MAX_STEP, Goal, Point, moved, reach, step_space, uniform_in_ring
 
 REACHED = 0.01  # metres per axis
 
 
-class Goal(NamedTuple):
-    """Where to go."""
-
-    position: Tensor  # (B, 2) float32 metres
-
-
-class Point(NamedTuple):
-    """Where the agent is."""
-
-    position: Tensor  # (B, 2) float32 metres
-
-
 class Navigation2D(TaskFamily[Goal, Point]):
-    """A point in the plane that must find a goal it does not see, by the reward alone.
+    """A point in the plane that must find a goal it does not see, guided only by the reward.
 
     Description:
         The point starts at the origin and moves by up to 0.1 m per axis and step. The reward is the negative distance
@@ -88,9 +72,9 @@ class Navigation2D(TaskFamily[Goal, Point]):
     def __init__(self, horizon: int = 100, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
-        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+        far = reach(horizon)
+        self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
+        self.action_space = step_space()
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         if split == "ood":
@@ -104,7 +88,7 @@ class Navigation2D(TaskFamily[Goal, Point]):
         return state.position
 
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
-        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        position = moved(state, action)
         offset = position - task.position
         x, y = (offset * offset).unbind(-1)  # torch.hypot, which minds overflow, takes twice as long as what follows
         return Point(position), (x + y).sqrt_().neg_(), torch.maximum(x, y) < REACHED**2
@@ -137,15 +121,3 @@ class Navigation2D(TaskFamily[Goal, Point]):
             under=lambda draw, pixel: draw_box(draw, pixel, (-0.5, -0.5), (0.5, 0.5), "training goals"),
             over=over,
         )
-
-
-def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
-    """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
-    u = rng.uniform(key, 3)
-    # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
-    radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0])
-    along = radius * (2.0 * u[..., 1] - 1.0)
-    side = (u[..., 2] * 4).to(torch.int64)
-    across = torch.where(side % 2 == 0, radius, -radius)
-    x_first = side < 2
-    return torch.stack([torch.where(x_first, across, along), torch.where(x_first, along, across)], dim=-1)

@@ -1,4 +1,4 @@
-"""A point with a goal on a circle or in a square."""
+"""A point that starts anywhere in a square, with a goal in it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from metarl.core import rng
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
-from metarl.envs.points.navigation import MAX_STEP, Goal, Point, uniform_in_ring
-from metarl.envs.points.plane import norms, over_starts, walked
+from metarl.envs.points.expectations import norms, over_starts, walked
+from metarl.envs.points.plane import Goal, Point, moved, reach, step_space, uniform_in_ring
 
 
 class PointRobot(TaskFamily[Goal, Point]):
-    """A point that starts anywhere in a square and must find a goal in it by the reward alone.
+    """A point that starts anywhere in a square and must find a goal in it, guided only by the reward.
 
     Description:
         The point starts uniformly in [-1, 1)² m and moves by up to 0.1 m per axis and step. The reward is the negative
@@ -75,9 +75,9 @@ class PointRobot(TaskFamily[Goal, Point]):
     def __init__(self, horizon: int = 20, episodes_per_trial: int = 3) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = 1.0 + MAX_STEP * (horizon + 1)  # one step to spare for float32's rounding
-        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+        far = 1.0 + reach(horizon)
+        self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
+        self.action_space = step_space()
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         if split == "ood":
@@ -91,7 +91,7 @@ class PointRobot(TaskFamily[Goal, Point]):
         return state.position
 
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
-        position = state.position + action.clamp(-MAX_STEP, MAX_STEP)
+        position = moved(state, action)
         distance = (position - task.position).norm(dim=-1)
         return Point(position), -distance, torch.zeros_like(distance, dtype=torch.bool)
 

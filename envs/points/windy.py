@@ -14,20 +14,15 @@ from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_arrow, draw_goal, xy
-from metarl.envs.points.navigation import MAX_STEP, Point, uniform_in_ring
-from metarl.envs.points.plane import constant
+from metarl.envs.points.plane import MAX_STEP, Point, constant, moved, reach, step_space, uniform_in_ring
 
 WINDY_GOAL = (0.0, 1.0)  # metres
-
-
 WINDY_RADIUS = 0.03  # metres
-
-
 MOST_WIND = 0.12  # metres per step and axis: what the observation space has room for
 
 
 class Wind(NamedTuple):
-    """What is added to every step."""
+    """The wind: what is added to every step."""
 
     drift: Tensor  # (B, 2) float32 metres per step
 
@@ -96,9 +91,9 @@ class WindyPoint(TaskFamily[Wind, Point]):
     def __init__(self, horizon: int = 25, episodes_per_trial: int = 1) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        reach = (MAX_STEP + MOST_WIND) * (horizon + 1)  # one step to spare for float32's rounding
-        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+        far = reach(horizon, MAX_STEP + MOST_WIND)
+        self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
+        self.action_space = step_space()
 
     def draw_tasks(self, keys: Key, split: str) -> Wind:
         if split == "ood":
@@ -115,7 +110,7 @@ class WindyPoint(TaskFamily[Wind, Point]):
         return state.position
 
     def step(self, task: Wind, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
-        position = state.position + action.clamp(-MAX_STEP, MAX_STEP) + task.drift
+        position = moved(state, action) + task.drift
         goal = constant(WINDY_GOAL, position.device)
         found = (position - goal).norm(dim=-1) <= WINDY_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)

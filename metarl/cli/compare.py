@@ -23,8 +23,8 @@ from metarl.cli import usage
 from metarl.cli.contenders import Line, check_families, compare, lines, suite
 from metarl.core.errors import unknown
 from metarl.core.family import TaskFamily
-from metarl.evaluation.comparison import Comparison
 from metarl.fast.runtime import resolve_device, tune
+from metarl.report.comparison import Comparison
 from metarl.report.console import in_words, make_console, make_folder, new_folder, show
 from metarl.training.config.names import allow
 

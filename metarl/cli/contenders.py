@@ -13,12 +13,12 @@ from rich.markup import escape
 from metarl.core.agent import LearningAgent
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
-from metarl.evaluation.comparison import Comparison
 from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.suite import Suite
 from metarl.fast.runtime import resolve_device
+from metarl.report.comparison import Comparison
 from metarl.report.console import at_home
+from metarl.report.suite import Suite
 from metarl.training import checkpoint
 from metarl.training.config.file import read_yaml
 

@@ -40,6 +40,7 @@ Meta-train an agent on a task family and show how fast it adapts to tasks it has
   metarl train rl2_gridnavi --agent.lr 1e-3 --seed 2 with other values of some options
   metarl train rl2_gridnavi --seeds 3                three seeds one after the other, their results joined
   metarl train --resume RUN_DIR                      continue a run exactly
+  metarl train rl2_gridnavi --init_from RUN          start from the parameters of another run's agent
   metarl train rl2_gridnavi --print_config           print the whole configuration and train nothing
   metarl train --agent MAML --family GridNavi        any agent on any family
   metarl train --allow theirs --family Mine          another project's family, which its package registers

@@ -118,6 +118,15 @@ class LearningAgent(Agent):
         """Continue from a `state_dict`."""
         raise NotImplementedError
 
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Take over what another agent has learned, from its `state_dict`: all but the optimiser and the updates made.
+
+        Raises RuntimeError or KeyError, as `load_state_dict` does, where the two do not fit.
+        """
+        mine = self.state_dict()
+        begins_anew = [name for name in state if name.startswith("optimizer.") or name == "updates"]
+        self.load_state_dict(mine | {name: value for name, value in state.items() if name not in begins_anew})
+
     def export(self, folder: Path) -> None:
         """Write a file to the checkpoint's `folder` that another library can open; by default nothing."""
 

@@ -1,1 +1,1 @@
-"""How fast an agent adapts: the evaluator, its curves, their statistics and comparisons."""
+"""The evaluator, its adaptation curves, and their statistics."""

@@ -1,4 +1,4 @@
-"""What users give to a function, as the function needs it, or one sentence (ValueError) that says what is wrong."""
+"""Checks of users' arguments: each is returned as a function needs it, or a ValueError says what is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metarl.core.tree import concatenate
 
 
 def as_int(name: str, value: Any, least: int | None = 1) -> int:
-    """A whole number of any library (Python's, NumPy's, a tensor with one) as an int of at least `least`."""
+    """Return a whole number of any library (Python, NumPy, a tensor with one number) as an int of at least `least`."""
     truth = isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.is_floating_point())
     try:
         number = None if truth else operator.index(value)
@@ -30,14 +30,14 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
 
 
 def as_bool(name: str, value: Any) -> bool:
-    """Python's or NumPy's truth value as a bool."""
+    """Return a truth value of Python or NumPy as a bool."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
-    """How many tasks, or tasks of `family`: a Task of any number of rows, or a list of such Tasks.
+    """Return a number of tasks as an int, or tasks of `family` (a Task of any number of rows, or a list) as a Task.
 
     A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned.
     What is wrong with a task is said as in the views (`metarl.core.checks`).

@@ -26,15 +26,15 @@ KINDS = {
     "gittins": "#2f4b7c",
     "thompson": "#a05195",
 }
-"""The beginning of an agent's name in small letters, without signs → its colour."""
+"""Colours by the beginning of an agent's name, in small letters and without signs."""
 
 
 OTHERS = ("#17becf", "#bcbd22", "#7f3c8d", "#11a579", "#3969ac", "#e68310", "#008695", "#cf1c90", "#f97b72", "#4b4b8f")
-"""For agents of other names, and for a second one of a kind in the same figure."""
+"""Colours for agents of other names, and for a second one of a kind in the same figure."""
 
 
 def colour(agent: str) -> str:
-    """The colour of an agent by its name: of the kind that the name begins with, else one that the name decides."""
+    """The colour for an agent's name: that of the kind it begins with, else one of `OTHERS`, always the same one."""
     plain = "".join(letter for letter in agent.lower().replace("²", "2") if letter.isalnum())
     for kind, shade in KINDS.items():
         if plain.startswith(kind):

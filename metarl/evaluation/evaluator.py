@@ -28,8 +28,9 @@ from metarl.core.rollout import (
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
 from metarl.evaluation.arguments import as_bool, as_int, as_tasks, same_spaces
-from metarl.evaluation.curve import GIVEN, AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
+from metarl.evaluation.results import GIVEN
 from metarl.evaluation.step_curve import StepCurve, binned, borders
 
 EVALUATION = 0x6576616C  # "eval" in ASCII
@@ -48,7 +49,7 @@ PROBED = 16
 
 
 STEPS_OF_A_POINT = 20
-"""By default an episode of fewer steps is repeated until so many have been played on each task."""
+"""Steps on each task that an episode needs to be a point; a shorter one is repeated by default."""
 
 
 BOUND_EPISODES = 20
@@ -94,68 +95,39 @@ def evaluate(
     **Greedy** play takes the most likely action in the episodes that are reported. What `adapt` learns from is sampled
     all the same (`play_rounds`).
 
-    **Noise.** Tasks, starting states and noise depend on `seed`, `repeats` and the task's number alone: agents are
+    **Noise.** Tasks, starting states and noise depend only on `seed`, `repeats` and the task's number: agents are
     compared on the same tasks with the same noise, the first 100 of 1000 tasks are the same as 100 tasks, and nothing
     is shared with a training run, whatever its seed. The random bound is the family's exact one, or `RandomAgent` on
     the same tasks. `step_curve` adds the reward of every step (`AdaptationCurve.steps`), with random and told play
-    beside it; to leave it out saves their time.
+    next to it; to leave it out saves their time.
 
     The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
     bounded, the agent's own included: trials are played in chunks, which changes nothing but, in a network, the last
     bit of a matrix product.
     Raises ValueError for an unknown id or split, for tasks of another family, or for a count below 1.
     """
-    family = _family_of(agent) if family is None else make(family) if isinstance(family, str) else family
+    family = _family_of(agent, family)
     same_spaces(agent, family)
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
-    protocol = agent.protocol.test()
-    rounds = protocol.rounds if rounds is None else rounds
-    episodes = (protocol.episodes or family.episodes_per_trial) if episodes is None else episodes
     task, distinct = choose_tasks(family, root, split, tasks)
-    count = num_rows(task)
     if repeats is None:
-        repeats = default_repeats(family, tasks if isinstance(tasks, int) else count, distinct, agent.costly)
-    plan = Plan(rounds, episodes, protocol.envs_per_task, max(rounds, protocol.rounds) > 1, greedy, step_curve)
-    played = _play(agent, family, task, repeats, rng.fold(root, 1), plan)
-    random, oracle = _bounds(family, task, root, plan, repeats)
-    known = _optional(family.random_return(to_device(task, device)))
-    best = _optional(family.oracle(to_device(task, device)))
-    steps = None
-    if step_curve:
-        steps = _step_curve(family, plan, played.rewards, random, oracle, best)
-    lengths = played.lengths.mean(axis=0, dtype=np.float64)
-    return AdaptationCurve(
-        returns=played.returns[None],
-        episodes=np.arange(len(lengths), dtype=np.float64) * plan.episodes_of_a_point,
-        env_steps=np.cumsum(lengths) - lengths,
-        labels=_labels(len(lengths), plan.by_rounds, agent),
-        random=_summed(random) if known is None else known,
-        oracle=best,
-        agent=getattr(agent, "title", type(agent).__name__),
-        family=describe(family),
-        split=GIVEN if _is_task(tasks) else split,
-        greedy=plan.greedy,
-        rounds=plan.by_rounds,
-        repeats=repeats,
-        eval_seed=seed,
-        distinct=distinct,
-        episodes_of_a_point=plan.episodes_of_a_point,
-        total_steps=float(lengths.sum()),
-        task_values=task_values(task),
-        training=training_of(agent),
-        versions=versions(),
-        steps=steps,
-        noise=None if played.noise is None else played.noise[None],
-    )
+        wanted = tasks if isinstance(tasks, int) else num_rows(task)
+        repeats = default_repeats(family, wanted, distinct, agent.costly)
+    plan = _plan(agent, family, episodes, rounds, repeats, greedy, step_curve)
+    played = _play(agent, family, task, rng.fold(root, 1), plan)
+    bounds = _bounds(family, task, root, plan)
+    split = split if isinstance(tasks, int) else GIVEN
+    return _curve(agent, family, task, plan, played, bounds, split=split, seed=seed, distinct=distinct)
 
 
 class Plan(NamedTuple):
-    """How a trial of the evaluation is played."""
+    """The way in which an evaluation plays its trials."""
 
+    repeats: int  # trials on each task
     rounds: int
     episodes: int  # of a round
     each: int  # rows that play a task side by side
@@ -165,16 +137,26 @@ class Plan(NamedTuple):
 
     @property
     def episodes_of_a_point(self) -> int:
+        """Episodes of experience that a point itself is."""
         return self.episodes * self.each if self.by_rounds else 1
 
 
 class Played(NamedTuple):
-    """What trials gave: of a chunk, a row for each trial; of an evaluation, a row for each task."""
+    """Returns and lengths of trials: for a chunk, a row for each trial; for an evaluation, a row for each task."""
 
     returns: Array  # (tasks, points)
     lengths: Array  # (tasks, points) environment steps that were learned from
     rewards: Array | None  # (tasks, bins) mean reward of a step
-    noise: NDArray[np.float64] | None = None  # (points + 2,) see `AdaptationCurve.noise`; of an evaluation alone
+    noise: NDArray[np.float64] | None = None  # (points + 2,) see `Results.noise`; None for a chunk
+
+
+class Bounds(NamedTuple):
+    """Returns and rewards of play that does not learn, on the same tasks; None where they are not known."""
+
+    random: Array | None  # (tasks,) return of an episode of the uniformly random policy
+    oracle: Array | None  # (tasks,) best known return of an episode when the task is told
+    random_steps: Array | None  # (tasks, horizon) mean reward of each step of an episode
+    oracle_steps: Array | None
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
@@ -209,46 +191,103 @@ def task_values(task: Task) -> dict[str, Array]:
 
 
 def training_of(agent: Agent) -> tuple[dict[str, Any], ...]:
-    """How far an agent's training has come; empty for one that was not trained."""
+    """The state of an agent's training (seed, iteration, steps); empty for one that was not trained."""
     return (dict(agent.trained),) if isinstance(agent, LearningAgent) and agent.trained else ()
 
 
-def _family_of(agent: Agent) -> TaskFamily:
+def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
+    """The family that is asked for, made if it is an id; without one, that of the agent."""
+    if isinstance(family, str):
+        return make(family)
+    if family is not None:
+        return family
     if not isinstance(agent, LearningAgent):
         raise ValueError(f"A family is needed: {type(agent).__name__} was not trained on one.")
     return agent.family
 
 
-def _is_task(tasks: Any) -> bool:
-    return isinstance(tasks, tuple)
+def _plan(
+    agent: Agent, family: TaskFamily, episodes: int | None, rounds: int | None, repeats: int, greedy: bool, steps: bool
+) -> Plan:
+    """Fill in `episodes` and `rounds` with what the agent was made for, where they are None."""
+    protocol = agent.protocol.test()
+    rounds = protocol.rounds if rounds is None else rounds
+    return Plan(
+        repeats=repeats,
+        rounds=rounds,
+        episodes=(protocol.episodes or family.episodes_per_trial) if episodes is None else episodes,
+        each=protocol.envs_per_task,
+        by_rounds=max(rounds, protocol.rounds) > 1,
+        greedy=greedy,
+        steps=steps,
+    )
 
 
-def _play(agent: Agent, family: TaskFamily, task: Task, repeats: int, key: Key, plan: Plan) -> Played:
-    """All trials, in chunks whose memory is bounded by what the first few took."""
-    device, count = key.device, num_rows(task)
-    trials, first, size = count * repeats, 0, max(1, min(PROBED, CHUNK_ROWS // plan.each))
-    parts: list[Played] = []
+def _curve(
+    agent: Agent, family: TaskFamily, task: Task, plan: Plan, played: Played, bounds: Bounds,
+    *, split: str, seed: int, distinct: int | None,
+) -> AdaptationCurve:  # fmt: skip
+    """Put together the curve: the returns, how they were played, and what they were made with."""
+    lengths = played.lengths.mean(axis=0, dtype=np.float64)
+    return AdaptationCurve(
+        returns=played.returns[None],
+        episodes=np.arange(len(lengths), dtype=np.float64) * plan.episodes_of_a_point,
+        env_steps=np.cumsum(lengths) - lengths,
+        labels=_labels(len(lengths), plan.by_rounds, agent),
+        random=bounds.random,
+        oracle=bounds.oracle,
+        agent=getattr(agent, "title", type(agent).__name__),
+        family=describe(family),
+        split=split,
+        greedy=plan.greedy,
+        rounds=plan.by_rounds,
+        repeats=plan.repeats,
+        eval_seed=seed,
+        distinct=distinct,
+        episodes_of_a_point=plan.episodes_of_a_point,
+        total_steps=float(lengths.sum()),
+        task_values=task_values(task),
+        training=training_of(agent),
+        versions=versions(),
+        steps=_step_curve(family, plan, played.rewards, bounds),
+        noise=None if played.noise is None else played.noise[None],
+    )
+
+
+def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) -> Played:
+    """Play all trials, in chunks whose memory is bounded by what the first few took."""
+    trials, first, size = num_rows(task) * plan.repeats, 0, max(1, min(PROBED, CHUNK_ROWS // plan.each))
+    chunks: list[Played] = []
     while first < trials:
         numbers = torch.arange(first, min(first + size, trials))
-        part, taken = _play_chunk(agent, family, to_device(take(task, numbers // repeats), device), key, plan, first)
-        parts.append(part)
+        rows = to_device(take(task, numbers // plan.repeats), key.device)
+        chunk, taken = _play_chunk(agent, family, rows, key, plan, first)
+        chunks.append(chunk)
         first += len(numbers)
         size = max(1, min(CHUNK_ROWS // plan.each, int(CHUNK_BYTES * len(numbers) / taken)))
+    returns = [chunk.returns for chunk in chunks]
+    rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]
+    noise = _noise(np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1), plan.by_rounds)
+    return Played(
+        _of_tasks(returns, plan.repeats),
+        _of_tasks([chunk.lengths for chunk in chunks], plan.repeats),
+        _of_tasks(rewards, plan.repeats) if rewards else None,
+        noise,
+    )
 
-    def of_tasks(values: list[Array]) -> Array:
-        joined = np.concatenate(values).reshape(count, repeats, -1)
-        return joined[:, 0] if repeats == 1 else joined.mean(axis=1, dtype=np.float64).astype(np.float32)
 
-    rewards = [part.rewards for part in parts if part.rewards is not None]
-    returns, lengths = (of_tasks([part[index] for part in parts]) for index in (0, 1))  # type: ignore[misc]
-    every = np.concatenate([part.returns for part in parts]).reshape(count, repeats, -1)
-    return Played(returns, lengths, of_tasks(rewards) if rewards else None, _noise(every, plan.by_rounds))
+def _of_tasks(chunks: list[Array], repeats: int) -> Array:
+    """Means over each task's `repeats` trials, from the chunks' rows of single trials."""
+    trials = np.concatenate(chunks)
+    by_task = trials.reshape(-1, repeats, trials.shape[1])
+    return by_task[:, 0] if repeats == 1 else by_task.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
-    """Standard errors of means over ``(tasks, repeats, points)`` that come from the trials alone: ``(points + 2,)``.
+    """Standard errors of means over ``(tasks, repeats, points)`` that come only from the trials: ``(points + 2,)``.
 
-    Of each point, of the score, and of the last less the first point. None with a single trial on each task.
+    They are those of each point, of the score, and of the last less the first point. None with a single trial on each
+    task.
     """
     tasks, repeats, _ = returns.shape
     if repeats == 1:
@@ -262,20 +301,15 @@ def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
 def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan, first: int) -> tuple[Played, int]:
     """A trial on each row of `task`, and the bytes that they took at once: a round's steps and the agent's memory."""
     n, taken = num_rows(task), 1
-    shape = (n, plan.each, plan.episodes)
     returns, lengths, rewards = [], [], []
     for played, learned, memory in play_rounds(
         agent, family, task, key, rounds=plan.rounds, episodes=plan.episodes, envs_per_task=plan.each,
         greedy=plan.greedy, first_task=first,
     ):  # fmt: skip
         check_endings(family, [played])
-        got, took = episode_returns(played, plan.episodes), episode_lengths(learned, plan.episodes)
-        if plan.by_rounds:
-            returns.append(got.reshape(shape).mean(dim=(1, 2))[:, None])
-            lengths.append(took.reshape(shape).sum(dim=(1, 2))[:, None])
-        else:  # rows of one task play side by side and learn nothing from each other
-            returns.append(got.reshape(shape).mean(dim=1))
-            lengths.append(took.reshape(shape).mean(dim=1))
+        got, took = _points(episode_returns(played, plan.episodes), episode_lengths(learned, plan.episodes), n, plan)
+        returns.append(got)
+        lengths.append(took)
         if plan.steps:
             each_step = episode_rewards(played, plan.episodes, family.horizon)
             rewards.append(each_step.reshape(n, plan.each, -1).mean(dim=1))
@@ -286,28 +320,44 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
     return Played(torch.cat(returns, dim=1).cpu().numpy(), torch.cat(lengths, dim=1).cpu().numpy(), found), taken
 
 
-def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan, repeats: int) -> tuple[Array | None, Array | None]:
-    """Mean reward at every step of an episode of random and of told play, ``(tasks, horizon)``; None if not known."""
-    episodes = min(plan.episodes * repeats, BOUND_EPISODES)
-    makers: list[Callable[[], Agent]] = [lambda: RandomAgent(family, root.device)]
+def _points(returns: Tensor, lengths: Tensor, tasks: int, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Returns and lengths of a round's episodes as those of its points, ``(tasks, points)`` each."""
+    shape = (tasks, plan.each, plan.episodes)
+    returns, lengths = returns.reshape(shape), lengths.reshape(shape)
+    if plan.by_rounds:
+        return returns.mean(dim=(1, 2))[:, None], lengths.sum(dim=(1, 2))[:, None]
+    # Rows of one task play side by side and learn nothing from each other.
+    return returns.mean(dim=1), lengths.mean(dim=1)
+
+
+def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan) -> Bounds:
+    """The family's exact numbers where it has them; the others are found by playing, and so are the single steps."""
+    episodes = min(plan.episodes * plan.repeats, BOUND_EPISODES)
+    random = _optional(family.random_return(to_device(task, root.device)))
+    oracle = _optional(family.oracle(to_device(task, root.device)))
+    random_steps = oracle_steps = None
+    if plan.steps or random is None:
+        key = rng.fold(root, 2)
+        random_steps = _profile(lambda: RandomAgent(family, root.device), family, task, key, episodes)
     if plan.steps and "oracle" in baselines_for(family):
-        makers.append(lambda: baseline("oracle", family, root.device))
-    found: list[Array | None] = []
-    for number, made_by in enumerate(makers):
-        if number == 0 and not plan.steps and family.random_return(take(task, slice(0, 1))) is not None:
-            found.append(None)  # the exact value is known, and nothing else is asked for
-            continue
-        try:
-            agent = made_by()
-        except ValueError:  # nothing is uniform over an action space without bounds
-            found.append(None)
-            continue
-        found.append(_profile(agent, family, task, rng.fold(root, 2 + 2 * number), episodes))
-    return found[0], found[1] if len(found) > 1 else None
+        key = rng.fold(root, 4)
+        oracle_steps = _profile(lambda: baseline("oracle", family, root.device), family, task, key, episodes)
+    if oracle_steps is None and oracle is not None and family.horizon == 1:
+        oracle_steps = oracle[:, None]
+    if random is None and random_steps is not None:
+        random = random_steps.sum(axis=1)
+    return Bounds(random, oracle, random_steps, oracle_steps)
 
 
-def _profile(agent: Agent, family: TaskFamily, task: Task, key: Key, episodes: int) -> Array:
-    """Mean reward of each step of an episode of an agent that does not learn: ``(tasks, horizon)``."""
+def _profile(make_agent: Callable[[], Agent], family: TaskFamily, task: Task, key: Key, episodes: int) -> Array | None:
+    """Mean reward of each step of an episode of an agent that does not learn: ``(tasks, horizon)``.
+
+    None if it cannot be made for the family: nothing is uniform over an action space without bounds.
+    """
+    try:
+        agent = make_agent()
+    except ValueError:
+        return None
     parts, count = [], num_rows(task)
     size = _rows_at_once(family, episodes * family.horizon)
     for first in range(0, count, size):
@@ -325,21 +375,16 @@ def _rows_at_once(family: TaskFamily, steps: int) -> int:
     return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (per_step * steps)))
 
 
-def _step_curve(
-    family: TaskFamily, plan: Plan, rewards: Array | None, random: Array | None, oracle: Array | None,
-    best: Array | None,
-) -> StepCurve | None:  # fmt: skip
+def _step_curve(family: TaskFamily, plan: Plan, rewards: Array | None, bounds: Bounds) -> StepCurve | None:
     """The trial's steps in bins, with random and told play, which do the same in every episode."""
     if rewards is None:
         return None
-    if oracle is None and best is not None and family.horizon == 1:
-        oracle = best[:, None]
     edges = borders(plan.rounds, plan.episodes, family.horizon)
-    played, told = (
-        None if bound is None else binned(np.tile(bound, plan.rounds * plan.episodes), edges)
-        for bound in (random, oracle)
+    random, oracle = (
+        None if steps is None else binned(np.tile(steps, plan.rounds * plan.episodes), edges)
+        for steps in (bounds.random_steps, bounds.oracle_steps)
     )
-    return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], played, told)
+    return StepCurve(edges.astype(np.float64) * plan.each, rewards[None], random, oracle)
 
 
 def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
@@ -352,8 +397,3 @@ def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
 
 def _optional(value: Tensor | None) -> Array | None:
     return None if value is None else value.to(torch.float32).cpu().numpy()
-
-
-def _summed(profile: Array | None) -> Array | None:
-    """The return of an episode from the rewards of its steps."""
-    return None if profile is None else profile.sum(axis=1)

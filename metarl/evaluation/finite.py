@@ -1,4 +1,4 @@
-"""Numbers that are not finite: how JSON, which has none, holds them, and what to say of them."""
+"""Numbers that are not finite: null in JSON, and a sentence for the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON text of plain data, in which nan and the infinities are null.
+    """Write plain data as JSON text, in which nan and the infinities are null.
 
     NumPy's numbers, truth values and arrays are written as Python's. `options` are those of `json.dumps`.
     """
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
 
 
 def not_finite(split: str, **numbers: ArrayLike | None) -> str | None:
-    """The sentence about an evaluation's tasks without a finite number; None if there are none.
+    """Say in a sentence how many tasks of an evaluation have numbers that are not finite; None if there are none.
 
     `numbers` are by name, as an adaptation curve has them: ``(tasks,)`` or ``(seeds, tasks, points)``; None: unknown.
     """

@@ -26,10 +26,10 @@ MAX_PULLS = 20
 
 
 class Watched(Agent):
-    """`agent`, whose actions are noted down as it plays: of the first `rows` rows of every trial, in every round.
+    """An agent whose actions are noted down as it plays: those of the first `rows` rows of every trial, in every round.
 
-    Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played for `adapt` alone, by
-    sampling, are not noted down.
+    Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played only for
+    `adapt`, by sampling, are not noted down.
     """
 
     def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
@@ -90,7 +90,7 @@ def watch(
     greedy: bool = False,
     repeats: int | None = None,
 ) -> tuple[AdaptationCurve, Watched]:
-    """`metarl.evaluate`, and what was done in it.
+    """Evaluate as `metarl.evaluate` does, and keep the actions that were taken.
 
     Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
     """
@@ -108,7 +108,7 @@ class Episode(NamedTuple):
 
 
 def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0) -> list[list[Episode]]:
-    """The trial of a row of task `number` in the evaluation with this `seed`, by [round][episode]."""
+    """Play again the trial of a row of task `number` in the evaluation with this `seed`: [round][episode]."""
     task, rounds = take(watched.task, slice(number, number + 1)), watched.actions(number, row)
     protocol = watched.protocol.test()
     key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
@@ -122,7 +122,7 @@ def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed
 
 
 def _play(env: BatchEnv, actions: Sequence[Tensor]) -> list[Episode]:
-    """One round of one row; the actions go on after its end where other rows took longer."""
+    """Play one round of one row; the actions go on after its end where other rows took longer."""
     episodes = [Episode([env.state], [])]
     for action in actions:
         outcome, step = env.step(action)

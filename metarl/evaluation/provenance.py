@@ -1,4 +1,4 @@
-"""What a number was made with: versions of the libraries, and the commit of metarl where it runs from a checkout."""
+"""The versions behind a number: those of the libraries, and the commit of metarl where it runs from a checkout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """``3f2a…``, with "+changes" behind it if tracked files differ; None without git or outside metarl's checkout."""
+    """The commit, with "+changes" behind it if tracked files differ; None without git or outside metarl's checkout."""
     here = Path(__file__).resolve().parent
     try:
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # else it would be some other project's commit

@@ -111,14 +111,14 @@ class Spread(NamedTuple):
 
 
 def _without_tasks(spread: Spread, noise: Floats | None) -> Spread:
-    """What is left to vary where the tasks are all there are: the seeds, or for a single one its trials."""
+    """The variance that is left where the tasks are all there are: that of the seeds, or of a single seed's trials."""
     if spread.seeds:
         return Spread(spread.seeds, (), ())
     return spread if noise is None else Spread(((noise[0] ** 2, MANY),), (), ())
 
 
 def _spread(array: Floats) -> Spread:
-    """Of the mean of ``(seeds, tasks, points)``."""
+    """Spread of the mean of ``(seeds, tasks, points)``."""
     seeds, tasks, _ = array.shape
     of_seeds, of_tasks = array.mean(axis=1), array.mean(axis=0)
     cells = array - of_seeds[:, None] - of_tasks[None] + array.mean(axis=(0, 1))
@@ -137,7 +137,7 @@ def _of_cells(residuals: Floats) -> tuple[tuple[Floats, int], ...]:
 
 
 def _iqm_spread(array: Floats) -> Spread:
-    """Of the interquartile mean of ``(seeds, tasks, points)``.
+    """Spread of the interquartile mean of ``(seeds, tasks, points)``.
 
     The tasks' part is that of the mean of winsorised results, over the share that is kept, with as many degrees of
     freedom as results are kept, less one (Tukey & McLaughlin 1963). The seeds' part is how much the interquartile
@@ -158,8 +158,8 @@ def _iqm_spread(array: Floats) -> Spread:
 def _around(estimate: Floats, spread: Spread, level: float) -> tuple[Floats, Floats]:
     """The estimate ± the t quantile times the root of its variance.
 
-    From three seeds on, no less than what the seeds alone would give: where one of them has failed, the degrees of
-    freedom are those of the seeds, however many tasks there are. (Of two seeds alone the quantile is 12.7.)
+    From three seeds on it is no less than the seeds' own interval: where one of them has failed, the degrees of
+    freedom are those of the seeds, however many tasks there are. (With only two seeds the quantile is 12.7.)
     """
     variance, freedom = spread.total()
     with np.errstate(invalid="ignore"):
@@ -188,7 +188,7 @@ def area_under_curve(curve: ArrayLike, episodes: ArrayLike | None = None) -> Flo
 
 
 def normalise(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> Floats:
-    """`returns` on the scale on which `random` is 0 and `oracle` is 1; shapes broadcast.
+    """Put `returns` on the scale on which `random` is 0 and `oracle` is 1; shapes broadcast.
 
     Give the means over tasks to normalise a mean: a ratio of means is steady where a mean of ratios is not.
     Raises ValueError where random and oracle are equal, since there is no scale between them.
@@ -200,7 +200,7 @@ def normalise(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> Float
 
 
 def normalised_regret(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> float:
-    """What the whole curve lost against the oracle, as a share of what the random policy loses.
+    """The whole curve's loss against the oracle, as a share of the random policy's loss.
 
     0 for the oracle at every point, 1 for random, above 1 below random. `random` and `oracle` are returns of one
     point: numbers, or ``(tasks,)``. Ratio of means, as in `normalise`.
@@ -227,7 +227,7 @@ def episodes_to_threshold(
 
 
 def adaptation_delta(returns: ArrayLike) -> Floats:
-    """Last point minus first point of every seed and task: ``(seeds, tasks)``. What adaptation was worth."""
+    """Gain by adaptation, last point minus first point of every seed and task: ``(seeds, tasks)``."""
     array = _three(returns)
     return array[:, :, -1] - array[:, :, 0]
 
@@ -286,7 +286,7 @@ def paired_difference(
 
 
 def cumulative_regret(returns: ArrayLike, oracle: ArrayLike) -> Floats:
-    """What was lost against the oracle up to and with each point: ``(points,)``, mean over seeds and tasks.
+    """Loss against the oracle up to and with each point: ``(points,)``, mean over seeds and tasks.
 
     The running sum of oracle - return (Lai & Robbins 1985). `oracle` is the return of one point: a number, or
     ``(tasks,)``.

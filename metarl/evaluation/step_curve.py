@@ -1,4 +1,4 @@
-"""Adaptation inside an episode: the reward of every step of a trial, beside what random and told play get there."""
+"""Adaptation inside an episode: the reward of every step of a trial, next to that of random and told play."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 
 
 MAX_BINS = 50
-"""Bins of a trial, unless its episodes or rounds are more than that."""
+"""Bins of a trial at most, unless it has more episodes or rounds than that."""
 
 
 PULLS = 10
@@ -30,7 +30,7 @@ PULLS = 10
 
 
 MIN_SCALE = 0.05
-"""Where oracle and random differ by less than this share of their largest difference, no progress can be seen."""
+"""Share of the largest difference of oracle and random below which a bin shows no progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class StepCurve:
     rewards: Array  # (seeds, tasks, bins) mean reward of a step, over the bin's steps and all repeats
     random: Array | None  # (tasks, bins) of the uniformly random policy; None: nothing is uniform there
     oracle: Array | None  # (tasks, bins) of the best known policy that is told the task; None: none is known
-    every_task: bool = False  # these tasks are all there are: intervals of several seeds are over seeds alone
+    every_task: bool = False  # these tasks are all there are: intervals of several seeds are only over seeds
 
     def __post_init__(self) -> None:
         if self.rewards.ndim != 3 or self.rewards.shape[2] != len(self.edges) - 1:
@@ -68,7 +68,7 @@ class StepCurve:
 
     @property
     def bounds(self) -> dict[str, NDArray[np.float64]]:
-        """Mean over tasks of what is known of "random" and "oracle", ``(bins,)`` each."""
+        """Mean over tasks of "random" and "oracle", where they are known, ``(bins,)`` each."""
         known = {"random": self.random, "oracle": self.oracle}
         return {name: bound.mean(axis=0, dtype=np.float64) for name, bound in known.items() if bound is not None}
 
@@ -87,7 +87,7 @@ class StepCurve:
         return float(self.edges[reached[0]]) if len(reached) else None
 
     def plot(self, ax: Axes | None = None, label: str = "agent", colour: str = "C0", title: str = "") -> Figure:
-        """The mean with its 95 % band as stairs over the steps; random and oracle dashed."""
+        """Draw the mean with its 95 % band as stairs over the steps; random and oracle dashed."""
         if ax is None:
             ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
         low, high = self.interval()
@@ -115,7 +115,7 @@ class StepCurve:
         return {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
 
     def write(self, path: Path) -> None:
-        """A CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
+        """Write a CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
 
         A bin's column is headed by the step at which it begins; the last heading is the end of the trial.
         """
@@ -131,7 +131,7 @@ class StepCurve:
 
     @classmethod
     def read(cls, path: Path) -> StepCurve:
-        """What `write` wrote."""
+        """Read the curve that `write` wrote."""
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         edges = np.array(header[3:], dtype=np.float64)
@@ -145,7 +145,7 @@ class StepCurve:
 
 
 def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:
-    """One curve with the seeds of all; None if any is missing or has other bins."""
+    """Join curves: one with the seeds of all; None if any is missing or has other bins."""
     first = curves[0]
     if first is None or any(curve is None or not np.array_equal(curve.edges, first.edges) for curve in curves):
         return None
@@ -153,7 +153,7 @@ def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:
 
 
 def borders(rounds: int, episodes: int, horizon: int) -> NDArray[np.int64]:
-    """Where the bins of a trial end, in steps of one row: ``(bins + 1,)`` from 0 to rounds × episodes × horizon.
+    """Borders of a trial's bins, in steps of one row: ``(bins + 1,)`` from 0 to rounds × episodes × horizon.
 
     No bin goes over the end of an episode, or of a round where an episode is a single step.
     """

@@ -1,1 +1,1 @@
-"""What people look at: tables, figures, pictures of behaviour, videos, cards, the console."""
+"""Reports for people: tables, figures, comparisons, pictures of behaviour, videos, cards, the console."""

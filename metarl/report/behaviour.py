@@ -14,8 +14,9 @@ from PIL import Image
 from metarl.agents.family_extras import Draw, pictures_for
 from metarl.core.family import Sketch, State, Task, TaskFamily, drawn, has_picture
 from metarl.core.tree import take, to_device
-from metarl.evaluation.curve import AdaptationCurve, chosen_points
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.playback import Episode, Watched, replay
+from metarl.evaluation.results import chosen_points
 from metarl.report.figures import png, task_map, where
 from metarl.report.images import Captioned, gif, image_png, stack, strip
 
@@ -28,7 +29,7 @@ MAX_FRAMES = 60
 
 
 FRAME = 360
-"""Pixels: the largest side of a frame."""
+"""Pixels of the largest side of a frame."""
 
 
 class Picture(NamedTuple):
@@ -39,7 +40,7 @@ class Picture(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """``test_strip.png``."""
+        """The name of its file, ``test_strip.png``."""
         split, *_, name = self.tag.removeprefix("eval/").split("/")
         return f"{split}_{name}.{'gif' if self.data.startswith(b'GIF') else 'png'}"
 

@@ -1,4 +1,4 @@
-"""How soon a bandit player finds the best arm, next to players that are written down.
+"""The picture of how soon a bandit player finds the best arm, next to players that are written down.
 
 Importing this module registers the picture for the bandits of the package.
 """
@@ -6,22 +6,20 @@ Importing this module registers the picture for the bandits of the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.agents.family_extras import register_picture
 from metarl.agents.random import RandomAgent
+from metarl.agents.reference.bandit_planners import GittinsBandit
 from metarl.agents.reference.bandits import ThompsonBandit
-from metarl.agents.reference.index_policies import (
-    DependentBanditBayes,
-    GaussianThompsonBandit,
-    GittinsBandit,
-    InformativeBanditScript,
-)
+from metarl.agents.reference.other_bandits import DependentBanditBayes, GaussianThompsonBandit, InformativeBanditScript
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import Agent
 from metarl.core.tree import num_rows, take
@@ -30,20 +28,22 @@ from metarl.envs.bandits.dependent import DependentBandit
 from metarl.envs.bandits.gaussian import GaussianArms, GaussianBandit
 from metarl.envs.bandits.informative import InformativeArms, InformativeBandit
 from metarl.envs.bandits.restless import RestlessBandit, Walk
+from metarl.evaluation import stats
+from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.playback import Watched, watch
-from metarl.report.figures import best_arm_figure
+from metarl.report.figures import title
 
 REFERENCE_TASKS = 300
 """Tasks on which learned and written-down players are compared."""
 
 
 MAX_GITTINS = 200
-"""Pulls; the table of Gittins indices grows with their third power."""
+"""Pulls for which there is a Gittins player; its table grows with their third power."""
 
 
 def arm_worths(task: Task) -> Tensor | None:
-    """What each arm of a bandit pays on average ``(tasks, arms)``, or at each pull ``(tasks, arms, pulls)``.
+    """Mean reward of each arm of a bandit ``(tasks, arms)``, or at each pull ``(tasks, arms, pulls)``.
 
     None for a task that is no bandit's.
     """
@@ -93,7 +93,7 @@ def references(family: TaskFamily, device: torch.device) -> dict[str, Agent]:
 def best_arm(
     curve: AdaptationCurve, watched: Watched, family: TaskFamily, players: Mapping[str, Agent]
 ) -> Figure | None:
-    """How soon the agent finds a bandit's best arm, next to `players` on the same tasks; None for other families.
+    """Draw how soon the agent finds a bandit's best arm, next to `players` on the same tasks; None for other families.
 
     For an agent that adapts in rounds a point is a whole round, and of the players only the random one, which no
     experience changes, is shown: the others would need as many pulls as its rounds have.
@@ -112,8 +112,33 @@ def best_arm(
     return best_arm_figure(curve, shares)
 
 
+def best_arm_figure(curve: AdaptationCurve, shares: Mapping[str, NDArray[Any]]) -> Figure:
+    """Draw the share of tasks on which the best arm is pulled, by pull of the trial, or by gradient steps.
+
+    `shares` has for each agent's name ``(tasks, points)`` in [0, 1]; the first is the learned one.
+    """
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    ax = figure.add_subplot()
+    chosen = colours(shares)
+    for number, (name, share) in enumerate(shares.items()):
+        at = np.arange(share.shape[1]) + (0 if curve.rounds else 1)
+        low, high = stats.interval(share[None])
+        width = 2.2 if number == 0 else 1.2
+        ax.plot(at, share.mean(axis=0), color=chosen[name], linewidth=width, label=name, zorder=3 - number)
+        ax.fill_between(at, low, high, color=chosen[name], alpha=0.2, linewidth=0)
+    ax.set_ylim(0.0, 1.02)
+    ax.set_xlabel("gradient steps" if curve.rounds else "pull of the trial")
+    ax.set_ylabel("share of pulls of the best arm")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.grid(alpha=0.3)
+    tasks = len(next(iter(shares.values())))
+    ax.legend(title=f"mean over the same {tasks} tasks, 95 % interval", title_fontsize="small", fontsize="small")
+    ax.set_title(title(curve, "does it find the best arm?"), fontsize="medium")
+    return figure
+
+
 def _shares(worths: Tensor, watched: Watched, rounds: bool) -> NDArray[np.float64]:
-    """``(tasks, pulls)`` of the first row, or ``(tasks, rounds)`` as means over a round's pulls."""
+    """Shares of best pulls: ``(tasks, pulls)`` of the first row, or ``(tasks, rounds)``, means over a round's pulls."""
     actions = [action[: len(worths)] for action in watched.all_actions()]
     if not rounds:
         return best_arm_share(worths, actions[0][:, 0])
@@ -122,7 +147,7 @@ def _shares(worths: Tensor, watched: Watched, rounds: bool) -> NDArray[np.float6
 
 
 def picture(family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> Figure | None:
-    """The figure of `best_arm` with the references of the family."""
+    """Draw the figure of `best_arm` with the references of the family."""
     return best_arm(curve, watched, family, references(family, watched.device))
 
 

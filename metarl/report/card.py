@@ -1,4 +1,4 @@
-"""What a task family says about itself, taken apart: its docstring's sections, its defaults and its spaces in short."""
+"""Cards of task families: the sections of their docstrings, their defaults, and their spaces in short."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Card(NamedTuple):
 
     @property
     def call(self) -> str:
-        """``GridNavi(episodes_per_trial=4)``: the family with its defaults."""
+        """The call that makes the family with its defaults: ``GridNavi(episodes_per_trial=4)``."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.defaults.items())
         return f"{type(self.family).__name__}({options})"
 
@@ -71,14 +71,14 @@ def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
 
 
 def parts(docstring: str) -> tuple[str, dict[str, str]]:
-    """The first paragraph as one line, and the text under each heading (a line of its own that ends with a colon)."""
+    """Split a docstring into its first paragraph, as one line, and the text under each heading, a line with a colon."""
     first, *rest = re.split(r"^(\w[\w ]*):\n", inspect.cleandoc(docstring) + "\n", flags=re.MULTILINE)
     summary = " ".join(first.strip().split("\n\n")[0].split())
     return summary, {rest[i]: textwrap.dedent(rest[i + 1]).strip() for i in range(0, len(rest), 2)}
 
 
 def find(name: str) -> str:
-    """The id that `name` means: an id, or the name inside one, ``GridNavi`` for ``metarl/GridNavi-v0``.
+    """Find the id that `name` means: an id, or the name inside one, ``GridNavi`` for ``metarl/GridNavi-v0``.
 
     Upper and lower case are the same. ``module:name`` imports a module first, and may name a class of it that is not
     registered (``module:Class``, or ``module.Class``). Raises ValueError, with the nearest name, where there is none,
@@ -112,7 +112,7 @@ def _ids(name: str) -> list[str]:
 
 
 def load(module: str) -> ModuleType:
-    """A module of another project, which may register families. Raises ValueError that says why it cannot be had."""
+    """Import a module of another project, which may register families. Raises ValueError that says why it cannot."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -137,17 +137,17 @@ def _is_family(value: Any) -> TypeGuard[type[TaskFamily]]:
 
 
 def short_name(id: str) -> str:
-    """``GridNavi`` of ``metarl/GridNavi-v0``."""
+    """The name inside an id: ``GridNavi`` for ``metarl/GridNavi-v0``."""
     return id.partition("/")[2].rpartition("-v")[0]
 
 
 def short_space(space: spaces.Space[Any]) -> str:
-    """``Discrete(5)``, or ``Box(2)`` with the shape; nothing of the bounds."""
+    """A space in a word: ``Discrete(5)``, or ``Box(2)`` with the shape, without the bounds."""
     if isinstance(space, spaces.Discrete):
         return f"Discrete({space.n})"
     return f"{type(space).__name__}({', '.join(map(str, space.shape or ()))})"
 
 
 def length(family: TaskFamily) -> str:
-    """``15 × 4``: steps of an episode, and episodes of a trial."""
+    """The length of a trial, ``15 × 4``: steps of an episode, and episodes."""
     return f"{family.horizon} × {family.episodes_per_trial}"

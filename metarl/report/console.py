@@ -47,7 +47,7 @@ def show(console: Console, table: Table) -> None:
 
 
 def text_of(shown: RenderableType, width: int = 120) -> str:
-    """A table, or whatever rich can show, as plain text for a file: no colours, and no line longer than `width`.
+    """Write a table, or whatever rich can show, as plain text for a file: no colours, and no line longer than `width`.
 
     A plain ``Console(file=…)`` writes nothing in a notebook, where it shows its text below the cell instead.
     """
@@ -90,7 +90,7 @@ def new_folder(folder: Path) -> Path:
 
 
 def at_home(value: Any) -> Any:
-    """A path, a text or a list of them with ~ as the user's home, which shells do not see in ``--out=~/x``.
+    """Return a path, a text or a list of them with ~ as the user's home, which shells do not see in ``--out=~/x``.
 
     Nothing else in a path is special: a $ is a $, since shells have replaced their variables before we see them.
     """
@@ -100,19 +100,19 @@ def at_home(value: Any) -> Any:
 
 
 def in_words(error: OSError) -> str:
-    """One sentence about a file: what happened, and to which."""
+    """Say in one sentence what happened to which file."""
     what = error.strerror or str(error) or type(error).__name__
     return f"{what}: {str(error.filename)!r}." if error.filename else f"{what}."
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage, which ``--help`` gives."""
+    """A parser that says what is wrong in one sentence, without the usage, which ``--help`` gives."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message.removeprefix('argument ')}\n")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """The options, with ~ as home; the sentence about an unknown one names the nearest that there is."""
+        """Read the options, with ~ as home; the sentence about an unknown one names the nearest that there is."""
         options, extra = self.parse_known_args(arguments)
         for name, value in vars(options).items():
             setattr(options, name, at_home(value))

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: on which tasks an agent does well, where it fails, how soon it finds the best arm.
+"""Figures of an evaluation: on which tasks an agent does well, and where it fails.
 
 Everything here draws what it is given; `metarl.report.behaviour` plays and puts the pictures of a run together.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,27 +19,26 @@ from scipy import stats as scipy_stats
 
 from metarl.core.family import Task
 from metarl.core.tree import named_leaves
-from metarl.evaluation import stats
-from metarl.evaluation.colours import OPTIMUM, colour, colours
+from metarl.evaluation.colours import OPTIMUM, colour
 from metarl.evaluation.curve import AdaptationCurve
 
 Array = NDArray[np.float64]
 
 
 MAX_TASKS = 200
-"""Rows of the map of tasks."""
+"""Rows of the map of tasks at most."""
 
 
 MAX_COLUMNS = 25
-"""Columns of the map of tasks; the points of longer trials are averaged in groups of neighbours."""
+"""Columns of the map of tasks at most; the points of longer trials are averaged in groups of neighbours."""
 
 
 MAX_PANELS = 8
-"""Panels of the picture of task parameters."""
+"""Panels of the picture of task parameters at most."""
 
 
 MAX_COMPONENTS = 8
-"""A field of the task with more components is summed up by their mean and their largest."""
+"""Components of a task's field at most; one with more is summed up by their mean and their largest."""
 
 
 # ---- tasks × points ------------------------------------------------------------------------------------------------
@@ -69,7 +67,7 @@ def task_rows(curve: AdaptationCurve) -> TaskRows:
 
 
 def task_map(curve: AdaptationCurve) -> Figure:
-    """Return of each task (a row) at each point (a column), and beside it the tasks' scores next to their optimum."""
+    """Draw the return of each task (a row) at each point (a column); to the right, the scores next to the optimum."""
     rows = task_rows(curve)
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -91,7 +89,7 @@ def task_map(curve: AdaptationCurve) -> Figure:
     right.set_xlabel(_score_label(curve))
     right.grid(alpha=0.3)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize="small")
-    figure.suptitle(_title(curve, "is it good on all tasks?"), fontsize="medium")
+    figure.suptitle(title(curve, "is it good on all tasks?"), fontsize="medium")
     return figure
 
 
@@ -106,7 +104,7 @@ class Panel(NamedTuple):
 
 
 def panels(task: Task, scores: Array, optimum: NDArray[Any] | None = None) -> list[Panel]:
-    """What varies between tasks: one panel per number of the task, one for two numbers that are a place in the plane.
+    """Panels of what varies between tasks: one per number of the task, one for two that are a place in the plane.
 
     A field with more than `MAX_COMPONENTS` numbers is summed up by their mean and their largest; what is the same in
     all tasks is left out. `optimum` (tasks,), if it varies, comes first. Of more than `MAX_PANELS` those stay whose
@@ -124,7 +122,7 @@ def panels(task: Task, scores: Array, optimum: NDArray[Any] | None = None) -> li
 
 
 def where(curve: AdaptationCurve, task: Task) -> Figure | None:
-    """The tasks' parameters against their scores; None where no number of the task varies."""
+    """Draw the tasks' parameters against their scores; None where no number of the task varies."""
     scores = curve.scores.mean(axis=0, dtype=np.float64)
     optimum = None if curve.oracle is None else curve.oracle * _scale(curve)
     shown = panels(task, scores, optimum)
@@ -142,7 +140,7 @@ def where(curve: AdaptationCurve, task: Task) -> Figure | None:
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     figure.suptitle(
-        _title(curve, f"where does it fail? {_score_label(curve).capitalize()}", 32 * columns), fontsize="medium"
+        title(curve, f"where does it fail? {_score_label(curve).capitalize()}", 32 * columns), fontsize="medium"
     )
     return figure
 
@@ -161,7 +159,7 @@ def _draw_panel(ax: Axes, panel: Panel, scores: Array, shade: str) -> None:
 
 
 def _draw_map(figure: Figure, ax: Axes, panel: Panel, scores: Array) -> None:
-    """Scores in the plane: as cells where the places are few whole numbers, otherwise as dots."""
+    """Draw scores in the plane: as cells where the places are few whole numbers, otherwise as dots."""
     places, member = np.unique(panel.values, axis=0, return_inverse=True)
     mean = np.bincount(member.ravel(), scores) / np.bincount(member.ravel())
     whole = bool((places == places.round()).all()) and np.ptp(places, axis=0).max() <= 40
@@ -210,39 +208,11 @@ def _split(name: str, values: Array) -> list[Panel]:
 
 
 def _rank_correlation(x: Array, y: Array) -> float:
-    """Spearman's; 0 where one of them does not vary."""
+    """Spearman's rank correlation; 0 where one of them does not vary."""
     ranks = [scipy_stats.rankdata(values) for values in (x, y)]
     if min(rank.std() for rank in ranks) == 0.0:
         return 0.0
     return float(np.corrcoef(ranks)[0, 1])
-
-
-# ---- bandits -------------------------------------------------------------------------------------------------------
-
-
-def best_arm_figure(curve: AdaptationCurve, shares: Mapping[str, NDArray[Any]]) -> Figure:
-    """Share of tasks on which the best arm is pulled, by pull of the trial (by gradient steps for agents in rounds).
-
-    `shares` has for each agent's name ``(tasks, points)`` in [0, 1]; the first is the learned one.
-    """
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    ax = figure.add_subplot()
-    chosen = colours(shares)
-    for number, (name, share) in enumerate(shares.items()):
-        at = np.arange(share.shape[1]) + (0 if curve.rounds else 1)
-        low, high = stats.interval(share[None])
-        width = 2.2 if number == 0 else 1.2
-        ax.plot(at, share.mean(axis=0), color=chosen[name], linewidth=width, label=name, zorder=3 - number)
-        ax.fill_between(at, low, high, color=chosen[name], alpha=0.2, linewidth=0)
-    ax.set_ylim(0.0, 1.02)
-    ax.set_xlabel("gradient steps" if curve.rounds else "pull of the trial")
-    ax.set_ylabel("share of pulls of the best arm")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    ax.grid(alpha=0.3)
-    tasks = len(next(iter(shares.values())))
-    ax.legend(title=f"mean over the same {tasks} tasks, 95 % interval", title_fontsize="small", fontsize="small")
-    ax.set_title(_title(curve, "does it find the best arm?"), fontsize="medium")
-    return figure
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -258,7 +228,8 @@ def png(figure: Figure) -> bytes:
 # ---- words and colours ---------------------------------------------------------------------------------------------
 
 
-def _title(curve: AdaptationCurve, what: str, width: int = 80) -> str:
+def title(curve: AdaptationCurve, what: str, width: int = 80) -> str:
+    """Title of a figure: the agent and the split, and below them the question that the figure answers."""
     return textwrap.fill(f"{curve.agent} on {curve.family}, {curve.split}", width) + "\n" + textwrap.fill(what, width)
 
 
@@ -272,7 +243,7 @@ def _scale(curve: AdaptationCurve) -> int:
 
 
 def _limits(values: Array) -> tuple[float, float]:
-    """Where colours begin and end: a few outliers leave the others their differences."""
+    """Values at which colours begin and end: outliers are cut off, so that the others keep their differences."""
     low, high = np.percentile(values, [2, 98])
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 

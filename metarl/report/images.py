@@ -9,11 +9,11 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 GIF_BYTES = 1_400_000
-"""A GIF is made smaller until it has at most this size."""
+"""Bytes of a GIF at most; a larger one is made smaller."""
 
 
 def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
-    """`image`, made smaller where it is larger than this."""
+    """Shrink an image to at most `height` × `width` pixels."""
     scale = min(1.0, height / image.height, width / image.width)
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
@@ -28,7 +28,7 @@ class Captioned(NamedTuple):
 
 
 def strip(pictures: Sequence[Captioned], width: int = 1200, height: int = 300, gap: int = 14) -> Image.Image:
-    """Pictures side by side on white, each fitted to `height` and to its share of `width`.
+    """Put pictures side by side on white, each fitted to `height` and to its share of `width`.
 
     They go on below where a share is less than half of what the widest would take.
     """
@@ -56,7 +56,7 @@ def strip(pictures: Sequence[Captioned], width: int = 1200, height: int = 300, g
 
 
 def stack(rows: Sequence[Captioned], gap: int = 18) -> Image.Image:
-    """Images below each other on white, each under its heading."""
+    """Put images below each other on white, each under its heading."""
     line = 26
     width = max(row.image.width for row in rows)
     whole = Image.new("RGB", (width, sum(line + row.image.height + gap for row in rows) - gap), "white")
@@ -69,14 +69,14 @@ def stack(rows: Sequence[Captioned], gap: int = 18) -> Image.Image:
 
 
 def image_png(image: Image.Image) -> bytes:
-    """A PNG file with a palette of 256 colours, chosen so that colours of few pixels stay what they are."""
+    """Write a PNG file with a palette of 256 colours, chosen so that colours of few pixels stay what they are."""
     buffer = io.BytesIO()
     image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def gif(frames: Sequence[Image.Image], seconds: float = 8.0, most: int = GIF_BYTES) -> bytes:
-    """An animation of about this length that starts again for ever, of at most `most` bytes; the last frame stays.
+    """Write an endless animation, each turn of about this length, of at most `most` bytes; the last frame stays.
 
     The frames share a canvas and the colours of the last frame, so that little changes from one to the next; they are
     made smaller until the file is small enough.

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metarl.evaluation.comparison import width_of
-from metarl.evaluation.curve import FEW_TASKS, AdaptationCurve, chosen_points, generalisation_gaps, short
+from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
+from metarl.evaluation.results import chosen_points, short
+
+FEW_TASKS = 10
+"""With fewer distinct tasks than this, an interval over tasks says little, and tables say so."""
+
 
 BARS = "▁▂▃▄▅▆▇█"
-"""Of a sparkline, from its lowest value to its highest."""
+"""The bars of a sparkline, from its lowest value to its highest."""
 
 
 def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> Table:
@@ -36,6 +42,14 @@ def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> 
         if width_of(table) <= width:
             break
     return table
+
+
+def width_of(table: Table) -> int:
+    """The characters that a table needs to show every cell whole; its title and caption wrap."""
+    console = Console(width=10_000)
+    bare = copy.copy(table)
+    bare.title = bare.caption = None
+    return console.measure(bare).maximum
 
 
 def _table(curves: Mapping[str, AdaptationCurve], shown: list[int]) -> Table:
@@ -80,7 +94,7 @@ def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int])
 
 
 def _split_label(label: str) -> tuple[str, str]:
-    """("episode", "3") of "episode 3", ("gradient steps", "3") of "3 gradient steps"."""
+    """Split a label: ("episode", "3") for "episode 3", ("gradient steps", "3") for "3 gradient steps"."""
     number = next((word for word in label.split() if word.isdigit()), "")
     return " ".join(word for word in label.split() if word != number), number
 
@@ -90,7 +104,7 @@ def _title(curve: AdaptationCurve) -> Text:
 
 
 def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) -> str:
-    """A curve as at most `width` bars, the lowest at `low` and the highest at `high`; beyond them it is cut off."""
+    """Draw a curve as at most `width` bars, the lowest at `low`, the highest at `high`; beyond them it is cut off."""
     if high == low:
         raise ValueError(f"low and high must differ, got {low:g} for both.")
     shown = values[np.linspace(0, len(values) - 1, min(len(values), width)).round().astype(int)]
@@ -99,17 +113,16 @@ def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) ->
 
 
 def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``train ▁▅█, test ▁▄█``: of the curves that have a scale."""
+    """Sparklines of the curves that have a scale: ``train ▁▅█, test ▁▄█``."""
     shapes = []
     for name, curve in curves.items():
-        bounds = curve.bounds
-        if len(curve.labels) > 1 and len(bounds) == 2 and bounds["random"] != bounds["oracle"]:
-            shapes.append(f"{name} {sparkline(curve.mean(), bounds['random'], bounds['oracle'])}")
+        if len(curve.labels) > 1 and curve.scale is not None:
+            shapes.append(f"{name} {sparkline(curve.mean(), *curve.scale)}")
     return ", ".join(shapes)
 
 
 def _lost(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``: what the score on each split is below that on train."""
+    """How far scores are below that on train: ``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``."""
     gaps = generalisation_gaps(curves).items()
     return ", ".join(f"{name} {short(gap)} [{short(low)}, {short(high)}]" for name, (gap, low, high) in gaps)
 
@@ -131,7 +144,7 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
 
 
 def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
+    """The words for the intervals: ``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
     kinds: dict[str, list[str]] = {}
     for name, curve in curves.items():
         kinds.setdefault(curve.interval_of(), []).append(name)
@@ -140,7 +153,7 @@ def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
 
 
 def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
-    """``Means over 1000 tasks × 20 repeats a split; ood: all 3 tasks × 334.``, and a word where tasks are few."""
+    """The words for the means, and for few tasks: ``Means over test: 1000 tasks × 20 repeats; ood: all 3 tasks.``"""
     counts: dict[str, list[str]] = {}
     for name, curve in curves.items():
         tasks = curve.returns.shape[1]

@@ -10,7 +10,7 @@ from PIL import Image
 from metarl.report.images import gif
 
 GIF_BYTES = 20_000_000
-"""A longer GIF is made of smaller frames until it has at most this size."""
+"""Bytes of a GIF at most; a larger one is made of smaller frames."""
 
 
 FORMATS = (".gif", ".mp4")

@@ -109,11 +109,31 @@ def restore(run_dir: str | Path, agent: LearningAgent, which: str = "last") -> C
     try:
         agent.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
-        reasons = [line.strip() for line in str(error).splitlines() if line.strip()]
-        more = f" And {len(reasons) - 2} more." if len(reasons) > 2 else ""
-        reason = " ".join(reasons[:2]) + more  # torch names every tensor that does not fit
+        reason = _first_reasons(error)
         raise ConfigError(f"The checkpoint in {str(run_dir)!r} does not fit its config.yaml: {reason}") from error
     return counters
+
+
+def start_from(name: str, agent: LearningAgent) -> None:
+    """Let `agent` begin with what the agent of a run, or of ``pretrained:NAME``, has learned; only tensors are read.
+
+    Raises ConfigError (one sentence) if there is no such agent, or the two do not fit.
+    """
+    state, _ = load_state(find(name), agent.device)
+    try:
+        agent.start_from(state)
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"init_from must name an agent of the same kind and sizes on the same spaces; that of {name!r} does not "
+            f"fit: {_first_reasons(error)}"
+        ) from error
+
+
+def _first_reasons(error: Exception) -> str:
+    """The first of what torch says of every tensor that does not fit."""
+    reasons = [line.strip() for line in str(error).splitlines() if line.strip()]
+    more = f" And {len(reasons) - 2} more." if len(reasons) > 2 else ""
+    return " ".join(reasons[:2]) + more
 
 
 def load(

@@ -69,6 +69,8 @@ def train(
     settings = tune(config.num_threads)
     check_run(parsed, warn)
     agent, device = _build(config)
+    if config.init_from is not None and not (parsed.resume and (parsed.resume / CHECKPOINT).exists()):
+        checkpoint.start_from(config.init_from, agent)
     run_dir = make_run_dir(parsed)
     done = _restore(agent, config, run_dir) if parsed.resume else Counters()
     texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}

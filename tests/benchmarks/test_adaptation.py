@@ -13,8 +13,8 @@ from benchmarks.adaptation import LEARNED, MULTI, SCRATCH, SUBJECTS, TUNED
 from metarl.agents.reference.catalogue import baselines_for
 from metarl.agents.sb3.config import PPOConfig
 from metarl.core import rng
-from metarl.evaluation.comparison import Comparison
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.report.comparison import Comparison
 from metarl.training.checkpoint import Counters, save
 from metarl.training.config import parsing as config
 

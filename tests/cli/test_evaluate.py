@@ -21,7 +21,8 @@ from torch import Tensor
 
 import metarl
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
-from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
+from metarl.agents.reference.bandit_planners import BayesOptimalBandit
+from metarl.agents.reference.bandits import Counts, PosteriorMeanBandit, ThompsonBandit, UCB1Bandit
 from metarl.agents.reference.grids import DarkRoomSweep, GridNaviSweep
 from metarl.agents.reference.mdps import TabularMDPOracle
 from metarl.agents.reference.points import Navigation2DOracle
@@ -32,8 +33,9 @@ from metarl.core.family import TaskFamily
 from metarl.core.rollout import TrialProtocol
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
 from metarl.evaluation import evaluator, stats
-from metarl.evaluation.curve import AdaptationCurve, chosen_points, combine, generalisation_gaps
+from metarl.evaluation.curve import AdaptationCurve, combine, generalisation_gaps
 from metarl.evaluation.evaluator import EVALUATION, evaluate
+from metarl.evaluation.results import chosen_points
 from metarl.report.table import adaptation_table, sparkline
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and much more on a busy machine

@@ -13,7 +13,7 @@ from metarl.core.registry import registered
 from metarl.core.tree import features, num_rows
 from metarl.envs import GridNavi, Navigation2D
 from metarl.envs.mujoco.half_cheetah import HalfCheetahVel
-from metarl.envs.points.navigation import Goal
+from metarl.envs.points.plane import Goal
 
 FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]

@@ -1,4 +1,4 @@
-"""The page of families: it is what the docstrings say, and every family has its picture."""
+"""The pages of families: they are what the docstrings say, and every family has its picture."""
 
 from __future__ import annotations
 
@@ -15,19 +15,35 @@ from metarl.report.card import short_name
 
 IDS = make_gallery.shipped()
 PRETRAINED = Path(metarl.__file__).parent / "pretrained"
-PAGE = (make_gallery.DOCS / make_gallery.PAGE).read_text(encoding="utf-8")
+FOLDER = make_gallery.DOCS / make_gallery.PAGES
+PAGES = {file.stem: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.md")}
 
 
-def test_the_page_is_what_the_docstrings_say():
-    assert make_gallery.page(IDS) == PAGE, f"run `{make_gallery.COMMAND}`"
-    assert make_gallery.COMMAND in PAGE.splitlines()[0]
+def test_the_pages_are_what_the_docstrings_say():
+    made = make_gallery.pages(IDS)
+    assert set(made) == set(PAGES)
+    for name, page in made.items():
+        assert page == PAGES[name], f"run `{make_gallery.COMMAND}`"
+        assert make_gallery.COMMAND in page.splitlines()[0]
+
+
+def test_every_family_is_in_one_group():
+    names = [name for group in make_gallery.GROUPS.values() for name in group.names]
+    assert sorted(names) == sorted(map(short_name, IDS)) and set(make_gallery.OVERVIEW) == set(names)
+    with pytest.raises(ValueError, match="GridNavi belongs to no group"):
+        groups = {file: group for file, group in make_gallery.GROUPS.items() if file != "grids"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(make_gallery, "GROUPS", groups)
+            make_gallery.pages(["metarl/GridNavi-v0"])
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_every_family_is_on_the_page(id):
-    assert f"\n## {id}\n" in PAGE and f"(#{make_gallery.anchor(id)})" in PAGE
-    name = f"images/families/{short_name(id)}.png"
-    assert f"]({name})" in PAGE
+def test_every_family_is_on_a_page(id):
+    short = short_name(id)
+    (page,) = [page for name, page in PAGES.items() if f"\n## {short}\n" in page]
+    assert f"`{id}`" in page and make_gallery.link(short) in PAGES["index"]
+    name = f"images/families/{short}.png"
+    assert f"](../{name})" in page
     file = make_gallery.DOCS / name
     assert file.stat().st_size < 60_000
     with Image.open(file) as image:
@@ -51,8 +67,9 @@ def test_families_whose_agents_ship_are_pictured_with_them():
         assert "agent of the package" in scene.who
 
 
-def test_tables_of_the_page_have_as_many_cells_in_each_row():
-    for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_tables_have_as_many_cells_in_each_row(page):
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 

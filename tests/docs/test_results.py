@@ -62,6 +62,12 @@ def test_a_header_is_put_in_place_of_the_former_and_again():
     assert make_results.with_header("# Title.\na: 1\n", "Reached: x.") == "# Title.\n# Reached: x.\na: 1\n"
 
 
+def test_what_is_not_known_is_called_so():
+    assert make_results.number(None) == make_results.number(float("nan")) == "unknown"
+    page = (make_results.ROOT / make_results.PAGE).read_text(encoding="utf-8")
+    assert "unknown" in page and " nan" not in page.lower()
+
+
 def test_a_table_needs_its_place():
     with pytest.raises(ValueError, match="no place for a table: <!-- x -->"):
         make_results.between("nothing here", "x", "| a |")

@@ -26,7 +26,9 @@ from metarl.envs.bandits.pull import Pull
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid_navi import GoalCell
 from metarl.envs.mdp import Tables, log_gamma_variates
-from metarl.envs.points.navigation import Goal
+from metarl.envs.mujoco.robots import RobotFamily
+from metarl.envs.mujoco.simulator import Physics
+from metarl.envs.points.plane import Goal
 
 FAMILIES: list[Callable[[], TaskFamily]] = [BernoulliBandit, TabularMDP, Navigation2D, GridNavi, DarkRoom]
 SPLITS = [(family, split) for family in FAMILIES for split in family.splits]  # type: ignore[attr-defined]
@@ -96,10 +98,11 @@ def test_docstrings_follow_one_schema(id):
 @pytest.mark.parametrize("id", [id for id in registered() if id.startswith("metarl/")])
 def test_tasks_and_states_have_the_types_that_the_class_declares(id):
     family = make(id)
-    (base,) = (base for base in type(family).__orig_bases__ if get_origin(base) is TaskFamily)
+    (base,) = type(family).__orig_bases__
+    declared = get_args(base) if get_origin(base) is TaskFamily else (*get_args(base), Physics)
     task = family.sample_tasks(rng.key(0), 2)
     state = family.reset(task, rng.fold(rng.key(1), torch.arange(2)))
-    assert (type(task), type(state)) == get_args(base)
+    assert get_origin(base) in (TaskFamily, RobotFamily) and (type(task), type(state)) == declared
 
 
 @pytest.mark.parametrize(

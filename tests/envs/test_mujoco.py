@@ -20,9 +20,9 @@ from metarl.core.batch_env import BatchEnv
 from metarl.core.tree import take, to_device
 from metarl.envs import SIMULATED
 from metarl.envs.mujoco import simulator
-from metarl.envs.mujoco.ant import AntDir, Heading
-from metarl.envs.mujoco.ant_goal import AntGoal, Place
-from metarl.envs.mujoco.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, Velocity, half_cheetah
+from metarl.envs.mujoco.ant import AntDir, AntGoal
+from metarl.envs.mujoco.goals import Heading, Place, Velocity
+from metarl.envs.mujoco.half_cheetah import HalfCheetahDir, HalfCheetahVel, HalfCheetahVelMAML, half_cheetah
 from metarl.envs.mujoco.humanoid import HumanoidDir
 from metarl.envs.mujoco.random_bodies import BodyScales, HopperRandParams, Walker2dRandParams
 from metarl.envs.mujoco.simulator import Physics, Simulator, load
@@ -377,8 +377,8 @@ def test_a_gpu_gets_its_states_back(id):
 
 LOUD = """
 import os, sys, torch, mujoco, metarl
-from metarl import rng
-from metarl.envs import simulator
+from metarl.core import rng
+from metarl.envs.mujoco import simulator
 torch.set_num_threads(2)
 if sys.argv[1] == "older":  # MuJoCo before 4.0 has no such configuration
     with_it = simulator.quiet

@@ -16,9 +16,9 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import TaskFamily
 from metarl.core.tree import features, take
+from metarl.envs.points.expectations import disc_corner, norms
 from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
-from metarl.envs.points.navigation import Goal, Point
-from metarl.envs.points.plane import disc_corner, norms
+from metarl.envs.points.plane import Goal, Point
 from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.windy import Wind, WindyPoint
 from metarl.testing import check_family

@@ -16,7 +16,7 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import TaskFamily
 from metarl.envs.grids.grid_navi import GoalCell
-from metarl.envs.points.navigation import Goal
+from metarl.envs.points.plane import Goal
 from metarl.interop.gym_env import GymEnv, GymVectorEnv
 from metarl.interop.sb3_env import SB3VecEnv
 

@@ -40,7 +40,7 @@ def test_all_that_were_found_to_differ_say_so():
         "HalfCheetahVelMAML", "HalfCheetahDir", "PointRobot",
     }  # fmt: skip
     assert differ <= set(TOLD)
-    page = (make_gallery.DOCS / make_gallery.PAGE).read_text(encoding="utf-8")
+    page = (make_gallery.DOCS / make_gallery.PAGES / "index.md").read_text(encoding="utf-8")
     table = page.partition(f"## {make_gallery.VARIANTS}\n")[2].partition("\n## ")[0]
     assert sum(line.startswith("| [") for line in table.splitlines()) == sum(map(len, TOLD.values()))
 

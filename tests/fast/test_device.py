@@ -24,7 +24,7 @@ from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
-from metarl.core.batch_env import BatchEnv
+from metarl.core.batch_env import make_env
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Rollout, run_trial
 from metarl.core.tree import features
@@ -104,7 +104,7 @@ def test_a_family_stays_on_the_device(name: str, copies: list[str]):
     task, key = imagined(family, 3)
     for _ in range(2):  # constants are made once
         copies.clear()
-        env = BatchEnv(family, task, key)
+        env = make_env(family, task, key)
         step = env.reset()
         for number in range(1, 4):
             if not family.terminates and number == 2:

@@ -26,11 +26,10 @@ from metarl.evaluation.colours import OPTIMUM, colour
 from metarl.evaluation.evaluator import EVALUATION, evaluate
 from metarl.evaluation.playback import Watched, replay, watch
 from metarl.report.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes
-from metarl.report.best_arm import arm_worths, best_arm, best_arm_share, references
+from metarl.report.best_arm import arm_worths, best_arm, best_arm_figure, best_arm_share, references
 from metarl.report.figures import (
     MAX_COLUMNS,
     MAX_TASKS,
-    best_arm_figure,
     group_means,
     panels,
     png,

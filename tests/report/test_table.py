@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 import metarl
-from metarl.evaluation.curve import AdaptationCurve, short
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.results import short
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import PRETRAINED
 

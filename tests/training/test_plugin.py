@@ -104,7 +104,7 @@ def test_a_run_from_before_there_were_names(project: Path):
 
 def test_one_call_makes_it_an_id_for_configs_and_for_gymnasium(project: Path):
     program = """
-from metarl import config
+from metarl.training.config import parsing as config
 assert type(config.read("theirs.yaml", ["--allow", "envs.mine"]).family).__name__ == "MyFamily"
 assert type(config.read("rl2_gridnavi", ["--family", "envs.mine:theirs/Mine-v0"]).family).__name__ == "MyFamily"
 try:
@@ -237,5 +237,6 @@ def test_a_module_of_theirs_that_fails_is_named_in_a_sentence(project: Path):
     assert done.returncode == 2 and "needs 'nothing_of_this_name'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     (project / "envs" / "mine.py").write_text("1 / 0\n")
-    with_error = python(project, "-c", "from metarl import config; config.read('theirs.yaml', ['--allow=envs.mine'])")
+    read = "from metarl.training.config import parsing; parsing.read('theirs.yaml', ['--allow=envs.mine'])"
+    with_error = python(project, "-c", read)
     assert "'envs.mine' cannot be imported: ZeroDivisionError" in with_error.stderr

@@ -187,6 +187,29 @@ def test_the_default_run_dir_names_preset_and_seed(toy: list[str]):
     assert [path for path in Path("runs").iterdir() if path.name.startswith("rl2_guess_2_")]
 
 
+@pytest.mark.parametrize("name", ["runs/first", "pretrained:rl2_gridnavi"])
+def test_training_starts_from_another_agent(toy: list[str], name: str, capsys: pytest.CaptureFixture[str]):
+    """With its parameters and the scales that belong to them; the optimiser and the counters begin anew."""
+    if name.startswith("runs"):
+        assert train.main([*toy, "--run_dir", name]) == 0
+    else:
+        toy = ["--config", "rl2_gridnavi", "--agent.meta_batch_size", "8", "--final_eval_tasks", "0", "--quiet"]
+    assert train.main([*toy, "--run_dir", "runs/second", "--init_from", name, "--total_iterations", "0"]) == 0
+    (first, _), (second, done) = checkpoint.load_state(checkpoint.find(name)), checkpoint.load_state("runs/second")
+    learned = {key for key in first if not key.startswith("optimizer.") and key != "updates"}
+    assert len(learned) > 5 and all(torch.equal(first[key], second[key]) for key in learned)
+    assert int(second["updates"]) == done.iteration == 0 and not any(key.startswith("optimizer.") for key in second)
+    assert train.main([*toy, "--run_dir", "runs/third", "--init_from", name, "--total_iterations", "1"]) == 0
+    third, _ = checkpoint.load_state("runs/third")
+    assert any(not torch.equal(first[key], third[key]) for key in learned)
+    capsys.readouterr()
+    assert train.main([*toy, "--init_from", name, "--agent.hidden_size", "7", "--run_dir", "runs/none"]) == 2
+    error = capsys.readouterr().err
+    assert "init_from must name an agent of the same kind and sizes" in error and not Path("runs/none").exists()
+    assert train.main([*toy, "--init_from", "runs/nowhere"]) == 2
+    assert "There is no run directory 'runs/nowhere'" in capsys.readouterr().err
+
+
 def test_a_killed_run_resumes_as_if_nothing_had_happened(toy: list[str]):
     """kill -9 in the middle, at no particular moment; then the rest."""
     args = [*toy, "--total_iterations", "50", "--eval_every", "25"]

@@ -98,6 +98,9 @@ class TrainConfig:
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
+    init_from: str | None = None
+    """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
+    schedules and the counters start anew."""
     allow: list[str] = field(default_factory=list)
     """Packages that register the family or the agent. A file only names them; --allow imports them."""
 

@@ -18,9 +18,9 @@ from metarl.cli.compare import main
 from metarl.cli.contenders import Line, check_families, compare, lines
 from metarl.envs import GridNavi, Navigation2D
 from metarl.evaluation.colours import colour
-from metarl.evaluation.comparison import Comparison, last_normalised
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
+from metarl.report.comparison import Comparison
 from metarl.train import main as train
 
 
@@ -63,9 +63,9 @@ def test_the_rows_by_hand():
 
 
 def test_normalised_last_points_by_hand():
-    scores = last_normalised(curve([[[0.0, -60.0], [0.0, -10.0]]], random=-60.0, oracle=-10.0))
+    scores = curve([[[0.0, -60.0], [0.0, -10.0]]], random=-60.0, oracle=-10.0).last_normalised()
     np.testing.assert_allclose(scores, [[0.0, 1.0]])
-    assert last_normalised(curve([[[0.0]]], random=1.0, oracle=1.0)) is None
+    assert curve([[[0.0]]], random=1.0, oracle=1.0).last_normalised() is None
 
 
 def test_the_gap_is_train_minus_the_others():

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 DRAWS = 2000
-"""Of every family's mean, for the intervals."""
+"""Draws of every family's mean, for the intervals."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class Suite:
             if set(of) != set(agents) or not agents:
                 raise ValueError(f"Every family of a suite needs the same agents, but {family!r} has {', '.join(of)}.")
             for name, curve in of.items():
-                bounds = curve.bounds
-                if len(bounds) < 2 or bounds["random"] == bounds["oracle"]:
+                if curve.scale is None:
                     raise ValueError(f"{name!r} on {family!r} has no scale: random or the optimum is missing.")
 
     @property
     def agents(self) -> list[str]:
-        """In the order of the first family's."""
+        """The agents' names, in the order of the first family's."""
         return list(next(iter(self.curves.values())))
 
     def scores(self, family: str, agent: str) -> Floats:
         """The last point of every seed and task, normalised: ``(seeds, tasks)``."""
-        curve = self.curves[family][agent]
-        return stats.normalise(curve.returns[:, :, -1], curve.bounds["random"], curve.bounds["oracle"])
+        scores = self.curves[family][agent].last_normalised()
+        assert scores is not None  # checked when the suite was made
+        return scores
 
     @cached_property
     def means(self) -> Floats:
@@ -74,7 +74,7 @@ class Suite:
 
     @cached_property
     def drawn(self) -> Floats:
-        """`means` as other seeds and tasks might have them: ``(DRAWS, agents, families)``."""
+        """Draws of `means` as other seeds and tasks might have them: ``(DRAWS, agents, families)``."""
         generator = np.random.default_rng(0)
         drawn = np.empty((DRAWS, *self.means.shape))
         for a, agent in enumerate(self.agents):
@@ -89,7 +89,7 @@ class Suite:
         return drawn
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each agent mean and iqm over families, its mean rank, and its score on each family; the best mean first.
+        """A row for each agent: mean and iqm over families, mean rank, the score on each family; the best mean first.
 
         A number is (value, low, high). Rank 1 is the best on a family; ties share the mean of their ranks.
         """
@@ -146,7 +146,7 @@ class Suite:
         return "\n".join(lines) + "\n"
 
     def figure(self) -> Figure:
-        """Performance profiles, and the mean of each agent with its interval."""
+        """Draw performance profiles, and the mean of each agent with its interval."""
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         shades = colours(self.agents)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_comparison import curve
 
-from metarl.evaluation.suite import Suite
+from metarl.report.suite import Suite
 
 
 def of(value: float, spread: float = 0.1, tasks: int = 40, seeds: int = 1, **options):

@@ -8,15 +8,13 @@ import scipy.stats
 import torch
 from test_envs import assert_mean, same
 
-from metarl.agents.reference.bandits import BayesOptimalBandit, Counts, PosteriorMeanBandit
-from metarl.agents.reference.index_policies import (
+from metarl.agents.reference.bandit_planners import BayesOptimalBandit, GittinsBandit, gittins_indices
+from metarl.agents.reference.bandits import Counts, EpsilonGreedyBandit, PosteriorMeanBandit
+from metarl.agents.reference.other_bandits import (
     DependentBanditBayes,
-    EpsilonGreedyBandit,
     GaussianThompsonBandit,
-    GittinsBandit,
     InformativeBanditScript,
     Payments,
-    gittins_indices,
 )
 from metarl.core import rng
 from metarl.core.batch_env import Step

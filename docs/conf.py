@@ -1,0 +1,76 @@
+"""Sphinx's configuration: ``make docs`` builds the site into docs/_build/html."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from docutils.utils.math import pick_math_environment
+from docutils.utils.math.latex2mathml import tex2mathml
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import metarl  # noqa: E402  (the checkout that the site is about, not an installed one)
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "metarl"
+author = "The metarl authors"
+copyright = f"2026, {author}"
+release = metarl.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+nitpicky = True
+# Types in signatures are private, or those of other libraries, whose inventories would need a network to link to.
+nitpick_ignore_regex = [("py:class", r"(?!metarl\.(agents\.(maml\.)?)?[A-Z]\w*$).*"), ("py:(data|obj)", ".*")]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_heading_anchors = 4
+
+default_role = "code"  # in docstrings `name` is code
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autoclass_content = "class"
+add_module_names = False
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "metarl"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_math_renderer = "mathml"
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+
+# Names that are imported when they are first used are there for autodoc only after that.
+vars(metarl).update({name: getattr(metarl, name) for name in metarl.__all__})
+
+
+def inline_math(writer: Any, node: nodes.math) -> None:
+    """Write a formula of a sentence as MathML, which browsers draw without a script."""
+    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def block_math(writer: Any, node: nodes.math_block) -> None:
+    """Write a formula that stands on lines of its own."""
+    text = node.astext()
+    if "\\\\" in text:
+        text = f"\\begin{{{pick_math_environment(text)}}}{text}\\end{{{pick_math_environment(text)}}}"
+    writer.body.append(f'<div class="math">{tex2mathml(text, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register the drawing of formulas."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
