@@ -1,4 +1,4 @@
-"""Agents: one algorithm, one file; importing this package registers those that a configuration can name."""
+"""Agents, one folder for each algorithm. Importing this package registers those that a configuration can name."""
 
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config

@@ -1,6 +1,6 @@
-"""Additions to a family that leave it unchanged: baselines to compare with, and pictures of how it is played.
+"""Additions to a family that leave it unchanged: baselines to compare with, and pictures of agents' behaviour.
 
-Whoever owns a baseline or a picture registers it, this package or another project::
+This package and other projects register their baselines and pictures::
 
     metarl.register_baseline(Mine, "sweep", lambda family, device: Sweep(family.size, device))
     metarl.agents.family_extras.register_picture(Mine, "visits", draw_visits)
@@ -45,22 +45,22 @@ _PICTURES: dict[str, dict[type, Draw]] = {}  # name → family → how it is dra
 def register_baseline(family: str | type[TaskFamily], name: str, make: MakeAgent) -> None:
     """Make a ready-made agent known under `name` for a family, given as its class or its id.
 
-    ``make(family, device)`` builds the agent, an `Agent` that acts on that device. It is for families of exactly this
-    class, since a subclass may need another agent; TaskFamily itself stands for all families. From then on
-    ``metarl compare … --baselines NAME`` takes it, and one called ``oracle``, which is told the task, is the upper
-    bound in curves of steps. Registering it again from the same place is harmless; another agent under a taken name
-    raises ValueError, as does an id whose family is made by a function.
+    ``make(family, device)`` builds the agent, an `Agent` that acts on that device. It serves families of exactly this
+    class, since a subclass may need another agent; TaskFamily itself stands for all families. Then
+    ``metarl compare … --baselines NAME`` takes it. A baseline called ``oracle``, which is told the task, is the upper
+    bound in curves over steps. Registering it again from the same place is harmless. Raises ValueError for another
+    agent under a taken name, and for an id whose family is made by a function.
     """
     _register(_BASELINES, "baseline", family, name, make)
 
 
 def baselines_for(family: TaskFamily) -> list[str]:
-    """The names that `baseline` takes for this family."""
+    """Return the names that `baseline` takes for this family."""
     return [name for name, makers in _BASELINES.items() if _exactly(makers, family) is not None]
 
 
 def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
-    """The ready-made agent of this name for `family`. Raises ValueError that names the nearest if there is none."""
+    """Make the ready-made agent of this name for `family`. Raises ValueError, with the nearest name, if none exists."""
     make = _exactly(_BASELINES.get(name, {}), family)
     if make is None:
         where, see = f" for {type(family).__name__}", "metarl.agents.reference.catalogue.baselines_for(family)"
@@ -69,7 +69,7 @@ def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") 
 
 
 def register_picture(family: str | type[TaskFamily], name: str, draw: Draw) -> None:
-    """Have a run end with one more picture of how a family, or one that inherits from it, was played.
+    """Add a picture of behaviour to the end of runs on a family, given as its class or its id, and its subclasses.
 
     It is shown in TensorBoard as ``eval/<split>/<name>`` and written to ``RUN_DIR/evaluation/<split>_<name>.png``.
     Raises ValueError as `register_baseline` does.
@@ -78,7 +78,7 @@ def register_picture(family: str | type[TaskFamily], name: str, draw: Draw) -> N
 
 
 def pictures_for(family: TaskFamily) -> dict[str, Draw]:
-    """The pictures that are registered for this family's class or a base of it, by name."""
+    """Return the pictures that are registered for this family's class or a base of it, by name."""
     found: dict[str, Draw] = {}
     for name, drawers in _PICTURES.items():
         nearest = next((drawers[cls] for cls in type(family).__mro__ if cls in drawers), None)
@@ -100,7 +100,7 @@ def _register(
 
 
 def _place(value: Callable[..., Any]) -> tuple[Any, ...]:
-    """The place of a function or a class in its source: the same after its module was loaded again."""
+    """Return the place of a function or a class in its source, which is the same after a reload of its module."""
     code = getattr(value, "__code__", None)
     line = None if code is None else code.co_firstlineno
     return getattr(value, "__module__", None), getattr(value, "__qualname__", id(value)), line

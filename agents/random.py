@@ -1,4 +1,4 @@
-"""Agents that learn nothing: the bounds that learned ones are measured against."""
+"""Agents that learn nothing: lower bounds for learned agents."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol
 
 
 class FixedAgent(Agent):
-    """An agent that is not trained: what it does within a trial is written down, in `begin` and `act`.
+    """Base of agents without training: their behaviour in a trial is written in `begin` and `act`.
 
-    `device` is where its memory is made; evaluation puts the environment there too.
+    `device` is the device of its memory; evaluation puts the environment there, too.
     """
 
     protocol = TrialProtocol()
@@ -43,9 +43,9 @@ class FixedAgent(Agent):
 
 
 class RandomAgent(FixedAgent):
-    """Uniform over the action space, whatever it sees; `greedy` changes nothing.
+    """An agent that draws uniformly from the action space, whatever it sees; `greedy` changes nothing.
 
-    Raises ValueError for a Box without finite bounds, over which nothing is uniform.
+    Raises ValueError for a Box without finite bounds, which has no uniform distribution.
     """
 
     def __init__(self, family: TaskFamily, device: torch.device | str = "cpu") -> None:
@@ -70,6 +70,6 @@ class RandomAgent(FixedAgent):
 
 
 def scripted(action: Tensor, step: Step) -> Acted:
-    """`action` with log-probability and value 0: no one learns from a scripted agent."""
+    """Return `action` with log-probability and value 0, since nothing is learned from a scripted agent."""
     zeros = torch.zeros_like(step.prev_reward)
     return Acted(action, zeros, zeros)

@@ -20,7 +20,7 @@ class Work(NamedTuple):
     rows: int = 1  # parallel tasks (rl2, maml), parallel rows (stepping)
     trajectories: int = 1  # of each task and round (maml)
     hidden: int = 128
-    outer: str = "trpo"  # the meta-step (maml): trpo or ppo
+    outer: str = "trpo"  # the outer step (maml): trpo or ppo
     epochs: int = 4  # passes of PPO
     minibatches: int = 4
     device: str = "cpu"

@@ -1,4 +1,4 @@
-"""The door of ``python -m metarl.train``; the program is `metarl.cli.train`, and the loop `metarl.training.loop`."""
+"""The entry point of ``python -m metarl.train``; `metarl.cli.train` is the program, `metarl.training.loop` the loop."""
 
 import sys
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
-"""MAML: a policy whose parameters a few gradient steps turn into another one for each task (Finn et al. 2017).
+"""MAML: initial parameters from which a few gradient steps adapt a policy to a task (Finn et al. 2017).
 
-A trial is rounds of trajectories with a policy-gradient step of each task's own copy of the parameters between them
-(the inner loop). Meta-training differentiates the return of the last round with respect to the parameters that all
-copies started from, through those steps (the outer loop). Its relatives are values of one configuration:
+A trial is some rounds of trajectories. Between two rounds each task's own copy of the parameters takes a gradient step
+on its policy's return (the inner loop). The outer step improves the return of the last round: it differentiates that
+return with respect to the initial parameters, through the gradient steps. MAML's relatives are values of one
+configuration:
 
 ===========  =============================================================================  =======================
 variant      fields                                                                         source
@@ -17,8 +18,8 @@ Meta-SGD     ``rates: per_parameter``                                           
 Reptile      ``outer: reptile``                                                             Nichol et al. 2018
 ===========  =============================================================================  =======================
 
-All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps, and the policy
-runs on all of them by batched matrix products, which a test holds equal to `torch.func.vmap`.
+All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps. The policies of
+all tasks run as batched matrix products; a test compares them with `torch.func.vmap`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from metarl.learning.estimators import discounted_returns, explained_variance, l
 
 
 class MAMLMemory(NamedTuple):
-    """What a trial carries from round to round."""
+    """The agent's memory between two rounds of a trial."""
 
     params: tuple[Tensor, ...]  # (N, …) each task's own copy of the policy's parameters
     steps: Tensor  # () int64: gradient steps taken
@@ -74,7 +75,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         self.adaptation = Adaptation(
             policy=self.net.policy,
             names=tuple(name for name, _ in self.net.policy.named_parameters()),
-            adapted_params=self.net.adapted_params,
+            inner_params=self.net.inner_params,
             inner_objective=INNER_OBJECTIVES[config.inner_loss],
             fast_lr=config.fast_lr,
             rates=config.rates,
@@ -125,7 +126,7 @@ class MAML(LearningAgent, config=MAMLConfig):
             return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
-        """Take one gradient step on each task, from the round that its parameters played."""
+        """Take one gradient step on each task, from the samples of the round."""
         samples = self.samples(rollout, len(memory.params[0]))
         sizes = self.adaptation.step_sizes(detach(self.meta), int(memory.steps))
         params, _ = self.adaptation.inner_step(memory.params, sizes, samples)
@@ -148,7 +149,7 @@ class MAML(LearningAgent, config=MAMLConfig):
 
     @torch.no_grad()
     def samples(self, rollout: Rollout, tasks: int) -> Samples:
-        """What a round of `tasks` tasks teaches."""
+        """Turn a round of `tasks` tasks into the samples of gradient steps."""
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
         acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
         samples = make_samples(
@@ -163,11 +164,11 @@ class MAML(LearningAgent, config=MAMLConfig):
         return samples if config.norm_adv else self._in_reward_sizes(samples, rollout)
 
     def _in_reward_sizes(self, samples: Samples, rollout: Rollout) -> Samples:
-        """Advantages in units of the rewards' running size; before the first update, of the task's own in the round."""
+        """Divide advantages by the rewards' running size; before the first update, by their size in this round."""
         own = mean_square(by_task(rollout.outcome.reward * rollout.mask, len(samples.x))).sqrt()[:, None]  # (N, 1)
         size = torch.where(self.reward_size > 0.0, self.reward_size, own)
-        advantage, unit = (torch.where(size > 0.0, x / size, 0.0) for x in (samples.advantage, samples.unit))
-        return samples._replace(advantage=advantage, unit=unit)
+        advantage, scale = (torch.where(size > 0.0, x / size, 0.0) for x in (samples.advantage, samples.return_scale))
+        return samples._replace(advantage=advantage, return_scale=scale)
 
     def _learned_baseline(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         assert self.net.critic is not None
@@ -175,7 +176,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         return value
 
     def _fit(self, trial: list[Rollout]) -> dict[str, float]:
-        """Let the learned baseline and the scaling follow what was seen; after the outer step, for the next one."""
+        """Fit the learned baseline and update the running scales, after the outer step, for the next iteration."""
         metrics = {}
         weight = max(0.02, 1.0 / (self.updates + 1))
         rewards = torch.cat([(rollout.outcome.reward * rollout.mask).flatten() for rollout in trial])
@@ -183,7 +184,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         if self.net.critic is not None:
             metrics = self._fit_critic(trial, weight)
         if self.config.norm_obs:
-            for rollout in trial[:1]:  # the states of the policy before adaptation: what adaptation starts from
+            for rollout in trial[:1]:  # only states of the initial policies, from which every adaptation starts
                 self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
         return metrics
 
@@ -220,7 +221,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         self.outer.load_state_dict(state)
         if self.critic_optimizer is not None:
             self.critic_optimizer.load_state_dict(state)
-        # An agent from before rewards had a size goes on with those of size 1: no number of batches changes infinity.
+        # A state from before rewards had a running size keeps the size 1: infinitely many batches never move it.
         self.reward_size = state.get("reward_size", torch.tensor(1.0)).to(self.device)
         self.reward_batches = state.get("reward_batches", torch.tensor(math.inf)).to(self.device)
         self.updates = int(state["updates"])

@@ -1,4 +1,4 @@
-"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which of them."""
+"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which variant."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class TRPOStep(Part):
     """A natural-gradient step within a bound of the KL divergence (Schulman et al. 2015)."""
 
     max_kl: float = option(0.01, POSITIVE_FINITE)
-    """Bound of the mean KL divergence between the policies before and after."""
+    """Bound on the mean KL divergence of the policies after the outer step from those before it."""
     trust: str = option("adapted", one_of("adapted", "all"))
-    """Whose divergence `max_kl` bounds: the adapted policies'; or all, those before each gradient step, too. Adapted
-    policies that are almost sure of their actions hardly differ whatever the start does, which then wanders off."""
+    """Policies whose divergence `max_kl` bounds: adapted (after the gradient steps); or all (before each of them, too).
+    Nearly deterministic adapted policies hardly change even if the initial policy drifts far: then bound all."""
     cg_iters: int = option(10, at_least(1))
-    """Steps of the conjugate gradient."""
+    """Iterations of conjugate gradients."""
     cg_damping: float = option(1e-5, NOT_NEGATIVE)
-    """Added to the diagonal of the Fisher matrix."""
+    """Damping: added to the diagonal of the Fisher matrix."""
     ls_max_steps: int = option(15, at_least(1))
     """Step sizes that the line search tries."""
     ls_backtrack_ratio: float = option(0.8, FRACTION)
-    """How much each is shorter than the one before."""
+    """Factor between a step size and the next shorter one."""
     fisher_share: float | None = option(None, SHARE)
-    """Share of each task's trajectories that Fisher products are estimated from; null: as many as hold 10,000
-    steps of all tasks together, which is all of them on small work."""
+    """Share of each task's trajectories that Fisher products are estimated from; null: enough for 10,000 steps of all
+    tasks together (all trajectories if there are fewer)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PPOStep(Part):
     update_epochs: int = option(5, at_least(1))
     """Passes over the batch per iteration."""
     num_minibatches: int = option(1, at_least(1))
-    """Parts of a pass; each holds some of the tasks."""
+    """Minibatches of a pass; each holds some of the tasks."""
     clip_coef: float = option(0.2, POSITIVE_FINITE)
     """Clipping range of the likelihood ratio of the adapted policies."""
     inner_kl_coef: float = option(0.0, NOT_NEGATIVE)
@@ -67,15 +67,15 @@ class ReptileStep(Part):
     """A step towards the mean of the adapted parameters (Nichol et al. 2018)."""
 
     lr: Schedule = option(1e-3, between(0, 1))
-    """Share of the way."""
+    """Share of the distance to that mean."""
 
 
 @dataclass
 class MAMLConfig(AgentConfig):
     """MAML by policy gradients and its relatives. A schedule is a number or points [[progress, value], …].
 
-    The policy is a perceptron. An agent that adapts in its memory is RL²: MAML adapts by gradients, which would have to
-    be differentiated a second time through a recurrent memory's every step.
+    The policy is a perceptron. A recurrent policy would need second derivatives through every step of its memory; for
+    adaptation in a memory there is RL².
     """
 
     meta_batch_size: int = option(20, at_least(1))
@@ -83,49 +83,50 @@ class MAMLConfig(AgentConfig):
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
     """Units of the hidden layers."""
     activation: str = option("tanh", one_of(*ACTIVATIONS))
-    """Of the hidden layers: tanh, relu, elu or silu."""
+    """Activation function of the hidden layers: tanh, relu, elu or silu."""
     init_std: float = option(1.0, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
     min_std: float = option(0.01, POSITIVE_FINITE)
-    """Floor of the standard deviation, in these units."""
+    """Lower bound of the standard deviation, in the same units."""
     obs_unit: float | None = option(None, POSITIVE_FINITE)
-    """What 1 means in the policy's inputs, in the observations' units; null: half the range of a bounded space."""
+    """Unit by which observations are divided, in their own units; null: half the range of a bounded space."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     fast_batch_size: int = option(20, at_least(1))
     """Trajectories of each task before each gradient step."""
     test_fast_batch_size: int | None = option(None, at_least(1))
-    """The same in evaluations; null: as in training."""
+    """Trajectories of each task before each gradient step in evaluations; null: as in training."""
     inner_steps: int = option(1, at_least(1))
     """Gradient steps on a task in training."""
     test_steps: int = option(3, at_least(1))
     """Gradient steps on a task in evaluations."""
     inner_loss: str = option("vpg", one_of("vpg", "likelihood_ratio", "dice"))
-    """Three objectives with one gradient and three Hessians, which the meta-gradient goes through. vpg: log-likelihoods
-    weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio (ProMP, Rothfuss et
-    al. 2019): it is, but for what an action owes to those before it in its episode; dice (Foerster et al. 2018): it is,
-    with more variance."""
+    """Objective of the gradient steps. All three have the same gradient; the meta-gradient also needs the Hessian. vpg:
+    log-likelihoods weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio
+    (ProMP, Rothfuss et al. 2019): the return's, without terms between actions of one episode; dice (Foerster et al.
+    2018): the return's, with more variance."""
     exploration: float = option(0.0, NOT_NEGATIVE)
-    """Weight of E-MAML's term (Stadie et al. 2018): credit the policies before each gradient step for the return after
-    it. With 1 and vpg the meta-gradient is that of the expected return after steps on so many trajectories; 0: MAML."""
+    """Weight of E-MAML's term (Stadie et al. 2018), which credits the policies before each gradient step for the return
+    after it. With 1 and vpg the meta-gradient is the gradient of the expected return after adaptation to sampled
+    trajectories; 0: MAML."""
     first_order: bool = False
     """Leave the second derivatives out of the meta-gradient: FOMAML."""
     adapted: str = option("all", one_of("all", "head"))
-    """What the gradient steps change: all parameters, or the head alone, the last layer (ANIL)."""
+    """Parameters that the gradient steps change: all; or head, only the last layer (ANIL)."""
     fast_lr: float = option(0.1, NOT_NEGATIVE)
-    """Size of the gradient steps, or where learned sizes start."""
+    """Size of the gradient steps, or the initial value of learned sizes."""
     rates: str = option("fixed", one_of("fixed", "scalar", "per_step", "per_parameter"))
     """Sizes of the gradient steps: fixed; learned as one scalar; one per_step; or one per_parameter (Meta-SGD)."""
     later_rate: float = option(0.5, NOT_NEGATIVE)
-    """Factor on the size of steps beyond those of training (Finn et al. halve it)."""
+    """Factor on the size of gradient steps beyond `inner_steps`, in evaluations (Finn et al. halve it)."""
     baseline: str = option("linear", one_of("linear", "network"))
-    """What is subtracted from returns: linear, features fitted to each task's round; or network, one learned value."""
+    """Baseline subtracted from returns: linear, fitted to each task's round; or network, one learned value function."""
     critic_epochs: int = option(10, at_least(1))
-    """network: Adam's steps on all samples per iteration."""
+    """network: steps of Adam on all samples per iteration."""
     critic_lr: float = option(1e-3, POSITIVE_FINITE)
     """network: Adam's learning rate."""
     gamma: float = option(0.99, between(0, 1))
-    """Discount."""
+    """Discount factor."""
     gae_lambda: float = option(1.0, between(0, 1))
     """Bias against variance of the advantage estimates."""
     norm_adv: bool = True
@@ -133,13 +134,13 @@ class MAMLConfig(AgentConfig):
     rewards' running size."""
     outer: TRPOStep | PPOStep | ReptileStep = part(trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep)
     """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the
-    adapted mean)."""
+    mean of the adapted parameters)."""
     meta_rounds: str = option("last", one_of("last", "all"))
-    """Rounds whose return the meta-step improves: the last; or all after the first step, equally (multi-step loss,
-    Antoniou et al. 2019)."""
+    """Rounds whose return the outer step improves: the last; or all after the first gradient step, with equal weights
+    (multi-step loss, Antoniou et al. 2019)."""
     task_chunk: int | None = option(None, at_least(1))
-    """Tasks whose meta-gradient is computed at once, where memory is short; null: all, and with ppo on a CPU as many as
-    its cache holds. The result is the same."""
+    """Tasks whose meta-gradient is computed at once, to save memory; null: all, with ppo on a CPU as many as fit its
+    cache. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,7 +159,7 @@ class MAMLConfig(AgentConfig):
 
     @property
     def title(self) -> str:
-        """What is trained, as tables and figures call it; in brackets what Finn et al. 2017 do otherwise."""
+        """The variant's name in tables and figures; parentheses hold what Finn et al. 2017 do differently."""
         if isinstance(self.outer, ReptileStep):
             return "Reptile"
         by_ppo = isinstance(self.outer, PPOStep)

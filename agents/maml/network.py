@@ -1,4 +1,4 @@
-"""What MAML meta-learns: the policy's initial parameters, and step sizes if they are learned."""
+"""MAML's network: the policy's initial parameters, learned step sizes, and a learned baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.learning.nets import MLPPolicy, ValueNetwork
 
 
 class MAMLNetwork(nn.Module):
-    """The policy with its initial parameters, the learned step sizes, and the learned baseline where there is one."""
+    """The policy with its initial parameters; `rates`, the learned step sizes, if any; `critic`, a learned baseline."""
 
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class MAMLNetwork(nn.Module):
         )
         named = list(self.policy.named_parameters())
         head_only = config.adapted == "head"
-        self.adapted_params = tuple(n for n, (name, _) in enumerate(named) if not head_only or name.startswith("head."))
+        self.inner_params = tuple(n for n, (name, _) in enumerate(named) if not head_only or name.startswith("head."))
         shapes = {
             "fixed": [],
             "scalar": [torch.Size([1])],
             "per_step": [torch.Size([config.inner_steps])],
-            "per_parameter": [named[n][1].shape for n in self.adapted_params],
+            "per_parameter": [named[n][1].shape for n in self.inner_params],
         }[config.rates]
         self.rates = nn.ParameterList(torch.full(shape, float(config.fast_lr)) for shape in shapes)
         self.critic = ValueNetwork(self.scaling.size) if config.baseline == "network" else None

@@ -1,7 +1,7 @@
 """The outer step of MAML by PPO: Adam on the clipped surrogate after adaptation (Schulman et al. 2017).
 
-With likelihood ratios as the inner objective and a penalty on the KL divergence of the policies before each gradient
-step it is ProMP (Rothfuss et al. 2019, algorithm 1).
+With likelihood ratios as the inner objective, and a penalty on the KL divergence of the policies before each gradient
+step, this is ProMP (Rothfuss et al. 2019, algorithm 1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metarl.learning.losses import clipped_surrogate
 
 
 class PPO:
-    """Some epochs of Adam on the same samples, each with the clipped surrogate of the adapted policies."""
+    """The outer step by PPO: some epochs of Adam on the clipped surrogate of the adapted policies."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class PPO:
         self.captured = {"Minibatches": self.minibatch}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by some epochs of Adam; `key` puts the tasks in order for minibatches."""
+        """Change the meta-parameters by some epochs of Adam; `key` shuffles the tasks into minibatches."""
         options, tasks = self.options, len(rounds[0].x)
         before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
         self.optimizer.set_lr(at(options.lr, progress))
@@ -65,7 +65,7 @@ class PPO:
         return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(options.lr, progress)}
 
     def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
-        """Take one step of Adam on some of the tasks; `before` acted before each gradient step."""
+        """Take one step of Adam on some of the tasks; `before` are the acting policies before each gradient step."""
         for parameter in self.meta:
             parameter.grad = None
         sums: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ class PPO:
         return sums | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
 
     def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
-        """Add `share` of the loss's gradient to that of the meta-parameters; return the loss's metrics."""
+        """Add `share` times the gradient of the loss to the meta-parameters' gradients; return the loss's metrics."""
         loss = partial(self.loss, rounds=rounds, before=before)
         gradients, metrics = self.adaptation.meta_gradient(self.meta, rounds, loss)
         for parameter, gradient in zip(self.meta, gradients, strict=True):
@@ -87,7 +87,7 @@ class PPO:
     def loss(
         self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
     ) -> tuple[Tensor, Metrics]:
-        """The clipped surrogate of the outer rounds' policies, E-MAML's term and ProMP's penalty; and metrics."""
+        """Return the clipped surrogate of the outer rounds, with E-MAML's term and ProMP's penalty, and metrics."""
         config, outer = self.config, self.adaptation.outer
         pairs = zip(policies[outer], rounds[outer], strict=True)
         terms, found = zip(*(self._clipped(policy, samples, samples.advantage) for policy, samples in pairs))
@@ -109,7 +109,7 @@ class PPO:
         return loss, metrics | {"policy": loss.detach(), "entropy": entropy}
 
     def _adapt_inner_kl_coef(self, rounds: list[Samples], before: list[Distribution]) -> dict[str, float]:
-        """Double (halve) the weight of the penalty of each gradient step whose KL is far above (below) its target."""
+        """Double (halve) the weight of each gradient step's penalty if its KL is far above (below) the target."""
         target = self.options.inner_kl_target
         policies = self.adaptation.adapt(self.meta, rounds).policies
         kls = [float(kl) for kl in _divergences(before, policies, rounds)]
@@ -118,14 +118,14 @@ class PPO:
         return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}
 
     def _chunks(self, rounds: list[Samples]) -> list[tuple[slice, float]]:
-        """Some tasks at a time, and their share of all tasks."""
+        """Return slices of the tasks, to be computed one after the other, each with its share of all tasks."""
         tasks, samples = rounds[0].x.shape[:2]
         size = self.config.task_chunk or max(1, samples_at_once(self.device) // samples)
         parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
         return [(part, (part.stop - part.start) / tasks) for part in parts]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters."""
+        """Return the state of the outer step: the optimiser's, and the weights of ProMP's penalty."""
         return self.optimizer.state_dict() | {"kl_coef": self.inner_kl_coef}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -135,6 +135,6 @@ class PPO:
 
 
 def _divergences(before: list[Any], policies: list[Distribution], rounds: list[Samples]) -> list[Tensor]:
-    """The mean KL(before ‖ now) of the policies before each gradient step, on their own states."""
+    """Return the mean KL(before ‖ now) of the policies before each gradient step, on the states that they visited."""
     triples = zip(before, policies, rounds, strict=False)
     return [(old.kl(new) * samples.weight).sum(-1).mean() for old, new, samples in triples]

@@ -14,7 +14,10 @@ from metarl.fast.capture import Captured
 
 
 class Reptile:
-    """A step towards the mean of the parameters after a gradient step on every round, the last one too."""
+    """The outer step of Reptile: towards the mean of the parameters after a gradient step on every round.
+
+    The last round counts, too: it is played with the adapted parameters, and one more gradient step follows it.
+    """
 
     def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
         assert isinstance(config.outer, ReptileStep)
@@ -22,7 +25,7 @@ class Reptile:
         self.captured: dict[str, Captured] = {}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the initial parameters by `lr` of the way; learned step sizes, if there are any, stay."""
+        """Move the initial parameters by the share `lr` towards that mean; learned step sizes stay as they are."""
         lr = at(self.options.lr, progress)
         params = self.adaptation.initial(self.meta, len(rounds[0].x))
         for number, samples in enumerate(rounds):
@@ -36,7 +39,7 @@ class Reptile:
         return {"loss/adapted_distance": float(distance.sqrt()), "loss/lr": lr}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters: nothing."""
+        """Return the state of the outer step, which has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What a round of trajectories teaches a policy gradient, task by task."""
+"""Samples of a policy gradient, task by task, from a round of trajectories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.core.rollout import Rollout
 from metarl.learning.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
 
 Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(features (N, M, F), time, returns, mask, each (N, M)) → what is subtracted from the returns (N, M)."""
+"""(features (N, M, F), time, returns, mask, each (N, M)) → the baseline of the returns (N, M)."""
 
 
 class Samples(NamedTuple):
@@ -20,13 +20,13 @@ class Samples(NamedTuple):
 
     x: Tensor  # (N, M, F) scaled observations
     action: Tensor  # (N, M) or (N, M, A)
-    log_prob: Tensor  # (N, M) of the policy that acted
+    log_prob: Tensor  # (N, M) under the policy that acted
     advantage: Tensor  # (N, M)
-    weight: Tensor  # (N, M) 1 / (the task's steps); 0 for padding
+    weight: Tensor  # (N, M) 1 / (number of the task's steps); 0 for padding
     time: Tensor  # (N, M) int64: steps since the start of the episode
-    score: Tensor  # (N, M) the task's mean return of an episode, discounted: one number for all its samples
-    unit: Tensor  # (N, M) one number, too: the gradient of the weighted log-probabilities is that of `score` times it
-    credit: Tensor  # (N, M) what `credited` makes of the scores of later rounds; 0 before
+    mean_return: Tensor  # (N, M) mean discounted return of the task's episodes, the same for all its samples
+    return_scale: Tensor  # (N, M) likewise: Σ weight · advantage · ∇log π is this times the gradient of the return
+    credit: Tensor  # (N, M) advantage for the returns of later rounds, by `credited`; 0 without it
 
 
 def make_samples(
@@ -41,7 +41,7 @@ def make_samples(
 ) -> Samples:
     """Turn a rollout of `tasks` tasks, with features `x` (T, B, F) of its observations, into samples.
 
-    Every end of an episode is one, the horizon too: what comes after it counts for nothing.
+    The value after the end of an episode is 0, whether it was terminated or truncated at the horizon.
     """
     mask = rollout.mask
     reward = rollout.outcome.reward * mask
@@ -51,18 +51,18 @@ def make_samples(
     returns = by_task(discounted_returns(reward, ends, gamma), tasks)
     expected = baseline(features, time / 100.0, returns, valid)
     if gae_lambda == 1.0:
-        advantage = returns - expected  # what the estimator is then
+        advantage = returns - expected  # equal to `gae` with lambda 1
     else:
         value = expected.unflatten(1, (-1, len(mask))).permute(2, 0, 1).flatten(1) * mask  # (T, B)
         advantage = by_task(gae(reward, value, ends, torch.zeros_like(value[0]), gamma, gae_lambda), tasks)
     steps = valid.sum(-1, keepdim=True).clamp_min(1.0)
     starts = valid * (time == 0)
     episodes = starts.sum(-1, keepdim=True).clamp_min(1.0)
-    score = (returns * starts).sum(-1, keepdim=True) / episodes
-    unit = episodes / steps
+    mean_return = (returns * starts).sum(-1, keepdim=True) / episodes
+    scale = episodes / steps
     if norm_adv:
         std = row_std(advantage, valid)[:, None]
-        advantage, unit = normalise_rows(advantage, valid), torch.where(std > 0.0, unit / std, 0.0)
+        advantage, scale = normalise_rows(advantage, valid), torch.where(std > 0.0, scale / std, 0.0)
     return Samples(
         x=features,
         action=by_task(rollout.acted.action, tasks),
@@ -70,35 +70,36 @@ def make_samples(
         advantage=advantage * valid,
         weight=valid / steps,
         time=time,
-        score=score.repeat(1, valid.shape[1]),
-        unit=unit.repeat(1, valid.shape[1]),
+        mean_return=mean_return.repeat(1, valid.shape[1]),
+        return_scale=scale.repeat(1, valid.shape[1]),
         credit=torch.zeros_like(valid),
     )
 
 
 def credited(rounds: list[Samples], outer: slice) -> list[Samples]:
-    """Credit the samples before each gradient step for the returns of the rounds `outer` after it.
+    """Credit the samples before each gradient step for the returns of the later rounds among `outer` (E-MAML).
 
-    The return J of a later round has Σ ∇log π (J - b) as its gradient by the policies that sampled what was adapted to,
-    a sum over all steps of a task (Stadie et al. 2018, E-MAML). The baseline b is the mean score of the other tasks of
-    the batch, which know nothing of the task's samples; 0 for a task of its own.
+    The return J of a later round also depends on which samples were drawn before it. That dependence has the gradient
+    Σ ∇log π (J - b), a sum over all steps of the task (Stadie et al. 2018). The baseline b is the mean return of the
+    batch's other tasks, which does not depend on this task's samples; it is 0 for a single task.
     """
     gains = []
     for samples in rounds:
-        others = (samples.score.sum(0) - samples.score) / max(len(samples.score) - 1, 1)
-        gains.append((samples.score - others) * samples.unit)
+        returns = samples.mean_return
+        others = (returns.sum(0) - returns) / max(len(returns) - 1, 1)
+        gains.append((returns - others) * samples.return_scale)
     improved = range(len(rounds))[outer]
     found = []
     for number, samples in enumerate(rounds):
         later = [gains[after][:, :1] for after in improved if after > number]
-        steps = (samples.weight > 0).sum(-1, keepdim=True)  # `weight` divides by them
-        gain = torch.stack(later).sum(0) / len(improved) if later else torch.zeros_like(samples.score[:, :1])
+        steps = (samples.weight > 0).sum(-1, keepdim=True)  # cancels the division in `weight`
+        gain = torch.stack(later).sum(0) / len(improved) if later else torch.zeros_like(samples.credit[:, :1])
         found.append(samples._replace(credit=(gain * steps).expand_as(samples.credit).clone()))
     return found
 
 
 def by_task(x: Tensor, tasks: int) -> Tensor:
-    """``(T, tasks × trajectories, …)`` as ``(tasks, trajectories × T, …)``."""
+    """Rearrange ``(T, tasks × trajectories, …)`` to ``(tasks, trajectories × T, …)``."""
     x = x.unflatten(1, (tasks, -1))  # (T, N, trajectories, …)
     return x.permute(1, 2, 0, *range(3, x.ndim)).flatten(1, 2)
 
@@ -110,12 +111,12 @@ def steps_since_start(rollout: Rollout) -> Tensor:
 
 
 def episode_time(rollout: Rollout) -> Tensor:
-    """The same in hundreds, as networks and baselines are given it: float32 ``(T, B)``."""
+    """Hundreds of steps since the episode's start, the input of networks and baselines: float32 ``(T, B)``."""
     return steps_since_start(rollout) / 100.0
 
 
 def first_trajectories(samples: Samples, few: int, trajectories: int) -> Samples:
-    """The first `few` of each task's trajectories, weighted as if they were all."""
+    """Keep the first `few` of each task's `trajectories`; the weights of a task still sum to 1."""
     if few == trajectories:
         return samples
     part = Samples(*(field[:, : field.shape[1] // trajectories * few] for field in samples))

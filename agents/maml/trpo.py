@@ -1,4 +1,4 @@
-"""The outer step of MAML by a trust region (Schulman et al. 2015; Finn et al. 2017, section 5.3)."""
+"""The outer step of MAML by TRPO (Schulman et al. 2015; Finn et al. 2017, section 5.3)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from metarl.learning.losses import surrogate
 from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
 
 FISHER_STATES = 10_000
-"""Steps of all tasks together that Fisher products are made from, where `fisher_share` is not given."""
+"""Steps of all tasks together that Fisher products are estimated from, if `fisher_share` is not given."""
 
 
 class Proposal(NamedTuple):
-    """What the line search starts from."""
+    """A full outer step, which the line search shortens."""
 
     step: Tensor  # (P,)
-    loss: Tensor  # of the surrogate
-    entropy: Tensor  # of the adapted policies
-    grad_norm: Tensor
-    before: list[Distribution]  # the constrained policies before the step, of each chunk of tasks
+    loss: Tensor  # () the surrogate loss before the step
+    entropy: Tensor  # () of the adapted policies
+    grad_norm: Tensor  # ()
+    before: list[Distribution]  # the constrained policies before the step, for each chunk of tasks
 
 
 class TRPO:
-    """Natural-gradient steps on the surrogate after adaptation, within a bound of a KL divergence.
+    """The outer step by TRPO: a natural-gradient step on the surrogate after adaptation, within a KL bound.
 
-    The divergence is that of the adapted policies; with ``trust: all`` also of those before each gradient step.
+    The bound is on the adapted policies; with ``trust: all`` also on the policies before each gradient step.
     """
 
     def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
@@ -49,7 +49,7 @@ class TRPO:
         self.captured = {"Outer steps": self.propose, "Line searches": self.loss_and_kl}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by one step."""
+        """Change the meta-parameters by one step, as long as the line search allows."""
         options = self.options
         proposal: Proposal = self.propose(rounds)
         loss, entropy, grad_norm = torch.stack(proposal[1:4]).tolist()
@@ -82,7 +82,7 @@ class TRPO:
         }
 
     def _propose(self, rounds: list[Samples]) -> Proposal:
-        """Compute the longest step: down the natural gradient, as far as the bound lets it."""
+        """Compute the full step: down the natural gradient, to the KL bound of the quadratic model."""
         options, zero = self.options, torch.zeros((), device=self.device)
         gradient, loss, entropy = zero, zero, zero
         before: list[Distribution] = []
@@ -103,7 +103,7 @@ class TRPO:
         return Proposal(step, loss, entropy, gradient.norm(), before)
 
     def loss(self, policies: list[Distribution], rounds: list[Samples]) -> Tensor:
-        """The surrogate of the outer rounds' policies, and E-MAML's of those before each gradient step."""
+        """Return the surrogate loss of the outer rounds, with E-MAML's term for the rounds before gradient steps."""
         outer = zip(policies[self.adaptation.outer], rounds[self.adaptation.outer], strict=True)
         losses = [surrogate(policy.log_prob(s.action), s.log_prob, s.advantage, s.weight) for policy, s in outer]
         loss = torch.stack(losses).mean()
@@ -114,7 +114,7 @@ class TRPO:
         return loss
 
     def _loss_and_kl(self, rounds: list[Samples], before: list[Distribution], theta: Tensor) -> Tensor:
-        """The surrogate loss and the mean KL divergence ``(2,)`` at other meta-parameters `theta` ``(P,)``."""
+        """Return the surrogate loss and the mean KL divergence, ``(2,)``, at other meta-parameters `theta` ``(P,)``."""
         meta, found = unflatten(theta, self.meta), torch.zeros(2, device=self.device)
         for (chunk, share), old in zip(self._chunks(rounds), before, strict=True):
             policies, _ = self.adaptation.adapt(meta, chunk)
@@ -124,48 +124,49 @@ class TRPO:
         return found
 
     def fisher(self, parts: list[tuple[list[Samples], float, list[Params]]]) -> Callable[[Tensor], Tensor]:
-        """Products with the Fisher matrix of the constrained policies, through the adaptation.
+        """Return the function v ↦ F v, F being the Fisher matrix of the constrained policies, through the adaptation.
 
-        Each part is the rounds of some tasks, their share of all, and their parameters after each gradient step. The
-        graph of one part is kept for all products; that of several is made anew for each, one at a time. A few of each
-        task's trajectories stand for all of them where `fisher_share` says so, at the same adapted parameters.
+        Each part is the rounds of some tasks, their share of all tasks, and their parameters after each gradient step.
+        The graph of a single part is kept for all products. Graphs of several parts are rebuilt for each product, one
+        at a time, to save memory. With `fisher_share` below 1 a few of each task's trajectories stand for all of them,
+        at the same adapted parameters.
         """
         few = self._fisher_trajectories([rounds for rounds, _, _ in parts])
 
-        def of_part(rounds: list[Samples], share: float, params: list[Params]) -> Callable[[Tensor], Tensor]:
+        def part_products(rounds: list[Samples], share: float, params: list[Params]) -> Callable[[Tensor], Tensor]:
             chosen = [first_trajectories(samples, few, self.config.fast_batch_size) for samples in rounds]
             policies, _ = self.adaptation.adapt(self.meta, chosen, differentiable=True, values=params)
             weight = self._weight(chosen)
             return fisher_products(join_columns(policies[self.constrained]), self.meta, weight * (share / len(weight)))
 
         if len(parts) == 1:
-            return of_part(*parts[0])
-        return lambda v: torch.stack([of_part(*part)(v) for part in parts]).sum(0)
+            return part_products(*parts[0])
+        return lambda v: torch.stack([part_products(*part)(v) for part in parts]).sum(0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training changes besides the meta-parameters: nothing."""
+        """Return the state of the outer step, which has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state_dict`."""
 
     def _fisher_trajectories(self, chunks: list[list[Samples]]) -> int:
-        """How many of each task's trajectories Fisher products are made from."""
+        """Return how many of each task's trajectories Fisher products are estimated from."""
         share, trajectories = self.options.fisher_share, self.config.fast_batch_size
         if share is None:
-            # The matrix is a mean over states: it only sets a direction, whose length the line search checks on all of
-            # them, and more states than this cost time without another direction.
+            # The Fisher matrix, a mean over states, only sets the direction; the line search checks the step's length
+            # on all states. More states than this cost time and hardly change the direction.
             steps = sum(rounds[-1].x.shape[0] * rounds[-1].x.shape[1] for rounds in chunks)
             share = min(1.0, FISHER_STATES / steps)
         return math.ceil(share * trajectories)
 
     def _weight(self, rounds: list[Samples]) -> Tensor:
-        """The weights of the constrained policies' steps, with each round counting the same."""
+        """Return the weights of the constrained policies' steps; every round has the same total weight."""
         constrained = rounds[self.constrained]
         return join_columns([samples.weight for samples in constrained]) / len(constrained)
 
     def _chunks(self, rounds: list[Samples]) -> list[tuple[list[Samples], float]]:
-        """The rounds of `task_chunk` tasks at a time, and their share of all tasks."""
+        """Return the rounds of `task_chunk` tasks at a time, each with its share of all tasks."""
         tasks = len(rounds[0].x)
         size = self.config.task_chunk or tasks
         parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]

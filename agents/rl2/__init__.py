@@ -1,4 +1,4 @@
-"""RL² with recurrent PPO."""
+"""RL² with recurrent PPO: read `agent.py` first."""
 
 from metarl.agents.rl2.agent import RL2
 from metarl.agents.rl2.config import RL2Config

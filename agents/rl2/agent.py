@@ -1,9 +1,9 @@
 """RL²: a recurrent policy whose memory is the learning algorithm (Duan et al. 2016; Wang et al. 2016).
 
-The policy sees its previous action, reward and the ends of episodes, and its memory lives through all episodes of a
-trial. Trained by recurrent PPO (Schulman et al. 2017) to maximise the return of the *trial*, it learns to explore
-first and to use what it found. A trial starts with an empty memory at its first step, so the update is one call over
-``(T, B)``: no reset masks inside, minibatches over tasks, the trial's end the only terminal.
+The policy sees its previous action and reward and when an episode ended, and its memory is carried through all episodes
+of a trial. Recurrent PPO (Schulman et al. 2017) maximises the return of the *trial*, so the policy learns to explore
+first and then to use what it found. A trial starts with an empty memory at its first step. So the update is one call
+over ``(T, B)``: no reset masks, minibatches over tasks, and the trial's end is the only terminal.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from metarl.learning.estimators import explained_variance, follow, gae, masked_m
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 TOLD_TASKS = 512
-"""Training tasks whose mean and spread are the scale of a task that the critic is told."""
+"""Training tasks whose mean and standard deviation standardise the task that a ``critic: task`` sees."""
 
 
 class Batch(NamedTuple):
-    """What the update needs of the steps of a trial, ``(T, B, …)``."""
+    """The steps of a trial as the update uses them; every tensor is ``(T, B, …)``."""
 
-    raw: Tensor  # the step as the encoder gives it before what is learned of it
-    action: Tensor  # in the network's own units
-    log_prob: Tensor  # of the policy that acted
-    advantage: Tensor
-    target: Tensor  # of the critic, in its own scale
-    mask: Tensor
+    raw: Tensor  # (T, B, F) the encoded steps, before the learned embedding
+    action: Tensor  # (T, B) or (T, B, A) in the network's own units
+    log_prob: Tensor  # (T, B) under the policy that acted
+    advantage: Tensor  # (T, B)
+    target: Tensor  # (T, B) the critic's target, standardised like its output
+    mask: Tensor  # (T, B) 0 for padding
 
 
 class RL2(LearningAgent, config=RL2Config):
@@ -53,9 +53,9 @@ class RL2(LearningAgent, config=RL2Config):
         self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        # The same whatever the seed: what is told is in the units of these tasks.
+        # The same key for every seed, so that the units of the told task do not depend on the seed.
         task = family.sample_tasks(rng.key(0), TOLD_TASKS)
-        # In the inference loss each field of a task weighs the same, however many numbers it has.
+        # In the inference loss every field of a task has the same weight, however many numbers it has.
         sizes = [features((field,)).shape[1] for field in task]
         self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)
         with torch.random.fork_rng(devices=[]):
@@ -67,7 +67,7 @@ class RL2(LearningAgent, config=RL2Config):
         self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.
-        # Before the first returns every value is 0.
+        # With std = 0, before the first update, every value is 0.
         self.return_mean = torch.zeros((), device=self.device)
         self.return_std = torch.zeros((), device=self.device)
 
@@ -82,7 +82,7 @@ class RL2(LearningAgent, config=RL2Config):
         with torch.no_grad():
             policy, value, memory = self.net.step(step, memory)
             action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
-            log_prob = policy.log_prob(self.net.actions.to_own(action))  # as `update` will see it: rounded
+            log_prob = policy.log_prob(self.net.actions.to_own(action))  # of the rounded action, as in `update`
             if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
@@ -117,9 +117,9 @@ class RL2(LearningAgent, config=RL2Config):
         return {f"loss/{name}": value for name, value in losses.items()}
 
     def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
-        """Advantages and targets, and the steps as the network sees them.
+        """Return the batch of the update, with advantages and targets, and metrics of both.
 
-        What follows a row's last step counts for nothing; no other end is one.
+        The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
         """
         config, mask, encoder = self.config, rollout.mask, self.net.encoder
         value = rollout.acted.value
@@ -133,8 +133,9 @@ class RL2(LearningAgent, config=RL2Config):
             "explained_variance": explained_variance(value, target, mask),
             "advantage_std": masked_mean(advantage**2, mask).sqrt(),
         }
-        # What the critic says of returns grows with them. To correct its last layer so that it does not (PopArt, van
-        # Hasselt et al. 2016) was worse where returns rise, that is while a policy learns (docs/findings.md, 18).
+        # When the running mean and standard deviation move, the critic's predictions of returns move with them. PopArt
+        # (van Hasselt et al. 2016) would correct the last layer for that; it did worse while returns rise
+        # (docs/findings.md, 18).
         follow(self.return_mean, self.return_std, target, mask, weight=max(0.05, 1.0 / (self.updates + 1)))
         target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
         if config.norm_adv:
@@ -143,7 +144,7 @@ class RL2(LearningAgent, config=RL2Config):
             advantage = encoder.in_reward_sizes(advantage, reward, mask)
         raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
         action = self.net.actions.to_own(rollout.acted.action)
-        # Only now: the scales with which the policy acted are those with which its ratio to itself is 1.
+        # Scales are updated only after `raw`: the likelihood ratio is 1 with the scales that the policy acted with.
         if config.norm_obs:
             encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, mask)
@@ -151,7 +152,7 @@ class RL2(LearningAgent, config=RL2Config):
 
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:
-        """What the critic says ``(T, B)`` when the task is known; with no more in memory than a minibatch needs."""
+        """Return the values ``(T, B)`` of a critic that sees the task; parts at a time, to save memory."""
         config, encoder = self.config, self.net.encoder
         raw, _ = encoder.raw(step, encoder.initial(len(task)))
         length, values = config.chunk_length or len(raw), []
@@ -165,9 +166,9 @@ class RL2(LearningAgent, config=RL2Config):
         return torch.cat(values, dim=1)
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
-        """Take one step of Adam on a minibatch, whose trials are back-propagated chunk by chunk.
+        """Take one step of Adam on a minibatch (backpropagation through time is truncated to `chunk_length`).
 
-        Returns the numbers of `self.metrics`.
+        `task` ``(B, D)`` are the numbers of the tasks. Returns the values of `self.metrics`, in their order.
         """
         config, net = self.config, self.net
         weight = batch.mask / batch.mask.sum()
@@ -193,7 +194,10 @@ class RL2(LearningAgent, config=RL2Config):
         return torch.cat([sum(metrics[1:], metrics[0]), grad_norm[None]])
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
-        """Mean squared error of the task as read off the memory: 1 knows nothing, 0 all. About ten steps are asked."""
+        """Return the mean squared error of the standardised task, read off the memory at about ten steps.
+
+        It is 1 for a prediction of the mean and 0 for the task itself (Humplik et al. 2019).
+        """
         assert self.net.infer is not None
         stride = max(1, mask.shape[0] // 10)
         asked, mask = output[stride - 1 :: stride], mask[stride - 1 :: stride]

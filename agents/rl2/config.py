@@ -1,10 +1,4 @@
-"""RL²: a recurrent policy whose memory is the learning algorithm (Duan et al. 2016; Wang et al. 2016).
-
-The policy sees its previous action, reward and the ends of episodes, and its memory lives through all episodes of a
-trial. Trained by recurrent PPO (Schulman et al. 2017) to maximise the return of the *trial*, it learns to explore
-first and to use what it found. A trial starts with an empty memory at its first step, so the update is one call over
-``(T, B)``: no reset masks inside, minibatches over tasks, the trial's end the only terminal.
-"""
+"""The configuration of RL²; `metarl.agents.rl2.agent` describes the algorithm."""
 
 from __future__ import annotations
 
@@ -20,32 +14,32 @@ class RL2Config(AgentConfig):
     """RL² with recurrent PPO. A schedule is a number or points [[progress, value], …] joined by straight lines."""
 
     memory: str = option("gru", one_of(*MEMORIES))
-    """gru, lstm, rnn, transformer, fast_weights; none: no memory beyond the last step, which is seen; or reactive: the
-    observation alone is seen, no previous action, reward or end, so that nothing at all is remembered."""
+    """gru, lstm, rnn, transformer or fast_weights; none: no memory, but the policy sees the last step; or reactive: the
+    policy sees only the observation, no previous action, reward or end of an episode."""
     hidden_size: int = option(128, at_least(1))
     """Units of the memory."""
     transition_input: bool = False
-    """Whether the policy also sees the observation before its previous action: the last step in one input."""
+    """Show the policy also the observation before its previous action: the whole last step in one input."""
     embed_size: int = option(0, at_least(0))
     """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
     head_size: int = option(0, at_least(0))
     """Hidden ReLU units of the policy's and the critic's head; 0: linear heads."""
     critic: str = option("history", one_of("history", "task"))
-    """What the critic sees beside the memory: history (nothing more), or task (the true task, as in asymmetric
+    """Input of the critic next to the memory: history (nothing more), or task (the true task, as in asymmetric
     actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""
     aux_coef: float = option(0.0, NOT_NEGATIVE)
     """Weight of an auxiliary loss: a linear layer reads the (standardised) task off the memory (task inference, Humplik
-    et al. 2019). It teaches the memory what to remember; used in training alone. 0: none."""
+    et al. 2019). It teaches the memory what to remember; used only in training. 0: none."""
     lr: Schedule = option(1e-3, between(0, 1))
     """Adam's learning rate."""
     gamma: Schedule = option(0.99, between(0, 1))
-    """Discount. Starting short and lengthening it during training makes long trials learnable."""
+    """Discount factor. A schedule that rises during training makes long trials learnable."""
     gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
     update_epochs: int = option(4, at_least(1))
     """Passes over the batch per iteration."""
     num_minibatches: int = option(4, at_least(1))
-    """Parts of a pass; each holds whole trials of some of the tasks."""
+    """Minibatches of a pass; each holds whole trials of some of the tasks."""
     clip_coef: float = option(0.2, POSITIVE)
     """PPO's clipping range of the likelihood ratio."""
     ent_coef: Schedule = option(0.01, between(0, 100))
@@ -55,12 +49,12 @@ class RL2Config(AgentConfig):
     max_grad_norm: float = option(0.5, POSITIVE)
     """The gradient is scaled down to at most this norm."""
     target_kl: float | None = option(None, POSITIVE)
-    """No further passes in an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
+    """End the passes of an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     norm_adv: bool = True
     """Scale the advantages of an iteration to mean 0 and standard deviation 1; if not, they are in units of the
     rewards' running size."""
     chunk_length: int | None = option(None, at_least(1))
-    """Back-propagate through this many steps at a time (memory of long trials); None: through the whole trial."""
+    """Backpropagate through at most this many steps, which saves memory on long trials; None: the whole trial."""
     norm_obs: bool = False
     """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     init_std: float = option(0.6, POSITIVE_FINITE)
@@ -69,7 +63,7 @@ class RL2Config(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory == "reactive" and self.transition_input:
-            raise ValueError("memory: reactive sees the observation alone: it goes with transition_input false.")
+            raise ValueError("transition_input must be false with memory 'reactive', which sees only the observation.")
         if self.num_minibatches > self.meta_batch_size:
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class RL2Network(nn.Module):
-    """Encoder, memory, and two heads that read the memory's output and the encoded step beside it.
+    """An encoder, a memory, and two heads that read the memory's output and the encoded step.
 
-    Feeding the step to the heads again is reported to recover much of plain RL²'s weakness (Beck et al. 2023).
+    Beck et al. 2023 report that showing the step to the heads again makes up for much of plain RL²'s weakness.
     """
 
     log_std: Tensor
@@ -32,7 +32,7 @@ class RL2Network(nn.Module):
     task_scale: Tensor
 
     def __init__(self, config: RL2Config, family: TaskFamily, tasks: Tensor) -> None:
-        """`tasks` ``(N, D)`` are the numbers of training tasks, from which the scale of what is told comes."""
+        """Make the network. `tasks` ``(N, D)`` are training tasks, whose mean and spread standardise a told task."""
         super().__init__()
         task_size = tasks.shape[1]
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
@@ -58,14 +58,14 @@ class RL2Network(nn.Module):
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """An agent from before told tasks were standardised goes on with their plain numbers."""
+        """Load a state; one without the scale of tasks, from before tasks were standardised, keeps plain numbers."""
         if f"{prefix}task_centre" not in state_dict:
             state_dict[f"{prefix}task_centre"] = torch.zeros_like(self.task_centre)
             state_dict[f"{prefix}task_scale"] = torch.ones_like(self.task_scale)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
-        """Act on one step: the policy and the critic's value ``(B,)``, and what is carried on."""
+        """Return the policy for one step, the critic's value ``(B,)``, and the memory after the step."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
         x = self._embed(raw)
         output, state = self.memory.step(x, memory.state)
@@ -73,21 +73,22 @@ class RL2Network(nn.Module):
         return policy, value, RL2Memory(state, last_obs)
 
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
-        """Run the memory over many encoded steps ``(T, B, F)``, from the state before them (None: a trial's start).
+        """Run the memory over encoded steps ``(T, B, F)``, from the state before them (None: the start of a trial).
 
-        Returns its outputs ``(T, B, H)``, what it read ``(T, B, E)``, and its state, which carries no gradient across.
+        Returns its outputs ``(T, B, H)``, its inputs ``(T, B, E)`` (the embedded steps) and its state after the last
+        step. No gradient flows into the given state.
         """
         x = self._embed(raw)
         output, state = self.memory.sequence(x, state if state is None else detach(state))
         return output, x, state
 
     def heads(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Distribution, Tensor]:
-        """The policy, over the network's own actions (see `ActionUnits`), and the critic's value in its own scale.
+        """Return the policy, over the network's own actions (see `ActionUnits`), and the standardised value ``(…)``.
 
-        Both read the memory's output ``(…, H)`` and the encoded step ``(…, E)``; the critic also the numbers of the
-        task ``(B, D)``, if it is told.
+        Both heads read the memory's output ``(…, H)`` and the embedded step ``(…, E)``; with ``critic: task`` the
+        critic also reads the numbers of the task ``(B, D)``.
         """
-        heads = self.policy, self.critic  # their first layers are one product
+        heads = self.policy, self.critic  # the first layers of both are one matrix product
         bias = torch.cat([head.of_memory.bias for head in heads])
         total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)
         total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
@@ -101,18 +102,18 @@ class RL2Network(nn.Module):
         return raw if embed is None else F.relu(embed(raw))
 
     def _told(self, task: Tensor | None) -> Tensor | None:
-        """The task's numbers with mean 0 and standard deviation 1 over training tasks; constants are 0."""
+        """Standardise the task's numbers over training tasks; a number that never varies becomes 0."""
         return None if task is None else (task - self.task_centre) * self.task_scale
 
 
 class RL2Head(nn.Module):
-    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, encoded step[, task])."""
+    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, embedded step[, task])."""
 
     def __init__(self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0) -> None:
         super().__init__()
         width = hidden or outputs
         first = 1.0 if hidden else gain
-        # Three products added up are one product with the concatenation, which need not be made.
+        # The sum of three products equals one product with the concatenated inputs, without the concatenation.
         self.of_memory = Head(net.memory.hidden_size, width, first)
         self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
         nn.init.orthogonal_(self.of_step.weight, first)
@@ -120,14 +121,14 @@ class RL2Head(nn.Module):
         self.last = Head(hidden, outputs, gain) if hidden else None
 
     def forward(self, total: Tensor, task: Tensor | None = None) -> Tensor:
-        """The head's output, from the sum of its products with output and step that `RL2Network.heads` makes."""
+        """Finish the head; `total` is the first layer's sum over memory output and step (see `RL2Network.heads`)."""
         if self.of_task is not None and task is not None:
             total = total + self.of_task(task)
         return total if self.last is None else self.last(F.relu(total))
 
 
 class RL2Memory(NamedTuple):
-    """What is carried from step to step."""
+    """The agent's memory between two steps."""
 
     state: Any  # of the recurrent memory
     last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`

@@ -1,6 +1,6 @@
-"""Agents that stable-baselines3 trains: the baselines that meta-learning is measured against (Raffin et al. 2021).
+"""Agents that stable-baselines3 trains (Raffin et al. 2021): baselines for meta-learning.
 
-Training is SB3's own loop on `SB3VecEnv`, networks and updates are its own too. The evaluator plays them like every
+Training is SB3's own loop on `SB3VecEnv`, with SB3's networks and updates. The evaluator plays these agents like every
 other agent: on the same tasks, with addressed noise. They are values of one configuration:
 
 =======================  ==========================================================================================
@@ -8,13 +8,14 @@ baseline                 fields of `PPOConfig`, and of the run
 =======================  ==========================================================================================
 multi-task PPO           the defaults: one policy for all tasks, without memory
 multi-task, fine-tuned   ``test_steps: 10``: PPO updates on each task from the trained parameters (transfer learning)
-from scratch             the same with ``total_iterations: 0``: from random parameters, on each task alone
+from scratch             the same with ``total_iterations: 0``: from random parameters, on each task separately
 told the task            ``task_input: true``: an oracle, where a family has no scripted one
 RecurrentPPO             ``recurrent: true``: sb3-contrib's RecurrentPPO on whole trials (RL² by the stock library)
 =======================  ==========================================================================================
 
-An update on a task fills SB3's rollout buffer with what was played and calls SB3's ``train``; a test holds it equal to
-SB3's own ``learn``. Policies act in units of half the action range, and rewards are scaled, as SB3's guide advises.
+An update on a task fills SB3's rollout buffer with the task's round and calls SB3's ``train``; a test compares this
+with SB3's own ``learn``. Policies act in units of half the action range, and rewards are scaled, as SB3's guide
+advises.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ from metarl.interop.sb3_env import SB3VecEnv
 from metarl.interop.stream import flat_space, flatten
 
 ZIP = "stable_baselines3.zip"
-"""The model in SB3's own format, beside a run's checkpoint: for ``PPO.load``. It holds pickled parts, which metarl
-itself neither needs nor reads."""
+"""The model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl never
+reads it."""
 
 
 class SB3Memory(NamedTuple):
-    """What a trial carries: nothing, the LSTM's state, or what every task has learned."""
+    """The agent's memory in a trial: the LSTM's state, the told task, and each task's own parameters."""
 
     state: tuple[Tensor, ...]  # recurrent: (1, B, H) twice
-    task: Tensor  # (N, D) what the policy is told of the task; (N, 0): nothing
-    learned: dict[str, Tensor]  # (N, …) each task's own parameters and optimiser, named as in `state_dict`; empty: none
+    task: Tensor  # (N, D) the numbers of the task that the policy sees; (N, 0): none
+    learned: dict[str, Tensor]  # (N, …) each task's own parameters and optimiser, named as in `state_dict`, or empty
     updates: Tensor  # () int64: updates on each task
 
 
@@ -80,7 +81,7 @@ class SB3Agent(OwnLoopAgent):
     def __init__(
         self, config: PPOConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """`device` is what every agent is built with; this one stays on the CPU."""
+        """Make the agent. `device` is ignored: it stays on the CPU."""
         self.config, self.family, self.seed = config, family, seed
         self.device = torch.device("cpu")
         self.protocol = TrialProtocol()
@@ -124,17 +125,17 @@ class SB3Agent(OwnLoopAgent):
         return Acted(self.env.to_family(action), log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: SB3Memory, rollout: Rollout) -> Memory:
-        """One PPO update on each task, from the round that its own parameters played."""
+        """Do one PPO update on each task, from the round played with the task's own parameters."""
         if not self.config.test_steps:
             return memory
         trained = {name: value.clone() for name, value in self.state_dict().items()}
-        # A task's first update has no optimiser's state: averages of other tasks' gradients would only mislead it.
+        # A task's first update starts without optimiser state: moments of other tasks' gradients would mislead it.
         start = {name: value for name, value in trained.items() if not name.startswith("optimizer.")}
         x = self._inputs(rollout.step.obs, memory)
         following = self._inputs(rollout.outcome.final_obs, memory)
         own_actions = self.env.from_family(rollout.acted.action)
         rollout = rollout._replace(acted=rollout.acted._replace(action=own_actions))
-        learned, each = [], rollout.mask.shape[1] // len(memory.task)  # a player may have played more, or fewer
+        learned, each = [], rollout.mask.shape[1] // len(memory.task)  # a Player may bring more or fewer rows per task
         for number in range(len(memory.task)):
             own = {name: value[number] for name, value in memory.learned.items()}
             self.load_state_dict(start | own)
@@ -147,7 +148,7 @@ class SB3Agent(OwnLoopAgent):
         return SB3Memory((), memory.task, stacked, memory.updates + 1)
 
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """One iteration of SB3's own loop."""
+        """Do one iteration of SB3's own loop."""
         model = self.model
         model.learning_rate = at(self.config.lr, progress)
         model.lr_schedule = FloatSchedule(model.learning_rate)
@@ -175,11 +176,11 @@ class SB3Agent(OwnLoopAgent):
         self.updates = int(state["updates"])
 
     def export(self, folder: Path) -> None:
-        """The model as SB3 saves it (`ZIP`)."""
+        """Write the model in SB3's own format (`ZIP`)."""
         self.model.save(folder / ZIP)
 
     def _inputs(self, obs: Tensor, memory: SB3Memory) -> Tensor:
-        """Observations ``(…, B, *O)`` as ``(…, B, F)``, beside them what the policy is told of the task."""
+        """Return the policy's inputs ``(…, B, F)``: observations ``(…, B, *O)``, then the told task if there is one."""
         flat = obs.flatten(obs.ndim - len(self.family.observation_space.shape))
         if not self.config.task_input:
             return flat
@@ -199,7 +200,7 @@ class SB3Agent(OwnLoopAgent):
         return DiagonalGaussian(outputs.flatten(0, 1), spread.flatten(0, 1))
 
     def _update_on(self, buffer: RolloutBuffer, memory: SB3Memory) -> None:
-        """SB3's update of the model from these steps."""
+        """Update the model by SB3's ``train`` on these steps."""
         model, before = self.model, self.model.rollout_buffer
         model.rollout_buffer, model.lr_schedule = buffer, FloatSchedule(self.config.fast_lr or at(self.config.lr, 0.0))
         with seeded(self.seed + int(memory.updates)), torch.enable_grad():
@@ -221,21 +222,21 @@ class SB3Agent(OwnLoopAgent):
 
 
 class SB3Model(FixedAgent):
-    """A model that somebody trained with stable-baselines3 or sb3-contrib on `SB3VecEnv`, for the evaluator::
+    """A model that a user trained with stable-baselines3 or sb3-contrib on `SB3VecEnv`, for the evaluator::
 
         metarl.evaluate(SB3Model(PPO.load("model.zip"), family), family)
 
-    `trial`: whether it was trained on whole trials (``SB3VecEnv(…, trial=True)``); then its inputs are RL²'s, and a
-    recurrent model carries its state through all episodes of a trial; otherwise it begins every episode anew, as in
-    training. Continuous actions are clipped, or unsquashed, as SB3 does.
+    `trial` is True for a model that was trained on whole trials (``SB3VecEnv(…, trial=True)``): its inputs are RL²'s,
+    and a recurrent model carries its state through all episodes of a trial. Otherwise every episode starts with an
+    empty state, as in training. Continuous actions are clipped, or unsquashed, as in SB3.
 
-    `vec_normalize`: the `VecNormalize` that it was trained with, or the path of what its `save` wrote, which SB3
-    unpickles. A model that was not loaded has its own. For a loaded one that was trained with it and is given none,
-    ValueError is raised, but a loaded off-policy model shows it only where observations have bounds. False says that
-    they were not normalised.
+    `vec_normalize` is the `VecNormalize` of its training, or the path of a file that ``VecNormalize.save`` wrote, which
+    SB3 unpickles; False means that observations were not normalised. A model that was not loaded from a file has its
+    own. A loaded model that was trained with VecNormalize needs it: otherwise ValueError is raised (for off-policy
+    models only if observations have bounds, since nothing else shows it).
 
-    Sampled actions are those of PPO's or SAC's distribution; DQN takes a random action with the probability that its
-    training ended with; TD3, DDPG and ARS are deterministic.
+    Sampled actions follow the distribution of PPO or SAC. DQN takes a random action with the final probability of its
+    training. TD3, DDPG and ARS are deterministic.
     """
 
     def __init__(
@@ -279,13 +280,13 @@ class SB3Model(FixedAgent):
 
 
 def _same_actions(model: spaces.Space, family: spaces.Space) -> bool:
-    """Discrete ones by their number: SB3 counts them from 0."""
+    """Tell whether two action spaces are equal; Discrete ones by their number, since SB3 counts actions from 0."""
     if isinstance(model, spaces.Discrete) and isinstance(family, spaces.Discrete):
         return bool(model.n == family.n)
     return bool(model == family)
 
 
 def scratch(family: TaskFamily, seed: int = 0) -> SB3Agent:
-    """PPO from scratch on each task: ten updates, each from 20 episodes (100, where an episode is a single step)."""
+    """Make PPO from scratch on each task: ten updates, each from 20 episodes (100 if an episode is a single step)."""
     each = 100 if family.horizon == 1 else 20
     return SB3Agent(PPOConfig(num_steps=64, test_steps=10, fast_batch_size=each, fast_lr=1e-3), family, seed)

@@ -1,4 +1,4 @@
-"""What can be set of the stable-baselines3 agents; `metarl.agents.sb3` says which values make which baseline."""
+"""The configuration of SB3's agents; `metarl.agents.sb3.agent` says which values make which baseline."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class PPOConfig(AgentConfig):
     task_input: bool = False
     """Show the task to the policy: an oracle, for families that have no scripted one."""
     fast_batch_size: int = option(20, at_least(1))
-    """Episodes of a task that are played before each PPO update on it in evaluations."""
+    """Episodes of a task before each PPO update on it, in evaluations."""
     test_steps: int = option(0, at_least(0))
-    """PPO updates on each task in evaluations, from the trained parameters (with no training: from scratch)."""
+    """PPO updates on each task in evaluations, from the trained parameters (without training: from scratch)."""
     fast_lr: float | None = option(None, POSITIVE_FINITE)
-    """Adam's learning rate in these updates; null: `lr` at its start."""
+    """Adam's learning rate in these updates; null: the initial `lr`."""
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
-    """Tanh units of the policy's and, apart from it, of the critic's hidden layers."""
+    """Tanh units of the hidden layers, of the policy and of the critic, which share none."""
     lstm_size: int = option(128, at_least(1))
     """recurrent: units of the LSTM, which policy and critic share."""
     init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
     reward_scale: float | None = option(None, POSITIVE_FINITE)
-    """Factor on the rewards that are learned from; null: what makes the root mean square return of an episode of the
-    random policy 1, but at most 1. Large returns would take all of the gradient's norm for the critic."""
+    """Factor on the rewards in training; null: 1 / (root mean square return of an episode of random actions), at most
+    1. With large returns the critic's gradient would take up the whole `max_grad_norm`."""
     lr: Schedule = option(3e-4, between(0, 1))
     """Adam's learning rate."""
     batch_size: int = option(64, at_least(2))
@@ -46,7 +46,7 @@ class PPOConfig(AgentConfig):
     update_epochs: int = option(10, at_least(1))
     """Passes over the steps of an iteration."""
     gamma: float = option(0.99, between(0, 1))
-    """Discount."""
+    """Discount factor."""
     gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantage estimates."""
     clip_coef: float = option(0.2, POSITIVE_FINITE)
@@ -64,7 +64,10 @@ class PPOConfig(AgentConfig):
             raise ValueError("recurrent adapts in its memory: it goes with neither test_steps nor task_input.")
 
     def steps_of(self, family: TaskFamily) -> int:
-        """Steps of each environment per iteration. Raises ValueError if minibatches do not divide an iteration."""
+        """Return the steps of each environment per iteration.
+
+        Raises ValueError if `batch_size` does not divide the steps of all environments.
+        """
         whole = family.horizon * (family.episodes_per_trial if self.recurrent else 1)
         steps = whole if self.num_steps is None else self.num_steps
         if steps * self.meta_batch_size % self.batch_size:

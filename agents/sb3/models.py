@@ -1,4 +1,4 @@
-"""What `metarl.agents.sb3` needs of stable-baselines3: models, what they train on, buffers and distributions."""
+"""Bridges to stable-baselines3: models, environments for their training, buffers and distributions."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ METRICS = {
     "train/clip_fraction": "loss/clip_fraction",
     "train/explained_variance": "loss/explained_variance",
 }
-"""SB3's names of what an update reports, and ours."""
+"""SB3's names of an update's metrics, and the log tags of metarl."""
 
 
 class Actor(nn.Module):
-    """The part of SB3's policy that acts: features to the logits, or the mean, of an action."""
+    """The part of SB3's policy that acts: from features to the logits, or the mean, of an action."""
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Actor(nn.Module):
 
 
 class Prepared(VecEnvWrapper):
-    """What SB3 trains on: actions in units of half their range around its middle, or from 0, and scaled rewards."""
+    """An environment for SB3's training: Box actions in -1 … 1, Discrete actions from 0, and scaled rewards."""
 
     def __init__(self, venv: VecEnv, reward_scale: float) -> None:
         space = venv.action_space
@@ -68,11 +68,11 @@ class Prepared(VecEnvWrapper):
         self.reward_scale = reward_scale
 
     def to_family(self, action: Tensor) -> Tensor:
-        """Actions of the policy as the family takes them."""
+        """Convert the policy's actions to the family's."""
         return action + self.first if self.scale is None else self.scale[0] + self.scale[1] * action
 
     def from_family(self, action: Tensor) -> Tensor:
-        """The other way round."""
+        """Convert the family's actions to the policy's."""
         return action - self.first if self.scale is None else (action - self.scale[0]) / self.scale[1]
 
     def reset(self) -> Any:
@@ -87,7 +87,7 @@ class Prepared(VecEnvWrapper):
 
 
 def reward_scale(family: TaskFamily) -> float:
-    """See `PPOConfig.reward_scale`."""
+    """Return the default of `PPOConfig.reward_scale` for a family."""
     key = rng.key(0)
     trial = run_trial(RandomAgent(family), family, family.sample_tasks(key, 64, family.splits[0]), key, episodes=1)
     size = float((episode_returns(trial[0], 1) ** 2).mean().sqrt())
@@ -95,7 +95,7 @@ def reward_scale(family: TaskFamily) -> float:
 
 
 def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
-    """The distribution of actions for the outputs of an SB3 policy's last layer."""
+    """Return the distribution of actions for the outputs of an SB3 policy's last layer."""
     if isinstance(policy.action_space, gymnasium.spaces.Discrete):
         return Categorical.from_logits(outputs)
     return DiagonalGaussian(outputs, policy.log_std)
@@ -104,20 +104,20 @@ def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
 def recurrent_distribution(
     policy: Any, x: Tensor, state: tuple[Tensor, ...], starts: Tensor
 ) -> tuple[Distribution, tuple[Tensor, ...]]:
-    """The actions of a sb3-contrib policy, and its next state; `starts` (B,): 1 where it forgets first."""
+    """Return a recurrent policy's distribution of actions and its next state; `starts` (B,) is 1 to reset it first."""
     found, state = policy.get_distribution(x, state, starts)
     return from_torch(found.distribution), state
 
 
 def from_torch(distribution: Any) -> Distribution:
-    """A torch distribution of SB3's as one of ours, which draw from addressed keys."""
+    """Convert a torch distribution of SB3's to one of metarl's, which draw from addressed keys."""
     if isinstance(distribution, torch.distributions.Categorical):
         return Categorical.from_logits(distribution.logits)
     return DiagonalGaussian(distribution.mean, distribution.stddev.log())
 
 
 def is_recurrent(model: Any) -> bool:
-    """Whether a model's policy has sb3-contrib's LSTM."""
+    """Tell whether a model's policy has sb3-contrib's LSTM."""
     try:
         from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     except ImportError:
@@ -155,9 +155,9 @@ def make_model(config: PPOConfig, env: VecEnv, steps: int, seed: int) -> Any:
 def filled_buffer(
     model: Any, rollout: Rollout, x: Tensor, following: Tensor, rows: slice, scale: float
 ) -> RolloutBuffer:
-    """SB3's buffer with the steps of some rows, `model` being the policy that played them.
+    """Fill SB3's rollout buffer with the steps of some rows, in which `model` acted.
 
-    `x` and `following` ``(T, B, F)`` are what the policy sees before and after each step; actions are the policy's own.
+    `x` and `following` ``(T, B, F)`` are the policy's inputs before and after each step; actions are the policy's own.
     """
     policy, outcome = model.policy, rollout.outcome
     x, mask = x[:, rows], rollout.mask[:, rows] > 0
@@ -165,7 +165,7 @@ def filled_buffer(
     with torch.no_grad():
         values = policy.predict_values(x.flatten(0, 1)).view(steps, each)
         after = policy.predict_values(following[:, rows].flatten(0, 1)).view(steps, each)
-    # What SB3's own collection adds where an episode was truncated: the value of what would have followed.
+    # Where an episode was truncated, SB3's own collection adds the value of the state after it, too.
     reward = outcome.reward[:, rows] * scale + model.gamma * after * outcome.truncated[:, rows]
     starts = rollout.step.prev_done[:, rows].clone()
     starts[0] = 1.0
@@ -180,7 +180,7 @@ def filled_buffer(
 
 
 def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str, Any]) -> RolloutBuffer:
-    """The same steps but those after a row's last episode, as one row."""
+    """Copy the steps to one row, without those after a row's last episode."""
     flat = RolloutBuffer(int(mask.sum()), buffer.observation_space, buffer.action_space, n_envs=1, **shape)
     for name in ("observations", "actions", "rewards", "returns", "episode_starts", "values", "log_probs"):
         setattr(flat, name, getattr(buffer, name)[mask][:, None])
@@ -190,7 +190,7 @@ def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str
 
 @contextmanager
 def seeded(seed: int) -> Iterator[int]:
-    """SB3 draws from the global generators of Python, NumPy and torch: seed them, and put them back afterwards."""
+    """Seed the global generators of Python, NumPy and torch, which SB3 uses, and restore them afterwards."""
     seed %= 2**32
     before, numpy_before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""How the policies of stable-baselines3's and sb3-contrib's algorithms act: as distributions that draw by address."""
+"""Policies of stable-baselines3 and sb3-contrib as distributions that draw from addressed keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from metarl.interop.sb3_env import SB3VecEnv
 
 
 def _contrib(*names: str) -> tuple[type, ...]:
-    """Classes of sb3-contrib as ``"module:Class"``; none if it is not installed."""
+    """Import classes of sb3-contrib, named as ``"module:Class"``; return none if it is not installed."""
     try:
         parts = [name.split(":") for name in names]
         return tuple(getattr(importlib.import_module(f"sb3_contrib.{module}"), name) for module, name in parts)
@@ -32,18 +32,18 @@ def _contrib(*names: str) -> tuple[type, ...]:
 
 
 BY_DISTRIBUTION = (ActorCriticPolicy,)
-"""PPO, A2C, TRPO and RecurrentPPO: the network gives a distribution."""
+"""PPO, A2C, TRPO and RecurrentPPO: the network returns a distribution."""
 
 
 EPSILON_GREEDY = (DQNPolicy, *_contrib("qrdqn.policies:QRDQNPolicy"))
 
 
 SQUASHED = (SACPolicy, *_contrib("tqc.policies:TQCPolicy", "crossq.policies:CrossQPolicy"))
-"""A normal distribution, squashed by tanh into -1 … 1."""
+"""SAC, TQC and CrossQ: a normal distribution, squashed by tanh into -1 … 1."""
 
 
 DETERMINISTIC = (TD3Policy, *_contrib("ars.policies:ARSPolicy"))
-"""TD3, DDPG, ARS: what noise they explore with is no part of the policy."""
+"""TD3, DDPG, ARS: exploration noise is no part of the policy."""
 
 
 PLAYED = "PPO, A2C, DQN, SAC, TD3, DDPG, and of sb3-contrib RecurrentPPO, TRPO, QR-DQN, TQC, CrossQ, ARS"
@@ -81,15 +81,15 @@ class Certain(NamedTuple):
 
 
 def check_played(model: Any) -> None:
-    """Raise ValueError if it is not known how a model's policy acts."""
+    """Raise ValueError for a model of an unknown kind of policy."""
     if not isinstance(model.policy, (*BY_DISTRIBUTION, *EPSILON_GREEDY, *SQUASHED, *DETERMINISTIC)):
         raise ValueError(f"SB3Model plays {PLAYED}; it does not know {type(model.policy).__name__}.")
 
 
 def acting(model: Any, x: Tensor) -> Any:
-    """The distribution of a model's actions in its policy's own units, `x` being what the policy sees ``(B, …)``.
+    """Return the distribution of a model's actions, in its policy's own units, for the inputs `x` ``(B, …)``.
 
-    DQN and QR-DQN take a random action with the probability that training ended with (`exploration_rate`).
+    DQN and QR-DQN take a random action with the final probability of their training (`exploration_rate`).
     """
     policy: Any = model.policy
     if isinstance(model.policy, SQUASHED):
@@ -108,7 +108,7 @@ def acting(model: Any, x: Tensor) -> Any:
 
 
 def in_the_space(policy: Any, action: Tensor, space: spaces.Space) -> Tensor:
-    """A policy's actions as the family takes them: unsquashed, or clipped, as SB3 does; Discrete ones from `start`."""
+    """Convert a policy's actions to the family's: unsquashed or clipped, as in SB3; Discrete ones from `start`."""
     if isinstance(space, spaces.Discrete):
         return action + int(space.start)
     assert isinstance(space, spaces.Box)
@@ -119,10 +119,10 @@ def in_the_space(policy: Any, action: Tensor, space: spaces.Space) -> Tensor:
 def statistics_of(
     model: Any, given: VecNormalize | str | Path | bool | None, family: TaskFamily, trial: bool
 ) -> VecNormalize | None:
-    """What normalises the model's observations: what is given, else that of the model's own environment.
+    """Return the `VecNormalize` of the model's observations: the given one, else that of the model's own environment.
 
-    Raises ValueError if it was trained with VecNormalize, whose statistics `model.save` leaves out, and none are there.
-    Of an off-policy model (DQN, SAC, TD3, …) that was loaded this shows only where observations have bounds.
+    Raises ValueError if the model was trained with VecNormalize but there are no statistics, which `model.save` leaves
+    out. For a loaded off-policy model (DQN, SAC, TD3, …) this is noticed only if observations have bounds.
     """
     if given is False:
         return None
@@ -144,20 +144,20 @@ def statistics_of(
 
 
 def _was_normalised(model: Any) -> bool:
-    """Whether a model's training left traces of VecNormalize: SB3 saves the last observations, also as they came."""
+    """Tell whether a model was trained with VecNormalize: then SB3 also saves the last unnormalised observations."""
     if model._last_original_obs is None or not isinstance(model, OffPolicyAlgorithm):
         return model._last_original_obs is not None
-    # These keep the observations before the last in the same place where there was nothing to normalise.
+    # Off-policy models store earlier observations in the same attribute if nothing was normalised.
     last, space = model._last_obs, model.observation_space
     assert isinstance(space, spaces.Box)
     return last is not None and bool(((last < space.low) | (last > space.high)).any())
 
 
 def _load(path: str | Path, env: SB3VecEnv) -> VecNormalize:
-    """What ``VecNormalize.save`` wrote: a pickled object, so it is opened where the user names it and nowhere else."""
+    """Load a file of ``VecNormalize.save``. It is pickled, so only a file that the user names is ever opened."""
     try:
         return VecNormalize.load(str(path), env)
     except OSError:
         raise
-    except Exception as error:  # whatever unpickling raises, or SB3's check of the shapes
+    except Exception as error:  # unpickling may raise anything, and SB3 checks the shapes
         raise ValueError(f"{path} holds no statistics of VecNormalize for these observations ({error}).") from error

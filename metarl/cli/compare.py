@@ -30,13 +30,13 @@ from metarl.training.config.names import allow
 
 
 def program(arguments: Sequence[str]) -> int:
-    """``metarl compare …`` in a process of its own."""
+    """Run ``metarl compare …`` in a process of its own."""
     tune()
     return main(arguments)
 
 
 def to_tensorboard(comparison: Comparison, folder: Path) -> None:
-    """A run per agent, whose curves TensorBoard lays over each other, and the figure and the tables in `folder`."""
+    """Write a TensorBoard run per agent, whose curves can be overlaid, and the figure and the tables to `folder`."""
     with SummaryWriter(str(folder)) as writer:
         writer.add_figure("compare/figure", comparison.figure(), close=False)
         writer.add_text("compare/tables", comparison.markdown())
@@ -48,7 +48,7 @@ def to_tensorboard(comparison: Comparison, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     options = usage.compare().read(arguments)
     console = make_console(options.quiet, width=140)
     try:
@@ -93,7 +93,7 @@ def _compare(options: Any, console: Console) -> None:
 
 
 def _asked(options: Any) -> list[Line]:
-    """The runs and baselines. Raises ValueError for one that there is not, or that is for other tasks."""
+    """Return the runs and baselines to compare. Raises ValueError for an unknown one, or one for other tasks."""
     device = str(resolve_device(options.device))
     found = lines(options.runs, device)
     check_families(found)
@@ -117,7 +117,7 @@ def _say_written(folder: Path, paths: Sequence[Path], console: Console) -> None:
 
 
 def _out(options: Any) -> Path:
-    """The folder for the files, made: what is asked for, or a new one."""
+    """Make and return the folder for the files: that of ``--out``, or a new one."""
     if options.out is None:
         return new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
     make_folder(options.out)

@@ -1,4 +1,4 @@
-"""The lines of a comparison: trained agents, the seeds of a configuration together, on the same tasks."""
+"""The lines of a comparison: trained agents on the same tasks, with all seeds of a configuration in one line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 def lines(runs: Sequence[str], device: str) -> list[Line]:
-    """The trained agents, runs of one configuration together. Raises ValueError for a run that cannot be loaded."""
+    """Load trained agents, one line for all runs of a configuration. Raises ValueError if a run cannot be loaded."""
     groups: dict[str, list[tuple[str, Path | str]]] = {}
     for run in runs:
         name, folders = _folders(run)
@@ -61,7 +61,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
 
 
 def _folders(run: str) -> tuple[str, list[Path | str]]:
-    """The name of ``[NAME=]RUN`` and its run directories: one, or those in a folder of several seeds."""
+    """Return the name of ``[NAME=]RUN`` and its run directories: one, or those in a folder of several seeds."""
     name, where = named_run(run)
     if where.startswith("pretrained:"):
         return name or where.removeprefix("pretrained:"), [where]
@@ -74,9 +74,10 @@ def _folders(run: str) -> tuple[str, list[Path | str]]:
 
 
 def named_run(run: str) -> tuple[str, str]:
-    """NAME, "" if there is none, and RUN of ``[NAME=]RUN``, either of which may hold a "=" of its own.
+    """Split ``[NAME=]RUN`` into NAME ("" if there is none) and RUN, both of which may contain "=".
 
-    A folder that exists is a RUN. Otherwise the name ends at the first "=" after which one begins.
+    If the whole text is an existing folder, it is a RUN. Otherwise NAME ends at the first "=" after which an existing
+    folder begins.
     """
 
     def exists(where: str) -> bool:
@@ -86,7 +87,7 @@ def named_run(run: str) -> tuple[str, str]:
     for name, where in (("", run), *splits):
         if exists(where):
             return name, where
-    # None is there: the sentence is to name what was meant, and a name has no slashes.
+    # No folder exists: split so that the error names the folder that was probably meant. A name has no slashes.
     return splits[0] if splits and "/" not in splits[0][0] else ("", run)
 
 
@@ -99,7 +100,7 @@ def _unique(name: str, taken: Sequence[str]) -> str:
 
 
 def check_families(found: Sequence[Line]) -> None:
-    """Raise ValueError unless all are agents for the same tasks: of one family, but for the episodes of a trial."""
+    """Raise ValueError unless all agents are for the same tasks: one family; only episodes per trial may differ."""
     first = found[0]
     for line in found[1:]:
         same = type(line.family) is type(first.family)
@@ -125,8 +126,8 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Evaluate every line on the same tasks. `rounds` is only for agents that adapt in rounds.
 
-    Agents whose adaptation is a training run of its own (PPO on each task) play the first `costly_tasks` of them.
-    All play each task in `repeats` trials; by default in as many as `metarl.evaluate` plays.
+    Agents whose adaptation takes long (PPO on each task) play only the first `costly_tasks` tasks. All agents play
+    `repeats` trials on each task; by default as many as `metarl.evaluate` plays.
     """
     entries: dict[str, dict[str, AdaptationCurve]] = {}
     console = console or Console(quiet=True)
@@ -153,7 +154,7 @@ def compare(
 
 
 def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
-    """Evaluate ``NAME=RUN`` agents, each name on every family, on the split that is asked for (default: test).
+    """Evaluate ``NAME=RUN`` agents, each name on every family, on the split of `options` (default: test).
 
     Runs of one name and family are its training seeds. Raises ValueError as `lines` and `Suite` do.
     """

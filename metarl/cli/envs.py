@@ -1,4 +1,4 @@
-"""What task families there are, and what one of them is::
+"""The list of task families, and the card of one::
 
 metarl envs                       a table of all
 metarl envs GridNavi              the card of one, by its id or the name inside the id
@@ -25,12 +25,12 @@ WIDE = 150  # columns of a terminal in which every property has a column of its 
 
 
 def program(arguments: Sequence[str]) -> int:
-    """``metarl envs …`` in a process of its own."""
+    """Run ``metarl envs …`` in a process of its own."""
     return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     options = usage.envs().read(arguments)
     name = options.family
     console = Console(highlight=False, force_terminal=None if sys.stdout.isatty() else False, force_jupyter=False)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_all(cards: list[Card], console: Console) -> None:
-    """The table. Piped, it has one line per family, however long, for grep and its like."""
+    """Show the table of all families. Piped, it has one line per family, however long, for tools such as grep."""
     if not console.is_terminal:
         wide = Console(width=1000, highlight=False, force_terminal=False, force_jupyter=False)
         with wide.capture() as lines:
@@ -63,7 +63,7 @@ def show_all(cards: list[Card], console: Console) -> None:
 
 
 def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
-    """One row per family; `stacked` puts several properties below each other, for narrow terminals."""
+    """Make a table with one row per family; `stacked` puts several properties into one column, for narrow terminals."""
     rows = [
         (
             each.id,
@@ -93,7 +93,7 @@ def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
 
 
 def show_one(card: Card, console: Console) -> None:
-    """The card: the docstring's sections as they are written, after the values of the defaults."""
+    """Show a card: the values of the defaults, then the docstring's sections as they are written."""
 
     def say(text: str = "", style: str = "") -> None:
         console.print(Text(text, style), soft_wrap=True)
@@ -112,7 +112,7 @@ def show_one(card: Card, console: Console) -> None:
 
 
 def _bounded(space: spaces.Space[Any]) -> str:
-    """A space in short, with its bounds where they are the same in all dimensions."""
+    """Describe a space in short, with its bounds if they are the same in all dimensions."""
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or low.min() != low.max() or high.min() != high.max():
         return short_space(space)

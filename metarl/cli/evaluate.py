@@ -1,9 +1,10 @@
-"""How fast does an agent adapt to tasks it has not seen? ::
+"""An evaluation of how fast a trained agent adapts to tasks that it has not seen::
 
     metarl evaluate RUN_DIR [--split test] [--tasks 1000] [--greedy]
     metarl evaluate pretrained:rl2_gridnavi
 
-The program prints a table and writes, per split, JSON, CSV and PNG files. A run's own final evaluation is left alone.
+The program prints a table and writes, per split, JSON, CSV and PNG files. It does not change the evaluation at the end
+of a run.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from metarl.training.config.names import allow
 
 
 def program(arguments: Sequence[str]) -> int:
-    """``metarl evaluate …`` in a process of its own."""
+    """Run ``metarl evaluate …`` in a process of its own."""
     tune()
     return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     options = usage.evaluate().read(arguments)
     console = make_console(options.quiet)
     try:
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: Any, agent: LearningAgent) -> list[str]:
-    """The splits that are asked for. Raises ValueError for what cannot be asked, before anything is played."""
+    """Return the splits to evaluate. Raises ValueError for invalid options, before the evaluation starts."""
     family = agent.family
     splits = options.split or list(family.splits)
     for split in splits:
@@ -82,7 +83,7 @@ def _check(options: Any, agent: LearningAgent) -> list[str]:
 
 
 def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
-    """What is asked, as the name of a folder: ``last_2000_tasks_1000_seed_0_greedy``."""
+    """Name a folder by the options of the evaluation: ``last_2000_tasks_1000_seed_0_greedy``."""
     parts = [options.which, agents[0].trained.get("iteration", ""), "tasks", options.tasks, "seed", options.seed]
     for name in ("repeats", "episodes", "rounds"):
         if getattr(options, name) is not None:

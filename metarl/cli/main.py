@@ -1,4 +1,4 @@
-"""The command ``metarl``, which hands over to the program that its first word names.
+"""The command ``metarl``, which runs the program that its first word names.
 
 A usage page needs none of the libraries that the programs do, so it appears at once.
 """

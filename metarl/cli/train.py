@@ -23,7 +23,7 @@ PROGRAM = "metarl train"  # how the program calls itself in what it says to the 
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The program: 0 when done; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal when stopped."""
+    """Run the program. Returns 0; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal if stopped."""
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
@@ -47,19 +47,19 @@ program = main
 
 
 def train(parsed: Parsed, console: Console) -> int:
-    """Do one run, and say where its curves are. Returns the program's exit code."""
+    """Do one run, and print where its curves are. Returns the program's exit code."""
     run = loop.train(parsed, console, warn)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run.directory))}", markup=False, soft_wrap=True)
     return 128 + run.signal if run.signal else 0  # what shells report for a program that a signal ended
 
 
 def warn(sentence: str) -> None:
-    """Say on standard error, with --quiet too, what a user must know of the results."""
+    """Print a warning about the results on standard error, also with --quiet."""
     print(f"{PROGRAM}: warning: {sentence}", file=sys.stderr)
 
 
 def spelled_out(args: list[str]) -> list[str]:
-    """A command line with ``… --help agent MAML`` written out."""
+    """Expand ``… --help agent MAML`` in a command line to ``… --agent MAML --help``."""
     for at, arg in enumerate(args):
         if arg in ("-h", "--help") and at + 1 < len(args) and not args[at + 1].startswith("-"):
             what, *name = args[at + 1 : at + 3]

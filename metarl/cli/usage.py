@@ -1,4 +1,4 @@
-"""Options and usage pages of the programs. Nothing here imports torch, so that a page appears at once."""
+"""Options and usage pages of the programs. This module does not import torch, so that a page appears at once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COMMANDS = {
     "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
     "envs": "list the task families, or show the card of one",
 }
-"""The commands and one line about each."""
+"""The commands, with one line about each."""
 WHICH = "the checkpoint: last, or best on valid (default: last)"
 DEVICE = "cpu, cuda or auto (default: auto)"
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def overview() -> str:
-    """The page of ``metarl --help``."""
+    """Return the page of ``metarl --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     head = "usage: metarl COMMAND …\n\nMeta-reinforcement learning: task families, agents, one loop, one evaluator.\n"
@@ -29,7 +29,7 @@ def overview() -> str:
 
 
 def train() -> str:
-    """The page of ``metarl train --help``. The options themselves depend on the agent and the family."""
+    """Return the page of ``metarl train --help``, without options, which depend on the agent and the family."""
     presets = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     return f"""\
 usage: metarl train [PRESET_OR_FILE] [--OPTION VALUE …]
@@ -54,7 +54,7 @@ Presets: {presets}."""
 
 
 def evaluate() -> Parser:
-    """The parser of ``metarl evaluate``."""
+    """Make the parser of ``metarl evaluate``."""
     parser = Parser(
         prog="metarl evaluate",
         description="Evaluate a trained agent: return per adaptation episode on tasks it was not trained on.",
@@ -82,7 +82,7 @@ def evaluate() -> Parser:
 
 
 def compare() -> Parser:
-    """The parser of ``metarl compare``."""
+    """Make the parser of ``metarl compare``."""
     parser = Parser(
         prog="metarl compare",
         description="Compare agents on the same tasks. Runs of one configuration with several seeds are one line.",
@@ -109,7 +109,7 @@ def compare() -> Parser:
 
 
 def watch() -> Parser:
-    """The parser of ``metarl watch``."""
+    """Make the parser of ``metarl watch``."""
     parser = Parser(
         prog="metarl watch",
         description="Draw whole trials of a trained agent: on the tasks with the lowest, median and highest score.",
@@ -131,7 +131,7 @@ def watch() -> Parser:
 
 
 def envs() -> Parser:
-    """The parser of ``metarl envs``."""
+    """Make the parser of ``metarl envs``."""
     parser = Parser(prog="metarl envs", description="List the task families, or show the card of one.")
     parser.add_argument(
         "family", nargs="?", metavar="FAMILY", help="an id, the name inside it (GridNavi), or module:Class"

@@ -30,19 +30,19 @@ from metarl.training.checkpoint import load
 from metarl.training.config.names import allow
 
 FRAMES = 600
-"""Frames of a video at most; one moment of the trial each while it has no more."""
+"""The largest number of frames of a video; a shorter trial has one frame per step."""
 FRAME = 480
-"""Pixels: the largest side of a frame."""
+"""The largest side of a frame, in pixels."""
 
 
 def program(arguments: Sequence[str]) -> int:
-    """``metarl watch …`` in a process of its own."""
+    """Run ``metarl watch …`` in a process of its own."""
     tune()
     return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     options = usage.watch().read(arguments)
     try:
         allow(options.allow)
@@ -81,7 +81,7 @@ def _watch(options: Any, console: Console) -> None:
 
 
 def _default(run: str, split: str) -> Path:
-    """The picture's default path."""
+    """Return the picture's default path."""
     if run.startswith("pretrained:"):
         return Path("runs") / f"watch_{run.removeprefix('pretrained:')}" / f"{split}.png"
     return Path(run) / "watch" / f"{split}.png"

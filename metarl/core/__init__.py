@@ -1,1 +1,1 @@
-"""The five nouns: tasks and families, batch environments, rollouts, agents; and what they stand on."""
+"""The core: tasks and families, batch environments, rollouts, agents, and the tools that these share."""

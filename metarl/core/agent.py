@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.errors import unknown
-from metarl.core.family import TaskFamily
+from metarl.core.family import AnyFamily
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, Rollout
 
@@ -26,7 +26,7 @@ Schedule = float | list[tuple[float, float]]
 
 
 def at(schedule: Schedule, progress: float) -> float:
-    """The value of a schedule when the share `progress` of training is done; constant beyond its ends."""
+    """Return the value of a schedule when the share `progress` of training is done; constant beyond its ends."""
     if isinstance(schedule, (int, float)):
         return float(schedule)
     earlier = schedule[0]
@@ -42,7 +42,7 @@ def at(schedule: Schedule, progress: float) -> float:
 class AgentConfig:
     """Base of every agent's configuration. A subclass adds its fields.
 
-    Its ``__post_init__`` checks the rules that stand beside the defaults; one of a subclass calls it.
+    Its ``__post_init__`` checks the rule of every option; a subclass that has its own calls this one.
     """
 
     meta_batch_size: int = option(512, at_least(1))
@@ -53,14 +53,14 @@ class AgentConfig:
     imported when an agent is built, for one whose library is slow to import."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an option that breaks its rule. Lists become tuples, names parts, where those are."""
+        """Raise ValueError for an option that breaks its rule. Turn lists into tuples, and names into parts."""
         for field in dataclasses.fields(self):
             if isinstance(field.default, tuple):
                 setattr(self, field.name, tuple(getattr(self, field.name)))
         make_parts(self)
         check_options(self)
 
-    def build(self, family: TaskFamily, seed: int, device: torch.device) -> LearningAgent:
+    def build(self, family: AnyFamily, seed: int, device: torch.device) -> LearningAgent:
         """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
         if self.agent_class is None:
             name = type(self).__name__
@@ -76,15 +76,15 @@ class AgentConfig:
 
 
 class LearningAgent(Agent):
-    """An agent that can be saved: what `metarl.training.checkpoint` needs beside the four verbs."""
+    """An agent that can be saved: the four verbs, and what `metarl.training.checkpoint` needs."""
 
     config: AgentConfig
-    family: TaskFamily
+    family: AnyFamily
     device: torch.device
     told: bool = False
-    """Whether it acts on the task that `begin` is given: an oracle, with which learners are compared."""
+    """True if it acts on the task that `begin` is given: an oracle, with which learners are compared."""
     trained: Mapping[str, Any] = MappingProxyType({})
-    """How far its training has come: ``seed``, ``iteration``, ``env_steps``; empty before it began."""
+    """Its progress in training: ``seed``, ``iteration``, ``env_steps``; empty before training began."""
 
     def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
         """Let ``config.build`` make agents of this class."""
@@ -102,7 +102,7 @@ class LearningAgent(Agent):
 
     @property
     def title(self) -> str:
-        """What tables and figures call the agent."""
+        """The agent's name in tables and figures."""
         return type(self).__name__
 
     @property
@@ -111,7 +111,7 @@ class LearningAgent(Agent):
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
+        """Return all that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -128,7 +128,7 @@ class LearningAgent(Agent):
         self.load_state_dict(mine | {name: value for name, value in state.items() if name not in begins_anew})
 
     def export(self, folder: Path) -> None:
-        """Write to `folder`, beside a checkpoint, what another library opens the agent with; by default nothing."""
+        """Write a file to the checkpoint's `folder` that another library can open; by default nothing."""
 
 
 class Learned(NamedTuple):
@@ -139,17 +139,17 @@ class Learned(NamedTuple):
 
 
 class OwnLoopAgent(LearningAgent):
-    """An agent that another library trains in its own loop, which plays for itself. `learn` stands for `update`.
+    """An agent that another library trains in its own loop, on its own episodes: `learn` takes the place of `update`.
 
     It is evaluated, saved and loaded like every other agent.
     """
 
     @abstractmethod
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """One iteration: draw tasks of `split`, play and learn. `progress` in [0, 1) is the share of training done."""
+        """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the share of training done."""
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """Raise TypeError: such an agent learns from nothing that others have played."""
+        """Raise TypeError: such an agent learns only from its own episodes."""
         raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")
 
 
@@ -158,7 +158,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """An Adam-like optimiser's state as ``optimizer.<parameter>.<quantity>`` tensors; `names` in parameter order."""
+    """Return an optimiser's state as ``optimizer.<parameter>.<quantity>`` tensors; `names` are in parameter order."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{names[index]}.{quantity}": torch.as_tensor(value)
@@ -168,7 +168,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_state` gave; entries of other names are passed over."""
+    """Load a state that `optimizer_state` returned; entries of other names are ignored."""
     full = optimizer.state_dict()
     full["state"] = {}
     for index, name in enumerate(names):
@@ -210,22 +210,22 @@ def register_agent(name: str, config_class: type[AgentConfig]) -> None:
 
 
 def registered_agents() -> list[str]:
-    """The names of all registered agents, sorted."""
+    """Return the names of all registered agents, sorted."""
     return sorted(_REGISTRY)
 
 
 def agent_registered_in(name: str) -> str:
-    """The module that registered a name: whoever imports it has the name too."""
+    """Return the module that registered a name; importing it registers the name."""
     return _REGISTERED_IN[name]
 
 
 def agent_class(name: str) -> type[AgentConfig]:
-    """The class of a registered agent's configuration. Raises ValueError that names the nearest name if none is."""
+    """Return the configuration class of a registered agent. Raises ValueError for an unknown name."""
     if name not in _REGISTRY:
         raise ValueError(unknown("agent", name, registered_agents()))
     return _REGISTRY[name]
 
 
 def _path(config_class: type) -> str:
-    """The same for a class and for what a reload makes of it."""
+    """Identify a class; the class after a reload of its module has the same path."""
     return f"{config_class.__module__}:{config_class.__qualname__}"

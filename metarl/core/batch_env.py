@@ -1,10 +1,9 @@
 """The only stateful environment: a batch of rows, each on its own task, for the K episodes of a trial.
 
-Endings are three different things. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end
-of the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
-episodes of a trial a row starts again by itself, in the same call: the `Outcome` keeps the last observation of the
-episode that ended, and the next `Step` shows the first one of the new episode, beside the reward and the ending that
-led to it.
+There are three kinds of ending. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end of
+the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
+episodes of a trial a row is reset in the same call of `step`: the `Outcome` keeps the last observation of the episode
+that ended, and the next `Step` has the first observation of the new one, with the reward and the done of the last step.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from metarl.core.units import no_action
 
 
 class Step(NamedTuple):
-    """What an agent sees before it acts (RL²'s inputs, Duan et al. 2016)."""
+    """The inputs of an agent before it acts (RL²'s inputs, Duan et al. 2016)."""
 
     obs: Tensor  # (B, *O) float32
     prev_action: Tensor  # (B,) int64, or (B, A) float32; no action (see `no_action`) at the trial's start
@@ -30,7 +29,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an action led to."""
+    """The result of an action."""
 
     reward: Tensor  # (B,) float32
     terminated: Tensor  # (B,) bool
@@ -42,10 +41,9 @@ class BatchEnv:
     """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
 
     `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
-    the same rows as the whole batch. Or `key` is ``(B,)``: each row's own. `alive` (B,) says which rows still have an
-    episode to play.
+    the same rows as the whole batch. Or `key` is ``(B,)``, one for each row. Raises ValueError for `episodes` below 1.
 
-    This class says what a step is. `make_env` makes one that does less for the same.
+    This class defines what a step does. `make_env` makes an equivalent that is faster.
     """
 
     def __init__(
@@ -94,11 +92,11 @@ class BatchEnv:
         return outcome, Step(family.observe(task, self.state), action, reward, done.to(torch.float32))
 
     def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
-        """Start a new trial in some rows, for views that go on for ever; returns the first Step of these rows alone.
+        """Start a new trial in some rows, for views without an end; returns the first Step of only these rows.
 
         `rows` (M,) are their indices and `task` has M rows; they draw as the rows `first_row`, `first_row` + 1, … of a
-        batch that starts now, or from keys of their own, `key` (M,). The other rows go on as they were, and `all_done`
-        no longer says anything.
+        batch that starts now, or from keys of their own, `key` (M,). The other rows continue. Afterwards `all_done` has
+        no meaning.
         """
         if key is None:
             key = rng.fold(self._key, torch.arange(first_row, first_row + len(rows), device=rows.device))
@@ -129,12 +127,12 @@ _kind: type[BatchEnv] = BatchEnv
 
 
 def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
-    """Make a `BatchEnv`, or one of a class that steps the same trials sooner (see `step_by`)."""
+    """Make a `BatchEnv`, or an environment of a faster class with the same trials (see `step_by`)."""
     return _kind(family, task, key, episodes, first_row)
 
 
 def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:
-    """Let `make_env` make environments of this class; returns the class that it made before."""
+    """Let `make_env` make environments of this class; returns the previous class."""
     global _kind
     before, _kind = _kind, kind
     return before

@@ -1,4 +1,4 @@
-"""A task that a user gives, looked at before it is played: one sentence for what is wrong, tensors for NumPy arrays."""
+"""Checks of a task that a user gives: one sentence for what is wrong, and tensors in place of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.family import Task, TaskFamily
+from metarl.core.family import AnyFamily, Task
 from metarl.core.tree import leaves, named_leaves
 
 
@@ -35,7 +35,7 @@ def possible(condition: Tensor, sentence: str) -> None:
 
 
 def described(value: Any) -> str:
-    """``float64 of shape (7, 1)`` for a tensor, likewise for a NumPy array; else the name of the type."""
+    """Describe a tensor as ``float64 of shape (7, 1)``, a NumPy array likewise, anything else by its type."""
     if isinstance(value, Tensor):
         return f"{dtype_name(value.dtype)} of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
@@ -44,18 +44,18 @@ def described(value: Any) -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """``float32`` for ``torch.float32``."""
+    """Return ``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
 
 
-def checked_task(family: TaskFamily, task: Any) -> Task:
-    """`task` as `family` plays it: the same NamedTuple with tensors, whose fields have one row per task.
+def checked_task(family: AnyFamily, task: Any) -> Task:
+    """Return `task` as a NamedTuple of tensors that `family` can play, with one row per task.
 
-    The fields of `family.sample_tasks` say what is wanted. NumPy's arrays and numbers become tensors (copies) of the
-    wanted type if they are of the same kind or a simpler one; what is a tensor already must have the type.
+    Types and shapes must be those of `family.sample_tasks`. NumPy arrays and scalars become tensors (copies) of the
+    right type if they are of the same kind of number or a simpler one; a tensor must already have the right type.
 
-    Raises ValueError, one sentence, for another kind of value, a missing field, a wrong shape or type, a number that is
-    not finite, or a task that the family's `check_task` refuses.
+    Raises ValueError, one sentence, for another kind of value, a wrong shape or type, a number that is not finite, or a
+    task that the family's `check_task` refuses.
     """
     pattern = _pattern(family)
     if type(task) is not type(pattern):
@@ -71,13 +71,13 @@ def checked_task(family: TaskFamily, task: Any) -> Task:
 
 
 @functools.lru_cache(maxsize=64)
-def _pattern(family: TaskFamily) -> Task:
-    """A task that is right."""
+def _pattern(family: AnyFamily) -> Task:
+    """Return a valid task of one row, as a pattern."""
     return family.sample_tasks(rng.key(0), 1, family.splits[0])
 
 
 def _field(where: str, given: Any, pattern: Any) -> Any:
-    """A field of the type and the trailing shape of `pattern`; `where` names it."""
+    """Check a field against the type and the trailing shape of `pattern`; `where` names it."""
     if not isinstance(pattern, Tensor):
         if type(given) is not type(pattern):
             raise ValueError(f"{where} must be a {type(pattern).__name__}, got {described(given)}.")
@@ -94,9 +94,9 @@ def _field(where: str, given: Any, pattern: Any) -> Any:
 
 
 def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | None:
-    """A copy as a tensor; None where it would be another kind of number: a float is no integer."""
+    """Copy an array to a tensor; return None if that would change the kind of number, as from float to int."""
     wanted = torch.empty(0, dtype=dtype).numpy().dtype
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         return None
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as that
+    with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
         return torch.from_numpy(np.array(array, dtype=wanted))

@@ -14,7 +14,7 @@ _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Categorical(NamedTuple):
-    """Over 0 … n - 1, from normalised log-probabilities ``(…, n)``; make it with `Categorical.from_logits`."""
+    """A distribution over 0 … n - 1 with log-probabilities ``(…, n)``; make it with `Categorical.from_logits`."""
 
     log_probs: Tensor
 
@@ -25,7 +25,7 @@ class Categorical(NamedTuple):
         return cls(torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1))
 
     def sample(self, key: Tensor) -> Tensor:
-        """int64, one per key; `key` has the distribution's batch shape."""
+        """Draw an int64 action per key; `key` has the distribution's batch shape."""
         return rng.choice(key, self.log_probs.exp())
 
     def mode(self) -> Tensor:
@@ -38,7 +38,7 @@ class Categorical(NamedTuple):
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the field."""
+        """Return the field's gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
         by_log_probs = (self.log_probs.exp() * (self.log_probs + 1.0)).mul_(-by_entropy[..., None])
         return (by_log_probs.scatter_add_(-1, action[..., None], by_log_prob[..., None]),)
 
@@ -47,10 +47,7 @@ class Categorical(NamedTuple):
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
     def fisher(self, tangent: Categorical) -> Categorical:
-        """The Fisher information in the coordinates of the fields times a change `tangent` of them.
-
-        For log-probabilities it is their covariance of scores, diag(p).
-        """
+        """Return the Fisher information matrix in the coordinates `log_probs`, diag(p), times `tangent`."""
         return Categorical(self.log_probs.exp() * tangent.log_probs)
 
 
@@ -74,7 +71,7 @@ class DiagonalGaussian(NamedTuple):
         return (self.log_std + 0.5 + _HALF_LOG_2PI).expand_as(self.mean).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` by the fields."""
+        """Return the fields' gradients of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
         precision = torch.exp(-self.log_std)
         z = (action - self.mean) * precision
         by_log_prob, by_entropy = by_log_prob[..., None], by_entropy[..., None]
@@ -88,7 +85,7 @@ class DiagonalGaussian(NamedTuple):
         return (0.5 * (ratio + distance * distance - 1.0) + other.log_std - self.log_std).sum(-1)
 
     def fisher(self, tangent: DiagonalGaussian) -> DiagonalGaussian:
-        """The Fisher information in the coordinates (mean, log_std) times a change `tangent` of them."""
+        """Return the Fisher information matrix in the coordinates (mean, log_std), times `tangent`."""
         return DiagonalGaussian(torch.exp(-2.0 * self.log_std) * tangent.mean, 2.0 * tangent.log_std)
 
 

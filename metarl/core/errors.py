@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 SHORT_LIST = 8
-"""Up to so many names are listed whole; of more only the nearest are shown."""
+"""A list of up to this many names is shown in full; of a longer one only the nearest."""
 
 
 NEAREST = 5
-"""Names that are shown of a longer list."""
+"""How many names of a longer list are shown."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "", see: str = "") -> str:
-    """The sentence for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
+    """Return the sentence for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
 
     `where` follows the kind, such as `` of GridNavi``. `see` is a call or a command that shows all names.
     """
@@ -25,9 +25,9 @@ def unknown(kind: str, given: str, known: Iterable[str], where: str = "", see: s
 
 
 def nearest(given: str, known: Iterable[str], every: str = "Known", count: str = "There are", see: str = "") -> str:
-    """The name that was probably meant, and the names there are: all of a short list, the nearest of a long one.
+    """Return the name that was probably meant, then all known names of a short list, or the nearest of a long one.
 
-    `every` introduces a list that is complete. After the nearest `count` introduces how many there are.
+    `every` introduces a complete list, `count` the number of names after the nearest ones.
     """
     names = list(known)
     meant = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
@@ -39,9 +39,9 @@ def nearest(given: str, known: Iterable[str], every: str = "Known", count: str =
 
 
 class UnknownOption(TypeError, ValueError):
-    """A keyword that is not taken: a TypeError as from any Python call, and a ValueError as metarl's other mistakes.
+    """An unknown keyword argument: a TypeError as in any Python call, and a ValueError like metarl's other errors.
 
-    TorchRL tries keywords and goes on without those that a TypeError names in Python's words.
+    The message has Python's words, since TorchRL drops keywords only after a TypeError with these words.
     """
 
     name: str = ""
@@ -49,7 +49,7 @@ class UnknownOption(TypeError, ValueError):
 
 
 def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") -> UnknownOption:
-    """The error for the keyword `name`, in Python's words and with the nearest names that `callee` takes."""
+    """Return the error for the keyword `name`, with the nearest names that `callee` takes."""
     names = tuple(known)
     takes = nearest(name, names, "It takes", "It takes", see) if names else "It takes none."
     error = UnknownOption(f"{callee} got an unexpected keyword argument {name!r}. {takes}")
@@ -58,7 +58,7 @@ def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") 
 
 
 def whole_number(name: str, value: int, least: int = 1) -> int:
-    """`value`. Raises ValueError if it is not an int of at least `least`."""
+    """Return `value`. Raises ValueError if it is not an int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     return value

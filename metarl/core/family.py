@@ -1,7 +1,8 @@
-"""What a task family is.
+"""Task families.
 
-A family turns a *task* (data) into physics. It is stateless and every method is batched over rows: a task, a state, an
-observation are NamedTuples or tensors whose leading dimension is the row. A batch of one is the single environment.
+A family turns a *task* (data) into the physics of an environment. It is stateless, and every method is batched over
+rows: tasks, states and observations are NamedTuples or tensors whose leading dimension is the row. A single environment
+is a batch of one row.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ StateT = TypeVar("StateT")
 class Sketch(ABC, Generic[StateT]):
     """A picture of one row's trial that grows state by state.
 
-    The work of `add` and `image` does not depend on how much has been added before (on average: a sketch may now and
-    then draw everything again, for example in half the size, when what it shows has become twice as large).
+    The time of `add` and `image` does not depend on how many states were added before. That holds on average: a sketch
+    may redraw everything from time to time, for example at half the size when its content has become twice as large.
     """
 
     @abstractmethod
@@ -39,11 +40,11 @@ class Sketch(ABC, Generic[StateT]):
 
     @abstractmethod
     def image(self) -> np.ndarray:
-        """The picture so far: uint8 ``(height, width, 3)``, of the same size at every call."""
+        """Return the picture so far: uint8 ``(height, width, 3)``, of the same size at every call."""
 
 
 class Redrawn(Sketch[StateT]):
-    """The sketch of a family that draws all visited states anew each time: ``render(states)``."""
+    """A sketch that draws all visited states anew at every call: ``render(states)``."""
 
     def __init__(self, render: Callable[[list[StateT]], np.ndarray]) -> None:
         self.render = render
@@ -57,7 +58,7 @@ class Redrawn(Sketch[StateT]):
 
 
 def drawn(sketch: Sketch[StateT], episodes: Iterable[Sequence[StateT]]) -> np.ndarray:
-    """The picture after the visited states of these episodes, one list per episode."""
+    """Return the sketch's picture after the visited states of these episodes, one list per episode."""
     for states in episodes:
         for number, state in enumerate(states):
             sketch.add(state, first=number == 0)
@@ -78,7 +79,7 @@ Key = Tensor
 
 
 ADDRESSES = ("train", "test", "ood", "all", "valid")
-"""A split's stream of tasks is addressed by its name's place here: new names go to the end, so that no stream moves."""
+"""The index of a name is the address of the split's tasks. Add new names at the end, so that no address changes."""
 
 
 LISTS = 20190524
@@ -88,17 +89,18 @@ LISTS = 20190524
 class TaskFamily(ABC, Generic[TaskT, StateT]):
     """A distribution over tasks that share observation space, action space and episode length.
 
-    A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and where its tasks
-    come from: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. The methods that return None, and
-    a picture (`render`, or `sketch`), are optional. Rows are independent, and all randomness comes from the keys that a
-    method is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
+    A subclass sets the attributes below in its constructor and writes `reset`, `observe`, `step`, and the source of its
+    tasks: `draw_tasks` for a distribution, or `enumerate_tasks` for a finite set. Methods that return None here are
+    optional, and so is a picture (`render` or `sketch`). Rows are independent, and all randomness comes from the keys
+    that a method is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
 
     Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
     action space and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
 
-    Splits: `train` and `test` share a distribution but no task (finite sets are partitioned); `valid`, for tuning and
-    for choosing a checkpoint, is a stream of its own, or a fixed part of a finite `train`; `ood` lies outside what
-    training shows; `all` is a finite set that papers train and test on. Other names are a family's own.
+    Splits: `train` and `test` have the same distribution but no task in common (finite sets are partitioned). `valid`,
+    for tuning and for choosing a checkpoint, has other tasks of this distribution, or a fixed part of a finite `train`.
+    `ood` lies outside the training distribution. `all` is a finite set that papers both train and test on. A family may
+    have further splits.
     """
 
     observation_space: gymnasium.spaces.Box
@@ -106,27 +108,28 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     horizon: int
     """Steps of one episode before it is truncated."""
     episodes_per_trial: int
-    """Episodes that an agent has on one task: the papers' K."""
+    """Episodes of a trial on one task: the papers' K."""
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood")
     train_tasks: int | None = None
-    """Train on a fixed, seeded list of so many tasks; None: on all of a finite `train`, or on fresh tasks for ever."""
+    """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, or always fresh tasks."""
     test_tasks: int | None = None
-    """The same for `test`."""
+    """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
     terminates: ClassVar[bool] = False
-    """Whether an episode can end before `horizon`. If not, `step` returns no row as terminated."""
+    """True if an episode can end before `horizon`. If False, `step` never returns a row as terminated."""
     noisy: ClassVar[bool] = True
-    """Whether `step` draws from its key. If not, it is given a key that is the same at every step, which costs less."""
+    """True if `step` draws from its key. If False, `step` gets the same key at every step, which costs less."""
     random_start: ClassVar[bool] = True
-    """Whether `reset` draws from its key. If not, it is given one that is the same in every episode, likewise."""
+    """True if `reset` draws from its key. If False, `reset` gets the same key in every episode, which costs less."""
     shows_task: ClassVar[bool] = False
-    """Whether the first observation may tell something of the task, on purpose: a cue, how a stone looks."""
+    """True if the first observation shows something of the task on purpose, such as a cue or the look of a stone."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
-        """`n` tasks of a split: numbers `first` to ``first + n - 1`` of the stream that `key` (a scalar key) names.
+        """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
 
-        Task i depends on (key, split, i) alone, so every split has a stream of its own and a shard of a meta-batch
-        holds the same tasks as the whole. A finite split's tasks are drawn uniformly, with replacement. Every family
-        has `valid`: one that does not declare it draws from the training distribution there.
+        Task i depends only on (key, split, i): every split has its own sequence, and a shard of a meta-batch holds the
+        same tasks as the whole. Tasks of a finite split are drawn uniformly, with replacement. Every family has the
+        split `valid`; if it is not declared, its tasks follow the training distribution.
+
         Raises ValueError for a split that the family does not have.
         """
         keys = rng.fold(rng.fold(key, self._address(split)), torch.arange(first, first + n, device=key.device))
@@ -139,7 +142,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         return self.draw_tasks(keys, "train" if split == "valid" else split)
 
     def tasks_of(self, split: str) -> TaskT | None:
-        """Every task of a finite split, each once, on the CPU; None if there is no end of them.
+        """Return every task of a finite split, each once, on the CPU; None for an infinite split.
 
         Raises ValueError for a split that the family does not have.
         """
@@ -150,15 +153,15 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         return every
 
     def num_tasks(self, split: str) -> int | None:
-        """How many distinct tasks a split has; None if there is no end of them. Raises ValueError as `tasks_of`."""
+        """Return how many tasks a split has; None for an infinite split. Raises ValueError as `tasks_of` does."""
         self._address(split)
         every = self._finite(split)
         return self._listed(split) if every is None else num_rows(every)
 
     def train_on(self, count: int) -> None:
-        """Let `train` be a fixed, seeded list of `count` tasks, the same for every run; its first ones stay the first.
+        """Make `train` a fixed, seeded list of `count` tasks, the same in every run; a longer list starts with them.
 
-        Raises ValueError if `count` is no whole number of at least 1, or a finite `train` has fewer tasks.
+        Raises ValueError if `count` is not an int of at least 1, or a finite `train` has fewer tasks.
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"train_tasks must be a whole number of at least 1, got {count!r}.")
@@ -166,34 +169,34 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         self.num_tasks("train")
 
     def draw_tasks(self, keys: Key, split: str) -> TaskT:
-        """One task per key ``(N,)``. It is not asked for `valid`, which is drawn like `train`; call `sample_tasks`."""
+        """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with the split `train`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
     def enumerate_tasks(self, split: str) -> TaskT | None:
-        """Every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
+        """Return every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
 
-        It is not asked for `valid`, which is a part of `train`.
+        It is never called for `valid`, which is a part of `train`.
         """
         return None
 
     def _address(self, split: str) -> int:
-        """Where the stream of a split stands. Raises ValueError if there is no such split."""
+        """Return the address of a split's tasks. Raises ValueError if there is no such split."""
         if split not in self.splits and not (split == "valid" and "train" in self.splits):
             raise ValueError(unknown("split", split, self.splits, where=f" of {type(self).__name__}"))
         return ADDRESSES.index(split) if split in ADDRESSES else 2**16 + zlib.crc32(split.encode())
 
     def _listed(self, split: str) -> int | None:
-        """The length of the fixed list that stands for a split, if one does."""
+        """Return the length of a split's fixed list of tasks; None if it has none."""
         return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
 
     def _finite(self, split: str) -> TaskT | None:
-        """What `enumerate_tasks` gives of the split, or the part of it that is asked for."""
+        """Return all tasks of a finite split, or the part of it that its list or `valid` holds; None if infinite."""
         every = self.enumerate_tasks("train" if split == "valid" else split)
         if every is None:
             return None
         count = num_rows(every)
-        # Of two or three tasks no part would say anything: then `valid` is all of them.
+        # A part of fewer than six tasks would be too small to choose a checkpoint by: `valid` is then all of them.
         size = (count // 3 if count >= 6 else count) if split == "valid" else self._listed(split)
         if size is None or size == count:
             return every
@@ -204,39 +207,43 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
 
     @abstractmethod
     def reset(self, task: TaskT, key: Key) -> StateT:
-        """The first state of an episode of each row. `key` is ``(B,)``."""
+        """Return the first state of an episode of each row. `key` is ``(B,)``."""
 
     @abstractmethod
     def observe(self, task: TaskT, state: StateT) -> Tensor:
-        """float32 observation ``(B, *observation_space.shape)``. It must not tell which task it is."""
+        """Return the observations, float32 ``(B, *observation_space.shape)``, which must not reveal the task."""
 
     @abstractmethod
     def step(self, task: TaskT, state: StateT, action: Tensor, key: Key) -> tuple[StateT, Tensor, Tensor]:
-        """Next state, reward float32 ``(B,)``, terminated bool ``(B,)``. `key` is ``(B,)``. Must not modify `state`."""
+        """Return the next state, the reward, float32 ``(B,)``, and terminated, bool ``(B,)``.
+
+        `key` is ``(B,)``. It must not modify `task` or `state`.
+        """
 
     def oracle(self, task: TaskT) -> Tensor | None:
-        """Best known expected return of one episode when the task is told, float32 ``(B,)``; None if unknown."""
+        """Return the best known expected return of an episode with a known task, float32 ``(B,)``; None if unknown."""
         return None
 
     def random_return(self, task: TaskT) -> Tensor | None:
-        """Exact expected return of one episode of the uniformly random policy, float32 ``(B,)``; None if unknown."""
+        """Return the exact expected return of an episode of uniformly random actions, float32 ``(B,)``, if known."""
         return None
 
     def success(self, task: TaskT, state: StateT) -> Tensor | None:
-        """Whether the task is solved in the state after a step, bool ``(B,)``; None where there is no such thing."""
+        """Tell in which rows the task is solved after a step, bool ``(B,)``; None if the family has no success."""
         return None
 
     def check_task(self, task: TaskT) -> None:
-        """Raise ValueError, one sentence, for a task that cannot be, such as a goal outside of the grid.
+        """Raise ValueError, one sentence, for an impossible task, such as a goal outside the grid.
 
-        It is asked of tasks that users give (`metarl.core.checks`), whose types, shapes and finiteness are right.
+        It is called for tasks that users give, after `metarl.core.checks` has checked types, shapes and finiteness.
         """
 
     def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
-        """A picture of the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
+        """Draw the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
 
-        It has the same size for all tasks and numbers of states. Write this, or, so that a picture after every step
-        of a long episode is no more work than the last one, `sketch`; then this takes the states as one episode.
+        The size is the same for all tasks and numbers of states. A family writes this method or `sketch`. With `sketch`
+        a picture after every step of a long episode takes constant time; this method then draws the states as one
+        episode. Raises NotImplementedError if the family has no picture.
         """
         if not has_picture(self):
             raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
@@ -246,21 +253,21 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         return made_with(self)
 
     def sketch(self, task: TaskT, episodes: int = 1) -> Sketch[StateT]:
-        """An empty picture of one row, to which visited states are added, of so many `episodes`.
+        """Return an empty picture of one row, for the visited states of this many `episodes`.
 
-        Its size may depend on the family's options and on `episodes`, but on nothing else.
+        Its size may depend only on the family's options and on `episodes`.
         """
         return Redrawn(functools.partial(self.render, task))
 
 
 AnyFamily = TaskFamily[Any, Any]
-"""A family in code that knows neither its tasks nor its states."""
+"""A family in code that works with any type of task and state."""
 
 
 def made_with(thing: Any) -> str:
-    """An object and the options it was made with, where it keeps them: ``GridNavi(episodes_per_trial=4)``.
+    """Describe an object and the options that it keeps as attributes: ``GridNavi(episodes_per_trial=4)``.
 
-    Options are the constructor's parameters but for tensors and devices; None is shown where it is not the default.
+    Options are the constructor's parameters, without tensors and devices. None is shown only if it is not the default.
     """
     kept, options = vars(thing), []
     for name, default in {**options_of(type(thing)), "train_tasks": None}.items():
@@ -272,10 +279,10 @@ def made_with(thing: Any) -> str:
 
 
 def has_picture(family: AnyFamily) -> bool:
-    """Whether the family draws itself."""
+    """Tell whether the family draws pictures."""
     return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
 
 
 def _list_keys(split: str, numbers: Tensor) -> Key:
-    """The keys of the tasks with these numbers in a split's fixed list: the same for every seed and machine."""
+    """Return the keys of the tasks with these numbers in a split's fixed list, the same for every seed and machine."""
     return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)

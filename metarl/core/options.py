@@ -1,8 +1,8 @@
-"""Which options a factory takes: a class, or anything else that makes an object when it is called.
+"""Options of factories, and the rules that the values of options keep.
 
-Python lets options pass through: a subclass hands its ``**kwargs`` to its parent, a function to the class that it
-calls, and `functools.partial` sets some. Their names are found as far as the source shows them; what a factory really
-takes shows when it is called.
+A factory is a class, or anything else that makes an object when it is called. Options can be passed on: a subclass
+hands its ``**kwargs`` to its parent, a function to the class that it calls, and `functools.partial` sets some. Names of
+such options are found as far as the source shows them; a call shows the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Factory = Callable[..., Any]
 
 
 MISSING = inspect.Parameter.empty
-"""The default of an option that has to be given."""
+"""The default of a required option."""
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -37,7 +37,7 @@ _ANY = (inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),)
 
 
 def options_of(factory: Factory) -> dict[str, Any]:
-    """The options of `factory` and their defaults (`MISSING` where there is none), those that it passes on last."""
+    """Return the options of `factory` and their defaults (`MISSING` if required); those that it passes on are last."""
     own = own_options(factory)
     if not takes_any(factory):
         return own
@@ -47,17 +47,17 @@ def options_of(factory: Factory) -> dict[str, Any]:
 
 
 def own_options(factory: Factory) -> dict[str, Any]:
-    """The options that stand in the factory's own signature, and their defaults."""
+    """Return the options in the factory's own signature, and their defaults."""
     return {p.name: p.default for p in _parameters(factory) if p.kind in _BY_NAME}
 
 
 def takes_any(factory: Factory) -> bool:
-    """Whether it takes ``**kwargs``, and so may know options that its signature does not show."""
+    """Tell whether the factory takes ``**kwargs``, and so may have options that its signature does not show."""
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(factory))
 
 
 def refused(error: TypeError, given: Collection[str]) -> str | None:
-    """Which of the options `given` a call does not take, or sets itself, if that is what `error` says."""
+    """Return the option among `given` that a call rejected, because it is unknown or already set; None otherwise."""
     found = re.search(r"(?:unexpected keyword argument|multiple values for (?:keyword )?argument) '(\w+)'", str(error))
     return found[1] if found and found[1] in given else None
 
@@ -65,9 +65,9 @@ def refused(error: TypeError, given: Collection[str]) -> str | None:
 def add_arguments(
     parser: ArgumentParser, factory: Factory, key: str, skip: Collection[str] = (), group: bool = True
 ) -> dict[str, Any]:
-    """Add the options of `factory` to `parser` as ``--key.name`` with their types; returns names and defaults.
+    """Add the options of `factory` to `parser` as ``--key.name`` with their types; return names and defaults.
 
-    None of them is required there: what is missing shows when the factory is called.
+    The parser requires none of them: the call of the factory shows which are missing.
     """
     if isinstance(factory, partial):
         positional = [p.name for p in _parameters(factory.func)][: len(factory.args)]
@@ -98,7 +98,7 @@ def _add(parser: ArgumentParser, factory: Factory, key: str, skip: Collection[st
 
 
 def _passes_on_to(factory: Factory) -> Factory | None:
-    """Where ``**kwargs`` go whose use in the source is not understood: to the parent, or to the class that is made."""
+    """Return the factory that gets unknown ``**kwargs``: the parent class, or the class that a function returns."""
     if isinstance(factory, type):
         later = factory.__mro__[next(i for i, cls in enumerate(factory.__mro__) if "__init__" in vars(cls)) + 1 :]
         return next((cls for cls in later if "__init__" in vars(cls) and cls is not object), None)
@@ -106,7 +106,7 @@ def _passes_on_to(factory: Factory) -> Factory | None:
         return factory.__self__ if isinstance(factory.__self__, type) else None
     try:
         made = typing.get_type_hints(factory).get("return")
-    except (NameError, TypeError):  # names that are known to type checkers alone; not a function
+    except (NameError, TypeError):  # names that only type checkers know; not a function
         return None
     return made if isinstance(made, type) else None
 
@@ -122,24 +122,23 @@ T = TypeVar("T")
 
 
 class Rule(NamedTuple):
-    """What a number has to be."""
+    """A rule for a number."""
 
     words: str
-    """As it stands behind "must": ``be at least 1``."""
+    """The rule in words that follow "must": ``be at least 1``."""
     holds: Callable[[float], bool]
-    """Whether it holds for a number. Comparisons are written so that it does not for NaN."""
+    """Returns True for a number that keeps the rule; False for NaN."""
 
 
 class OneOf(NamedTuple):
-    """The names that a text may be."""
+    """The allowed values of a text."""
 
     names: tuple[str, ...]
 
 
 def option(default: T, rule: Rule | OneOf) -> T:
-    """A dataclass field with this default and a rule that `check_options` asks of its value."""
-    field: Any = dataclasses.field(default=default, metadata={"rule": rule})
-    return field
+    """Make a dataclass field with this default and a rule, which `check_options` checks."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +150,7 @@ class Part:
 
 
 class Parts(NamedTuple):
-    """The kinds of a part that a field may be, by their names; the first is the default."""
+    """The classes of part that a field accepts, by name; the first is the default."""
 
     kinds: dict[str, type[Part]]
 
@@ -160,13 +159,13 @@ class Parts(NamedTuple):
 
 
 def part(**kinds: type[Part]) -> Any:
-    """A dataclass field that holds a part of one of these kinds, the first by default."""
+    """Make a dataclass field that holds a part of one of these classes, by default the first."""
     first = next(iter(kinds.values()))
     return dataclasses.field(default=first(), metadata={"rule": Parts(kinds)})
 
 
 def parts_of(config_class: Any) -> dict[str, Parts]:
-    """The fields of a configuration that hold a part, and which kinds there are."""
+    """Return the fields of a configuration that hold a part, with the classes of part that each accepts."""
     if not dataclasses.is_dataclass(config_class):
         return {}
     rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
@@ -174,7 +173,7 @@ def parts_of(config_class: Any) -> dict[str, Parts]:
 
 
 def make_parts(config: Any) -> None:
-    """Put a part with its defaults where only its name was given. Raises ValueError for what is none."""
+    """Replace the name of a part by the part with its defaults. Raises ValueError for any other value."""
     for name, parts in parts_of(config).items():
         value = getattr(config, name)
         if isinstance(value, str) and value in parts.kinds:
@@ -184,7 +183,7 @@ def make_parts(config: Any) -> None:
 
 
 def between(low: float, high: float) -> Rule:
-    """A number, or the values of a schedule, from `low` to `high`, both included."""
+    """Make the rule that a number, or each value of a schedule, is from `low` to `high`, both included."""
     return Rule(f"lie in [{low:g}, {high:g}]", lambda value: low <= value <= high)
 
 
@@ -214,8 +213,8 @@ FRACTION = Rule("lie between 0 and 1", lambda value: 0 < value < 1)
 def check_options(config: Any) -> None:
     """Raise ValueError, one sentence, for the first option of a dataclass whose value breaks its rule.
 
-    None is allowed where it is the default. A rule holds for each number of a tuple and each value of a schedule
-    ``[[progress, value], …]``, whose points have to be in the order of progress.
+    None is allowed if it is the default. A rule applies to each number of a tuple and each value of a schedule
+    ``[[progress, value], …]``, whose points must be sorted by progress.
     """
     for field in dataclasses.fields(config):
         rule, value = field.metadata.get("rule"), getattr(config, field.name)

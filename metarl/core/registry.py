@@ -1,4 +1,4 @@
-"""Which task families there are: they are registered, found and made by their ids, such as ``metarl/GridNavi-v0``."""
+"""The registry of task families: they are registered, found and made by ids such as ``metarl/GridNavi-v0``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from metarl.core.family import AnyFamily
 
 
-# Neither torch nor a family is imported before one is made: ids and what stands behind them are texts until then.
+# Neither torch nor a family is imported before a family is made: until then the registry holds only strings.
 
 _REGISTRY: dict[str, Callable[..., AnyFamily] | str] = {}
 
@@ -28,11 +28,11 @@ _ON_REGISTER: list[Callable[[str], None]] = []
 def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
     """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
 
-    It is a TaskFamily class, ``"module:Class"``, or a factory: whatever makes a family when it is called with options,
-    such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
+    It is a TaskFamily class, ``"module:Class"``, or a factory: anything that makes a family when it is called with
+    options, such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
 
-    It also becomes a Gymnasium id once `metarl` is imported. Registering the same family again is harmless;
-    another family under a taken id raises ValueError.
+    After ``import metarl`` the id is also a Gymnasium id. Registering the same family again is harmless. Raises
+    ValueError for another family under a taken id, or an id of another form.
     """
     if "/" not in id or "-v" not in id:
         raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {id!r}.")
@@ -45,19 +45,19 @@ def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
 
 
 def registered_in(id: str) -> str:
-    """The module that registered an id: whoever imports it has the id too."""
+    """Return the module that registered an id; importing it registers the id."""
     return _REGISTERED_IN[id]
 
 
 def registered() -> list[str]:
-    """The ids of all registered families, sorted."""
+    """Return the ids of all registered families, sorted."""
     return sorted(_REGISTRY)
 
 
 def family_class(id: str) -> Callable[..., AnyFamily]:
-    """What makes the family of a registered id: its class, or the factory that was registered.
+    """Return the class of a registered family, or the factory that was registered for its id.
 
-    Raises ValueError that names the nearest id if there is none.
+    Raises ValueError, which names the nearest id, for an unknown id.
     """
     if id not in _REGISTRY:
         from metarl.core.errors import unknown
@@ -71,11 +71,11 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
 
 
 def make(id: str, **kwargs: Any) -> AnyFamily:
-    """The family registered as `id`.
+    """Make the family registered as `id`; keyword arguments are its options.
 
-    Raises ValueError for an unknown id, and UnknownOption, which is one too, for a keyword that it does not take.
+    Every family takes ``train_tasks=N``, which makes its split `train` a fixed list of N tasks.
 
-    Every family takes ``train_tasks=N``: its `train` is then a fixed list of N tasks.
+    Raises ValueError for an unknown id, and UnknownOption (a ValueError) for an unknown option.
     """
     factory = family_class(id)
     length = kwargs.pop("train_tasks", None) if "train_tasks" not in options_of(factory) else None
@@ -93,10 +93,10 @@ def build(
     also: Iterable[str] = (),
     see: str = "",
 ) -> Any:
-    """What `factory`, called `name`, makes with these options: those that Python takes.
+    """Call `factory`, which errors call `name`, with these options, and return what it makes.
 
-    Raises UnknownOption for one that it does not take, which names the nearest of those that it takes and of `also`
-    (`see` shows all), and ValueError where it makes something else than a `kind`, by default a TaskFamily.
+    Raises UnknownOption for an option that it does not take; the message has the nearest of its options and of `also`,
+    and `see`, a command that shows all. Raises ValueError unless the result is a `kind`, by default a TaskFamily.
     """
     from metarl.core.family import TaskFamily
 
@@ -119,14 +119,14 @@ def build(
 
 
 def on_register(hook: Callable[[str], None]) -> None:
-    """Call `hook(id)` for every family registered so far and from now on (the Gymnasium view uses it)."""
+    """Call `hook(id)` for every registered family and for every later one (used by the Gymnasium view)."""
     _ON_REGISTER.append(hook)
     for id in registered():
         hook(id)
 
 
 def _path(family: Callable[..., AnyFamily] | str) -> str:
-    """What tells one registered family from another: the same again, after a reload, has the same."""
+    """Identify a registered family; the same family after a reload of its module has the same path."""
     if isinstance(family, str):
         return family
     if isinstance(family, partial):

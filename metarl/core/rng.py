@@ -40,7 +40,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _mix_int(data: int) -> int:
-    """``_mix(tensor(data) + _GOLDEN)`` for a Python integer: no tensor is made for a constant part of an address."""
+    """Return ``_mix(tensor(data) + _GOLDEN)`` of a Python integer, without making a tensor."""
     unsigned = (1 << 64) - 1
     z = (data + _GOLDEN) & unsigned
     z = ((z ^ (z >> 30)) * _MULTIPLY_1) & unsigned
@@ -50,7 +50,7 @@ def _mix_int(data: int) -> int:
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
-    """The root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
+    """Return the root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
     if not 0 <= seed < 2**63:
         raise ValueError(f"A seed must be an integer from 0 to 2^63 - 1, got {seed}.")
     # Mixed once more than `fold` mixes its data: otherwise fold(key(a), b) would be fold(key(b), a).
@@ -58,46 +58,46 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
 
 
 def fold(key: Tensor, data: Tensor | int) -> Tensor:
-    """A new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
+    """Derive a new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
     mixed = _mix_int(data) if isinstance(data, int) else _mix(data + _GOLDEN)
     return _mix(key ^ mixed)
 
 
 @functools.lru_cache(maxsize=64)
 def _first(n: int, device: torch.device) -> Tensor:
-    """What `fold` mixes into a key for the data 0 … n - 1: the same at every call, and a third of a small draw."""
+    """Return what `fold` mixes into a key for the data 0 … n - 1. Cached: it takes a third of the time of a draw."""
     return torch.tensor([_mix_int(data) for data in range(n)], dtype=torch.int64, device=device)
 
 
 def uniform(key: Tensor, n: int) -> Tensor:
-    """float32 numbers in [0, 1) with 24 random bits, shape ``key.shape + (n,)``."""
+    """Draw uniform float32 numbers in [0, 1) with 24 random bits, shape ``key.shape + (n,)``."""
     bits = _mix(key[..., None] ^ _first(n, key.device))
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
 
 
 def normal(key: Tensor, n: int) -> Tensor:
-    """Standard normal float32 numbers, shape ``key.shape + (n,)``, by Box and Muller's transform (1958)."""
+    """Draw standard normal float32 numbers, shape ``key.shape + (n,)``, by the transform of Box and Muller (1958)."""
     radius, angle = uniform(key, 2 * n).chunk(2, dim=-1)
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 
 def exponential(key: Tensor, n: int) -> Tensor:
-    """Exponential float32 numbers of rate 1, shape ``key.shape + (n,)``."""
+    """Draw exponential float32 numbers of rate 1, shape ``key.shape + (n,)``."""
     return -torch.log1p(-uniform(key, n))
 
 
 def integers(key: Tensor, n: int, high: int) -> Tensor:
-    """int64 numbers uniform over 0 … high - 1 (high ≤ 2^24), shape ``key.shape + (n,)``."""
+    """Draw int64 numbers, uniform over 0 … high - 1 (high ≤ 2^24), shape ``key.shape + (n,)``."""
     return (uniform(key, n) * high).to(torch.int64).clamp_max(high - 1)
 
 
 def choice(key: Tensor, probs: Tensor) -> Tensor:
-    """One index per row drawn with probabilities `probs` ``key.shape + (n,)`` (they sum to 1): int64 ``key.shape``."""
+    """Draw one index per key with probabilities `probs` ``key.shape + (n,)``, which sum to 1: int64 ``key.shape``."""
     u = uniform(key, 1)
     return (probs.cumsum(-1) <= u).sum(-1).clamp_max(probs.shape[-1] - 1)
 
 
 def permutation(key: Tensor, n: int) -> Tensor:
-    """A permutation of 0 … n - 1 per key: int64, shape ``key.shape + (n,)``."""
+    """Draw a permutation of 0 … n - 1 per key: int64, shape ``key.shape + (n,)``."""
     bits = fold(key[..., None], torch.arange(n, device=key.device))
     return bits.argsort(-1)

@@ -1,8 +1,8 @@
-"""The only place where an agent meets an environment: `collect` plays one round, `run_trial` a whole trial.
+"""Rounds and trials of an agent in an environment: `collect` plays one round, `run_trial` a whole trial.
 
 A trial is `rounds` rollouts on fixed tasks with `agent.adapt` between them. RL² needs one round of K episodes and
 adapts in its memory while it acts; MAML plays ``inner_steps + 1`` rounds and adapts by a gradient step between them.
-Training, evaluation and baselines all go through here.
+Training, evaluation and baselines all use this loop.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
 
 class Acted(NamedTuple):
-    """What an agent did."""
+    """An action of an agent, with its log-probability and the critic's value."""
 
     action: Tensor  # (B,) int64 or (B, A) float32
-    log_prob: Tensor  # (B,) float32; of a Box's action a density, in whatever units of action the agent works in
+    log_prob: Tensor  # (B,) float32; for a Box the log of a density, in the agent's own units of action
     value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
 
 
 class Rollout(NamedTuple):
-    """One round of a batch of rows. Every tensor but `task` is ``(T, B, …)``, time first."""
+    """One round of a batch of rows. Every tensor except those of `task` is ``(T, B, …)``, time first."""
 
     step: Step
     acted: Acted
     outcome: Outcome
     mask: Tensor  # (T, B) float32: 0 after a row's last episode of the trial
-    task: Task  # (B, …): what was true of the rows. Evaluators and oracles may look; a learner's policy may not
+    task: Task  # (B, …) the tasks of the rows. Evaluators, oracles and critics may use them; a learner's policy may not
 
 
 class TrialProtocol(NamedTuple):
-    """How an agent's trial runs."""
+    """The form of an agent's trials."""
 
     rounds: int = 1
     episodes: int | None = None  # episodes of a round; None: the family's episodes_per_trial
@@ -49,7 +49,7 @@ class TrialProtocol(NamedTuple):
     test_envs_per_task: int | None = None
 
     def test(self) -> TrialProtocol:
-        """The protocol of an evaluation."""
+        """Return the protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
         return TrialProtocol(rounds, self.episodes, each)
@@ -57,7 +57,7 @@ class TrialProtocol(NamedTuple):
 
 @runtime_checkable
 class Agent(Protocol):
-    """Four verbs. `adapt` is where learning-to-learn shows. Agents inherit from this class, which has the defaults."""
+    """An agent: `begin` a trial, `act`, `adapt` between rounds, `update` from a trial. Agents inherit the defaults."""
 
     protocol: TrialProtocol
     step_name: str = "gradient step"
@@ -66,16 +66,16 @@ class Agent(Protocol):
     """True if `adapt` takes so long that comparisons should play fewer tasks."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        """The memory of `num_tasks` new trials. `task` (num_tasks rows) is the truth: for oracles alone."""
+        """Return the memory of `num_tasks` new trials. `task` (num_tasks rows) is only for oracles."""
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         """Choose actions for ``num_tasks × envs_per_task`` rows; `key` is ``(B,)``."""
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        """Learn from a round; the new memory acts in the next one."""
+        """Learn from a round; return the memory for the next one."""
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """One meta-training step from a trial. `progress` in [0, 1) is the share of training done; returns metrics."""
+        """Do one meta-training step from a trial and return metrics. `progress` in [0, 1) is the share of training."""
 
 
 def collect(
@@ -83,8 +83,8 @@ def collect(
 ) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
-    `key` is a scalar: the agent's draws in row i come from ``fold(key, first_row + i)`` and the step; the environment
-    has its own key.
+    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. The environment
+    has a key of its own. Returns the rollout and the memory after it.
     """
     rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
     step = env.reset()
@@ -102,10 +102,10 @@ def collect(
 
 
 class Round(NamedTuple):
-    """One round of a trial as it is played and as it is learned from."""
+    """One round of a trial: the rollout to be measured, and the rollout to learn from."""
 
-    played: Rollout  # what counts: greedy if that was asked for
-    learned: Rollout  # what `adapt` sees: always sampled. The same rollout, unless the round was played greedily
+    played: Rollout  # the rollout to be measured: greedy on request
+    learned: Rollout  # the rollout for `adapt`, always with sampled actions; the same one unless `played` is greedy
     memory: Memory  # after `learned`
 
 
@@ -120,7 +120,7 @@ def run_trial(
     envs_per_task: int | None = None,
     first_task: int = 0,
 ) -> list[Rollout]:
-    """A trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
+    """Play a trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
     The options are those of `play_rounds`.
     """
@@ -142,14 +142,14 @@ def play_rounds(
     greedy: bool = False,
     first_task: int = 0,
 ) -> Iterator[Round]:
-    """The rounds of a trial, one by one, so that a caller need not keep them all.
+    """Play a trial, and yield its rounds one by one, so that a caller need not keep all of them.
 
     `rounds`, `episodes` (of a round) and `envs_per_task` default to the agent's own protocol, then to the family's
-    episodes_per_trial. `first_task` is the number of the first task, if these are a part of a larger batch: its
-    randomness is then the same as in the whole. With `greedy` a round that `adapt` learns from is played twice, with
-    the same starts and noise: greedily, and by sampling for `adapt`, which has nothing to learn from an agent that
-    does not explore. Gradients are not recorded: an agent that differentiates through its adaptation does so in
-    `update`.
+    episodes_per_trial. `first_task` is the number of the first task if the tasks are a part of a larger batch:
+    randomness is then the same as in the whole batch. With `greedy` a round that `adapt` learns from is played twice,
+    from the same starts and with the same noise: once with greedy actions, and once with sampled actions for `adapt`,
+    since an agent that does not explore gives it nothing to learn from. No gradients are recorded: an agent that
+    differentiates through its adaptation does so in `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
@@ -178,18 +178,18 @@ def play_rounds(
 
 
 def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
-    """Raise ValueError if an episode was terminated although the family says that none is.
+    """Raise ValueError if an episode was terminated although the family has ``terminates = False``.
 
-    `BatchEnv` believes the family and plays on to the horizon, so the returns of such a trial mean nothing.
+    Environments then ignore terminations and play on to the horizon, so the returns of such a trial are wrong.
     """
     if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
         raise ValueError(undeclared_ending(family))
 
 
 def first_not_finite(trial: list[Rollout]) -> str | None:
-    """Whose number was the first of a trial that is not finite: "observation", "action" or "reward"; None: all are.
+    """Name the first thing in a trial that is not finite: "observation", "action" or "reward"; None if all are finite.
 
-    "action" is also what goes with it, its log-probability and value. What comes later may only follow from it.
+    "action" includes its log-probability and value. Later numbers may be wrong only because of the first one.
     """
     for rollout in trial:
         acted = [x.flatten(2) for x in (rollout.acted.action[..., None], rollout.acted.log_prob[..., None])]
@@ -204,18 +204,18 @@ def first_not_finite(trial: list[Rollout]) -> str | None:
             if len(broken):
                 times[name] = int(broken[0])
         if times:
-            return min(times, key=times.__getitem__)  # at one time the first by name: it was shown, acted, then paid
+            return min(times, key=times.__getitem__)  # within a step in this order: observed, acted, rewarded
     return None
 
 
 def episode_index(rollout: Rollout) -> Tensor:
-    """Which episode of its trial each step belongs to, from 0: int64 ``(T, B)``."""
+    """Return the number of the episode that each step belongs to, counted from 0: int64 ``(T, B)``."""
     done = (rollout.outcome.terminated | rollout.outcome.truncated).to(torch.int64)
     return done.cumsum(0) - done
 
 
 def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
-    """Undiscounted return of every episode of the round: float32 ``(B, episodes)``; padding does not count."""
+    """Return the undiscounted return of every episode of the round: float32 ``(B, episodes)``, without padding."""
     index = episode_index(rollout).clamp_max(episodes - 1)
     reward = rollout.outcome.reward * rollout.mask
     returns = torch.zeros(episodes, reward.shape[1], device=reward.device)
@@ -223,16 +223,16 @@ def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
 
 
 def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:
-    """Steps of every episode of the round: float32 ``(B, episodes)``."""
+    """Return the number of steps of every episode of the round: float32 ``(B, episodes)``."""
     index = episode_index(rollout).clamp_max(episodes - 1)
     lengths = torch.zeros(episodes, index.shape[1], device=index.device)
     return lengths.scatter_add_(0, index, rollout.mask).T
 
 
 def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
-    """The reward at every step of every episode: float32 ``(B, episodes, horizon)``; 0 from an episode's end on.
+    """Return the reward at every step of every episode: float32 ``(B, episodes, horizon)``; 0 after an episode's end.
 
-    So each row's sum over the last dimension is `episode_returns`, whenever its episodes ended.
+    The sum over the last dimension is `episode_returns`.
     """
     index = episode_index(rollout)
     time = torch.arange(len(index), device=index.device)[:, None]
@@ -241,11 +241,11 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
     place = index * horizon + time - began.cummax(0).values
     reward = rollout.outcome.reward * rollout.mask
     rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
-    rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # beyond the end is padding, which is 0
+    rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # clamped steps are padding, reward 0
     return rewards.T.reshape(-1, episodes, horizon)
 
 
 def undeclared_ending(family: AnyFamily) -> str:
-    """The sentence for an episode that ended although the family says that none does before the horizon."""
+    """Return the sentence for an episode that was terminated although the family has ``terminates = False``."""
     name = type(family).__name__
     return f"{name}.step terminated an episode, but {name}.terminates is False: let the class say terminates = True."

@@ -1,8 +1,8 @@
 """Walks over trees of tensors: tasks, states, steps, rollouts and memories.
 
 A *tree* is a NamedTuple, tuple, list or dictionary of trees, or a *leaf*: anything else, usually a tensor. Every walk
-is a use of `tree_map`, but for `named_leaves`, which also needs to know where it is. Containers keep their types, and
-nothing is modified in place.
+uses `tree_map`, except `named_leaves`, which also needs names. Containers keep their types, and nothing is modified in
+place.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Tree = TypeVar("Tree")
 
 
 def tree_map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """A tree like `tree` whose leaves are ``f(leaf, *others)``, with what stands in the same place of each other tree.
+    """Return a tree like `tree` with the leaves ``f(leaf, *others)``, `others` being the same parts of the other trees.
 
-    The others have the containers of `tree` at least: what they hold in the place of a leaf, even a container, goes to
-    `f` as it is. Raises ValueError for containers of different lengths and KeyError for different keys.
+    The other trees have at least the containers of `tree`. If one holds a container in the place of a leaf, `f` gets
+    the container. Raises ValueError for containers of different lengths and KeyError for different keys.
     """
     if isinstance(tree, (tuple, list)):
-        # Tensors are not called for again: a batch environment walks its state at every step.
+        # No recursive call for a tensor: a batch environment walks its state at every step.
         parts = [f(*at) if isinstance(at[0], Tensor) else tree_map(f, *at) for at in zip(tree, *others, strict=True)]
         kind: Any = type(tree)
         return kind(parts) if kind is tuple or kind is list else kind(*parts)
@@ -33,14 +33,14 @@ def tree_map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 
 def leaves(tree: Any) -> list[Tensor]:
-    """The tensors of a tree, in order; other leaves, such as numbers, are left out."""
+    """Return the tensors of a tree, in order, without other leaves such as numbers."""
     found: list[Any] = []
     tree_map(found.append, tree)
     return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
 
 def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a tree of NamedTuples by field, in order; those of a nested one as ``field.inner``."""
+    """Return the leaves of a tree of NamedTuples by field, in order; those of a nested one as ``field.inner``."""
     found: dict[str, Any] = {}
     for name, part in zip(type(tree)._fields, tree, strict=True):
         nested = isinstance(part, tuple)
@@ -49,17 +49,17 @@ def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def num_rows(tree: Any) -> int:
-    """The leading dimension of the first tensor: the number of rows of a task or a state."""
+    """Return the leading dimension of the first tensor: the number of rows of a task or a state."""
     return len(leaves(tree)[0])
 
 
 def num_bytes(tree: Any) -> int:
-    """What the tensors of a tree take."""
+    """Return the size of the tensors of a tree, in bytes."""
     return sum(leaf.nbytes for leaf in leaves(tree))
 
 
 def take(tree: Tree, index: Any) -> Tree:
-    """Part `index` of the first dimension: rows, or time steps of ``(T, B, …)``.
+    """Take part `index` of the first dimension of every tensor: rows, or time steps of ``(T, B, …)``.
 
     `index` is a number, a slice, an index tensor or a mask, as in ``tensor[index]``.
     """
@@ -68,19 +68,19 @@ def take(tree: Tree, index: Any) -> Tree:
 
 
 def columns(tree: Tree, index: Tensor) -> Tree:
-    """Rows `index`, int64 ``(M,)``, of ``(T, B, …)`` tensors: ``(T, M, …)``."""
+    """Take the rows `index`, int64 ``(M,)``, of ``(T, B, …)`` tensors: ``(T, M, …)``."""
     taken: Tree = tree_map(lambda leaf: leaf.index_select(1, index), tree)
     return taken
 
 
 def split_columns(tree: Tree, number: int) -> list[Tree]:
-    """The rows of ``(T, B, …)`` tensors in `number` parts, as even as can be."""
+    """Split the rows of ``(T, B, …)`` tensors into `number` parts of nearly equal size."""
     pieces = tree_map(lambda leaf: leaf.tensor_split(number, 1), tree)
     return [tree_map(lambda _, parts, n=n: parts[n], tree, pieces) for n in range(number)]
 
 
 def join_columns(trees: Sequence[Tree]) -> Tree:
-    """Trees of ``(T, …)`` tensors of the same T as one with the rows of all; the only one as it is."""
+    """Join the rows of trees of ``(T, B, …)`` tensors, all with the same T; a single tree is returned as it is."""
     if len(trees) == 1:
         return trees[0]
     whole: Tree = tree_map(lambda *parts: torch.cat(parts, dim=1), *trees)
@@ -88,13 +88,13 @@ def join_columns(trees: Sequence[Tree]) -> Tree:
 
 
 def put(whole: Tree, rows: Tensor, part: Tree) -> Tree:
-    """`whole` with the rows of indices `rows`, int64 ``(M,)``, replaced by the M rows of `part`."""
+    """Return `whole` with the rows of indices `rows`, int64 ``(M,)``, replaced by the M rows of `part`."""
     changed: Tree = tree_map(lambda leaf, new: leaf.index_copy(0, rows, new), whole, part)
     return changed
 
 
 def where(rows: Tensor, new: Tree, old: Tree) -> Tree:
-    """`new` in the rows for which `rows`, bool ``(B,)``, is true, and `old` in the others."""
+    """Return `new` in the rows where `rows`, bool ``(B,)``, is true, and `old` in the others."""
 
     def chosen(leaf: Tensor, other: Tensor) -> Tensor:
         return torch.where(rows.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
@@ -104,29 +104,29 @@ def where(rows: Tensor, new: Tree, old: Tree) -> Tree:
 
 
 def concatenate(trees: Sequence[Tree]) -> Tree:
-    """Several trees as one, row after row: of tasks of one family, or of its states."""
+    """Join several trees along the first dimension: tasks or states of one family."""
     whole: Tree = tree_map(lambda *parts: torch.cat(parts), *trees)
     return whole
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
-    """Several trees of ``(B, …)`` tensors, one after the other in time, as one of ``(T, B, …)`` tensors."""
+    """Stack T trees of ``(B, …)`` tensors to one of ``(T, B, …)`` tensors."""
     whole: Tree = tree_map(lambda *parts: torch.stack(parts), *trees)
     return whole
 
 
 def to_device(tree: Tree, device: torch.device | str) -> Tree:
-    """The same tree with its tensors on `device`."""
+    """Return the tree with its tensors on `device`."""
     moved: Tree = tree_map(lambda leaf: leaf.to(device), tree)
     return moved
 
 
 def detach(tree: Tree) -> Tree:
-    """The same tree with its tensors cut off from the graph that made them."""
+    """Return the tree with its tensors detached from autograd's graph."""
     cut: Tree = tree_map(lambda leaf: leaf.detach(), tree)
     return cut
 
 
 def features(tree: Any) -> Tensor:
-    """All numbers of each row as one float32 vector, ``(B, D)``: what a task-conditioned network sees of a task."""
+    """Return all numbers of each row as one float32 vector, ``(B, D)``, such as the task input of a network."""
     return torch.cat([leaf.reshape(len(leaf), -1).to(torch.float32) for leaf in leaves(tree)], dim=1)

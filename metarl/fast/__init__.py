@@ -1,7 +1,7 @@
 """Parts that are only for speed. Each stands next to a plain twin, which gives the same numbers up to rounding.
 
-Where a fast part is used is decided here, by measurement (``python -m benchmarks.twins``). What has no entry is used
-everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of plain calls.
+This file decides where a fast part is used, by measurement (``python -m benchmarks.twins``). Modules without an entry
+are used everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of plain calls.
 """
 
 from __future__ import annotations

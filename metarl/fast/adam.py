@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class ClippedAdam:
-    """Adam (Kingma & Ba 2015) on a module's ``named_parameters()`` or some of them, their gradient's norm clipped.
+    """Adam (Kingma & Ba 2015) on some of a module's ``named_parameters()``, with the gradient's norm clipped.
 
-    The arithmetic is torch's fused kernel, which scales the gradient on its way; on small networks the bookkeeping of
-    `torch.optim.Adam` around it and the clipping next to it cost as much as a product. The moments are made when they
-    are first needed, so that an agent that only acts does without them.
+    The arithmetic is torch's fused kernel, which also scales the gradient. On small networks the bookkeeping of
+    `torch.optim.Adam` and a separate clipping take as long as a matrix product. The moments are made at the first step,
+    so that an agent that only acts has none.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, eps: float = 1e-5) -> None:
@@ -28,7 +28,7 @@ class ClippedAdam:
         self.steps = torch.zeros((), device=device)
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the steps to come."""
+        """Set the learning rate of later steps."""
         if isinstance(self.lr, Tensor):
             self.lr.fill_(lr)
         else:
@@ -41,7 +41,7 @@ class ClippedAdam:
 
     @torch.no_grad()
     def step(self, max_grad_norm: float = math.inf) -> Tensor:
-        """Take a step along the gradients, scaled down to the norm `max_grad_norm`; return their norm before that."""
+        """Take a step along the gradients, scaled down to the norm `max_grad_norm`; return their unscaled norm, ()."""
         self._make_moments()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -66,7 +66,7 @@ class ClippedAdam:
         return found
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave; a parameter that is not in it starts from zeros."""
+        """Load a state that `state_dict` returned; the moments of a parameter that is not in it start at zero."""
         self.means, self.squares = [], []
         self.steps.zero_()
         for number, name in enumerate(self.names):

@@ -1,8 +1,8 @@
 """Work on a GPU that is recorded once as a CUDA graph and replayed from then on.
 
-Small networks on thousands of rows are bound by the launching of kernels: a replay launches all of a recording's with
-one call. What cannot be recorded (because it waits for the device, or copies from the host's memory) goes on as plain
-calls, by itself. On a CPU a `Captured` function is the function.
+Small networks on thousands of rows spend most of their time on launching kernels; a replay launches all kernels of a
+recording with one call. A function that cannot be recorded (it synchronises, or copies from the host's memory) is
+called plainly instead. On a CPU a `Captured` function is always called plainly.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 WARM_UP = 3
-"""Plain calls before a recording: they make what is made at a first use, such as an optimiser's state."""
+"""Plain calls before a recording: they make objects that are made at first use, such as an optimiser's state."""
 
 
 Signature = tuple[Any, ...]
 
 
 class Captured:
-    """`function`, whose arguments and result are trees of tensors on `device`, replayed where it can be.
+    """A function of trees of tensors on `device`, recorded as a CUDA graph and replayed where possible.
 
-    Each combination of shapes and types is recorded for itself, on its fourth call; the three before it are plain ones
-    that count. `function` must do the same operations at every call: what it decides in Python, it decides once, while
-    it is recorded, and other values than tensors must not be among its arguments. Parameters that it reads or changes
-    in place are seen as they are at each replay. Results are copies, so that they outlive the next call.
+    Each combination of shapes and types has a recording of its own, made at the fourth call; the first three calls are
+    plain. `function` must do the same operations at every call: decisions in Python are made only once, during the
+    recording, and all arguments must be tensors. Each replay sees the current values of parameters that the function
+    reads or changes in place. Results are copies, so that the next call does not overwrite them.
 
-    `why_not` says why calls are plain ones for good: None while recordings are made and used.
+    `why_not` is None while recordings are made and used; otherwise the reason why all later calls are plain.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Captured:
         signature = (spec, *((leaf.shape, leaf.dtype) for leaf in leaves))
         number = self._calls[signature] = self._calls.get(signature, 0) + 1
         if number <= WARM_UP:
-            return _beside(lambda: self.function(*args))
+            return _on_side_stream(lambda: self.function(*args))
         if signature not in self._recordings:
             try:
                 self._recordings[signature] = self._record(leaves, spec)
@@ -59,7 +59,7 @@ class Captured:
 
 
 class Recording:
-    """A CUDA graph of one call, with the memory that it reads its arguments from and leaves its result in."""
+    """A CUDA graph of one call, with the memory for its arguments and its result."""
 
     def __init__(self, function: Callable[..., Any], leaves: list[Tensor], spec: pytree.TreeSpec) -> None:
         self.inputs = [leaf.clone() for leaf in leaves]
@@ -75,8 +75,8 @@ class Recording:
         return pytree.tree_unflatten([output.clone() for output in self.outputs], self.spec)
 
 
-def _beside(function: Callable[[], Any]) -> Any:
-    """Call on a stream of its own, as a recording does: a backward pass remembers the stream of its forward pass."""
+def _on_side_stream(function: Callable[[], Any]) -> Any:
+    """Call on a side stream, as a recording does: a backward pass runs on the stream of its forward pass."""
     current, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):

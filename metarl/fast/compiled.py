@@ -1,8 +1,8 @@
-"""Stepping that `torch.compile` turned into C++: for families whose steps are many small operations.
+"""Steps compiled to C++ by `torch.compile`, for families whose steps are many small operations.
 
-A step of some thousand rows is mostly torch's cost per operation. Compiled, the physics, both endings, the restarts
-and the draws of a step are a few loops over the rows. The first call of a size takes seconds to compile and needs a
-C++ compiler; where that is not to be had, or a family does what cannot be compiled, steps are those of `BatchEnv`.
+For some thousand rows, torch's cost per operation dominates a step. Compiled, a step's physics, endings, resets and
+draws are a few loops over the rows. The first call for a number of rows takes seconds and needs a C++ compiler. Without
+one, or for a family that cannot be compiled, steps are those of `BatchEnv`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from metarl.core.family import Key, State, Task, TaskFamily
 from metarl.core.tree import where
 from metarl.fast.stepping import FastEnv
 
-# Loops written for the compiler to vectorise: with Inductor's own vectors, masks of bool take twice the time.
+# The C++ compiler vectorises the loops: with Inductor's own vectors, masks of bool take twice the time.
 OPTIONS: dict[str, Any] = {"cpp.simdlen": 1}
 
 
 class CompiledEnv(FastEnv):
-    """A `BatchEnv` whose steps are compiled: the same trials, but for the rounding of floats, and without gradients.
+    """A `BatchEnv` whose steps are compiled: the same trials up to rounding, without gradients.
 
-    All rows take the same path, so every step computes a first state for every row where an episode may end.
-    `play` takes `together` steps by one call: more share its cost, and take longer to compile. `why_not` says why steps
-    are those of `BatchEnv` for good: None while they are compiled. A family is compiled once for each number of rows.
+    The program has no branches by row: every step at which an episode may end computes a first state for all rows.
+    `play` takes `together` steps by one call, which share its cost; more steps take longer to compile. `why_not` is
+    None while steps are compiled; otherwise the reason why they are those of `BatchEnv`. A family is compiled once for
+    each number of rows. Raises ValueError for `together` below 1.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class CompiledEnv(FastEnv):
 
     @property
     def why_not(self) -> str | None:
-        """Known after the first step."""
+        """The reason why steps are not compiled, known after the first step; None if they are."""
         return self._program.why_not
 
     def reset(self) -> Step:
@@ -63,7 +64,7 @@ class CompiledEnv(FastEnv):
         return self._play(action[None])[0]
 
     def play(self, actions: Tensor) -> list[tuple[Outcome, Step]]:
-        """What `step` returns for each of T steps' actions ``(T, B, …)``."""
+        """Take T steps with the actions ``(T, B, …)``; return the results of `step`."""
         results: list[tuple[Outcome, Step]] = []
         whole = len(actions) - len(actions) % self.together
         for start in range(0, whole, self.together):
@@ -84,7 +85,7 @@ class CompiledEnv(FastEnv):
 
 
 class Program:
-    """The compiled steps of a family; `why_not` says why there are none, once that is known."""
+    """The compiled steps of a family; `why_not` is the reason if there are none, once that is known."""
 
     def __init__(self, family: TaskFamily) -> None:
         self.why_not: str | None = None
@@ -92,7 +93,7 @@ class Program:
         self._steps = torch.compile(own(steps_of(family)), fullgraph=True, dynamic=False, options=OPTIONS)
 
     def __call__(self, env: FastEnv, actions: Tensor) -> Any:
-        """The states after the steps and what each of them showed, or None: then the steps are still to be made."""
+        """Return the states after the steps and the results of each; None if the steps could not be taken."""
         if self.why_not is not None:
             return None
         now, horizon = env._step, env.family.horizon
@@ -108,7 +109,7 @@ class Program:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the compiler's own
                     result = self._steps(*arguments)
-            except Exception as error:  # whatever a compiler raises: it is not one kind
+            except Exception as error:  # a compiler may raise anything
                 self.why_not = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 return None
         if not is_whole(result):
@@ -120,12 +121,12 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def program(family: TaskFamily) -> Program:
-    """Of a family, for all its environments."""
+    """Return the program of a family, shared by all its environments."""
     return Program(family)
 
 
 def steps_of(family: TaskFamily) -> Callable[..., Any]:
-    """`BatchEnv.step` of several actions in turn without a look at the numbers, as a function of tensors."""
+    """Return a function of tensors that does `BatchEnv.step` for several actions, without reading any value."""
 
     def steps(
         task: Task,
@@ -158,13 +159,13 @@ def steps_of(family: TaskFamily) -> Callable[..., Any]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether all NamedTuples in a program's result have their fields; torch 2.11 loses those of a ``_replace``."""
+    """Tell whether all NamedTuples in a program's result have their fields; torch 2.11 loses those of ``_replace``."""
     if not isinstance(value, (tuple, list)):
         return True
     return len(value) == len(getattr(value, "_fields", value)) and all(map(is_whole, value))
 
 
 def own(function: Any) -> Callable[..., Any]:
-    """`function` with code of its own: torch counts the compilations of a code, and gives up after a few."""
+    """Copy `function` with a code object of its own, since torch compiles one code object only a few times."""
     code = function.__code__.replace()
     return types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)

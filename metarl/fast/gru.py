@@ -1,9 +1,8 @@
 """A GRU over whole sequences on a CPU: the equations of `torch.nn.GRU`, with a hand-written backward pass.
 
-Two things make it faster than `torch.nn.GRU` there. Features are the first dimension in memory, then time, then the
-batch: a gate is a block of rows, and whatever is not recurrent is one product for all steps. And the backward pass is
-one loop over time that does only the recurrent product, in place, while autograd would record a dozen small operations
-per step.
+Two things make it faster than `torch.nn.GRU` there. First, the order in memory is features, time, batch: a gate is a
+block of rows, and everything that is not recurrent is one product for all steps. Second, the backward pass is one loop
+over time that does only the recurrent product, in place, while autograd would record a dozen small operations per step.
 
 With x_t the input, h the state and σ the sigmoid (Cho et al. 2014, as in cuDNN)::
 
@@ -28,7 +27,7 @@ from metarl.fast.tanh import tanh_
 def gru(x: Tensor, h: Tensor | None, cell: nn.GRU) -> Tensor:
     """Return all states ``(T, B, H)`` from inputs ``(T, B, F)`` and the state before them ``(B, H)``; None: zero.
 
-    The graph can be gone through once.
+    Gradients can be taken once: the backward pass overwrites the graph's values.
     """
     states: Tensor = _GRU.apply(x.permute(2, 0, 1), h if h is None else h.t(), *cell.parameters())
     return states.permute(1, 2, 0)
@@ -49,15 +48,15 @@ def gru_step(x: Tensor, h: Tensor, cell: nn.GRU) -> Tensor:
 
 
 class _GRU(torch.autograd.Function):
-    """Inside, everything is ``(features, T, B)``.
+    """The GRU as one node of autograd's graph; all tensors are ``(features, T, B)``.
 
-    `seen` holds what a step sees, the state before it, its input and a row of ones: r, z and the recurrent part of n,
-    which are a step's block of 3 H rows, are one product with that, and so are the gradients of weights and biases, of
-    all steps at once. What n gets from input and ones is one product for all steps, too. The backward pass finishes one
-    step before it turns to the one before it, and leaves the gradients where the values were: what it works on stays in
-    the processor's cache. So a graph can be gone through once.
+    `seen` holds a step's inputs: the state before it, its input and a row of ones. One product with it gives r, z and
+    the recurrent part of n, a step's block of 3 H rows. The gradients of weights and biases are such a product, too,
+    for all steps at once. The part of n from input and ones is one product for all steps. The backward pass finishes
+    one step before it starts with the previous one, and writes gradients over the values, so that its data stay in the
+    processor's cache. Hence gradients can be taken only once.
 
-    A trial starts with an empty memory, without a first state: nothing is multiplied with it.
+    Without a first state (a trial starts with an empty memory) the product with it is left out.
     """
 
     @staticmethod
@@ -88,7 +87,10 @@ class _GRU(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         weight, of_inputs, new_gate, blocks, seen = ctx.saved_tensors
         size, (of_x, of_h) = len(of_inputs), ctx.needs_input_grad[:2]
-        (parts, states), ctx.views = ctx.views, None  # kept until here: to make them takes as long as a product
+        (parts, states), ctx.views = (
+            ctx.views,
+            None,
+        )  # kept until here: making them takes as long as a product
         grad_h = _back(weight[:, :size], grad_outputs[0].unbind(1), parts, states, of_h)
         by_new, by_gates, inputs = new_gate.flatten(1), blocks.flatten(1), seen[:, :-1].flatten(1)
         grad_x = None
@@ -102,9 +104,9 @@ class _GRU(torch.autograd.Function):
 def _back(
     w_h: Tensor, by_states: Sequence[Tensor], parts: list[Sequence[Tensor]], states: Sequence[Tensor], of_h: bool
 ) -> Tensor | None:
-    """Put a step's gradients in the place of its n and its gates, from the last step to the first.
+    """Write a step's gradients over its n and its gates, from the last step to the first.
 
-    Returns the first state's gradient, if it is asked for.
+    Returns the gradient of the first state if `of_h`.
     """
     back = w_h.t().contiguous()
     by_new, scratch = torch.empty_like(states[0]), torch.empty_like(states[0])
@@ -126,8 +128,10 @@ def _back(
 
 
 def _empty(like: Tensor, features: int, steps: int, batch: int) -> Tensor:
-    """``(features, steps, batch)`` whose rows are a little apart: at distances of powers of two they would share the
-    same few lines of the processor's cache."""
+    """Make an empty ``(features, steps, batch)`` with a gap between rows.
+
+    At distances of powers of two, rows would share the same few lines of the processor's cache.
+    """
     return like.new_empty(features, steps * batch + 16)[:, :-16].unflatten(1, (steps, batch))
 
 
@@ -136,7 +140,7 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 def _joined(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of r, z and the recurrent part of n for (state, input, 1), and those of n for (input, 1)."""
+    """Return the weights of r, z and the recurrent part of n for (state, input, 1), and those of n for (input, 1)."""
     size, inputs = w_hh.shape[1], w_ih.shape[1]
     rz, n = slice(0, 2 * size), slice(2 * size, None)
     weight = w_hh.new_zeros(3 * size, size + inputs + 1)
@@ -146,7 +150,7 @@ def _joined(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Ten
 
 
 def _parted(weight: Tensor, of_inputs: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of `_joined`'s results as those of its arguments."""
+    """Turn gradients of `_joined`'s results into those of its arguments."""
     size = len(of_inputs)
     joined = torch.cat([weight[: 2 * size, size:], of_inputs])
     return joined[:, :-1], weight[:, :size], joined[:, -1], weight[:, -1]

@@ -1,4 +1,4 @@
-"""A linear layer on inputs whose features come first in memory, as those of the fast GRU do."""
+"""A linear layer for inputs whose features come first in memory, such as the outputs of the fast GRU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`; where x ``(…, F)`` lies features-first in memory, so does the result.
+    """Return `torch.nn.functional.linear`; if x ``(…, F)`` has its features first in memory, so does the result.
 
-    Nothing is copied for it: it is one product for all rows.
+    Nothing is copied: it is one product for all rows.
     """
     if not _features_first(x):
         return torch.nn.functional.linear(x, weight, bias)

@@ -1,10 +1,10 @@
 """The gradient through an adaptation, written by hand for perceptrons of tanh units.
 
-The fast twin of `metarl.agents.maml.adaptation.gradient_through_steps`. With θ' = θ - α ∇ℓ(θ) the gradient of J(θ') by
-θ is v - H(α v), where v = ∇J(θ') and H is the Hessian of ℓ at θ: one Hessian product per gradient step, by the tangents
-of the forward and of the backward pass (Pearlmutter 1994). Autograd comes to the same products, but makes and keeps a
-new tensor for every operation. Here it sees the policy's outputs only. Tensors of samples are ``(N, F, M)``: N tasks, F
-features, M samples.
+The fast twin of `metarl.agents.maml.adaptation.gradient_through_steps`. With θ' = θ - α ∇ℓ(θ), the gradient of J(θ')
+with respect to θ is v - H(α v), where v = ∇J(θ') and H is the Hessian of ℓ at θ: one Hessian-vector product per
+gradient step, from the tangents of the forward and the backward pass (Pearlmutter 1994). Autograd computes the same
+products, but makes and keeps a new tensor for every operation; here it is used only for the policy's outputs. Tensors
+of samples are ``(N, F, M)``: N tasks, F features, M samples.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Sizes = Sequence[Tensor | float]
 
 
 class Forward(NamedTuple):
-    """The forward pass of one round's policies, which autograd sees from the outputs on."""
+    """The forward pass of one round's policies; autograd's graph starts at the outputs."""
 
     layers: Layers
     log_std: Tensor | None  # (N, A), a leaf of autograd
-    units: list[Tensor]  # what each layer is given, and last the output, a leaf of autograd
+    units: list[Tensor]  # the input of each layer, then the output, a leaf of autograd
     policies: Distribution
 
     @property
@@ -40,15 +40,15 @@ class Forward(NamedTuple):
 class Descent(NamedTuple):
     """A gradient step of every task's policy."""
 
-    by_output: tuple[Tensor, ...]  # gradient of the step's loss by output and log_std, in autograd's graph
-    deltas: list[Tensor]  # gradient by each layer's sums
-    errors: list[Tensor]  # gradient by each layer's input
-    gradients: list[Tensor]  # by the policy's parameters
-    sizes: list[Tensor | float]  # step sizes by the policy's parameters; 0 for those that stay
+    by_output: tuple[Tensor, ...]  # gradient of the step's loss with respect to output and log_std, in autograd's graph
+    deltas: list[Tensor]  # gradient with respect to each layer's sums
+    errors: list[Tensor]  # gradient with respect to each layer's input
+    gradients: list[Tensor]  # with respect to the policy's parameters
+    sizes: list[Tensor | float]  # step size for each of the policy's parameters; 0 for those that stay
 
 
 def suits(params: Any, sizes: Any, rounds: Any, adaptation: Any, loss: Any) -> bool:
-    """Tell whether the policies are perceptrons that this module knows."""
+    """Tell whether the policies are perceptrons of tanh units."""
     return bool(adaptation.policy.activation == "tanh")
 
 
@@ -56,7 +56,7 @@ def suits(params: Any, sizes: Any, rounds: Any, adaptation: Any, loss: Any) -> b
 def gradient_through_steps(
     params: tuple[Tensor, ...], sizes: Sequence[Sizes], rounds: Sequence[Any], adaptation: Any, loss: Loss
 ) -> tuple[list[Tensor], list[list[Tensor | None]], dict[str, Tensor]]:
-    """Return what the plain twin does."""
+    """Return gradients and metrics as the plain twin does."""
     forwards, descents = [_forward(adaptation, params, rounds[0].x)], []
     for step, samples, following in zip(sizes, rounds, rounds[1:], strict=False):
         descent, params = _descend(adaptation, params, forwards[-1], samples, step)
@@ -72,7 +72,7 @@ def gradient_through_steps(
     adjoints = [[next(own) for _ in forward.leaves] for forward in inner]
     by_sizes: list[list[Tensor | None]] = []
     for forward, descent, step, adjoint in zip(inner[::-1], descents[::-1], sizes[::-1], adjoints[::-1], strict=True):
-        by_sizes.append([_by_size(descent, v, index, size) for index, size in zip(adaptation.adapted_params, step)])
+        by_sizes.append([_by_size(descent, v, index, size) for index, size in zip(adaptation.inner_params, step)])
         v = _through(adaptation, v, forward, descent, adjoint)
     return v, by_sizes[::-1], metrics
 
@@ -105,7 +105,7 @@ def _descend(
     gradients = _in_order(adaptation, layers, [g.detach() for g in by_output[1:]])
     all_sizes: list[Tensor | float] = [0.0] * len(params)
     after = list(params)
-    for index, size in zip(adaptation.adapted_params, sizes, strict=True):
+    for index, size in zip(adaptation.inner_params, sizes, strict=True):
         all_sizes[index] = size
         after[index] = params[index] - size * gradients[index]
     return Descent(by_output, deltas, errors, gradients, all_sizes), tuple(after)
@@ -114,9 +114,9 @@ def _descend(
 def _through(
     adaptation: Any, v: list[Tensor], forward: Forward, descent: Descent, adjoints: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Go from the gradient by the parameters after a step to that by those before it.
+    """Turn `v`, the gradient with respect to the parameters after a step, into that with respect to those before it.
 
-    `adjoints` is the loss's own gradient by the outputs of the policies before the step.
+    `adjoints` is the loss's direct gradient with respect to the outputs of the policies before the step.
     """
     first_order = adaptation.first_order
     if first_order and all(adjoint is None for adjoint in adjoints):
@@ -135,12 +135,16 @@ def _through(
 
 
 def _by_size(descent: Descent, v: list[Tensor], index: int, size: Tensor | float) -> Tensor | None:
-    """The gradient by a step's size for parameter `index`; None if the size is a plain number."""
+    """Return the gradient with respect to the step size of parameter `index`; None if that is a plain number."""
     return (-descent.gradients[index] * v[index]).sum_to_size(size.shape) if isinstance(size, Tensor) else None
 
 
 def _backward(layers: Layers, units: list[Tensor], deltas: list[Tensor], errors: list[Tensor]) -> Layers:
-    """Gradient by the parameters. `deltas` begins with the one by the output; those by what is below are added."""
+    """Return the gradient with respect to the parameters.
+
+    `deltas` begins with the gradient with respect to the output; those of the layers below are appended to it and to
+    `errors`.
+    """
     gradients = []
     for n in reversed(range(len(layers))):
         gradients.append((torch.bmm(deltas[-1], units[n].mT), deltas[-1].sum(-1)))
@@ -151,7 +155,7 @@ def _backward(layers: Layers, units: list[Tensor], deltas: list[Tensor], errors:
 
 
 def _tangent(layers: Layers, units: list[Tensor], changes: Layers) -> list[Tensor]:
-    """Move each layer's input (but the first, which stays) and the output as the parameters move."""
+    """Return the tangents of each layer's input, except the first, and of the output, for `changes` of parameters."""
     moved: list[Tensor] = []
     for n, ((weight, _), (by_weight, by_bias)) in enumerate(zip(layers, changes, strict=True)):
         sums = torch.baddbmm(by_bias[..., None], by_weight, units[n])
@@ -164,10 +168,10 @@ def _tangent(layers: Layers, units: list[Tensor], changes: Layers) -> list[Tenso
 def _tangent_backward(
     layers: Layers, changes: Layers, units: list[Tensor], moved: list[Tensor], descent: Descent, delta: Tensor
 ) -> Layers:
-    """Move the gradient by the parameters; `delta` is how the one by the output moves."""
+    """Return the tangent of the gradient with respect to the parameters; `delta` is that of the output's gradient."""
     gradients = []
     for n in reversed(range(len(layers))):
-        below = len(layers) - 1 - n  # the place in what the backward pass noted from the top
+        below = len(layers) - 1 - n  # the index in `deltas` and `errors`, which begin at the top
         by_weight = torch.bmm(delta, units[n].mT)
         gradients.append((by_weight, delta.sum(-1)))
         if n:
@@ -184,7 +188,7 @@ def _layer_names(adaptation: Any) -> list[str]:
 
 
 def _in_order(adaptation: Any, layers: Layers, log_std: Sequence[Tensor]) -> list[Tensor]:
-    """Put a gradient in the order of the policy's parameters."""
+    """Put a gradient into the order of the policy's parameters."""
     found = dict(zip(["head.log_std"] * len(log_std), log_std, strict=True))
     for name, (weight, bias) in zip(_layer_names(adaptation), layers, strict=True):
         found |= {f"{name}.weight": weight, f"{name}.bias": bias}

@@ -1,7 +1,7 @@
-"""PPO's losses with their gradients written by hand: the fast twins of those in `metarl.learning.losses`.
+"""PPO's losses with hand-written gradients: the fast twins of those in `metarl.learning.losses`.
 
-Recorded operation by operation for autograd, the same terms take several times as long on a small minibatch. Here they
-are one node of the graph, which finds its gradient while it computes the loss.
+On a small minibatch autograd takes several times as long, since it records every operation. Here a loss is one node of
+the graph, which computes its gradient together with the loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def ppo_loss(
     vf_coef: float,
     ent_coef: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
-    """Return loss and metrics as `metarl.learning.losses.ppo_loss` does; the graph can be gone through once."""
+    """Return loss and metrics as `metarl.learning.losses.ppo_loss` does; gradients can be taken once."""
     if not value.shape == old_log_prob.shape == advantage.shape == target.shape == weight.shape:
         shapes = f"{value.shape}, {old_log_prob.shape}, {advantage.shape}, {target.shape}, {weight.shape}"
         raise ValueError(f"value, old_log_prob, advantage, target and weight must have one shape, got {shapes}.")
@@ -37,7 +37,7 @@ def ppo_loss(
 
 
 class _PPOLoss(torch.autograd.Function):
-    """The loss as a function of the critic's values and of the fields of the policy's distributions."""
+    """The loss as a function of the critic's values and the fields of the policy's distributions."""
 
     @staticmethod
     def forward(
@@ -60,7 +60,7 @@ class _PPOLoss(torch.autograd.Function):
         )
         metrics = (torch.stack(terms) * weight).flatten(1).sum(1)
         loss = metrics[0] + vf_coef * metrics[1] - ent_coef * metrics[2]
-        # Where the clipped gain is the smaller one, the ratio no longer counts.
+        # Where the clipped gain is smaller, the gradient with respect to the ratio is 0.
         by_log_prob = (gain <= at_most) * gain * -weight
         ctx.gradients = error * weight * vf_coef, *policy.gradient(action, by_log_prob, weight * -ent_coef)
         ctx.mark_non_differentiable(metrics)
@@ -75,7 +75,7 @@ class _PPOLoss(torch.autograd.Function):
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor, clip_coef: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return loss and metrics as `metarl.learning.losses.clipped_surrogate` does; it can be differentiated once."""
+    """Return loss and metrics as `metarl.learning.losses.clipped_surrogate` does; it has only first derivatives."""
     if not log_prob.shape == old_log_prob.shape == advantage.shape == mask.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {mask.shape}"
         raise ValueError(f"log_prob, old_log_prob, advantage and mask must have one shape, got {shapes}.")

@@ -1,7 +1,7 @@
-"""Where an iteration's time goes: ``python -m metarl.train --profile``.
+"""A profile of one iteration: ``python -m metarl.train --profile``.
 
-Parts of an iteration are named by ``record_function(phase("rollout"))`` where they happen, which costs nothing worth
-mentioning when no one is profiling. One iteration is recorded by `torch.profiler`, after one to warm up.
+``record_function(phase("rollout"))`` names a part of an iteration, at a negligible cost without a profiler.
+`torch.profiler` records one iteration, after one to warm up.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PREFIX = "metarl/"
 
 
 INSIDE = {"advantage": "update"}
-"""Parts that lie inside another one: its own time is what is left."""
+"""Parts that lie inside another one: their time is subtracted from it."""
 
 
 def phase(name: str) -> str:
-    """The name under which a part of an iteration is recorded."""
+    """Return the name under which a part of an iteration is recorded."""
     return PREFIX + name
 
 
@@ -40,7 +40,7 @@ class Profile:
 
     @contextmanager
     def recording(self, device: torch.device) -> Iterator[None]:
-        """Record what happens inside."""
+        """Record everything inside the context."""
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         # Some versions of torch warn without `acc_events`, which is about schedules of several cycles.
         with (
@@ -60,7 +60,7 @@ class Profile:
         self.seconds = spent
 
     def table(self) -> Table:
-        """Seconds and shares of the parts, the largest first; "other" is what no part accounts for."""
+        """Return a table of the parts' seconds and shares, the largest first; "other" is the remaining time."""
         whole = self.seconds["iteration"]
         parts = {name: seconds for name, seconds in self.seconds.items() if name != "iteration"}
         parts["other"] = max(0.0, whole - sum(parts.values()))
@@ -79,14 +79,14 @@ class Profile:
 
 
 class ProfiledIteration:
-    """Records one iteration of a run, whose number it is given, and lets the others pass (None: all of them)."""
+    """A recorder of the iteration with the given `number`; None records none."""
 
     def __init__(self, number: int | None, device: torch.device, path: Path) -> None:
         self.number, self.device, self.path = number, device, path
 
     @contextmanager
     def around(self, number: int, console: Console) -> Iterator[None]:
-        """Iteration `number` happens inside. If it is the one, its table is shown and its trace written to `path`."""
+        """Wrap iteration `number`: if it is to be recorded, show its table and write its trace to `path`."""
         if number != self.number:
             yield
             return

@@ -1,4 +1,4 @@
-"""Process-wide settings that make torch faster without a cost to the reader; `train` and `evaluate` call `tune`."""
+"""Process-wide settings that make torch faster; `train` and `evaluate` call `tune`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def tune(num_threads: int | None = None) -> dict[str, str]:
     """Apply the settings and return them by name, for the log.
 
     - Matrix products on float32 may go through oneDNN or tensor cores (`set_float32_matmul_precision("medium")`).
-    - Denormal numbers count as zero: recurrent states that fade away would otherwise take the slow path of the CPU.
-    - Freed memory stays with the process, since taking fresh pages for every large temporary costs time.
+    - Denormal numbers count as zero, since a CPU computes slowly with them: recurrent states decay to such numbers.
+    - Freed memory stays with the process, since fresh pages for every large temporary tensor cost time.
     """
     torch.set_float32_matmul_precision("medium")
     denormal = torch.set_flush_denormal(True)
@@ -35,10 +35,10 @@ def tune(num_threads: int | None = None) -> dict[str, str]:
 
 
 def products() -> str:
-    """What "medium", which permits bfloat16, comes to here: "bfloat16", or "float32" where products keep its accuracy.
+    """Return the accuracy that matrix products have with "medium" on this processor: "bfloat16" or "float32".
 
-    Measured, since neither torch nor oneDNN tells. On processors with AVX-512 and its bfloat16 instructions oneDNN 3.12
-    keeps float32 all the same.
+    "medium" permits bfloat16. The accuracy is measured, since neither torch nor oneDNN tells it. oneDNN 3.12 keeps
+    float32 even on processors with AVX-512 and its bfloat16 instructions.
     """
     a = torch.sin(torch.arange(128.0 * 128.0)).reshape(128, 128)
     exact = a.double() @ a.double()
@@ -52,7 +52,7 @@ def samples_at_once(device: torch.device) -> int:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError if it cannot be had."""
+    """Return the device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError if there is none."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):

@@ -1,7 +1,7 @@
-"""Stepping that leaves out what a batch does not need: the same trials as `metarl.core.batch_env.BatchEnv`, sooner.
+"""Faster steps with the same trials as `metarl.core.batch_env.BatchEnv`.
 
-Where no episode ends early all rows end together, and the count of steps says when. Where few rows begin a new episode
-only these are reset, and where none does, nothing is. A family that draws nothing is given keys that cost nothing.
+If no episode can end early, all rows end together, and the count of steps tells when. If few rows begin a new episode,
+only these are reset; if no row does, none is. A family that draws nothing gets keys that need no computation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FastEnv(BatchEnv):
         self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
         self._zeros = torch.zeros(self.num_envs, device=device)
         self._lockstep = not self.family.terminates  # whether all rows' episodes end at the same steps
-        # No row is truncated before this step. On a GPU to keep count of it would synchronise.
+        # No row is truncated before this step. On a GPU, updating this count would synchronise.
         self._due = self.family.horizon if device.type == "cpu" else 0
         return Step(self.family.observe(self.task, self.state), self._no_action(), self._zeros, self._zeros)
 
@@ -54,7 +54,7 @@ class FastEnv(BatchEnv):
         return outcome, Step(obs, action, reward, done.to(torch.float32) if changed else self._zeros)
 
     def _endings(self, terminated: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the rows whose episodes were truncated by this step, and those whose ended with it at all."""
+        """Find the rows whose episode was truncated by this step, and those whose episode ended in any way."""
         horizon = self.family.horizon
         if self._lockstep:  # the count of steps says when
             done = self._nowhere if self._step % horizon else self._everywhere
@@ -67,7 +67,7 @@ class FastEnv(BatchEnv):
         return late & ~terminated, late | terminated
 
     def _start_again(self, state: State, done: Tensor) -> tuple[State, bool]:
-        """The state with the first one of a new episode where one ended, and whether it may have changed anywhere."""
+        """Replace the state of rows whose episode ended by a first state; return it, and False if no row changed."""
         family, task = self.family, self.task
         rows = None
         if self._lockstep:
@@ -86,7 +86,7 @@ class FastEnv(BatchEnv):
         return where(done, family.reset(task, self._start_keys()), state), True
 
     def _start_keys(self, rows: Tensor | None = None) -> Key:
-        """The keys with which the rows (all of them if none are given) begin their episodes."""
+        """Return the keys with which the rows (default: all) begin their episodes."""
         keys, episode = self._reset_keys, self.episode
         if not self.family.random_start:
             return keys if rows is None else keys[: len(rows)]
@@ -102,5 +102,5 @@ class FastEnv(BatchEnv):
         if self._step >= self.max_steps:
             return True
         if not self._zeros.is_cpu and torch.cuda.is_current_stream_capturing():
-            return False  # a recording cannot look; what it plays beyond the last end is padding
+            return False  # a recording cannot read `alive`; steps beyond the last end are padding
         return self.family.terminates and not bool(self.alive.any())

@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def tanh(x: Tensor) -> Tensor:
-    """`torch.tanh` by way of the sigmoid; can be differentiated any number of times, and under `torch.func.vmap`."""
+    """Return the hyperbolic tangent; it can be differentiated any number of times, and under `torch.func.vmap`."""
     y: Tensor = _Tanh.apply(x)
     return y
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """The same in place, without gradients."""
+    """Replace `x` by its hyperbolic tangent, in place and without gradients."""
     return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
 
 

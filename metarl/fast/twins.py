@@ -1,15 +1,15 @@
 """Plain functions with a fast twin.
 
-A plain function says what is computed. Its fast twin gives the same numbers up to rounding, sooner, on some kinds of
-device; `metarl.fast` says for every part where it is used::
+A plain function defines a result. Its fast twin gives the same numbers up to rounding, in less time, on some kinds of
+device; `metarl.fast` registers for every part where it is used::
 
     @twin("tanh")
-    def tanh(x): return torch.tanh(x)              # what is meant
+    def tanh(x): return torch.tanh(x)              # the definition
 
-    register("tanh", fast_tanh, on=("cpu",))       # in metarl.fast: what runs on a CPU
+    register("tanh", fast_tanh, on=("cpu",))       # in metarl.fast: used on a CPU
 
-Inside ``with plain():`` every call goes to the plain function, and environments are plain ones; inside
-``with plain("tanh"):`` only those of this part do.
+Inside ``with plain():`` all calls go to plain functions, and environments are plain ones; inside
+``with plain("tanh"):`` only calls of this part do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _plain: frozenset[str] = frozenset()  # the parts whose plain functions are used
 
 
 def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let calls of the decorated function go to the fast twin of `part` where there is one.
+    """Let calls of the decorated function go to the fast twin of `part` if there is one for the device.
 
     The device is that of the first tensor among the positional arguments, or in a tuple among them.
     """
@@ -55,13 +55,13 @@ def twin(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def register(part: str, fast: Callable[..., Any], on: Sequence[str], suits: Callable[..., bool] | None = None) -> None:
     """Use `fast`, which takes the same arguments as the plain function of `part`, on devices of the kinds `on`.
 
-    Where it cannot do everything that the plain one can, `suits` says of the arguments whether it can do these.
+    ``suits(*args)`` tells whether it can handle the arguments; None: it can handle all that the plain function can.
     """
     _FAST[part] = fast, frozenset(on), suits
 
 
 def registered_parts() -> dict[str, frozenset[str]]:
-    """All parts that have a fast twin, with the kinds of device on which it is used."""
+    """Return all parts that have a fast twin, with the kinds of device on which it is used."""
     return {part: devices for part, (_, devices, _) in _FAST.items()}
 
 
@@ -69,8 +69,8 @@ def registered_parts() -> dict[str, frozenset[str]]:
 def plain(*parts: str) -> Iterator[None]:
     """Use the plain functions of these parts inside, for comparisons; of all parts if none is named.
 
-    It holds for all threads. The part `STEPPING` is the environments that `metarl.core.batch_env.make_env` makes.
-    Raises ValueError for a part that there is not.
+    It holds for all threads. The part `STEPPING` stands for the environments that `metarl.core.batch_env.make_env`
+    makes. Raises ValueError for an unknown part.
     """
     global _plain
     every = {STEPPING, *_FAST}
@@ -89,7 +89,7 @@ def plain(*parts: str) -> Iterator[None]:
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """The fast twin of a part that has none; it is used on no device."""
+    """Stand in for the fast twin of a part that has none; it is used on no device."""
 
 
 _NONE: tuple[Callable[..., Any], frozenset[str], None] = _nothing, frozenset(), None

@@ -6,16 +6,15 @@
     env = gymnasium.make("metarl:metarl/GridNavi-v0", trial=True)                  # an episode is a whole trial
     envs = gymnasium.make_vec("metarl:metarl/GridNavi-v0", num_envs=64, trial=True)
 
-Keyword arguments beside those of `GymEnv` and `GymVectorEnv` go to the family; one that it does not take raises
-`metarl.core.errors.UnknownOption`, a TypeError in Python's words.
+Keyword arguments other than those of `GymEnv` and `GymVectorEnv` go to the family; one that the family does not take
+raises `metarl.core.errors.UnknownOption`, a TypeError with Python's words.
 
-Which task? Each `reset` draws a new one from `split`. After ``set_task(task)`` every episode is on that task, until
-``set_task(None)``. ``reset(options={"task": …})`` or ``reset(options={"split": …})`` overrule both until the next
-`reset`. The task is in no observation and no info; `get_task` tells it.
+Tasks: each `reset` draws a new one from `split`. After ``set_task(task)`` every episode is on that task, until
+``set_task(None)``. ``reset(options={"task": …})`` or ``reset(options={"split": …})`` overrules both until the next
+`reset`. Neither observations nor infos hold the task; `get_task` returns it.
 
-Seeds: `reset(seed=…)` determines everything that follows, tasks and noise; the n-th reset after it starts trial n of
-that seed (see `metarl.interop.stream.TrialStream`). Without any seed the first reset takes one from the system's
-entropy.
+Seeds: `reset(seed=…)` determines everything after it, tasks and noise; the n-th reset after it starts trial n of that
+seed (see `metarl.interop.stream.TrialStream`). Without a seed the first reset takes one from the system's entropy.
 
 With ``trial=True`` an observation is one vector: the family's observation, the previous action (one-hot if it is
 Discrete, else clipped to the action space; at the trial's start zeros, or the middle of a Box's range), the previous
@@ -75,7 +74,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """What `gymnasium.make` made it from, with the steps of an episode (or trial) as `max_episode_steps`."""
+        """The spec of `gymnasium.make`, with the steps of an episode (or trial) as `max_episode_steps`."""
         return self._spec
 
     @spec.setter
@@ -86,20 +85,20 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         self._spec = spec
 
     def sample_tasks(self, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
-        """`n` tasks, each to be given to `set_task`, of `split` (default: the environment's own).
+        """Draw `n` tasks for `set_task`, one row each, from `split` (default: the environment's own).
 
-        With a seed they are the rows of ``family.sample_tasks(rng.key(seed), n, split)``; without, they follow from
-        the environment's own generator.
+        With a seed they are the rows of ``family.sample_tasks(rng.key(seed), n, split)``; without one, the
+        environment's own generator gives the seed.
         """
         return _sample_tasks(self._stream, self.np_random, n, split, seed)
 
     def set_task(self, task: Task | None) -> None:
-        """Play `task` (one row) from the next `reset` on; None: draw a new one at each `reset` again."""
+        """Play `task` (one row) from the next `reset` on; None: draw a new task at each `reset` again."""
         self._stream.set_task(task)
         self._over = True
 
     def get_task(self) -> Task:
-        """The task of the current episode (one row), or the one set for the next. ValueError if there is none yet."""
+        """Return the current task (one row), or the one set for the next `reset`. Raises ValueError if none exists."""
         return self._stream.task()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -112,7 +111,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         return _numpy(obs)[0], {"episode_index": 0}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Act. Raises ResetNeeded after the end, or after `set_task`; ValueError for an action that cannot be."""
+        """Act. Raises ResetNeeded after the end or after `set_task`, and ValueError for an invalid action."""
         if self._over:
             raise gymnasium.error.ResetNeeded("The episode is over, or a task was set: call reset() first.")
         shown = self._stream.step(checked_actions(np.asarray(action)[None], self.action_space, 1))
@@ -122,7 +121,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         return _numpy(shown.obs)[0], float(shown.reward), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
-        """The trial so far, uint8 ``(height, width, 3)``; None without a render mode."""
+        """Draw the trial so far, uint8 ``(height, width, 3)``; None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() draws nothing: make the environment with render_mode='rgb_array'.")
             return None
@@ -130,24 +129,24 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv):
-    """`num_envs` environments of a family side by side; the rest as in `GymEnv`.
+    """A vector environment: `num_envs` environments of a family, each like a `GymEnv`.
 
-    `autoreset_mode` (AutoresetMode or its value) says when a row starts again whose episode (or trial) ended:
+    `autoreset_mode` (AutoresetMode or its value) says when a row is reset after the end of its episode (or trial):
 
-    - NEXT_STEP, Gymnasium's default: in the next step, which ignores the row's action, rewards it with 0 and shows the
-      new observation. The same trials are played as in SAME_STEP.
-    - SAME_STEP: in the same step. The observation is the new one, and the infos hold `final_obs` and `final_info` of
-      the rows where `_final_obs` is True.
-    - DISABLED: when it is told to, by ``reset(options={"reset_mask": mask})`` with a bool array ``(num_envs,)``: the
-      rows to reset. A step before that raises ResetNeeded.
+    - NEXT_STEP, Gymnasium's default: in the next step, which ignores the row's action, rewards it with 0 and returns
+      the new observation. The same trials are played as in SAME_STEP.
+    - SAME_STEP: in the same step, which returns the new observation. The infos hold `final_obs` and `final_info` of the
+      rows where `_final_obs` is True.
+    - DISABLED: by ``reset(options={"reset_mask": mask})``, with a bool array ``(num_envs,)`` of the rows to reset. A
+      step before that raises ResetNeeded.
 
-    A drawn task changes with each new episode (or trial), a set one stays. ``max_episode_steps=n`` truncates the
-    episodes (or trials) that take longer, as `gymnasium.make` does.
+    A drawn task changes with each new episode (or trial); a set task stays. ``max_episode_steps=n`` truncates longer
+    episodes (or trials), as `gymnasium.make` does.
 
-    Seeds: ``reset(seed=7)`` shares trials 0, 1, 2 … of seed 7 out among the rows in the order in which these begin.
-    ``reset(seed=[7, 8, …])`` gives each row a seed of its own: row i then plays trials 0, 1, 2 … of its seed, as a
-    `GymEnv` with that seed would; a row whose seed is None goes on as before. Options of `reset` hold until the next
-    call of `reset`, for the rows that it resets.
+    Seeds: ``reset(seed=7)`` hands out trials 0, 1, 2 … of seed 7 to the rows, in the order in which they begin a trial.
+    ``reset(seed=[7, 8, …])`` gives each row a seed of its own: row i then plays trials 0, 1, 2 … of its seed, like a
+    `GymEnv` with that seed; a row whose seed is None continues as before. Options of `reset` hold until the next
+    `reset` for the rows that it resets.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -179,10 +178,10 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = self.family.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._ended = np.zeros(self.num_envs, dtype=bool)  # rows that have to be reset before they are played on
+        self._ended = np.zeros(self.num_envs, dtype=bool)  # rows that need a reset before their next step
 
     def sample_tasks(self, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
-        """As `GymEnv.sample_tasks`."""
+        """Draw `n` tasks, as `GymEnv.sample_tasks` does."""
         return _sample_tasks(self._stream, self.np_random, n, split, seed)
 
     def set_task(self, task: Task | Sequence[Task] | None) -> None:
@@ -190,7 +189,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         self._stream.set_task(joined(self.family, task) if isinstance(task, list) else task)
 
     def get_task(self) -> Task:
-        """The tasks being played (num_envs rows); between `set_task` and the next `reset`, those that were set."""
+        """Return the current tasks (num_envs rows); between `set_task` and the next `reset`, those that were set."""
         return self._stream.task()
 
     def reset(
@@ -215,7 +214,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), _infos(None, np.zeros_like(mask), mask)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Act in every row. Raises ValueError for actions that cannot be, ResetNeeded as the class says."""
+        """Act in every row. Raises ValueError for invalid actions, and ResetNeeded with autoreset DISABLED."""
         waiting, same_step = self._ended, self.autoreset_mode is AutoresetMode.SAME_STEP
         if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
             rows = ", ".join(map(str, waiting.nonzero()[0]))
@@ -223,7 +222,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             raise gymnasium.error.ResetNeeded(f"Reset the rows that have ended first, with {how}: {rows}.")
         some_wait = bool(waiting.any())
         action = checked_actions(actions, self.single_action_space, self.num_envs, waiting if some_wait else None)
-        # Where all rows only start again there is nothing to play, and they stay together.
+        # If all rows are only reset there is nothing to play, and they keep ending together.
         shown = None if waiting.all() else self._stream.step(action)
         if shown is None:
             reward, terminated, truncated = np.zeros(self.num_envs, np.float32), ~waiting, ~waiting
@@ -244,7 +243,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), reward, terminated, truncated, infos
 
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
-        """Number trials anew: of all rows under one seed, or of each of the `rows` under its own."""
+        """Restart the numbering of trials: of all rows under one seed, or of each of the `rows` under its own."""
         if not isinstance(seed, (list, tuple, np.ndarray)):
             seed = _whole("seed", seed)
             super().reset(seed=seed)
@@ -262,7 +261,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
                 self._stream.seed_row(row, each)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture of each row's trial so far; None without a render mode."""
+        """Draw each row's trial so far; None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() draws nothing: make the environment with render_mode='rgb_array'.")
             return None
@@ -290,7 +289,7 @@ def _sample_tasks(
 
 
 def _seed(stream: TrialStream, env: GymEnv | GymVectorEnv, seed: int | None) -> None:
-    """Number the trials anew after a seed; at a first reset without one, the environment's generator gives it."""
+    """Restart the numbering of trials after a seed; a first reset without one takes it from the generator of `env`."""
     if seed is not None:
         stream.seed(seed)
     elif not stream.seeded:
@@ -298,7 +297,7 @@ def _seed(stream: TrialStream, env: GymEnv | GymVectorEnv, seed: int | None) -> 
 
 
 def _check_options(options: dict[str, Any] | None, *more: str) -> dict[str, Any]:
-    """A copy. Raises ValueError for an option that there is not."""
+    """Copy the options of `reset`. Raises ValueError for an unknown one."""
     known = ("task", "split", *more)
     for name in options or {}:
         if name not in known:
@@ -307,7 +306,7 @@ def _check_options(options: dict[str, Any] | None, *more: str) -> dict[str, Any]
 
 
 def _reset_mask(mask: Any, n: int) -> np.ndarray:
-    """Which rows to reset: all, if none are said. Raises ValueError for what is no bool array with a True for `n`."""
+    """Return the rows to reset, bool (n,); all for None. Raises ValueError for an invalid or an empty mask."""
     if mask is None:
         return np.ones(n, dtype=bool)
     mask = np.asarray(mask)
@@ -327,7 +326,7 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _whole(name: str, number: Any) -> int | None:
-    """An int of any library as Python's; None stays. Raises ValueError for anything else, or below 0."""
+    """Convert an integer of any library to int; None stays. Raises ValueError for anything else, or below 0."""
     if number is None:
         return None
     try:
@@ -340,12 +339,12 @@ def _whole(name: str, number: Any) -> int | None:
 
 
 def _numpy(x: Tensor) -> np.ndarray:
-    """A copy: what a user does to it changes nothing here."""
+    """Copy to NumPy, so that a user's changes have no effect here."""
     return x.numpy().copy()
 
 
 def _infos(shown: Shown | None, stepped: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
-    """What Gymnasium makes of the infos of rows: those `stepped`, and those `fresh` from a reset."""
+    """Return the infos in Gymnasium's vector form, of the rows that `stepped` and of those `fresh` from a reset."""
     if shown is None or not stepped.any():
         return _masked({"episode_index": np.zeros(len(fresh), dtype=np.int64)}, fresh)
     infos = _masked({"episode_index": _where(stepped, shown.episode_index)}, stepped | fresh)
@@ -361,14 +360,14 @@ def _infos(shown: Shown | None, stepped: np.ndarray, fresh: np.ndarray) -> dict[
 
 
 def _where(rows: np.ndarray, values: Tensor) -> np.ndarray:
-    """A copy of the values in these rows, and zeros elsewhere."""
+    """Copy the values in these rows, with zeros elsewhere."""
     found = _numpy(values)
     found[~rows] = 0
     return found
 
 
 def _masked(values: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
-    """Beside each value, the rows that have it: Gymnasium's convention."""
+    """Add to each value a mask of the rows that have it, by Gymnasium's convention ``_name``."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= {name: value, f"_{name}": mask.copy()}
@@ -376,7 +375,7 @@ def _masked(values: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
 
 
 def _final(obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
-    """The last observations and infos of the rows that ended in this step and start again in it."""
+    """Return the last observations and infos of the rows that ended and were reset in this step."""
     final_obs = np.full(len(ended), None, dtype=object)
     for row in ended.nonzero()[0]:
         final_obs[row] = obs[row].copy()

@@ -1,4 +1,4 @@
-"""Gymnasium's ids: every registered family is one, of the same name, without anything of it being imported."""
+"""Gymnasium ids: every registered family has one, of the same name. Registering it imports nothing of the family."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SINGLE, _VECTOR = "metarl.interop.gym_env:GymEnv", "metarl.interop.gym_env:GymV
 def register_gymnasium() -> None:
     """Make every registered family a Gymnasium id, now and whenever another one is registered.
 
-    Raises ValueError for an id that belongs to somebody else's environment.
+    Raises ValueError for an id that belongs to another environment.
     """
     on_register(_register)
 
 
 def _register(id: str) -> None:
-    # Strings and values only: nothing is captured, so no id can yield another one's family, and specs can be copied.
+    # The entry points are strings and the arguments plain values, so that specs can be copied.
     spec = gymnasium.registry.get(id)
     if spec is None:
         gymnasium.register(id, entry_point=_SINGLE, vector_entry_point=_VECTOR, kwargs={"family": id})

@@ -1,4 +1,4 @@
-"""Which trial a row plays next: a trial has a number under a seed, and with it its task and its noise."""
+"""The numbering of trials: a seed and a number determine a trial's task and noise."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from metarl.core.tree import concatenate
 
 
 class Numbering:
-    """Hands out trials in the order in which they begin.
+    """A counter that hands out trials in the order in which they begin.
 
     Trial n of a seed has the task ``sample_tasks(fold(key(seed), 0), 1, split, first=n)`` and draws from
     ``fold(fold(key(seed), 1), n)``. Rows share one seed (`share`): each trial that begins takes the next number. A row
-    may have a seed of its own instead (`separate`): it then plays trials 0, 1, 2 … of that seed, whatever others do.
+    may have a seed of its own instead (`separate`): it then plays trials 0, 1, 2 … of that seed, independently of the
+    other rows.
     """
 
     def __init__(self, family: TaskFamily) -> None:
@@ -26,11 +27,11 @@ class Numbering:
 
     @property
     def seeded(self) -> bool:
-        """Whether there is a seed that rows share."""
+        """True if there is a seed that rows share."""
         return self._root is not None
 
     def share(self, seed: int) -> None:
-        """Number the coming trials of all rows anew, under one seed."""
+        """Restart the numbering of all rows' later trials, under one seed."""
         self._root, self._count, self._own = rng.key(seed), 0, {}
 
     def separate(self, row: int, seed: int) -> None:
@@ -38,7 +39,10 @@ class Numbering:
         self._own[row] = (rng.key(seed), 0)
 
     def next(self, rows: Tensor, split: str) -> tuple[Task, Key]:
-        """The tasks (M rows) and the keys (M,) of the trials that begin in `rows` (M,), in this order."""
+        """Return tasks (M rows) and keys (M,) of the trials that begin in `rows` (M,), in this order.
+
+        Raises ValueError if there is no seed.
+        """
         if self._own.keys().isdisjoint(rows.tolist()):
             return self._next_shared(len(rows), split)
         tasks, keys = [], []

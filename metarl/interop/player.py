@@ -1,4 +1,4 @@
-"""A trained agent in an environment of the user's own, played in Gymnasium's loop.
+"""A trained agent in a user's own environment, in Gymnasium's loop.
 
 ::
 
@@ -11,8 +11,8 @@
             player.tell(reward, terminated, truncated, obs)
             done = terminated or truncated
 
-``player.play(env, episodes=3)`` is this loop. The environment may be anything that has the spaces of the family that
-the agent was trained on; nothing of it but observations, rewards and ends is looked at.
+``player.play(env, episodes=3)`` is this loop. The environment needs the spaces of the family that the agent was trained
+on; the player uses only its observations, rewards and ends.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Moment(NamedTuple):
 
 
 class Player:
-    """An agent and what it remembers of one environment, from episode to episode.
+    """An agent with its memory of one environment, from episode to episode.
 
-    It sees what it saw in training (RL²'s inputs, Duan et al. 2016): the observation, its own last action, the reward
-    for it and whether the episode ended. A trial may have more episodes, and longer ones, than in training, but that is
-    nothing that the agent was trained for.
+    The agent sees what it saw in training (RL²'s inputs, Duan et al. 2016): the observation, its own last action, the
+    reward for it, and whether the episode ended. A trial may have more or longer episodes than in training, for which
+    the agent was not trained.
 
-    An agent that learns in rounds (MAML, fine-tuned PPO) acts with the same policy until `adapt`, which takes one
-    gradient step, or update, from the episodes since the last one.
+    An agent that adapts in rounds (MAML, fine-tuned PPO) keeps its policy until `adapt`, which takes one gradient step,
+    or update, from the episodes since the last `adapt`.
 
-    `seed` is that of the action noise. With `greedy` there is none, but in the episodes that `adapt` learns from: an
-    agent that learns in rounds samples until it has adapted as often as it was made to (`exploring` says whether it
-    does). The agent itself is not changed, so several players may share it.
+    `seed` is the seed of action noise. With `greedy` actions are greedy, except in episodes that `adapt` learns from:
+    an agent that adapts in rounds samples its actions until it has adapted as often as its protocol says (`exploring`
+    is True until then). The agent itself does not change, so several players may share it.
     """
 
     def __init__(self, agent: LearningAgent, seed: int = 0, greedy: bool = False) -> None:
@@ -67,29 +67,29 @@ class Player:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything, for another environment: a new trial."""
+        """Start a new trial, with an empty memory, for another environment."""
         self.memory = self.agent.begin(1)
         self._key = rng.fold(rng.fold(self._root, self.trials), torch.zeros(1, dtype=torch.int64, device=self._device))
         self.trials += 1
         self.steps = self.adapted = 0
         self._prev = (no_action(self.agent.family.action_space, 1, self._device), 0.0, 0.0)  # action, reward, done
-        self._waiting: tuple[Step, Acted] | None = None  # acted, and not been told what came of it
+        self._waiting: tuple[Step, Acted] | None = None  # the last action, until `tell` gives its result
         self._round: list[list[Moment]] = []  # by episode, since the last `adapt`
         self._between = True
 
     @property
     def exploring(self) -> bool:
-        """Whether `adapt` is to learn from the episodes that are played now, so that they are sampled in any case."""
+        """True while `adapt` will learn from the current episodes, so that actions are sampled even with `greedy`."""
         return self.adapted < self._adaptations
 
     def act(self, obs: Any) -> Any:
-        """The action on an observation: an integer for a Discrete space, else a float32 array within the bounds.
+        """Return the action for an observation: an integer for a Discrete space, else a float32 array in the bounds.
 
-        Raises ValueError for an observation of another shape than in training or that is not finite, or if `tell` was
-        left out.
+        Raises ValueError if the observation has another shape than in training or is not finite, or if the last action
+        had no `tell`.
         """
         if self._waiting is not None:
-            raise ValueError("Tell the player what came of its last action before the next: tell(reward, done).")
+            raise ValueError("Tell the player the result of its last action before the next: tell(reward, terminated).")
         seen = self._seen(obs)
         action, reward, done = self._prev
         at = Step(seen, action, self._row(reward), self._row(done))
@@ -101,10 +101,10 @@ class Player:
         return self._for_the_env(acted.action)
 
     def tell(self, reward: float, terminated: bool, truncated: bool = False, obs: Any = None) -> None:
-        """What came of the action: its reward, and whether the episode ended with it, in either way.
+        """Tell the result of the last action: its reward, and whether the episode was terminated or truncated by it.
 
-        `obs` is the observation after the action. It matters where an episode is truncated, to agents that estimate
-        what would have followed (fine-tuned PPO); without it they take the last one that they saw.
+        `obs` is the observation after the action. Agents that estimate the value after a truncated episode (fine-tuned
+        PPO) need it; by default they take the observation before the action.
 
         Raises ValueError if there was no action, or for a reward that is not a finite number.
         """
@@ -125,9 +125,9 @@ class Player:
         self._between = done
 
     def adapt(self) -> None:
-        """Learn from the episodes since the last `adapt`. Nothing to do for an agent that learns while it acts (RL²).
+        """Learn from the episodes since the last `adapt`. An agent that adapts while it acts (RL²) does nothing here.
 
-        Raises ValueError if an episode has not ended, or there was none, or it was played greedily.
+        Raises ValueError if there was no episode, the last one has not ended, or actions were greedy.
         """
         if not self._adaptations:
             return
@@ -144,7 +144,7 @@ class Player:
         self._round = []
 
     def play(self, env: gymnasium.Env[Any, Any], episodes: int = 1, seed: int | None = None) -> np.ndarray:
-        """Play episodes of `env` and return their returns, float64 ``(episodes,)``; the memory is carried on.
+        """Play episodes of `env` and return their returns, float64 ``(episodes,)``; the memory is carried over.
 
         `seed` goes to the first `reset`. Raises ValueError if the environment's spaces are not the family's.
         """
@@ -183,7 +183,7 @@ class Player:
         return torch.tensor([number], dtype=torch.float32, device=self._device)
 
     def _seen(self, obs: Any) -> Tensor:
-        """An observation as the agent takes it, ``(1, *O)``. Raises ValueError for one that it cannot take."""
+        """Convert an observation to the agent's input ``(1, *O)``. Raises ValueError for a wrong shape or value."""
         expected = self.agent.family.observation_space.shape
         try:
             with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
@@ -197,13 +197,13 @@ class Player:
         return torch.as_tensor(seen, device=self._device)[None]
 
     def _for_the_env(self, action: Tensor) -> Any:
-        """The action as NumPy. Families clip what lies beyond their bounds; another environment need not."""
+        """Convert an action to NumPy, clipped to its bounds: families clip actions, other environments may not."""
         space, plain = self.agent.family.action_space, action[0].cpu().numpy()
         return np.clip(plain, space.low, space.high) if isinstance(space, spaces.Box) else plain[()]
 
 
 def _finite(reward: Any) -> float:
-    """A reward, of any library, as a float. Raises ValueError for what is no finite number."""
+    """Convert a reward of any library to float. Raises ValueError unless it is a finite number."""
     try:
         number = float(np.asarray(reward, dtype=np.float64).reshape(()))
     except (TypeError, ValueError):
@@ -214,7 +214,7 @@ def _finite(reward: Any) -> float:
 
 
 def _side_by_side(episodes: list[list[Moment]]) -> Rollout:
-    """Episodes that were played one after the other as the rows of a round, padded to the length of the longest."""
+    """Turn successive episodes into the rows of a round, padded to the length of the longest."""
     longest = max(map(len, episodes))
     rows = [stack([*episode, *[_padding(episode[-1])] * (longest - len(episode))]) for episode in episodes]
     played = torch.tensor([len(episode) for episode in episodes], device=rows[0].outcome.reward.device)
@@ -224,5 +224,5 @@ def _side_by_side(episodes: list[list[Moment]]) -> Rollout:
 
 
 def _padding(last: Moment) -> Moment:
-    """What stands after an episode's end: as in a trial, it comes after a done."""
+    """Return the padding after an episode's last moment: as in a trial, it follows a done."""
     return last._replace(step=last.step._replace(prev_done=torch.ones_like(last.step.prev_done)))

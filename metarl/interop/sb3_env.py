@@ -29,14 +29,14 @@ from metarl.interop.stream import TrialStream, checked_actions, family_of_view, 
 class SB3VecEnv(VecEnv):
     """`num_envs` rows of a family (an id, with its options as further keywords, or a TaskFamily).
 
-    A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step; `infos` then has
-    its `terminal_observation`, and `success` also by SB3's name for it, `is_success`; `TimeLimit.truncated` and what
-    `metarl.interop.gym_env` says are always there. A drawn task changes at each new episode (or trial).
+    A row whose episode (or, with ``trial=True``, trial) ended starts its next one in the same step. Its info then has
+    `terminal_observation`, and `success` also under SB3's name `is_success`. Every info has `TimeLimit.truncated` and
+    the entries of `metarl.interop.gym_env`. A drawn task changes at each new episode (or trial).
 
-    Reachable by `env_method`: ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; by `get_attr`: any
-    attribute. Options of `set_options`: `task` or `split`, as in `GymEnv.reset`. With ``show_task=True`` the task's
-    numbers stand behind the observation: for agents that are told the task. Actions are the family's own;
-    stable-baselines3 itself trains on Discrete spaces that start at 0 alone.
+    `env_method` calls ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; `get_attr` reads any
+    attribute. Options of `set_options` are `task` or `split`, as in `GymEnv.reset`. With ``show_task=True``
+    observations end with the numbers of the task, for agents that are told the task. Actions are the family's own;
+    stable-baselines3 itself trains only on Discrete spaces that start at 0.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class SB3VecEnv(VecEnv):
         return self._shown(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. ValueError for what cannot be one."""
+        """Keep the actions ``(num_envs,)`` or ``(num_envs, A)`` for `step_wait`. Raises ValueError for invalid ones."""
         self._action = checked_actions(actions, self.action_space, self.num_envs)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Observations, rewards float32, dones bool, and one info per row."""
+        """Act; return observations, rewards (float32), dones (bool), and one info per row."""
         if self._action is None:
             raise ValueError("Call step_async(actions) first.")
         shown, self._action = self._stream.step(self._action), None
@@ -97,37 +97,37 @@ class SB3VecEnv(VecEnv):
         return obs, shown.reward.numpy().copy(), done.numpy(), infos
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there are no resources to release."""
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """A picture of each row's trial so far; None without ``render_mode="rgb_array"``."""
+        """Draw each row's trial so far; None without ``render_mode="rgb_array"``."""
         if self.render_mode is None:
             return [None] * self.num_envs
         return [self._stream.picture(row) for row in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute, once per row: all rows share it. Raises AttributeError if there is none."""
+        """Return an attribute, which all rows share, once per row. Raises AttributeError if there is none."""
         return [getattr(self, attr_name)] * len(self._rows(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Rows have no attributes of their own: raises AttributeError."""
+        """Raise AttributeError: rows have no attributes of their own."""
         raise AttributeError(f"Rows have no attribute {attr_name!r} of their own; env_method can set their tasks.")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call one of a row's methods (see the class) for each of `indices`. Raises AttributeError for another."""
+        """Call one of a row's methods (see the class) for each of `indices`. Raises AttributeError for other names."""
         if method_name not in _ROW_METHODS:
             raise AttributeError(f"A row has no method {method_name!r}, only {', '.join(_ROW_METHODS)}.")
         method = getattr(self, f"_{method_name}")
         return [method(row, *method_args, **method_kwargs) for row in self._rows(indices)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
-        """No row is wrapped."""
+        """Return False for every row: none is wrapped."""
         return [False] * len(self._rows(indices))
 
     def _shown(self, obs: Tensor, rows: Tensor | None = None) -> np.ndarray:
-        """Observations of the rows (all, if none are given) as SB3 sees them: a copy."""
+        """Return a copy of the observations of `rows` (default: all) in SB3's form."""
         if not self._show_task:
             return obs.numpy().copy()
         task = self._stream.playing()
@@ -151,7 +151,7 @@ class SB3VecEnv(VecEnv):
         return [range(self.num_envs)[row] for row in self._get_indices(indices)]
 
     def _reset_options_given(self) -> dict[str, Any]:
-        """The options of all rows as those of the stream. Raises ValueError if only some rows have one."""
+        """Convert the options of all rows to those of the stream. Raises ValueError if only some rows have one."""
         given: dict[str, Any] = {}
         for name in sorted({name for options in self._options for name in options}):
             if name not in ("task", "split") or not all(name in options for options in self._options):
@@ -167,7 +167,7 @@ class SB3VecEnv(VecEnv):
 
 
 def _with_task(space: spaces.Box, family: TaskFamily) -> spaces.Box:
-    """The space of observations with the task's numbers, which are unbounded, behind them."""
+    """Return the space of observations followed by the task's numbers, which are unbounded."""
     size = features(family.sample_tasks(rng.key(0), 1, family.splits[0])).shape[1]
     most = np.full(size, np.inf, dtype=np.float32)
     return spaces.Box(np.append(space.low.ravel(), -most), np.append(space.high.ravel(), most), dtype=np.float32)

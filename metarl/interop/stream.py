@@ -1,4 +1,4 @@
-"""Trial after trial in a batch of rows: what the views for Gymnasium and stable-baselines3 have in common."""
+"""Successive trials in a batch of rows: the common part of the views for Gymnasium and stable-baselines3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST = float(np.finfo(np.float32).max)
 
 
 def flat_space(family: TaskFamily) -> spaces.Box:
-    """The space of `flatten`: observation, previous action, previous reward (unbounded), previous done."""
+    """Return the space of `flatten`: observation, previous action, previous reward (unbounded), previous done."""
     obs = family.observation_space
     low, high = _bounds_shown(family.action_space)
     low = np.concatenate([obs.low.flatten(), low, [-_MOST, 0.0]]).astype(np.float32)
@@ -33,10 +33,10 @@ def flat_space(family: TaskFamily) -> spaces.Box:
 
 
 def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
-    """RL²'s inputs as one vector per row ``(B, D)``, which is in `flat_space`.
+    """Return RL²'s inputs as one vector per row ``(B, D)``, an element of `flat_space`.
 
-    A Discrete action is one-hot, and zero where none came before. An action beyond the bounds, which families clip, is
-    shown clipped to them; a trial starts with the middle of the range (`no_action`).
+    A Discrete action is one-hot, and zero at a trial's start. A Box's action is clipped to its bounds, as families do;
+    a trial starts with the middle of the range (`no_action`).
     """
     action, reward = step.prev_action, step.prev_reward.clamp(-_MOST, _MOST)
     if isinstance(action_space, spaces.Discrete):
@@ -50,7 +50,7 @@ def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
 
 
 def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Of a previous action in `flatten`."""
+    """Return the bounds of a previous action in `flatten`."""
     if isinstance(space, spaces.Discrete):
         return np.zeros(int(space.n), np.float32), np.ones(int(space.n), np.float32)
     assert isinstance(space, spaces.Box)
@@ -58,7 +58,7 @@ def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
 
 
 def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
-    """The actions of `n` rows as the family wants them; those of the rows `ignored`, bool ``(n,)``, may be anything.
+    """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
 
     Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
     """
@@ -76,7 +76,7 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
         assert isinstance(space, spaces.Box)
         if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(f"An action is made of numbers, got values of the type {actions.dtype}.")
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as that
+        with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
             made, filler = actions.astype(np.float32), np.clip(0.0, space.low, space.high)
     if ignored is not None:
         made[ignored] = filler
@@ -86,27 +86,27 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
 
 
 class Shown(NamedTuple):
-    """One step as `TrialStream` shows it."""
+    """One step of a `TrialStream`."""
 
     obs: Tensor  # (B, D) after the action, also where the episode ended with it
     reward: Tensor  # (B,) float32
     terminated: Tensor  # (B,) bool
     truncated: Tensor  # (B,) bool
-    episode_index: Tensor  # (B,) int64: which episode of its trial the action belonged to, from 0
+    episode_index: Tensor  # (B,) int64: number of the action's episode in its trial, from 0
     success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
     inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
 
 
 class Inner(NamedTuple):
-    """The episodes inside of trials."""
+    """Episodes inside trials that ended with a step."""
 
-    ended: Tensor  # (B,) bool: whether one ended with the step
+    ended: Tensor  # (B,) bool: whether an episode ended
     returns: Tensor  # (B,) float64: its return
     lengths: Tensor  # (B,) int64: its steps
 
 
 def infos_of(shown: Shown) -> list[dict[str, Any]]:
-    """The info of each row, in Python's numbers; `metarl.interop.gym_env` says what is in it."""
+    """Return the info of each row, with Python's numbers; `metarl.interop.gym_env` describes the entries."""
     index, infos = shown.episode_index.tolist(), list[dict[str, Any]]()
     if shown.success is None:
         infos = [{"episode_index": number} for number in index]
@@ -121,18 +121,17 @@ def infos_of(shown: Shown) -> list[dict[str, Any]]:
 
 
 class TrialStream:
-    """Trial after trial in `num_envs` rows: what interfaces that know no trials are views of.
+    """A stream of trials in `num_envs` rows, for interfaces that have no trials.
 
-    With ``trial=False`` an episode is an episode (alone in its trial) and the observation is the family's own. With
-    ``trial=True`` it is a whole trial and the observation is `flatten`'s: at the borders inside a trial it shows the
-    first observation of the next episode beside done = 1 and the last reward. A trial's end terminates; so does the
-    end of an episode of one single step, after which there is nothing to estimate. `max_steps` truncates what takes
-    longer.
+    With ``trial=False`` an episode of the interface is one of the family (a trial of one episode), and the observation
+    is the family's own. With ``trial=True`` it is a whole trial, and the observation is that of `flatten`: between two
+    episodes of the trial it holds the first observation of the next episode, done = 1 and the last reward. The end of a
+    trial counts as terminated; so does the end of an episode of a single step, after which there is no value to
+    estimate. `max_steps` truncates longer episodes or trials.
 
-    Trials are numbered in the order in which they begin. Number n of a seed is row n of
-    ``BatchEnv(family, family.sample_tasks(fold(key(seed), 0), …, split), fold(key(seed), 1))``, however many rows
-    the stream has: one row after the other and side by side give the same trials. Rows may have seeds of their own
-    (`seed_row`), each of which numbers trials for itself.
+    Trials are numbered in the order in which they begin. Trial n of a seed is row n of
+    ``BatchEnv(family, family.sample_tasks(fold(key(seed), 0), …, split), fold(key(seed), 1))``. So the trials of a seed
+    do not depend on the number of rows. Rows may have seeds of their own (`seed_row`), each with its own numbering.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class TrialStream:
         self.family, self.num_envs, self.split, self.trial, self.record = family, int(num_envs), split, trial, record
         self.observation_space = flat_space(family) if trial else family.observation_space
         self.max_steps = None if max_steps is None else int(max_steps)
-        self._fixed: Task | None = None  # tasks that were set, and the rows where one was
+        self._fixed: Task | None = None  # tasks of `set_task`, and the rows that have one
         self._is_fixed = torch.zeros(self.num_envs, dtype=torch.bool)
         self._option_task: Task | None = None  # these three hold until the next `reset`
         self._option_split: str | None = None
@@ -159,37 +158,37 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
-        # The states of each row's trial, and whether an episode begins there; how many of them its sketch has.
+        # By row: the trial's states, each with True at an episode's start; the sketch and how many states it has.
         self._visited: list[list[tuple[State, bool]]] = [[] for _ in range(self.num_envs)]
         self._sketches: dict[int, tuple[Sketch, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sketches": {}}  # images do not go into copies, which draw their own
+        return self.__dict__ | {"_sketches": {}}  # copies draw their own images
 
     @property
     def longest(self) -> int:
-        """Steps after which an episode (or trial) is over at the latest."""
+        """The largest number of steps of an episode (or trial)."""
         steps = self.family.horizon * (self.family.episodes_per_trial if self.trial else 1)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     @property
     def seeded(self) -> bool:
-        """Whether there was a `seed`."""
+        """True after a `seed`."""
         return self._numbering.seeded
 
     def seed(self, seed: int) -> None:
-        """Begin the numbering of trials anew, under `seed`, for all rows."""
+        """Restart the numbering of trials under `seed`, for all rows."""
         self._numbering.share(seed)
 
     def seed_row(self, row: int, seed: int) -> None:
-        """Let a row play the trials of a seed of its own from its next one on: what a stream of one row would play."""
+        """Let a row play the trials of its own `seed`, from its next trial on, like a stream of one row."""
         self._numbering.separate(row, seed)
 
     def set_task(self, task: Task | None, rows: Tensor | None = None) -> None:
         """Play `task` in `rows` (default: all) from their next trial on; None: draw tasks again.
 
-        `task` has one row, which is played in all the rows, or one for each. Raises ValueError otherwise, or for a task
-        that the family cannot play (`metarl.core.checks`).
+        `task` has one row for all rows, or one for each. Raises ValueError otherwise, or for a task that the family
+        cannot play (`metarl.core.checks`).
         """
         rows = torch.arange(self.num_envs) if rows is None else rows
         task = None if task is None else self._spread(task, len(rows))
@@ -203,7 +202,7 @@ class TrialStream:
         self._is_fixed = put(self._is_fixed, rows, torch.ones(len(rows), dtype=torch.bool))
 
     def task(self) -> Task:
-        """The tasks being played; between `set_task` for all rows and the next `reset`, those that were set.
+        """Return the current tasks; between `set_task` for all rows and the next `reset`, those that were set.
 
         Raises ValueError if there are none yet.
         """
@@ -212,14 +211,14 @@ class TrialStream:
         return self._playing().task
 
     def playing(self) -> Task:
-        """The tasks being played now. Raises ValueError before the first `reset`."""
+        """Return the tasks being played now. Raises ValueError before the first `reset`."""
         return self._playing().task
 
     def reset(self, task: Task | None = None, split: str | None = None, rows: Tensor | None = None) -> Tensor:
         """Start a trial in every row, or in some, and return the first observations of these rows ``(M, D)``.
 
-        `task` or `split` are used in these rows instead of what was set, for all their trials until the next call.
-        Raises ValueError if both are given, or if the first call is not for all rows.
+        `task` or `split` replaces that of these rows for all their trials until the next call. Raises ValueError if
+        both are given, or if the first call is not for all rows.
         """
         if task is not None and split is not None:
             raise ValueError("Give a task or a split, not both: a task is played whatever split it came from.")
@@ -244,7 +243,7 @@ class TrialStream:
         return self._view(step)
 
     def step(self, action: Tensor) -> Shown:
-        """Act in every row. Rows whose episode (or trial) ended need `restart` before what they show means anything."""
+        """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
         env = self._playing()
         episode_index = env.episode
         outcome, step = env.step(action)
@@ -264,7 +263,7 @@ class TrialStream:
         return Shown(obs, outcome.reward, terminated, truncated, episode_index, success, inner)
 
     def restart(self, rows: Tensor) -> Tensor:
-        """Start a new trial in the rows of the given indices; returns their first observations ``(M, D)``."""
+        """Start a new trial in the rows of these indices; return their first observations ``(M, D)``."""
         env = self._playing()
         tasks, keys = self._next(rows)
         step = env.restart(rows, tasks, key=keys)
@@ -276,7 +275,7 @@ class TrialStream:
         return self._view(step)
 
     def picture(self, row: int) -> np.ndarray:
-        """The current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
+        """Draw the current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
         if row not in self._sketches:
             task = take(self._playing().task, slice(row, row + 1))
             episodes = self.family.episodes_per_trial if self.trial else 1
@@ -294,7 +293,7 @@ class TrialStream:
         return self._env
 
     def _count(self, outcome: Outcome) -> Inner | None:
-        """Add a step to the episodes of the trials; those that ended with it, if any did, begin anew from nothing."""
+        """Add a step to the returns and lengths of episodes inside trials; return those that ended, if any did."""
         self._returns, self._lengths = self._returns + outcome.reward, self._lengths + 1
         ended = outcome.terminated | outcome.truncated
         if not bool(ended.any()):
@@ -304,11 +303,11 @@ class TrialStream:
         return inner
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:
-        """The tasks and keys of the trials that begin in the rows. A number is used up even where a task was set."""
+        """Return tasks and keys of the trials that begin in the rows. A set task uses up a number, too."""
         optional, split = self._has_option[rows], self._option_split or self.split
         if split == self.split or bool(optional.all()):
             drawn, keys = self._numbering.next(rows, split)
-        else:  # row by row, which changes no number
+        else:  # row by row, with the same numbers
             splits = [split if has else self.split for has in optional.tolist()]
             each = [self._numbering.next(row, split) for row, split in zip(rows.split(1), splits, strict=True)]
             drawn, keys = concatenate([task for task, _ in each]), torch.cat([key for _, key in each])
@@ -320,7 +319,7 @@ class TrialStream:
         return drawn, keys
 
     def _spread(self, task: Task, n: int) -> Task:
-        """`task` as `n` rows, from one row or from as many. Raises ValueError for anything else."""
+        """Return `task` with `n` rows, from one row or from `n`. Raises ValueError for any other number."""
         task = checked_task(self.family, task)
         rows = num_rows(task)
         if rows not in (1, n):
@@ -331,7 +330,7 @@ class TrialStream:
         return flatten(step, self.family.action_space) if self.trial else step.obs
 
     def _remember(self, border: Tensor) -> None:
-        """Add the states that the last step led to: two of them at a border inside a trial."""
+        """Add the states after the last step: two of them between two episodes of a trial."""
         env = self._playing()
         for row, visited in enumerate(self._visited):
             visited.append((take(env.final_state, slice(row, row + 1)), False))
@@ -339,14 +338,14 @@ class TrialStream:
                 visited.append((take(env.state, slice(row, row + 1)), True))
 
     def _begin_pictures(self, rows: Iterable[int]) -> None:
-        """Forget the trials of the rows that have just begun another one."""
+        """Drop the recorded trials of rows that have just begun another one."""
         for row in rows:
             self._visited[row] = [(take(self._playing().state, slice(row, row + 1)), True)]
             self._sketches.pop(row, None)
 
 
 def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str, own: Sequence[str]) -> TaskFamily:
-    """The family of a view: one that exists, or that of an id with `options`; `own` are the view's own keywords.
+    """Return the family of a view: `family` itself, or that of an id with `options`; `own` are the view's keywords.
 
     Raises UnknownOption for a keyword that neither takes.
     """
@@ -362,12 +361,12 @@ def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str,
 
 
 def joined(family: TaskFamily, tasks: Sequence[Task]) -> Task:
-    """A list of tasks that a user gives as one task, row after row. Raises ValueError as `checked_task`."""
+    """Join a user's list of tasks to one task, row after row. Raises ValueError as `checked_task` does."""
     if not len(tasks):
         raise ValueError("A list of tasks must hold at least one.")
     return concatenate([checked_task(family, task) for task in tasks])
 
 
 def _repeated(task: Task, n: int) -> Task:
-    """One row as `n`."""
+    """Repeat a task of one row `n` times."""
     return take(task, torch.zeros(n, dtype=torch.int64))

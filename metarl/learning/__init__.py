@@ -1,3 +1,3 @@
-"""What agents learn with: estimators, losses, encoders, memories, networks, trust regions."""
+"""Building blocks of agents: estimators, losses, encoders, memories, networks, trust regions."""
 
 import metarl.fast  # noqa: F401  (registers the fast twins)

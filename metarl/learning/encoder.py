@@ -1,4 +1,4 @@
-"""The encoder of steps: what a recurrent policy sees of each (Duan et al. 2016; Wang et al. 2016)."""
+"""The encoder of steps: the inputs of a recurrent policy (Duan et al. 2016; Wang et al. 2016)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metarl.core.units import Scaling, action_size, action_units, first_action, 
 
 
 class StepEncoder(Scaling):
-    """Scaled observation, previous action, previous reward and done as one vector per row.
+    """Encoder of a step: scaled observation, previous action, previous reward and done as one vector per row.
 
-    A Discrete action is one-hot; a Box's is shown in the units of `action_units`. The reward is divided by its running
-    size (root mean square of the rewards that are not 0, by `follow_rewards`), clipped at `LIMIT` of that and
-    multiplied by `reward_scale`; it shows as 0 until the first rewards were seen. (Version 1 shows actions and rewards
-    as they are.) With `transition` the observation before the previous action is there too, so that what was learned
-    by the last step, (observation, action, reward, next observation), stands in one input; with `reactive` there is
-    the observation alone. `embed` is the linear layer to `embed_size` ReLU units after it; None with 0.
+    A Discrete action is one-hot; a Box's action is in the units of `action_units`. The reward is divided by its running
+    size (the root mean square of the rewards that are not 0, see `follow_rewards`), clipped to ±`LIMIT` and multiplied
+    by `reward_scale`; it is 0 until the first reward. (Version 1 shows actions and rewards unscaled.) With `transition`
+    the vector also has the observation before the previous action, so that one input holds the whole last transition
+    (observation, action, reward, next observation). With `reactive` it has only the observation. `embed` is the linear
+    layer to `embed_size` ReLU units that an agent puts after the encoder; None if `embed_size` is 0.
     """
 
     action_centre: Tensor
@@ -30,8 +30,8 @@ class StepEncoder(Scaling):
 
     def __init__(
         self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
         embed_size: int = 0,
         reward_scale: float = 1.0,
         transition: bool = False,
@@ -56,14 +56,14 @@ class StepEncoder(Scaling):
         self.output_size = embed_size or self.raw_size
 
     def initial(self, batch: int) -> Tensor:
-        """What `raw` takes as the last observation at a trial's start: zeros ``(B, last_size)``."""
+        """Return the last observation that `raw` takes at a trial's start: zeros ``(B, last_size)``."""
         return torch.zeros(batch, self.last_size, device=self.centre.device)
 
     def raw(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode steps: vectors before the hidden layer, and the last observation for the next call.
+        """Encode steps, without `embed`; return the vectors, and the last observation for the next call.
 
-        A Step of ``(B, …)`` tensors gives ``(B, raw_size)``, one of ``(T, B, …)`` tensors ``(T, B, raw_size)``;
-        `last_obs` is what `initial` or the call before gave, ``(B, last_size)``. Nothing in it is learned by gradients.
+        A Step of ``(B, …)`` tensors gives ``(B, raw_size)``, one of ``(T, B, …)`` tensors ``(T, B, raw_size)``.
+        `last_obs` ``(B, last_size)`` comes from `initial` or the previous call. No parameter of this is trained.
         """
         obs = self.scaled(step.obs, step.prev_reward.ndim)
         if self.reactive:
@@ -75,7 +75,7 @@ class StepEncoder(Scaling):
         return torch.cat(parts, dim=-1), last_obs
 
     def follow_rewards(self, reward: Tensor, mask: Tensor) -> None:
-        """Take the rewards of an iteration ``(T, B)`` into their running size: a mean over all iterations with any."""
+        """Update the rewards' running size by an iteration ``(T, B)``; iterations with any reward weigh the same."""
         if self.number == 1:
             return
         size, batches = running_size(self.reward_size, self.reward_batches, reward * mask)
@@ -83,9 +83,9 @@ class StepEncoder(Scaling):
         self.reward_batches.copy_(batches)
 
     def in_reward_sizes(self, x: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
-        """What is in units of rewards, divided by their running size when `reward` ``(T, B)`` has been taken into it.
+        """Divide `x`, in units of rewards, by their running size after an update by `reward` ``(T, B)``.
 
-        In version 1 it stays as it is.
+        Version 1 returns `x` unchanged.
         """
         if self.number == 1:
             return x
@@ -93,12 +93,12 @@ class StepEncoder(Scaling):
 
     def _action(self, step: Step) -> Tensor:
         action = step.prev_action
-        if self.discrete:  # what stands for no action equals no index, so it shows as the zero vector
+        if self.discrete:  # "no action" equals no index, so it becomes the zero vector
             numbers = torch.arange(self.num_actions, device=action.device) + self.first_action
             return (action[..., None] == numbers).to(torch.float32)
         if self.number == 1:
             return action
-        # At a trial's start no action came before: it shows as 0, as the middle of the range does.
+        # At a trial's start the previous action is the middle of the range, which becomes 0.
         return (action - self.action_centre) * self.action_scale
 
     def _reward(self, reward: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from metarl.core.units import ALIKE
 
 
 def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, eq. 16): float32 ``(T, B)``.
+    """Return generalised advantage estimates (Schulman et al. 2016, eq. 16): float32 ``(T, B)``.
 
-    `ends` (T, B) is 1 where nothing that comes after the step counts for it: what is beyond has value 0. For RL² that
-    is only the trial's last step; for a per-episode objective it is every terminated step. `last_value` (B,) is the
-    value of the state after the last step.
+    `reward` and `value` are ``(T, B)``: the reward of each step and the value of the state before it. `ends` (T, B) is
+    1 for a step after which nothing counts: the value of the next state is taken as 0. For RL² that is only the trial's
+    last step; for an objective per episode it is every terminated step. `last_value` (B,) is the value of the state
+    after the last step. Raises ValueError if the shapes differ.
     """
     if not reward.shape == value.shape == ends.shape:
         raise ValueError(f"Shapes differ: reward {reward.shape}, value {value.shape}, ends {ends.shape}.")
@@ -30,17 +31,18 @@ def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: 
 
 
 def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
-    """Discounted sum of the rewards from each step to its end: float32 ``(T, B)``."""
+    """Return the discounted sum of the rewards from each step to the next of the `ends`: float32 ``(T, B)``."""
     zeros = torch.zeros_like(reward)
     return gae(reward, zeros, ends, zeros[0], gamma, 1.0)
 
 
 def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """The linear feature baseline (Duan et al. 2016, "Benchmarking", §4), fitted for all tasks at once: ``(N, M)``.
+    """Return the linear feature baseline (Duan et al. 2016, "Benchmarking", §4) of N tasks: float32 ``(N, M)``.
 
-    `obs` (N, M, O) are the M samples of each of N tasks, `time` (N, M) their steps within the episode in hundreds.
-    Features are obs, obs², time, time², time³ and 1; least squares to `target` (N, M) over the samples where `mask` is
-    1. `ridge` is relative to the mean square of a feature, so that features that depend on each other do no harm.
+    `obs` (N, M, O) are M samples of each task, `time` (N, M) their steps within the episode, in hundreds. For every
+    task a linear function of obs, obs², time, time², time³ and 1 is fitted to `target` (N, M) by least squares, over
+    the samples where `mask` is 1. `ridge`, the regularisation relative to the mean square of a feature, keeps the
+    system solvable if features are linearly dependent. Raises ValueError if the shapes differ.
     """
     if not time.shape == target.shape == mask.shape == obs.shape[:2]:
         raise ValueError(
@@ -50,40 +52,43 @@ def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, rid
     times = torch.stack([torch.ones_like(time), time, time**2, time**3], dim=-1)
     x = torch.cat([obs, obs**2, times], dim=-1)  # (N, M, 2 O + 4)
     weighted = (x * mask[..., None]).transpose(1, 2)
-    # The few numbers of the normal equations in double precision: their condition is the square of the features'.
+    # Normal equations in double precision: their condition number is the square of that of the features.
     gram = (weighted @ x).to(torch.float64)
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal += ridge * diagonal.mean(-1, keepdim=True) + 1e-12
     moment = (weighted @ target[..., None]).to(torch.float64)
-    # The ridge makes it solvable; to check that, as `solve` does, is to wait for the device.
-    weight = torch.linalg.solve_ex(gram, moment).result.to(x.dtype)
+    # The ridge makes the system solvable. `solve` would check that, and on a GPU the check synchronises.
+    weight: Tensor = torch.linalg.solve_ex(gram, moment).result.to(x.dtype)
     return (x @ weight).squeeze(-1)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the entries where `mask` is 1. Raises ValueError if the shapes differ (nothing may broadcast here)."""
+    """Return the mean over the entries where `mask` is 1, a scalar. Raises ValueError if the shapes differ."""
     if x.shape != mask.shape:
         raise ValueError(f"Shapes differ: {x.shape} and mask {mask.shape}.")
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
 
 
 def row_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row ``(N,)`` of an ``(N, M)`` tensor over the entries where `mask` is 1."""
+    """Return the mean of each row of an ``(N, M)`` tensor, ``(N,)``, over the entries where `mask` is 1.
+
+    Raises ValueError if the shapes differ.
+    """
     if x.shape != mask.shape:
         raise ValueError(f"Shapes differ: {x.shape} and mask {mask.shape}.")
     return (x * mask).sum(-1) / mask.sum(-1).clamp_min(1.0)
 
 
 def row_std(x: Tensor, mask: Tensor) -> Tensor:
-    """Standard deviation of each row ``(N,)`` of an ``(N, M)`` tensor; 0 where the entries are all alike."""
+    """Return the standard deviation of each row of an ``(N, M)`` tensor, ``(N,)``; 0 if its entries are all alike."""
     std = row_mean((x - row_mean(x, mask)[:, None]) ** 2, mask).sqrt()
     return torch.where(std > ALIKE * row_mean(x**2, mask).sqrt(), std, 0.0)
 
 
 def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
-    """Each row of ``(N, M)`` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 elsewhere.
+    """Scale each row of ``(N, M)`` to mean 0 and standard deviation 1 over the entries where `mask` is 1.
 
-    A row whose entries are all alike becomes 0.
+    The other entries become 0, and so does a row whose entries are all alike.
     """
     centred = (x - row_mean(x, mask)[:, None]) * mask
     std = row_std(x, mask)[:, None]
@@ -91,23 +96,23 @@ def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` with mean 0 and standard deviation 1 over the entries where `mask` is 1; 0 if they are all alike."""
+    """Scale `x` to mean 0 and standard deviation 1 over the entries where `mask` is 1; to 0 if they are all alike."""
     mean, std = spread(x, mask)
     return torch.where(std > 0.0, (x - mean) / std, 0.0)
 
 
 def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the entries where `mask` is 1; the latter is 0 if they are all alike."""
+    """Return mean and standard deviation of the entries where `mask` is 1; the latter is 0 if they are all alike."""
     mean = masked_mean(x, mask)
     std, size = (masked_mean(y**2, mask).sqrt() for y in (x - mean, x))
     return mean, torch.where(std > ALIKE * size, std, 0.0)
 
 
 def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) -> None:
-    """Move a running `mean` and `std`, in place, towards those of `x` by `weight` in (0, 1].
+    """Move a running `mean` and `std` towards those of `x` by `weight` in (0, 1], in place.
 
-    The first spread that there is counts whole: where nothing is paid for long, such as in a maze, it must not begin at
-    a small part of what it is. (In place, since a recorded rollout reads them where they are.)
+    While `std` is 0, that of `x` replaces it: in a maze, where the first rewards come late, the running value would
+    otherwise start far too small. In place, since a recorded CUDA graph reads these tensors.
     """
     new_mean, new_std = spread(x, mask)
     mean.lerp_(new_mean, weight)
@@ -115,9 +120,9 @@ def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) ->
 
 
 def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 one that knows only the mean.
+    """Return 1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for one that knows only the mean.
 
-    Also 0 where the targets are all alike, so that there is nothing to explain.
+    It is 0, too, if the targets are all alike.
     """
     error = target - value
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)

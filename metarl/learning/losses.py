@@ -1,4 +1,4 @@
-"""Policy-gradient losses. Each checks that nothing broadcasts by accident; those with metrics return them, too."""
+"""Policy-gradient losses, to be minimised. Each checks the shapes of its arguments, so that nothing broadcasts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from metarl.learning.estimators import masked_mean
 
 
 def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """Return TRPO's loss (Schulman et al. 2015, eq. 14): minus the advantages weighted by the likelihood ratio.
+    """Return TRPO's surrogate loss (Schulman et al. 2015, eq. 14): minus likelihood ratio times advantage.
 
-    All arguments are ``(N, M)``: the M samples of each of N tasks. It is the mean over tasks of the sums over their
-    samples, weighted by `weight`.
+    All arguments are ``(N, M)``: M samples of each of N tasks. The loss, a scalar, sums each task's samples with the
+    weights `weight` and is the mean over tasks. Raises ValueError if the shapes differ.
     """
     if not log_prob.shape == old_log_prob.shape == advantage.shape == weight.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {weight.shape}"
@@ -27,9 +27,11 @@ def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight:
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor, clip_coef: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return PPO's clipped loss (Schulman et al. 2017, eq. 7), to be minimised; all arguments have one shape.
+    """Return PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), a scalar, and metrics.
 
-    Metrics (0-dimensional tensors): `approx_kl` (Schulman's k3 estimate of KL(old ‖ new)) and `clip_fraction`.
+    All tensors have one shape; the loss is a mean over the entries where `mask` is not 0, weighted by `mask`. The
+    metrics are scalars: `approx_kl`, Schulman's k3 estimate of KL(old ‖ new), and `clip_fraction`, the share of ratios
+    that were clipped. Raises ValueError if the shapes differ.
     """
     if not log_prob.shape == old_log_prob.shape == advantage.shape == mask.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {mask.shape}"
@@ -47,7 +49,7 @@ def clipped_surrogate(
 
 
 PPO_METRICS = "policy", "value", "entropy", "approx_kl", "clip_fraction"
-"""The metrics of `ppo_loss`: its three terms, and those of `clipped_surrogate`."""
+"""The names of `ppo_loss`'s metrics: its three terms, then the metrics of `clipped_surrogate`."""
 
 
 @twin("ppo_loss")
@@ -66,10 +68,11 @@ def ppo_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return PPO's loss (Schulman et al. 2017, eq. 9): clipped surrogate + vf_coef · value error - ent_coef · entropy.
 
-    `value` (…) is the critic's and `policy` its batch of distributions. `action`, `old_log_prob`, which is that of the
-    policy that acted, `advantage` and the critic's `target` are those of the steps. Every term is a sum over the steps
-    with `weight` (…), which is 0 for padding; the value error is ½ (value - target)². The metrics are one tensor
-    ``(5,)`` in the order of `PPO_METRICS`. Raises ValueError where shapes differ.
+    `value` (…) are the critic's predictions and `policy` the distributions of actions at the same steps. `action` was
+    taken, with log-probability `old_log_prob` (…) under the policy that acted; `advantage` (…) and `target` (…) are its
+    advantage and the critic's target. Every term is a sum over steps, weighted by `weight` (…), which is 0 for padding;
+    the value error is ½ (value - target)². Returns the loss, a scalar, and the metrics, a tensor ``(5,)`` in the order
+    of `PPO_METRICS`. Raises ValueError if the shapes differ.
     """
     if not value.shape == old_log_prob.shape == advantage.shape == target.shape == weight.shape:
         shapes = f"{value.shape}, {old_log_prob.shape}, {advantage.shape}, {target.shape}, {weight.shape}"

@@ -2,19 +2,19 @@
 
 A memory is made by ``make_memory(kind, input_size, hidden_size)`` and has three methods:
 
-- ``initial(batch, device)``: the empty state of a trial's start;
+- ``initial(batch, device)``: the empty state at a trial's start;
 - ``step(x (B, F), state) -> (output (B, H), state)``: one step, for acting;
 - ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning; None is the empty state.
 
-Step by step and in one sequence give the same outputs. There are no resets: a trial starts with an empty memory, and
-what is inside a trial is one life.
+Steps one by one give the same outputs as one sequence. There are no resets: a trial starts with an empty memory, which
+is carried through all its episodes.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ State = Any  # a tensor, or a tuple of tensors
 
 
 class Memory(nn.Module, ABC):
-    """See the module's docstring."""
+    """Base of all memories; the module's docstring describes the interface."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -36,28 +36,30 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def initial(self, batch: int, device: torch.device | str = "cpu") -> State:
-        """The empty state of `batch` rows."""
+        """Return the empty state of `batch` rows."""
 
     @abstractmethod
     def sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Outputs ``(T, B, H)`` and the state after the last step, from the one before the first."""
+        """Return the outputs ``(T, B, H)`` and the state after the last step; `state` is that before the first step."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Output ``(B, H)`` and the next state."""
+        """Return the output ``(B, H)`` and the next state."""
         output, state = self.sequence(x[None], state)
         return output[0], state
 
 
 @twin("gru")
 def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
-    """All states ``(T, B, H)`` of a cell, from inputs ``(T, B, F)`` and the state before them (None: zeros)."""
-    return cell(x, state if state is None else state[None].contiguous())[0]
+    """Return all states ``(T, B, H)`` of a cell, from inputs ``(T, B, F)`` and the state before them (None: zeros)."""
+    output: Tensor = cell(x, state if state is None else state[None].contiguous())[0]
+    return output
 
 
 @twin("gru_step")
 def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
-    """The next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
-    return cell(x[None], state[None].contiguous())[0][0]
+    """Return the next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
+    output: Tensor = cell(x[None], state[None].contiguous())[0][0]
+    return output
 
 
 class GRU(Memory):
@@ -115,7 +117,7 @@ class RNN(Memory):
 
 
 class Feedforward(Memory):
-    """No memory at all: a hidden layer in the memory's place. The control that must stay at chance in episode 1."""
+    """No memory: a tanh layer in its place. A control: it adapts only as far as its inputs show the last step."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -131,7 +133,7 @@ class Feedforward(Memory):
 class Transformer(Memory):
     """Causal transformer (Vaswani et al. 2017) with layer norm before each block and sinusoidal positions.
 
-    Its state is the keys and values of all past steps of the trial, so acting costs O(t) per step.
+    The state holds the keys and values of all past steps of the trial, so acting at step t takes O(t) time.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 2, num_heads: int = 4) -> None:
@@ -172,14 +174,14 @@ class Transformer(Memory):
 
 
 class FastWeights(Memory):
-    """A table that is written and read by content: fast weights (Schmidhuber 1992) as linear attention.
+    """Fast weights (Schmidhuber 1992) as linear attention: a table that is written and read by content.
 
-    At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query; keys and queries
-    are softmax features of the input (Schlag et al. 2021), values come from a hidden ReLU layer. What is read is
+    At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query. Keys and queries
+    are softmax features of the input (Schlag et al. 2021); values come from a hidden ReLU layer. The head returns
     ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
-    logarithm of ``1 + Σ weight``. It suits inputs that tell (state, action, reward) of the last step: what an action
-    paid in the current state is one look-up, where a gated unit has to learn the binding (docs/findings.md, 4).
-    Many steps are two matrix products over ``(T, T)``; acting costs the same at every step.
+    logarithm of ``1 + Σ weight``. This suits inputs that hold the whole last step (state, action, reward): the reward
+    of an action in the current state is one look-up, while a gated unit has to learn the binding (docs/findings.md, 4).
+    A sequence takes two matrix products over ``(T, T)``; acting takes the same time at every step.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_heads: int = 4, key_size: int = 16) -> None:
@@ -194,7 +196,7 @@ class FastWeights(Memory):
         self.query = nn.Linear(input_size, num_heads * key_size)
         self.hidden = nn.Linear(input_size, hidden_size)
         self.value = nn.Linear(hidden_size, num_heads * self.value_size)
-        # A large gain makes the softmax selective from the start: inputs that differ get keys that differ.
+        # A large gain makes the softmax selective from the start: different inputs get different keys.
         nn.init.orthogonal_(self.key.weight, 3.0)
         nn.init.orthogonal_(self.query.weight, 3.0)
 
@@ -215,19 +217,19 @@ class FastWeights(Memory):
         return self._answer((query[..., None] * state).sum(-2)).flatten(1), state
 
     def _write_and_ask(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, queries and values of the steps ``(T, B, F)``: each ``(B, heads, T, size)``."""
+        """Return keys, queries and values of the steps ``(T, B, F)``, each ``(B, heads, T, size)``."""
         key = self._heads(self.key(x), self.key_size).softmax(-1)
         query = self._heads(self.query(x), self.key_size).softmax(-1) * math.sqrt(self.key_size)
         value = self._heads(self.value(F.relu(self.hidden(x))), self.value_size)
         return key, query, F.pad(value, (0, 1), value=1.0)
 
     def _answer(self, read: Tensor) -> Tensor:
-        total, weight = read.split([self.value_size, 1], dim=-1)
+        total, weight = torch.split(read, [self.value_size, 1], dim=-1)
         return torch.cat([total / (1.0 + weight), torch.log1p(weight) - 1.0], dim=-1)
 
     def _heads(self, x: Tensor, size: int) -> Tensor:
-        """``(T, B, heads × size)`` as ``(B, heads, T, size)``."""
-        return x.unflatten(-1, (self.num_heads, size)).permute(1, 2, 0, 3)
+        """Rearrange ``(T, B, heads × size)`` to ``(B, heads, T, size)``."""
+        return torch.unflatten(x, -1, (self.num_heads, size)).permute(1, 2, 0, 3)
 
 
 MEMORIES: dict[str, type[Memory]] = {
@@ -237,15 +239,15 @@ MEMORIES: dict[str, type[Memory]] = {
     "transformer": Transformer,
     "fast_weights": FastWeights,
     "none": Feedforward,
-    "reactive": Feedforward,  # what makes it so is what it sees
+    "reactive": Feedforward,  # differs from "none" only in its inputs
 }
 
 
 def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
-    """A memory of one of the `MEMORIES`; raises ValueError for another name."""
+    """Make one of the `MEMORIES`. Raises ValueError for another name."""
     if kind not in MEMORIES:
         raise ValueError(unknown("memory", kind, MEMORIES))
-    return cast(Any, MEMORIES[kind])(input_size, hidden_size)
+    return MEMORIES[kind](input_size, hidden_size)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -259,10 +261,10 @@ def _positions(first: int, steps: int, size: int, like: Tensor) -> Tensor:
 
 
 def _orthogonal(cell: nn.RNNBase) -> None:
-    """Orthogonal recurrent weights gate by gate, Xavier input weights, zero biases."""
+    """Initialise a cell: orthogonal recurrent weights gate by gate, Xavier input weights, zero biases."""
     for name, parameter in cell.named_parameters():
         if "weight_hh" in name:
-            for gate in parameter.data.split(cell.hidden_size):
+            for gate in torch.split(parameter.data, cell.hidden_size):
                 nn.init.orthogonal_(gate)
         elif "weight_ih" in name:
             nn.init.xavier_uniform_(parameter)

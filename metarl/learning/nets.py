@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import gymnasium
 import torch
@@ -18,7 +19,7 @@ from metarl.learning.estimators import masked_mean, spread
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
-    """Linear layers of the given sizes with `activation` between them (none after the last)."""
+    """Make linear layers of the given sizes with `activation` between them (none after the last)."""
     layers: list[nn.Module] = []
     for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers += [activation()] if n else []
@@ -28,7 +29,7 @@ def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequentia
 
 @twin("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer: ``x (…, F)`` times `weight` (G, F) transposed, plus `bias` (G,)."""
+    """Return ``x (…, F)`` times `weight` (G, F) transposed, plus `bias` (G,): ``(…, G)``."""
     return F.linear(x, weight, bias)
 
 
@@ -46,7 +47,7 @@ class Head(nn.Linear):
 
 @twin("tanh")
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return torch.tanh(x)
 
 
@@ -61,18 +62,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu":
 
 
 class MLPPolicy(nn.Module):
-    """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without any state.
+    """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without memory.
 
-    Gaussian for a Box, in units of `action_unit` (None: half its range) around its centre, with a standard deviation
-    that does not depend on the state and never falls below `min_std` of these units; categorical for a Discrete space,
-    over 0 … n - 1. `head.actions` turns such actions into the family's. The parameters of the last layer, the standard
-    deviation among them, are those of `head`; all others of `body`.
+    For a Discrete space the distribution is categorical over 0 … n - 1. For a Box it is Gaussian, in units of
+    `action_unit` (None: half the range) around the centre; its standard deviation, at least `min_std` in these units,
+    does not depend on the state. `head.actions` converts such actions to the family's. `head` has the parameters of the
+    last layer, including the standard deviation; `body` has all others.
     """
 
     def __init__(
         self,
         inputs: int,
-        action_space: gymnasium.Space,
+        action_space: gymnasium.Space[Any],
         hidden_sizes: list[int],
         activation: str = "tanh",
         init_std: float = 1.0,
@@ -96,12 +97,12 @@ class MLPPolicy(nn.Module):
         return out
 
     def of_tasks(self, params: Mapping[str, Tensor], x: Tensor) -> Distribution:
-        """N copies at once: parameters ``(N, …)`` by name, features ``(N, M, F)``.
+        """Return the policies of N tasks at once: parameters ``(N, …)`` by name, features ``(N, M, F)``.
 
-        The same as ``vmap(functional_call)`` over the copies, without its cost per operation, and with the bias added
-        inside the matrix product.
+        Equal to ``vmap(functional_call)`` over the tasks, but without its cost per operation, and with the bias added
+        in the matrix product.
         """
-        x = x.mT  # samples last in memory: then all products of the backward passes have contiguous results, too
+        x = x.mT  # samples last in memory: then the results of all products of the backward passes are contiguous, too
         for name, layer in self.body.named_modules(prefix="body"):
             if isinstance(layer, nn.Linear):
                 x = _linear_of_tasks(params, name, x)
@@ -114,7 +115,7 @@ class MLPPolicy(nn.Module):
 
 
 def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """Features ``(N, F, M)`` to ``(N, G, M)``."""
+    """Apply each task's linear layer: features ``(N, F, M)`` to ``(N, G, M)``."""
     return torch.baddbmm(params[f"{name}.bias"][..., None], params[f"{name}.weight"], x)
 
 
@@ -124,7 +125,7 @@ class PolicyHead(nn.Module):
     def __init__(
         self,
         inputs: int,
-        action_space: gymnasium.Space,
+        action_space: gymnasium.Space[Any],
         init_std: float,
         min_std: float,
         action_unit: float | None = None,
@@ -142,17 +143,17 @@ class PolicyHead(nn.Module):
         return self.distribution(self.linear(x), self.log_std)
 
     def distribution(self, out: Tensor, log_std: Tensor | None) -> Distribution:
-        """From the linear layer's output ``(…, A)`` and the standard deviation's logarithm, which broadcasts to it."""
+        """Make the distribution from the layer's output ``(…, A)`` and `log_std`, which broadcasts to it."""
         if log_std is None:
             return Categorical.from_logits(out)
         return DiagonalGaussian(out, log_std.clamp_min(self.min_log_std).expand_as(out))
 
 
 class ValueNetwork(nn.Module):
-    """A learned value of (features, time in the episode), in its own scale of returns: the mean and spread seen.
+    """A value function of (features, time in the episode), on returns standardised by a running mean and spread.
 
-    When the scale moves, the last layer is corrected so that no value does (PopArt, van Hasselt et al. 2016). Before
-    the first returns every value is 0.
+    When mean or spread change, the last layer is corrected so that all values stay (PopArt, van Hasselt et al. 2016).
+    Before the first returns every value is 0.
     """
 
     mean: Tensor
@@ -165,17 +166,17 @@ class ValueNetwork(nn.Module):
         self.register_buffer("std", torch.zeros(()))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Value ``(…)`` of features ``(…, F)`` at time ``(…)``."""
+        """Return the values ``(…)`` of features ``(…, F)`` at time ``(…)``."""
         value: Tensor = self.body(torch.cat([x, time[..., None]], dim=-1)).squeeze(-1)
         return value * self.std + self.mean
 
     def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-        """Mean squared error in its own scale."""
+        """Return the mean squared error, a scalar, on standardised returns."""
         return masked_mean(((self(x, time) - returns) * inverse(self.std)) ** 2, mask)
 
     @torch.no_grad()
     def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
-        """Move the scale towards mean and standard deviation of `returns` by `weight` in [0, 1]."""
+        """Move the running mean and spread towards those of `returns` by `weight` in [0, 1]."""
         last = self.body[-1]
         assert isinstance(last, nn.Linear)
         after = pooled((self.mean, self.std), spread(returns, mask), weight)
@@ -190,8 +191,8 @@ def keep_outputs(
 ) -> None:
     """Change a linear output layer in place so that output · std + mean stays when (mean, std) moves.
 
-    PopArt (van Hasselt et al. 2016, eq. 9). `weights` are all that is multiplied and added up to the output, `bias` is
-    added last. From or to a standard deviation of 0 there is nothing to keep, and nothing is done.
+    PopArt (van Hasselt et al. 2016, eq. 9). The output is the sum of products with `weights`, plus `bias`. With a
+    standard deviation of 0 before or after, nothing changes.
     """
     (old_mean, old_std), (new_mean, new_std) = before, after
     known = (old_std > 0.0) & (new_std > 0.0)

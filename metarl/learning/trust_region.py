@@ -1,7 +1,6 @@
 """Natural-gradient steps inside a trust region (Schulman et al. 2015, "TRPO", appendix C), on flat vectors.
 
-What the policy is, and how the surrogate, the KL divergence and the Fisher products are computed, is the caller's:
-for MAML they go through the adaptation.
+The caller computes the surrogate, the KL divergence and the Fisher products; for MAML they go through the adaptation.
 """
 
 from __future__ import annotations
@@ -17,19 +16,20 @@ from metarl.core.tree import detach, tree_map
 
 
 class TrustRegionStep(NamedTuple):
-    """What a step did."""
+    """The result of a line search."""
 
     theta: Tensor  # (P,) the new parameters; the old ones if the line search failed
     accepted: bool
-    loss: float  # surrogate loss and mean KL at the new parameters; of the last trial if none was accepted
-    kl: float
+    loss: float  # surrogate loss at the new parameters, or at the last ones tried if none were accepted
+    kl: float  # mean KL divergence, likewise
     backtracks: int  # how often the step was shortened
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iters: int, tolerance: float = 1e-10) -> Tensor:
-    """An approximate solution x of A x = b for a positive definite A, given as ``product(v) = A v``.
+    """Return an approximate solution x of A x = b for a positive definite A, given as ``product(v) = A v``.
 
-    Once the squared residual is below `tolerance` x stays. Nothing waits for the device.
+    `b` and x are ``(P,)``. Once the squared residual is below `tolerance`, x no longer changes; there is no early exit,
+    since on a GPU a test of the residual would synchronise.
     """
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     squared = residual @ residual
@@ -48,10 +48,10 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iters: in
 def full_step(
     gradient: Tensor, fisher: Callable[[Tensor], Tensor], *, max_kl: float, cg_iters: int = 10, cg_damping: float = 1e-5
 ) -> Tensor:
-    """The step (P,) against which the line search goes: down the natural gradient, as far as `max_kl` lets it.
+    """Return the full natural-gradient step (P,), which the line search subtracts from the parameters.
 
-    The direction solves (Fisher + cg_damping) x = gradient by `cg_iters` conjugate-gradient steps; its length makes the
-    quadratic model of the KL equal to max_kl. Zero where there is no direction: a zero or broken gradient.
+    The direction solves (Fisher + cg_damping) x = gradient by `cg_iters` conjugate-gradient steps. The length makes the
+    quadratic model of the KL divergence equal to `max_kl`. The step is 0 if the gradient is 0 or not finite.
     """
     direction = conjugate_gradient(lambda v: fisher(v) + cg_damping * v, gradient, cg_iters)
     curvature = direction @ (fisher(direction) + cg_damping * direction)
@@ -69,10 +69,10 @@ def line_search(
     ls_max_steps: int = 15,
     ls_backtrack_ratio: float = 0.8,
 ) -> TrustRegionStep:
-    """From `theta` (P,) along minus `step`, which is shortened until the loss is below `loss` and the KL in its bound.
+    """Search from `theta` (P,) along -`step` (P,): shorten the step until loss < `loss` and KL ≤ `max_kl`.
 
-    ``evaluate(theta)`` is the pair (loss, mean KL from the old policy). The step is multiplied by `ls_backtrack_ratio`
-    up to `ls_max_steps` - 1 times; if both conditions still do not hold, theta stays.
+    ``evaluate(theta)`` returns (loss, mean KL from the old policy). The step is multiplied by `ls_backtrack_ratio` up
+    to `ls_max_steps` - 1 times; if no length fulfils both conditions, theta stays.
     """
     if not bool(step.any()):
         return TrustRegionStep(theta, False, loss, 0.0, 0)
@@ -86,12 +86,13 @@ def line_search(
 
 
 def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The function v ↦ F v for the weighted sum F of the Fisher matrices of `distribution`, a graph over `theta`.
+    """Return the function v ↦ F v, F being the weighted sum of the Fisher matrices of `distribution`.
 
-    Gauss and Newton's form Jᵀ H J: J is the derivative of the distribution's fields by theta, H the Fisher matrix in
-    the fields' coordinates. It is the Hessian of the KL divergence at its minimum, where the fields' own second
-    derivatives count for nothing (Martens 2020, §9.2). J v is the derivative of Jᵀ w by w, so that all products use
-    one graph. `weight` has the shape of the distribution's batch.
+    `distribution` is differentiable with respect to `theta`; `weight` has its batch shape; v and F v are ``(P,)``. F
+    has the Gauss-Newton form Jᵀ H J: J is the Jacobian of the distribution's fields with respect to theta, and H the
+    Fisher matrix in the fields' coordinates. F is the Hessian of the KL divergence at its minimum, where the second
+    derivatives of the fields do not contribute (Martens 2020, §9.2). J v is the derivative of Jᵀ w with respect to w,
+    so that all products use one graph.
     """
     fields = tuple(distribution)
     at: Any = detach(distribution)
@@ -116,6 +117,6 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The parts of a flat vector in the shapes of `like`."""
-    parts = vector.split([tensor.numel() for tensor in like])
+    """Split a flat vector into tensors of the shapes of `like`."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
     return tuple(part.reshape(tensor.shape) for part, tensor in zip(parts, like, strict=True))

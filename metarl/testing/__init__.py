@@ -1,4 +1,4 @@
-"""The contracts of families and agents, for other projects, too."""
+"""The contracts of families and agents as functions, for the tests of this and other projects."""
 
 from metarl.testing.agents import check_agent
 from metarl.testing.families import check_family, quick_check

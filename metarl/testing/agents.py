@@ -1,4 +1,4 @@
-"""The contract of agents as a function; `metarl.testing` is the place to import it from."""
+"""The contract of agents as a function; import it from `metarl.testing`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from metarl.testing.contract import ROWS, require, same
 def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:
     """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
 
-    Checked: shapes and types of what it does; the same key does the same, greedily whatever the key; nothing of the
-    memory is modified in place, and what it holds matters; a false task in `begin` changes nothing, unless the agent
-    says that it is `told`; log-probabilities are those of its actions; a row acts as it would alone; `update` returns
-    finite floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes exactly.
+    Checked: shapes and types of actions; the same key gives the same action, and a greedy action does not depend on the
+    key; the memory is not modified in place, and it is used; the task that `begin` gets changes nothing, unless the
+    agent has ``told = True``; log-probabilities are those of the actions; a row of a batch acts like a batch of one;
+    `update` returns finite floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes
+    exactly.
     """
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
@@ -58,14 +59,14 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
     require(same(acted, again), f"{name}.act does not do the same for the same key.")
     greedy, other = (agent.act(memory, step, rng.fold(keys, n), greedy=True)[0] for n in (1, 2))
     require(torch.equal(greedy.action, other.action), f"{name}.act(greedy=True) depends on the key.")
-    if not same(before, list(leaves(after))):  # it remembers: then what it remembers must matter
+    if not same(before, list(leaves(after))):  # a memory that changes must also change actions
         fresh, _ = agent.act(memory, step, keys)
         later, _ = agent.act(after, step, keys)
         require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
 
 
 def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int, steps: int = 5) -> None:
-    """What `begin` is told of the task is for oracles: a learner that acts on it has nothing to adapt to."""
+    """Check that a learner does not act on the task that `begin` gets, which is only for oracles."""
     if agent.told:
         return
     n, split = num_rows(task), "ood" if "ood" in family.splits else "train"
@@ -73,7 +74,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
     others = [agent.begin(n, family.sample_tasks(rng.key(seed + 1), n, split)), agent.begin(n)]
     env = make_env(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
     env.reset()
-    for t in range(min(steps, env.max_steps)):  # what was told may show only once something has been seen
+    for t in range(min(steps, env.max_steps)):  # the task may show only after some steps
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
         for place, other in enumerate(others):
             blind, others[place] = agent.act(other, step, rng.fold(keys, t))
@@ -85,7 +86,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
 
 
 def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, samples: int = 4000) -> None:
-    """In one situation: how often actions are drawn against what ``exp(log_prob)`` says of them."""
+    """Compare, in one situation, how often actions are drawn with their ``exp(log_prob)``."""
     name, n, each = type(agent).__name__, num_rows(task), agent.protocol.envs_per_task
     one = torch.zeros(n, dtype=torch.int64)
     _, step, _ = _start(agent, family, task)
@@ -101,22 +102,22 @@ def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, sample
         error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
         good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
     else:
-        # The mean of 1 / density over the draws that fall into a region is the region's volume; in what units of
-        # action the density is measured is the agent's choice, so two regions are compared.
+        # The mean of 1 / density over the draws that fall into a region is the region's volume. The agent chooses the
+        # units of action for its densities, so two regions are compared.
         inner, outer = (_per_volume(action.double(), prob, q) for q in (0.3, 0.1))
         good = bool((inner - outer).mean().abs() < 5.0 * (inner - outer).std() / len(prob) ** 0.5 + 1e-9 * outer.mean())
     require(good, f"{name}.act gives log-probabilities that are not those of the actions that it draws.")
 
 
 def _per_volume(action: Tensor, prob: Tensor, q: float) -> Tensor:
-    """1 / density of the draws between the quantiles q and 1 - q, 0 of the others, divided by that region's volume."""
+    """Return 1 / density for draws between the quantiles q and 1 - q, else 0, divided by the volume of this region."""
     low, high = (torch.quantile(action, share, dim=0) for share in (q, 1.0 - q))
     inside = ((action >= low) & (action <= high)).all(-1)
     return torch.where(inside, 1.0 / prob, 0.0) / (high - low).prod()
 
 
 def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:
-    """The last task alone, shown what it saw beside the others."""
+    """Check that the last task's rows act the same as a batch of only this task."""
     n, each = num_rows(task), agent.protocol.envs_per_task
     mine = slice((n - 1) * each, n * each)
     memory, step, keys = _start(agent, family, task)
@@ -127,7 +128,8 @@ def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int 
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
         single, alone = agent.act(alone, take(step, mine), rng.fold(keys[mine], t))
         close = all(torch.allclose(a[mine], b, rtol=1e-3, atol=1e-4) for a, b in zip(acted, single, strict=True))
-        require(close, f"{type(agent).__name__}: a row acts differently beside others than alone (step {t}).")
+        wrong = f"{type(agent).__name__}: a row of a batch acts differently from a batch of only that row (step {t})."
+        require(close, wrong)
         _, step = env.step(acted.action)
 
 
@@ -146,7 +148,7 @@ def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int
 
 
 def _once(options: Any) -> Any:
-    """A configuration, or a part of one, with one pass over one minibatch."""
+    """Return a configuration, or a part of one, with one pass over one minibatch."""
     names = {field.name for field in dataclasses.fields(options)}
     return dataclasses.replace(options, **{name: 1 for name in ("update_epochs", "num_minibatches") if name in names})
 
@@ -156,7 +158,7 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     name = type(first).__name__
     _trained(first, family, task, rng.key(seed), episodes, 0.0)
     state = _snapshot(first)
-    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold tensors alone.")
+    require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold only tensors.")
     second.load_state_dict({k: v.clone() for k, v in state.items()})
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
     for agent in (first, second):
@@ -168,7 +170,7 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
 def _trained(
     agent: LearningAgent, family: TaskFamily, task: Task, key: Tensor, episodes: int, progress: float
 ) -> dict[str, float]:
-    """The metrics of one update, or of one iteration in the agent's own loop."""
+    """Train once, by `update` or in the agent's own loop; return the metrics."""
     if isinstance(agent, OwnLoopAgent):
         return agent.learn("train", progress).metrics
     return agent.update(run_trial(agent, family, task, key, episodes=episodes), progress)

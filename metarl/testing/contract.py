@@ -1,7 +1,7 @@
-"""The rules that a family keeps: each is a function that raises `Broken`, one sentence, if it does not.
+"""The rules of a family's contract: each is a function that raises `Broken`, one sentence, if the rule is broken.
 
-`metarl.testing` is the place to import them from: `check_family` asks all of them and more, thoroughly; `quick_check`
-asks these with few rows and steps, which `metarl.train` does before it trains on a family of another project.
+`metarl.testing.check_family` checks all of them and more, thoroughly. `metarl.testing.quick_check` checks them with few
+rows and steps; `metarl.train` calls it before training.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ROWS = 7  # odd, so that vectorised kernels have a remainder
 
 
 DRAWS = 64
-"""Tasks that are drawn to see whether a split's draws differ and are finite."""
+"""Tasks that are drawn to check that a split's tasks differ and are finite."""
 
 
 ENUMERATED = 10_000
-"""A finite split of at most so many tasks is looked through."""
+"""All tasks of a finite split are checked if it has at most this many."""
 
 
 MAX_STEPS = 60
@@ -42,11 +42,11 @@ MAX_STEPS = 60
 
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""Names of splits become names of files and of TensorBoard's tags."""
+"""The form of a split's name, which becomes a part of file names and TensorBoard tags."""
 
 
 class Broken(AssertionError):
-    """A rule of a contract is broken. The message is one sentence that says which."""
+    """A broken rule of a contract. The message is one sentence that says which rule."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -57,12 +57,12 @@ def require(condition: bool, message: str) -> None:
 
 @contextlib.contextmanager
 def in_one_sentence(family: TaskFamily) -> Iterator[None]:
-    """Turn whatever the family's own code raises into `Broken`: which method, where, and what it said."""
+    """Turn any exception of the family's own code into `Broken`, with its method, line and message."""
     try:
         yield
     except Broken:
         raise
-    except Exception as error:  # of code that is not ours: anything
+    except Exception as error:  # a user's code may raise anything
         mine = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_locals.get("self") is family]
         where = type(family).__name__
         if mine:
@@ -73,7 +73,7 @@ def in_one_sentence(family: TaskFamily) -> Iterator[None]:
 
 
 def check_declaration(family: TaskFamily) -> None:
-    """The attributes that a family declares."""
+    """Check the attributes of a family: spaces, lengths, flags and names of splits."""
     name = type(family).__name__
     for attribute in ("observation_space", "action_space", "horizon", "episodes_per_trial"):
         there = getattr(family, attribute, None) is not None
@@ -100,11 +100,11 @@ def _check_split_names(name: str, splits: Any) -> None:
     require(len(set(splits)) == len(splits), f"{name}.splits must not name a split twice, got {splits}.")
     for split in splits:
         allowed = SPLIT_NAME.fullmatch(split) is not None
-        require(allowed, f"{name}.splits: a name has letters, digits, '_', '-' and '.' alone, got {split!r}.")
+        require(allowed, f"{name}.splits: a name may have only letters, digits, '_', '-' and '.', got {split!r}.")
 
 
 def check_tasks(family: TaskFamily, seed: int = 0) -> None:
-    """`sample_tasks`: types, determinism, shards, and the error for an unknown split."""
+    """Check `sample_tasks`: types, determinism, shards, and the error for an unknown split."""
     name, key = type(family).__name__, rng.key(seed)
     for split in family.splits:
         task = family.sample_tasks(key, ROWS, split)
@@ -124,9 +124,9 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_draws(family: TaskFamily, split: str, seed: int = 0) -> None:
-    """The tasks of a split are finite; a distribution's are not all the same one, an enumeration has none twice.
+    """Check that a split's tasks are finite, that a distribution's tasks differ, and that none is enumerated twice.
 
-    In a fixed list of tasks that were drawn (`train_tasks`) the same one may be drawn again.
+    A fixed list of drawn tasks (`train_tasks`) may hold the same task twice.
     """
     name = type(family).__name__
     drawn = family.sample_tasks(rng.key(seed), DRAWS, split)
@@ -142,7 +142,7 @@ def check_draws(family: TaskFamily, split: str, seed: int = 0) -> None:
 
 
 def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_steps: int = MAX_STEPS) -> None:
-    """`reset`, `observe` and `step` along an episode of random actions on tasks of a split."""
+    """Check `reset`, `observe` and `step` along an episode of random actions on tasks of a split."""
     name = type(family).__name__
     task = family.sample_tasks(rng.key(seed), ROWS, split)
     whole = play(family, task, seed, max_steps=max_steps, check=True)
@@ -159,11 +159,11 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     for row in (0, ROWS // 2, ROWS - 1):
         alone = play(family, take(task, slice(row, row + 1)), seed, first_row=row, max_steps=max_steps)
         alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))
-        require(alike, f"{name}: row {row} of a batch differs from a batch of that row alone.")
+        require(alike, f"{name}: row {row} of a batch differs from a batch of only that row.")
 
 
 def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
-    """The first observation is the same whatever the task, unless the family says that it shows it."""
+    """Check that the first observation does not depend on the task, unless the family has ``shows_task = True``."""
     if family.shows_task:
         return
     keys = rng.fold(rng.key(seed), torch.zeros(DRAWS, dtype=torch.int64))
@@ -179,7 +179,7 @@ def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
-    """The types of `oracle` and `random_return`; returns those of them that are known, by name."""
+    """Check the types of `oracle` and `random_return`; return the known ones by name, each ``(B,)``."""
     name, rows, known = type(family).__name__, num_rows(task), {}
     for method in ("oracle", "random_return"):
         value = getattr(family, method)(task)
@@ -191,7 +191,7 @@ def check_bounds(family: TaskFamily, task: Task) -> dict[str, Tensor]:
 
 
 class Episode(NamedTuple):
-    """What was seen of an episode of each row."""
+    """One episode of each row."""
 
     obs: Tensor  # (T + 1, B, *O)
     reward: Tensor  # (T, B)
@@ -201,7 +201,7 @@ class Episode(NamedTuple):
 def play(
     family: TaskFamily, task: Task, seed: int, first_row: int = 0, max_steps: int = MAX_STEPS, check: bool = False
 ) -> Episode:
-    """Random actions from addressed draws, past the terminations, with checks of every step if wanted."""
+    """Play random actions from addressed draws, beyond terminations; with `check`, check every step."""
     rows = num_rows(task)
     keys = rng.fold(rng.key(seed), torch.arange(first_row, first_row + rows))
     state = family.reset(task, rng.fold(keys, 0))
@@ -251,7 +251,7 @@ def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], step
 
 
 def check_rows(what: str, value: Any, rows: int) -> None:
-    """A tensor, or a NamedTuple of them (nested ones too), each with `rows` rows; `what` begins the sentence."""
+    """Check that `value` is a tensor, or a nested NamedTuple of tensors, with `rows` rows; `what` names it."""
     if _is_named_tuple(value):
         for field in value:
             check_rows(what, field, rows)
@@ -263,7 +263,7 @@ def check_rows(what: str, value: Any, rows: int) -> None:
 def _check_tensor(
     what: str, value: Any, dtype: torch.dtype, rows: int, shape: tuple[int, ...] = (), finite: Tensor | None = None
 ) -> None:
-    """A tensor of the type and of the shape ``(rows, *shape)``, finite in the rows `finite` (default: in all)."""
+    """Check that `value` is a `dtype` tensor ``(rows, *shape)``, finite in the rows `finite` (default: all)."""
     good = isinstance(value, Tensor) and value.dtype == dtype and value.shape == (rows, *shape)
     wanted = f"{str(dtype).removeprefix('torch.')} of shape ({', '.join(map(str, ('B', *shape)))}{',' * (not shape)})"
     require(good, f"{what} must be {wanted}, got {described(value)} for {rows} rows.")
@@ -272,7 +272,7 @@ def _check_tensor(
 
 
 def random_action(space: spaces.Space, key: Tensor) -> Tensor:
-    """An action per key: uniform where the space has bounds, normal around 0 or beyond its one bound where not."""
+    """Draw an action per key: uniform between two bounds, half-normal beyond one bound, else normal around 0."""
     if isinstance(space, spaces.Discrete):
         return int(space.start) + rng.integers(key, 1, int(space.n)).squeeze(-1)
     assert isinstance(space, spaces.Box)
@@ -286,7 +286,7 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two trees of tensors are equal bit for bit (NaN equals itself)."""
+    """Tell whether two trees of tensors are equal bit for bit (NaN equals itself)."""
     first, second = leaves(a), leaves(b)
     return len(first) == len(second) and all(
         x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
@@ -295,12 +295,12 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _different(task: Task) -> int:
-    """How many different tasks there are among the rows."""
+    """Return how many different tasks the rows hold."""
     return len({row.tobytes() for row in features(task).numpy()})
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
-    """What `call` returns when the global generators stand elsewhere: nothing may depend on them."""
+    """Return the result of `call` under another state of torch's global generator, which must not change it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987654321)
         return call()

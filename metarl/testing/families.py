@@ -1,4 +1,4 @@
-"""The contracts of families and agents as functions that anybody's tests can call.
+"""The contract of families as functions, for the tests of this and other projects.
 
 ::
 
@@ -6,9 +6,9 @@
     check_family(MyFamily())
     check_agent(RL2Config(meta_batch_size=8), MyFamily())
 
-They raise AssertionError with one sentence that says which rule is broken. A passed check is no proof: the numbers of
-steps, rows and tasks that are tried are small enough for a unit test. `quick_check` is what `metarl.train` asks of a
-family before it trains; the rules themselves stand in `metarl.testing.contract`, each once.
+They raise AssertionError with one sentence that says which rule is broken. A passed check is no proof: it tries only as
+many steps, rows and tasks as a unit test has time for. `metarl.train` calls `quick_check` before training. The rules
+themselves are in `metarl.testing.contract`, each once.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ _TASKS = 1500
 
 
 _QUICK_STEPS = 20
-"""Steps of an episode that a quick check plays."""
+"""Steps of an episode in a quick check."""
 
 
-# Advice of the two `check_env` that concerns taste or other libraries' networks, and that some physics cannot follow.
+# Advice of both `check_env` about style and other libraries' networks, which some families cannot follow.
 _ADVICE = (r".*probably too (low|high).*", r".*symmetric and normalized.*", r".*unconventional shape.*")
 
 
 def check_family(family: TaskFamily, *, seed: int = 0) -> None:
-    """Raise AssertionError unless `family` keeps the contract of `TaskFamily` as far as a short test can see.
+    """Raise AssertionError unless `family` keeps the contract of `TaskFamily`, as far as a short test can tell.
 
     Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
     batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
-    splits disjoint and of their own distribution; no task in the first observation, unless the family says
-    `shows_task`; endings; oracle and random returns; copies; pictures; Gymnasium's and stable-baselines3's `check_env`,
-    with and without ``trial=True``.
+    splits disjoint, and `ood` distributed unlike `train`; no task in the first observation, unless the family has
+    ``shows_task = True``; endings; oracle and random returns; copies; pictures; Gymnasium's and stable-baselines3's
+    `check_env`, with and without ``trial=True``.
     """
     check_declaration(family)
     check_tasks(family, seed)
@@ -83,11 +83,11 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
 
 
 def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list[str]:
-    """The part of `check_family` that takes a fraction of a second, asked before training on a split.
+    """Do the part of `check_family` that takes a fraction of a second, before training on a split.
 
-    Raises AssertionError, one sentence, for a family that must not be trained on, also where its own code fails.
-    Returns a sentence for each fault that spoils no training but an evaluation or a picture: tasks of another split
-    that are not finite or all equal, a `render` that fails.
+    Raises AssertionError, one sentence, for a fault that makes training impossible or wrong, or an exception of the
+    family's own code. Returns a sentence for each fault that spoils only an evaluation or a picture: tasks of another
+    split that are not finite or all equal, a `render` that fails.
     """
     spoiled = []
     with in_one_sentence(family):
@@ -114,9 +114,9 @@ def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list
 
 
 def check_splits(family: TaskFamily, seed: int = 0) -> None:
-    """No task of `test` or `ood` among those of `train`, nor of `test` among those of `valid`.
+    """Check that `train` shares no task with `test` or `ood`, and `valid` none with `test`.
 
-    `ood` is distributed unlike `train`; `all` holds the others.
+    `ood` must be distributed unlike `train`, and a small `all` must contain the tasks of `train` and `test`.
     """
     name = type(family).__name__
     drawn = {split: _task_matrix(family, split, seed) for split in family.splits}
@@ -124,7 +124,7 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
     for mine, other in (("train", "test"), ("train", "ood"), ("valid", "test")):
         if mine in sets and other in sets:
             shared = len(sets[mine] & sets[other])
-            # Two draws of a number have 24 bits each: among so many there may be a coincidence, but not a few.
+            # Draws of one number have 24 bits: among this many, one or two may coincide by chance.
             allowed = 2 if len(sets[mine]) > 0.9 * _TASKS else 0
             require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also {mine!r} tasks.")
     if "ood" in drawn:
@@ -138,14 +138,14 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
-    """`oracle` and `random_return`, against episodes of random actions."""
+    """Compare `oracle` and `random_return` with episodes of random actions."""
     name = type(family).__name__
     task = family.sample_tasks(rng.key(seed), tasks)
     known = check_bounds(family, task)
     if not known:
         return
     returns = _random_returns(family, task, seed)
-    # Where all are equal, what happens less than once in so many episodes may exist, and no spread tells of it.
+    # If all returns are equal, their spread does not show events that are rarer than one in this many episodes.
     unseen = 1.0 / tasks if bool((returns == returns[0]).all()) else 0.0
     for method, value in known.items():
         gap = (returns - value).double()
@@ -156,12 +156,12 @@ def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
 
 
 def check_copies(family: TaskFamily, seed: int = 0) -> None:
-    """A pickled and a deep-copied family play the same episodes."""
+    """Check that a pickled and a deep-copied family play the same episodes."""
     task = family.sample_tasks(rng.key(seed), 3)
     original = play(family, task, seed)
     try:
         twins = {"pickled": pickle.loads(pickle.dumps(family)), "deep-copied": copy.deepcopy(family)}
-    except Exception as error:  # whatever pickle raises: it is not one kind
+    except Exception as error:  # pickle may raise anything
         raise Broken(f"{type(family).__name__} cannot be pickled or deep-copied: {error}") from error
     for how, twin in twins.items():
         alike = same(task, twin.sample_tasks(rng.key(seed), 3)) and same(original, play(twin, task, seed))
@@ -169,9 +169,10 @@ def check_copies(family: TaskFamily, seed: int = 0) -> None:
 
 
 def check_picture(family: TaskFamily, seed: int = 0) -> None:
-    """Pictures, if there are any, of two tasks of each split along two episodes: arrays of uint8, all of one size.
+    """Check that pictures of two tasks of each split along two episodes are uint8 arrays, all of one size.
 
-    A trial of one episode and a whole trial may have different sizes. What `render` or `sketch` itself raises goes on.
+    Pictures of one episode and of a whole trial may have different sizes. Exceptions of `render` or `sketch` pass
+    through. A family without pictures passes.
     """
     if not has_picture(family):
         return
@@ -187,13 +188,13 @@ def check_picture(family: TaskFamily, seed: int = 0) -> None:
         said = " and ".join(f"{height} × {width}" for height, width in sorted(shapes))
         require(
             len(shapes) == 1,
-            f"The pictures of {type(family).__name__} must have one size whatever the task, the step and the episode, "
-            f"or they cannot be the frames of a video; found {said} pixels.",
+            f"The pictures of {type(family).__name__} must have one size for all tasks, steps and episodes, "
+            f"so that they can be the frames of a video; found {said} pixels.",
         )
 
 
 def _pictures(family: TaskFamily, task: Task, episodes: int, seed: int) -> Iterator[np.ndarray]:
-    """At the start of a trial, after 1 and 5 steps, at the next episode's start, and after 3 steps of it."""
+    """Yield pictures at the start, after 1 and 5 steps, at the next episode's start, and after 1 and 3 steps of it."""
     sketch = family.sketch(task, episodes)
     for episode, steps in enumerate((5, 3)[: 2 if episodes > 1 else 1]):
         keys = rng.fold(rng.key(seed), torch.tensor([episode]))
@@ -211,7 +212,7 @@ def _pictures(family: TaskFamily, task: Task, episodes: int, seed: int) -> Itera
 
 
 def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: Any) -> None:
-    """Gymnasium's and stable-baselines3's `check_env` on the Gymnasium view, with warnings as errors."""
+    """Run Gymnasium's and stable-baselines3's `check_env` on the Gymnasium view, with warnings as errors."""
     from gymnasium.utils.env_checker import check_env
     from stable_baselines3.common.env_checker import check_env as check_sb3
 
@@ -229,7 +230,7 @@ def check_gymnasium(family: TaskFamily | str, trial: bool = False, **options: An
 
 
 def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
-    """Return of one episode of random actions per task: float32 ``(B,)``."""
+    """Play one episode of random actions per task; return their returns, float32 ``(B,)``."""
     rows = num_rows(task)
     env = make_env(family, task, rng.fold(rng.key(seed), 1), episodes=1)
     keys = rng.fold(rng.fold(rng.key(seed), 2), torch.arange(rows))
@@ -243,7 +244,7 @@ def _random_returns(family: TaskFamily, task: Task, seed: int) -> Tensor:
 
 
 def _task_matrix(family: TaskFamily, split: str, seed: int) -> np.ndarray:
-    # Permutations, maps and other integers are features like the rest; -0.0 and 0.0 are one number.
+    # Integers, such as permutations and maps, become float32, too. Adding 0.0 turns -0.0 into 0.0.
     return features(family.sample_tasks(rng.key(seed), _TASKS, split)).numpy() + np.float32(0.0)
 
 

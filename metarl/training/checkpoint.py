@@ -1,8 +1,8 @@
 """Saving and loading: safetensors for the tensors, JSON for the counters, no pickle anywhere.
 
-A checkpoint is one file, replaced in one step: the counters stand as JSON in the header of the safetensors file, so
-that they and the tensors are never of different iterations. ``python -m metarl.training.checkpoint RUN_DIR NAME`` puts
-a trained agent into the package, from where ``load("pretrained:NAME")`` takes it.
+A checkpoint is one file, replaced in one step: the counters are JSON in the header of the safetensors file, so that
+counters and tensors always belong to the same iteration. ``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a
+trained agent into the package, from where ``load("pretrained:NAME")`` loads it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
 
 FORMAT = 1
-"""Raised whenever older files can no longer be read."""
+"""The version of the file format; it grows whenever older files can no longer be read."""
 
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
 
 
 BEST = "best.safetensors"
-"""The agent of a run that scored best on `valid`, without what only its training needs."""
+"""The file of a run's agent that scored best on `valid`, without the optimiser's state."""
 
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -48,7 +48,7 @@ SEE_AGENTS = "metarl.training.checkpoint.pretrained()"
 
 @dataclass(frozen=True)
 class Counters:
-    """How far a run has come."""
+    """The progress of a run."""
 
     iteration: int = 0  # iterations done
     env_steps: int = 0  # environment steps of training, padding not counted
@@ -58,13 +58,13 @@ class Counters:
 
 
 def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
-    """Write the run's checkpoint in place of the one before. A crash at any moment leaves one of the two, whole."""
+    """Replace the run's checkpoint. A crash at any moment leaves either the old or the new file complete."""
     agent.export(Path(run_dir))
     return _write(Path(run_dir) / CHECKPOINT, agent.state_dict(), counters)
 
 
 def save_best(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
-    """Write the run's best agent in place of the one before."""
+    """Replace the file of the run's best agent."""
     kept = {key: value for key, value in agent.state_dict().items() if not key.startswith("optimizer.")}
     return _write(Path(run_dir) / BEST, kept, counters)
 
@@ -72,7 +72,7 @@ def save_best(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> 
 def load_state(
     run_dir: str | Path, device: torch.device | str = "cpu", which: str = "last"
 ) -> tuple[dict[str, Tensor], Counters]:
-    """The tensors and counters of a run's last or best checkpoint, or of a trained agent's folder.
+    """Load tensors and counters of a run's last or best checkpoint, or of the folder of an agent in the package.
 
     Raises ConfigError (one sentence) if there is none, or it cannot be read.
     """
@@ -139,10 +139,10 @@ def _first_reasons(error: Exception) -> str:
 def load(
     name: str | Path, device: torch.device | str = "cpu", which: str = "last", allow: Sequence[str] = ()
 ) -> LearningAgent:
-    """The agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
+    """Load the agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
 
-    `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`. It has the
-    attributes `config` and `family`. A run directory is data: nothing is imported for it but the packages in `allow`.
+    `which` is "last", the agent at the end of training, or "best", the agent with the best score on `valid`. The agent
+    has the attributes `config` and `family`. A run directory is data: only the packages in `allow` are imported for it.
     Raises ConfigError (one sentence) if there is no such agent.
     """
     folder = find(name)
@@ -157,18 +157,18 @@ def load(
 
 
 def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
-    """What to type to continue a run that needs the packages in `allow`."""
+    """Return the command that continues a run that needs the packages in `allow`."""
     allowed = [word for package in allow for word in ("--allow", package)]
     return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:
-    """How far an agent's training has come, for what is measured of it."""
+    """Return an agent's progress in training, which its curves note."""
     return {"seed": seed, "iteration": counters.iteration, "env_steps": counters.env_steps}
 
 
 def runs_of(name: str | Path) -> Sequence[str | Path]:
-    """The run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in their order."""
+    """Return the run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in order."""
     if isinstance(name, str) and name.startswith("pretrained:"):
         return [name]
     folder = Path(at_home(name))
@@ -179,7 +179,7 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds none."""
+    """Return the folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds no run."""
     if isinstance(name, str) and name.startswith("pretrained:"):
         known = pretrained()
         if name not in known:
@@ -197,12 +197,12 @@ def find(name: str | Path) -> Path:
 
 
 def pretrained() -> list[str]:
-    """The names under which `load` finds the trained agents that come with the package."""
+    """Return the names of the trained agents in the package, as `load` takes them."""
     return sorted(f"pretrained:{path.parent.name}" for path in PRETRAINED.glob(f"*/{AGENT}"))
 
 
 def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAINED) -> Path:
-    """Copy a run's agent without its optimiser, its config and the curves it reached to ``into/name``."""
+    """Copy a run's agent (without optimiser), configuration and final curves to ``into/name``; return that folder."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
@@ -213,7 +213,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     target.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
     _write(target / AGENT, kept, counters)
-    # Where the run lay and how many threads it had says nothing about the agent.
+    # The run's folder and its number of threads do not matter for the agent.
     config = configuration.parse(["--config", str(source / "config.yaml")]).values
     config |= {"run_dir": None, "num_threads": None}
     (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
@@ -222,21 +222,21 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
 
 
 def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
-    """One file, written beside `path`, forced to the disk, then put in its place."""
+    """Write a file next to `path`, flush it to the disk, then rename it to `path`."""
     # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         file.write(safetensors.torch.save(tensors, header))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(partial, path)
     return path
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
     parser = Parser(
         prog="python -m metarl.training.checkpoint", description="Put a run's trained agent into the package."
     )

@@ -1,4 +1,4 @@
-"""Runs whose numbers are no longer finite: the check after every iteration, and the sentence that ends the run."""
+"""Divergence: a check after every iteration that metrics are finite, and the sentence that ends the run if not."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ CAUSES = {
     "reward": "The rewards of the family must be finite.",
     "action": "The agent's own numbers were no longer finite when it acted: a lower agent.lr may help.",
     "update": "All that was played is finite: a lower agent.lr may help.",
-    None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an agent that plays for itself
+    None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an OwnLoopAgent
 }
-"""Advice for a run that diverged, by the first thing that was not finite. Parameters do not tell: an update from
-rewards that are not numbers spoils them, too."""
+"""Advice for a run that diverged, by the first thing that was not finite. Parameters would not show the cause: rewards
+that are not finite spoil them, too."""
 
 
 class Diverged(RuntimeError):
-    """A metric is not a finite number."""
+    """The error for a metric that is not a finite number."""
 
 
 def finite(metrics: Mapping[str, float]) -> bool:
-    """True if all metrics are finite numbers."""
+    """Tell whether all metrics are finite numbers."""
     return all(map(math.isfinite, metrics.values()))
 
 
 def check_finite(metrics: Mapping[str, float], culprit: str | None, iteration: int, kept: Path) -> None:
-    """Raise Diverged, one sentence, unless all metrics are finite; `kept` is where the last checkpoint is or would be.
+    """Raise Diverged, one sentence, unless all metrics are finite.
 
-    `culprit` is what was the first to be not finite, a key of `CAUSES`.
+    `culprit`, a key of `CAUSES`, is the first thing that was not finite; `kept` is the path of the run's checkpoint.
     """
     if finite(metrics):
         return

@@ -1,4 +1,4 @@
-"""The end of a run: its agent on all splits of the family, as a table, files and pictures."""
+"""The evaluation at the end of a run, on all splits of the family: a table, files and pictures."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from metarl.training.log import Logger
 def evaluate_at_the_end(
     agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger, warn: Callable[[str], None]
 ) -> dict[str, AdaptationCurve]:
-    """Evaluate on all splits, show the table, and leave it in ``RUN_DIR/evaluation/``. Returns the curves."""
+    """Evaluate on all splits, show the table, and write it to ``RUN_DIR/evaluation/``. Returns the curves by split."""
     family, folder = config.family, run_dir / "evaluation"
-    # A picture takes about half a second, so there are those of the split that the run is about, and of `ood`.
+    # A picture takes about half a second, so only the reported split and `ood` have them.
     shown = {reported_split(config), "ood"}
     curves, watched = {}, {}
     for number, split in enumerate(family.splits, start=1):

@@ -1,8 +1,8 @@
-"""What a run writes and shows: TensorBoard, a JSONL copy, and progress in the terminal.
+"""The log of a run: TensorBoard, a JSONL copy, and progress in the terminal.
 
-Every tag has a group: ``train/…``, ``loss/…``, ``eval/<split>/…``, ``time/…``; docs/metrics.md says what each means and
-what good and bad look like. TensorBoard's x-axis is the environment steps of training, so that agents with unlike
-iterations compare; the JSONL file has both.
+Every tag has a group: ``train/…``, ``loss/…``, ``eval/<split>/…``, ``time/…``. docs/metrics.md explains each tag, with
+good and bad values. TensorBoard's x-axis is the environment steps of training, so that agents with different iterations
+can be compared; the JSONL file has both.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
 
 MAX_POINTS = 10
-"""Points of an adaptation curve that get tags of their own, however many episodes a trial has."""
+"""The largest number of points of an adaptation curve that get tags of their own."""
 
 
 LINES = 20
-"""Progress lines of a run whose output is not a terminal."""
+"""The number of progress lines of a run whose output is not a terminal."""
 
 
 FIGURE_SECONDS = 20.0
-"""Seconds of training between two pictures of the curve: one takes a fifth of a second, and a short run has many."""
+"""The least seconds of training between two figures of the curve, each of which takes a fifth of a second."""
 
 
 OVERVIEW = {
@@ -56,11 +56,11 @@ OVERVIEW = {
     "steps per second": r"time/steps_per_second",
     "memory, MB": r"time/(memory|device_memory)",
 }
-"""Charts of the overview beside the adaptation: title → tags. Patterns, since what an agent logs is its own matter."""
+"""Further charts of the overview: title → pattern of tags, since agents log different tags."""
 
 
 def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
-    """``train/…``: what the meta-training tasks' trials returned, from the rounds of a trial of `episodes` each."""
+    """Return the metrics ``train/…`` of the returns on meta-training tasks, from rounds of `episodes` episodes."""
     returns = [episode_returns(rollout, episodes).mean(0) for rollout in trial]  # (episodes,) each
     points = returns[0] if len(returns) == 1 else [row.mean() for row in returns]
     values = [float(point) for point in points]
@@ -76,7 +76,7 @@ def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
 
 
 def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
-    """``eval/<split>/…``: a handful of the curve's points with their 95 % intervals, and what sums it up."""
+    """Return the metrics ``eval/<split>/…``: some of the curve's points with 95 % intervals, and summaries."""
     mean, (low, high) = curve.mean(), curve.interval(0.95)
     metrics: dict[str, float] = {}
     for tag, point in point_tags(curve).items():
@@ -89,7 +89,7 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
 
 
 def point_tags(curve: AdaptationCurve) -> dict[str, int]:
-    """The tags of a curve's points, and which point each is: ``eval/test/episode_02``, or ``…/round_01`` (MAML)."""
+    """Return the tags of a curve's points, with the points: ``eval/test/episode_02``, or ``…/round_01`` (MAML)."""
     points = len(curve.labels)
     kind, first = ("round", 0) if curve.rounds else ("episode", 1)
     width = max(2, len(str(points)))
@@ -98,7 +98,7 @@ def point_tags(curve: AdaptationCurve) -> dict[str, int]:
 
 
 def memory_metrics(device: torch.device) -> dict[str, float]:
-    """``time/memory``: the most memory that this process has had so far, MB; on CUDA also ``time/device_memory``."""
+    """Return ``time/memory``, the peak memory of this process in MB; on CUDA also ``time/device_memory``."""
     metrics = {}
     if sys.platform != "win32":
         import resource  # there is none on Windows
@@ -111,7 +111,7 @@ def memory_metrics(device: torch.device) -> dict[str, float]:
 
 
 def family_card(family: TaskFamily) -> str:
-    """The family's docstring and its lengths and spaces, for the page "Text"."""
+    """Return the family's docstring with its lengths and spaces, for the page "Text"."""
     spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
     head = f"{type(family).__name__}: episode × trial {length(family)}, {spaces}"
     return f"{head}\n\n{inspect.cleandoc(type(family).__doc__ or '')}\n"
@@ -120,11 +120,11 @@ def family_card(family: TaskFamily) -> str:
 def layout(
     curves: Mapping[str, AdaptationCurve], tags: Iterable[str] = (), first: Sequence[str] = ()
 ) -> dict[str, dict[str, list[Any]]]:
-    """The page "custom scalars": an overview, then for each split one chart of all points, and one per point.
+    """Return the page "custom scalars": an overview, then for each split one chart of all points, and one per point.
 
-    The overview has the adaptation on the splits `first`, and those charts of `OVERVIEW` for which `tags` has anything.
-    TensorBoard shows a chart of several runs once if they describe it alike; hence no chart names the points it has.
-    It shows the charts with an interval after the others and in reverse; hence the last point comes first here.
+    The overview has the adaptation on the splits `first`, and those charts of `OVERVIEW` that match any of `tags`.
+    TensorBoard shares a chart between runs only if their descriptions are equal; hence no chart lists its points. It
+    shows charts with an interval after the others and in reverse order; hence the last point comes first here.
     """
     written = list(tags)
     every = {split: _charts(curve) for split, curve in curves.items()}
@@ -140,7 +140,7 @@ def layout(
 
 
 def _charts(curve: AdaptationCurve) -> dict[str, list[Any]]:
-    """All points in one chart, and each with its interval in another, the last point first."""
+    """Make one chart of all points, and one of each point with its interval, the last point first."""
     charts: dict[str, list[Any]] = {
         "all points": ["Multiline", [rf"^eval/{re.escape(curve.split)}/(episode|round)_\d+$"]]
     }
@@ -150,11 +150,11 @@ def _charts(curve: AdaptationCurve) -> dict[str, list[Any]]:
 
 
 class Logger:
-    """Writes a run's metrics to `run_dir` and shows its progress. Use it as a context manager.
+    """A writer of a run's metrics to `run_dir`, which also shows progress. Use it as a context manager.
 
-    `values` is the resolved configuration and `start` where the run starts: what a killed run had written beyond that
-    is dropped, so that a resumed run's files look like an uninterrupted one's. `splits` are those of the evaluation at
-    the end, whose scores stand beside the configuration on the page "HParams".
+    `values` is the resolved configuration, and `start` the progress at which the run starts: lines that a killed run
+    wrote after that are dropped, so that the files of a resumed run equal those of an uninterrupted one. `splits` are
+    those of the evaluation at the end, whose scores the page "HParams" shows with the configuration.
     """
 
     def __init__(
@@ -204,9 +204,9 @@ class Logger:
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
     ) -> dict[str, float]:
-        """Write the metrics of the iteration that has just been done, and the curves if it was evaluated.
+        """Write the metrics of an iteration, and the curves if it was evaluated.
 
-        Returns the metrics, those of the evaluation among them.
+        Returns the metrics, including those of the evaluation.
         """
         self._add_scalars(metrics, counters)
         due = counters.seconds - self.drawn >= FIGURE_SECONDS
@@ -221,7 +221,7 @@ class Logger:
     def evaluation(
         self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
     ) -> dict[str, float]:
-        """Write the adaptation curves of some splits, with `figures` or without; returns their scalars."""
+        """Write the adaptation curves of some splits, with `figures` or without; return their scalars."""
         metrics: dict[str, float] = {}
         for curve in curves.values():
             metrics |= curve_metrics(curve)
@@ -234,7 +234,7 @@ class Logger:
             metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
         self._add_scalars(metrics, counters)
         if curves:
-            # Splits with a curve over training come before those of the end alone.
+            # Splits that are evaluated during training come before those evaluated only at the end.
             known = self.curves | dict(curves)
             self.curves = {split: known[split] for split in sorted(known, key=lambda s: s not in self.eval_splits)}
             self.adaptation = "".join(map(_in_words, curves.values()))
@@ -245,7 +245,7 @@ class Logger:
         return metrics
 
     def picture(self, counters: Counters, tag: str, data: bytes) -> None:
-        """Show a PNG or GIF file under `tag`. SummaryWriter.add_video would need an old moviepy for the latter."""
+        """Show a PNG or GIF file under `tag`. For a GIF SummaryWriter.add_video would need an old moviepy."""
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
@@ -264,14 +264,14 @@ class Logger:
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
 
     def _add_hparams(self, values: dict[str, Any], splits: Sequence[str]) -> None:
-        """The page "HParams". SummaryWriter.add_hparams would make a second run and a false point at step 0."""
+        """Write the page "HParams". SummaryWriter.add_hparams would make a second run and a wrong point at step 0."""
         flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
         for name in ("family", "agent"):
             flat |= {f"{name}.{key}": value for key, value in values[name].items()}
             flat[name] = flat.pop(f"{name}.name")
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}
         evaluated = dict.fromkeys([*values["eval_splits"], *splits])
-        # TensorBoard's table shows the first five without being asked.
+        # TensorBoard's table shows the first five by default.
         tags = [f"eval/{split}/{name}" for name in ("score", "normalised") for split in evaluated]
         tags += ["train/return", "train/adaptation"]
         for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
@@ -288,13 +288,13 @@ class Logger:
 
 
 def _in_words(curve: AdaptationCurve) -> str:
-    """``, test 7.12 → 10.4 → 10.6``: at most three points."""
+    """Write a curve as ``, test 7.12 → 10.4 → 10.6``, with at most three points."""
     mean = curve.mean()
     return f", {curve.split} " + " → ".join(f"{mean[point]:.3g}" for point in chosen_points(len(mean), 3))
 
 
 def _amount(number: float) -> str:
-    """1234567 as 1.23M."""
+    """Write 1234567 as 1.23M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -302,14 +302,14 @@ def _amount(number: float) -> str:
 
 
 def _verbatim(text: str) -> str:
-    """Text as a block that TensorBoard's Markdown shows as it is."""
+    """Indent a text to a block that TensorBoard's Markdown shows unchanged."""
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _truncate(path: Path, iterations: int) -> int:
-    """Keep the lines of the first `iterations` iterations, as they are; returns how many others were damaged.
+    """Keep the lines of the first `iterations` iterations unchanged; return how many other lines are damaged.
 
-    A last line that was cut off in writing is dropped without being counted: a killed run leaves one.
+    An incomplete last line, which a killed run leaves, is dropped without being counted.
     """
     if not path.exists():
         return 0
@@ -321,7 +321,7 @@ def _truncate(path: Path, iterations: int) -> int:
 
 
 def _iteration(line: bytes) -> int | None:
-    """Which iteration a line is of; None if it is no line of ours."""
+    """Return the iteration of a line; None for a damaged line."""
     try:
         record = json.loads(line)
     except ValueError:  # no JSON, or no UTF-8

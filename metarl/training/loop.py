@@ -1,6 +1,6 @@
 """The loop of meta-training: sample tasks, play a trial on each, update the agent, evaluate on held-out tasks, save.
 
-All of a run is in `train` and `Iteration`. ``python -m metarl.train`` and `metarl.run` are shells over `train`.
+`train` and `Iteration` hold the whole run. ``python -m metarl.train`` and `metarl.run` are thin shells over `train`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from metarl.training.run_folder import keep_best, make_run_dir, write_run_files
 from metarl.training.stopping import Stop
 
 TRAINING = 0
-"""The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have one of their own."""
+"""The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have another one."""
 
 
 OnIteration = Callable[[int, dict[str, float]], Any]
@@ -47,23 +47,23 @@ class Run:
     """A training run that has ended, or has been stopped."""
 
     agent: LearningAgent
-    """The agent as training left it."""
+    """The agent at the end of training."""
     curves: dict[str, AdaptationCurve]
     """The evaluation at the end, by split; empty if there was none."""
     directory: Path
     """The folder with its configuration, checkpoints, metrics, curves and pictures."""
     counters: Counters
-    """Its progress: iterations, environment steps, seconds, the best score on `valid`."""
+    """The run's progress: iterations, environment steps, seconds, the best score on `valid`."""
     signal: int = 0
-    """The signal that stopped it; 0: none did."""
+    """The signal that stopped the run; 0: none."""
 
 
 def train(
     parsed: Parsed, console: Console, warn: Callable[[str], None], on_iteration: OnIteration | None = None
 ) -> Run:
-    """Do the run `parsed`, or the rest of it if it is being resumed.
+    """Do the run `parsed`, or the rest of it if it is resumed.
 
-    Raises ConfigError for a mistake of the user's, before anything is written, and Diverged.
+    Raises ConfigError for a mistake of the user's, before anything is written, and Diverged if a metric is not finite.
     """
     config = parsed.config
     settings = tune(config.num_threads)
@@ -103,12 +103,12 @@ def train(
 
 
 class Iterated(NamedTuple):
-    """One iteration."""
+    """The result of one iteration."""
 
-    done: Counters  # after it
+    done: Counters  # the progress after it
     metrics: dict[str, float]
     curves: dict[str, AdaptationCurve]  # on held-out tasks, by split; empty if no evaluation was due
-    culprit: str | None  # what was the first to be not finite, where a metric is not
+    culprit: str | None  # the first thing that was not finite, if a metric is not
 
 
 class Iteration:
@@ -151,19 +151,19 @@ class Iteration:
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _trial(self, number: int) -> list[Rollout]:
-        """New tasks and a trial on each. Raises ConfigError for an end that the family says there is not."""
+        """Draw new tasks and play a trial on each. Raises ConfigError for an undeclared ending of an episode."""
         family, key = self.config.family, rng.fold(self.root, number)
         tasks = family.sample_tasks(rng.fold(key, 0), self.config.agent.meta_batch_size, self.config.train_split)
         trial: list[Rollout] = self.play(tasks, rng.fold(key, 1))
         try:
             check_endings(family, trial)
-        except ValueError as undeclared:  # too seldom for `check_run` to have seen it
+        except ValueError as undeclared:  # too rare for `check_run` to notice
             raise ConfigError(f"Training stopped in iteration {number + 1}: {undeclared}") from undeclared
         return trial
 
 
 def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
-    """The curves on held-out tasks, if they are due. The evaluation at the end stands in for the last one."""
+    """Evaluate on held-out tasks, if it is due. The evaluation at the end replaces that of the last iteration."""
     last = iteration == config.total_iterations and config.final_eval_tasks > 0
     if last or not config.eval_every or iteration % config.eval_every:
         return {}
@@ -174,7 +174,7 @@ def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> d
 
 
 def _build(config: TrainConfig) -> tuple[LearningAgent, torch.device]:
-    """The agent and its device. Raises ConfigError for options that do not fit each other, or the machine."""
+    """Build the agent; return it and its device. Raises ConfigError for options that do not fit each other."""
     try:
         device = resolve_device(config.device)
         return config.agent.build(config.family, config.seed, device), device
@@ -183,7 +183,7 @@ def _build(config: TrainConfig) -> tuple[LearningAgent, torch.device]:
 
 
 def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counters:
-    """Put the run's checkpoint into the agent, if there is one already; returns how far the run has come."""
+    """Load the run's checkpoint into the agent, if there is one; return the run's progress."""
     if not (run_dir / CHECKPOINT).exists():
         return Counters()
     done = checkpoint.restore(run_dir, agent)
@@ -201,7 +201,7 @@ def _final_splits(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _say_unrecorded(parts: dict[str, Captured], log: Logger) -> None:
-    """On a GPU, say which parts are launched kernel by kernel, and why."""
+    """Print which parts were not recorded on a GPU, and why."""
     for name, part in parts.items():
         if part.device.type == "cuda" and part.why_not is not None:
             log.say(f"{name} were not recorded as a CUDA graph, which would be faster: {part.why_not}")

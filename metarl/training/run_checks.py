@@ -23,7 +23,7 @@ def check_run(parsed: Parsed, warn: Callable[[str], None]) -> None:
 
 
 def check_contract(config: TrainConfig, warn: Callable[[str], None]) -> None:
-    """Raise ConfigError for a family that breaks its contract: the part of `check_run` that looks at the family."""
+    """Raise ConfigError for a family that breaks its contract; pass faults that spoil only an evaluation to `warn`."""
     try:
         spoiled = quick_check(config.family, config.train_split)
     except AssertionError as broken:

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, what is needed to repeat the run, and the best agent so far."""
+"""The folder of a run: its name, the files that repeat the run, and the best agent so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarl.training.log import family_card
 
 
 def make_run_dir(parsed: Parsed) -> Path:
-    """The folder of the run, made. Raises ConfigError if it already holds one or cannot be made."""
+    """Make and return the folder of the run. Raises ConfigError if it already holds a run or cannot be made."""
     if parsed.resume:
         return parsed.resume
     try:
@@ -45,12 +45,12 @@ def _taken(run_dir: Path) -> ConfigError:
 
 
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
-    """Write what is needed to repeat the run; the texts are returned for the log."""
+    """Write the configuration, command and versions that repeat the run; return the texts for the log."""
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
     try:
         with (run_dir / "config.yaml").open("w" if parsed.resume else "x", encoding="utf-8") as file:
             file.write(parsed.text())
-    except FileExistsError as error:  # of a run that started at the same moment
+    except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error
     with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
         file.write(command)
@@ -60,7 +60,7 @@ def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
 
 
 def keep_best(run_dir: Path, agent: LearningAgent, done: Counters, curves: Mapping[str, AdaptationCurve]) -> Counters:
-    """Save the agent if it has just scored higher on `valid` than ever before in this run; its score is noted."""
+    """Save the agent if its score on `valid` is the best of the run so far; return the updated counters."""
     if "valid" not in curves:
         return done
     score = float(curves["valid"].scores.mean(dtype="float64"))

@@ -58,7 +58,7 @@ def _warn(sentence: str) -> None:
 
 
 def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
-    """The overrides as words of the command line."""
+    """Yield the overrides as words of the command line."""
     for name, value in overrides.items():
         if name in ("family", "agent") and isinstance(value, Mapping):
             yield from (f"--{name}.{option}={_text(f'{name}.{option}', inner)}" for option, inner in value.items())
@@ -71,7 +71,7 @@ def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """A value as it would be typed."""
+    """Write a value in the form in which it would be typed."""
     if isinstance(value, str | Path):
         return str(value)
     try:

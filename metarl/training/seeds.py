@@ -1,8 +1,8 @@
 """Several training seeds of one configuration: ``python -m metarl.train … --seeds 3``.
 
-The runs are played one after the other in ``RUN_DIR/seed_1``, ``seed_2``, …, each like any other run; at the end their
+The runs are done one after the other in ``RUN_DIR/seed_1``, ``seed_2``, …, each like any other run. At the end their
 final evaluations, which are on the same tasks, are joined in ``RUN_DIR/evaluation``. The same command with the same
-``--run_dir`` again goes on where it stopped.
+``--run_dir`` continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Train = Callable[[Parsed, Console], int]
 
 
 def train_seeds(line: Line, train: Train, console: Console) -> int:
-    """Train the seeds of a line with --seeds, from the configuration's own one upwards.
+    """Train the seeds of a line with --seeds, from the configuration's own seed upwards.
 
-    Returns the exit code of the first that stops.
+    Returns 0, or the exit code of the first run that stops.
     """
     first = parse(line)
     if first.resume:
@@ -49,7 +49,7 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
 
 
 def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], train: Train, console: Console) -> int:
-    """What is left to do of the seeds in `folder`."""
+    """Train the unfinished seeds in `folder`, then join all of them. Returns the exit code."""
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))
@@ -67,7 +67,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
 
 
 def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Console) -> dict[str, AdaptationCurve]:
-    """The final evaluations of several seeds as one curve for each split: shown, and written to `folder`."""
+    """Join the final evaluations of several seeds to one curve for each split; show them and write them to `folder`."""
     curves = {}
     for split in splits:
         curves[split] = combine([AdaptationCurve.load(run / "evaluation" / split) for run in runs])
@@ -79,7 +79,7 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
 
 
 def _finished(run_dir: Path, parsed: Parsed) -> bool:
-    """Whether the run is there and complete. Raises ConfigError if what is there is of another configuration."""
+    """Tell whether the run exists and is complete. Raises ConfigError if the folder holds another configuration."""
     kept = run_dir / "config.yaml"
     if not kept.exists():
         return False

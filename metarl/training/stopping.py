@@ -10,15 +10,15 @@ from typing import Any
 
 
 class Stop:
-    """Notes Ctrl-C or a scheduler's SIGTERM, so that the loop can finish its iteration and a resume is exact.
+    """A context manager that notes Ctrl-C or a scheduler's SIGTERM, so that the loop can finish its iteration.
 
-    It is a context manager. A second signal has its usual effect: it ends the program at once.
+    Then a resume is exact. A second signal has its usual effect: it ends the program at once.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.signal = 0
-        """The signal that asked for it; 0: none did."""
+        """The signal that was received; 0: none."""
         self._before: dict[int, Any] = {}
 
     @property

@@ -316,7 +316,7 @@ def test_the_likelihood_ratio_is_one_at_first(variant: str):
         assert ((policy.log_prob(samples.action) - samples.log_prob).abs() * (samples.weight > 0)).max() < 1e-5
 
 
-# ---- meta-steps ------------------------------------------------------------------------------------------------------
+# ---- outer steps -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_kl", [1e-4, 1e-2, 0.1])

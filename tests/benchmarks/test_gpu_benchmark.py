@@ -320,7 +320,7 @@ def test_what_is_recorded_is_found(name: str, monkeypatch: pytest.MonkeyPatch, t
         return training
 
     monkeypatch.setattr(Captured, "_record", record)
-    monkeypatch.setattr(capture, "_beside", lambda function: function())
+    monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     found = recordings.recorded(make, 0.0)["parts"]
     expected = {"W1": ["Minibatches"], "W3": ["Outer steps", "Line searches"], "W3ppo": ["Minibatches"]}[name]
     assert [*found] == ["Rollouts", *expected]

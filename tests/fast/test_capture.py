@@ -50,7 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Played]:
         return made[-1]
 
     monkeypatch.setattr(Captured, "_record", record)
-    monkeypatch.setattr(capture, "_beside", lambda function: function())
+    monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     return made
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
 
     monkeypatch.setattr(Captured, "_record", refuse)
-    monkeypatch.setattr(capture, "_beside", lambda function: function())
+    monkeypatch.setattr(capture, "_on_side_stream", lambda function: function())
     calls = []
     captured = pretending(lambda x: calls.append(x) or x + 1)
     assert [float(captured(torch.tensor(float(n)))) for n in range(6)] == [1, 2, 3, 4, 5, 6]
@@ -114,7 +114,7 @@ def test_a_captured_update_is_the_plain_one(recorded: list[Played], family: Any)
         assert torch.allclose(a, b, atol=1e-5), name  # a recording has its arguments elsewhere in memory
 
 
-def test_a_captured_meta_step_is_the_plain_one(recorded: list[Played]):
+def test_a_captured_outer_step_is_the_plain_one(recorded: list[Played]):
     """The penalty's weight changes between iterations, the learning rate too."""
     family: Any = Navigation2D(5, 2)
     config = MAMLConfig(

@@ -101,7 +101,7 @@ BROKEN = {
             torch.rand(len(keys), 2))), "different tasks for the same key"),
     "noise that is denied": (broken(Corridor, noisy=False), "step depends on its key"),
     "random starts that are denied": (broken(Corridor, random_start=False), "reset depends on its key"),
-    "rows that see each other": (replaced("step", across_rows), "a batch of that row alone"),
+    "rows that see each other": (replaced("step", across_rows), "a batch of only that row"),
     "float64 observations": (replaced("observe", lambda obs, *_: obs.double()), "float32"),
     "observations of another shape": (replaced("observe", lambda obs, *_: obs[:, :1]), "shape"),
     "observations outside the space": (replaced("observe", lambda obs, *_: obs + 0.7), "not in Box"),
@@ -242,7 +242,7 @@ class BrokenConfig(RL2Config):
 
 
 @pytest.mark.parametrize(("how", "reason"), [
-    ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "alone"),
+    ("ungreedy", "greedy"), ("forgets the key", "same key"), ("in place", "memory"), ("across rows", "only that row"),
     ("shapes", "shape"), ("dtype", "int64"), ("ratio", "log-probabilities"),
     ("learns nothing", "changed nothing"), ("peeks", "acts on the task"), ("peeks later", "acts on the task"),
     ("metrics", "finite"), ("no optimiser state", "go on"), ("loses a counter", "load_state_dict"),

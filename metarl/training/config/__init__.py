@@ -1,1 +1,1 @@
-"""Configurations: files, command lines, names and the sentences for what is wrong in them."""
+"""Configurations: files, command lines, names, and sentences about mistakes in them."""

@@ -1,4 +1,4 @@
-"""The sentences about what is wrong with a configuration: which option, what it takes, what was given."""
+"""Sentences about mistakes in a configuration: the option, its type, and the given value."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _MEANT = {
     "preset": "config",
     "n_seeds": "seeds",
 }
-"""What other libraries call an option, and what it is here."""
+"""Names of options in other libraries, and their names here."""
 
 
 def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", inside: Iterable[str] = ()) -> str:
-    """The sentence for an option that does not exist: the one that is meant, or the nearest, as `unknown` says it.
+    """Return the sentence for an unknown option, with the option that was probably meant or the nearest ones.
 
     Options `inside` the family or the agent (``agent.lr``) may be meant, too.
     """
@@ -65,17 +65,17 @@ def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", in
 
 
 def wrong_value(key: str, hint: Any, value: Any) -> str:
-    """The sentence for an option `key` whose type is `hint` and that was given `value`."""
+    """Return the sentence for an option `key` of type `hint` with the wrong `value`."""
     return f"{key} must be {in_words(hint)}, got {shown(value)}."
 
 
 def no_value(key: str, hint: Any) -> str:
-    """The sentence for an option on the command line that was given nothing."""
+    """Return the sentence for an option on the command line without a value."""
     return f"--{key} needs a value: {in_words(hint)}."
 
 
 def in_words(hint: Any, many: bool = False) -> str:
-    """A type as users know it from YAML: ``a number or a list of pairs of numbers``."""
+    """Describe a type in the words of YAML: ``a number or a list of pairs of numbers``."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint in _WORDS:
         return _WORDS[hint][many]
@@ -96,7 +96,7 @@ def in_words(hint: Any, many: bool = False) -> str:
 
 
 def may_be_null(hint: Any) -> bool:
-    """Whether null is a value of this type."""
+    """Tell whether null is a value of this type."""
     return hint in (Any, object, None, types.NoneType) or any(map(may_be_null, _alternatives(hint)))
 
 
@@ -105,7 +105,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written in YAML, on one line; a text in quotes."""
+    """Write a value as YAML on one line; a text in quotes."""
     if isinstance(value, str):
         return repr(value)
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)

@@ -1,4 +1,4 @@
-"""A configuration as a file: YAML in which no key stands twice, and the presets of the package."""
+"""Configuration files: YAML without duplicate keys, and the presets of the package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SEE_OPTIONS = "python -m metarl.train --help"
 
 
 class _Twice(yaml.YAMLError):
-    """A key that stands twice in one mapping."""
+    """A duplicate key in one mapping."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, but for three habits of it: it lets the last of two equal keys win in silence, takes ``1e-3`` for a
-    text, and makes a date of ``2026-01-31``."""
+    """PyYAML's safe loader with three changes: duplicate keys are errors, ``1e-3`` is a number, and ``2026-01-31`` is a
+    text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name for it)
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
@@ -53,12 +53,12 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(text: str) -> Any:
-    """What a text of YAML says. Raises yaml.YAMLError, also for a key that stands twice."""
+    """Parse a text of YAML. Raises yaml.YAMLError, also for a duplicate key."""
     return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """What a config file holds. Raises ConfigError (one sentence) that says where it is no YAML."""
+    """Read a config file. Raises ConfigError (one sentence), with the line at which it is not valid YAML."""
     name = str(path)
     try:
         data = load_yaml(Path(path).read_text(encoding="utf-8"))
@@ -79,12 +79,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """Names of the configurations that come with the package."""
+    """Return the names of the configurations that come with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def find(name: str) -> Path:
-    """The config file of a path or of a preset's name. Raises ConfigError that names the nearest preset."""
+    """Return the config file of a path or of a preset's name. Raises ConfigError, with the nearest preset's name."""
     path = Path(os.path.expanduser(name))
     if path.is_file():
         return path

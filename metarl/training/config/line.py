@@ -1,7 +1,7 @@
-"""The command line of `metarl.train`, sorted: what to read, what to do, and the options of the run.
+"""The command line of `metarl.train`, sorted into files, actions and options of the run.
 
-``--key value``, ``--key=value`` and, for options that take lists, ``--key one two`` are understood. A word that belongs
-to no option is a config file or a preset.
+It takes ``--key value``, ``--key=value`` and, for options with lists, ``--key one two``. A word that belongs to no
+option is a config file or a preset.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import presets
 
 OTHERS = ("config", "resume", "seeds", "quiet", "print_config", "help")
-"""Options that are no fields of the configuration."""
+"""Options that are not fields of the configuration."""
 
 
 SWITCHES = ("--help", "--print_config", "--quiet")
@@ -25,7 +25,7 @@ _LISTS = ("eval_splits", "hidden_sizes")
 
 
 _KEYS, _VALUES = {"env": "family"}, {("device", "gpu"): "cuda"}
-"""What users of other libraries type, and what it is here."""
+"""Keys and values of other libraries, and those that they stand for here."""
 
 
 class Line(NamedTuple):
@@ -38,16 +38,16 @@ class Line(NamedTuple):
     resume: Path | None
     """The run directory to continue."""
     seeds: int | None
-    """How many training seeds; None: the configuration's own one."""
+    """Number of training seeds; None: only the configuration's own."""
     allow: list[str]
     """Packages that may be imported."""
     switches: frozenset[str]
-    """Which of `SWITCHES` stand there."""
+    """Those of `SWITCHES` that were typed."""
     words: list[str]
-    """The words as they were typed, but for ``--seeds`` and ``--quiet``."""
+    """The words as they were typed, without ``--seeds`` and ``--quiet``."""
 
     def also(self, *words: str) -> Line:
-        """The line of one seed, with more words at its end."""
+        """Return this line with more words at its end, such as those of one seed."""
         return read_line([*self.words, *words])
 
     @property
@@ -69,7 +69,7 @@ class _Option(NamedTuple):
 
 
 def read_line(args: Sequence[str]) -> Line:
-    """Sort a command line. Raises ConfigError for an option that needs a value and has none, or the other way round."""
+    """Sort a command line. Raises ConfigError for an option without its value, or a switch with one."""
     line = Line([], [], None, None, [], frozenset(), [])
     for option in _options(args):
         key, value = option.key, option.value
@@ -118,7 +118,7 @@ def _options(args: Sequence[str]) -> list[_Option]:
 
 
 def _of_run(option: _Option, allow: list[str]) -> tuple[str, str | None]:
-    """An option of the run as (key, value). What ``module:id`` names goes to `allow`, too."""
+    """Return an option of the run as (key, value). The module of ``module:id`` is added to `allow`."""
     key, value = option.key.removeprefix("--"), option.value
     first, dot, rest = key.partition(".")
     key = _KEYS.get(first, first) + dot + rest
@@ -137,7 +137,7 @@ def _is_list(key: str) -> bool:
 
 
 def _as_list(values: Sequence[str]) -> str:
-    """``test ood``, ``test,ood`` and ``[test, ood]`` as the last of them."""
+    """Write ``test ood``, ``test,ood`` and ``[test, ood]`` in the last of these forms."""
     text = (" " if values[0].startswith("[") or len(values) == 1 else ", ").join(values)
     return text if text.startswith(("[", "{")) or not text else f"[{text}]"
 

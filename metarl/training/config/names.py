@@ -30,27 +30,27 @@ BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
 
 
 class Named(NamedTuple):
-    """What makes the family or the agent's configuration, and what a config file calls it."""
+    """A factory of a family or of an agent's configuration, and its name in a config file."""
 
     factory: Callable[..., Any]
     name: str
 
     @property
     def short(self) -> str:
-        """The name for people: without namespace and version."""
+        """The name without namespace and version."""
         return short_name(self.name)
 
 
 def short_name(id: str) -> str:
-    """``GridNavi`` of ``metarl/GridNavi-v0``."""
+    """Return ``GridNavi`` for ``metarl/GridNavi-v0``."""
     return re.sub(r".*/|-v\d+$", "", id)
 
 
 def find_named(field: str, name: Any, declared: Sequence[str] = ()) -> Named:
-    """What `name` stands for as the `field` ("family" or "agent").
+    """Find the factory that `name` stands for as the `field` ("family" or "agent").
 
-    It is a registered id or the name inside one, in whatever case. Raises ConfigError if it stands for nothing; the
-    sentence names the packages that a file has `declared` as those that register it.
+    `name` is a registered id or the name inside one, in upper or lower case. Raises ConfigError for an unknown name;
+    the sentence has the packages that a file has `declared` as those that register it.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{field} must be a name, such as {_EXAMPLES[field]}, got {shown(name)}.")
@@ -70,7 +70,7 @@ _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
 def allow(packages: Iterable[str]) -> None:
     """Import packages that register families or agents, also from the working directory.
 
-    Raises ConfigError for one that cannot be imported.
+    Raises ConfigError if one cannot be imported.
     """
     for package in packages:
         if str(Path.cwd()) not in sys.path:  # the command `metarl` does not look there, as `python -m` does
@@ -88,22 +88,22 @@ def allow(packages: Iterable[str]) -> None:
 
 
 def ids(field: str) -> list[str]:
-    """All that is registered as the `field`."""
+    """Return all ids that are registered for the `field`."""
     return registered() if field == "family" else registered_agents()
 
 
 def names_of(field: str) -> list[str]:
-    """The short names that there are."""
+    """Return all short names of the `field`."""
     return sorted({short_name(id) for id in ids(field)})
 
 
 def home_of(field: str, id: str) -> str:
-    """The module that registered an id; whoever imports it has the id too."""
+    """Return the module that registered an id; importing it registers the id."""
     return registered_in(id) if field == "family" else agent_registered_in(id)
 
 
 def _registered_as(field: str, name: str) -> str | None:
-    """The id that `name` means. Raises ConfigError where it may mean several."""
+    """Return the id that `name` means; None if there is none. Raises ConfigError if it may mean several."""
     known = ids(field)
     for meant in (name, former_name(field, name)):
         if meant in known:
@@ -116,12 +116,12 @@ def _registered_as(field: str, name: str) -> str | None:
 
 
 def _squeezed(name: str) -> str:
-    """Equal for ``GridNavi``, ``gridnavi`` and ``grid_navi``."""
+    """Normalise a name: ``GridNavi``, ``gridnavi`` and ``grid_navi`` give the same."""
     return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
-    """The sentence for a name that stands for nothing."""
+    """Return the sentence for an unknown name."""
     module, _, cls = name.rpartition(".")
     if module == "__main__":
         return (

@@ -1,4 +1,4 @@
-"""What configurations said before: names of classes, their paths, and options that are gone."""
+"""Forms of former configurations: names of classes, their paths, and removed options."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from metarl.core.registry import family_class, registered
 from metarl.training.config.errors import ConfigError, shown
 
 AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
-"""The classes of agents' configurations that files named, with or without a path before them."""
+"""Classes of agents' configurations that former files name, with or without a path, and the agents' names now."""
 
 
 class Gone(NamedTuple):
-    """An option that is no more."""
+    """A removed option."""
 
     value: Any
-    """Its default, which is how it is now."""
+    """Its former default, which is the behaviour now."""
     why: str = ""
 
 
@@ -36,11 +36,11 @@ GONE = {
     },
     "PPO": {"target_kl": Gone(None)},
 }
-"""Options of agents that former versions had. Files that hold one at its default still mean the same."""
+"""Removed options of agents. A file with such an option at its default is still valid."""
 
 
 def is_gone(agent: str, option: str, value: Any) -> bool:
-    """Whether an option of an agent is no more, and its `value` is how it is now. Raises ConfigError for another."""
+    """Tell whether an option of an agent was removed. Raises ConfigError if so and `value` is not its default."""
     gone = GONE.get(agent, {}).get(option)
     if gone is None:
         return False
@@ -52,13 +52,13 @@ def is_gone(agent: str, option: str, value: Any) -> bool:
 
 
 MOVED = {"MAML": ("outer", ("trpo", "ppo", "reptile"))}
-"""Agents that had the options of a part among their own: the field of the part, and its kinds, the default first."""
+"""Agents whose own options have moved into a part: the field of the part, and its kinds, the default first."""
 
 
 def with_parts(agent: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an agent as a file named them before some moved into a part: ``{outer: ppo, clip_coef: 0.2}``.
+    """Convert an agent's former options, such as ``{outer: ppo, clip_coef: 0.2}``: some have moved into a part.
 
-    Those of other kinds of the part than the one that was chosen had no effect, and are left out.
+    Options of other kinds of the part than the chosen one had no effect, and are dropped.
     """
     name = former_name("agent", agent) if isinstance(agent, str) else None
     if name not in MOVED:
@@ -74,9 +74,9 @@ def with_parts(agent: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def former_name(field: str, name: str) -> str | None:
-    """The id that stands for what a file named by a class, or by the path of one; None if there is none.
+    """Return the id for a class, or the path of a class, that a former file names; None if there is none.
 
-    The path of another project's class means something once that class is registered.
+    The path of another project's class has an id once that class is registered.
     """
     module, _, cls = name.rpartition(".")
     ours = module.split(".")[0] == "metarl"

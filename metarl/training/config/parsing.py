@@ -2,8 +2,8 @@
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
 reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
-`metarl.training.config.names`). Types, help and conversion are jsonargparse's; every option is given to it alone, so
-that a mistake is that option's and no other's. Everything that is wrong raises ConfigError, one sentence for the user.
+`metarl.training.config.names`). jsonargparse does types, help and conversion; it gets one option at a time, so that an
+error belongs to that option. Every mistake raises ConfigError, one sentence for the user.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RESUMABLE = (
     "profile",
     "allow",
 )
-"""What may be given anew with ``--resume``: nothing in it changes what was learned so far."""
+"""Options that may be changed with ``--resume``: none of them changes what was learned so far."""
 
 
 @dataclass
@@ -69,40 +69,40 @@ class TrainConfig:
     agent: AgentConfig
     """The agent: its name, with its own options."""
     seed: int = 1
-    """Seed of everything that is random: initial parameters, tasks, episodes and actions."""
+    """Seed of all randomness: initial parameters, tasks, episodes and actions."""
     device: str = "auto"
-    """Where tensors live: cpu, cuda, or auto (cuda if there is one)."""
+    """Device of all tensors: cpu, cuda, or auto (cuda if there is one)."""
     total_iterations: int = 1000
-    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: none, the
-    agent is evaluated as it begins."""
+    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: no training,
+    the initial agent is evaluated."""
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
     train_tasks: int | None = None
-    """Train on a fixed list of so many tasks, the same for every seed; null: on all that the family has."""
+    """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
     eval_every: int = 50
-    """Iterations between evaluations; 0: none but the one at the end."""
+    """Iterations between evaluations; 0: only the evaluation at the end."""
     eval_tasks: int = 200
     """Tasks of each split in the evaluations during training."""
     eval_repeats: int | None = 1
-    """Trials on each of these tasks; null: as many as make an episode's steps times repeats at least 20."""
+    """Trials on each of these tasks; null: enough for an episode's steps times repeats to be at least 20."""
     eval_splits: list[str] = field(default_factory=lambda: ["valid"])
-    """Splits that are evaluated during training. With valid among them, the agent that scored best there is kept as
+    """Splits of the evaluations during training. With valid among them, the agent with the best score on it is kept as
     best.safetensors. The table at the end has all splits of the family."""
     final_eval_tasks: int = 1000
     """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
     checkpoint_every: int = 50
-    """Iterations between checkpoints; one is written at the end and on Ctrl-C in any case."""
+    """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
     run_dir: str | None = None
-    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; a $ is a $."""
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; $ has no special meaning."""
     num_threads: int | None = None
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
-    """Show where the time of an iteration (the second) goes, and write its trace to RUN_DIR/trace.json."""
+    """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
     init_from: str | None = None
-    """A run directory, or pretrained:NAME, whose agent's parameters training begins with; null: with fresh ones. The
-    optimiser, the schedules and the counters begin anew."""
+    """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
+    schedules and the counters start anew."""
     allow: list[str] = field(default_factory=list)
-    """Packages that register the family or the agent. In a file they are only noted: --allow imports them."""
+    """Packages that register the family or the agent. A file only names them; --allow imports them."""
 
     def __post_init__(self) -> None:
         if self.run_dir is not None:
@@ -131,7 +131,7 @@ class TrainConfig:
 
 
 def reported_split(config: TrainConfig) -> str:
-    """The split that a run is about: `test`, or what it trains on where that is `all` or there is no `test`."""
+    """Return the split that a run reports: `test`, or the training split if that is `all` or there is no `test`."""
     known = config.family.splits
     return "test" if "test" in known and config.train_split != "all" else config.train_split
 
@@ -141,11 +141,11 @@ FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
 
 @dataclass
 class Parsed:
-    """What a command line says."""
+    """A parsed command line."""
 
     config: TrainConfig
     name: str
-    """The config file's name, or what is trained where that is something else: for the name of the run directory."""
+    """The config file's name, or ``<agent>_<family>`` if others are trained: for the name of the run directory."""
     values: dict[str, Any]
     """The resolved configuration as plain data: every field with its value."""
     command: list[str]
@@ -154,12 +154,12 @@ class Parsed:
     """The run directory to continue."""
 
     def text(self) -> str:
-        """The resolved configuration as YAML that repeats the run (hence without its run_dir)."""
+        """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
         return as_yaml(self.values | {"run_dir": None})
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists on one line: ``lr: [[0.0, 0.001], [1.0, 0.0]]``."""
+    """A YAML dumper that writes lists on one line: ``lr: [[0.0, 0.001], [1.0, 0.0]]``."""
 
 
 _Dumper.add_representer(
@@ -168,12 +168,12 @@ _Dumper.add_representer(
 
 
 def as_yaml(values: dict[str, Any]) -> str:
-    """Plain data as YAML for people: in its order, a line for each field."""
+    """Write plain data as readable YAML: in its order, one line for each field."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The configuration in a file or preset, with `overrides` as on the command line."""
+    """Read the configuration in a file or preset, with `overrides` as on the command line."""
     return parse(["--config", str(name), *overrides]).config
 
 
@@ -204,7 +204,7 @@ def parse(args: Sequence[str] | Line) -> Parsed:
 
 
 def _files(line: Line) -> list[Path]:
-    """The config files, found. Raises ConfigError for one that is not there, and for what goes not with --resume."""
+    """Find the config files. Raises ConfigError for a missing one, and for options that --resume does not allow."""
     if line.resume is None:
         return [find(name) for name in line.files or [DEFAULT_PRESET]]
     _check_resume(line.resume, [*(["config"] if line.files else []), *(key for key, _ in line.options)])
@@ -212,7 +212,7 @@ def _files(line: Line) -> list[Path]:
 
 
 def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
-    """The packages that files name, none of which is imported for that. Raises ConfigError for what is no name."""
+    """Return the packages that files name, without importing them. Raises ConfigError for a value that is no name."""
     found: dict[str, None] = {}
     for setting in (setting for layer in layers for setting in layer if setting.key == "allow"):
         if not isinstance(setting.value, list) or not all(isinstance(name, str) for name in setting.value):
@@ -222,7 +222,7 @@ def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
 
 
 def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
-    """Those of the `packages`, and of what else is imported, that register the family or the agent."""
+    """Return the packages, among `packages` and all imported ones, that register the family or the agent."""
     found: dict[str, None] = {}
     for field_ in BASES:
         home = home_of(field_, choice.named[field_].name)
@@ -242,7 +242,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
 
 
 def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
-    """A parser of all options of the run, of the family and of the agent, none of which is required."""
+    """Make a parser of all options of the run, the family and the agent, none of which is required."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
@@ -252,7 +252,10 @@ def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
 
 
 def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is given, as the options' types and as plain data, both ``{"seed": 1, "agent": {"lr": 0.001}}``."""
+    """Convert the settings to the options' types and to plain data, both as ``{"seed": 1, "agent": {"lr": 0.001}}``.
+
+    Raises ConfigError for an unknown option or a wrong value.
+    """
     hints = {action.dest: getattr(action, "_typehint", Any) for action in parser._actions}
     found: dict[str, Namespace] = {}  # option → its value so far
     for setting in choice.settings:
@@ -277,7 +280,10 @@ def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], di
 
 
 def _parsed(parser: ArgumentParser, setting: Setting, before: Namespace, hint: Any) -> Namespace:
-    """The value of one option, alone, or added to the one `before`. Raises ArgumentError or TypeError."""
+    """Parse the value of one option, added to its value `before` if the key ends with +.
+
+    Raises ArgumentError, TypeError or ValueError for a wrong value.
+    """
     if setting.typed:
         return parser.parse_args([f"--{setting.key}={setting.value}"], before, defaults=False)
     if setting.value is None and not may_be_null(hint):
@@ -289,7 +295,7 @@ def _parsed(parser: ArgumentParser, setting: Setting, before: Namespace, hint: A
 
 
 def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> str:
-    """The option that a key is, or is a part of. Raises ConfigError if there is none."""
+    """Return the option that a key names, or of which it names a part. Raises ConfigError if there is none."""
     if key in known:
         return key
     first = next((name for name in reversed([*chosen]) if key.startswith(f"{name}.")), "")
@@ -311,14 +317,15 @@ _WHOLE = (int, float, str, bool)
 
 
 def _see(field: str, named: Named) -> str:
-    """The command that shows the options of an agent or a family."""
+    """Return the command that shows the options of an agent or a family."""
     return f"python -m metarl.train --{field} {named.short} --help"
 
 
 def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
-    """The objects. What is not given is left to the default of whatever takes it. Raises ConfigError.
+    """Make the configuration with its family and agent, with defaults for options that are not given.
 
-    Drops from `given` the splits that suited a family that was replaced, where this one has none of their names.
+    Drops from `given` the splits of a replaced family if the new family has none of these names. Raises ConfigError for
+    options that the family or the agent refuses.
     """
     try:
         for key in choice.named.keys() - BASES.keys():
@@ -338,7 +345,7 @@ def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
 
 
 def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
-    """The family, or the agent's configuration."""
+    """Make the family, the agent's configuration, or a part of it. Raises ConfigError for a missing option."""
     for name, default in own_options(named.factory).items():
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
@@ -353,7 +360,7 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
 def _values(
     parser: ArgumentParser, chosen: Mapping[str, Named], plain: Mapping[str, Any], config: TrainConfig
 ) -> dict[str, Any]:
-    """The resolved configuration as plain data, in the order of the fields."""
+    """Return the resolved configuration as plain data, in the order of the fields."""
     values: dict[str, Any] = {}
     defaults = parser.get_defaults(skip_validation=True).as_dict()
     for name in FIELDS:
@@ -371,10 +378,10 @@ def _values(
 
 
 def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str, Any]:
-    """The defaults of a factory's options as plain data, so that a run can be repeated when they have changed.
+    """Return the defaults of a factory's options as plain data, so that a run can be repeated after they have changed.
 
-    Of an option that it passes on, only what the object that it `made` confirms: what it is passed on to may be given
-    something else by it. Left out are values that are no plain data.
+    The default of an option that the factory passes on counts only if the object that it `made` has this value, since
+    the factory may pass on another one. Values that are not plain data are left out.
     """
     own, found = own_options(factory), {}
     for name, value in defaults.items():
@@ -396,7 +403,7 @@ def print_help(chosen: Mapping[str, Named]) -> None:
     for option, value, text in (
         ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
         ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
-        ("resume", "RUN_DIR", f"Continue the run in this folder exactly. Beside it only: {', '.join(RESUMABLE)}."),
+        ("resume", "RUN_DIR", f"Continue the run in this folder exactly; may change: {', '.join(RESUMABLE)}."),
         ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
         ("quiet", "", QUIET),
         ("allow", "PACKAGE", ALLOW),

@@ -1,4 +1,4 @@
-"""What files and the command line say, option by option, and what that comes to when one is laid over the other."""
+"""Settings of files and the command line, option by option, and their combination: later ones override earlier ones."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _NAMES = tuple(f"{name}.name" for name in BASES)
 
 
 class Setting(NamedTuple):
-    """What a file or the command line says of one option."""
+    """One option's value in a file or on the command line."""
 
     key: str  # agent.lr; with a + at its end it adds to a list
-    value: Any  # data, of a file; a text or None (nothing), of the command line
-    typed: bool = False  # on the command line
-    layer: int = 0  # which file it is of; the command line is the last one
+    value: Any  # data in a file; on the command line a text, or None for no value
+    typed: bool = False  # True on the command line
+    layer: int = 0  # index of its file; the command line is the last layer
 
     @property
     def data(self) -> Any:
-        """The value as data, as far as what was typed shows it."""
+        """The value as data; a typed text that is no valid YAML stays a text."""
         try:
             return load_yaml(self.value) if self.typed and self.value is not None else self.value
         except yaml.YAMLError:
@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
 
 def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
-    """What a config file says, in its order. Raises ConfigError for what is no option."""
+    """Return the settings of a config file, in order. Raises ConfigError for an unknown option."""
     settings: list[Setting] = []
     for key, value in read_yaml(path).items():
         if key not in fields:
@@ -53,7 +53,7 @@ def of_file(path: Path, fields: Sequence[str]) -> list[Setting]:
 
 
 def of_line(options: Sequence[tuple[str, str | None]]) -> Iterator[Setting]:
-    """What the command line says, in its order. Raises ConfigError for a family or an agent without a name."""
+    """Yield the settings of the command line, in order. Raises ConfigError for a family or agent without a name."""
     for key, value in options:
         first, _, rest = key.partition(".")
         if first not in BASES or rest not in ("", "name"):
@@ -71,7 +71,7 @@ def of_line(options: Sequence[tuple[str, str | None]]) -> Iterator[Setting]:
 
 
 def _flat(key: str, value: Any) -> Iterator[Setting]:
-    """The settings in what a file says of one field: a name, or a name and options."""
+    """Yield the settings in a file's value of one field: a name, or a name and options."""
     if key not in BASES:
         yield Setting(key, value)
     elif not isinstance(value, dict):
@@ -90,7 +90,7 @@ def _flat(key: str, value: Any) -> Iterator[Setting]:
 
 
 def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named | None:
-    """The family or the agent; None if there is none and none has to be, since a later layer names another."""
+    """Find a family or an agent. Return None for an unknown name, unless it `must` exist (no later layer names one)."""
     try:
         return find_named(name, value, declared)
     except ConfigError:
@@ -100,7 +100,7 @@ def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named 
 
 
 class Choice(NamedTuple):
-    """What several layers, each a file or the command line, come to."""
+    """The combination of several layers, each a file or the command line."""
 
     named: dict[str, Named]  # the family and the agent, then the agent's parts (agent.outer)
     settings: list[Setting]  # their options, and the run's
@@ -109,10 +109,10 @@ class Choice(NamedTuple):
 
 
 def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) -> Choice:
-    """The family and the agent, and what goes for them.
+    """Choose the family and the agent, and their settings.
 
-    What a layer says of a family or an agent goes for that one only: another one that a later layer names starts from
-    its own defaults, not from what suits, or belongs to, the one before. `declared` are packages that files name.
+    A setting of a family or an agent holds only for that one: if a later layer names another one, it starts from its
+    own defaults. `declared` are packages that files name. Raises ConfigError if there is no family or no agent.
     """
     choice = Choice({}, [], False, set())
     before: dict[str, Named | None] = {}
@@ -139,7 +139,7 @@ def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) ->
 
 
 def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
-    """Choose which kind a part is, and what goes for it: another one starts from its own defaults, as agents do."""
+    """Choose the kind of a part and its settings; another kind starts from its own defaults, as another agent does."""
     chosen, kept = next(iter(kinds)), list[Setting]()
     for _, layer in itertools.groupby(choice.settings, key=lambda setting: setting.layer):
         said = [inner for setting in layer for inner in _of_part(setting, key)]
@@ -157,7 +157,7 @@ def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
 
 
 def _of_part(setting: Setting, key: str) -> list[Setting]:
-    """A setting as it is, or those that it holds if it is the whole of a part: a name, or a name and options."""
+    """Split a setting of a whole part (a name, or a name and options) into settings; return any other as it is."""
     if setting.key != key or (setting.typed and setting.value is None):
         return [setting]
     data = setting.data
