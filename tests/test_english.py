@@ -11,8 +11,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("metarl", "agents", "envs")
 FIRST_WORDS = ("Of", "By", "What", "Whether")
 """Words at the beginning of fragments, such as "What is carried on", that only the code next to them explains."""
-NOT_YET = ("envs/drawing/",)
-"""Folders that still have such docstrings. Remove a folder when it has none."""
 
 
 def sources() -> list[Path]:
@@ -38,8 +36,6 @@ def offences(source: str) -> list[int]:
 
 @pytest.mark.parametrize("path", sources(), ids=str)
 def test_docstrings_begin_with_a_verb_or_a_noun(path: Path):
-    if path.as_posix().startswith(NOT_YET):
-        pytest.skip("a folder in NOT_YET")
     found = offences((ROOT / path).read_text(encoding="utf-8"))
     assert not found, f"{path}: begin the docstrings at lines {found} with a verb or a noun, not {FIRST_WORDS}"
 

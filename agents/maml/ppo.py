@@ -43,6 +43,7 @@ class PPO:
         self.options = options = config.outer
         self.optimizer = ClippedAdam(named, at(options.lr, 0.0))
         self.inner_kl_coef = torch.full((config.inner_steps,), options.inner_kl_coef, device=device)
+        self.samples_at_once = samples_at_once(device)
         self.minibatch = Captured(self._descend, device)
         self.captured = {"Minibatches": self.minibatch}
 
@@ -120,7 +121,7 @@ class PPO:
     def _chunks(self, rounds: list[Samples]) -> list[tuple[slice, float]]:
         """Return slices of the tasks, to be computed one after the other, each with its share of all tasks."""
         tasks, samples = rounds[0].x.shape[:2]
-        size = self.config.task_chunk or max(1, samples_at_once(self.device) // samples)
+        size = self.config.task_chunk or max(1, self.samples_at_once // samples)
         parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
         return [(part, (part.stop - part.start) / tasks) for part in parts]
 

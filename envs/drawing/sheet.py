@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 EARLIER = 0.4
-"""What is left of the marks of an episode when the next one begins."""
+"""Opacity that the marks of an episode keep when the next one begins."""
 
 
 BLUE = ((170, 205, 255), (0, 30, 160))
