@@ -1,18 +1,21 @@
 """Saving and loading: safetensors for the tensors, JSON for the counters, no pickle anywhere.
 
 A checkpoint is one file, replaced in one step: the counters are JSON in the header of the safetensors file, so that
-counters and tensors always belong to the same iteration. ``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a
-trained agent into the package, from where ``load("pretrained:NAME")`` loads it.
+counters and tensors always belong to the same iteration. A checksum in the header is compared when the file is read.
+``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a trained agent into the package, from where
+``load("pretrained:NAME")`` loads it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,10 @@ from metarl.training.config.errors import ConfigError
 
 FORMAT = 1
 """The version of the file format; it grows whenever older files can no longer be read."""
+
+
+KEYS = {"format", "counters", "sha256"}
+"""What the header of a file holds; those of before had no checksum."""
 
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
@@ -93,7 +100,13 @@ def load_state(
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: {error}.") from error
+        reason = textwrap.shorten(str(error), 100, placeholder=" …")
+        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from error
+    stated = header.get("sha256")
+    if header.keys() - KEYS or (stated is not None and stated != _digest(state, header.get("counters", ""))):
+        raise ConfigError(
+            f"The checkpoint {str(path)!r} is damaged: its content does not match its checksum. Use a copy of it."
+        )
     if header.get("format") != str(FORMAT):
         found = header.get("format", "unknown")
         raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
@@ -226,6 +239,7 @@ def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
     # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
+    header["sha256"] = _digest(tensors, header["counters"])
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(safetensors.torch.save(tensors, header))
@@ -233,6 +247,15 @@ def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
         os.fsync(file.fileno())
     os.replace(partial, path)
     return path
+
+
+def _digest(state: dict[str, Tensor], counters: str) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors, and of the counters, in hexadecimal."""
+    found = hashlib.sha256(counters.encode())
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def main(args: Sequence[str] | None = None) -> int:

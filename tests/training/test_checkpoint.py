@@ -1,5 +1,6 @@
 """Saving and loading lose nothing, are never torn, and say in a sentence what is wrong."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -56,6 +57,30 @@ def test_a_loaded_agent_learns_on_as_the_saved_one_would(run: tuple[Path, Learni
     improve(agent, 2)
     improve(loaded, 2)
     assert same(loaded.state_dict(), agent.state_dict())
+
+
+def test_a_flipped_bit_is_noticed(run: tuple[Path, LearningAgent]):
+    """Anywhere in the file: in the weights, where it would still be a number, and in the header."""
+    path = run[0] / checkpoint.CHECKPOINT
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(whole), (200,), generator=generator).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(ConfigError) as error:
+            checkpoint.load_state(run[0])
+        assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+    path.write_bytes(whole)
+    checkpoint.load_state(run[0])
+
+
+def test_a_file_from_before_there_were_checksums_is_read(run: tuple[Path, LearningAgent], tmp_path: Path):
+    state, counters = checkpoint.load_state(run[0])
+    header = {"format": "1", "counters": json.dumps(dataclasses.asdict(counters))}
+    safetensors.torch.save_file(state, tmp_path / checkpoint.CHECKPOINT, header)
+    (tmp_path / "config.yaml").write_text((run[0] / "config.yaml").read_text())
+    assert checkpoint.load_state(tmp_path)[1] == counters
 
 
 def test_the_optimiser_is_saved_too(run: tuple[Path, LearningAgent]):
