@@ -31,6 +31,7 @@ from metarl.evaluation.finite import to_json
 from metarl.report.console import Parser, at_home, in_words
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
+from metarl.training.config.file import check_regular
 
 FORMAT = 1
 """The version of the file format; it grows whenever older files can no longer be read."""
@@ -206,6 +207,7 @@ def find(name: str | Path) -> Path:
         raise ConfigError(f"There is no run directory {str(folder)!r}{also}")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
+    check_regular(folder)
     return folder
 
 

@@ -257,6 +257,30 @@ def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.Cap
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["command.txt", "checkpoint.partial", "versions.json", "evaluation/test.json"])
+def test_a_run_with_a_symbolic_link_is_refused(toy: list[str], name: str, capsys: pytest.CaptureFixture[str]):
+    """A run directory from elsewhere could otherwise let a resume write into any file of the user's."""
+    assert train.main([*toy, "--run_dir", "runs/run"]) == 0
+    victim, link = Path("victim"), Path("runs/run") / name
+    victim.write_text("mine")
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim.absolute())
+    capsys.readouterr()
+    assert train.main(["--resume", "runs/run", "--allow", "toy"]) == 2
+    assert f"holds a symbolic link, '{name}'" in capsys.readouterr().err and victim.read_text() == "mine"
+    with pytest.raises(ValueError, match="symbolic link"):
+        checkpoint.load("runs/run", allow=["toy"])
+
+
+def test_an_agent_of_the_package_is_no_run_to_resume(capsys: pytest.CaptureFixture[str]):
+    folder = checkpoint.PRETRAINED / "rl2_gridnavi"
+    before = sorted(path.name for path in folder.iterdir())
+    assert train.main(["--resume", str(folder)]) == 2
+    assert "holds a trained agent, not a run: start a run from it by --init_from" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     toy: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

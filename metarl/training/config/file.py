@@ -94,3 +94,16 @@ def find(name: str) -> Path:
         near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
         raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
     raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))
+
+
+def check_regular(run_dir: Path) -> None:
+    """Raise ConfigError if a run directory holds a symbolic link, through which files elsewhere could be changed.
+
+    The directory itself may be reached through one.
+    """
+    link = next((path for path in sorted(run_dir.rglob("*")) if path.is_symlink()), None)
+    if link is not None:
+        raise ConfigError(
+            f"The run in {str(run_dir)!r} holds a symbolic link, {str(link.relative_to(run_dir))!r}: the files of a "
+            "run must be regular files inside its folder, so that nothing elsewhere is read or changed. Remove the link."
+        )

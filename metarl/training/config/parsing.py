@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ from metarl.core.options import MISSING, Part, add_arguments, options_of, own_op
 from metarl.core.registry import build
 from metarl.report.console import ALLOW, QUIET
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
-from metarl.training.config.file import PRESETS, SEE_OPTIONS, find, presets
+from metarl.training.config.file import PRESETS, SEE_OPTIONS, check_regular, find, presets
 from metarl.training.config.line import OTHERS, Line, read_line
 from metarl.training.config.names import BASES, Named, allow, home_of, names_of
 from metarl.training.config.old import is_gone
@@ -239,6 +240,12 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
             raise ConfigError(f"--{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError(f"There is no run to resume in {str(run_dir)!r}: it has no config.yaml.")
+    if (run_dir / "agent.safetensors").exists():
+        raise ConfigError(
+            f"{str(run_dir)!r} holds a trained agent, not a run: start a run from it by "
+            f"--init_from {shlex.quote(str(run_dir))}."
+        )
+    check_regular(run_dir)
 
 
 def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
