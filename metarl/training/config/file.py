@@ -105,5 +105,5 @@ def check_regular(run_dir: Path) -> None:
     if link is not None:
         raise ConfigError(
             f"The run in {str(run_dir)!r} holds a symbolic link, {str(link.relative_to(run_dir))!r}: the files of a "
-            "run must be regular files inside its folder, so that nothing elsewhere is read or changed. Remove the link."
+            "run must be regular files inside its folder, so that nothing elsewhere is read or changed: remove it."
         )
