@@ -45,18 +45,18 @@ def test_a_keyword_that_is_not_taken():
 
 
 @pytest.mark.parametrize(
-    ("mistake", "count", "see"),
+    ("mistake", "every", "see"),
     [
-        (lambda: metarl.make("metarl/GridNavy-v0"), len(metarl.registered()), "metarl.registered()"),
-        (lambda: config.find("rl2_gridnavy"), len(config.presets()), "python -m metarl.train --help"),
+        (lambda: metarl.make("metarl/GridNavy-v0"), metarl.registered, "metarl.registered()"),
+        (lambda: config.find("rl2_gridnavy"), config.presets, "python -m metarl.train --help"),
     ],
     ids=["family", "preset"],
 )
-def test_of_families_and_presets_five_are_named(mistake, count: int, see: str):
+def test_of_families_and_presets_five_are_named(mistake, every, see: str):
     with pytest.raises(ValueError, match="Did you mean") as caught:
         mistake()
     sentence = str(caught.value)
-    assert sentence.endswith(f"There are {count}; see {see}.")
+    assert sentence.endswith(f"There are {len(every())}; see {see}.")
     names = [*metarl.registered(), *config.presets()]
     near = sentence.partition("Nearest: ")[2].partition(". There are")[0].split(", ")
     assert len(near) == NEAREST and set(near) <= set(names) and len(sentence) < 400
