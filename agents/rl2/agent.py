@@ -134,8 +134,8 @@ class RL2(LearningAgent, config=RL2Config):
             "advantage_std": masked_mean(advantage**2, mask).sqrt(),
         }
         # When the running mean and standard deviation move, the critic's predictions of returns move with them. PopArt
-        # (van Hasselt et al. 2016) would correct the last layer for that; it did worse while returns rise
-        # (docs/findings.md, 18).
+        # (van Hasselt et al. 2016) would correct the last layer for that; with it training on CartPole failed in one
+        # seed of three (docs/findings.md, 18).
         follow(self.return_mean, self.return_std, target, mask, weight=max(0.05, 1.0 / (self.updates + 1)))
         target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
         if config.norm_adv:
