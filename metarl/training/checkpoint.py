@@ -38,7 +38,7 @@ FORMAT = 1
 
 
 KEYS = {"format", "counters", "sha256"}
-"""What the header of a file holds; those of before had no checksum."""
+"""Entries of a file's header; former files have no checksum."""
 
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
