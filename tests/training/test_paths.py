@@ -146,7 +146,7 @@ def test_programs_that_start_in_the_same_second(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_runs_at_once_in_processes_of_their_own():
-    command = [sys.executable, "-m", "metarl.train", *SMALL, "--quiet"]
+    command = [sys.executable, "-m", "metarl.train", *SMALL, "--quiet", "--allow=toy"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     running = [
         subprocess.Popen([*command, *given], env=environment) for given in ([], [], ["--run_dir=x"], ["--run_dir=x"])
