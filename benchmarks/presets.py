@@ -26,6 +26,7 @@ from metarl.evaluation.finite import to_json
 from metarl.evaluation.results import chosen_points
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
+from metarl.training.config.run_config import reported_split
 
 RECORD = Path(__file__).parent / "results" / "presets.json"
 POINTS = 5  # of a curve in the record
@@ -108,7 +109,7 @@ def entry(preset: str, seeds: Sequence[int], runs: Sequence[Path]) -> dict[str, 
     """What the record keeps of a preset: every split that was evaluated."""
     curves = {path.stem: joined(path.stem, runs) for path in sorted((runs[0] / "evaluation").glob("*.json"))}
     trained = config.read(runs[0] / "config.yaml")
-    target = curves[config.reported_split(trained)]
+    target = curves[reported_split(trained)]
     return {
         "target": target.split,
         "seeds": list(seeds),

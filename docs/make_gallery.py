@@ -18,6 +18,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import metarl
+from docs.docstrings import markdown, rows, text
+from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.core import rng
@@ -145,113 +147,6 @@ SCENES: dict[str, Scene] = {
 RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families without a scene
 
 
-class Group(NamedTuple):
-    """Families that share a page."""
-
-    title: str
-    about: str
-    names: tuple[str, ...]  # as in ``metarl/<name>-v0``, in the order of the page
-
-
-GROUPS = {
-    "bandits": Group(
-        "Bandits",
-        "An episode is one pull of an arm, and a trial is a run of pulls of the same machine. Bandits are the smallest "
-        "problems in which exploring costs something, and for most of them the best possible return is known.",
-        ("BernoulliBandit", "GaussianBandit", "DependentBandit", "InformativeBandit", "RestlessBandit"),
-    ),
-    "mdp": Group(
-        "Tabular decision processes",
-        "Random finite Markov decision processes: a table of transitions and a table of rewards for each task.",
-        ("TabularMDP",),
-    ),
-    "points": Group(
-        "Points in the plane",
-        "A point moves in the plane. Its goal, or the wind, is hidden, so that the reward is the only clue.",
-        ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint"),
-    ),
-    "grids": Group(
-        "Grids and mazes",
-        "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
-        ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze"),
-    ),
-    "cognitive": Group(
-        "Tasks from cognitive science",
-        "Experiments on how people and animals learn, in the form in which meta-learning papers use them.",
-        ("TwoStep", "Harlow", "Alchemy"),
-    ),
-    "control": Group(
-        "Classic control",
-        "Gymnasium's classic control problems with masses, lengths, motors and gravity that change from task to task.",
-        ("CartPole", "Pendulum", "Acrobot", "MountainCar", "MountainCarContinuous"),
-    ),
-    "mujoco": Group(
-        "MuJoCo robots",
-        "Gymnasium's v5 robots with a task in their reward or in their body. They equal Gymnasium's own environments "
-        "step by step, which a test checks, and need the extra `mujoco`: "
-        "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, each row "
-        "with a body of its own where the task is the body, and always on the CPU.",
-        (
-            "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "AntDir", "AntDir2D",
-            "AntVel", "AntGoal", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
-        ),
-    ),
-}  # fmt: skip
-"""The pages, by their file's name."""
-
-OVERVIEW = {
-    "BernoulliBandit": ("win probabilities of the arms", "k / (k + 1)"),
-    "GaussianBandit": ("mean payments of the arms", "k / (k + 1)"),
-    "DependentBandit": (
-        "p of two arms that pay with p and 1 − p (`structure`: uniform, easy, medium, hard)",
-        ".75, .9, .75, .6",
-    ),
-    "InformativeBandit": ("which of ten arms pays 5; the eleventh says which", "5"),
-    "RestlessBandit": ("random walk of two win probabilities during the trial", "66.7"),
-    "TabularMDP": ("transition and reward tables", "21.83"),
-    "TwoStep": ("which second state pays, switching between rounds", "74 (70.59 Bayes-optimal)"),
-    "Navigation2D": ("goal in the plane", "−.507"),
-    "PointRobot": ("goal in the plane, random start", "−5.187"),
-    "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
-    "SemiCircle": ("goal on a half circle, random start", "51.82"),
-    "WindyPoint": ("wind", "13.21"),
-    "GridNavi": ("goal cell, 5 × 5", "11.071"),
-    "DarkRoom": ("goal cell, 9 × 9", "16.543"),
-    "DarkRoomHard": ("goal cell, 17 × 17", "1"),
-    "DarkKeyToDoor": ("cells of key and door, 9 × 9", "2"),
-    "TMaze": ("arm that the cue tells", "1"),
-    "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
-    "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
-    "Alchemy": (
-        "chemistry: graph, potion map, stone map, rotation",
-        "28.84 on `all`, 29.76 train and test, 26.07 ood",
-    ),
-    "CartPole": (
-        "gravity, masses of cart and pole, pole length, force",
-        "unknown, at most 500 (told regulator: 500, ood 491)",
-    ),
-    "Pendulum": ("gravity, mass, length, motor strength", "unknown (told swing-up: −168)"),
-    "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
-    "MountainCar": ("gravity, force", "unknown (push along: −132)"),
-    "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
-    "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
-    "HalfCheetahVelMAML": (
-        "wanted speed, in the time steps of MAML's paper",
-        "unknown (the paper's told policy: −54.5)",
-    ),
-    "HalfCheetahDir": ("forwards or backwards", "unknown"),
-    "HalfCheetahDirVel": ("wanted speed, forwards or backwards", "unknown, below 0"),
-    "AntDir": ("forwards or backwards", "unknown"),
-    "AntDir2D": ("direction in the plane (`half_circle=True` adds `ood`)", "unknown"),
-    "AntVel": ("wanted speed", "unknown, at most 210"),
-    "AntGoal": ("wanted place", "unknown, below 0"),
-    "HumanoidDir": ("direction in the plane", "unknown"),
-    "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
-    "HopperRandParams": ("masses, frictions, dampings", "unknown"),
-}
-"""What varies between tasks, and the best return of an episode when the task is told, in a few words each."""
-
-
 def shipped() -> list[str]:
     """The ids of the families that come with metarl."""
     return [id for id in metarl.registered() if id.startswith("metarl/")]
@@ -351,7 +246,7 @@ def pages(ids: Sequence[str]) -> dict[str, str]:
     cards = {short_name(id): card(id) for id in ids}
     grouped = [name for group in GROUPS.values() for name in group.names]
     if homeless := sorted(set(cards) - set(grouped)):
-        raise ValueError(f"The family {homeless[0]} belongs to no group of docs.make_gallery.GROUPS.")
+        raise ValueError(f"The family {homeless[0]} belongs to no group of docs.family_groups.GROUPS.")
     found = {INDEX: index(cards)}
     for file, group in GROUPS.items():
         chapters = [chapter(cards[name]) for name in group.names]
@@ -423,71 +318,6 @@ def chapter(card: Card) -> str:
         if heading in card.sections:
             lines += [f"**{heading}**", markdown(card.sections[heading])]
     return "\n\n".join(lines) + "\n"
-
-
-def markdown(section: str) -> str:
-    """A docstring's section as Markdown: paragraphs and lists as they are, simple tables as Markdown tables."""
-    blocks: list[str] = []
-    plain: list[str] = []
-    lines = section.splitlines()
-
-    def flush() -> None:
-        if any(plain):
-            blocks.append(text("\n".join(plain).strip("\n")))
-        plain.clear()
-
-    at = 0
-    while at < len(lines):
-        if is_border(lines[at]):
-            borders = [number for number in range(at, len(lines)) if is_border(lines[number])][:3]
-            if len(borders) < 3:
-                raise ValueError(f"A table needs three borders: {lines[at:]}")
-            flush()
-            blocks.append(table(lines[at : borders[2] + 1]))
-            at = borders[2] + 1
-        else:
-            plain.append(lines[at])
-            at += 1
-    flush()
-    return "\n\n".join(blocks)
-
-
-def is_border(line: str) -> bool:
-    return re.fullmatch(r"=+( +=+)+", line.strip()) is not None
-
-
-def table(lines: Sequence[str]) -> str:
-    """A reStructuredText simple table (border, heading, border, rows, border) as a Markdown table.
-
-    As there, a row whose first cell is empty continues the one above, and the last column may be wider than its border.
-    """
-    written = ["| " + " | ".join(text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows(lines)]
-    return "\n".join([written[0], "|" + "---|" * (written[0].count(" | ") + 1), *written[1:]])
-
-
-def rows(lines: Sequence[str]) -> list[list[str]]:
-    """The cells of a simple table, the heading's first; none without lines."""
-    starts = [found.start() for line in lines[:1] for found in re.finditer("=+", line)]
-    ends = [*starts[1:], None]
-    found: list[list[str]] = []
-    for line in lines:
-        if is_border(line) or not line.strip():
-            continue
-        cells = [line[start:end].strip() for start, end in zip(starts, ends, strict=True)]
-        if cells[0] or not found:
-            found.append(cells)
-        else:
-            found[-1] = [f"{above} {cell}".strip() for above, cell in zip(found[-1], cells, strict=True)]
-    return found
-
-
-def text(rst: str) -> str:
-    """Inline markup: literals in double backticks get single ones, and a lone * is no emphasis."""
-    pieces = re.split(r"(``.+?``|`[^`]+`)", rst, flags=re.DOTALL)
-    return "".join(
-        f"`{piece.strip('`')}`" if piece.startswith("`") else piece.replace("*", r"\*").replace("<", "&lt;")
-        for piece in pieces
-    )
 
 
 def main() -> None:

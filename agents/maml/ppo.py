@@ -20,7 +20,7 @@ from metarl.core import rng
 from metarl.core.agent import at
 from metarl.core.distributions import Distribution
 from metarl.core.family import Key
-from metarl.core.tree import detach, take
+from metarl.core.tree import chunks, detach, take
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.fast.runtime import samples_at_once
@@ -70,7 +70,9 @@ class PPO:
         for parameter in self.meta:
             parameter.grad = None
         sums: dict[str, Tensor] = {}
-        for part, share in self._chunks(rounds):
+        tasks, samples = rounds[0].x.shape[:2]
+        size = self.config.task_chunk or max(1, self.samples_at_once // samples)
+        for part, share in chunks(tasks, size):
             chunk, old = take((rounds, before), part)
             metrics = self.add_gradient(chunk, old, share)
             sums = {name: value * share + sums.get(name, 0.0) for name, value in metrics.items()}
@@ -117,13 +119,6 @@ class PPO:
         for n, kl in enumerate(kls):
             self.inner_kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
         return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}
-
-    def _chunks(self, rounds: list[Samples]) -> list[tuple[slice, float]]:
-        """Return slices of the tasks, to be computed one after the other, each with its share of all tasks."""
-        tasks, samples = rounds[0].x.shape[:2]
-        size = self.config.task_chunk or max(1, self.samples_at_once // samples)
-        parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
-        return [(part, (part.stop - part.start) / tasks) for part in parts]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the outer step: the optimiser's, and the weights of ProMP's penalty."""

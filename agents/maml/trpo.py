@@ -14,7 +14,7 @@ from metarl.agents.maml.config import MAMLConfig, TRPOStep
 from metarl.agents.maml.rounds import Samples, first_trajectories
 from metarl.core.distributions import Distribution
 from metarl.core.family import Key
-from metarl.core.tree import detach, join_columns, take
+from metarl.core.tree import chunks, detach, join_columns, take
 from metarl.fast.capture import Captured
 from metarl.learning.losses import surrogate
 from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
@@ -166,11 +166,9 @@ class TRPO:
         return join_columns([samples.weight for samples in constrained]) / len(constrained)
 
     def _chunks(self, rounds: list[Samples]) -> list[tuple[list[Samples], float]]:
-        """Return the rounds of `task_chunk` tasks at a time, each with its share of all tasks."""
+        """Return the rounds of `task_chunk` tasks at a time, each with its fraction of all tasks."""
         tasks = len(rounds[0].x)
-        size = self.config.task_chunk or tasks
-        parts = [slice(start, min(start + size, tasks)) for start in range(0, tasks, size)]
-        return [(take(rounds, part), (part.stop - part.start) / tasks) for part in parts]
+        return [(take(rounds, part), share) for part, share in chunks(tasks, self.config.task_chunk or tasks)]
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

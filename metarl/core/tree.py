@@ -130,3 +130,9 @@ def detach(tree: Tree) -> Tree:
 def features(tree: Any) -> Tensor:
     """Return all numbers of each row as one float32 vector, ``(B, D)``, such as the task input of a network."""
     return torch.cat([leaf.reshape(len(leaf), -1).to(torch.float32) for leaf in leaves(tree)], dim=1)
+
+
+def chunks(rows: int, size: int) -> list[tuple[slice, float]]:
+    """Cut `rows` rows into slices of at most `size` rows, each with its fraction of all rows."""
+    parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return [(part, (part.stop - part.start) / rows) for part in parts]

@@ -36,23 +36,22 @@ def first_action(space: gymnasium.Space[Any]) -> int:
 class ActionUnits(nn.Module):
     """Conversion between a family's actions and a network's own actions, which do not depend on the family's units.
 
-    A network counts the actions of a Discrete space from 0, and measures those of a Box in the units of `action_units`,
-    or in `unit` if given. Distributions, log-probabilities, entropies and divergences are over its own actions; for a
+    A network counts the actions of a Discrete space from 0, and measures those of a Box in the units of `action_units`.
+    Distributions, log-probabilities, entropies and divergences are over its own actions; for a
     Box they are densities in these units.
     """
 
     centre: Tensor
     unit: Tensor
 
-    def __init__(self, space: gymnasium.Space[Any], unit: float | None = None) -> None:
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
         super().__init__()
         self.first = first_action(space)
         self.continuous = isinstance(space, gymnasium.spaces.Box)
         if isinstance(space, gymnasium.spaces.Box):
-            centre, half_range = action_units(space)
+            centre, unit = action_units(space)
             self.register_buffer("centre", centre, persistent=False)
-            given = half_range if unit is None else torch.full_like(half_range, unit)
-            self.register_buffer("unit", given, persistent=False)
+            self.register_buffer("unit", unit, persistent=False)
 
     def to_family(self, own: Tensor) -> Tensor:
         """Convert the network's actions ``(…)`` or ``(…, A)`` to the family's."""

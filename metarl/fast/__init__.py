@@ -1,7 +1,9 @@
 """Parts that are only for speed. Each stands next to a plain twin, which gives the same numbers up to rounding.
 
-This file decides where a fast part is used, by measurement (``python -m benchmarks.twins``). Modules without an entry
-are used everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of plain calls.
+This file decides where a fast part is used: on a CPU by measurement (``python -m benchmarks.twins``). On a GPU nothing
+was measured yet; the two losses are used there, since they launch fewer kernels (and on "meta", where tests look for
+copies). Modules without an entry are used everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of
+plain calls.
 """
 
 from __future__ import annotations

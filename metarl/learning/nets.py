@@ -65,7 +65,7 @@ class MLPPolicy(nn.Module):
     """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without memory.
 
     For a Discrete space the distribution is categorical over 0 … n - 1. For a Box it is Gaussian, in units of
-    `action_unit` (None: half the range) around the centre; its standard deviation, at least `min_std` in these units,
+    half the range around the centre; its standard deviation, at least `min_std` in these units,
     does not depend on the state. `head.actions` converts such actions to the family's. `head` has the parameters of the
     last layer, including the standard deviation; `body` has all others.
     """
@@ -78,14 +78,13 @@ class MLPPolicy(nn.Module):
         activation: str = "tanh",
         init_std: float = 1.0,
         min_std: float = 1e-2,
-        action_unit: float | None = None,
     ) -> None:
         super().__init__()
         self.activation = activation
         sizes = [inputs, *hidden_sizes]
         hidden = [mlp(sizes, ACTIVATIONS[activation]), ACTIVATIONS[activation]()] if hidden_sizes else []
         self.body = nn.Sequential(*hidden)
-        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std, action_unit)
+        self.head = PolicyHead(sizes[-1], action_space, init_std, min_std)
         for name, parameter in self.named_parameters():
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
@@ -128,7 +127,6 @@ class PolicyHead(nn.Module):
         action_space: gymnasium.Space[Any],
         init_std: float,
         min_std: float,
-        action_unit: float | None = None,
     ) -> None:
         super().__init__()
         outputs = action_size(action_space)
@@ -137,7 +135,7 @@ class PolicyHead(nn.Module):
         self.log_std: nn.Parameter | None = None
         if isinstance(action_space, gymnasium.spaces.Box):
             self.log_std = nn.Parameter(torch.full((outputs,), init_std).log())
-        self.actions = ActionUnits(action_space, action_unit)
+        self.actions = ActionUnits(action_space)
 
     def forward(self, x: Tensor) -> Distribution:
         return self.distribution(self.linear(x), self.log_std)

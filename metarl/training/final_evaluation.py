@@ -16,7 +16,7 @@ from metarl.report.behaviour import pictures
 from metarl.report.console import show, text_of
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
-from metarl.training.config.parsing import TrainConfig, reported_split
+from metarl.training.config.run_config import TrainConfig, reported_split
 from metarl.training.log import Logger
 
 

@@ -26,7 +26,8 @@ from metarl.fast.runtime import resolve_device, tune
 from metarl.training import checkpoint
 from metarl.training.checkpoint import CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.parsing import Parsed, TrainConfig
+from metarl.training.config.parsing import Parsed
+from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import check_finite, finite
 from metarl.training.final_evaluation import evaluate_at_the_end
 from metarl.training.log import Logger, memory_metrics, trial_metrics

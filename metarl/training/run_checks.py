@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from metarl.testing import quick_check
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.parsing import Parsed, TrainConfig
+from metarl.training.config.parsing import Parsed
+from metarl.training.config.run_config import TrainConfig
 
 
 def check_run(parsed: Parsed, warn: Callable[[str], None]) -> None:

@@ -20,12 +20,8 @@ def test_a_policy_for_continuous_actions_works_in_units_of_the_range():
     with torch.no_grad():
         policy.head.log_std.fill_(-100.0)
     torch.testing.assert_close(policy(torch.zeros(1, 3)).log_std.exp(), torch.full((1, 2), 0.1))
-    for space, unit, expected in (
-        (box(0, 4, 2), None, [4.0, 2.0]),
-        (box(0, 4, 2), 1.0, [3.0, 2.0]),
-        (box(-np.inf, np.inf, 2), None, [1.0, 0.0]),
-    ):
-        actions = nets.MLPPolicy(3, space, [8], action_unit=unit).head.actions
+    for space, expected in ((box(0, 4, 2), [4.0, 2.0]), (box(-np.inf, np.inf, 2), [1.0, 0.0])):
+        actions = nets.MLPPolicy(3, space, [8]).head.actions
         assert actions.to_family(torch.tensor([1.0, 0.0])).tolist() == expected
 
 

@@ -19,9 +19,10 @@ from metarl.envs import FAMILIES
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
 from metarl.training.config.errors import ConfigError, in_words, shown
-from metarl.training.config.file import load_yaml, read_yaml
+from metarl.training.config.file import DEFAULT_PRESET, load_yaml, read_yaml
 from metarl.training.config.line import read_line
 from metarl.training.config.names import find_named, names_of
+from metarl.training.config.run_config import FIELDS
 
 FILES = sorted(config.PRESETS.glob("*.yaml"))
 
@@ -65,7 +66,7 @@ def test_the_written_configuration_gives_the_same_one(toy: str, tmp_path: Path):
     assert second.config.agent == first.config.agent
     assert second.values == first.values | {"run_dir": None}
     complete = yaml.safe_load(first.text())
-    assert set(complete) == set(config.FIELDS)
+    assert set(complete) == set(FIELDS)
     assert set(complete["agent"]) == {"name", *vars(first.config.agent)}
 
 
@@ -190,7 +191,7 @@ def test_a_name_that_may_mean_several_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_a_config_the_default_preset():
-    assert config.parse([]).name == config.DEFAULT_PRESET
+    assert config.parse([]).name == DEFAULT_PRESET
 
 
 WRONG = {
@@ -457,9 +458,9 @@ def test_the_configuration_is_written_with_a_line_for_each_schedule(toy: str):
 
 
 def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
-    assert f"Did you mean '{config.DEFAULT_PRESET}'?" in mistake("--config", config.DEFAULT_PRESET[:-1])
-    missing = mistake("--config", str(tmp_path / f"{config.DEFAULT_PRESET}s.yaml"))
-    assert "There is no config file" in missing and f"Did you mean '{config.DEFAULT_PRESET}'?" in missing
+    assert f"Did you mean '{DEFAULT_PRESET}'?" in mistake("--config", DEFAULT_PRESET[:-1])
+    missing = mistake("--config", str(tmp_path / f"{DEFAULT_PRESET}s.yaml"))
+    assert "There is no config file" in missing and f"Did you mean '{DEFAULT_PRESET}'?" in missing
     assert missing.endswith(f"There are {len(config.presets())}; see python -m metarl.train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
@@ -473,7 +474,7 @@ def test_help_explains_every_field(toy: str, capsys: pytest.CaptureFixture[str])
         config.parse(["--help", "--config", toy])
     shown = capsys.readouterr().out
     values = config.parse(["--config", toy]).values
-    names = [f"--{name}" for name in config.FIELDS]
+    names = [f"--{name}" for name in FIELDS]
     names += [f"--{group}.{name}" for group in ("agent", "family") for name in values[group] if name != "name"]
     for name in names:
         about = shown.split(f"\n  {name}", 1)[1].split("\n  --", 1)[0].partition("(type:")[0]

@@ -18,11 +18,12 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
 from metarl.training.checkpoint import PRETRAINED
 from metarl.training.config import parsing as config
+from metarl.training.config.run_config import reported_split
 
 
 def split_of(name: str) -> str:
     """The split that a preset is about: tasks that training has not seen, or all where the paper has no others."""
-    return config.reported_split(config.read(name))
+    return reported_split(config.read(name))
 
 
 def score_of(curve: AdaptationCurve) -> tuple[float, float]:

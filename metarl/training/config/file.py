@@ -15,6 +15,9 @@ from metarl.training.config.errors import ConfigError
 PRESETS = Path(__file__).parents[2] / "configs"
 
 
+DEFAULT_PRESET = "rl2_navigation2d"
+
+
 SEE_OPTIONS = "python -m metarl.train --help"
 """The command that shows all options and presets."""
 

@@ -1,4 +1,4 @@
-"""A run's configuration: dataclasses ↔ YAML ↔ command line.
+"""The way from a command line and YAML files to a run's configuration, and back to YAML.
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
 reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import dataclasses
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,118 +24,18 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
-from metarl.core.agent import AgentConfig
-from metarl.core.errors import unknown
-from metarl.core.family import TaskFamily
 from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
 from metarl.core.registry import build
-from metarl.report.console import ALLOW, QUIET
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
-from metarl.training.config.file import PRESETS, SEE_OPTIONS, check_regular, find, presets
+from metarl.training.config.file import DEFAULT_PRESET, PRESETS, SEE_OPTIONS, check_regular, find, presets
+from metarl.training.config.help import print_help
 from metarl.training.config.line import OTHERS, Line, read_line
-from metarl.training.config.names import BASES, Named, allow, home_of, names_of
+from metarl.training.config.names import BASES, Named, allow, home_of
 from metarl.training.config.old import is_gone
+from metarl.training.config.run_config import FIELDS, RESUMABLE, TrainConfig
 from metarl.training.config.settings import Choice, Setting, choose, of_file, of_line
 
-__all__ = ["PRESETS", "Parsed", "TrainConfig", "find", "parse", "presets", "read"]
-
-
-DEFAULT_PRESET = "rl2_navigation2d"
-
-
-RESUMABLE = (
-    "total_iterations",
-    "eval_every",
-    "eval_tasks",
-    "eval_repeats",
-    "eval_splits",
-    "final_eval_tasks",
-    "checkpoint_every",
-    "device",
-    "num_threads",
-    "profile",
-    "allow",
-)
-"""Options that may be changed with ``--resume``: none of them changes what was learned so far."""
-
-
-@dataclass
-class TrainConfig:
-    """A training run."""
-
-    family: TaskFamily
-    """The task family: its id, or the name inside it, with its own options."""
-    agent: AgentConfig
-    """The agent: its name, with its own options."""
-    seed: int = 1
-    """Seed of all randomness: initial parameters, tasks, episodes and actions."""
-    device: str = "auto"
-    """Device of all tensors: cpu, cuda, or auto (cuda if there is one)."""
-    total_iterations: int = 1000
-    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: no training,
-    the initial agent is evaluated."""
-    train_split: str = "train"
-    """The split of the family's tasks that training samples from."""
-    train_tasks: int | None = None
-    """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
-    eval_every: int = 50
-    """Iterations between evaluations; 0: only the evaluation at the end."""
-    eval_tasks: int = 200
-    """Tasks of each split in the evaluations during training."""
-    eval_repeats: int | None = 1
-    """Trials on each of these tasks; null: enough for an episode's steps times repeats to be at least 20."""
-    eval_splits: list[str] = field(default_factory=lambda: ["valid"])
-    """Splits of the evaluations during training. With valid among them, the agent with the best score on it is kept as
-    best.safetensors. The table at the end has all splits of the family."""
-    final_eval_tasks: int = 1000
-    """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
-    checkpoint_every: int = 50
-    """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
-    run_dir: str | None = None
-    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; $ has no special meaning."""
-    num_threads: int | None = None
-    """Threads of torch on the CPU; null: torch's own choice."""
-    profile: bool = False
-    """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
-    init_from: str | None = None
-    """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
-    schedules and the counters start anew."""
-    allow: list[str] = field(default_factory=list)
-    """Packages that register the family or the agent. A file only names them; --allow imports them."""
-
-    def __post_init__(self) -> None:
-        if self.run_dir is not None:
-            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has seen what stands in a file
-        for name in ("train_split", "eval_splits"):
-            value = getattr(self, name)
-            for split in [value] if isinstance(value, str) else value:
-                if split not in (*self.family.splits, "valid"):
-                    where = f" of {type(self.family).__name__} in {name}"
-                    raise ConfigError(unknown("split", split, self.family.splits, where))
-        lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
-        for name, low in (lowest | {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1}).items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigError(f"{name} must be at least {low}, got {value}.")
-        if self.train_tasks is not None:
-            self.family.train_on(self.train_tasks)
-        if self.device.startswith("cuda:"):
-            number = self.device.removeprefix("cuda:")
-            raise ConfigError(
-                f"Unknown device: {self.device!r}. A run takes the first GPU that it sees: "
-                f"set the environment variable CUDA_VISIBLE_DEVICES={number} and give --device cuda."
-            )
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
-
-
-def reported_split(config: TrainConfig) -> str:
-    """Return the split that a run reports: `test`, or the training split if that is `all` or there is no `test`."""
-    known = config.family.splits
-    return "test" if "test" in known and config.train_split != "all" else config.train_split
-
-
-FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
+__all__ = ["PRESETS", "Parsed", "find", "parse", "presets", "read"]
 
 
 @dataclass
@@ -397,33 +295,3 @@ def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str,
             if name in own or (type(there) is type(value) and there == value):
                 found[name] = plain
     return found
-
-
-def print_help(chosen: Mapping[str, Named]) -> None:
-    """Print the help of every option, also of the agent and of the family that are chosen."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog="python -m metarl.train",
-        description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
-        epilog=f"Presets: {', '.join(presets())}.",
-    )
-    for option, value, text in (
-        ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
-        ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
-        ("resume", "RUN_DIR", f"Continue the run in this folder exactly; may change: {', '.join(RESUMABLE)}."),
-        ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
-        ("quiet", "", QUIET),
-        ("allow", "PACKAGE", ALLOW),
-        ("family", "NAME", "The task family: a registered id, or the name inside it."),
-        ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or another registered name."),
-    ):
-        how: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
-        parser.add_argument(f"--{option}", help=text, **how)
-    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, "allow"})
-    parser.print_help()
-    for name, named in chosen.items():
-        part = ArgumentParser(usage="", add_help=False)
-        add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
-        print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
-        lines = part.format_help().splitlines()[1:]
-        print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))

@@ -1,0 +1,112 @@
+"""The groups of task families, each a page of the documentation, and a few words on every family."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Families that share a page."""
+
+    title: str
+    about: str
+    names: tuple[str, ...]  # as in ``metarl/<name>-v0``, in the order of the page
+
+
+GROUPS = {
+    "bandits": Group(
+        "Bandits",
+        "An episode is one pull of an arm, and a trial is a run of pulls of the same machine. Bandits are the smallest "
+        "problems in which exploring costs something, and for most of them the best possible return is known.",
+        ("BernoulliBandit", "GaussianBandit", "DependentBandit", "InformativeBandit", "RestlessBandit"),
+    ),
+    "mdp": Group(
+        "Tabular decision processes",
+        "Random finite Markov decision processes: a table of transitions and a table of rewards for each task.",
+        ("TabularMDP",),
+    ),
+    "points": Group(
+        "Points in the plane",
+        "A point moves in the plane. Its goal, or the wind, is hidden, so that the reward is the only clue.",
+        ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint"),
+    ),
+    "grids": Group(
+        "Grids and mazes",
+        "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
+        ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze"),
+    ),
+    "cognitive": Group(
+        "Tasks from cognitive science",
+        "Experiments on how people and animals learn, in the form in which meta-learning papers use them.",
+        ("TwoStep", "Harlow", "Alchemy"),
+    ),
+    "control": Group(
+        "Classic control",
+        "Gymnasium's classic control problems with masses, lengths, motors and gravity that change from task to task.",
+        ("CartPole", "Pendulum", "Acrobot", "MountainCar", "MountainCarContinuous"),
+    ),
+    "mujoco": Group(
+        "MuJoCo robots",
+        "Gymnasium's v5 robots with a task in their reward or in their body. They equal Gymnasium's own environments "
+        "step by step, which a test checks, and need the extra `mujoco`: "
+        "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, each row "
+        "with a body of its own where the task is the body, and always on the CPU.",
+        (
+            "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "AntDir", "AntDir2D",
+            "AntVel", "AntGoal", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
+        ),
+    ),
+}  # fmt: skip
+"""The pages, by their file's name."""
+
+OVERVIEW = {
+    "BernoulliBandit": ("win probabilities of the arms", "k / (k + 1)"),
+    "GaussianBandit": ("mean payments of the arms", "k / (k + 1)"),
+    "DependentBandit": (
+        "p of two arms that pay with p and 1 − p (`structure`: uniform, easy, medium, hard)",
+        ".75, .9, .75, .6",
+    ),
+    "InformativeBandit": ("which of ten arms pays 5; the eleventh says which", "5"),
+    "RestlessBandit": ("random walk of two win probabilities during the trial", "66.7"),
+    "TabularMDP": ("transition and reward tables", "21.83"),
+    "TwoStep": ("which second state pays, switching between rounds", "74 (70.59 Bayes-optimal)"),
+    "Navigation2D": ("goal in the plane", "−.507"),
+    "PointRobot": ("goal in the plane, random start", "−5.187"),
+    "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
+    "SemiCircle": ("goal on a half circle, random start", "51.82"),
+    "WindyPoint": ("wind", "13.21"),
+    "GridNavi": ("goal cell, 5 × 5", "11.071"),
+    "DarkRoom": ("goal cell, 9 × 9", "16.543"),
+    "DarkRoomHard": ("goal cell, 17 × 17", "1"),
+    "DarkKeyToDoor": ("cells of key and door, 9 × 9", "2"),
+    "TMaze": ("arm that the cue tells", "1"),
+    "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
+    "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
+    "Alchemy": (
+        "chemistry: graph, potion map, stone map, rotation",
+        "28.84 on `all`, 29.76 train and test, 26.07 ood",
+    ),
+    "CartPole": (
+        "gravity, masses of cart and pole, pole length, force",
+        "unknown, at most 500 (told regulator: 500, ood 491)",
+    ),
+    "Pendulum": ("gravity, mass, length, motor strength", "unknown (told swing-up: −168)"),
+    "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
+    "MountainCar": ("gravity, force", "unknown (push along: −132)"),
+    "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
+    "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
+    "HalfCheetahVelMAML": (
+        "wanted speed, in the time steps of MAML's paper",
+        "unknown (the paper's told policy: −54.5)",
+    ),
+    "HalfCheetahDir": ("forwards or backwards", "unknown"),
+    "HalfCheetahDirVel": ("wanted speed, forwards or backwards", "unknown, below 0"),
+    "AntDir": ("forwards or backwards", "unknown"),
+    "AntDir2D": ("direction in the plane (`half_circle=True` adds `ood`)", "unknown"),
+    "AntVel": ("wanted speed", "unknown, at most 210"),
+    "AntGoal": ("wanted place", "unknown, below 0"),
+    "HumanoidDir": ("direction in the plane", "unknown"),
+    "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
+    "HopperRandParams": ("masses, frictions, dampings", "unknown"),
+}
+"""What varies between tasks, and the best return of an episode when the task is told, in a few words each."""

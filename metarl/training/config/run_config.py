@@ -1,0 +1,106 @@
+"""The configuration of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+
+from metarl.core.agent import AgentConfig
+from metarl.core.errors import unknown
+from metarl.core.family import TaskFamily
+from metarl.training.config.errors import ConfigError
+
+RESUMABLE = (
+    "total_iterations",
+    "eval_every",
+    "eval_tasks",
+    "eval_repeats",
+    "eval_splits",
+    "final_eval_tasks",
+    "checkpoint_every",
+    "device",
+    "num_threads",
+    "profile",
+    "allow",
+)
+"""Options that may be changed with ``--resume``: none of them changes what was learned so far."""
+
+
+@dataclass
+class TrainConfig:
+    """A training run."""
+
+    family: TaskFamily
+    """The task family: its id, or the name inside it, with its own options."""
+    agent: AgentConfig
+    """The agent: its name, with its own options."""
+    seed: int = 1
+    """Seed of all randomness: initial parameters, tasks, episodes and actions."""
+    device: str = "auto"
+    """Device of all tensors: cpu, cuda, or auto (cuda if there is one)."""
+    total_iterations: int = 1000
+    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: no training,
+    the initial agent is evaluated."""
+    train_split: str = "train"
+    """The split of the family's tasks that training samples from."""
+    train_tasks: int | None = None
+    """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
+    eval_every: int = 50
+    """Iterations between evaluations; 0: only the evaluation at the end."""
+    eval_tasks: int = 200
+    """Tasks of each split in the evaluations during training."""
+    eval_repeats: int | None = 1
+    """Trials on each of these tasks; null: enough for an episode's steps times repeats to be at least 20."""
+    eval_splits: list[str] = field(default_factory=lambda: ["valid"])
+    """Splits of the evaluations during training. With valid among them, the agent with the best score on it is kept as
+    best.safetensors. The table at the end has all splits of the family."""
+    final_eval_tasks: int = 1000
+    """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
+    checkpoint_every: int = 50
+    """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
+    run_dir: str | None = None
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; $ has no special meaning."""
+    num_threads: int | None = None
+    """Threads of torch on the CPU; null: torch's own choice."""
+    profile: bool = False
+    """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
+    init_from: str | None = None
+    """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
+    schedules and the counters start anew."""
+    allow: list[str] = field(default_factory=list)
+    """Packages that register the family or the agent. A file only names them; --allow imports them."""
+
+    def __post_init__(self) -> None:
+        if self.run_dir is not None:
+            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has seen what stands in a file
+        for name in ("train_split", "eval_splits"):
+            value = getattr(self, name)
+            for split in [value] if isinstance(value, str) else value:
+                if split not in (*self.family.splits, "valid"):
+                    where = f" of {type(self.family).__name__} in {name}"
+                    raise ConfigError(unknown("split", split, self.family.splits, where))
+        lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
+        for name, low in (lowest | {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1}).items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} must be at least {low}, got {value}.")
+        if self.train_tasks is not None:
+            self.family.train_on(self.train_tasks)
+        if self.device.startswith("cuda:"):
+            number = self.device.removeprefix("cuda:")
+            raise ConfigError(
+                f"Unknown device: {self.device!r}. A run takes the first GPU that it sees: "
+                f"set the environment variable CUDA_VISIBLE_DEVICES={number} and give --device cuda."
+            )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
+
+
+def reported_split(config: TrainConfig) -> str:
+    """Return the split that a run reports: `test`, or the training split if that is `all` or there is no `test`."""
+    known = config.family.splits
+    return "test" if "test" in known and config.train_split != "all" else config.train_split
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(TrainConfig))
