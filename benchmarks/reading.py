@@ -3,8 +3,9 @@
 ``python -m benchmarks.reading [--list]`` traces one update of RL² and one of MAML with PPO on small work: every
 function of the project that is called, once each, in the order of its first call. That is the order in which somebody
 reads who looks up each name when it comes. Counted are the files on that way and how often the next function stands in
-another file than the one before. `core/` is not counted (everybody knows it after a day), and `fast/` is one file: it
-only computes the same sooner.
+another file than the one before. `core/` is not counted (everybody knows it after a day), nor is `learning/ranks.py`,
+whose functions return what they are given where there is one process. `fast/` is one file: it only computes the same
+sooner.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from metarl.core.rollout import run_trial
 
 PACKAGE = Path(metarl.__file__).resolve().parent
 ROOTS = tuple(str(folder.resolve()) for folder in (PACKAGE, PACKAGE / "agents", PACKAGE / "envs"))
+
+
+UNCOUNTED = "core", "metarl/learning/ranks.py"
 
 
 class Way(NamedTuple):
@@ -61,7 +65,7 @@ def follow(agent: Any, trial: Any) -> Way:
         agent.update(trial)
     finally:
         sys.setprofile(None)
-    return Way([(file, name) for file, name in seen.values() if file != "core" and not name.endswith(">")])
+    return Way([(file, name) for file, name in seen.values() if file not in UNCOUNTED and not name.endswith(">")])
 
 
 def place(path: str) -> str:

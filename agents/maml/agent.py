@@ -44,10 +44,16 @@ from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.core.tree import detach
-from metarl.core.units import mean_square, running_size
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
-from metarl.learning.estimators import discounted_returns, explained_variance, linear_baseline
+from metarl.learning import ranks
+from metarl.learning.estimators import (
+    discounted_returns,
+    explained_variance,
+    linear_baseline,
+    mean_square,
+    running_size,
+)
 
 
 class MAMLMemory(NamedTuple):
@@ -203,8 +209,9 @@ class MAML(LearningAgent, config=MAMLConfig):
             self.critic_optimizer.zero_grad()
             loss = self.net.critic.loss(x, time, returns, mask)
             loss.backward()
+            value_loss = ranks.sum_gradients(self.critic_optimizer.parameters, loss.detach())
             self.critic_optimizer.step()
-        return {"loss/explained_variance": float(explained), "loss/value": float(loss.detach())}
+        return {"loss/explained_variance": float(explained), "loss/value": float(value_loss)}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -7,7 +7,7 @@ from torch import nn
 
 from metarl.agents.maml.config import MAMLConfig
 from metarl.core.family import TaskFamily
-from metarl.core.units import Scaling
+from metarl.learning.encoder import Scaling
 from metarl.learning.nets import MLPPolicy, ValueNetwork
 
 

@@ -24,7 +24,11 @@ from metarl.core.tree import chunks, detach, take
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.fast.runtime import samples_at_once
+from metarl.learning import ranks
 from metarl.learning.losses import clipped_surrogate
+
+METRICS = "policy", "entropy", "approx_kl", "clip_fraction"
+"""The metrics of the outer loss."""
 
 
 class PPO:
@@ -53,11 +57,12 @@ class PPO:
         before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
         self.optimizer.set_lr(at(options.lr, progress))
         sums: dict[str, Tensor] = {}
+        shard = ranks.shard(tasks)
         for epoch in range(options.update_epochs):
-            order = rng.permutation(rng.fold(key, epoch), tasks)
-            for index in order.tensor_split(options.num_minibatches):
+            order = rng.permutation(rng.fold(key, epoch), shard.every)
+            for minibatch in order.tensor_split(options.num_minibatches):
                 whole = options.num_minibatches == 1
-                part = (rounds, before) if whole else take((rounds, before), index)
+                part = (rounds, before) if whole else take((rounds, before), shard.own(minibatch, tasks))
                 metrics = self.minibatch(*part)
                 sums = {name: value + sums.get(name, 0.0) for name, value in metrics.items()}
         means = {name: float(value) / (options.update_epochs * options.num_minibatches) for name, value in sums.items()}
@@ -69,14 +74,17 @@ class PPO:
         """Take one step of Adam on some of the tasks; `before` are the acting policies before each gradient step."""
         for parameter in self.meta:
             parameter.grad = None
-        sums: dict[str, Tensor] = {}
+        sums = torch.zeros(len(METRICS), device=self.device)
         tasks, samples = rounds[0].x.shape[:2]
         size = self.config.task_chunk or max(1, self.samples_at_once // samples)
+        mine = tasks / ranks.shard(tasks).every  # of the minibatch
         for part, share in chunks(tasks, size):
             chunk, old = take((rounds, before), part)
-            metrics = self.add_gradient(chunk, old, share)
-            sums = {name: value * share + sums.get(name, 0.0) for name, value in metrics.items()}
-        return sums | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
+            metrics = self.add_gradient(chunk, old, share * mine)
+            sums = sums + torch.stack([metrics[name] for name in METRICS]) * (share * mine)
+        sums = ranks.sum_gradients(self.optimizer.parameters, sums)
+        found = dict(zip(METRICS, sums, strict=True))
+        return found | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
 
     def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
         """Add `share` times the gradient of the loss to the meta-parameters' gradients; return the loss's metrics."""
@@ -115,7 +123,7 @@ class PPO:
         """Double (halve) the weight of each gradient step's penalty if its KL is far above (below) the target."""
         target = self.options.inner_kl_target
         policies = self.adaptation.adapt(self.meta, rounds).policies
-        kls = [float(kl) for kl in _divergences(before, policies, rounds)]
+        kls = ranks.mean(torch.stack(_divergences(before, policies, rounds)), len(rounds[0].x)).tolist()
         for n, kl in enumerate(kls):
             self.inner_kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
         return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}

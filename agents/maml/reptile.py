@@ -11,6 +11,7 @@ from metarl.agents.maml.rounds import Samples
 from metarl.core.agent import at
 from metarl.core.family import Key
 from metarl.fast.capture import Captured
+from metarl.learning import ranks
 
 
 class Reptile:
@@ -33,7 +34,7 @@ class Reptile:
         distance = torch.zeros((), device=self.device)
         with torch.no_grad():
             for initial, adapted in zip(self.meta, params, strict=False):
-                way = adapted.mean(0) - initial
+                way = ranks.mean(adapted.mean(0), len(adapted)) - initial
                 distance = distance + way.square().sum()
                 initial.add_(lr * way)
         return {"loss/adapted_distance": float(distance.sqrt()), "loss/lr": lr}

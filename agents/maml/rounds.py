@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.rollout import Rollout
+from metarl.learning import ranks
 from metarl.learning.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
 
 Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -81,12 +82,12 @@ def credited(rounds: list[Samples], outer: slice) -> list[Samples]:
 
     The return J of a later round also depends on which samples were drawn before it. That dependence has the gradient
     Σ ∇log π (J - b), a sum over all steps of the task (Stadie et al. 2018). The baseline b is the mean return of the
-    batch's other tasks, which does not depend on this task's samples; it is 0 for a single task.
+    meta-batch's other tasks, which does not depend on this task's samples; it is 0 for a single task.
     """
-    gains = []
+    gains, tasks = [], ranks.shard(len(rounds[0].x)).every
     for samples in rounds:
         returns = samples.mean_return
-        others = (returns.sum(0) - returns) / max(len(returns) - 1, 1)
+        others = (ranks.total(returns.sum(0)) - returns) / max(tasks - 1, 1)
         gains.append((returns - others) * samples.return_scale)
     improved = range(len(rounds))[outer]
     found = []

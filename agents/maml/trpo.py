@@ -16,6 +16,7 @@ from metarl.core.distributions import Distribution
 from metarl.core.family import Key
 from metarl.core.tree import chunks, detach, join_columns, take
 from metarl.fast.capture import Captured
+from metarl.learning import ranks
 from metarl.learning.losses import surrogate
 from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
 
@@ -96,9 +97,14 @@ class TRPO:
             entropy = entropy + share * (last.entropy() * samples.weight).sum(-1).mean()
             before.append(join_columns(detach(policies[self.constrained])))
             parts.append((chunk, share, detach(params)))
-        fisher = self.fisher(parts)
+        tasks, product = len(rounds[0].x), self.fisher(parts)
+        gradient, loss, entropy = (ranks.mean(each, tasks) for each in (gradient, loss, entropy))
         step = full_step(
-            gradient, fisher, max_kl=options.max_kl, cg_iters=options.cg_iters, cg_damping=options.cg_damping
+            gradient,
+            lambda v: ranks.mean(product(v), tasks),
+            max_kl=options.max_kl,
+            cg_iters=options.cg_iters,
+            cg_damping=options.cg_damping,
         )
         return Proposal(step, loss, entropy, gradient.norm(), before)
 
@@ -121,7 +127,7 @@ class TRPO:
             new: Any = join_columns(policies[self.constrained])
             kl = (old.kl(new) * self._weight(chunk)).sum(-1).mean()
             found = found + share * torch.stack([self.loss(policies, chunk), kl]).detach()
-        return found
+        return ranks.mean(found, len(rounds[0].x))
 
     def fisher(self, parts: list[tuple[list[Samples], float, list[Params]]]) -> Callable[[Tensor], Tensor]:
         """Return the function v ↦ F v, F being the Fisher matrix of the constrained policies, through the adaptation.
@@ -157,6 +163,7 @@ class TRPO:
             # The Fisher matrix, a mean over states, only sets the direction; the line search checks the step's length
             # on all states. More states than this cost time and hardly change the direction.
             steps = sum(rounds[-1].x.shape[0] * rounds[-1].x.shape[1] for rounds in chunks)
+            steps = ranks.shard(steps).every
             share = min(1.0, FISHER_STATES / steps)
         return math.ceil(share * trajectories)
 

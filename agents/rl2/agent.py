@@ -21,11 +21,12 @@ from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
-from metarl.core.tree import columns, features, split_columns, take
+from metarl.core.tree import columns, features, take
 from metarl.core.units import ALIKE
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
-from metarl.learning.estimators import explained_variance, follow, gae, masked_mean, normalise
+from metarl.learning import ranks
+from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 TOLD_TASKS = 512
@@ -100,12 +101,12 @@ class RL2(LearningAgent, config=RL2Config):
         self.optimizer.set_lr(lr)
         entropy_weight = torch.tensor(ent_coef, device=self.device)
         keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(config.update_epochs, device=self.device))
-        sums, epochs = torch.zeros(len(self.metrics), device=self.device), 0
-        for order in rng.permutation(keys, len(task)):
+        sums, epochs, shard = torch.zeros(len(self.metrics), device=self.device), 0, ranks.shard(len(task))
+        for order in rng.permutation(keys, shard.every):
             before = sums
-            parts = split_columns(columns(batch, order), config.num_minibatches)
-            for part, tasks in zip(parts, task[order].tensor_split(config.num_minibatches), strict=True):
-                sums = sums + self.minibatch(part, tasks, entropy_weight)
+            for minibatch in order.tensor_split(config.num_minibatches):
+                rows = shard.own(minibatch, len(task))
+                sums = sums + self.minibatch(columns(batch, rows), task[rows], entropy_weight)
             epochs += 1
             approx_kl = (sums - before)[self.metrics.index("approx_kl")] / config.num_minibatches
             if config.target_kl is not None and float(approx_kl) > 1.5 * config.target_kl:
@@ -131,7 +132,7 @@ class RL2(LearningAgent, config=RL2Config):
         target = advantage + value
         metrics = {
             "explained_variance": explained_variance(value, target, mask),
-            "advantage_std": masked_mean(advantage**2, mask).sqrt(),
+            "advantage_std": meta_batch_mean(advantage**2, mask).sqrt(),
         }
         # When the running mean and standard deviation move, the critic's predictions of returns move with them. PopArt
         # (van Hasselt et al. 2016) would correct the last layer for that; with it training on CartPole failed in one
@@ -171,7 +172,7 @@ class RL2(LearningAgent, config=RL2Config):
         `task` ``(B, D)`` are the numbers of the tasks. Returns the values of `self.metrics`, in their order.
         """
         config, net = self.config, self.net
-        weight = batch.mask / batch.mask.sum()
+        weight = batch.mask / ranks.total(batch.mask.sum())
         length, steps = config.chunk_length or len(weight), len(weight)
         state, metrics = None, []
         self.net.zero_grad()
@@ -185,13 +186,14 @@ class RL2(LearningAgent, config=RL2Config):
                 clip_coef=config.clip_coef, vf_coef=config.vf_coef, ent_coef=ent_coef,
             )  # fmt: skip
             if net.infer is not None:
-                inference = self._inference_loss(output, task, chunk.mask) * each.sum()
+                inference = self._inference_loss(output, task, chunk.mask) * ranks.total(each.sum())
                 loss = loss + config.aux_coef * inference
                 found = torch.cat([found, inference.detach()[None]])
             loss.backward()
             metrics.append(found)
+        found = ranks.sum_gradients(net.parameters(), sum(metrics[1:], metrics[0]))
         grad_norm = self.optimizer.step(config.max_grad_norm)
-        return torch.cat([sum(metrics[1:], metrics[0]), grad_norm[None]])
+        return torch.cat([found, grad_norm[None]])
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
         """Return the mean squared error of the standardised task, read off the memory at about ten steps.
@@ -201,11 +203,11 @@ class RL2(LearningAgent, config=RL2Config):
         assert self.net.infer is not None
         stride = max(1, mask.shape[0] // 10)
         asked, mask = output[stride - 1 :: stride], mask[stride - 1 :: stride]
-        std = task.std(0, correction=0)
-        varies = std > ALIKE * task.abs().amax(0)
-        truth = (task - task.mean(0)) / torch.where(varies, std, 1.0)
+        mean, std = ranks.moments(task.mean(0), task.std(0, correction=0), len(task))
+        varies = std > ALIKE * mean.abs()
+        truth = (task - mean) / torch.where(varies, std, 1.0)
         error = (self.net.infer(asked) - truth) ** 2 * varies
-        return masked_mean(error @ self.field_weights, mask)
+        return (error @ self.field_weights * mask).sum() / ranks.total(mask.sum()).clamp_min(1.0)
 
     def _unscale(self, value: Tensor) -> Tensor:
         return value * self.return_std + self.return_mean

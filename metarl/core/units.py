@@ -1,4 +1,4 @@
-"""Units: observations, actions and rewards in the units of networks, whatever the units of the family."""
+"""Units: actions in the units of networks, whatever the units of the family."""
 
 from __future__ import annotations
 
@@ -66,109 +66,9 @@ class ActionUnits(nn.Module):
         return action - self.first if self.first else action
 
 
-class Scaling(nn.Module):
-    """Scaling of observations to vectors with coordinates of about 1, whatever their units.
-
-    Each coordinate of a bounded observation space is scaled to [-1, 1]; coordinates with the bounds 0 and 1 (one-hot
-    ones) stay as they are. With `follows`, for spaces whose bounds are far from the visited states, coordinates are
-    standardised instead: `follow` tracks mean and variance, and values beyond `LIMIT` standard deviations are clipped.
-    Until the first `follow` a coordinate without bounds is shown as 0, and so is one that has never changed.
-
-    The convention has a `version`, which is part of the state. A state of version 1, which has no number, keeps its
-    convention: raw coordinates until the first `follow`, no clipping, standard deviations averaged.
-    """
-
-    VERSION = 2
-    LIMIT = 10.0
-
-    centre: Tensor
-    scale: Tensor
-    version: Tensor
-
-    def __init__(self, observation_space: gymnasium.Space[Any], follows: bool = False) -> None:
-        super().__init__()
-        if not isinstance(observation_space, gymnasium.spaces.Box):
-            raise ValueError(f"The observation space must be a Box, got {observation_space}.")
-        self.follows = follows
-        self.number = self.VERSION  # `version` as an int: on a GPU, reading a tensor synchronises
-        low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
-        high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
-        # A zero of a one-hot vector must stay zero. Bounds as large as the largest float mean "unbounded".
-        known = (low.abs() < 1e30) & (high.abs() < 1e30) & (high > low)
-        unit = (low == 0.0) & (high == 1.0)
-        bounded = known & ~unit
-        other = torch.where(unit, 1.0, 0.0) if follows else torch.ones_like(low)
-        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0))
-        self.register_buffer("scale", torch.where(bounded, 2 / (high - low), other))
-        self.register_buffer("version", torch.tensor(self.VERSION))
-        self.size = low.numel()
-
-    def scaled(self, obs: Tensor, batch_dims: int) -> Tensor:
-        """Scale observations with `batch_dims` leading dimensions before the space's own: ``(…, size)``."""
-        x = (obs.flatten(batch_dims) - self.centre) * self.scale
-        return x.clamp(-self.LIMIT, self.LIMIT) if self.follows and self.number > 1 else x
-
-    def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
-        """Move mean and variance towards those of `obs` ``(T, B, *O)`` by `weight` in [0, 1].
-
-        The variance is that of all batches taken as one (see `pooled`).
-        """
-        seen = obs[mask > 0].flatten(1)
-        std, mean = torch.std_mean(seen, dim=0, correction=0)
-        if self.number == 1:
-            self.centre.lerp_(mean, weight)
-            self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
-            return
-        mean, std = pooled((self.centre, inverse(self.scale)), (mean, std), weight)
-        self.centre.copy_(mean)
-        self.scale.copy_(torch.where(std > ALIKE * mean.abs(), 1.0 / std, 0.0))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load a state; one without a version is of version 1."""
-        version = state_dict.setdefault(f"{prefix}version", torch.tensor(1))
-        self.number = int(version)
-        if self.number == 1:
-            self._fill_in(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _fill_in(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Add the entries that a state of version 1 lacks."""
-
-
 def inverse(x: Tensor) -> Tensor:
     """Return 1 / x, and 0 where x is 0."""
     return torch.where(x > 0.0, 1.0 / x, 0.0)
-
-
-def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of two pooled samples, in which the new one has the share `weight`.
-
-    Unlike the mean of both standard deviations, the result includes the distance of the means (Chan et al. 1979).
-    """
-    (mean, std), (new_mean, new_std) = old, new
-    between = weight * (1.0 - weight) * (new_mean - mean) ** 2
-    variance = (1.0 - weight) * std**2 + weight * new_std**2 + between
-    return torch.lerp(mean, new_mean, weight), variance.sqrt()
-
-
-def mean_square(x: Tensor) -> Tensor:
-    """Return the mean square of the entries ``(…, M)`` that are not 0, ``(…)``; 0 if there are none.
-
-    As a measure of the size of rewards, it does not depend on how rare rewards are.
-    """
-    square = x**2
-    return square.sum(-1) / (square > 0.0).sum(-1).clamp_min(1)
-
-
-def running_size(size: Tensor, batches: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Update `size`, the root mean square of the entries that are not 0 over `batches`, by the batch `x`.
-
-    Returns the new size and number of batches. All batches that have an entry other than 0 have the same weight.
-    """
-    new = mean_square(x.flatten())
-    batches = batches + (new > 0.0)
-    weight = torch.where(new > 0.0, 1.0 / batches, 0.0)
-    return torch.lerp(size**2, new, weight).sqrt(), batches
 
 
 def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:

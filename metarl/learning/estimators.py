@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.units import ALIKE
+from metarl.learning import ranks
 
 
 def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: float, gae_lambda: float) -> Tensor:
@@ -69,6 +70,11 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
 
 
+def meta_batch_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the entries of the whole meta-batch, the rows of all ranks, where `mask` is 1, a scalar."""
+    return ranks.mean(masked_mean(x, mask), mask.sum())
+
+
 def row_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of each row of an ``(N, M)`` tensor, ``(N,)``, over the entries where `mask` is 1.
 
@@ -96,15 +102,21 @@ def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, mask: Tensor) -> Tensor:
-    """Scale `x` to mean 0 and standard deviation 1 over the entries where `mask` is 1; to 0 if they are all alike."""
+    """Scale `x` to mean 0 and standard deviation 1 over the entries of the whole meta-batch where `mask` is 1.
+
+    If they are all alike they become 0.
+    """
     mean, std = spread(x, mask)
     return torch.where(std > 0.0, (x - mean) / std, 0.0)
 
 
 def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the entries where `mask` is 1; the latter is 0 if they are all alike."""
-    mean = masked_mean(x, mask)
-    std, size = (masked_mean(y**2, mask).sqrt() for y in (x - mean, x))
+    """Return mean and standard deviation of the entries of the whole meta-batch where `mask` is 1.
+
+    The latter is 0 if they are all alike.
+    """
+    mean = meta_batch_mean(x, mask)
+    std, size = (meta_batch_mean(y**2, mask).sqrt() for y in (x - mean, x))
     return mean, torch.where(std > ALIKE * size, std, 0.0)
 
 
@@ -125,6 +137,38 @@ def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     It is 0, too, if the targets are all alike.
     """
     error = target - value
-    residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    residual = meta_batch_mean((error - meta_batch_mean(error, mask)) ** 2, mask)
     variance = spread(target, mask)[1] ** 2
     return torch.where(variance > 0.0, 1.0 - residual / variance, 0.0)
+
+
+def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of two pooled samples, in which the new one has the share `weight`.
+
+    Unlike the mean of both standard deviations, the result includes the distance of the means (Chan et al. 1979).
+    """
+    (mean, std), (new_mean, new_std) = old, new
+    between = weight * (1.0 - weight) * (new_mean - mean) ** 2
+    variance = (1.0 - weight) * std**2 + weight * new_std**2 + between
+    return torch.lerp(mean, new_mean, weight), variance.sqrt()
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Return the mean square of the entries ``(…, M)`` that are not 0, ``(…)``; 0 if there are none.
+
+    As a measure of the size of rewards, it does not depend on how rare rewards are.
+    """
+    square = x**2
+    return square.sum(-1) / (square > 0.0).sum(-1).clamp_min(1)
+
+
+def running_size(size: Tensor, batches: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Update `size`, the root mean square of the entries that are not 0 over `batches`, by the batch `x`.
+
+    Returns the new size and number of batches. All batches that have an entry other than 0 have the same weight. The
+    batch is that of all ranks.
+    """
+    new = ranks.mean(mean_square(x.flatten()), (x != 0.0).sum())
+    batches = batches + (new > 0.0)
+    weight = torch.where(new > 0.0, 1.0 / batches, 0.0)
+    return torch.lerp(size**2, new, weight).sqrt(), batches

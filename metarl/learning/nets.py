@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
-from metarl.core.units import ActionUnits, action_size, inverse, pooled
+from metarl.core.units import ActionUnits, action_size, inverse
 from metarl.fast.twins import twin
-from metarl.learning.estimators import masked_mean, spread
+from metarl.learning import ranks
+from metarl.learning.estimators import pooled, spread
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
@@ -169,8 +170,10 @@ class ValueNetwork(nn.Module):
         return value * self.std + self.mean
 
     def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean squared error, a scalar, on standardised returns."""
-        return masked_mean(((self(x, time) - returns) * inverse(self.std)) ** 2, mask)
+        """Return the mean squared error, a scalar, on standardised returns; its sum over the ranks is that of all."""
+        error = ((self(x, time) - returns) * inverse(self.std)) ** 2
+        loss: Tensor = (error * mask).sum() / ranks.total(mask.sum()).clamp_min(1.0)
+        return loss
 
     @torch.no_grad()
     def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:

@@ -14,8 +14,7 @@ from metarl.core.distributions import Distribution
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, episode_returns, run_trial
 from metarl.core.tree import features, take
-from metarl.core.units import mean_square
-from metarl.learning.estimators import follow, gae
+from metarl.learning.estimators import follow, gae, mean_square
 from metarl.testing import check_agent
 
 MEMORIES = ["gru", "lstm", "rnn", "transformer", "none"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from metarl.core.batch_env import Step
-from metarl.core.units import NO_ACTION, ActionUnits, Scaling, action_size, action_units, no_action
-from metarl.learning.encoder import StepEncoder
+from metarl.core.units import NO_ACTION, ActionUnits, action_size, action_units, no_action
+from metarl.learning.encoder import Scaling, StepEncoder
 from metarl.learning.nets import keep_outputs
 
 T, B = 9, 5

@@ -1,0 +1,162 @@
+"""Several processes that train one agent together: each plays its own rows, and sums are over the rows of all.
+
+``torchrun`` starts the processes and gives each a number, its *rank*; `start` connects them by `torch.distributed`.
+Randomness is addressed by rows, so the ranks together play exactly the trials that a single process would play. What
+an agent computes from the whole meta-batch (gradients, moments, Fisher products) is summed over the ranks. All of them
+then have the same numbers and take the same step.
+
+In a single process every function here returns what it is given. With several, all ranks have to call the same
+functions in the same order. Statistics are added in double precision.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""The environment variables by which torchrun tells a process its place."""
+
+
+class _Place:
+    """The place of this process; alone until `start`."""
+
+    rank, world_size = 0, 1
+
+
+class Shard(NamedTuple):
+    """The rows of this rank among those of all ranks."""
+
+    first: int  # the number of its first row
+    every: int  # rows of all ranks together
+
+    def own(self, rows: Tensor, count: int) -> Tensor:
+        """Return those of `rows`, numbered over all ranks, that are among the `count` rows of this rank, from 0."""
+        if count == self.every:
+            return rows
+        rows = rows - self.first
+        return rows[(rows >= 0) & (rows < count)]
+
+
+def start(device: torch.device) -> None:
+    """Connect this process to the others that torchrun started; without torchrun nothing happens.
+
+    Tensors on a GPU travel by NCCL, others by gloo. Each process of a machine takes a GPU of its own.
+    """
+    if any(name not in os.environ for name in FROM_TORCHRUN) or int(os.environ["WORLD_SIZE"]) == 1 or several():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    _Place.rank, _Place.world_size = dist.get_rank(), dist.get_world_size()
+
+
+def stop() -> None:
+    """Leave the others."""
+    if several():
+        _Place.rank, _Place.world_size = 0, 1
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process, from 0. Rank 0 is the one that writes and prints."""
+    return _Place.rank
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return _Place.world_size
+
+
+def several() -> bool:
+    """Tell whether there are other processes."""
+    return _Place.world_size > 1
+
+
+def part(rows: int) -> slice:
+    """Return this rank's part of `rows` rows; the parts of all ranks differ by one row at most."""
+    return slice(_Place.rank * rows // _Place.world_size, (_Place.rank + 1) * rows // _Place.world_size)
+
+
+def shard(rows: int) -> Shard:
+    """Return the place of this rank's `rows` rows among those of all ranks."""
+    counts = torch.zeros(_Place.world_size, dtype=torch.int64)
+    counts[_Place.rank] = rows
+    counts = total(counts)
+    return Shard(int(counts[: _Place.rank].sum()), int(counts.sum()))
+
+
+def total(x: Tensor) -> Tensor:
+    """Return the sum of `x` over the ranks."""
+    if not several():
+        return x
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x
+
+
+def mean(x: Tensor, weight: Tensor | float) -> Tensor:
+    """Return the mean of `x` over the ranks, which have the weights `weight`, such as their numbers of entries."""
+    if not several():
+        return x
+    share = torch.as_tensor(weight, dtype=torch.float64, device=x.device)
+    # The mean of no entries may be NaN, and counts as nothing.
+    weighted = torch.where(share > 0.0, x.detach().to(torch.float64).reshape(-1) * share, 0.0)
+    sums = total(torch.cat([weighted, share.reshape(1)]))
+    return (sums[:-1] / sums[-1].clamp_min(torch.finfo(torch.float64).tiny)).to(x.dtype).reshape(x.shape)
+
+
+def moments(mean_: Tensor, std: Tensor, count: float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the samples of all ranks taken as one, from those of this rank's `count`.
+
+    Unlike the mean of the standard deviations, the result includes the distance of the means (Chan et al. 1979).
+    """
+    if not several():
+        return mean_, std
+    middle = mean(mean_, count)
+    return middle, mean(std**2 + (mean_ - middle) ** 2, count).sqrt()
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[Tensor], metrics: Tensor) -> Tensor:
+    """Add up every parameter's gradient over the ranks, and `metrics`, in one all-reduce; return the latter's sum."""
+    if not several():
+        return metrics
+    parameters = list(parameters)
+    given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = total(torch.cat([*(gradient.reshape(-1) for gradient in given), metrics.reshape(-1)]))
+    *sums, found = torch.split(flat, [tensor.numel() for tensor in (*given, metrics)])
+    for parameter, summed in zip(parameters, sums, strict=True):
+        parameter.grad = summed.reshape(parameter.shape)
+    return found.reshape(metrics.shape)
+
+
+def agree(flag: bool) -> bool:
+    """Tell whether `flag` is true on any rank."""
+    return any(all_gather(flag))
+
+
+def all_gather(value: T) -> list[T]:
+    """Return the `value` of every rank, in order."""
+    if not several():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def from_first(value: T) -> T:
+    """Return the `value` of rank 0."""
+    if not several():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
