@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.evaluation.results import GIVEN
 from metarl.evaluation.step_curve import StepCurve, binned, borders
+from metarl.learning import ranks
 
 EVALUATION = 0x6576616C  # "eval" in ASCII
 """The address of all evaluations: ``fold(key(seed), EVALUATION)``. Training counts its streams from 0."""
@@ -255,16 +257,18 @@ def _curve(
 
 
 def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) -> Played:
-    """Play all trials, in chunks whose memory is bounded by what the first few took."""
-    trials, first, size = num_rows(task) * plan.repeats, 0, max(1, min(PROBED, CHUNK_ROWS // plan.each))
+    """Play all trials, in chunks whose memory is bounded by what the first few took; each rank plays its own tasks."""
+    mine, size = ranks.part(num_rows(task)), max(1, min(PROBED, CHUNK_ROWS // plan.each))
+    first, end = mine.start * plan.repeats, mine.stop * plan.repeats
     chunks: list[Played] = []
-    while first < trials:
-        numbers = torch.arange(first, min(first + size, trials))
+    while first < end:
+        numbers = torch.arange(first, min(first + size, end))
         rows = to_device(take(task, numbers // plan.repeats), key.device)
         chunk, taken = _play_chunk(agent, family, rows, key, plan, first)
         chunks.append(chunk)
         first += len(numbers)
         size = max(1, min(CHUNK_ROWS // plan.each, int(CHUNK_BYTES * len(numbers) / taken)))
+    chunks = list(itertools.chain(*ranks.all_gather(chunks)))
     returns = [chunk.returns for chunk in chunks]
     rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]
     noise = _noise(np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1), plan.by_rounds)
@@ -358,13 +362,13 @@ def _profile(make_agent: Callable[[], Agent], family: TaskFamily, task: Task, ke
         agent = make_agent()
     except ValueError:
         return None
-    parts, count = [], num_rows(task)
+    parts, mine = [], ranks.part(num_rows(task))
     size = _rows_at_once(family, episodes * family.horizon)
-    for first in range(0, count, size):
-        part = to_device(take(task, slice(first, first + size)), key.device)
+    for first in range(mine.start, mine.stop, size):
+        part = to_device(take(task, slice(first, min(first + size, mine.stop))), key.device)
         (rollout,) = run_trial(agent, family, part, key, rounds=1, episodes=episodes, envs_per_task=1, first_task=first)
         parts.append(episode_rewards(rollout, episodes, family.horizon).mean(dim=1).cpu().numpy())
-    return np.concatenate(parts)
+    return np.concatenate(list(itertools.chain(*ranks.all_gather(parts))))
 
 
 def _rows_at_once(family: TaskFamily, steps: int) -> int:

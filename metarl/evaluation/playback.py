@@ -17,9 +17,10 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Step, make_env
 from metarl.core.family import Key, State, Task, TaskFamily
 from metarl.core.rollout import Acted, Agent, Memory, Rollout
-from metarl.core.tree import concatenate, num_rows, take
+from metarl.core.tree import concatenate, num_rows, take, to_device
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import EVALUATION, evaluate, training_of
+from metarl.learning import ranks
 
 MAX_PULLS = 20
 """Rows of a task that are watched where each is a single step."""
@@ -60,6 +61,13 @@ class Watched(Agent):
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         return self.agent.update(trial, progress)
 
+    def join(self) -> None:
+        """Put together what all ranks have noted down; their tasks are one after the other."""
+        if ranks.several():
+            every = ranks.all_gather(to_device((self._tasks, self._actions), "cpu"))
+            self._tasks = [to_device(task, self.device) for tasks, _ in every for task in tasks]
+            self._actions = [to_device(rounds, self.device) for _, actions in every for rounds in actions]
+
     @property
     def task(self) -> Task:
         """All tasks that were played, in their order."""
@@ -96,6 +104,7 @@ def watch(
     """
     watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1, greedy=greedy)
     curve = evaluate(watched, family, split, tasks, repeats, seed=seed, greedy=greedy)
+    watched.join()
     watched.repeats = curve.repeats
     return replace(curve, agent=type(agent).__name__, training=training_of(agent)), watched
 

@@ -12,7 +12,7 @@ functions in the same order. Statistics are added in double precision.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -139,9 +139,9 @@ def sum_gradients(parameters: Iterable[Tensor], metrics: Tensor) -> Tensor:
     return found.reshape(metrics.shape)
 
 
-def agree(flag: bool) -> bool:
+def any_of(flag: bool) -> bool:
     """Tell whether `flag` is true on any rank."""
-    return any(all_gather(flag))
+    return bool(total(torch.tensor(flag, dtype=torch.int64)))
 
 
 def all_gather(value: T) -> list[T]:
@@ -153,10 +153,19 @@ def all_gather(value: T) -> list[T]:
     return found
 
 
-def from_first(value: T) -> T:
-    """Return the `value` of rank 0."""
+def on_first(function: Callable[[], T]) -> T:
+    """Call `function` on rank 0 and return its result on every rank. A ValueError there is raised on every rank."""
     if not several():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+        return function()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = function()
+        except ValueError as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    value, error = answer
+    if error is not None:
+        raise error
+    found: T = value
+    return found
