@@ -164,8 +164,8 @@ def on_first(function: Callable[[], T]) -> T:
         except ValueError as error:
             answer[1] = error
     dist.broadcast_object_list(answer, src=0)
-    value, error = answer
-    if error is not None:
-        raise error
+    value, problem = answer
+    if problem is not None:
+        raise problem
     found: T = value
     return found
