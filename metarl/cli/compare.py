@@ -8,10 +8,12 @@ evaluates all of them on the same tasks with the same noise, prints a table per 
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from metarl.fast.runtime import resolve_device, tune
 from metarl.report.comparison import Comparison
 from metarl.report.console import in_words, make_console, make_folder, new_folder, show
 from metarl.training.config.names import allow
+from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
@@ -67,28 +70,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare_in_suite(options: Any, console: Console) -> None:
-    folder = _out(options)
-    together = suite(options.runs, options, console)
-    paths = together.save(folder)
-    show(console, together.table())
-    _say_written(folder, paths, console)
+    with _out(options, console) as folder:
+        together = suite(options.runs, options, console)
+        paths = together.save(folder)
+        show(console, together.table())
+        _say_written(folder, paths, console)
 
 
 def _compare(options: Any, console: Console) -> None:
     found = _asked(options)
     splits = _splits(options, found[0].family)
-    folder = _out(options)
-    comparison = compare(
-        found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
-        options.repeats,
-    )  # fmt: skip
-    paths = comparison.save(folder)
-    to_tensorboard(comparison, folder)
-    for split in splits:
-        for table in comparison.tables(split, console.width):
-            show(console, table)
-    _print_gaps(comparison, console)
-    _say_written(folder, paths, console)
+    with _out(options, console) as folder:
+        comparison = compare(
+            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
+            options.repeats,
+        )  # fmt: skip
+        paths = comparison.save(folder)
+        to_tensorboard(comparison, folder)
+        for split in splits:
+            for table in comparison.tables(split, console.width):
+                show(console, table)
+        _print_gaps(comparison, console)
+        _say_written(folder, paths, console)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
 
 
@@ -116,12 +119,16 @@ def _say_written(folder: Path, paths: Sequence[Path], console: Console) -> None:
     console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
 
 
-def _out(options: Any) -> Path:
-    """Make and return the folder for the files: that of ``--out``, or a new one."""
+@contextlib.contextmanager
+def _out(options: Any, console: Console) -> Iterator[Path]:
+    """Make the folder for the files, that of ``--out`` or a new one, and hold its lock."""
     if options.out is None:
-        return new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
-    make_folder(options.out)
-    return Path(options.out)
+        folder = new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        folder = Path(options.out)
+        make_folder(folder)
+    with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+        yield folder
 
 
 def _print_gaps(comparison: Comparison, console: Console) -> None:

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from metarl.cli import usage
 from metarl.core import rng
@@ -27,6 +30,7 @@ from metarl.report.console import in_words, make_console, make_folder, show, tex
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import load, runs_of
 from metarl.training.config.names import allow
+from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
@@ -45,17 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         splits = _check(options, agents[0])
         folder = options.out or _default_folder(options.run, _asked(options, agents))
         make_folder(folder)
-        names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
-        keywords = {name: getattr(options, name) for name in names}
-        curves = {}
-        with console.status("") as status:  # shown only on a terminal
-            for split in splits:
-                status.update(f"{options.tasks} tasks of {split}")
-                curves[split] = combine([evaluate(agent, agent.family, split, **keywords) for agent in agents])
-                curves[split].save(folder / (split + "_greedy" * options.greedy))
+        with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+            _evaluate(agents, splits, options, folder, console)
     except (ValueError, OSError) as mistake:
         print(f"metarl evaluate: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _evaluate(
+    agents: Sequence[LearningAgent], splits: Sequence[str], options: Any, folder: Path, console: Console
+) -> None:
+    """Evaluate the agents on each split; show the table, and write it and the curves to `folder`."""
+    names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
+    keywords = {name: getattr(options, name) for name in names}
+    curves = {}
+    with console.status("") as status:  # shown only on a terminal
+        for split in splits:
+            status.update(f"{options.tasks} tasks of {split}")
+            curves[split] = combine([evaluate(agent, agent.family, split, **keywords) for agent in agents])
+            curves[split].save(folder / (split + "_greedy" * options.greedy))
     table = adaptation_table(curves, console.width)
     show(console, table)
     for split, curve in curves.items():
@@ -66,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
     )
-    return 0
 
 
 def _check(options: Any, agent: LearningAgent) -> list[str]:

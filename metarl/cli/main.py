@@ -1,6 +1,7 @@
 """The command ``metarl``, which runs the program that its first word names.
 
-A usage page needs none of the libraries that the programs do, so it appears at once.
+A usage page needs none of the libraries that the programs do, so it appears at once. A signal ends a program with a
+sentence, also while its libraries are being imported; training finishes its iteration first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from metarl.cli import usage
+from metarl.training.stopping import AtOnce, exit_code
+from metarl.training.stopping import name as signal_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,4 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name != "train" and {"-h", "--help"} & {*rest}:
         usage.PARSERS[name]().print_help()
         return 0
-    return int(importlib.import_module(f"metarl.cli.{name}").program(rest))
+    try:
+        with AtOnce():
+            return int(importlib.import_module(f"metarl.cli.{name}").program(rest))
+    except KeyboardInterrupt as stopped:
+        code = exit_code(stopped)
+        print(f"metarl {name}: stopped at once by {signal_name(code - 128)}; what was saved is kept.", file=sys.stderr)
+        return code

@@ -1,6 +1,7 @@
 """Meta-train an agent: ``python -m metarl.train [PRESET_OR_FILE] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
 
-``metarl train`` is the same program. The loop itself is in `metarl.training.loop`.
+``metarl train`` is the same program. The loop itself is in `metarl.training.loop`. Exit codes: 0 done, 1 crashed, 2 a
+mistake of the user's, 3 diverged, 128 + N stopped by the signal N.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PROGRAM = "metarl train"  # how the program calls itself in what it says to the 
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program. Returns 0; 2 for a mistake of the user's, 1 for a diverged run, 128 + signal if stopped."""
+    """Run the program. Returns 0; 2 for a mistake of the user's, 3 for a diverged run, 128 + signal if stopped."""
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
@@ -37,10 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     except Diverged as reason:
         print(f"{PROGRAM}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: stopped at once; the last checkpoint is kept.", file=sys.stderr)
-        return 130
+        return 3
 
 
 program = main

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.report.console import ALLOW, QUIET, Parser
+from metarl.report.console import ALLOW, EXIT_CODES, QUIET, Parser
 
 COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",
@@ -40,6 +41,8 @@ Meta-train an agent on a task family and show how fast it adapts to tasks it has
   metarl train rl2_gridnavi --agent.lr 1e-3 --seed 2 with other values of some options
   metarl train rl2_gridnavi --seeds 3                three seeds one after the other, their results joined
   metarl train --resume RUN_DIR                      continue a run exactly
+  metarl train rl2_gridnavi --run_dir DIR --auto_resume
+                                                     start, continue, or find it done: for jobs that are requeued
   metarl train rl2_gridnavi --init_from RUN          start from the parameters of another run's agent
   metarl train rl2_gridnavi --print_config           print the whole configuration and train nothing
   metarl train --agent MAML --family GridNavi        any agent on any family
@@ -49,6 +52,8 @@ Meta-train an agent on a task family and show how fast it adapts to tasks it has
   metarl train rl2_gridnavi --help                   every option of the run, the agent and the family
   metarl train --help agent MAML                     the same with the options of another agent
   metarl train --help family GridNavi                or of another task family
+
+{textwrap.fill(EXIT_CODES, 110)}
 
 Presets: {presets}."""
 

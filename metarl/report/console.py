@@ -22,6 +22,13 @@ QUIET = "Show nothing but the final tables, and mistakes on standard error."
 """The help of ``--quiet``."""
 
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 crashed (with a traceback), 2 a mistake in what was asked, or a file that cannot be read or "
+    "written, 3 diverged, 128 + N stopped by the signal N."
+)
+"""The exit codes of the programs, for their help."""
+
+
 def make_console(quiet: bool = False, width: int | None = None) -> Console:
     """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
 
@@ -64,7 +71,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # another program may do the same
     except OSError as error:
         raise ValueError(f"The folder {str(folder)!r} cannot be written to: {error.strerror}.") from error
 

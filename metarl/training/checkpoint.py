@@ -95,7 +95,9 @@ def load_state(
             "load the last one, or train with eval_splits that contain valid."
         )
     if path is None:
-        raise ConfigError(f"The run in {str(folder)!r} has no checkpoint yet; continue it by: {resume_command(folder)}")
+        raise ConfigError(
+            f"The run in {str(folder)!r} has no checkpoint yet; start it anew by: {start_command(folder)}"
+        )
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
@@ -174,6 +176,13 @@ def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
     """Return the command that continues a run that needs the packages in `allow`."""
     allowed = [word for package in allow for word in ("--allow", package)]
     return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
+
+
+def start_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
+    """Return the command that starts a run anew in its folder, if it has no checkpoint."""
+    allowed = [word for package in allow for word in ("--allow", package)]
+    given = ["--config", str(Path(run_dir) / "config.yaml"), "--run_dir", str(run_dir), "--auto_resume", *allowed]
+    return shlex.join(["python", "-m", "metarl.train", *given])
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 import metarl.report.best_arm  # noqa: F401  (registers the picture of bandits)
 from metarl.core.agent import LearningAgent
@@ -18,6 +20,9 @@ from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
 from metarl.training.log import Logger
+
+TABLE = "table.txt"
+"""The file of the table at the end."""
 
 
 def evaluate_at_the_end(
@@ -44,11 +49,21 @@ def evaluate_at_the_end(
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             warn(spoiled)
-    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     for picture in pictures(family, watched, warn):
         log.picture(done, picture.tag, picture.data)
         (folder / picture.file_name).write_bytes(picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
+    # The last file, by which the run is known to be finished.
+    (folder / TABLE).write_text(text_of(table), encoding="utf-8")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
+    return curves
+
+
+def show_again(run_dir: Path, splits: Sequence[str], console: Console) -> dict[str, AdaptationCurve]:
+    """Show the table of a finished run that was evaluated on `splits`; return the curves by split."""
+    curves = {split: AdaptationCurve.load(run_dir / "evaluation" / split) for split in splits}
+    if curves:
+        show(console, adaptation_table(curves, console.width))
+    console.print(f"This run is done: {run_dir}", markup=False, soft_wrap=True)
     return curves

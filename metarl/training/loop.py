@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,11 @@ from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import check_finite, finite
-from metarl.training.final_evaluation import evaluate_at_the_end
+from metarl.training.final_evaluation import evaluate_at_the_end, show_again
 from metarl.training.log import Logger, memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
-from metarl.training.run_folder import keep_best, make_run_dir, write_run_files
-from metarl.training.stopping import Stop
+from metarl.training.run_folder import check_same, claim, finished, keep_best, saved_run, write_run_files
+from metarl.training.stopping import Stop, reached
 
 TRAINING = 0
 """The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have another one."""
@@ -50,7 +51,7 @@ class Run:
     agent: LearningAgent
     """The agent at the end of training."""
     curves: dict[str, AdaptationCurve]
-    """The evaluation at the end, by split; empty if there was none."""
+    """The evaluation at the end, by split; empty if there was none, or it was stopped."""
     directory: Path
     """The folder with its configuration, checkpoints, metrics, curves and pictures."""
     counters: Counters
@@ -62,44 +63,50 @@ class Run:
 def train(
     parsed: Parsed, console: Console, warn: Callable[[str], None], on_iteration: OnIteration | None = None
 ) -> Run:
-    """Do the run `parsed`, or the rest of it if it is resumed.
+    """Do the run `parsed`, the rest of it if it is resumed, or nothing if `auto_resume` finds it done.
 
     Raises ConfigError for a mistake of the user's, before anything is written, and Diverged if a metric is not finite.
     """
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
     config = parsed.config
     settings = tune(config.num_threads)
     check_run(parsed, warn)
     agent, device = _build(config)
-    if config.init_from is not None and not (parsed.resume and (parsed.resume / CHECKPOINT).exists()):
+    before = saved_run(parsed)
+    if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console)):
+        return done_already
+    if config.init_from is not None and not before:
         checkpoint.start_from(config.init_from, agent)
-    run_dir = make_run_dir(parsed)
-    done = _restore(agent, config, run_dir) if parsed.resume else Counters()
-    texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
-    iterate = Iteration(agent, config, device)
-    second = done.iteration + 1 if config.profile else None  # the first warms up
-    profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
 
-    with Logger(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
-        log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
-        with Stop(log.say) as stop:
-            while done.iteration < config.total_iterations and not stop.asked:
+    with claim(parsed, say) as run_dir, Stop(say) as stop:
+        done = _restore(agent, config, run_dir)
+        texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
+        iterate = Iteration(agent, config, device)
+        second = done.iteration + 1 if config.profile else None  # the first warms up
+        profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
+        with Logger(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
+            log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
+            while not (limit := reached(config, done)) and not stop.asked:
                 with profiled.around(done.iteration, log.console):
                     done, metrics, evaluated, culprit = iterate(done)
                     done = keep_best(run_dir, agent, done, evaluated)
                     with record_function(phase("logging")):
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
-                if done.iteration % config.checkpoint_every == 0:
+                if stop.save_asked() or done.iteration % config.checkpoint_every == 0:
                     checkpoint.save(run_dir, agent, done)
                 if on_iteration is not None and on_iteration(done.iteration, logged):
                     break
             checkpoint.save(run_dir, agent, done)
-        _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
-        if stop.asked:
-            command = checkpoint.resume_command(run_dir, config.allow)
-            log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
-        elif config.final_eval_tasks:
-            curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
+            _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
+            if limit in ("max_seconds", "max_env_steps"):
+                log.say(f"Training has reached {limit} after iteration {done.iteration}")
+            if config.final_eval_tasks and not stop.asked:
+                with stop.at_once():  # a resume plays it again
+                    curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
+            if stop.asked:
+                command = checkpoint.resume_command(run_dir, config.allow)
+                log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
     return Run(agent, curves, run_dir, done, stop.signal)
 
 
@@ -195,6 +202,15 @@ def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counte
             f"got {config.total_iterations}."
         )
     return done
+
+
+def _find_finished(agent: LearningAgent, parsed: Parsed, run_dir: Path, console: Console) -> Run | None:
+    """Return the run in the folder and show its table, if it is finished. Raises ConfigError if it is another run."""
+    check_same(run_dir, parsed)
+    if not finished(run_dir, parsed.config):
+        return None
+    done = _restore(agent, parsed.config, run_dir)
+    return Run(agent, show_again(run_dir, _final_splits(parsed.config), console), run_dir, done)
 
 
 def _final_splits(config: TrainConfig) -> tuple[str, ...]:

@@ -1,54 +1,160 @@
-"""The folder of a run: its name, the files that repeat the run, and the best agent so far."""
+"""The folder of a run: its name, its one owner, the files that repeat the run, and the best agent so far."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.report.console import make_folder, new_folder
 from metarl.training import checkpoint
-from metarl.training.checkpoint import Counters
-from metarl.training.config.errors import ConfigError
-from metarl.training.config.parsing import Parsed
+from metarl.training.checkpoint import AGENT, BEST, CHECKPOINT, Counters
+from metarl.training.config.errors import ConfigError, shown
+from metarl.training.config.file import check_regular
+from metarl.training.config.parsing import Parsed, parse
+from metarl.training.config.run_config import RESUMABLE, TrainConfig
+from metarl.training.final_evaluation import TABLE
+from metarl.training.lock import locked
 from metarl.training.log import family_card
+from metarl.training.stopping import reached
+
+PACKAGE = Path(__file__).parents[1]
 
 
-def make_run_dir(parsed: Parsed) -> Path:
-    """Make and return the folder of the run. Raises ConfigError if it already holds a run or cannot be made."""
-    if parsed.resume:
-        return parsed.resume
+_UNSAVED = ("metrics.jsonl", "events.out.tfevents.*", BEST, "trace.json", "*.partial")
+"""Files of a run that mean nothing without a checkpoint."""
+
+
+@contextlib.contextmanager
+def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
+    """Make the folder of the run, or find it, and hold its lock while the run is written.
+
+    It holds a checkpoint if and only if the run is to go on from it. `say` gets a line where there are no locks. Raises
+    ConfigError if another process writes to it, it holds another run, there is nothing to resume, or it cannot be made.
+    """
+    run_dir = parsed.resume or _make(parsed)
+    check_place(run_dir)
+    with locked(run_dir, say):
+        if parsed.auto_resume:
+            check_same(run_dir, parsed)
+            if not (run_dir / CHECKPOINT).exists():
+                _remove_unsaved(run_dir)
+        elif parsed.resume is None and ((run_dir / "config.yaml").exists() or (run_dir / CHECKPOINT).exists()):
+            raise _taken(run_dir)
+        elif parsed.resume is not None and not (run_dir / CHECKPOINT).exists():
+            raise ConfigError(
+                f"The run in {str(run_dir)!r} has no checkpoint to go on from; start it anew, which removes the curves "
+                f"that it has, by: {checkpoint.start_command(run_dir, parsed.config.allow)}"
+            )
+        yield run_dir
+
+
+def saved_run(parsed: Parsed) -> Path | None:
+    """Return the folder of the run that `parsed` goes on with; None if it begins."""
+    folder = Path(parsed.config.run_dir) if parsed.auto_resume and parsed.config.run_dir else parsed.resume
+    return folder if folder is not None and (folder / CHECKPOINT).exists() else None
+
+
+def finished(run_dir: Path, config: TrainConfig) -> bool:
+    """Tell whether the run has ended and was evaluated. Raises ConfigError if its checkpoint cannot be read."""
+    if not (run_dir / CHECKPOINT).exists():
+        return False
+    evaluated = not config.final_eval_tasks or (run_dir / "evaluation" / TABLE).exists()
+    return evaluated and bool(reached(config, checkpoint.load_state(run_dir)[1]))
+
+
+def check_same(run_dir: Path, parsed: Parsed) -> None:
+    """Raise ConfigError if the folder holds a run of another configuration; the sentence names the first difference."""
+    check_regular(run_dir)
+    kept, saved = run_dir / "config.yaml", (run_dir / CHECKPOINT).exists()
+    if (run_dir / AGENT).exists():
+        raise ConfigError(f"{str(run_dir)!r} holds a trained agent, not a run: choose another --run_dir.")
+    if not kept.exists() and saved:
+        raise ConfigError(
+            f"The run in {str(run_dir)!r} has a checkpoint, but no config.yaml: choose another --run_dir."
+        )
+    if not kept.exists() or (not saved and _is_part(kept, parsed.text())):
+        return
+    other, asked = _flat(parse([f"--config={kept}"]).values), _flat(parsed.values)
+    different = next((key for key in [*asked, *other] if key != "run_dir" and asked.get(key) != other.get(key)), None)
+    if different is None:
+        return
+    there, here = (shown(each[different]) if different in each else "missing" for each in (other, asked))
+    change = f"--resume {shlex.quote(str(run_dir))} --{different} {here}"
+    how = (
+        f"choose another --run_dir, or change it by {change}" if different in RESUMABLE else "choose another --run_dir"
+    )
+    what = f"{different} is {there} there, and {here} was asked for"
+    raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration ({what}): {how}.")
+
+
+def check_place(run_dir: Path) -> None:
+    """Raise ConfigError for a folder inside the installed package, where no run belongs."""
+    paths = {Path(os.path.abspath(run_dir)), run_dir.resolve()}
+    if any(path.is_relative_to(root) for path in paths for root in (PACKAGE, PACKAGE.resolve())):
+        raise ConfigError(f"The folder {str(run_dir)!r} is inside the package metarl itself: choose another --run_dir.")
+
+
+def _make(parsed: Parsed) -> Path:
+    """Make and return the folder of a run that is not resumed. Raises ConfigError if it cannot be made."""
+    name = f"{parsed.name}_{parsed.config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path("runs") / name if parsed.config.run_dir is None else Path(parsed.config.run_dir)
+    check_place(run_dir)
     try:
         if parsed.config.run_dir is None:
-            name = f"{parsed.name}_{parsed.config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
-            return new_folder(Path("runs") / name)
-        run_dir = Path(parsed.config.run_dir)
-        if (run_dir / "config.yaml").exists():
-            raise _taken(run_dir)
+            return new_folder(run_dir)
         make_folder(run_dir)
-    except ConfigError:
-        raise
     except ValueError as problem:
         raise ConfigError(str(problem)) from problem
     return run_dir
 
 
 def _taken(run_dir: Path) -> ConfigError:
-    how = f"continue it by --resume {shlex.quote(str(run_dir))}, or choose another --run_dir."
-    return ConfigError(f"{str(run_dir)!r} already holds a run: {how}")
+    how = f"continue it by --resume {shlex.quote(str(run_dir))}"
+    if not (run_dir / CHECKPOINT).exists():
+        how = "it has no checkpoint, so start it anew by adding --auto_resume"
+    return ConfigError(f"{str(run_dir)!r} already holds a run: {how}, or choose another --run_dir.")
+
+
+def _is_part(path: Path, text: str) -> bool:
+    """Tell whether a file is `text`, or a beginning of it, as a killed program leaves it."""
+    return text.encode().startswith(path.read_bytes().replace(os.linesep.encode(), b"\n"))
+
+
+def _remove_unsaved(run_dir: Path) -> None:
+    for pattern in _UNSAVED:
+        for path in run_dir.glob(pattern):
+            path.unlink()
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested values as one level: ``{"agent.lr": 0.001}``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
+    return found
 
 
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
-    """Write the configuration, command and versions that repeat the run; return the texts for the log."""
+    """Write the configuration, command and versions that repeat the run; return the texts for the log.
+
+    A run that goes on is unfinished again: the mark that it was finished, the table at the end, is removed.
+    """
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
+    (run_dir / "evaluation" / TABLE).unlink(missing_ok=True)
     try:
-        with (run_dir / "config.yaml").open("w" if parsed.resume else "x", encoding="utf-8") as file:
+        with (run_dir / "config.yaml").open(
+            "w" if parsed.resume or parsed.auto_resume else "x", encoding="utf-8"
+        ) as file:
             file.write(parsed.text())
     except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error

@@ -29,8 +29,9 @@ def run(
     `config` is a preset or a YAML file; by default the program's own default. The overrides are the options of the
     command line: fields of the configuration (``seed=3``), the options of the agent and the family as dictionaries
     (``agent={"lr": 1e-3}``), another agent or family by its name (``family="GridNavi"``), ``allow=["theirs"]`` for the
-    packages that register them, and ``resume=RUN_DIR`` to continue a run exactly. The same configuration gives the same
-    run, bit for bit, as on the command line, and the run's folder holds the command.
+    packages that register them, ``resume=RUN_DIR`` to continue a run exactly, and ``auto_resume=True`` with `run_dir`
+    to start a run, continue it or find it done. The same configuration gives the same run, bit for bit, as on the
+    command line, and the run's folder holds the command.
 
     `on_iteration` is called after every iteration with its number, from 1, and its metrics (``train/…``, ``loss/…``,
     ``time/…`` and, if it was evaluated, ``eval/<split>/…``). If it returns a true value, training ends there: the
@@ -38,7 +39,7 @@ def run(
     run writes down (TensorBoard, ``metrics.jsonl``) is in its folder, and what is wrong with its results is a warning.
 
     torch's process-wide settings are those of the program from then on (`metarl.fast.runtime.tune`). Ctrl-C lets the
-    iteration finish and saves before KeyboardInterrupt is raised.
+    iteration finish and saves before KeyboardInterrupt is raised; so do SIGTERM and SIGHUP before SystemExit is.
 
     Raises ConfigError, a ValueError of one sentence, for what is wrong with the configuration or the family, and
     `metarl.training.divergence.Diverged` if a metric is no longer finite; the last checkpoint is kept.
@@ -66,6 +67,8 @@ def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
             raise ConfigError(f"{name} must be a name or a dictionary of options, got {type(value).__name__}.")
         elif name == "allow" and not isinstance(value, str):
             yield from (f"--allow={_text(name, package)}" for package in value)
+        elif name == "auto_resume" and isinstance(value, bool):
+            yield from ["--auto_resume"] * value  # a switch
         else:
             yield f"--{name}={_text(name, value)}"
 

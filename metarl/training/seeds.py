@@ -2,7 +2,7 @@
 
 The runs are done one after the other in ``RUN_DIR/seed_1``, ``seed_2``, …, each like any other run. At the end their
 final evaluations, which are on the same tasks, are joined in ``RUN_DIR/evaluation``. The same command with the same
-``--run_dir`` continues where it stopped.
+``--run_dir`` continues where it stopped; with ``--auto_resume``, a seed without a checkpoint is started anew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,8 @@ from metarl.training import checkpoint
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import Line
 from metarl.training.config.parsing import Parsed, parse
+from metarl.training.lock import locked
+from metarl.training.run_folder import check_place, check_same, finished
 
 Train = Callable[[Parsed, Console], int]
 
@@ -38,6 +41,7 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
     if first.config.run_dir is not None:
         folder = Path(first.config.run_dir)
     else:
+        check_place(Path("runs"))
         folder = new_folder(Path("runs") / f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         return _train_into(folder, line, first, seeds, train, console)
@@ -53,15 +57,19 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))
-        if _finished(run_dir, parsed):
-            console.print(f"Seed {seed} is done: {run_dir}", markup=False, soft_wrap=True)
-            continue
         if (run_dir / checkpoint.CHECKPOINT).exists():
+            check_same(run_dir, parsed)
+            if finished(run_dir, parsed.config):
+                console.print(f"Seed {seed} is done: {run_dir}", markup=False, soft_wrap=True)
+                continue
             parsed = parse([f"--resume={run_dir}"])
         if code := train(parsed, console):
             return code
     if first.config.final_eval_tasks:
-        join([folder / f"seed_{seed}" for seed in seeds], folder / "evaluation", first.config.family.splits, console)
+        runs, splits = [folder / f"seed_{seed}" for seed in seeds], first.config.family.splits
+        (folder / "evaluation").mkdir(exist_ok=True)
+        with locked(folder / "evaluation", partial(console.print, markup=False, soft_wrap=True)):
+            join(runs, folder / "evaluation", splits, console)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
     return 0
 
@@ -76,17 +84,3 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
     show(console, table)
     (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     return curves
-
-
-def _finished(run_dir: Path, parsed: Parsed) -> bool:
-    """Tell whether the run exists and is complete. Raises ConfigError if the folder holds another configuration."""
-    kept = run_dir / "config.yaml"
-    if not kept.exists():
-        return False
-    if parse([f"--config={kept}"]).text() != parsed.text():
-        raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration: choose another --run_dir.")
-    if not (run_dir / checkpoint.CHECKPOINT).exists():
-        raise ConfigError(f"The run in {str(run_dir)!r} stopped before its first checkpoint: remove that folder.")
-    _, done = checkpoint.load_state(run_dir)
-    evaluated = all((run_dir / "evaluation" / f"{split}.json").exists() for split in parsed.config.family.splits)
-    return done.iteration == parsed.config.total_iterations and (evaluated or not parsed.config.final_eval_tasks)

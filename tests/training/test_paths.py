@@ -68,11 +68,12 @@ def test_what_is_printed_can_be_typed(name: str, capsys: pytest.CaptureFixture[s
     (run / checkpoint.CHECKPOINT).unlink()
     with pytest.raises(ConfigError, match="has no checkpoint yet") as caught:
         checkpoint.load(run)
-    command = str(caught.value).partition("continue it by: ")[2]
+    command = str(caught.value).partition("start it anew by: ")[2]
     printed = subprocess.run(
         ["sh", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"], capture_output=True, text=True
     )
-    assert printed.stdout.splitlines() == ["-m", "metarl.train", "--resume", str(run)]
+    given = ["--config", str(run / "config.yaml"), "--run_dir", str(run), "--auto_resume"]
+    assert printed.stdout.splitlines() == ["-m", "metarl.train", *given]
     assert train.main(printed.stdout.splitlines()[2:]) == 0
 
 

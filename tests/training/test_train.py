@@ -239,13 +239,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(toy: list[str]):
     assert checkpoint.load_state("run")[1].iteration == len(lines("run")) == done + 2
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(toy: list[str]):
-    assert train.main([*toy, "--run_dir", "run"]) == 0
-    Path("run/checkpoint.safetensors").unlink()
-    assert train.main(["--resume", "run"]) == 0
-    assert checkpoint.load_state("run")[1].iteration == 6 == len(lines("run"))
-
-
 def test_a_run_directory_is_never_overwritten(toy: list[str], capsys: pytest.CaptureFixture[str]):
     assert train.main([*toy, "--run_dir", "run"]) == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
@@ -287,7 +280,7 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     assert train.main([*toy, "--run_dir", "never", "--family.broken", "1"]) == 2
     assert "rewards of Guess.step must be finite" in capsys.readouterr().err and not Path("never").exists()
     monkeypatch.setattr(run_checks, "quick_check", lambda *_: [])  # as if they were too seldom for it
-    assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 1
+    assert train.main([*toy, "--run_dir", "rewards", "--family.broken", "1"]) == 3
     sentence = capsys.readouterr().err
     assert "train/return became nan" in sentence and "rewards of the family" in sentence, "not its own parameters"
     honest = loop.run_trial
@@ -298,7 +291,7 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
         return honest(agent, family, tasks, key)
 
     monkeypatch.setattr(loop, "run_trial", poisoned)
-    assert train.main([*toy, "--run_dir", "run"]) == 1
+    assert train.main([*toy, "--run_dir", "run"]) == 3
     sentence = capsys.readouterr().err
     assert "iteration 5" in sentence and "checkpoint" in sentence and "Traceback" not in sentence
     assert "own numbers" in sentence and "rewards" not in sentence

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from metarl.core.options import add_arguments, parts_of
-from metarl.report.console import ALLOW, QUIET
+from metarl.report.console import ALLOW, EXIT_CODES, QUIET
 from metarl.training.config.file import DEFAULT_PRESET, presets
 from metarl.training.config.names import BASES, Named, names_of
 from metarl.training.config.run_config import RESUMABLE, TrainConfig
@@ -20,12 +20,13 @@ def print_help(chosen: Mapping[str, Named]) -> None:
     parser = ArgumentParser(
         prog="python -m metarl.train",
         description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
-        epilog=f"Presets: {', '.join(presets())}.",
+        epilog=f"{EXIT_CODES} Presets: {', '.join(presets())}.",
     )
     for option, value, text in (
         ("config", "FILE", f"A YAML file or a preset's name; without it, {DEFAULT_PRESET}."),
         ("print_config", "", "Print the whole configuration, which can be used as a file, and train nothing."),
         ("resume", "RUN_DIR", f"Continue the run in this folder exactly; may change: {', '.join(RESUMABLE)}."),
+        ("auto_resume", "", "Start the run in --run_dir, continue it, or find it done: one command for requeued jobs."),
         ("seeds", "N", "Train N seeds from `seed` upwards, each in RUN_DIR/seed_N, and join their results."),
         ("quiet", "", QUIET),
         ("allow", "PACKAGE", ALLOW),

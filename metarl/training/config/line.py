@@ -14,11 +14,11 @@ from typing import NamedTuple
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import presets
 
-OTHERS = ("config", "resume", "seeds", "quiet", "print_config", "help")
+OTHERS = ("config", "resume", "auto_resume", "seeds", "quiet", "print_config", "help")
 """Options that are not fields of the configuration."""
 
 
-SWITCHES = ("--help", "--print_config", "--quiet")
+SWITCHES = ("--help", "--print_config", "--quiet", "--auto_resume")
 
 
 _LISTS = ("eval_splits", "hidden_sizes")

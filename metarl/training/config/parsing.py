@@ -51,6 +51,8 @@ class Parsed:
     """The command line."""
     resume: Path | None = None
     """The run directory to continue."""
+    auto_resume: bool = False
+    """Whether the run in `config.run_dir` is started, continued or found done."""
 
     def text(self) -> str:
         """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
@@ -96,6 +98,9 @@ def parse(args: Sequence[str] | Line) -> Parsed:
     if "--print_config" in line.switches:
         print(parsed.text(), end="")
         raise SystemExit(0)
+    if "--auto_resume" in line.switches:
+        _check_auto_resume(parsed)
+        parsed.auto_resume = True
     if choice.replaced or parsed.name == "config":  # something else than the file says, or a run that is repeated
         what = f"{choice.named['agent'].short}_{choice.named['family'].short}"
         parsed.name = re.sub(r"[^\w.+-]+", "_", what.lower())
@@ -144,6 +149,13 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
             f"--init_from {shlex.quote(str(run_dir))}."
         )
     check_regular(run_dir)
+
+
+def _check_auto_resume(parsed: Parsed) -> None:
+    if parsed.resume is not None:
+        raise ConfigError("--auto_resume stands in for --resume: give the run's first command, with its --run_dir.")
+    if parsed.config.run_dir is None:
+        raise ConfigError("--auto_resume needs --run_dir: the folder in which the same command finds its run again.")
 
 
 def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:

@@ -13,6 +13,8 @@ from metarl.training.config.errors import ConfigError
 
 RESUMABLE = (
     "total_iterations",
+    "max_seconds",
+    "max_env_steps",
     "eval_every",
     "eval_tasks",
     "eval_repeats",
@@ -42,6 +44,11 @@ class TrainConfig:
     total_iterations: int = 1000
     """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: no training,
     the initial agent is evaluated."""
+    max_seconds: float | None = None
+    """Seconds of training, evaluations and earlier parts of a resumed run included, after which it ends as if it were
+    complete. null: no limit. Schedules run over total_iterations all the same."""
+    max_env_steps: int | None = None
+    """Environment steps of training after which it ends in the same way; null: no limit."""
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
     train_tasks: int | None = None
@@ -81,9 +88,10 @@ class TrainConfig:
                     where = f" of {type(self.family).__name__} in {name}"
                     raise ConfigError(unknown("split", split, self.family.splits, where))
         lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
-        for name, low in (lowest | {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1}).items():
+        lowest |= {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1, "max_seconds": 0, "max_env_steps": 0}
+        for name, low in lowest.items():
             value = getattr(self, name)
-            if value is not None and value < low:
+            if value is not None and not value >= low:  # nan, too
                 raise ConfigError(f"{name} must be at least {low}, got {value}.")
         if self.train_tasks is not None:
             self.family.train_on(self.train_tasks)
