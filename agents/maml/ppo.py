@@ -48,7 +48,7 @@ class PPO:
         self.optimizer = ClippedAdam(named, at(options.lr, 0.0))
         self.inner_kl_coef = torch.full((config.inner_steps,), options.inner_kl_coef, device=device)
         self.samples_at_once = samples_at_once(device)
-        self.minibatch = Captured(self._descend, device)
+        self.minibatch = Captured(self._descend, device, reduces=True)
         self.captured = {"Minibatches": self.minibatch}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:

@@ -45,8 +45,8 @@ class TRPO:
         self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
         self.options = config.outer
         self.constrained = slice(None) if self.options.trust == "all" else adaptation.outer
-        self.propose = Captured(self._propose, device)
-        self.loss_and_kl = Captured(self._loss_and_kl, device)
+        self.propose = Captured(self._propose, device, reduces=True)
+        self.loss_and_kl = Captured(self._loss_and_kl, device, reduces=True)
         self.captured = {"Outer steps": self.propose, "Line searches": self.loss_and_kl}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:

@@ -64,7 +64,7 @@ class RL2(LearningAgent, config=RL2Config):
             self.net = RL2Network(config, family, features(task)).to(self.device)
         self.optimizer = ClippedAdam(self.net.named_parameters(), at(config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
-        self.minibatch = Captured(self._descend, self.device)
+        self.minibatch = Captured(self._descend, self.device, reduces=True)
         self.metrics = [*PPO_METRICS, *(["inference"] if config.aux_coef else []), "grad_norm"]
         self.updates = 0
         # The critic predicts (return - mean) / std, so that vf_coef and lr mean the same for returns of any size.

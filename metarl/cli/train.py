@@ -6,13 +6,14 @@ mistake of the user's, 3 diverged, 128 + N stopped by the signal N.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from metarl.report.console import in_words, make_console
+from metarl.report.console import in_words, make_console, silent_console
 from metarl.training import loop
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import read_line
@@ -23,25 +24,32 @@ from metarl.training.seeds import train_seeds
 PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
 
 
+RANK = int(os.environ.get("RANK", 0))  # of the processes that torchrun starts, the first one prints
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the program. Returns 0; 2 for a mistake of the user's, 3 for a diverged run, 128 + signal if stopped."""
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
-        console = make_console(line.quiet, width=120)
+        console = make_console(line.quiet, width=120) if RANK == 0 else silent_console()
         return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
-        print(f"{PROGRAM}: {mistake}", file=sys.stderr)
-        return 2
+        return _end(str(mistake), 2)
     except OSError as problem:  # a folder that may not be written to, a full disk
-        print(f"{PROGRAM}: {in_words(problem)}", file=sys.stderr)
-        return 2
+        return _end(in_words(problem), 2)
     except Diverged as reason:
-        print(f"{PROGRAM}: {reason}", file=sys.stderr)
-        return 3
+        return _end(str(reason), 3)
 
 
 program = main
+
+
+def _end(sentence: str, code: int) -> int:
+    """Print why the program ends; return its exit code. Of several processes that all fail alike, the first prints."""
+    if RANK == 0:
+        print(f"{PROGRAM}: {sentence}", file=sys.stderr)
+    return code
 
 
 def train(parsed: Parsed, console: Console) -> int:

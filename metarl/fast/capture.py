@@ -29,12 +29,16 @@ class Captured:
     recording, and all arguments must be tensors. Each replay sees the current values of parameters that the function
     reads or changes in place. Results are copies, so that the next call does not overwrite them.
 
+    A function that `reduces` sums over several processes, between which nothing is recorded.
+
     `why_not` is None while recordings are made and used; otherwise the reason why all later calls are plain.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
+    def __init__(self, function: Callable[..., Any], device: torch.device, reduces: bool = False) -> None:
         self.function, self.device = function, device
         self.why_not: str | None = None if device.type == "cuda" else f"{device.type} has no graphs"
+        if reduces and torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.why_not = "several processes exchange numbers"
         self._calls: dict[Signature, int] = {}
         self._recordings: dict[Signature, Recording] = {}
 

@@ -11,8 +11,10 @@ functions in the same order. Statistics are added in double precision.
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -57,6 +59,7 @@ def start(device: torch.device) -> None:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     _Place.rank, _Place.world_size = dist.get_rank(), dist.get_world_size()
+    atexit.register(stop)
 
 
 def stop() -> None:
@@ -79,6 +82,17 @@ def world_size() -> int:
 def several() -> bool:
     """Tell whether there are other processes."""
     return _Place.world_size > 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process act by itself inside: for work that only one rank does, such as drawing."""
+    before = _Place.rank, _Place.world_size
+    _Place.rank, _Place.world_size = 0, 1
+    try:
+        yield
+    finally:
+        _Place.rank, _Place.world_size = before
 
 
 def part(rows: int) -> slice:

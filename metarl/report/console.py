@@ -44,6 +44,11 @@ def make_console(quiet: bool = False, width: int | None = None) -> Console:
     return Console(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
 
 
+def silent_console() -> Console:
+    """Make a console that shows nothing, not even tables."""
+    return Console(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)
+
+
 def show(console: Console, table: Table) -> None:
     """Print the table of a result, on a quiet console too."""
     quiet, console.quiet = console.quiet, False

@@ -14,19 +14,25 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
 from metarl.evaluation.finite import not_finite
 from metarl.evaluation.playback import watch
+from metarl.learning import ranks
 from metarl.report.behaviour import pictures
 from metarl.report.console import show, text_of
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
-from metarl.training.log import Logger
+from metarl.training.log import Logger, NoLog
 
 TABLE = "table.txt"
 """The file of the table at the end."""
 
 
 def evaluate_at_the_end(
-    agent: LearningAgent, config: TrainConfig, run_dir: Path, done: Counters, log: Logger, warn: Callable[[str], None]
+    agent: LearningAgent,
+    config: TrainConfig,
+    run_dir: Path,
+    done: Counters,
+    log: Logger | NoLog,
+    warn: Callable[[str], None],
 ) -> dict[str, AdaptationCurve]:
     """Evaluate on all splits, show the table, and write it to ``RUN_DIR/evaluation/``. Returns the curves by split."""
     family, folder = config.family, run_dir / "evaluation"
@@ -40,7 +46,10 @@ def evaluate_at_the_end(
             curves[split] = watched[split][0]
         else:
             curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
-        curves[split].save(folder / split)
+        if ranks.rank() == 0:
+            curves[split].save(folder / split)
+    if ranks.rank():  # all ranks have the curves, and the first one shows them
+        return curves
     log.evaluation(done, curves)
     log.bar.stop()
     table = adaptation_table(curves, log.console.width)
@@ -49,9 +58,10 @@ def evaluate_at_the_end(
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             warn(spoiled)
-    for picture in pictures(family, watched, warn):
-        log.picture(done, picture.tag, picture.data)
-        (folder / picture.file_name).write_bytes(picture.data)
+    with ranks.alone():  # some pictures are of evaluations of their own
+        for picture in pictures(family, watched, warn):
+            log.picture(done, picture.tag, picture.data)
+            (folder / picture.file_name).write_bytes(picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     # The last file, by which the run is known to be finished.

@@ -30,6 +30,7 @@ from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
 from metarl.evaluation.finite import to_json
 from metarl.evaluation.results import chosen_points
+from metarl.learning import ranks
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
@@ -61,10 +62,11 @@ OVERVIEW = {
 
 def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
     """Return the metrics ``train/…`` of the returns on meta-training tasks, from rounds of `episodes` episodes."""
-    returns = [episode_returns(rollout, episodes).mean(0) for rollout in trial]  # (episodes,) each
+    rows = trial[0].mask.shape[1]
+    returns = [ranks.mean(episode_returns(rollout, episodes).mean(0), rows) for rollout in trial]  # (episodes,) each
     points = returns[0] if len(returns) == 1 else [row.mean() for row in returns]
     values = [float(point) for point in points]
-    lengths = [float(episode_lengths(rollout, episodes).mean()) for rollout in trial]
+    lengths = [float(ranks.mean(episode_lengths(rollout, episodes).mean(), rows)) for rollout in trial]
     return {
         "train/return": sum(values) / len(values),
         "train/trial_return": sum(float(row.sum()) for row in returns),
@@ -86,6 +88,16 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
     names += ["episodes_to_threshold", "env_steps_to_threshold"]
     names += ["cumulative_regret", "regret_per_episode", "regret_per_step"]
     return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
+
+
+def all_curve_metrics(curves: Mapping[str, AdaptationCurve]) -> dict[str, float]:
+    """Return the metrics of all splits, with the gaps between training and the others."""
+    metrics: dict[str, float] = {}
+    for curve in curves.values():
+        metrics |= curve_metrics(curve)
+    for split, gap in generalisation_gaps(curves).items():
+        metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
+    return metrics
 
 
 def point_tags(curve: AdaptationCurve) -> dict[str, int]:
@@ -222,16 +234,13 @@ class Logger:
         self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
     ) -> dict[str, float]:
         """Write the adaptation curves of some splits, with `figures` or without; return their scalars."""
-        metrics: dict[str, float] = {}
+        metrics = all_curve_metrics(curves)
         for curve in curves.values():
-            metrics |= curve_metrics(curve)
             if figures:
                 self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
                 if (steps := curve.plot_steps()) is not None:
                     self.writer.add_figure(f"eval/{curve.split}/steps", steps, counters.env_steps, close=False)
                 self.drawn = counters.seconds
-        for split, gap in generalisation_gaps(curves).items():
-            metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
         self._add_scalars(metrics, counters)
         if curves:
             # Splits that are evaluated during training come before those evaluated only at the end.
@@ -285,6 +294,38 @@ class Logger:
         if not self.console.is_terminal and (evaluated or counters.iteration % every == 0):
             progress = f"iteration {counters.iteration}/{self.total}, {_amount(counters.env_steps)} steps"
             self.console.print(f"{progress}, {text}{self.adaptation}", markup=False, highlight=False, soft_wrap=True)
+
+
+class NoLog:
+    """The logger of a rank other than 0: it writes and shows nothing."""
+
+    def __init__(self, run_dir: Path, values: Any, start: Counters, texts: Any, console: Console, splits: Any) -> None:
+        self.console = console
+        self.bar = Progress(console=console, disable=True)
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: no file is open."""
+
+    def iteration(
+        self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
+    ) -> dict[str, float]:
+        """Return what `Logger.iteration` does."""
+        return metrics | self.evaluation(counters, curves or {})
+
+    def evaluation(
+        self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
+    ) -> dict[str, float]:
+        """Return what `Logger.evaluation` does."""
+        return all_curve_metrics(curves)
+
+    def picture(self, counters: Counters, tag: str, data: bytes) -> None:
+        """Do nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Do nothing."""
 
 
 def _in_words(curve: AdaptationCurve) -> str:

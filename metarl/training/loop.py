@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -19,11 +20,14 @@ from rich.console import Console
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, OwnLoopAgent
 from metarl.core.rollout import Rollout, check_endings, first_not_finite, run_trial
+from metarl.core.tree import take
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
 from metarl.fast.capture import Captured
 from metarl.fast.profiling import ProfiledIteration, phase, record_function
 from metarl.fast.runtime import resolve_device, tune
+from metarl.learning import ranks
+from metarl.report.console import silent_console
 from metarl.training import checkpoint
 from metarl.training.checkpoint import CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError
@@ -31,7 +35,7 @@ from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import check_finite, finite
 from metarl.training.final_evaluation import evaluate_at_the_end, show_again
-from metarl.training.log import Logger, memory_metrics, trial_metrics
+from metarl.training.log import Logger, NoLog, memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
 from metarl.training.run_folder import check_same, claim, finished, keep_best, saved_run, write_run_files
 from metarl.training.stopping import Stop, reached
@@ -67,44 +71,53 @@ def train(
 
     Raises ConfigError for a mistake of the user's, before anything is written, and Diverged if a metric is not finite.
     """
+    config, device = parsed.config, find_device(parsed.config)
+    ranks.start(device)
+    first = ranks.rank() == 0  # the rank that prints, and writes files
+    console, warn = (console, warn) if first else (silent_console(), lambda sentence: None)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
-    config = parsed.config
     settings = tune(config.num_threads)
     check_run(parsed, warn)
-    agent, device = _build(config)
+    agent = _build(config, device)
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console)):
         return done_already
     if config.init_from is not None and not before:
         checkpoint.start_from(config.init_from, agent)
 
-    with claim(parsed, say) as run_dir, Stop(say) as stop:
+    with contextlib.ExitStack() as held, Stop(say) as stop:
+        run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
         done = _restore(agent, config, run_dir)
-        texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
+        texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
+        texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
         iterate = Iteration(agent, config, device)
         second = done.iteration + 1 if config.profile else None  # the first warms up
         profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
-        with Logger(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
-            log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
-            while not (limit := reached(config, done)) and not stop.asked:
+        make_log = Logger if first else NoLog
+        with make_log(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
+            log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads{_processes()}")
+            while not (limit := _limit(config, done)) and not ranks.any_of(stop.asked):
                 with profiled.around(done.iteration, log.console):
                     done, metrics, evaluated, culprit = iterate(done)
-                    done = keep_best(run_dir, agent, done, evaluated)
+                    if first:
+                        done = keep_best(run_dir, agent, done, evaluated)
                     with record_function(phase("logging")):
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
-                if stop.save_asked() or done.iteration % config.checkpoint_every == 0:
+                if first and (stop.save_asked() or done.iteration % config.checkpoint_every == 0):
                     checkpoint.save(run_dir, agent, done)
-                if on_iteration is not None and on_iteration(done.iteration, logged):
+                if on_iteration is not None and ranks.any_of(bool(on_iteration(done.iteration, logged))):
                     break
-            checkpoint.save(run_dir, agent, done)
+            if first:
+                checkpoint.save(run_dir, agent, done)
             _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
             if limit in ("max_seconds", "max_env_steps"):
                 log.say(f"Training has reached {limit} after iteration {done.iteration}")
-            if config.final_eval_tasks and not stop.asked:
+            asked = ranks.any_of(stop.asked)
+            if config.final_eval_tasks and not asked:
                 with stop.at_once():  # a resume plays it again
                     curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
-            if stop.asked:
+            if asked or stop.asked:
                 command = checkpoint.resume_command(run_dir, config.allow)
                 log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
     return Run(agent, curves, run_dir, done, stop.signal)
@@ -125,7 +138,10 @@ class Iteration:
     def __init__(self, agent: LearningAgent, config: TrainConfig, device: torch.device) -> None:
         self.agent, self.config = agent, config
         self.root = rng.fold(rng.key(config.seed, device), TRAINING)
-        self.play = Captured(lambda tasks, key: run_trial(agent, config.family, tasks, key), device)
+        self.mine = ranks.part(config.agent.meta_batch_size)
+        self.play = Captured(
+            lambda tasks, key: run_trial(agent, config.family, tasks, key, first_task=self.mine.start), device
+        )
 
     def __call__(self, done: Counters) -> Iterated:
         agent, config, start = self.agent, self.config, time.perf_counter()
@@ -142,7 +158,7 @@ class Iteration:
             with record_function(phase("update")):
                 loss = agent.update(trial, progress)
             metrics = trial_metrics(trial, agent.protocol.episodes or config.family.episodes_per_trial) | loss
-            steps = int(sum(rollout.mask.sum() for rollout in trial))
+            steps = sum(ranks.all_gather(int(sum(rollout.mask.sum() for rollout in trial))))
         updated = time.perf_counter()
         now = replace(done, iteration=done.iteration + 1, env_steps=done.env_steps + steps)
         agent.trained = checkpoint.progress(config.seed, now)
@@ -155,14 +171,16 @@ class Iteration:
             "time/update": updated - collected,
             "time/evaluate": end - updated,
         } | memory_metrics(self.root.device)
-        culprit = (first_not_finite(trial) or "update") if trial and not finite(metrics) else None
+        culprit = None
+        if trial and not finite(metrics):
+            culprit = next(filter(None, ranks.all_gather(first_not_finite(trial))), "update")
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _trial(self, number: int) -> list[Rollout]:
-        """Draw new tasks and play a trial on each. Raises ConfigError for an undeclared ending of an episode."""
+        """Draw new tasks and play a trial on each of this rank's. Raises ConfigError for an undeclared ending."""
         family, key = self.config.family, rng.fold(self.root, number)
         tasks = family.sample_tasks(rng.fold(key, 0), self.config.agent.meta_batch_size, self.config.train_split)
-        trial: list[Rollout] = self.play(tasks, rng.fold(key, 1))
+        trial: list[Rollout] = self.play(take(tasks, self.mine), rng.fold(key, 1))
         try:
             check_endings(family, trial)
         except ValueError as undeclared:  # too rare for `check_run` to notice
@@ -181,13 +199,37 @@ def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> d
     }
 
 
-def _build(config: TrainConfig) -> tuple[LearningAgent, torch.device]:
-    """Build the agent; return it and its device. Raises ConfigError for options that do not fit each other."""
+def find_device(config: TrainConfig) -> torch.device:
+    """Return the run's device. Raises ConfigError if there is none."""
     try:
-        device = resolve_device(config.device)
-        return config.agent.build(config.family, config.seed, device), device
+        return resolve_device(config.device)
+    except ValueError as mistake:
+        raise ConfigError(str(mistake)) from mistake
+
+
+def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
+    """Build the agent. Raises ConfigError for options that do not fit each other, or the number of processes."""
+    try:
+        agent = config.agent.build(config.family, config.seed, device)
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
+    if ranks.several() and isinstance(agent, OwnLoopAgent):
+        raise ConfigError(f"{type(agent).__name__} trains in a single process: start it without torchrun.")
+    if config.agent.meta_batch_size < ranks.world_size():
+        raise ConfigError(
+            f"agent.meta_batch_size must be at least the number of processes, {ranks.world_size()}, so that each has "
+            f"a task, got {config.agent.meta_batch_size}."
+        )
+    return agent
+
+
+def _limit(config: TrainConfig, done: Counters) -> str:
+    """Return the limit that the run has reached, on the clock of rank 0; "" while it goes on."""
+    return ranks.on_first(lambda: reached(config, done))
+
+
+def _processes() -> str:
+    return f" in each of {ranks.world_size()} processes" if ranks.several() else ""
 
 
 def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counters:
@@ -217,7 +259,7 @@ def _final_splits(config: TrainConfig) -> tuple[str, ...]:
     return config.family.splits if config.final_eval_tasks else ()
 
 
-def _say_unrecorded(parts: dict[str, Captured], log: Logger) -> None:
+def _say_unrecorded(parts: dict[str, Captured], log: Logger | NoLog) -> None:
     """Print which parts were not recorded on a GPU, and why."""
     for name, part in parts.items():
         if part.device.type == "cuda" and part.why_not is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import warnings
@@ -10,9 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from metarl.report.console import make_console
+from metarl.report.console import make_console, silent_console
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import parse
 from metarl.training.loop import OnIteration, Run, train
@@ -45,8 +42,7 @@ def run(
     `metarl.training.divergence.Diverged` if a metric is no longer finite; the last checkpoint is kept.
     """
     parsed = parse([*([] if config is None else ["--config", str(config)]), *_as_options(overrides)])
-    nowhere = Console(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)
-    ended = train(parsed, nowhere if quiet else make_console(width=120), _warn, on_iteration)
+    ended = train(parsed, silent_console() if quiet else make_console(width=120), _warn, on_iteration)
     if ended.signal == signal.SIGINT:
         raise KeyboardInterrupt
     if ended.signal:

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.learning import ranks
 from metarl.report.console import new_folder, show, text_of
 from metarl.report.table import adaptation_table
 from metarl.training import checkpoint
@@ -24,6 +25,7 @@ from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import Line
 from metarl.training.config.parsing import Parsed, parse
 from metarl.training.lock import locked
+from metarl.training.loop import find_device
 from metarl.training.run_folder import check_place, check_same, finished
 
 Train = Callable[[Parsed, Console], int]
@@ -38,11 +40,13 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
     if first.resume:
         raise ConfigError("--seeds goes on by itself: give the first command again, with its --run_dir.")
     seeds = range(first.config.seed, first.config.seed + (line.seeds or 1))
+    ranks.start(find_device(first.config))
     if first.config.run_dir is not None:
         folder = Path(first.config.run_dir)
     else:
         check_place(Path("runs"))
-        folder = new_folder(Path("runs") / f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}")
+        name = f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = ranks.on_first(lambda: new_folder(Path("runs") / name))
     try:
         return _train_into(folder, line, first, seeds, train, console)
     except ConfigError:
@@ -65,7 +69,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
             parsed = parse([f"--resume={run_dir}"])
         if code := train(parsed, console):
             return code
-    if first.config.final_eval_tasks:
+    if first.config.final_eval_tasks and ranks.rank() == 0:
         runs, splits = [folder / f"seed_{seed}" for seed in seeds], first.config.family.splits
         (folder / "evaluation").mkdir(exist_ok=True)
         with locked(folder / "evaluation", partial(console.print, markup=False, soft_wrap=True)):
