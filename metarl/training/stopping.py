@@ -125,6 +125,7 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == SIGUSR1:
             self._save = True
+            self._tell("Saving after this iteration")
             return
         if self.asked:  # a closing terminal may send SIGHUP twice
             return
@@ -133,8 +134,11 @@ class Stop:
         _restore({each: handler for each, handler in self._before.items() if each in (SIGINT, SIGTERM)})
         if self._at_once:
             raise Stopped(number)
+        self._tell("Stopping after this iteration" + ("" if number == SIGHUP else " (again: at once)"))
+
+    def _tell(self, sentence: str) -> None:
         with contextlib.suppress(OSError, RuntimeError):  # the output is gone, or was just being written
-            self.say("Stopping after this iteration (again: at once)")
+            self.say(sentence)
 
 
 def _install(handle: Callable[[int, FrameType | None], Any], numbers: set[Any], always: set[Any]) -> dict[int, Any]:
