@@ -27,7 +27,7 @@ from torch import Tensor
 
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import nearest, unknown
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import to_json
 from metarl.report.console import Parser, at_home, in_words
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError

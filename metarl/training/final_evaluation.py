@@ -10,8 +10,9 @@ from metarl.core.agent import LearningAgent
 from metarl.core.family import has_picture
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.finite import not_finite
+from metarl.evaluation.files import replace_file
 from metarl.evaluation.playback import watch
+from metarl.evaluation.results import not_finite
 from metarl.report.behaviour import pictures
 from metarl.report.console import show, text_of
 from metarl.report.table import adaptation_table
@@ -44,10 +45,10 @@ def evaluate_at_the_end(
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             warn(spoiled)
-    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    replace_file(folder / "table.txt", text_of(table))
     for picture in pictures(family, watched, warn):
         log.picture(done, picture.tag, picture.data)
-        (folder / picture.file_name).write_bytes(picture.data)
+        replace_file(folder / picture.file_name, picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from torch.utils.tensorboard.summary import hparams
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import to_json
 from metarl.evaluation.results import chosen_points
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
