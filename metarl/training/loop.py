@@ -73,7 +73,7 @@ def train(
     if config.init_from is not None and not (parsed.resume and (parsed.resume / CHECKPOINT).exists()):
         checkpoint.start_from(config.init_from, agent)
     run_dir = make_run_dir(parsed)
-    done = _restore(agent, config, run_dir) if parsed.resume else Counters()
+    done = _restore(agent, config, run_dir, warn) if parsed.resume else Counters()
     texts = write_run_files(run_dir, parsed) | {"runtime": json.dumps(settings | {"device": str(device)}, indent=1)}
     iterate = Iteration(agent, config, device)
     second = done.iteration + 1 if config.profile else None  # the first warms up
@@ -90,10 +90,10 @@ def train(
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
                 if done.iteration % config.checkpoint_every == 0:
-                    checkpoint.save(run_dir, agent, done)
+                    checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
                 if on_iteration is not None and on_iteration(done.iteration, logged):
                     break
-            checkpoint.save(run_dir, agent, done)
+            checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
         _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
         if stop.asked:
             command = checkpoint.resume_command(run_dir, config.allow)
@@ -183,11 +183,9 @@ def _build(config: TrainConfig) -> tuple[LearningAgent, torch.device]:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
 
 
-def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counters:
+def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path, warn: Callable[[str], None]) -> Counters:
     """Load the run's checkpoint into the agent, if there is one; return the run's progress."""
-    if not (run_dir / CHECKPOINT).exists():
-        return Counters()
-    done = checkpoint.restore(run_dir, agent)
+    done = checkpoint.restore_last_good(run_dir, agent, warn)
     agent.trained = checkpoint.progress(config.seed, done)
     if done.iteration > config.total_iterations:
         raise ConfigError(

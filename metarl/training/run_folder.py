@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.files import remove_partial, replace_file
 from metarl.evaluation.provenance import versions
 from metarl.report.console import make_folder, new_folder
 from metarl.training import checkpoint
@@ -46,16 +48,17 @@ def _taken(run_dir: Path) -> ConfigError:
 
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     """Write the configuration, command and versions that repeat the run; return the texts for the log."""
+    if parsed.resume:
+        remove_partial(run_dir)
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
     try:
-        with (run_dir / "config.yaml").open("w" if parsed.resume else "x", encoding="utf-8") as file:
-            file.write(parsed.text())
+        replace_file(run_dir / "config.yaml", parsed.text(), new=parsed.resume is None)
     except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error
-    with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
-        file.write(command)
+    before = (run_dir / "command.txt").read_bytes() if (run_dir / "command.txt").is_file() else b""
+    replace_file(run_dir / "command.txt", before + command.encode())
     text = json.dumps(versions(), indent=1)
-    (run_dir / "versions.json").write_text(text + "\n", encoding="utf-8")
+    replace_file(run_dir / "versions.json", text + "\n")
     return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 
 
@@ -64,7 +67,7 @@ def keep_best(run_dir: Path, agent: LearningAgent, done: Counters, curves: Mappi
     if "valid" not in curves:
         return done
     score = float(curves["valid"].scores.mean(dtype="float64"))
-    if done.best_score is not None and not score > done.best_score:
+    if not math.isfinite(score) or (done.best_score is not None and not score > done.best_score):
         return done
     done = replace(done, best_score=score, best_iteration=done.iteration)
     checkpoint.save_best(run_dir, agent, done)

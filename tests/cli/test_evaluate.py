@@ -538,7 +538,7 @@ def run_dir(tmp_path: Path) -> Path:
 
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(toy.TOY)
+    toy.write_config(folder)
     read = config.read(folder / "config.yaml")
     checkpoint.save(folder, read.agent.build(read.family, read.seed, torch.device("cpu")), checkpoint.Counters())
     return folder

@@ -69,6 +69,8 @@ def older(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
     if isinstance(a, dict):
