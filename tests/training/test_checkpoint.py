@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from toy import Guess, write_config
+from toy import TOY, Guess, write_config
 
 import metarl
+from metarl.cli import train
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.rollout import run_trial
@@ -342,3 +344,44 @@ def test_what_is_wrong_with_a_run_is_said_in_a_sentence(run: tuple[Path, Learnin
         assert "its counters are damaged" in sentence()
     file.unlink()
     assert "has no checkpoint yet" in sentence()
+
+
+def test_a_run_that_goes_on_from_the_checkpoint_before_a_damaged_one_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(TOY)
+    args = ["--config", "toy.yaml", "--keep_checkpoints", "3", "--total_iterations", "9"]
+    assert train.main([*args, "--run_dir", "run"]) == 0
+    shutil.copytree("run", "whole")
+    for name in ("checkpoint.safetensors", "checkpoint_9.safetensors", "checkpoint_8.safetensors"):
+        damaged = bytearray(Path("run", name).read_bytes())
+        damaged[-1] ^= 1
+        Path("run", name).write_bytes(bytes(damaged))
+    capsys.readouterr()
+    assert train.main(["--resume", "run"]) == 0
+    error = capsys.readouterr().err
+    assert "'run/checkpoint.safetensors' is damaged" in error and "'checkpoint_6.safetensors' instead" in error
+    (state, counters), (expected, other) = (checkpoint.load_state(name) for name in ("run", "whole"))
+    assert same(state, expected) and counters.iteration == other.iteration == 9
+    numbers, others = (
+        [json.loads(line) for line in Path(name, "metrics.jsonl").read_text().splitlines()] for name in ("run", "whole")
+    )
+    assert [line["iteration"] for line in numbers] == [*range(1, 10)]
+    assert [line["train/return"] for line in numbers] == [line["train/return"] for line in others]
+    assert kept(Path("run")) == kept(Path("whole")) == [6, 8, 9]
+
+
+def test_a_damaged_checkpoint_without_one_before_it_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(TOY)
+    assert train.main(["--config", "toy.yaml", "--run_dir", "run"]) == 0
+    path = Path("run/checkpoint.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    capsys.readouterr()
+    assert train.main(["--resume", "run", "--total_iterations", "9"]) == 2
+    assert "'run/checkpoint.safetensors' cannot be read" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in Path("run").iterdir()}
