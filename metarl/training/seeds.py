@@ -89,5 +89,14 @@ def _finished(run_dir: Path, parsed: Parsed) -> bool:
     if not (run_dir / checkpoint.CHECKPOINT).exists():
         raise ConfigError(f"The run in {str(run_dir)!r} stopped before its first checkpoint: remove that folder.")
     _, done = checkpoint.load_state(run_dir)
-    evaluated = all((run_dir / "evaluation" / f"{split}.json").exists() for split in parsed.config.family.splits)
+    evaluated = all(_is_whole(run_dir / "evaluation" / split) for split in parsed.config.family.splits)
     return done.iteration == parsed.config.total_iterations and (evaluated or not parsed.config.final_eval_tasks)
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a curve is there and not damaged."""
+    try:
+        AdaptationCurve.load(path)
+    except (ValueError, OSError):
+        return False
+    return True

@@ -15,7 +15,7 @@ from metarl.cli import train
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.rollout import run_trial
-from metarl.training import checkpoint, state_file
+from metarl.training import checkpoint, run_folder, state_file
 from metarl.training.checkpoint import Counters
 from metarl.training.config import parsing as config
 from metarl.training.config.errors import ConfigError
@@ -344,6 +344,16 @@ def test_what_is_wrong_with_a_run_is_said_in_a_sentence(run: tuple[Path, Learnin
         assert "its counters are damaged" in sentence()
     file.unlink()
     assert "has no checkpoint yet" in sentence()
+
+
+def test_a_score_that_is_no_number_is_never_the_best(run: tuple[Path, LearningAgent]):
+    run_dir, agent = run
+    good = metarl.evaluate(agent, agent.family, "valid", tasks=8)
+    bad = dataclasses.replace(good, returns=good.returns * float("nan"))
+    done = run_folder.keep_best(run_dir, agent, Counters(3), {"valid": bad})
+    assert done == Counters(3) and not (run_dir / checkpoint.BEST).exists()
+    done = run_folder.keep_best(run_dir, agent, Counters(4), {"valid": good})
+    assert done.best_iteration == 4 and checkpoint.load_state(run_dir, which="best")[1] == done
 
 
 def test_a_run_that_goes_on_from_the_checkpoint_before_a_damaged_one_ends_as_an_uninterrupted_one(
