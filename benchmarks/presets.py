@@ -22,7 +22,7 @@ import numpy as np
 
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import to_json
 from metarl.evaluation.results import chosen_points
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config

@@ -72,11 +72,12 @@ register_gymnasium()
 
 
 def load(
-    run_dir_or_name: str | Path, device: str = "cpu", which: str = "last", allow: Sequence[str] = ()
+    run_dir_or_name: str | Path, device: str = "cpu", which: str | int = "last", allow: Sequence[str] = ()
 ) -> LearningAgent:
     """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
 
-    `which` is "last", the agent as training left it, or "best", as it was when it scored best on `valid`.
+    `which` is "last", the agent as training left it, "best", as it was when it scored best on `valid`, or an iteration
+    whose checkpoint was kept (`keep_checkpoints`).
     Its configuration is `agent.config`, the task family it was trained on `agent.family`. A run directory is data:
     nothing is imported for it but the packages in `allow`, which register another project's families and agents.
     Raises ValueError, one sentence, if there is no such agent or it cannot be read.

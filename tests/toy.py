@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
@@ -92,3 +93,12 @@ num_threads: 1
 device: cpu
 """
 """A config file for it: quick, hence without evaluations."""
+
+
+def write_config(run_dir: Path, text: str = TOY) -> None:
+    """Write the config.yaml of a run directory, in full as a run does."""
+    from metarl.training.config import parsing
+
+    (run_dir / "toy.yaml").write_text(text)
+    (run_dir / "config.yaml").write_text(parsing.parse(["--config", str(run_dir / "toy.yaml")]).text())
+    (run_dir / "toy.yaml").unlink()

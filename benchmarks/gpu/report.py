@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.items import Result
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import to_json
 
 LINES, WIDTH = 40, 160
 

@@ -24,7 +24,8 @@ from metarl.core.errors import check_counts, unknown
 from metarl.evaluation.arguments import check_rounds
 from metarl.evaluation.curve import combine
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.finite import not_finite
+from metarl.evaluation.files import replace_file
+from metarl.evaluation.results import not_finite
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.console import in_words, make_console, make_folder, show, text_of
 from metarl.report.table import adaptation_table
@@ -75,7 +76,7 @@ def _evaluate(
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
             print(f"metarl evaluate: warning: {spoiled}", file=sys.stderr)
-    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    replace_file(folder / "table.txt", text_of(table))
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,18 @@ COMMANDS = {
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
-WHICH = "the checkpoint: last, or best on valid (default: last)"
+WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
 DEVICE = "cpu, cuda or auto (default: auto)"
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def _which(text: str) -> str | int:
+    """Convert the value of ``--which``."""
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        return int(text)
+    if text not in ("last", "best"):
+        raise ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
+    return text
 
 
 def overview() -> str:
@@ -68,7 +78,7 @@ def evaluate() -> Parser:
     parser.add_argument(
         "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that there are)"
     )
-    parser.add_argument("--which", choices=("last", "best"), default="last", help=WHICH)
+    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="tasks of each split (default: 1000)")
     parser.add_argument(
         "--repeats", type=int, metavar="R", help="trials on each task (default: enough for 20 steps of an episode)"
@@ -125,7 +135,7 @@ def watch() -> Parser:
         "--trial", choices=("lowest", "median", "highest"), default="median", help="the one of the video (median)"
     )
     parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
-    parser.add_argument("--which", choices=("last", "best"), default="last", help=WHICH)
+    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")

@@ -20,6 +20,7 @@ from metarl.core.errors import check_counts, unknown
 from metarl.core.family import has_picture
 from metarl.core.tree import to_device
 from metarl.envs.mujoco.scene import robot_scene
+from metarl.evaluation.files import replace_file
 from metarl.evaluation.playback import watch
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.behaviour import behaviour_strip, chosen_trials, frames
@@ -68,7 +69,7 @@ def _watch(options: Any, console: Console) -> None:
         make_folder(path.parent)
     curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy)
     trials = chosen_trials(family, curve, watched)
-    picture.write_bytes(image_png(behaviour_strip(family, trials)))
+    replace_file(picture, image_png(behaviour_strip(family, trials)))
     for trial in trials:
         console.print(trial.heading, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {picture}", markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from metarl.evaluation import stats, storage
 from metarl.evaluation.colours import colour
+from metarl.evaluation.files import damaged, replacing
 from metarl.evaluation.plot import plot_curve
 from metarl.evaluation.results import Array, Results, chosen_points, short
 from metarl.evaluation.step_curve import combine_steps
@@ -57,17 +58,25 @@ class AdaptationCurve(Results):
         """
         storage.write(self, path)
         paths = [storage.with_suffix(path, suffix) for suffix in (".json", ".csv", ".png")]
-        self.plot().savefig(paths[2], dpi=150)
+        _draw(self.plot(), paths[2])
         if (figure := self.plot_steps()) is not None:
             steps_path = storage.steps_path(path)
             paths += [steps_path, steps_path.with_suffix(".png")]
-            figure.savefig(paths[-1], dpi=150)
+            _draw(figure, paths[-1])
         return paths
 
     @classmethod
     def load(cls, path: str | Path) -> AdaptationCurve:
-        """Read the curve that `save(path)` wrote, also in an earlier version; `path` is the stem or the JSON file."""
-        return cls(**storage.read(path))
+        """Read the curve that `save(path)` wrote, also in an earlier version; `path` is the stem or the JSON file.
+
+        Raises FileNotFoundError if there is none, and ValueError, one sentence that names the file, if any of its files
+        is damaged or missing, or they are not of one evaluation.
+        """
+        found = storage.read(path)
+        try:
+            return cls(**found)
+        except ValueError as error:  # of shapes that do not agree
+            raise damaged(storage.with_suffix(path, ".json"), str(error).removesuffix(".")) from error
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, a row for every seed, task and point.
@@ -99,6 +108,11 @@ class AdaptationCurve(Results):
         title = html.escape(f"{self.agent} on {self.family}, {self.split}: return of an episode")
         image = base64.b64encode(self._repr_png_()).decode()
         return f'<p>{title}</p><table>{rows}</table><img alt="{title}" src="data:image/png;base64,{image}">'
+
+
+def _draw(figure: Figure, path: Path) -> None:
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from metarl.evaluation import stats
 from metarl.evaluation.step_curve import PULLS, StepCurve
@@ -254,3 +254,21 @@ def short(value: float) -> str:
     """Format a return in three or four digits."""
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
     return f"{value:.{decimals}f}"
+
+
+def not_finite(split: str, **numbers: ArrayLike | None) -> str | None:
+    """Say in a sentence how many tasks of an evaluation have numbers that are not finite; None if there are none.
+
+    `numbers` are by name, as an adaptation curve has them: ``(tasks,)`` or ``(seeds, tasks, points)``; None: unknown.
+    """
+    found = []
+    for name, values in numbers.items():
+        if values is None:
+            continue
+        finite = np.isfinite(np.asarray(values, dtype=np.float64))
+        by_task = finite.all(axis=(0, 2)) if finite.ndim == 3 else finite
+        if not by_task.all():
+            found.append(f"{name} of {np.count_nonzero(~by_task)} of {by_task.size} tasks")
+    if not found:
+        return None
+    return f"On {split!r} these are not finite numbers: {', '.join(found)}; nor is what is computed from them."

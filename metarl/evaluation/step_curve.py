@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from metarl.evaluation import stats
 from metarl.evaluation.colours import OPTIMUM, RANDOM
+from metarl.evaluation.files import damaged, numbers, read_csv, singles
 
 Array = NDArray[np.float32]
 
@@ -31,6 +33,10 @@ PULLS = 10
 
 MIN_SCALE = 0.05
 """Share of the largest difference of oracle and random below which a bin shows no progress."""
+
+
+HEADINGS = ("who", "seed", "task")
+"""The first columns of a CSV file of steps; the others are bins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,34 +120,44 @@ class StepCurve:
         columns |= {"high": high, **self.bounds}
         return {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
 
-    def write(self, path: Path) -> None:
-        """Write a CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
+    def as_csv(self) -> str:
+        """Return a CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
 
         A bin's column is headed by the step at which it begins; the last heading is the end of the trial.
         """
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["who", "seed", "task", *(f"{edge:.12g}" for edge in self.edges)])
-            for name, bound in (("random", self.random), ("oracle", self.oracle)):
-                for task, row in enumerate([] if bound is None else bound):
-                    writer.writerow([name, "", task, *_digits(row)])
-            for seed, tasks in enumerate(self.rewards):
-                for task, row in enumerate(tasks):
-                    writer.writerow(["agent", seed, task, *_digits(row)])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*HEADINGS, *(f"{edge:.12g}" for edge in self.edges)])
+        for name, bound in (("random", self.random), ("oracle", self.oracle)):
+            for task, row in enumerate([] if bound is None else bound):
+                writer.writerow([name, "", task, *_digits(row)])
+        for seed, tasks in enumerate(self.rewards):
+            for task, row in enumerate(tasks):
+                writer.writerow(["agent", seed, task, *_digits(row)])
+        return text.getvalue()
 
     @classmethod
-    def read(cls, path: Path) -> StepCurve:
-        """Read the curve that `write` wrote."""
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        edges = np.array(header[3:], dtype=np.float64)
-        of: dict[str, list[list[str]]] = {"random": [], "oracle": [], "agent": []}
-        for row in rows:
-            of[row[0]].append(row)
-        values = {who: np.array([row[3:] for row in some], dtype=np.float32) for who, some in of.items() if some}
-        seeds = 1 + int(of["agent"][-1][1])
-        rewards = values["agent"].reshape(seeds, -1, len(edges) - 1)
-        return cls(edges, rewards, values.get("random"), values.get("oracle"))
+    def read(cls, path: Path, seeds: int, tasks: int) -> StepCurve:
+        """Read the curve of so many seeds and tasks that `as_csv` wrote.
+
+        Raises ValueError (one sentence) if the file is damaged.
+        """
+        header, rows = read_csv(path, less=1)  # the last heading is the end of the trial
+        if tuple(header[:3]) != HEADINGS or len(header) < 5:
+            raise damaged(path, "its header is not that of steps")
+        edges = numbers(path, [header[3:]])[0]
+        if not np.isfinite(edges).all() or (np.diff(edges) <= 0.0).any():
+            raise damaged(path, "its steps do not increase")
+        found = [row[:3] for row in rows]
+        known = [who for who in ("random", "oracle") if any(row[0] == who for row in found)]
+        expected = [[who, "", str(task)] for who in known for task in range(tasks)]
+        expected += [["agent", str(seed), str(task)] for seed in range(seeds) for task in range(tasks)]
+        if found != expected:
+            raise damaged(path, f"its rows are not those of {tasks} tasks and {seeds} seeds")
+        values = singles(path, [row[3:] for row in rows])
+        bounds = {who: values[at * tasks : (at + 1) * tasks] for at, who in enumerate(known)}
+        rewards = values[len(known) * tasks :].reshape(seeds, tasks, -1)
+        return cls(edges, rewards, bounds.get("random"), bounds.get("oracle"))
 
 
 def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:

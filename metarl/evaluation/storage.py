@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import checksum, damaged, read_csv, read_json, read_text, replace_file, singles, to_json
 from metarl.evaluation.results import Array, Results
 from metarl.evaluation.step_curve import StepCurve
 
@@ -20,6 +22,67 @@ NAMES = ("agent", "family", "split", "greedy", "rounds")
 
 PROTOCOL = ("repeats", "eval_seed", "distinct", "episodes_of_a_point", "total_steps")
 """Fields that files of earlier versions do not have."""
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) > 0 and all(map(holds, value))
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _is_step(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+_NUMBERS_OR_NULL = _list_of(_or_null(_is_number))
+
+
+LARGEST = 2.0**63
+"""The bound of all numbers in a JSON file."""
+
+
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "agent": ("a text", _is_text),
+    "family": ("a text", _is_text),
+    "split": ("a text", _is_text),
+    "greedy": ("true or false", lambda value: type(value) is bool),
+    "rounds": ("true or false", lambda value: type(value) is bool),
+    "labels": ("a list of texts", _list_of(_is_text)),
+    "episodes": ("a list of numbers that are not negative", _list_of(_is_step)),
+    "env_steps": ("a list of numbers that are not negative", _list_of(_is_step)),
+    "repeats": ("a positive whole number", _is_count),
+    "eval_seed": ("a whole number or null", _or_null(lambda value: type(value) is int and _is_number(value))),
+    "distinct": ("a positive whole number or null", _or_null(_is_count)),
+    "episodes_of_a_point": ("a positive whole number", _is_count),
+    "total_steps": ("a number that is not negative, or null", _or_null(_is_step)),
+    "training": ("a list of what is known of each seed", lambda value: value == [] or _list_of(_is_mapping)(value)),
+    "versions": ("a text for each library", lambda value: _is_mapping(value) and all(map(_is_text, value.values()))),
+    "noise": ("lists of numbers", _or_null(_list_of(_NUMBERS_OR_NULL))),
+    "checksums": ("a checksum for each CSV file", lambda value: _is_mapping(value) and {*value} <= {"csv", "steps"}),
+}
+"""Fields of a JSON file: what they must be."""
+
+
+OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "checksums"}
+"""Fields that a JSON file may not have."""
 
 
 def with_suffix(path: str | Path, suffix: str) -> Path:
@@ -36,14 +99,20 @@ def steps_path(path: str | Path) -> Path:
 
 
 def write(results: Results, path: str | Path) -> None:
-    """Write ``<path>.json``, ``<path>.csv`` and, where the steps are known, ``<path>_steps.csv``; folders are made."""
+    """Write ``<path>.json``, ``<path>.csv`` and, where the steps are known, ``<path>_steps.csv``; folders are made.
+
+    The JSON file comes last and has checksums of all, so that files of two evaluations are never read as one.
+    """
     json_path = with_suffix(path, ".json")
     json_path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f" {json.dumps(name)}: {to_json(value)}" for name, value in document(results).items())
-    json_path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    _write_csv(results, with_suffix(path, ".csv"))
-    if results.steps is not None:
-        results.steps.write(steps_path(path))
+    parts = {"csv": _as_csv(results)} | ({} if results.steps is None else {"steps": results.steps.as_csv()})
+    replace_file(with_suffix(path, ".csv"), parts["csv"])
+    if "steps" in parts:
+        replace_file(steps_path(path), parts["steps"])
+    found = document(results) | {"checksums": {name: checksum(text) for name, text in parts.items()}}
+    lines = [f" {json.dumps(name)}: {to_json(value)}" for name, value in found.items()]
+    own = checksum(json.loads(f"{{{','.join(lines)}}}"))
+    replace_file(json_path, "{\n" + ",\n".join([*lines, f' "checksum": "{own}"']) + "\n}\n")
 
 
 def document(results: Results) -> dict[str, Any]:
@@ -59,67 +128,130 @@ def document(results: Results) -> dict[str, Any]:
     return found | ({} if results.steps is None else {"steps": results.steps.summary()})
 
 
-def _write_csv(results: Results, path: Path) -> None:
-    """Write a row for each seed and task: both, the task's own numbers (``task.<field>``), random, oracle, all points.
+def _as_csv(results: Results) -> str:
+    """A row for each seed and task: both, the task's own numbers (``task.<field>``), random, oracle, all points.
 
     Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``.
     """
-    numbers = {
+    values_of = {
         f"task.{name}" + (f"[{index}]" if values.shape[1] > 1 else ""): values[:, index]
         for name, values in results.task_values.items()
         for index in range(values.shape[1])
     }
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["seed", "task", *numbers, "random", "oracle", *results.labels])
-        for seed, tasks in enumerate(results.returns):
-            for task, row in enumerate(tasks):
-                own = (f"{values[task]:.9g}" for values in numbers.values())
-                bounds = ["" if b is None else f"{b[task]:.9g}" for b in (results.random, results.oracle)]
-                writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in row)])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", "task", *values_of, "random", "oracle", *results.labels])
+    for seed, tasks in enumerate(results.returns):
+        for task, row in enumerate(tasks):
+            own = (f"{values[task]:.9g}" for values in values_of.values())
+            bounds = ["" if b is None else f"{b[task]:.9g}" for b in (results.random, results.oracle)]
+            writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in row)])
+    return text.getvalue()
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read the fields of the results that `write` wrote to `path`, also in an earlier version."""
-    plain = json.loads(with_suffix(path, ".json").read_text(encoding="utf-8"))
-    fields = _read_csv(with_suffix(path, ".csv"))
+    """Read the fields of the results that `write` wrote to `path`, also in an earlier version.
+
+    Raises FileNotFoundError without the JSON file, and ValueError (one sentence) if any file is damaged or missing.
+    """
+    json_path, csv_path = with_suffix(path, ".json"), with_suffix(path, ".csv")
+    plain = read_json(json_path)
+    _check_document(json_path, plain)
+    fields = _read_csv(csv_path, plain["labels"])
+    seeds, tasks, points = fields["returns"].shape
     fields |= {name: np.array(plain[name], dtype=np.float64) for name in ("episodes", "env_steps")}
-    fields["noise"] = np.array(plain["noise"], dtype=np.float64) if "noise" in plain else None
+    noise = plain.get("noise")
+    fields["noise"] = None if noise is None else np.array(noise, dtype=np.float64).reshape(len(noise), -1)
     fields |= {name: plain[name] for name in NAMES}
     fields |= {name: plain[name] for name in PROTOCOL if name in plain}
     fields |= {"labels": tuple(plain["labels"]), "versions": plain.get("versions", {})}
     fields["training"] = tuple(plain.get("training", ()))
-    steps = steps_path(path)
-    fields["steps"] = StepCurve.read(steps) if "steps" in plain and steps.exists() else None
+    fields["steps"] = StepCurve.read(steps_path(path), seeds, tasks) if "steps" in plain else None
+    if noise is not None and fields["noise"].shape != (seeds, points + 2):
+        raise damaged(json_path, f"noise must have {points + 2} numbers for each of {seeds} seeds")
+    _check_parts(path, plain, fields["returns"])
     return fields
 
 
-def _read_csv(path: Path) -> dict[str, Any]:
-    """Read the fields `returns`, `random`, `oracle` and `task_values`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    at = header.index("random")
-    seeds = int(rows[-1][0]) + 1
-    tasks = len(rows) // seeds
-    random, oracle = (
-        np.array([row[column] for row in rows[:tasks]], dtype=np.float32) if rows[0][column] else None
-        for column in (at, at + 1)
-    )
+def _check_document(path: Path, plain: dict[str, Any]) -> None:
+    """Raise ValueError unless the fields of a JSON file are all there, of their types, and as they were written."""
+    for name, (what, holds) in RULES.items():
+        if name not in plain and name not in OPTIONAL:
+            raise damaged(path, f"it has no {name!r}")
+        if name in plain and not holds(plain[name]):
+            raise damaged(path, f"{name!r} must be {what}, got {to_json(plain[name])[:40]}")
+    if "checksum" not in plain and "checksums" not in plain:  # of an earlier version
+        return
+    stated = plain.pop("checksum", None)
+    if stated != checksum(plain):
+        raise damaged(path, "its content does not match its checksum")
+
+
+def _check_parts(path: str | Path, plain: dict[str, Any], returns: Array) -> None:
+    """Raise ValueError unless the CSV files are those that were written with the JSON file."""
+    files = {"csv": with_suffix(path, ".csv"), "steps": steps_path(path)}
+    for name, stated in plain.get("checksums", {}).items():
+        if checksum(read_text(files[name])) != stated:
+            raise damaged(files[name], "its content does not match its checksum in the JSON file")
+    # A file of an earlier version has no checksums, but says how many seeds and tasks there are, and the means.
+    summary, points = plain.get("summary"), plain.get("points")
+    for name, count in zip(("seeds", "tasks"), returns.shape, strict=False):
+        if isinstance(summary, dict) and summary.get(name, count) != count:
+            raise damaged(
+                files["csv"], f"it has {count} {name}, not {to_json(summary[name])[:40]} as the JSON file says"
+            )
+    means = points.get("mean") if isinstance(points, dict) else None
+    if means is not None and not _like(means, returns.mean(axis=(0, 1), dtype=np.float64)):
+        raise damaged(files["csv"], "its means are not those in the JSON file")
+
+
+def _like(stated: Any, means: NDArray[np.float64]) -> bool:
+    """Tell whether numbers in JSON, rounded and null where they are not finite, are these."""
+    if not _NUMBERS_OR_NULL(stated) or len(stated) != len(means):
+        return False
+    given = np.array(stated, dtype=np.float64)
+    finite = np.isfinite(means)
+    return bool((np.isfinite(given) == finite).all()) and np.allclose(given[finite], means[finite], 1e-5, 2e-6)
+
+
+def _read_csv(path: Path, labels: list[str]) -> dict[str, Any]:
+    """Read the fields `returns`, `random`, `oracle` and `task_values`. Raises ValueError if the file is damaged."""
+    header, rows = read_csv(path)
+    at = len(header) - len(labels) - 2
+    if at < 2 or header[:2] != ["seed", "task"] or header[at:] != ["random", "oracle", *labels]:
+        raise damaged(path, "its header is not that of the JSON file")
+    tasks = next((number for number, row in enumerate(rows) if row[0] != "0"), len(rows))
+    seeds = len(rows) // max(tasks, 1)
+    if [row[:2] for row in rows] != [[str(seed), str(task)] for seed in range(seeds) for task in range(tasks)]:
+        raise damaged(path, "its rows are not those of every seed on every task")
+    if any(row[2 : at + 2] != rows[number % tasks][2 : at + 2] for number, row in enumerate(rows)):
+        raise damaged(path, "its seeds are not on the same tasks")
+    bounds = []
+    for column in (at, at + 1):
+        cells = [[row[column]] for row in rows[:tasks]]
+        bounds.append(singles(path, cells)[:, 0] if any(cell for (cell,) in cells) else None)
     return {
-        "returns": np.array([row[at + 2 :] for row in rows], dtype=np.float32).reshape(seeds, tasks, -1),
-        "random": random,
-        "oracle": oracle,
-        "task_values": _task_values(header[2:at], [row[2:at] for row in rows[:tasks]]),
+        "returns": singles(path, [row[at + 2 :] for row in rows]).reshape(seeds, tasks, len(labels)),
+        "random": bounds[0],
+        "oracle": bounds[1],
+        "task_values": _task_values(path, header[2:at], [row[2:at] for row in rows[:tasks]]),
     }
 
 
-def _task_values(names: list[str], rows: list[list[str]]) -> dict[str, Array]:
+def _task_values(path: Path, names: list[str], rows: list[list[str]]) -> dict[str, Array]:
     """The tasks' numbers by field, from the columns ``task.<field>`` or ``task.<field>[n]`` of a CSV file."""
-    numbers: NDArray[np.float32] = np.array(rows, dtype=np.float32).reshape(len(rows), len(names))
+    values = singles(path, rows).reshape(len(rows), len(names))
     columns: dict[str, list[int]] = {}
     for column, name in enumerate(names):
         columns.setdefault(name.removeprefix("task.").partition("[")[0], []).append(column)
-    return {name: numbers[:, of] for name, of in columns.items()}
+    expected = [
+        f"task.{name}" + (f"[{index}]" if len(of) > 1 else "")
+        for name, of in columns.items()
+        for index in range(len(of))
+    ]
+    if names != expected:
+        raise damaged(path, "its columns of the tasks are not those of any task")
+    return {name: values[:, of] for name, of in columns.items()}
 
 
 def to_frame(results: Results) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.table import Table
 from metarl.evaluation import stats
 from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import replace_file, replacing, to_json
 from metarl.evaluation.results import short
 from metarl.report import comparison_figure
 from metarl.report.comparison_table import gap_text, markdown_table, terminal_tables
@@ -124,10 +125,11 @@ class Comparison:
         stem = Path(folder) / "comparison"
         stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_suffix(suffix) for suffix in (".json", ".csv", ".md", ".png")]
-        paths[0].write_text(to_json(self._document(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        self._write_csv(paths[1])
-        paths[2].write_text(self.markdown(), encoding="utf-8")
-        self.figure().savefig(paths[3], dpi=110)
+        replace_file(paths[0], to_json(self._document(), indent=1, ensure_ascii=False) + "\n")
+        replace_file(paths[1], self._csv())
+        replace_file(paths[2], self.markdown())
+        with replacing(paths[3]) as file:
+            self.figure().savefig(file, format="png", dpi=110)
         return paths
 
     def _document(self) -> dict[str, Any]:
@@ -139,15 +141,17 @@ class Comparison:
         found = {"family": self.family, "budgets": dict(self.budgets), "splits": splits}
         return found | {"generalisation_gap": self.gaps()}
 
-    def _write_csv(self, path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["agent", "split", "seed", "task", "point", "episodes", "env_steps", "return"])
-            for name, curves in self.entries.items():
-                for split, curve in curves.items():
-                    for (seed, task, point), value in np.ndenumerate(curve.returns):
-                        before = [f"{at[point]:.6g}" for at in (curve.episodes, curve.env_steps)]
-                        writer.writerow([name, split, seed, task, curve.labels[point], *before, f"{value:.9g}"])
+    def _csv(self) -> str:
+        """The content of ``comparison.csv``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["agent", "split", "seed", "task", "point", "episodes", "env_steps", "return"])
+        for name, curves in self.entries.items():
+            for split, curve in curves.items():
+                for (seed, task, point), value in np.ndenumerate(curve.returns):
+                    before = [f"{at[point]:.6g}" for at in (curve.episodes, curve.env_steps)]
+                    writer.writerow([name, split, seed, task, curve.labels[point], *before, f"{value:.9g}"])
+        return text.getvalue()
 
 
 def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:

@@ -7,7 +7,6 @@ take part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from scipy import stats as scipy_stats
 from metarl.evaluation import stats
 from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.files import replace_file, replacing, to_json
 
 Floats = NDArray[np.float64]
 
@@ -172,9 +172,10 @@ class Suite:
         stem = Path(folder) / "suite"
         stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]
-        paths[0].write_text(json.dumps({"agents": self.summary()}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        paths[1].write_text(self.markdown(), "utf-8")
-        self.figure().savefig(paths[2], dpi=110)
+        replace_file(paths[0], to_json({"agents": self.summary()}, indent=1, ensure_ascii=False) + "\n")
+        replace_file(paths[1], self.markdown())
+        with replacing(paths[2]) as file:
+            self.figure().savefig(file, format="png", dpi=110)
         return paths
 
 

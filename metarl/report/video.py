@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from metarl.evaluation.files import replace_file, replacing
 from metarl.report.images import gif
 
 GIF_BYTES = 20_000_000
@@ -36,16 +37,17 @@ def save_video(frames: Sequence[Image.Image], path: Path, frames_per_second: flo
     """
     check_video(path)
     if path.suffix == ".gif":
-        path.write_bytes(gif(frames, len(frames) / frames_per_second, GIF_BYTES))
+        replace_file(path, gif(frames, len(frames) / frames_per_second, GIF_BYTES))
         return
     import imageio_ffmpeg
 
     even = [_even(frame) for frame in frames]
-    writer = imageio_ffmpeg.write_frames(str(path), even[0].size, fps=frames_per_second, macro_block_size=2)
-    writer.send(None)  # it begins
-    for frame in even:
-        writer.send(frame.tobytes())
-    writer.close()
+    with replacing(path) as file:
+        writer = imageio_ffmpeg.write_frames(file.name, even[0].size, fps=frames_per_second, macro_block_size=2)
+        writer.send(None)  # it begins
+        for frame in even:
+            writer.send(frame.tobytes())
+        writer.close()
 
 
 def _even(frame: Image.Image) -> Image.Image:

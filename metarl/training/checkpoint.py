@@ -1,45 +1,35 @@
 """Saving and loading: safetensors for the tensors, JSON for the counters, no pickle anywhere.
 
-A checkpoint is one file, replaced in one step: the counters are JSON in the header of the safetensors file, so that
-counters and tensors always belong to the same iteration. A checksum in the header is compared when the file is read.
+A checkpoint is one file (`metarl.training.state_file`), replaced in one step: counters and tensors always belong to the
+same iteration.
 ``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a trained agent into the package, from where
 ``load("pretrained:NAME")`` loads it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 import re
 import shlex
+import shutil
 import sys
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import nearest, unknown
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.files import partial_name, read_json, replace_file, sync_folder, to_json
 from metarl.report.console import Parser, at_home, in_words
+from metarl.training import state_file
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.file import check_regular
-
-FORMAT = 1
-"""The version of the file format; it grows whenever older files can no longer be read."""
-
-
-KEYS = {"format", "counters", "sha256"}
-"""Entries of a file's header; former files have no checksum."""
-
+from metarl.training.config.file import check_regular, complete
+from metarl.training.state_file import Counters, Damaged
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
 
@@ -48,45 +38,87 @@ BEST = "best.safetensors"
 """The file of a run's agent that scored best on `valid`, without the optimiser's state."""
 
 
+NUMBERED = re.compile(r"checkpoint_(0|[1-9]\d{0,15})\.safetensors", re.ASCII).fullmatch
+"""Names of the files of kept checkpoints."""
+
+
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 SEE_AGENTS = "metarl.training.checkpoint.pretrained()"
 
 
-@dataclass(frozen=True)
-class Counters:
-    """The progress of a run."""
+def save(run_dir: str | Path, agent: LearningAgent, counters: Counters, keep: int = 1) -> Path:
+    """Replace the run's checkpoint. A crash at any moment leaves either the old or the new file complete.
 
-    iteration: int = 0  # iterations done
-    env_steps: int = 0  # environment steps of training, padding not counted
-    seconds: float = 0.0  # of training, evaluations included
-    best_score: float | None = None  # on `valid`, of the evaluations so far; None: there was none
-    best_iteration: int = 0
-
-
-def save(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
-    """Replace the run's checkpoint. A crash at any moment leaves either the old or the new file complete."""
-    agent.export(Path(run_dir))
-    return _write(Path(run_dir) / CHECKPOINT, agent.state_dict(), counters)
+    With `keep` above 1, the last so many checkpoints are also kept as ``checkpoint_<iteration>.safetensors``.
+    """
+    folder = Path(run_dir)
+    _export(agent, folder)
+    content = state_file.pack(agent.state_dict(), counters)
+    if keep > 1:
+        replace_file(folder / f"checkpoint_{counters.iteration}.safetensors", content)
+    replace_file(folder / CHECKPOINT, content)
+    if keep > 1:
+        for number, path in enumerate(_numbered(folder, counters.iteration).values()):
+            if number >= keep:
+                path.unlink()
+    return folder / CHECKPOINT
 
 
 def save_best(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> Path:
     """Replace the file of the run's best agent."""
-    kept = {key: value for key, value in agent.state_dict().items() if not key.startswith("optimizer.")}
-    return _write(Path(run_dir) / BEST, kept, counters)
+    path = Path(run_dir) / BEST
+    replace_file(path, state_file.pack(state_file.without_optimiser(agent.state_dict()), counters))
+    return path
+
+
+def _export(agent: LearningAgent, folder: Path) -> None:
+    """Replace the files that the agent writes for other libraries: it writes them to a folder of their own first."""
+    if type(agent).export is LearningAgent.export:
+        return
+    partial = partial_name(folder / "export")
+    partial.mkdir()
+    try:
+        agent.export(partial)
+        for made in [path for path in sorted(partial.rglob("*")) if path.is_file()]:
+            target = folder / made.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with made.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(made, target)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _numbered(folder: Path, until: int | None = None) -> dict[int, Path]:
+    """Return the kept checkpoints of a run by iteration, the last one first, none of them after iteration `until`."""
+    found = {int(match[1]): path for path in folder.glob("checkpoint_*.safetensors") if (match := NUMBERED(path.name))}
+    return {number: found[number] for number in sorted(found, reverse=True) if until is None or number <= until}
 
 
 def load_state(
-    run_dir: str | Path, device: torch.device | str = "cpu", which: str = "last"
+    run_dir: str | Path, device: torch.device | str = "cpu", which: str | int = "last"
 ) -> tuple[dict[str, Tensor], Counters]:
     """Load tensors and counters of a run's last or best checkpoint, or of the folder of an agent in the package.
 
-    Raises ConfigError (one sentence) if there is none, or it cannot be read.
+    `which` may also be the iteration of a kept checkpoint. Raises ConfigError (one sentence) if there is none, or it
+    cannot be read.
     """
+    saved = state_file.read(_path_of(Path(run_dir), which), device)
+    return saved.state, saved.counters
+
+
+def _path_of(folder: Path, which: str | int) -> Path:
+    if type(which) is int:
+        kept = _numbered(folder)
+        if which not in kept:
+            there = f"it has those of {', '.join(map(str, kept))}" if kept else "train with --keep_checkpoints above 1"
+            raise ConfigError(f"The run in {str(folder)!r} keeps no checkpoint of iteration {which}: {there[:100]}.")
+        return kept[which]
     if which not in ("last", "best"):
-        raise ConfigError(f"which must be 'last' or 'best', got {which!r}.")
-    folder = Path(run_dir)
+        raise ConfigError(f"which must be 'last', 'best' or the number of an iteration, got {which!r}.")
     names = (CHECKPOINT, AGENT) if which == "last" else (BEST,)
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None and which == "best":
@@ -98,36 +130,48 @@ def load_state(
         raise ConfigError(
             f"The run in {str(folder)!r} has no checkpoint yet; start it anew by: {start_command(folder)}"
         )
-    try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
-    except (safetensors.SafetensorError, OSError) as error:
-        reason = textwrap.shorten(str(error), 100, placeholder=" …")
-        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from error
-    stated = header.get("sha256")
-    if header.keys() - KEYS or (stated is not None and stated != _digest(state, header.get("counters", ""))):
-        raise ConfigError(
-            f"The checkpoint {str(path)!r} is damaged: its content does not match its checksum. Use a copy of it."
-        )
-    if header.get("format") != str(FORMAT):
-        found = header.get("format", "unknown")
-        raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
-    try:
-        return state, Counters(**json.loads(header["counters"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
+    return path
 
 
-def restore(run_dir: str | Path, agent: LearningAgent, which: str = "last") -> Counters:
-    """Put the state of a checkpoint into `agent`, which was built from the same configuration."""
-    state, counters = load_state(run_dir, agent.device, which)
-    try:
-        agent.load_state_dict(state)
-    except (RuntimeError, KeyError) as error:
-        reason = _first_reasons(error)
-        raise ConfigError(f"The checkpoint in {str(run_dir)!r} does not fit its config.yaml: {reason}") from error
-    return counters
+def restore(run_dir: str | Path, agent: LearningAgent, which: str | int = "last") -> Counters:
+    """Put the state of a checkpoint into `agent`, which was built from the same configuration.
+
+    Raises ConfigError (one sentence) if there is none, it is damaged, or it does not fit the agent.
+    """
+    return _restore(_path_of(Path(run_dir), which), agent)
+
+
+def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[[str], None]) -> Counters:
+    """Put the state of the last checkpoint that is not damaged into `agent`, and warn if it is not the last one.
+
+    Returns counters of zero if the run has no checkpoint yet. Raises ConfigError (one sentence) if all are damaged, or
+    the last good one does not fit the agent.
+    """
+    folder = Path(run_dir)
+    last = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
+    first: Damaged | None = None
+    for path in [*last, *_numbered(folder).values()]:
+        try:
+            counters = _restore(path, agent)
+        except Damaged as error:
+            first = first or error
+            continue
+        if first is not None:
+            warn(f"{first} The run goes on from {path.name!r} instead, after iteration {counters.iteration}.")
+        return counters
+    if first is not None:
+        raise first
+    return Counters()
+
+
+def _restore(path: Path, agent: LearningAgent) -> Counters:
+    saved = state_file.read(path, agent.device)
+    reason = state_file.put(saved, agent, agent.load_state_dict)
+    if reason is None:
+        reason = state_file.misfit(saved, state_file.kinds(agent.state_dict()))
+    if reason is not None:
+        raise ConfigError(f"The checkpoint {str(path)!r} does not fit its config.yaml: {reason}.")
+    return saved.counters
 
 
 def start_from(name: str, agent: LearningAgent) -> None:
@@ -135,31 +179,27 @@ def start_from(name: str, agent: LearningAgent) -> None:
 
     Raises ConfigError (one sentence) if there is no such agent, or the two do not fit.
     """
-    state, _ = load_state(find(name), agent.device)
-    try:
-        agent.start_from(state)
-    except (RuntimeError, KeyError) as error:
+    saved = state_file.read(_path_of(find(name), "last"), agent.device)
+    saved = saved._replace(state=state_file.without_optimiser(saved.state))
+    reason = state_file.put(saved, agent, agent.start_from)
+    if reason is None:
+        reason = state_file.misfit(saved, state_file.kinds(state_file.without_optimiser(agent.state_dict())))
+    if reason is not None:
         raise ConfigError(
-            f"init_from must name an agent of the same kind and sizes on the same spaces; that of {name!r} does not "
-            f"fit: {_first_reasons(error)}"
-        ) from error
-
-
-def _first_reasons(error: Exception) -> str:
-    """The first of what torch says of every tensor that does not fit."""
-    reasons = [line.strip() for line in str(error).splitlines() if line.strip()]
-    more = f" And {len(reasons) - 2} more." if len(reasons) > 2 else ""
-    return " ".join(reasons[:2]) + more
+            f"init_from must name an agent of the same kind and sizes on the same spaces; that of {str(name)!r} does "
+            f"not fit: {reason}."
+        )
 
 
 def load(
-    name: str | Path, device: torch.device | str = "cpu", which: str = "last", allow: Sequence[str] = ()
+    name: str | Path, device: torch.device | str = "cpu", which: str | int = "last", allow: Sequence[str] = ()
 ) -> LearningAgent:
     """Load the agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
 
-    `which` is "last", the agent at the end of training, or "best", the agent with the best score on `valid`. The agent
-    has the attributes `config` and `family`. A run directory is data: only the packages in `allow` are imported for it.
-    Raises ConfigError (one sentence) if there is no such agent.
+    `which` is "last", the agent at the end of training, "best", the agent with the best score on `valid`, or the
+    iteration of a kept checkpoint (`keep_checkpoints`). The agent has the attributes `config` and `family`. A run
+    directory is data: only the packages in `allow` are imported for it. Raises ConfigError (one sentence) if there is
+    no such agent.
     """
     folder = find(name)
     try:
@@ -230,43 +270,24 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
-    curves = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(source.glob("evaluation/*.json"))}
+    curves = {path.stem: _document(path) for path in sorted(source.glob("evaluation/*.json"))}
     if not curves:
         raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl evaluate on it.")
     state, counters = load_state(source)
     target.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in state.items() if not key.startswith("optimizer.")}
-    _write(target / AGENT, kept, counters)
+    replace_file(target / AGENT, state_file.pack(state_file.without_optimiser(state), counters))
     # The run's folder and its number of threads do not matter for the agent.
     config = configuration.parse(["--config", str(source / "config.yaml")]).values
     config |= {"run_dir": None, "num_threads": None}
-    (target / "config.yaml").write_text(configuration.as_yaml(config), encoding="utf-8")
-    (target / "curve.json").write_text(to_json(curves, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(target / "config.yaml", complete(configuration.as_yaml(config)))
+    replace_file(target / "curve.json", to_json(curves, indent=1, ensure_ascii=False) + "\n")
     return target
 
 
-def _write(path: Path, state: dict[str, Tensor], counters: Counters) -> Path:
-    """Write a file next to `path`, flush it to the disk, then rename it to `path`."""
-    # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
-    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
-    header["sha256"] = _digest(tensors, header["counters"])
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(safetensors.torch.save(tensors, header))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
-
-
-def _digest(state: dict[str, Tensor], counters: str) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of all tensors, and of the counters, in hexadecimal."""
-    found = hashlib.sha256(counters.encode())
-    for name, value in sorted(state.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+def _document(path: Path) -> dict[str, Any]:
+    """Read a curve's JSON file, without the checksums of files that are not copied. Raises ValueError if damaged."""
+    AdaptationCurve.load(path)
+    return {name: value for name, value in read_json(path).items() if name not in ("checksum", "checksums")}
 
 
 def main(args: Sequence[str] | None = None) -> int:

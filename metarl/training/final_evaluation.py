@@ -12,8 +12,9 @@ from metarl.core.agent import LearningAgent
 from metarl.core.family import has_picture
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.finite import not_finite
+from metarl.evaluation.files import replace_file
 from metarl.evaluation.playback import watch
+from metarl.evaluation.results import not_finite
 from metarl.learning import ranks
 from metarl.report.behaviour import pictures
 from metarl.report.console import show, text_of
@@ -61,11 +62,11 @@ def evaluate_at_the_end(
     with ranks.alone():  # some pictures are of evaluations of their own
         for picture in pictures(family, watched, warn):
             log.picture(done, picture.tag, picture.data)
-            (folder / picture.file_name).write_bytes(picture.data)
+            replace_file(folder / picture.file_name, picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     # The last file, by which the run is known to be finished.
-    (folder / TABLE).write_text(text_of(table), encoding="utf-8")
+    replace_file(folder / TABLE, text_of(table))
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
     return curves
 

@@ -11,10 +11,12 @@ import inspect
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ from torch.utils.tensorboard.summary import hparams
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
-from metarl.evaluation.finite import to_json
+from metarl.evaluation.files import replace_file, to_json
 from metarl.evaluation.results import chosen_points
 from metarl.learning import ranks
 from metarl.report.card import length, short_space
@@ -190,8 +192,9 @@ class Logger:
         self._add_hparams(values, splits)
         damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
-            self.say(f"Damaged lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
+            self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self.checkpoint_every = int(values["checkpoint_every"])
         self.adaptation = ""  # the latest evaluation, in words
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -227,6 +230,8 @@ class Logger:
         record |= {"seconds": round(counters.seconds, 3)}
         self.file.write(to_json(record | metrics) + "\n")
         self.file.flush()
+        if counters.iteration % self.checkpoint_every == 0:
+            os.fsync(self.file.fileno())  # before the checkpoint, which is not to be ahead of the lines on the disk
         self._show(counters, metrics, bool(curves))
         return metrics
 
@@ -348,24 +353,40 @@ def _verbatim(text: str) -> str:
 
 
 def _truncate(path: Path, iterations: int) -> int:
-    """Keep the lines of the first `iterations` iterations unchanged; return how many other lines are damaged.
+    """Keep the lines of the first `iterations` iterations, in order; return how many are damaged or repeated.
 
-    An incomplete last line, which a killed run leaves, is dropped without being counted.
+    An incomplete last line, which a killed run leaves, is dropped without being counted. The first of several lines of
+    an iteration is kept: a later one is by another process, or has a damaged number.
     """
     if not path.exists():
         return 0
-    *lines, _ = path.read_bytes().split(b"\n")
-    numbers = [_iteration(line) for line in lines]
-    kept = [line for line, number in zip(lines, numbers, strict=True) if number is not None and number <= iterations]
-    path.write_bytes(b"".join(line + b"\n" for line in kept))
-    return numbers.count(None)
+    before = path.read_bytes()
+    *lines, _ = before.split(b"\n")
+    kept: dict[int, bytes] = {}
+    dropped = later = 0
+    for line in lines:
+        number = _iteration(line)
+        if number is None or number in kept:
+            dropped += 1
+        elif number > iterations:
+            later += 1
+        else:
+            kept[number] = line
+            dropped, later = dropped + later, 0  # a line from after the checkpoint that stands before one of before it
+    after = b"".join(kept[number] + b"\n" for number in sorted(kept))
+    if after != before:
+        replace_file(path, after)
+    return dropped
 
 
 def _iteration(line: bytes) -> int | None:
     """Return the iteration of a line; None for a damaged line."""
     try:
-        record = json.loads(line)
-    except ValueError:  # no JSON, or no UTF-8
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
         return None
-    number = record.get("iteration") if isinstance(record, dict) else None
-    return number if type(number) is int else None
+    if not isinstance(record, dict) or not all(type(value) in (int, float, NoneType) for value in record.values()):
+        return None
+    number, env_steps = record.get("iteration"), record.get("env_steps")
+    whole = type(number) is int and type(env_steps) is int and number > 0 and env_steps >= 0
+    return number if whole else None

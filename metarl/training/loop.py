@@ -80,14 +80,14 @@ def train(
     check_run(parsed, warn)
     agent = _build(config, device)
     before = saved_run(parsed)
-    if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console)):
+    if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
     if config.init_from is not None and not before:
         checkpoint.start_from(config.init_from, agent)
 
     with contextlib.ExitStack() as held, Stop(say) as stop:
         run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
-        done = _restore(agent, config, run_dir)
+        done = _restore(agent, config, run_dir, warn)
         texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
         iterate = Iteration(agent, config, device)
@@ -105,11 +105,11 @@ def train(
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
                 if first and (stop.save_asked() or done.iteration % config.checkpoint_every == 0):
-                    checkpoint.save(run_dir, agent, done)
+                    checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
                 if on_iteration is not None and ranks.any_of(bool(on_iteration(done.iteration, logged))):
                     break
             if first:
-                checkpoint.save(run_dir, agent, done)
+                checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
             _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
             if limit in ("max_seconds", "max_env_steps"):
                 log.say(f"Training has reached {limit} after iteration {done.iteration}")
@@ -232,11 +232,9 @@ def _processes() -> str:
     return f" in each of {ranks.world_size()} processes" if ranks.several() else ""
 
 
-def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counters:
+def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path, warn: Callable[[str], None]) -> Counters:
     """Load the run's checkpoint into the agent, if there is one; return the run's progress."""
-    if not (run_dir / CHECKPOINT).exists():
-        return Counters()
-    done = checkpoint.restore(run_dir, agent)
+    done = checkpoint.restore_last_good(run_dir, agent, warn)
     agent.trained = checkpoint.progress(config.seed, done)
     if done.iteration > config.total_iterations:
         raise ConfigError(
@@ -246,12 +244,14 @@ def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path) -> Counte
     return done
 
 
-def _find_finished(agent: LearningAgent, parsed: Parsed, run_dir: Path, console: Console) -> Run | None:
+def _find_finished(
+    agent: LearningAgent, parsed: Parsed, run_dir: Path, console: Console, warn: Callable[[str], None]
+) -> Run | None:
     """Return the run in the folder and show its table, if it is finished. Raises ConfigError if it is another run."""
     check_same(run_dir, parsed)
     if not finished(run_dir, parsed.config):
         return None
-    done = _restore(agent, parsed.config, run_dir)
+    done = _restore(agent, parsed.config, run_dir, warn)
     return Run(agent, show_again(run_dir, _final_splits(parsed.config), console), run_dir, done)
 
 

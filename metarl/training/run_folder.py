@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.files import remove_partial, replace_file
 from metarl.evaluation.provenance import versions
 from metarl.report.console import make_folder, new_folder
 from metarl.training import checkpoint
@@ -25,6 +27,7 @@ from metarl.training.config.run_config import RESUMABLE, TrainConfig
 from metarl.training.final_evaluation import TABLE
 from metarl.training.lock import locked
 from metarl.training.log import family_card
+from metarl.training.state_file import Damaged
 from metarl.training.stopping import reached
 
 PACKAGE = Path(__file__).parents[1]
@@ -65,11 +68,24 @@ def saved_run(parsed: Parsed) -> Path | None:
 
 
 def finished(run_dir: Path, config: TrainConfig) -> bool:
-    """Tell whether the run has ended and was evaluated. Raises ConfigError if its checkpoint cannot be read."""
+    """Tell whether the run has ended and was evaluated, with files that are whole."""
     if not (run_dir / CHECKPOINT).exists():
         return False
-    evaluated = not config.final_eval_tasks or (run_dir / "evaluation" / TABLE).exists()
-    return evaluated and bool(reached(config, checkpoint.load_state(run_dir)[1]))
+    try:
+        _, done = checkpoint.load_state(run_dir)
+    except Damaged:  # it may go on from the one before
+        return False
+    return bool(reached(config, done)) and (not config.final_eval_tasks or _evaluated(run_dir, config))
+
+
+def _evaluated(run_dir: Path, config: TrainConfig) -> bool:
+    folder = run_dir / "evaluation"
+    try:
+        for split in config.family.splits:
+            AdaptationCurve.load(folder / split)
+    except (ValueError, OSError):
+        return False
+    return (folder / TABLE).exists()
 
 
 def check_same(run_dir: Path, parsed: Parsed) -> None:
@@ -149,19 +165,19 @@ def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
 
     A run that goes on is unfinished again: the mark that it was finished, the table at the end, is removed.
     """
+    goes_on = bool(parsed.resume or parsed.auto_resume)
+    if goes_on:
+        remove_partial(run_dir)
     command = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(parsed.command)}\n"
     (run_dir / "evaluation" / TABLE).unlink(missing_ok=True)
     try:
-        with (run_dir / "config.yaml").open(
-            "w" if parsed.resume or parsed.auto_resume else "x", encoding="utf-8"
-        ) as file:
-            file.write(parsed.text())
+        replace_file(run_dir / "config.yaml", parsed.text(), new=not goes_on)
     except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error
-    with (run_dir / "command.txt").open("a", encoding="utf-8") as file:
-        file.write(command)
+    before = (run_dir / "command.txt").read_bytes() if (run_dir / "command.txt").is_file() else b""
+    replace_file(run_dir / "command.txt", before + command.encode())
     text = json.dumps(versions(), indent=1)
-    (run_dir / "versions.json").write_text(text + "\n", encoding="utf-8")
+    replace_file(run_dir / "versions.json", text + "\n")
     return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 
 
@@ -170,7 +186,7 @@ def keep_best(run_dir: Path, agent: LearningAgent, done: Counters, curves: Mappi
     if "valid" not in curves:
         return done
     score = float(curves["valid"].scores.mean(dtype="float64"))
-    if done.best_score is not None and not score > done.best_score:
+    if not math.isfinite(score) or (done.best_score is not None and not score > done.best_score):
         return done
     done = replace(done, best_score=score, best_iteration=done.iteration)
     checkpoint.save_best(run_dir, agent, done)

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.files import replace_file
 from metarl.learning import ranks
 from metarl.report.console import new_folder, show, text_of
 from metarl.report.table import adaptation_table
@@ -86,5 +87,5 @@ def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Con
         curves[split].save(folder / split)
     table = adaptation_table(curves, console.width)
     show(console, table)
-    (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
+    replace_file(folder / "table.txt", text_of(table))
     return curves

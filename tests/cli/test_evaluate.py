@@ -538,7 +538,7 @@ def run_dir(tmp_path: Path) -> Path:
 
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(toy.TOY)
+    toy.write_config(folder)
     read = config.read(folder / "config.yaml")
     checkpoint.save(folder, read.agent.build(read.family, read.seed, torch.device("cpu")), checkpoint.Counters())
     return folder
@@ -598,6 +598,8 @@ def test_program_on_a_folder_of_seeds(run_dir: Path, tmp_path: Path):
         (["{run}", "--split", "tets"], "Did you mean 'test'?"),
         (["{run}", "--rounds", "3"], "RL2 does not adapt in rounds, so rounds must be 1, got 3"),
         (["{run}", "--repeats", "0"], "repeats must be at least 1"),
+        (["{run}", "--which", "30"], "keeps no checkpoint of iteration 30"),
+        (["{run}", "--which", "worst"], "must be last, best or the number of an iteration, got 'worst'"),
         (["{run}", "--which", "best"], "no best checkpoint, since it was not evaluated on 'valid'"),
         (["{run}", "--tasks", "0"], "tasks must be at least 1"),
         (["{run}", "--seed", "-1"], "seed must be"),

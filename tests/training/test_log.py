@@ -275,6 +275,68 @@ def test_damaged_lines_do_not_end_a_resume(tmp_path: Path, values: dict[str, Any
     assert "metrics.jsonl: 6" in " ".join(capsys.readouterr().out.split())
 
 
+LINES = {
+    "nul bytes inside": b'{"iteration": 2, "env_steps": 200, "train/ret\x00\x00": 2.0}',
+    "only nul bytes": b"\x00" * 60,
+    "no UTF-8": b'{"iteration": 2, "env_steps": 200, "train/r\xff": 2.0}',
+    "UTF-16": '{"iteration": 2, "env_steps": 200}'.encode("utf-16"),
+    "iteration as a truth value": b'{"iteration": true, "env_steps": 200}',
+    "iteration as a fraction": b'{"iteration": 2.0, "env_steps": 200}',
+    "iteration as a text": b'{"iteration": "2", "env_steps": 200}',
+    "iteration below one": b'{"iteration": -2, "env_steps": 200}',
+    "no environment steps": b'{"iteration": 2, "train/return": 2.0}',
+    "a metric as a text": b'{"iteration": 2, "env_steps": 200, "train/return": "2.0"}',
+    "a metric as a list": b'{"iteration": 2, "env_steps": 200, "train/return": [2.0]}',
+    "a number of 5000 digits": b'{"iteration": 2, "env_steps": ' + b"9" * 5000 + b"}",
+    "nested": b"[" * 100_000,
+    "two objects": b'{"iteration": 2, "env_steps": 200}{"iteration": 2, "env_steps": 200}',
+    "another iteration's number": b'{"iteration": 1, "env_steps": 200, "train/return": 2.0}',
+    "a later iteration's number": b'{"iteration": 9, "env_steps": 200, "train/return": 2.0}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_damaged_line_is_left_out_and_said(
+    name: str, tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "metrics.jsonl"
+    good = [json.dumps({"iteration": i, "env_steps": 100 * i, "train/return": float(i)}).encode() for i in range(1, 6)]
+    path.write_bytes(b"\n".join([good[0], LINES[name], *good[2:]]) + b"\n")
+    with logger(tmp_path, values, Counters(4, 400)):
+        pass
+    assert path.read_bytes().splitlines() == [good[0], good[2], good[3]]
+    assert "metrics.jsonl: 1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_lines_out_of_order_are_ordered_and_repeated_ones_left_out(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "metrics.jsonl"
+    good = [json.dumps({"iteration": i, "env_steps": 100 * i}).encode() for i in range(1, 6)]
+    path.write_bytes(b"\n".join([good[0], good[2], good[1], good[1], good[3], good[0]]) + b"\n")
+    with logger(tmp_path, values, Counters(4, 400)):
+        pass
+    assert path.read_bytes().splitlines() == good[:4]
+    assert "metrics.jsonl: 2" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_failure_while_lines_are_dropped_keeps_all(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"iteration": i, "env_steps": 100 * i}) + "\n" for i in range(1, 6)))
+    before = path.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        logger(tmp_path, values, Counters(3, 300))
+    assert path.read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
 def test_jsonl_stays_json_when_a_metric_is_not_a_number(tmp_path: Path, values: dict[str, Any]):
     with logger(tmp_path / "run", values) as log:
         log.iteration(Counters(1, 100), {"loss/policy": float("nan")})

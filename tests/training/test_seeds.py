@@ -66,6 +66,16 @@ def test_the_command_again_goes_on_where_it_stopped(trained: Path, capsys: pytes
     assert AdaptationCurve.load(trained / "evaluation" / "test").returns.shape[0] == 3
 
 
+def test_a_damaged_evaluation_is_made_again(trained: Path, capsys: pytest.CaptureFixture[str]):
+    path = trained / "seed_5" / "evaluation" / "test.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert main([*SMALL, "--seed=4", "--seeds=2", f"--run_dir={trained}"]) == 0
+    said = capsys.readouterr().out
+    assert "Seed 4 is done" in said and "Seed 5 is done" not in said
+    assert path.read_bytes() == whole
+
+
 def test_a_folder_of_another_configuration_is_left_alone(trained: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*SMALL, "--agent.lr=0.5", "--seed=4", "--seeds=2", f"--run_dir={trained}"]) == 2
     assert "another configuration" in capsys.readouterr().err

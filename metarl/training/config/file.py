@@ -22,6 +22,25 @@ SEE_OPTIONS = "python -m metarl.train --help"
 """The command that shows all options and presets."""
 
 
+END = "# complete"
+"""The last line of a run's own config.yaml."""
+
+
+OF_RUN = ("versions.json", "checkpoint.safetensors", "agent.safetensors")
+"""Files that show that the config.yaml next to them is a run's own, which has every field."""
+
+
+FIRST_FIELDS = (
+    "family", "agent", "seed", "device", "total_iterations", "train_split", "eval_every", "eval_tasks", "eval_splits",
+    "final_eval_tasks", "checkpoint_every", "run_dir", "num_threads",
+)  # fmt: skip
+"""Fields that a run's own config.yaml has had since the first version."""
+
+
+SINCE_END = "keep_checkpoints"
+"""A field that the config.yaml of a run has only with `END` at its end."""
+
+
 class _Twice(yaml.YAMLError):
     """A duplicate key in one mapping."""
 
@@ -64,7 +83,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a config file. Raises ConfigError (one sentence), with the line at which it is not valid YAML."""
     name = str(path)
     try:
-        data = load_yaml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        data = load_yaml(text)
     except _Twice as error:
         raise ConfigError(f"In the config file {name!r} {error}: leave one of them.") from error
     except yaml.MarkedYAMLError as error:
@@ -78,7 +98,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"The config file {name!r} cannot be read: {error.strerror}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"The config file {name!r} holds no 'key: value' pairs.")
+    _check_complete(Path(path), text, data)
     return data
+
+
+def complete(text: str) -> str:
+    """Return the text of a run's own config.yaml with the line that shows that nothing is missing before it."""
+    return f"{text}{END}\n"
+
+
+def _check_complete(path: Path, text: str, data: dict[str, Any]) -> None:
+    """Raise ConfigError if the file is a run's own and was cut off, so that defaults would take the place of fields."""
+    if path.name != "config.yaml" or not any((path.parent / name).exists() for name in OF_RUN):
+        return
+    if text.rstrip().endswith(f"\n{END}"):
+        return
+    missing = [name for name in FIRST_FIELDS if name not in data]
+    if missing or SINCE_END in data or not text.endswith("\n"):
+        what = f"it has no {missing[0]!r}" if missing else f"its last line is not {END!r}"
+        raise ConfigError(f"The config file {str(path)!r} of a run is incomplete: {what}. Use a copy of it.")
 
 
 def presets() -> list[str]:

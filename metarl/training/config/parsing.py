@@ -27,7 +27,7 @@ import metarl.envs  # noqa: F401  (registers the families)
 from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
 from metarl.core.registry import build
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
-from metarl.training.config.file import DEFAULT_PRESET, PRESETS, SEE_OPTIONS, check_regular, find, presets
+from metarl.training.config.file import DEFAULT_PRESET, PRESETS, SEE_OPTIONS, check_regular, complete, find, presets
 from metarl.training.config.help import print_help
 from metarl.training.config.line import OTHERS, Line, read_line
 from metarl.training.config.names import BASES, Named, allow, home_of
@@ -56,7 +56,7 @@ class Parsed:
 
     def text(self) -> str:
         """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
-        return as_yaml(self.values | {"run_dir": None})
+        return complete(as_yaml(self.values | {"run_dir": None}))
 
 
 class _Dumper(yaml.SafeDumper):

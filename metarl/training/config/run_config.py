@@ -21,6 +21,7 @@ RESUMABLE = (
     "eval_splits",
     "final_eval_tasks",
     "checkpoint_every",
+    "keep_checkpoints",
     "device",
     "num_threads",
     "profile",
@@ -66,6 +67,9 @@ class TrainConfig:
     """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
     checkpoint_every: int = 50
     """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
+    keep_checkpoints: int = 1
+    """Checkpoints to keep. Above 1, the last ones are also kept as checkpoint_<iteration>.safetensors, and --resume
+    takes the one before a damaged one."""
     run_dir: str | None = None
     """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; $ has no special meaning."""
     num_threads: int | None = None
@@ -88,7 +92,8 @@ class TrainConfig:
                     where = f" of {type(self.family).__name__} in {name}"
                     raise ConfigError(unknown("split", split, self.family.splits, where))
         lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
-        lowest |= {"eval_repeats": 1, "checkpoint_every": 1, "num_threads": 1, "max_seconds": 0, "max_env_steps": 0}
+        lowest |= {"eval_repeats": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "num_threads": 1}
+        lowest |= {"max_seconds": 0, "max_env_steps": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
             if value is not None and not value >= low:  # nan, too

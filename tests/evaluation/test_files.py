@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from metarl.evaluation.finite import not_finite, to_json
+from metarl.evaluation.files import to_json
+from metarl.evaluation.results import not_finite
 
 
 def strict(text: str):

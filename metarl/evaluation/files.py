@@ -1,0 +1,231 @@
+"""Files that are whole or not there: replaced in one step, JSON without NaN, and strict reading of what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial(\.\w+)?")
+"""Names of files and folders that are being written."""
+
+
+DEEPEST = 20
+"""Levels of a JSON file at most."""
+
+
+NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]\d+)?|inf)|nan", re.ASCII)
+"""A number as a CSV file has it."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, new: bool = False) -> Iterator[BinaryIO]:
+    """Yield a binary file that takes the place of `path` when the block ends without an exception.
+
+    It is written in the same folder under a name of its own, flushed to the disk and renamed, so that `path` is the
+    former file or the new one, whole, at every moment; a symbolic link is replaced, not followed. With `new`,
+    FileExistsError is raised if `path` exists by then. An OSError names `path`.
+    """
+    path = Path(path)
+    partial = partial_name(path)
+    try:
+        with open(partial, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(partial, path, new)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def replace_file(path: str | Path, content: str | bytes, new: bool = False) -> None:
+    """Write a whole file as `replacing` does; a text as UTF-8."""
+    with replacing(path, new) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def partial_name(path: Path) -> Path:
+    """Return a name in the folder of `path` that no other writer has, with the same ending."""
+    return path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.partial{path.suffix}")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed programs left in a folder and its subfolders. Nobody else may be writing there."""
+    for path in [path for path in folder.rglob(".*") if PARTIAL.fullmatch(path.name)]:
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _rename(partial: Path, path: Path, new: bool) -> None:
+    if not new:
+        os.replace(partial, path)
+        return
+    try:
+        os.link(partial, path)  # fails where `path` exists; a rename would replace it
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            raise FileExistsError(error.errno, error.strerror, str(path)) from error
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        os.replace(partial, path)  # a file system without links
+    else:
+        partial.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, where the system can."""
+    with contextlib.suppress(PermissionError):  # of a folder that may be written to but not read; Windows
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that cannot
+                raise
+        finally:
+            os.close(number)
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Write plain data as JSON text, in which nan and the infinities are null.
+
+    NumPy's numbers, truth values and arrays are written as Python's. `options` are those of `json.dumps`.
+    """
+    return json.dumps(_plain(value), allow_nan=False, **options)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def damaged(path: str | Path, why: str) -> ValueError:
+    """Return the error for a file of an evaluation that is not as it was written: one sentence."""
+    return ValueError(f"The file {str(path)!r} is damaged: {why}. Evaluate again, or use a copy of it.")
+
+
+def read_text(path: Path) -> str:
+    """Read a text of UTF-8. Raises FileNotFoundError, and ValueError (one sentence) if it cannot be read."""
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise damaged(path, "it is no text") from error
+    except OSError as error:
+        raise ValueError(f"The file {str(path)!r} cannot be read: {error.strerror}.") from error
+    if "\0" in text:
+        raise damaged(path, "it is no text")
+    return text.replace("\r\n", "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object of strict JSON: no duplicate keys, no NaN. Raises as `read_text` does."""
+    text = read_text(path)
+    try:
+        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_float=_number)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "it is no valid JSON") from error
+    if not isinstance(found, dict) or _depth(found) > DEEPEST:
+        raise damaged(path, "it holds no JSON object of an evaluation")
+    return found
+
+
+def _depth(value: Any) -> int:
+    level, inside = 0, [value]
+    while inside := [item for each in inside for item in (each.values() if isinstance(each, dict) else each)]:
+        inside = [item for item in inside if isinstance(item, (dict, list))]
+        level += 1
+    return level
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _number(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def read_csv(path: Path, less: int = 0) -> tuple[list[str], list[list[str]]]:
+    """Read a CSV file's header and rows, at least one, each with `less` cells less than the header.
+
+    Raises ValueError (one sentence) if the file is missing or damaged.
+    """
+    try:
+        text = read_text(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"The file {str(path)!r}, a part of the evaluation, is missing.") from error
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise damaged(path, "it is no table of CSV") from error
+    if not rows or not text.endswith("\n"):
+        raise damaged(path, "it ends too early")
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) - less:
+            raise damaged(path, f"row {line} has {len(row)} cells, not {len(header) - less}")
+    return header, rows
+
+
+def numbers(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Convert cells to numbers, ``(rows, columns)``. Raises ValueError (one sentence) for a cell that is none."""
+    wrong = next((cell for row in rows for cell in row if not NUMBER.fullmatch(cell)), None)
+    if wrong is not None:
+        raise damaged(path, f"the cell {wrong[:20]!r} is no number")
+    found = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    if np.isinf(found).any() and not any("inf" in cell for row in rows for cell in row):
+        raise damaged(path, "a number is too large")
+    return found
+
+
+def singles(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    """Convert cells to float32, as `numbers` does."""
+    found = numbers(path, rows)
+    largest = np.abs(found, where=np.isfinite(found), out=np.zeros_like(found)).max(initial=0.0)
+    if largest > np.finfo(np.float32).max:
+        raise damaged(path, "a number is too large")
+    return found.astype(np.float32)
+
+
+def checksum(content: str | Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a text, or of plain data whatever the layout of its JSON, in hexadecimal."""
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,186 @@
+"""A checkpoint's file: tensors and counters of one moment, with a checksum, checked against the agent they are for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from metarl.core.agent import LearningAgent
+from metarl.training.config.errors import ConfigError
+
+FORMAT = 1
+"""The version of the file format; it grows whenever older files can no longer be read."""
+
+
+KEYS = {"format", "counters", "sha256"}
+"""Entries of a file's header; former files have no checksum."""
+
+
+LARGEST = 2**53
+"""The largest value of a counter."""
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Quantities of an optimiser that have the shape of their parameter."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The progress of a run."""
+
+    iteration: int = 0  # iterations done
+    env_steps: int = 0  # environment steps of training, padding not counted
+    seconds: float = 0.0  # of training, evaluations included
+    best_score: float | None = None  # on `valid`, of the evaluations so far; None: there was none
+    best_iteration: int = 0
+
+
+class Damaged(ConfigError):
+    """The error for a checkpoint that is not as it was written; the message is a sentence for the user."""
+
+
+class Saved(NamedTuple):
+    """The content of a file."""
+
+    state: dict[str, Tensor]
+    counters: Counters
+    exact: bool  # it has a checksum: its tensors are those of the agent; an earlier version may have had others
+
+
+def pack(state: Mapping[str, Tensor], counters: Counters) -> bytes:
+    """Return the content of the file of these tensors and counters."""
+    # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+    header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
+    header["sha256"] = _digest(tensors, header["counters"])
+    return safetensors.torch.save(tensors, header)
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> Saved:
+    """Read a file. Raises Damaged (one sentence), or ConfigError for a file of another version's format."""
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 100, placeholder=" …")
+        raise Damaged(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from error
+    stated = header.get("sha256")
+    if header.keys() - KEYS or (stated is not None and stated != _digest(state, header.get("counters", ""))):
+        raise Damaged(
+            f"The checkpoint {str(path)!r} is damaged: its content does not match its checksum. Use a copy of it."
+        )
+    if header.get("format") != str(FORMAT):
+        found = header.get("format", "unknown")[:20]
+        raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
+    try:
+        return Saved(state, _counters(header["counters"]), stated is not None)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Damaged(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
+
+
+def _digest(state: Mapping[str, Tensor], counters: str) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors, and of the counters, in hexadecimal."""
+    found = hashlib.sha256(counters.encode())
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _counters(text: str) -> Counters:
+    """Read counters. Raises ValueError or TypeError where one is missing, unknown, or not in its range."""
+    plain: Any = json.loads(text, parse_constant=_refuse)
+    found = Counters(**plain)
+    whole = (found.iteration, found.env_steps, found.best_iteration)
+    score = 0.0 if found.best_score is None else found.best_score
+    if (
+        not {"iteration", "env_steps", "seconds"} <= plain.keys()
+        or not all(type(count) is int and 0 <= count <= LARGEST for count in whole)
+        or found.best_iteration > found.iteration
+        or not all(type(number) in (int, float) and math.isfinite(number) for number in (found.seconds, score))
+        or not 0 <= found.seconds <= LARGEST
+    ):
+        raise ValueError("a counter is not in its range")
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+Kinds = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shapes and types of tensors by their names."""
+
+
+def kinds(state: Mapping[str, Tensor]) -> Kinds:
+    """Return the shapes and types of tensors."""
+    return {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
+
+
+def without_optimiser(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what an agent needs to act."""
+    return {name: value for name, value in state.items() if not name.startswith("optimizer.")}
+
+
+def put(saved: Saved, agent: LearningAgent, method: Callable[[dict[str, Tensor]], None]) -> str | None:
+    """Put a state into an agent by this method of it; return the reason why the agent cannot take it, or None."""
+    fresh = kinds(without_optimiser(agent.state_dict()))  # a fresh optimiser has no tensors yet
+    try:
+        method(saved.state)
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        saved = saved._replace(exact=True)  # also of an earlier version: something that it needs is not there
+        reason = misfit(saved._replace(state=without_optimiser(saved.state)), fresh) or _wrong_optimiser(saved.state)
+        return reason or textwrap.shorten(" ".join(str(error).split()), 120, placeholder=" …").rstrip(".")
+    return None
+
+
+def misfit(saved: Saved, agent: Kinds) -> str | None:
+    """Name the first tensor in which a file and an agent differ; None if they fit."""
+    file = kinds(saved.state)
+    for name in sorted(file.keys() & agent.keys()):
+        if file[name] != agent[name]:
+            return f"{_short(name)} is {_said(file[name])}, but the agent's is {_said(agent[name])}"
+    if saved.exact and (missing := sorted(agent.keys() - file.keys())):
+        return f"{_several(missing)} missing"
+    if saved.exact and (extra := sorted(file.keys() - agent.keys())):
+        return f"{_several(extra)} no part of the agent"
+    return _wrong_optimiser(saved.state)
+
+
+def _wrong_optimiser(state: Mapping[str, Tensor]) -> str | None:
+    """Name a tensor that no optimiser could have: moments of another shape, a number of updates below zero."""
+    for name, value in state.items():
+        parameter, _, quantity = name.removeprefix("optimizer.").rpartition(".")
+        own = state.get(f"net.{parameter}") if name.startswith("optimizer.") else None
+        if own is not None and quantity in MOMENTS and value.shape != own.shape:
+            return f"{_short(name)} is {tuple(value.shape)}, but the parameter is {tuple(own.shape)}"
+        if name == "updates" or (name.startswith("optimizer.") and quantity == "step"):
+            if value.numel() != 1 or not 0 <= float(value) <= LARGEST:
+                return f"{_short(name)} is not a number of updates"
+    return None
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 50 else f"{name[:49]}…")
+
+
+def _several(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return f"{_short(names[0])}{more}"
+
+
+def _said(kind: tuple[tuple[int, ...], torch.dtype]) -> str:
+    return f"{str(kind[1]).removeprefix('torch.')} {kind[0]}"[:60]
