@@ -16,12 +16,21 @@ NEAREST = 5
 """How many names of a longer list are shown."""
 
 
+SHOWN = 60
+"""Characters at most of what the user gave that a sentence repeats."""
+
+
+def brief(text: str, limit: int = SHOWN) -> str:
+    """Shorten a long text of the user's in the middle, so that a sentence that repeats it stays short."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-(limit // 2) :]}"
+
+
 def unknown(kind: str, given: str, known: Iterable[str], where: str = "", see: str = "") -> str:
     """Return the sentence for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
 
     `where` follows the kind, such as `` of GridNavi``. `see` is a call or a command that shows all names.
     """
-    return f"Unknown {kind}{where}: {given!r}. {nearest(given, known, see=see)}"
+    return f"Unknown {kind}{where}: {brief(given)!r}. {nearest(given, known, see=see)}"
 
 
 def nearest(given: str, known: Iterable[str], every: str = "Known", count: str = "There are", see: str = "") -> str:
@@ -29,7 +38,7 @@ def nearest(given: str, known: Iterable[str], every: str = "Known", count: str =
 
     `every` introduces a complete list, `count` the number of names after the nearest ones.
     """
-    names = list(known)
+    names, given = list(known), brief(given)  # comparing a very long text takes long, and finds nothing
     meant = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     question = f"Did you mean {meant[0]!r}? " if meant else ""
     if len(names) <= SHORT_LIST:
@@ -52,7 +61,7 @@ def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") 
     """Return the error for the keyword `name`, with the nearest names that `callee` takes."""
     names = tuple(known)
     takes = nearest(name, names, "It takes", "It takes", see) if names else "It takes none."
-    error = UnknownOption(f"{callee} got an unexpected keyword argument {name!r}. {takes}")
+    error = UnknownOption(f"{callee} got an unexpected keyword argument {brief(name)!r}. {takes}")
     error.name, error.known = name, names
     return error
 

@@ -32,6 +32,7 @@ from metarl.training.config.help import print_help
 from metarl.training.config.line import OTHERS, Line, read_line
 from metarl.training.config.names import BASES, Named, allow, home_of
 from metarl.training.config.old import is_gone
+from metarl.training.config.plain import check_plain, check_typed
 from metarl.training.config.run_config import FIELDS, RESUMABLE, TrainConfig
 from metarl.training.config.settings import Choice, Setting, choose, of_file, of_line
 
@@ -143,7 +144,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
             f"{str(run_dir)!r} holds a trained agent, not a run: start a run from it by "
             f"--init_from {shlex.quote(str(run_dir))}."
         )
-    check_regular(run_dir)
+    check_regular(run_dir, to_write=True)
 
 
 def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
@@ -173,6 +174,9 @@ def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], di
             parser.add_argument(f"--{option}", type=Any)
         if setting.typed and setting.value is None:
             raise ConfigError(no_value(setting.key, hints[option]))
+        if setting.typed:
+            check_typed(setting.key, hints[option], setting.value)
+        check_plain(setting.key, hints[option], setting.value)
         try:
             found[option] = _parsed(parser, setting, found.get(option, Namespace()), hints[option])
         except (argparse.ArgumentError, TypeError, ValueError) as error:
