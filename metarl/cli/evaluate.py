@@ -18,7 +18,7 @@ from metarl.cli import usage
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import check_counts, unknown
-from metarl.evaluation.arguments import check_rounds
+from metarl.evaluation.arguments import check_rounds, check_size
 from metarl.evaluation.curve import combine
 from metarl.evaluation.evaluator import evaluate
 from metarl.evaluation.finite import not_finite
@@ -79,6 +79,8 @@ def _check(options: Any, agent: LearningAgent) -> list[str]:
     check_counts(tasks=options.tasks, repeats=options.repeats, episodes=options.episodes, rounds=options.rounds)
     check_rounds(agent, options.rounds)
     rng.key(options.seed)
+    for split in splits:
+        check_size(family, split, options.tasks, options.repeats, options.episodes, options.rounds)
     return splits
 
 

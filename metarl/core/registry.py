@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from metarl.core.errors import brief
 from metarl.core.options import options_of, own_options, refused, takes_any
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def build(
             wrong = refused(error, options)
             if wrong is None:
                 raise
+        except (MemoryError, OverflowError) as error:
+            raise ValueError(f"{name} cannot be made with numbers as large as {brief(repr(options))}.") from error
     if wrong is not None:
         from metarl.core.errors import unknown_option
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.core.checks import checked_task
+from metarl.core.checks import check_memory, checked_task, machine_memory, row_numbers, task_numbers
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import Agent
 from metarl.core.tree import concatenate
@@ -83,6 +83,31 @@ def check_rounds(agent: Agent, rounds: int | None) -> None:
         f"{type(agent).__name__} does not adapt in rounds, so rounds must be 1, got {rounds}: what it learns on a task "
         "it learns from episode to episode; ask for more episodes instead."
     )
+
+
+def check_size(
+    family: TaskFamily,
+    split: str,
+    tasks: int,
+    repeats: int | None = None,
+    episodes: int | None = None,
+    rounds: int | None = None,
+    each: int = 1,
+) -> None:
+    """Raise ValueError for an evaluation that this machine has not the memory for, before anything is played.
+
+    `each` is the number of rows that play a task side by side.
+    """
+    points, own = rounds or episodes or family.episodes_per_trial, task_numbers(family)
+    trial = float(each) * family.horizon * (episodes or family.episodes_per_trial) * row_numbers(family)
+
+    def needed(tasks: int, trials: int) -> float:
+        return float(tasks) * own + float(trials) * (repeats or 1) * points + trial
+
+    numbers = needed(tasks, tasks)
+    if 4 * numbers > machine_memory() and (distinct := family.num_tasks(split)) is not None:
+        numbers = needed(min(tasks, distinct), tasks if repeats is None else min(tasks, distinct))
+    check_memory("This evaluation", numbers, "the tasks, repeats, episodes or rounds")
 
 
 def _actions(space: spaces.Space) -> str:

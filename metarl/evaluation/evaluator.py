@@ -27,7 +27,7 @@ from metarl.core.rollout import (
     run_trial,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
-from metarl.evaluation.arguments import as_bool, as_int, as_tasks, same_spaces
+from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_size, same_spaces
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.evaluation.results import GIVEN
@@ -111,6 +111,10 @@ def evaluate(
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
+    if isinstance(tasks, int):
+        trained = agent.protocol.test()
+        points = rounds or (trained.rounds if trained.rounds > 1 else None)
+        check_size(family, split, tasks, repeats, episodes or trained.episodes, points, trained.envs_per_task)
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     task, distinct = choose_tasks(family, root, split, tasks)

@@ -17,10 +17,14 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from metarl.training.config.errors import ConfigError
+from metarl.training.config.errors import ConfigError, shown
 from metarl.training.config.safe_yaml import Misleading, Refused, load_yaml
 
 _LEAVES = {int, float, bool, str, bytes, type(None), None, Any, object, inspect.Parameter.empty, Ellipsis}
+
+
+LARGEST = 2**63 - 1
+"""The largest whole number that a tensor holds."""
 
 
 _OBJECTS = ("class_path", "init_args", "dict_kwargs")
@@ -35,6 +39,9 @@ def check_plain(key: str, hint: Any, value: Any) -> None:
         )
     if names_object(value):
         raise ConfigError(f"{key} must be plain data, and a 'class_path' in it names a class: write the value itself.")
+    number = _largest(value)
+    if number > LARGEST:
+        raise ConfigError(f"{key} must be at most 2^63 - 1, got {shown(value)}.")
 
 
 def check_typed(key: str, hint: Any, text: str) -> None:
@@ -83,6 +90,14 @@ def names_object(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(key in _OBJECTS or names_object(inner) for key, inner in value.items())
     return isinstance(value, (list, tuple)) and any(map(names_object, value))
+
+
+def _largest(value: Any) -> int:
+    """Return the size of the largest whole number in a value."""
+    if isinstance(value, int):
+        return abs(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return max(map(_largest, parts), default=0)
 
 
 def _may_be_text(hint: Any) -> bool:

@@ -62,9 +62,7 @@ class _Loader(yaml.SafeLoader):
         alias, line = self.check_event(yaml.AliasEvent), self.peek_event().start_mark.line + 1
         self.depth += 1
         if self.depth > DEEPEST:
-            raise Refused(
-                f"values are nested more than {DEEPEST} levels deep: a configuration needs three or four", line
-            )
+            raise Refused(f"values are nested more than {DEEPEST} levels deep: a configuration needs four", line)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if not alias:
@@ -73,9 +71,7 @@ class _Loader(yaml.SafeLoader):
             raise Refused("an alias stands inside the value that it names: write the value that is meant", line)
         self.values += self.sizes[id(node)] if alias else 1
         if self.values > MOST_VALUES:
-            raise Refused(
-                f"there are more than {MOST_VALUES:,} values, those of aliases counted: leave out most of them"
-            )
+            raise Refused(f"there are more than {MOST_VALUES:,} values, those of aliases counted: leave most out")
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
