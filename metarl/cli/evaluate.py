@@ -9,6 +9,7 @@ of a run.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from metarl.report.console import in_words, make_console, make_folder, show, tex
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import load, runs_of
 from metarl.training.config.names import allow
+from metarl.training.config.regular import check_regular
 
 
 def program(arguments: Sequence[str]) -> int:
@@ -90,10 +92,12 @@ def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
     for name in ("repeats", "episodes", "rounds"):
         if getattr(options, name) is not None:
             parts += [name, getattr(options, name)]
-    return "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
+    name = "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
+    return re.sub(r"[^\w.+-]", "_", name)  # the checkpoint's own words are not a path
 
 
 def _default_folder(run: str, asked: str) -> Path:
     if run.startswith("pretrained:"):
         return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
+    check_regular(Path(run), to_write=True)  # of several seeds, whose folder nothing has looked at
     return Path(run) / "evaluations" / asked

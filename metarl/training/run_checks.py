@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gymnasium import Space
 
@@ -51,12 +52,12 @@ def check_evaluations(config: TrainConfig) -> None:
     agent = config.agent
     each = getattr(agent, "test_fast_batch_size", None) or getattr(agent, "fast_batch_size", 1)
     rounds = getattr(agent, "test_steps", 0) + 1
-    given = (1, rounds) if rounds > 1 else (None, None)  # episodes and rounds
+    how: dict[str, Any] = {"episodes": 1, "rounds": rounds, "each": each} if rounds > 1 else {}
     try:
         for split in config.eval_splits if config.eval_every else ():
-            check_size(config.family, split, config.eval_tasks, config.eval_repeats, *given, each)
+            check_size(config.family, split, config.eval_tasks, config.eval_repeats, **how)
         for split in config.family.splits if config.final_eval_tasks else ():
-            check_size(config.family, split, config.final_eval_tasks, None, *given, each)
+            check_size(config.family, split, config.final_eval_tasks, **how)
     except ValueError as mistake:
         raise ConfigError(str(mistake)) from mistake
 

@@ -17,6 +17,7 @@ from metarl.training import checkpoint
 from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
+from metarl.training.config.regular import check_regular
 from metarl.training.log import family_card
 
 
@@ -31,6 +32,8 @@ def make_run_dir(parsed: Parsed) -> Path:
         run_dir = Path(parsed.config.run_dir)
         if (run_dir / "config.yaml").exists():
             raise _taken(run_dir)
+        if run_dir.is_dir():
+            check_regular(run_dir, to_write=True)
         make_folder(run_dir)
     except ConfigError:
         raise

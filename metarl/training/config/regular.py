@@ -73,9 +73,7 @@ def read_regular(path: str | Path, limit: int, links: bool = False) -> bytes:
     with open_regular(path, links) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise ConfigError(
-            f"The file {brief(str(path))!r} is longer than the {limit:,} bytes that such a file may have."
-        )
+        raise ConfigError(f"The file {brief(str(path))!r} is longer than {limit:,} bytes, the most for such a file.")
     return data
 
 
@@ -96,6 +94,4 @@ def _kind(mode: int) -> str:
 
 
 def _not_regular(path: str | Path, mode: int) -> ConfigError:
-    return ConfigError(
-        f"{brief(str(path))!r} is {_kind(mode)}, and must be a regular file: put a copy of the file there."
-    )
+    return ConfigError(f"{brief(str(path))!r} is {_kind(mode)}, and must be a regular file: put a copy there.")
