@@ -131,7 +131,7 @@ def _field(where: str, given: Any, pattern: Any) -> Any:
         raise ValueError(f"{where} must be {dtype_name(pattern.dtype)} of shape {shape}, got {described(given)}.")
     if not bool(value.isfinite().all()):
         raise ValueError(f"{where} must be finite, got nan or inf.")
-    return value
+    return value.detach() if value.requires_grad else value
 
 
 def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | None:

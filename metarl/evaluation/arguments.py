@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core.checks import check_memory, checked_task, machine_memory, row_numbers, task_numbers
+from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import Agent
 from metarl.core.tree import concatenate
@@ -23,9 +24,11 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
     except (TypeError, RuntimeError):  # torch raises the latter for a tensor of several numbers
         number = None
     if number is None:
-        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number, got {short(value)}.")
+    if number >= 2**63:
+        raise ValueError(f"{name} must be at most 2^63 - 1, got {short(number)}.")
     if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")
+        raise ValueError(f"{name} must be at least {least}, got {short(number)}.")
     return number
 
 
@@ -33,7 +36,7 @@ def as_bool(name: str, value: Any) -> bool:
     """Return a truth value of Python or NumPy as a bool."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise ValueError(f"{name} must be True or False, got {value!r}.")
+    raise ValueError(f"{name} must be True or False, got {short(value)}.")
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:

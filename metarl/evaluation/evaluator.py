@@ -15,6 +15,7 @@ from metarl.agents.random import RandomAgent
 from metarl.agents.reference.catalogue import baseline, baselines_for
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
+from metarl.core.errors import short
 from metarl.core.family import Key, Task, TaskFamily, made_with
 from metarl.core.registry import make
 from metarl.core.rollout import (
@@ -203,8 +204,10 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
     """The family that is asked for, made if it is an id; without one, that of the agent."""
     if isinstance(family, str):
         return make(family)
-    if family is not None:
+    if isinstance(family, TaskFamily):
         return family
+    if family is not None:
+        raise ValueError(f"family must be a TaskFamily or the id of one, got {short(family)}.")
     if not isinstance(agent, LearningAgent):
         raise ValueError(f"A family is needed: {type(agent).__name__} was not trained on one.")
     return agent.family

@@ -69,6 +69,8 @@ def is_plain(hint: Any, inside: tuple[Any, ...] = ()) -> bool:
         return container and all(is_plain(part, (*inside, hint)) for part in parts)
     if isinstance(hint, Hashable) and hint in _LEAVES:
         return True
+    if type(hint).__name__ == "UnvalidatedType":  # jsonargparse's, of an option without a type
+        return True
     if not isinstance(hint, type):
         return False
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or typing.is_typeddict(hint):
