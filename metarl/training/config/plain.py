@@ -69,8 +69,8 @@ def is_plain(hint: Any, inside: tuple[Any, ...] = ()) -> bool:
         return container and all(is_plain(part, (*inside, hint)) for part in parts)
     if isinstance(hint, Hashable) and hint in _LEAVES:
         return True
-    if type(hint).__name__ == "UnvalidatedType":  # jsonargparse's, of an option without a type
-        return True
+    if isinstance(hint, typing.TypeVar) or _home(hint) == "jsonargparse":
+        return True  # of an option without a type, or with one that cannot be found: any value
     if not isinstance(hint, type):
         return False
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or typing.is_typeddict(hint):
@@ -79,6 +79,11 @@ def is_plain(hint: Any, inside: tuple[Any, ...] = ()) -> bool:
         except (NameError, TypeError):  # names that only type checkers know
             return False
     return hint in (list, tuple, dict, set, frozenset) or issubclass(hint, (enum.Enum, os.PathLike))
+
+
+def _home(hint: Any) -> str:
+    """Return the package in which a type, or the class of what stands in for one, is defined."""
+    return str(getattr(hint, "__module__", type(hint).__module__)).partition(".")[0]
 
 
 def names_object(value: Any) -> bool:
