@@ -110,7 +110,9 @@ def build(
             wrong = refused(error, options)
             if wrong is None:
                 raise
-        except (MemoryError, OverflowError) as error:
+        except (MemoryError, OverflowError, ValueError) as error:
+            if isinstance(error, ValueError) and "Maximum allowed" not in str(error):  # NumPy's, of a dimension
+                raise
             raise ValueError(f"{name} cannot be made with numbers as large as {brief(repr(options))}.") from error
     if wrong is not None:
         from metarl.core.errors import unknown_option
