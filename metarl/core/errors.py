@@ -44,10 +44,18 @@ def unknown(kind: str, given: Any, known: Iterable[str], where: str = "", see: s
     return f"Unknown {kind}{where}: {short(given)}. {nearest(given, known, see=see)}"
 
 
-def nearest(given: Any, known: Iterable[str], every: str = "Known", count: str = "There are", see: str = "") -> str:
+def nearest(
+    given: Any,
+    known: Iterable[str],
+    every: str = "Known",
+    count: str = "There are",
+    see: str = "",
+    width: int = 130,
+) -> str:
     """Return the name that was probably meant, then all known names of a short list, or the nearest of a long one.
 
-    `every` introduces a complete list, `count` the number of names after the nearest ones.
+    `every` introduces a complete list, `count` the number of names after the nearest ones, which have together at most
+    `width` characters.
     """
     names = list(known)
     given = brief(str(given)) if isinstance(given, (str, int, float)) else ""  # a long text takes long to compare
@@ -56,6 +64,8 @@ def nearest(given: Any, known: Iterable[str], every: str = "Known", count: str =
     if len(names) <= SHORT_LIST:
         return f"{question}{every}: {', '.join(names)}."
     near = difflib.get_close_matches(given, names, n=NEAREST, cutoff=0.0)
+    while len(near) > 1 and len(", ".join(near)) > width:
+        near.pop()
     return f"{question}Nearest: {', '.join(near)}. {count} {len(names)}{f'; see {see}' if see else ''}."
 
 
