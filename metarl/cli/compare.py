@@ -9,6 +9,7 @@ evaluates all of them on the same tasks with the same noise, prints a table per 
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from metarl.cli import usage
 from metarl.cli.contenders import Line, check_families, compare, lines, suite
 from metarl.core.errors import unknown
 from metarl.core.family import TaskFamily
+from metarl.evaluation.arguments import check_size
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.comparison import Comparison
 from metarl.report.console import in_words, make_console, make_folder, new_folder, show
@@ -44,10 +46,15 @@ def to_tensorboard(comparison: Comparison, folder: Path) -> None:
         writer.add_figure("compare/figure", comparison.figure(), close=False)
         writer.add_text("compare/tables", comparison.markdown())
     for name, curves in comparison.entries.items():
-        with SummaryWriter(str(folder / name.replace("/", "_"))) as writer:
+        with SummaryWriter(str(folder / _file_name(name))) as writer:
             for split, curve in curves.items():
                 for steps, value in zip(curve.env_steps, curve.mean(), strict=True):
                     writer.add_scalar(f"compare/{split}/return", float(value), int(steps))
+
+
+def _file_name(name: str) -> str:
+    """Return a name as that of a folder, which stays inside the one that it is put into."""
+    return re.sub(r"^\.+$|[/\\\0]", "_", name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,6 +118,7 @@ def _splits(options: Any, family: TaskFamily) -> list[str]:
     for split in splits:
         if split not in family.splits:
             raise ValueError(unknown("split", split, family.splits, f" of {type(family).__name__}"))
+        check_size(family, split, options.tasks, options.repeats, None, options.rounds)
     return splits
 
 

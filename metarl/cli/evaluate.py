@@ -9,6 +9,7 @@ of a run.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from metarl.cli import usage
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import check_counts, unknown
-from metarl.evaluation.arguments import check_rounds
+from metarl.evaluation.arguments import check_rounds, check_size
 from metarl.evaluation.curve import combine
 from metarl.evaluation.evaluator import evaluate
 from metarl.evaluation.files import replace_file
@@ -31,6 +32,7 @@ from metarl.report.console import in_words, make_console, make_folder, show, tex
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import load, runs_of
 from metarl.training.config.names import allow
+from metarl.training.config.regular import check_regular
 from metarl.training.lock import locked
 
 
@@ -92,6 +94,8 @@ def _check(options: Any, agent: LearningAgent) -> list[str]:
     check_counts(tasks=options.tasks, repeats=options.repeats, episodes=options.episodes, rounds=options.rounds)
     check_rounds(agent, options.rounds)
     rng.key(options.seed)
+    for split in splits:
+        check_size(family, split, options.tasks, options.repeats, options.episodes, options.rounds)
     return splits
 
 
@@ -101,10 +105,12 @@ def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
     for name in ("repeats", "episodes", "rounds"):
         if getattr(options, name) is not None:
             parts += [name, getattr(options, name)]
-    return "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
+    name = "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
+    return re.sub(r"[^\w.+-]", "_", name)  # the checkpoint's own words are not a path
 
 
 def _default_folder(run: str, asked: str) -> Path:
     if run.startswith("pretrained:"):
         return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
+    check_regular(Path(run), to_write=True)  # of several seeds, whose folder nothing has looked at
     return Path(run) / "evaluations" / asked

@@ -20,6 +20,7 @@ from metarl.core.errors import check_counts, unknown
 from metarl.core.family import has_picture
 from metarl.core.tree import to_device
 from metarl.envs.mujoco.scene import robot_scene
+from metarl.evaluation.arguments import check_size
 from metarl.evaluation.files import replace_file
 from metarl.evaluation.playback import watch
 from metarl.fast.runtime import resolve_device, tune
@@ -62,6 +63,7 @@ def _watch(options: Any, console: Console) -> None:
     family, split = agent.family, options.split
     if split not in family.splits:
         raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
+    check_size(family, split, options.tasks)
     if not has_picture(family):
         raise ValueError(f"There is nothing to watch: {type(family).__name__} has no render(task, states).")
     picture = options.out or _default(options.run, split)

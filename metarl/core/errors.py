@@ -16,25 +16,56 @@ NEAREST = 5
 """How many names of a longer list are shown."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str], where: str = "", see: str = "") -> str:
+SHOWN = 60
+"""Characters at most of what the user gave that a sentence repeats."""
+
+
+def brief(text: str, limit: int = SHOWN) -> str:
+    """Shorten a long text of the user's in the middle, so that a sentence that repeats it stays short."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-(limit // 2) :]}"
+
+
+def short(value: Any, limit: int = SHOWN) -> str:
+    """Show any value on one line, and shortened if it is long: what a sentence says after "got"."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # which Python refuses to write
+        return f"a number of {value.bit_length():,} bits"
+    if isinstance(value, str):
+        return repr(brief(value, limit))
+    if isinstance(value, (list, tuple, dict)) and len(value) > limit:
+        return f"a {type(value).__name__} of {len(value):,}"
+    return brief(" ".join(repr(value).split()), limit)
+
+
+def unknown(kind: str, given: Any, known: Iterable[str], where: str = "", see: str = "") -> str:
     """Return the sentence for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
 
     `where` follows the kind, such as `` of GridNavi``. `see` is a call or a command that shows all names.
     """
-    return f"Unknown {kind}{where}: {given!r}. {nearest(given, known, see=see)}"
+    return f"Unknown {kind}{where}: {short(given)}. {nearest(given, known, see=see)}"
 
 
-def nearest(given: str, known: Iterable[str], every: str = "Known", count: str = "There are", see: str = "") -> str:
+def nearest(
+    given: Any,
+    known: Iterable[str],
+    every: str = "Known",
+    count: str = "There are",
+    see: str = "",
+    width: int = 130,
+) -> str:
     """Return the name that was probably meant, then all known names of a short list, or the nearest of a long one.
 
-    `every` introduces a complete list, `count` the number of names after the nearest ones.
+    `every` introduces a complete list, `count` the number of names after the nearest ones, which have together at most
+    `width` characters.
     """
     names = list(known)
+    given = brief(str(given)) if isinstance(given, (str, int, float)) else ""  # a long text takes long to compare
     meant = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     question = f"Did you mean {meant[0]!r}? " if meant else ""
     if len(names) <= SHORT_LIST:
         return f"{question}{every}: {', '.join(names)}."
     near = difflib.get_close_matches(given, names, n=NEAREST, cutoff=0.0)
+    while len(near) > 1 and len(", ".join(near)) > width:
+        near.pop()
     return f"{question}Nearest: {', '.join(near)}. {count} {len(names)}{f'; see {see}' if see else ''}."
 
 
@@ -52,7 +83,7 @@ def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") 
     """Return the error for the keyword `name`, with the nearest names that `callee` takes."""
     names = tuple(known)
     takes = nearest(name, names, "It takes", "It takes", see) if names else "It takes none."
-    error = UnknownOption(f"{callee} got an unexpected keyword argument {name!r}. {takes}")
+    error = UnknownOption(f"{callee} got an unexpected keyword argument {brief(name)!r}. {takes}")
     error.name, error.known = name, names
     return error
 
@@ -60,7 +91,7 @@ def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") 
 def whole_number(name: str, value: int, least: int = 1) -> int:
     """Return `value`. Raises ValueError if it is not an int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {short(value)}.")
     return value
 
 
@@ -68,4 +99,4 @@ def check_counts(**counts: Any) -> None:
     """Raise ValueError for a number below 1."""
     for name, number in counts.items():
         if isinstance(number, (int, np.integer)) and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+            raise ValueError(f"{name} must be at least 1, got {short(int(number))}.")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import unknown
+from metarl.core.errors import short, unknown
 from metarl.core.options import options_of
 from metarl.core.tree import num_rows, take, to_device
 
@@ -164,7 +164,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         Raises ValueError if `count` is not an int of at least 1, or a finite `train` has fewer tasks.
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"train_tasks must be a whole number of at least 1, got {count!r}.")
+            raise ValueError(f"train_tasks must be a whole number of at least 1, got {short(count)}.")
         self.train_tasks = count
         self.num_tasks("train")
 

@@ -21,7 +21,7 @@ import itertools
 import math
 from typing import NamedTuple, TypeVar
 
-from metarl.core.errors import unknown
+from metarl.core.errors import short, unknown
 
 Factory = Callable[..., Any]
 
@@ -228,11 +228,11 @@ def check_options(config: Any) -> None:
 def _check(name: str, value: Any, rule: Rule, or_null: str) -> None:
     if isinstance(value, tuple):
         if not all(map(rule.holds, value)):
-            raise ValueError(f"{name} must {rule.words} each, got {list(value)}.")
+            raise ValueError(f"{name} must {rule.words} each, got {short(list(value))}.")
     elif isinstance(value, list):
         if not value or not all(rule.holds(point[1]) for point in value):
-            raise ValueError(f"{name} must {rule.words}, got {value}.")
+            raise ValueError(f"{name} must {rule.words}, got {short(value)}.")
         if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(value)):
-            raise ValueError(f"{name}'s points must be in the order of training progress, got {value}.")
+            raise ValueError(f"{name}'s points must be in the order of training progress, got {short(value)}.")
     elif value is not None and not rule.holds(value):
-        raise ValueError(f"{name} must {rule.words}{or_null}, got {value}.")
+        raise ValueError(f"{name} must {rule.words}{or_null}, got {short(value)}.")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from metarl.core.errors import brief, short
 from metarl.core.options import options_of, own_options, refused, takes_any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
     ValueError for another family under a taken id, or an id of another form.
     """
     if "/" not in id or "-v" not in id:
-        raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {id!r}.")
+        raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {short(id)}.")
     if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
         raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
     _REGISTRY[id] = family
@@ -109,6 +110,10 @@ def build(
             wrong = refused(error, options)
             if wrong is None:
                 raise
+        except (MemoryError, OverflowError, ValueError) as error:
+            if isinstance(error, ValueError) and "Maximum allowed" not in str(error):  # NumPy's, of a dimension
+                raise
+            raise ValueError(f"{name} cannot be made with numbers as large as {brief(repr(options))}.") from error
     if wrong is not None:
         from metarl.core.errors import unknown_option
 

@@ -52,7 +52,9 @@ def _mix_int(data: int) -> int:
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
     """Return the root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
     if not 0 <= seed < 2**63:
-        raise ValueError(f"A seed must be an integer from 0 to 2^63 - 1, got {seed}.")
+        raise ValueError(
+            f"A seed must be an integer from 0 to 2^63 - 1, got {seed if abs(seed) < 2**99 else 'a larger one'}."
+        )
     # Mixed once more than `fold` mixes its data: otherwise fold(key(a), b) would be fold(key(b), a).
     return _mix(_mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN) + _GOLDEN)
 

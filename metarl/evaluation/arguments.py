@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.core.checks import checked_task
+from metarl.core.checks import check_memory, checked_task, machine_memory, row_numbers, task_numbers
+from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import Agent
 from metarl.core.tree import concatenate
@@ -23,9 +24,11 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
     except (TypeError, RuntimeError):  # torch raises the latter for a tensor of several numbers
         number = None
     if number is None:
-        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number, got {short(value)}.")
+    if number >= 2**63:
+        raise ValueError(f"{name} must be at most 2^63 - 1, got {short(number)}.")
     if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")
+        raise ValueError(f"{name} must be at least {least}, got {short(number)}.")
     return number
 
 
@@ -33,7 +36,7 @@ def as_bool(name: str, value: Any) -> bool:
     """Return a truth value of Python or NumPy as a bool."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise ValueError(f"{name} must be True or False, got {value!r}.")
+    raise ValueError(f"{name} must be True or False, got {short(value)}.")
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
@@ -83,6 +86,31 @@ def check_rounds(agent: Agent, rounds: int | None) -> None:
         f"{type(agent).__name__} does not adapt in rounds, so rounds must be 1, got {rounds}: what it learns on a task "
         "it learns from episode to episode; ask for more episodes instead."
     )
+
+
+def check_size(
+    family: TaskFamily,
+    split: str,
+    tasks: int,
+    repeats: int | None = None,
+    episodes: int | None = None,
+    rounds: int | None = None,
+    each: int = 1,
+) -> None:
+    """Raise ValueError for an evaluation that this machine has not the memory for, before anything is played.
+
+    `each` is the number of rows that play a task side by side.
+    """
+    points, own = rounds or episodes or family.episodes_per_trial, task_numbers(family)
+    trial = float(each) * family.horizon * (episodes or family.episodes_per_trial) * row_numbers(family)
+
+    def needed(tasks: int, trials: int) -> float:
+        return float(tasks) * own + float(trials) * (repeats or 1) * points + trial
+
+    numbers = needed(tasks, tasks)
+    if 4 * numbers > machine_memory() and (distinct := family.num_tasks(split)) is not None:
+        numbers = needed(min(tasks, distinct), tasks if repeats is None else min(tasks, distinct))
+    check_memory("This evaluation", numbers, "the tasks, repeats, episodes or rounds")
 
 
 def _actions(space: spaces.Space) -> str:

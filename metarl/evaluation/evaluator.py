@@ -16,6 +16,7 @@ from metarl.agents.random import RandomAgent
 from metarl.agents.reference.catalogue import baseline, baselines_for
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
+from metarl.core.errors import short
 from metarl.core.family import Key, Task, TaskFamily, made_with
 from metarl.core.registry import make
 from metarl.core.rollout import (
@@ -28,7 +29,7 @@ from metarl.core.rollout import (
     run_trial,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
-from metarl.evaluation.arguments import as_bool, as_int, as_tasks, same_spaces
+from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_size, same_spaces
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.evaluation.results import GIVEN
@@ -113,6 +114,10 @@ def evaluate(
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
+    if isinstance(tasks, int):
+        trained = agent.protocol.test()
+        points = rounds or (trained.rounds if trained.rounds > 1 else None)
+        check_size(family, split, tasks, repeats, episodes or trained.episodes, points, trained.envs_per_task)
     device = torch.device(getattr(agent, "device", "cpu"))
     root = rng.fold(rng.key(seed, device), EVALUATION)
     task, distinct = choose_tasks(family, root, split, tasks)
@@ -201,8 +206,10 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
     """The family that is asked for, made if it is an id; without one, that of the agent."""
     if isinstance(family, str):
         return make(family)
-    if family is not None:
+    if isinstance(family, TaskFamily):
         return family
+    if family is not None:
+        raise ValueError(f"family must be a TaskFamily or the id of one, got {short(family)}.")
     if not isinstance(agent, LearningAgent):
         raise ValueError(f"A family is needed: {type(agent).__name__} was not trained on one.")
     return agent.family

@@ -38,10 +38,11 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import unknown
+from metarl.core.checks import check_memory, task_numbers
+from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
 from metarl.core.tree import take
-from metarl.interop.stream import Shown, TrialStream, checked_actions, family_of_view, infos_of, joined
+from metarl.interop.stream import Shown, TrialStream, as_array, checked_actions, family_of_view, infos_of, joined
 
 _RENDER_FPS = 10
 
@@ -114,7 +115,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         """Act. Raises ResetNeeded after the end or after `set_task`, and ValueError for an invalid action."""
         if self._over:
             raise gymnasium.error.ResetNeeded("The episode is over, or a task was set: call reset() first.")
-        shown = self._stream.step(checked_actions(np.asarray(action)[None], self.action_space, 1))
+        shown = self._stream.step(checked_actions(as_array(action)[None], self.action_space, 1))
         terminated, truncated = bool(shown.terminated), bool(shown.truncated)
         self._over = terminated or truncated
         (info,) = infos_of(shown)
@@ -244,7 +245,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
 
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Restart the numbering of trials: of all rows under one seed, or of each of the `rows` under its own."""
-        if not isinstance(seed, (list, tuple, np.ndarray)):
+        if not isinstance(seed, (list, tuple, np.ndarray)) or getattr(seed, "ndim", 1) == 0:
             seed = _whole("seed", seed)
             super().reset(seed=seed)
             _seed(self._stream, self, seed)
@@ -283,6 +284,7 @@ def _sample_tasks(
     stream: TrialStream, generator: np.random.Generator, n: int, split: str | None, seed: int | None
 ) -> list[Task]:
     n, seed = _whole("n", n) or 0, _whole("seed", seed)
+    check_memory(f"A list of {n} tasks", float(n) * task_numbers(stream.family), "n")
     seed = int(generator.integers(2**63 - 1)) if seed is None else seed
     tasks = stream.family.sample_tasks(rng.key(seed), n, stream.split if split is None else split)
     return [take(tasks, slice(i, i + 1)) for i in range(n)]
@@ -299,6 +301,8 @@ def _seed(stream: TrialStream, env: GymEnv | GymVectorEnv, seed: int | None) -> 
 def _check_options(options: dict[str, Any] | None, *more: str) -> dict[str, Any]:
     """Copy the options of `reset`. Raises ValueError for an unknown one."""
     known = ("task", "split", *more)
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"The options of reset are a dict with {' or '.join(map(repr, known))}, got {short(options)}.")
     for name in options or {}:
         if name not in known:
             raise ValueError(unknown("option of reset", name, known))
@@ -312,7 +316,7 @@ def _reset_mask(mask: Any, n: int) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.dtype != np.bool_ or mask.shape != (n,) or not mask.any():
         raise ValueError(
-            f"reset_mask must be a bool array of shape ({n},) that is True somewhere, got {mask.tolist()}."
+            f"reset_mask must be a bool array of shape ({n},) that is True somewhere, got {short(mask.tolist())}."
         )
     return mask
 
@@ -322,7 +326,7 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
         return AutoresetMode(mode)
     except ValueError:
         known = ", ".join(f"AutoresetMode.{each.name} ({each.value!r})" for each in AutoresetMode)
-        raise ValueError(f"autoreset_mode must be one of {known}, got {mode!r}.") from None
+        raise ValueError(f"autoreset_mode must be one of {known}, got {short(mode)}.") from None
 
 
 def _whole(name: str, number: Any) -> int | None:
@@ -334,7 +338,9 @@ def _whole(name: str, number: Any) -> int | None:
     except TypeError:
         whole = -1
     if whole < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {number!r}.")
+        raise ValueError(f"{name} must be a whole number of at least 0, got {short(number)}.")
+    if whole >= 2**63:
+        raise ValueError(f"{name} must be at most 2^63 - 1, got {short(whole)}.")
     return whole
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Outcome, Step
+from metarl.core.errors import short
 from metarl.core.rollout import Acted, Rollout
 from metarl.core.tree import join_columns, stack
 from metarl.core.units import no_action
@@ -189,7 +190,7 @@ class Player:
             with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
                 seen = np.asarray(obs, dtype=np.float32).copy()
         except (TypeError, ValueError):
-            raise ValueError(f"An observation must be numbers of shape {expected}, got {obs!r}.") from None
+            raise ValueError(f"An observation must be numbers of shape {expected}, got {short(obs)}.") from None
         if seen.shape != expected:
             raise ValueError(f"The agent was trained on observations of shape {expected}, got {seen.shape}.")
         if not np.isfinite(seen).all():

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
 from metarl.core.tree import features, take
 from metarl.interop.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
@@ -50,7 +51,7 @@ class SB3VecEnv(VecEnv):
         **family_options: Any,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {short(render_mode)}.")
         self.family = family_of_view(family, family_options, "SB3VecEnv", _OPTIONS)
         self.render_mode = render_mode
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)

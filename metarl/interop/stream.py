@@ -14,7 +14,7 @@ from torch import Tensor
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
-from metarl.core.errors import UnknownOption, unknown_option
+from metarl.core.errors import UnknownOption, short, unknown_option
 from metarl.core.family import Sketch, State, Task, TaskFamily
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
@@ -57,12 +57,20 @@ def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
     return space.low.flatten(), space.high.flatten()
 
 
+def as_array(actions: Any) -> np.ndarray:
+    """Convert actions of any library to an array. Raises ValueError for what is none, such as ragged rows."""
+    try:
+        return np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"An action is made of numbers, got {short(actions)}.") from error
+
+
 def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
     """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
 
     Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
     """
-    actions, shape = np.asarray(actions), (n, *(space.shape or ()))
+    actions, shape = as_array(actions), (n, *(space.shape or ()))
     if actions.shape != shape:
         raise ValueError(f"The actions of {n} rows must have the shape {shape}, got {actions.shape}.")
     looked_at = actions if ignored is None else actions[~ignored]
@@ -70,7 +78,7 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
         first, last = int(space.start), int(space.start + space.n) - 1
         good = np.issubdtype(actions.dtype, np.integer)
         if not good or bool(((looked_at < first) | (looked_at > last)).any()):
-            raise ValueError(f"An action is an integer from {first} to {last}, got {looked_at.tolist()}.")
+            raise ValueError(f"An action is an integer from {first} to {last}, got {short(looked_at.tolist())}.")
         made, filler = actions.astype(np.int64), np.asarray(first)
     else:
         assert isinstance(space, spaces.Box)
@@ -81,7 +89,7 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
     if ignored is not None:
         made[ignored] = filler
     if not np.isfinite(made).all():
-        raise ValueError(f"An action must be finite, got {looked_at.tolist()}.")
+        raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
     return torch.as_tensor(made)
 
 
@@ -146,7 +154,7 @@ class TrialStream:
         family.num_tasks(split)  # raises ValueError if there is no such split
         for name, count in (("num_envs", num_envs), ("max_episode_steps", 1 if max_steps is None else max_steps)):
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-                raise ValueError(f"{name} must be a whole number of at least one, got {name}={count!r}.")
+                raise ValueError(f"{name} must be a whole number of at least one, got {name}={short(count)}.")
         self.family, self.num_envs, self.split, self.trial, self.record = family, int(num_envs), split, trial, record
         self.observation_space = flat_space(family) if trial else family.observation_space
         self.max_steps = None if max_steps is None else int(max_steps)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import LearningAgent
-from metarl.core.errors import nearest, unknown
+from metarl.core.errors import brief, nearest, unknown
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import partial_name, read_json, replace_file, sync_folder, to_json
 from metarl.report.console import Parser, at_home, in_words
@@ -251,9 +251,10 @@ def find(name: str | Path) -> Path:
     folder = Path(at_home(name))
     if not folder.is_dir():
         known = pretrained()
-        near = nearest(str(name), known, see=SEE_AGENTS) if known else ""
+        near = nearest(str(name), known, see=SEE_AGENTS, width=60) if known else ""
         also = f", and no agent of that name comes with the package. {near}" if known else "."
-        raise ConfigError(f"There is no run directory {str(folder)!r}{also}")
+        also = also if len(str(name)) <= 40 else "."  # a longer one is a path
+        raise ConfigError(f"There is no run directory {brief(str(folder), 160)!r}{also}")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
     check_regular(folder)

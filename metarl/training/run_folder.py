@@ -21,8 +21,8 @@ from metarl.report.console import make_folder, new_folder
 from metarl.training import checkpoint
 from metarl.training.checkpoint import AGENT, BEST, CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError, shown
-from metarl.training.config.file import check_regular
 from metarl.training.config.parsing import Parsed, parse
+from metarl.training.config.regular import check_regular
 from metarl.training.config.run_config import RESUMABLE, TrainConfig
 from metarl.training.final_evaluation import TABLE
 from metarl.training.lock import locked
@@ -128,6 +128,8 @@ def _make(parsed: Parsed) -> Path:
     try:
         if parsed.config.run_dir is None:
             return new_folder(run_dir)
+        if run_dir.is_dir():
+            check_regular(run_dir, to_write=True)
         make_folder(run_dir)
     except ValueError as problem:
         raise ConfigError(str(problem)) from problem

@@ -62,6 +62,8 @@ def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
         elif name in ("family", "agent") and not isinstance(value, str | Mapping):
             raise ConfigError(f"{name} must be a name or a dictionary of options, got {type(value).__name__}.")
         elif name == "allow" and not isinstance(value, str):
+            if not isinstance(value, (list, tuple)):
+                raise ConfigError(f"allow must be a list of packages, got {type(value).__name__}.")
             yield from (f"--allow={_text(name, package)}" for package in value)
         elif name == "auto_resume" and isinstance(value, bool):
             yield from ["--auto_resume"] * value  # a switch

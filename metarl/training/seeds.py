@@ -25,6 +25,7 @@ from metarl.training import checkpoint
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import Line
 from metarl.training.config.parsing import Parsed, parse
+from metarl.training.config.regular import check_regular
 from metarl.training.lock import locked
 from metarl.training.loop import find_device
 from metarl.training.run_folder import check_place, check_same, finished
@@ -59,6 +60,8 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
 
 def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], train: Train, console: Console) -> int:
     """Train the unfinished seeds in `folder`, then join all of them. Returns the exit code."""
+    if folder.is_dir():
+        check_regular(folder, to_write=True)
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from metarl.core.errors import nearest, unknown
+from metarl.core.errors import brief, nearest, unknown
 
 _WORDS = {
     int: ("a whole number", "whole numbers"),
@@ -61,17 +61,17 @@ def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", in
     if not near:
         return unknown("option", key, known, where, see)
     others = nearest(key, known, see=see).rpartition("? ")[2]
-    return f"Unknown option{where}: {key!r}. Did you mean {near[0]!r}? {others}"
+    return f"Unknown option{where}: {brief(key)!r}. Did you mean {near[0]!r}? {others}"
 
 
 def wrong_value(key: str, hint: Any, value: Any) -> str:
     """Return the sentence for an option `key` of type `hint` with the wrong `value`."""
-    return f"{key} must be {in_words(hint)}, got {shown(value)}."
+    return f"{brief(key)} must be {in_words(hint)}, got {shown(value)}."
 
 
 def no_value(key: str, hint: Any) -> str:
     """Return the sentence for an option on the command line without a value."""
-    return f"--{key} needs a value: {in_words(hint)}."
+    return f"--{brief(key)} needs a value: {in_words(hint)}."
 
 
 def in_words(hint: Any, many: bool = False) -> str:
@@ -105,8 +105,11 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def shown(value: Any) -> str:
-    """Write a value as YAML on one line; a text in quotes."""
+    """Write a value as YAML on one line, a long one shortened; a text in quotes."""
     if isinstance(value, str):
-        return repr(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
-    return text.removesuffix("...\n").strip()
+        return repr(brief(value))
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    except yaml.YAMLError:  # an object of Python, given in Python
+        text = repr(value)
+    return brief(text.removesuffix("...\n").strip())

@@ -1,18 +1,25 @@
-"""Configuration files: YAML without duplicate keys, and the presets of the package."""
+"""Configuration files, and the presets of the package."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from metarl.core.errors import nearest, unknown
+from metarl.core.errors import brief, nearest, unknown
 from metarl.training.config.errors import ConfigError
+from metarl.training.config.regular import check_regular, read_regular
+from metarl.training.config.safe_yaml import LONGEST, Refused, load_yaml
+
+__all__ = ["check_regular", "find", "load_yaml", "presets", "read_yaml"]
 
 PRESETS = Path(__file__).parents[2] / "configs"
+
+
+RUN_FILE = "config.yaml"
+"""The configuration in a run directory."""
 
 
 DEFAULT_PRESET = "rl2_navigation2d"
@@ -41,56 +48,21 @@ SINCE_END = "keep_checkpoints"
 """A field that the config.yaml of a run has only with `END` at its end."""
 
 
-class _Twice(yaml.YAMLError):
-    """A duplicate key in one mapping."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with three changes: duplicate keys are errors, ``1e-3`` is a number, and ``2026-01-31`` is a
-    text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name for it)
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, Any], int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
-                if first is not None:
-                    where = f"in line {first} and again in line {line}" if line != first else f"twice in line {line}"
-                    raise _Twice(f"the key {key.value!r} stands {where}")
-                lines[key.tag, key.value] = line
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)(e[-+]?\d+)?|\d[\d_]*e[-+]?\d+|\.inf|\.nan)$", re.I),
-    list("-+0123456789."),
-)
-
-
-def load_yaml(text: str) -> Any:
-    """Parse a text of YAML. Raises yaml.YAMLError, also for a duplicate key."""
-    return yaml.load(text, Loader=_Loader)
-
-
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a config file. Raises ConfigError (one sentence), with the line at which it is not valid YAML."""
-    name = str(path)
+    """Read a config file. Raises ConfigError (one sentence), with the line at which it is not valid YAML.
+
+    The ``config.yaml`` of a run is opened without following a link; another file may be reached through one.
+    """
+    name = brief(str(path))
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_regular(path, LONGEST, links=Path(path).name != RUN_FILE).decode("utf-8")
         data = load_yaml(text)
-    except _Twice as error:
-        raise ConfigError(f"In the config file {name!r} {error}: leave one of them.") from error
+    except Refused as error:
+        raise ConfigError(error.inside(f"the config file {name!r}")) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        what = brief(" ".join(f"{error.context or ''} {error.problem or ''}".split()), 140)
         raise ConfigError(f"The config file {name!r} is not valid YAML{where}: {what}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {name!r} is not a text of YAML.") from error
@@ -109,7 +81,7 @@ def complete(text: str) -> str:
 
 def _check_complete(path: Path, text: str, data: dict[str, Any]) -> None:
     """Raise ConfigError if the file is a run's own and was cut off, so that defaults would take the place of fields."""
-    if path.name != "config.yaml" or not any((path.parent / name).exists() for name in OF_RUN):
+    if path.name != RUN_FILE or not any((path.parent / name).exists() for name in OF_RUN):
         return
     if text.rstrip().endswith(f"\n{END}"):
         return
@@ -124,27 +96,22 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file, a pipe or a device of this path; one that is too long is none."""
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def find(name: str) -> Path:
     """Return the config file of a path or of a preset's name. Raises ConfigError, with the nearest preset's name."""
     path = Path(os.path.expanduser(name))
-    if path.is_file():
+    if is_there(path):
         return path
     if name in presets():
         return PRESETS / f"{name}.yaml"
     if path.suffix in (".yaml", ".yml"):
         near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
-        raise ConfigError(f"There is no config file {name!r}, nor a preset {path.stem!r}. {near}")
+        raise ConfigError(f"There is no config file {brief(name)!r}, nor a preset {brief(path.stem)!r}. {near}")
     raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))
-
-
-def check_regular(run_dir: Path) -> None:
-    """Raise ConfigError if a run directory holds a symbolic link, through which files elsewhere could be changed.
-
-    The directory itself may be reached through one.
-    """
-    link = next((path for path in sorted(run_dir.rglob("*")) if path.is_symlink()), None)
-    if link is not None:
-        raise ConfigError(
-            f"The run in {str(run_dir)!r} holds a symbolic link, {str(link.relative_to(run_dir))!r}: the files of a "
-            "run must be regular files inside its folder, so that nothing elsewhere is read or changed: remove it."
-        )

@@ -7,12 +7,14 @@ option is a config file or a preset.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metarl.core.errors import brief
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.file import presets
+from metarl.training.config.file import DEFAULT_PRESET
 
 OTHERS = ("config", "resume", "auto_resume", "seeds", "quiet", "print_config", "help")
 """Options that are not fields of the configuration."""
@@ -77,15 +79,13 @@ def read_line(args: Sequence[str]) -> Line:
             line.words.extend(option.words)
         if key in SWITCHES:
             if value is not None:
-                raise ConfigError(f"{key} takes no value, got {value!r}.")
+                raise ConfigError(f"{key} takes no value, got {brief(value)!r}.")
             line = line._replace(switches=line.switches | {key})
         elif key == "--seeds":
             line = line._replace(seeds=_count(value))
         elif key in _NEEDS:
             if not value:
-                raise ConfigError(
-                    f"{key} needs {_NEEDS[key]}" + (f": {', '.join(presets())}." if key == "--config" else ".")
-                )
+                raise ConfigError(f"{key} needs {_NEEDS[key]}.")
             if key == "--resume":
                 line = line._replace(resume=Path(os.path.expanduser(value)))
             else:
@@ -96,7 +96,7 @@ def read_line(args: Sequence[str]) -> Line:
 
 
 _NEEDS = {
-    "--config": "a file or the name of a preset",
+    "--config": f"a file or the name of a preset, such as {DEFAULT_PRESET}; all presets: metarl train --help",
     "--resume": "the folder of the run to continue",
     "--allow": "the name of a package to import",
 }
@@ -143,6 +143,8 @@ def _as_list(values: Sequence[str]) -> str:
 
 
 def _count(value: str | None) -> int:
-    if value is None or not value.isdigit() or int(value) < 1:
-        raise ConfigError(f"--seeds needs how many, at least 1, got {value}.")
+    if value is None or not re.fullmatch(r"[1-9][0-9]{0,5}", value):
+        raise ConfigError(
+            f"--seeds needs how many, from 1 to 999999, got {'nothing' if value is None else repr(brief(value))}."
+        )
     return int(value)

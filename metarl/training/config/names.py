@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl.core.agent import AgentConfig, agent_class, agent_registered_in, registered_agents
-from metarl.core.errors import unknown
+from metarl.core.errors import brief, unknown
 from metarl.core.family import TaskFamily
 from metarl.core.options import own_options
 from metarl.core.registry import family_class, registered, registered_in
@@ -79,12 +79,12 @@ def allow(packages: Iterable[str]) -> None:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name is not None and (package == error.name or package.startswith(f"{error.name}.")):
-                where = f"neither in {str(Path.cwd())!r} nor among the installed packages"
-                raise ConfigError(f"There is no module {package!r}, {where}.") from error
-            raise ConfigError(f"The module {package!r} needs {error.name!r}, which is not installed.") from error
+                where = f"neither in {brief(str(Path.cwd()))!r} nor among the installed packages"
+                raise ConfigError(f"There is no module {brief(package)!r}, {where}.") from error
+            raise ConfigError(f"The module {brief(package)!r} needs {error.name!r}, which is not installed.") from error
         except Exception as error:  # anything that a module of the user's raises
-            what = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"The module {package!r} cannot be imported: {what}.") from error
+            what = brief(" ".join(f"{type(error).__name__}: {error}".split()), 160)
+            raise ConfigError(f"The module {brief(package)!r} cannot be imported: {what}.") from error
 
 
 def ids(field: str) -> list[str]:
@@ -111,7 +111,7 @@ def _registered_as(field: str, name: str) -> str | None:
     same = [id for id in known if _squeezed(name) in (_squeezed(id), _squeezed(short_name(id)))]
     same = [id for id in same if id.startswith("metarl/")] or same
     if len({re.sub(r"-v\d+$", "", id) for id in same}) > 1:
-        raise ConfigError(f"The {field} {name!r} may be {' or '.join(same)}: give the whole name.")
+        raise ConfigError(f"The {field} {name!r} may be {' or '.join(same[:4])}: give the whole name.")
     return max(same, key=lambda id: int((re.findall(r"-v(\d+)$", id) or [0])[0]), default=None)
 
 
@@ -122,6 +122,7 @@ def _squeezed(name: str) -> str:
 
 def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
     """Return the sentence for an unknown name."""
+    name, declared = brief(name), [brief(package, 30) for package in declared[:3]]
     module, _, cls = name.rpartition(".")
     if module == "__main__":
         return (
@@ -142,7 +143,7 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
             f"if you trust it, give {packages}, or allow={list(declared)} in Python."
         )
     other = "/" in name and not name.startswith("metarl/")
-    hint = f" A package that registers another {field} is imported by --allow PACKAGE." if other else ""
+    hint = " Another package's needs --allow PACKAGE." if other else ""
     what = "task family" if field == "family" else field
-    see = SEE_FAMILIES if field == "family" else ""
-    return unknown(what, name, ids(field) if "/" in name else names_of(field), see=see) + hint
+    see = SEE_FAMILIES if field == "family" and not other else ""
+    return unknown(what, brief(name, 40), ids(field) if "/" in name else names_of(field), see=see) + hint

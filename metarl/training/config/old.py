@@ -28,9 +28,8 @@ GONE = {
     "MAML": {
         "policy": Gone(
             "mlp",
-            "MAML adapts by gradients, which would have to be differentiated a second time through a recurrent "
-            "memory's every step, and fast recurrent kernels have no second derivative; an agent that adapts in its "
-            "memory is RL2.",
+            "MAML differentiates its gradients once more, which fast recurrent kernels cannot do; an agent that adapts "
+            "in its memory is RL2.",
         ),
         "action_unit": Gone(None),
     },

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from gymnasium import Space
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
+from metarl.core.checks import check_memory, row_numbers
 from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
 from metarl.core.registry import build
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
@@ -32,6 +34,7 @@ from metarl.training.config.help import print_help
 from metarl.training.config.line import OTHERS, Line, read_line
 from metarl.training.config.names import BASES, Named, allow, home_of
 from metarl.training.config.old import is_gone
+from metarl.training.config.plain import check_plain, check_typed
 from metarl.training.config.run_config import FIELDS, RESUMABLE, TrainConfig
 from metarl.training.config.settings import Choice, Setting, choose, of_file, of_line
 
@@ -148,7 +151,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
             f"{str(run_dir)!r} holds a trained agent, not a run: start a run from it by "
             f"--init_from {shlex.quote(str(run_dir))}."
         )
-    check_regular(run_dir)
+    check_regular(run_dir, to_write=True)
 
 
 def _check_auto_resume(parsed: Parsed) -> None:
@@ -185,6 +188,9 @@ def _convert(parser: ArgumentParser, choice: Choice) -> tuple[dict[str, Any], di
             parser.add_argument(f"--{option}", type=Any)
         if setting.typed and setting.value is None:
             raise ConfigError(no_value(setting.key, hints[option]))
+        if setting.typed:
+            check_typed(setting.key, hints[option], setting.value)
+        check_plain(setting.key, hints[option], setting.data)
         try:
             found[option] = _parsed(parser, setting, found.get(option, Namespace()), hints[option])
         except (argparse.ArgumentError, TypeError, ValueError) as error:
@@ -267,7 +273,12 @@ def _make(field: str, named: Named, options: Mapping[str, Any]) -> Any:
         if default is MISSING and name not in options:
             raise ConfigError(f"The {field} {named.short} needs the option {name!r}: set {field}.{name}.")
     try:
-        return build(named.factory, options, f"{field} {named.short}", BASES.get(field, Part), see=_see(field, named))
+        made = build(named.factory, options, f"{field} {named.short}", BASES.get(field, Part), see=_see(field, named))
+        if field == "family" and isinstance(getattr(made, "observation_space", None), Space):
+            steps = made.horizon if type(made.horizon) is int else 1
+            numbers = float(row_numbers(made)) * steps + float(getattr(made.action_space, "n", 0))
+            check_memory(f"An episode of {named.short}", numbers, f"the options of {field}")
+        return made
     except TypeError as error:
         if isinstance(error, ValueError):  # an unknown option, in a sentence of its own
             raise

@@ -30,6 +30,10 @@ RESUMABLE = (
 """Options that may be changed with ``--resume``: none of them changes what was learned so far."""
 
 
+MOST_THREADS = 1024
+"""More threads than a machine can start would end in a crash."""
+
+
 @dataclass
 class TrainConfig:
     """A training run."""
@@ -98,6 +102,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= low:  # nan, too
                 raise ConfigError(f"{name} must be at least {low}, got {value}.")
+        if self.num_threads is not None and self.num_threads > MOST_THREADS:
+            raise ConfigError(f"num_threads must be at most {MOST_THREADS}, got {self.num_threads}.")
         if self.train_tasks is not None:
             self.family.train_on(self.train_tasks)
         if self.device.startswith("cuda:"):

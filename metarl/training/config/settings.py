@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from metarl.core.errors import unknown
+from metarl.core.errors import brief, unknown
 from metarl.core.options import parts_of
 from metarl.training.config.errors import ConfigError, no_option, shown
-from metarl.training.config.file import SEE_OPTIONS, load_yaml, read_yaml
+from metarl.training.config.file import SEE_OPTIONS, read_yaml
 from metarl.training.config.names import BASES, Named, find_named
 from metarl.training.config.old import with_parts
+from metarl.training.config.safe_yaml import Refused, load_yaml
 
 _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
 
@@ -63,8 +64,10 @@ def of_line(options: Sequence[tuple[str, str | None]]) -> Iterator[Setting]:
         elif not rest and value.lstrip().startswith("{"):
             try:
                 data = load_yaml(value)
+            except Refused as error:
+                raise ConfigError(error.inside(f"the value of --{key}")) from error
             except yaml.YAMLError as error:
-                raise ConfigError(f"--{key} is not valid YAML: {value!r}.") from error
+                raise ConfigError(f"--{key} is not valid YAML: {brief(value)!r}.") from error
             yield from _flat(first, data)
         else:
             yield Setting(f"{first}.name", value, typed=True)
