@@ -17,7 +17,7 @@ from rich.console import Console
 
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, OwnLoopAgent
-from metarl.core.rollout import Rollout, check_endings, first_not_finite, run_trial
+from metarl.core.rollout import Rollout, check_endings, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
 from metarl.fast.capture import Captured
@@ -28,7 +28,9 @@ from metarl.training.checkpoint import CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
-from metarl.training.divergence import check_finite, finite
+from metarl.training.divergence import Culprit, check_finite, finite
+from metarl.training.faults.endings import in_a_sentence, kept
+from metarl.training.faults.iterations import Skipping, check_state, culprit_of, warn_of_curves
 from metarl.training.final_evaluation import evaluate_at_the_end
 from metarl.training.log import Logger, memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
@@ -79,21 +81,33 @@ def train(
     second = done.iteration + 1 if config.profile else None  # the first warms up
     profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
 
-    with Logger(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
+    skipping, warned = Skipping(agent, config), set[str]()
+
+    def save() -> None:
+        check_state(agent, done.iteration, kept(run_dir))
+        checkpoint.save(run_dir, agent, done)
+
+    with (
+        in_a_sentence(config, run_dir, lambda: iterate.doing),
+        Logger(run_dir, parsed.values, done, texts, console, _final_splits(config), warn) as log,
+    ):
         log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads")
         with Stop(log.say) as stop:
             while done.iteration < config.total_iterations and not stop.asked:
                 with profiled.around(done.iteration, log.console):
+                    skipping.keep()
                     done, metrics, evaluated, culprit = iterate(done)
+                    skipping.judged(metrics, culprit, warn)
+                    warn_of_curves(evaluated, done.iteration, warned, warn)
                     done = keep_best(run_dir, agent, done, evaluated)
                     with record_function(phase("logging")):
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
                 if done.iteration % config.checkpoint_every == 0:
-                    checkpoint.save(run_dir, agent, done)
+                    save()
                 if on_iteration is not None and on_iteration(done.iteration, logged):
                     break
-            checkpoint.save(run_dir, agent, done)
+            save()
         _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
         if stop.asked:
             command = checkpoint.resume_command(run_dir, config.allow)
@@ -109,7 +123,7 @@ class Iterated(NamedTuple):
     done: Counters  # the progress after it
     metrics: dict[str, float]
     curves: dict[str, AdaptationCurve]  # on held-out tasks, by split; empty if no evaluation was due
-    culprit: str | None  # the first thing that was not finite, if a metric is not
+    culprit: Culprit | None  # the first thing that was not finite, if a metric is not
 
 
 class Iteration:
@@ -119,8 +133,10 @@ class Iteration:
         self.agent, self.config = agent, config
         self.root = rng.fold(rng.key(config.seed, device), TRAINING)
         self.play = Captured(lambda tasks, key: run_trial(agent, config.family, tasks, key), device)
+        self.doing = "before the first iteration"
 
     def __call__(self, done: Counters) -> Iterated:
+        self.doing = f"iteration {done.iteration + 1} on {self.config.train_split!r}"
         agent, config, start = self.agent, self.config, time.perf_counter()
         progress = done.iteration / config.total_iterations
         trial: list[Rollout] = []
@@ -148,7 +164,7 @@ class Iteration:
             "time/update": updated - collected,
             "time/evaluate": end - updated,
         } | memory_metrics(self.root.device)
-        culprit = (first_not_finite(trial) or "update") if trial and not finite(metrics) else None
+        culprit = None if finite(metrics) else culprit_of(agent, trial)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _trial(self, number: int) -> list[Rollout]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ def keep_best(run_dir: Path, agent: LearningAgent, done: Counters, curves: Mappi
     if "valid" not in curves:
         return done
     score = float(curves["valid"].scores.mean(dtype="float64"))
-    if done.best_score is not None and not score > done.best_score:
+    if not math.isfinite(score) or (done.best_score is not None and not score > done.best_score):
         return done
     done = replace(done, best_score=score, best_iteration=done.iteration)
     checkpoint.save_best(run_dir, agent, done)
