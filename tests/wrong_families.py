@@ -185,5 +185,82 @@ class Loose(Line):
         return super().step(task, state, action, key)[:2]
 
 
+class Faulty(Line):
+    """One part of what a method returns goes wrong in one way, or the method raises, once `armed` calls were good."""
+
+    armed = None
+    """Good calls of the method that are left; None: all are good."""
+
+    def __init__(self, part="reward", way="double"):
+        self.part, self.way = part, way
+
+    def draw_tasks(self, keys, split):
+        return self.spoiled("task", super().draw_tasks(keys, split))
+
+    def reset(self, task, key):
+        return self.spoiled("reset", super().reset(task, key))
+
+    def observe(self, task, state):
+        return self.spoiled("observe", super().observe(task, state))
+
+    def step(self, task, state, action, key):
+        state, reward, terminated = super().step(task, state, action, key)
+        if self.part in ("reward", "terminated", "state"):
+            state = self.spoiled("state", state)
+            reward = self.spoiled("reward", reward)
+            terminated = self.spoiled("terminated", terminated)
+        return self.spoiled("step", (state, reward, terminated))
+
+    def spoiled(self, part, value):
+        if part != self.part or Faulty.armed is None:
+            return value
+        if Faulty.armed > 0:
+            Faulty.armed -= 1
+            return value
+        if isinstance(value, tuple) and hasattr(value, "_fields") and self.way not in ("none", "raises", "pair"):
+            return type(value)(WAYS[self.way](value[0]))
+        return WAYS[self.way](value)
+
+
+def raises(value):
+    raise RuntimeError("the motor is stuck")
+
+
+WAYS = {
+    "double": lambda x: x.double(),
+    "int": lambda x: x.to(torch.int64),
+    "float": lambda x: x.to(torch.float32),
+    "column": lambda x: x[..., None],
+    "flat": lambda x: x[:, 0],
+    "wide": lambda x: torch.cat([x, x], dim=1),
+    "one row": lambda x: x[:1],
+    "fewer": lambda x: x[:-1],
+    "scalar": lambda x: x.sum() > 0 if x.dtype == torch.bool else x.sum(),
+    "array": lambda x: x.numpy(),
+    "list": lambda x: x.tolist(),
+    "none": lambda x: None,
+    "meta": lambda x: x.to("meta"),
+    "nan": lambda x: torch.where(torch.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) == 1, torch.nan, x),
+    "inf": lambda x: torch.where(torch.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) == 1, torch.inf, x),
+    "pair": lambda x: x[:2],
+    "four": lambda x: (*x, x[-1]),
+    "raises": raises,
+}
+"""Ways in which a result can be wrong; nan and inf are in row 1 only."""
+
+FAULTS = {
+    "reward": "double int column one_row fewer scalar array list none meta nan inf",
+    "terminated": "float int column one_row fewer scalar array list none meta",
+    "state": "double column one_row fewer array list none meta nan",
+    "observe": "double int flat wide one_row fewer array list none meta nan inf raises",
+    "reset": "double column one_row fewer array list none meta nan raises",
+    "step": "none pair four raises",
+    "task": "double one_row fewer array list none meta nan raises",
+}
+"""The ways in which each part can be wrong."""
+
+GRID = [(part, way.replace("_", " ")) for part, ways in FAULTS.items() for way in ways.split()]
+
+
 for _family in [value for value in vars().copy().values() if isinstance(value, type) and issubclass(value, Line)]:
     metarl.register(f"wrong/{_family.__name__}-v0", _family)

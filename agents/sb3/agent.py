@@ -53,7 +53,7 @@ from metarl.core.agent import Learned, OwnLoopAgent, at, load_optimizer_state, o
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.core.family import Key, Task, TaskFamily
-from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.rollout import Acted, Memory, NotFinite, Rollout, TrialProtocol
 from metarl.core.tree import features
 from metarl.interop.sb3_env import SB3VecEnv
 from metarl.interop.stream import flat_space, flatten
@@ -92,8 +92,8 @@ class SB3Agent(OwnLoopAgent):
         self.told = config.task_input
         self.steps = config.steps_of(family)
         rows = config.meta_batch_size
-        play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)
-        self.env = Prepared(VecMonitor(play), config.reward_scale or reward_scale(family))
+        self.play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)
+        self.env = Prepared(VecMonitor(self.play), config.reward_scale or reward_scale(family))
         with seeded(seed):
             self.model = make_model(config, self.env, self.steps, seed)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
@@ -152,14 +152,32 @@ class SB3Agent(OwnLoopAgent):
         model = self.model
         model.learning_rate = at(self.config.lr, progress)
         model.lr_schedule = FloatSchedule(model.learning_rate)
-        before = model.num_timesteps
-        with seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed:
+        before, episodes = model.num_timesteps, model.ep_info_buffer and model.ep_info_buffer.copy()
+        with seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed, np.errstate(invalid="ignore", over="ignore"):
             self.env.seed(seed)
             self.env.set_options({"split": split})
             model.set_env(self.env, force_reset=True)  # every iteration begins new episodes, so that a resume is exact
-            model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
+            try:
+                model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
+                metrics = self._metrics()
+            except ValueError:  # of torch's distributions, which refuse nan
+                self.not_finite = self._first_not_finite()
+                if self.not_finite is None:
+                    raise
+                metrics = {"train/return": math.nan}
         self.updates += 1
-        return Learned(self._metrics() | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
+        if not all(map(math.isfinite, metrics.values())):
+            self.not_finite = self._first_not_finite() or NotFinite("update", "")
+            if episodes is not None:
+                model.ep_info_buffer = episodes  # else a hundred episodes long every mean return would be nan
+        return Learned(metrics | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
+
+    def _first_not_finite(self) -> NotFinite | None:
+        """Return the first thing in the last `learn` that was not finite: of the environment, or the policy."""
+        if self.play.not_finite is not None:
+            return self.play.not_finite
+        spoiled = any(not bool(value.isfinite().all()) for value in self.model.policy.parameters())
+        return NotFinite("action", "") if spoiled else None
 
     def state_dict(self) -> dict[str, Tensor]:
         policy = self.model.policy

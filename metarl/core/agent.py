@@ -22,7 +22,7 @@ from metarl.core.checks import check_memory
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
 from metarl.core.options import at_least, check_options, make_parts, option
-from metarl.core.rollout import Agent, Rollout
+from metarl.core.rollout import Agent, NotFinite, Rollout
 
 Schedule = float | list[tuple[float, float]]
 """A number, or points ``[[progress, value], …]`` with progress from 0 (start) to 1 (end), joined by straight lines."""
@@ -168,6 +168,9 @@ class OwnLoopAgent(LearningAgent):
 
     It is evaluated, saved and loaded like every other agent.
     """
+
+    not_finite: NotFinite | None = None
+    """The first thing in the last `learn` that was not finite, if the agent knows."""
 
     @abstractmethod
     def learn(self, split: str, progress: float = 0.0) -> Learned:

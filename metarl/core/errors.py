@@ -79,6 +79,29 @@ class UnknownOption(TypeError, ValueError):
     known: tuple[str, ...] = ()
 
 
+class WrongResult(ValueError):
+    """A method of a family returned what its contract forbids; the message is one sentence that says where.
+
+    `places` grows while the error passes through rounds, evaluations and iterations.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence.rstrip(".")
+        self.places: list[str] = []
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({'; '.join(self.places)})." if self.places else f"{self.sentence}."
+
+
+def add_place(error: BaseException, place: str) -> None:
+    """Say where an error happened: inside the sentence of a WrongResult, as a note below the traceback of others."""
+    if isinstance(error, WrongResult):
+        error.places.append(place)
+    else:
+        error.add_note(f"({place})")
+
+
 def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") -> UnknownOption:
     """Return the error for the keyword `name`, with the nearest names that `callee` takes."""
     names = tuple(known)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import short, unknown
+from metarl.core.errors import WrongResult, add_place, short, unknown
 from metarl.core.options import options_of
-from metarl.core.tree import num_rows, take, to_device
+from metarl.core.tree import named_leaves, num_rows, take, to_device
 
 StateT = TypeVar("StateT")
 """A family's type of state: a tensor, or a NamedTuple of them, whose leading dimension is the row."""
@@ -139,7 +139,27 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         count = self._listed(split)
         if count is not None:
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
-        return self.draw_tasks(keys, "train" if split == "valid" else split)
+        return self._drawn(keys, "train" if split == "valid" else split)
+
+    def _drawn(self, keys: Key, split: str) -> TaskT:
+        """Draw tasks. Raises WrongResult unless there is one for each key, of float32 or whole numbers."""
+        name = f"{type(self).__name__}.draw_tasks"
+        try:
+            drawn = self.draw_tasks(keys, split)
+        except Exception as error:  # a family's code may raise anything
+            add_place(error, f"{name} of the split {split!r}")
+            raise
+        if not isinstance(drawn, tuple) or not hasattr(drawn, "_fields"):
+            raise WrongResult(f"{name} must return a NamedTuple of tensors, got {type(drawn).__name__}.")
+        for field, leaf in named_leaves(drawn).items():
+            right = isinstance(leaf, Tensor) and leaf.shape[:1] == keys.shape and leaf.dtype != torch.float64
+            if not right or leaf.device != keys.device:
+                got = f"{leaf.dtype} {tuple(leaf.shape)}, {leaf.device}" if isinstance(leaf, Tensor) else type(leaf)
+                raise WrongResult(
+                    f"{name} must return one row for each of {len(keys)} keys, as tensors on {keys.device} that are "
+                    f"not float64, got for {field}: {got}."
+                )
+        return drawn
 
     def tasks_of(self, split: str) -> TaskT | None:
         """Return every task of a finite split, each once, on the CPU; None for an infinite split.

@@ -7,16 +7,19 @@ Training, evaluation and baselines all use this loop.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
-from metarl.core.family import AnyFamily, Key, Task
-from metarl.core.tree import num_rows, stack, take
+from metarl.core.checks import shown_task, wrong_observation, wrong_state, wrong_tensor
+from metarl.core.errors import WrongResult, add_place
+from metarl.core.family import AnyFamily, Key, Task, TaskFamily
+from metarl.core.tree import features, leaves, num_rows, stack, take
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -87,18 +90,114 @@ def collect(
     has a key of its own. Returns the rollout and the memory after it.
     """
     rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
-    step = env.reset()
-    steps, acts, outcomes, masks = [], [], [], []
-    while not env.all_done():
-        masks.append(env.alive)
-        acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
-        outcome, next_step = env.step(acted.action)
-        steps.append(step)
-        acts.append(acted)
-        outcomes.append(outcome)
-        step = next_step
-    mask = torch.stack(masks).to(torch.float32)
-    return Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task), memory
+    steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
+    step, acted = None, None
+    try:
+        step = env.reset()
+        while not env.all_done():
+            masks.append(env.alive)
+            acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+            outcome, next_step = env.step(acted.action)
+            steps.append(step)
+            acts.append(acted)
+            outcomes.append(outcome)
+            step = next_step
+        mask = torch.stack(masks).to(torch.float32)
+        rollout = Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task)
+    except Exception as error:  # a family's code may raise anything
+        steps.extend([] if step is None or (steps and step is steps[-1]) else [step])
+        raise_explained(error, env, steps, outcomes, None if acted is None else acted.action)
+    if not all_right(env, steps, outcomes, rollout):
+        raise_explained(None, env, steps, outcomes, acts[-1].action)
+    return rollout, memory
+
+
+def all_right(env: BatchEnv, steps: list[Step], outcomes: list[Outcome], rollout: Rollout) -> bool:
+    """Tell whether what the family returned in a round has the right shapes and types; no value is looked at.
+
+    Stacking has made the shapes of all steps equal, but not the types: numbers of other types were converted.
+    """
+    whole, shape = rollout.outcome, env.family.observation_space.shape
+    time_and_rows = whole.reward.shape
+    return (
+        all(
+            outcome.reward.dtype is step.obs.dtype is outcome.final_obs.dtype is torch.float32
+            for step, outcome in zip(steps, outcomes, strict=True)
+        )
+        and whole.terminated.dtype is torch.bool
+        and time_and_rows == rollout.mask.shape == whole.terminated.shape
+        and rollout.step.obs.shape == whole.final_obs.shape == (*time_and_rows, *shape)
+        and wrong_state(env.family, "step", env.state, env.num_envs, env.first_state) is None
+    )
+
+
+def raise_explained(
+    error: Exception | None,
+    env: BatchEnv,
+    steps: list[Step],
+    outcomes: list[Outcome],
+    action: Tensor | None,
+    at: int | None = None,
+) -> NoReturn:
+    """Raise WrongResult if the family is the cause of an error, or else the error, with a note that says where.
+
+    `steps` and `outcomes` are those of the round so far; there may be a step without an outcome. Without an `error`
+    something is known to be wrong with them. `at` is the number of the step, from 1, if the lists do not show it.
+    """
+    if isinstance(error, WrongResult):
+        raise error
+    sentence: str | None
+    found, number, raised = _first_wrong(env, steps, outcomes), len(outcomes) + 1, error
+    if found is not None:
+        number, sentence = found
+        at = number if at is None else at
+    else:
+        try:
+            sentence = env.fault(action)
+        except Exception as own:  # the family's own code raises, which it may have done in `error`
+            sentence, raised = None, own if error is None else error
+    row = env.first_faulty_row(action)
+    place = f"step {number if at is None else at}" + ("" if row is None else f", first in {env.describe_row(row)}")
+    if sentence is None and raised is not None:
+        method = method_of(raised, env.family)
+        add_place(raised, f"{'' if method is None else f'{type(env.family).__name__}.{method}, '}{place}")
+        raise raised
+    wrong = WrongResult(sentence or f"What {type(env.family).__name__} returned has wrong shapes or types")
+    wrong.places.append(place)
+    raise wrong from error
+
+
+def _first_wrong(env: BatchEnv, steps: list[Step], outcomes: list[Outcome]) -> tuple[int, str] | None:
+    """Find the first wrong result of these steps: its number, from 1, and what is wrong with it."""
+    family, rows, device = env.family, env.num_envs, leaves(env.task)[0].device
+    name = type(family).__name__
+    for number in range(1, max(len(steps), len(outcomes)) + 1):
+        found = None
+        if number <= len(steps):
+            method = ".observe after reset" if number == 1 else ".observe"
+            found = wrong_observation(family, steps[number - 1].obs, rows, device, method)
+        if found is None and number <= len(outcomes):
+            reward, terminated, _, final_obs = outcomes[number - 1]
+            found = (
+                wrong_tensor(f"The rewards of {name}.step", reward, torch.float32, rows, device=device)
+                or wrong_tensor(
+                    f"The endings of {name}.step (`terminated`)", terminated, torch.bool, rows, device=device
+                )
+                or wrong_observation(family, final_obs, rows, device, ".observe after step")
+            )
+        if found is not None:
+            return number, found
+    return None
+
+
+def method_of(error: BaseException, family: AnyFamily) -> str | None:
+    """Return the family's method in which an error was raised; None if it was raised elsewhere."""
+    names = [
+        frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_locals.get("self") is family
+    ]
+    return next((name for name in reversed(names) if hasattr(TaskFamily, name)), None)
 
 
 class Round(NamedTuple):
@@ -163,9 +262,15 @@ def play_rounds(
         for number in range(rounds):
             at = rng.fold(key, number)
 
-            def play(greedy: bool, at: Key = at, memory: Memory = memory) -> tuple[Rollout, Memory]:
+            def play(
+                greedy: bool, at: Key = at, memory: Memory = memory, number: int = number
+            ) -> tuple[Rollout, Memory]:
                 env = make_env(family, rows, rng.fold(at, 0), episodes, first_row)
-                return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
+                try:
+                    return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
+                except Exception as error:
+                    add_place(error, f"round {number + 1} of {rounds}")
+                    raise
 
             last = number == rounds - 1
             played, memory = play(greedy)
@@ -186,25 +291,36 @@ def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
         raise ValueError(undeclared_ending(family))
 
 
-def first_not_finite(trial: list[Rollout]) -> str | None:
-    """Name the first thing in a trial that is not finite: "observation", "action" or "reward"; None if all are finite.
+class NotFinite(NamedTuple):
+    """The first number of a trial that is not finite."""
+
+    what: str  # "task", "observation", "action" or "reward"
+    place: str  # such as "step 3, row 1 of 4: Goal(goal=[0.7519]); round 2 of 2"
+
+
+def first_not_finite(trial: list[Rollout]) -> NotFinite | None:
+    """Find the first thing in a trial that is not finite; None if all are finite.
 
     "action" includes its log-probability and value. Later numbers may be wrong only because of the first one.
     """
-    for rollout in trial:
+    for number, rollout in enumerate(trial, start=1):
         acted = [x.flatten(2) for x in (rollout.acted.action[..., None], rollout.acted.log_prob[..., None])]
         parts = {
+            "task": features(rollout.task)[None],
             "observation": rollout.step.obs.flatten(2),
             "action": torch.cat([*(x.to(torch.float32) for x in acted), rollout.acted.value[..., None]], dim=-1),
             "reward": rollout.outcome.reward[..., None],
         }
         times = {}
         for name, part in parts.items():
-            broken = (~part.isfinite().all(-1) & (rollout.mask > 0)).any(1).nonzero()
+            broken = (~part.isfinite().all(-1) & (rollout.mask[: len(part)] > 0)).nonzero()
             if len(broken):
-                times[name] = int(broken[0])
-        if times:
-            return min(times, key=times.__getitem__)  # within a step in this order: observed, acted, rewarded
+                times[name] = broken[0].tolist()
+        if times:  # within a step in this order: told, observed, acted, rewarded
+            what = min(times, key=lambda name: times[name][0])
+            step, row = times[what]
+            at = f"row {row} of {rollout.mask.shape[1]}: {shown_task(rollout.task, row)}"
+            return NotFinite(what, f"step {step + 1}, {at}; round {number} of {len(trial)}")
     return None
 
 

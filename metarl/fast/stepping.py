@@ -27,7 +27,7 @@ class FastEnv(BatchEnv):
         self._began = self.episode
         self._reset_keys, self._step_keys = rng.fold(self._keys, 0), rng.fold(self._keys, 1)
         self.state = self.family.reset(self.task, self._start_keys())
-        self.final_state = self.state
+        self.final_state = self.first_state = self.state
         self._nowhere, self._everywhere = self.episode.to(torch.bool), self.episode == 0
         self._zeros = torch.zeros(self.num_envs, device=device)
         self._lockstep = not self.family.terminates  # whether all rows' episodes end at the same steps

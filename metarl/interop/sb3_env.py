@@ -10,6 +10,7 @@ this module nor stable-baselines3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
+from metarl.core.rollout import NotFinite
 from metarl.core.tree import features, take
 from metarl.interop.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
 
@@ -57,6 +59,8 @@ class SB3VecEnv(VecEnv):
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
         self._show_task = show_task
+        self.not_finite: NotFinite | None = None
+        """The first observation or reward since the last `reset` that was not finite."""
         space = self._stream.observation_space
         super().__init__(num_envs, _with_task(space, self.family) if show_task else space, self.family.action_space)
 
@@ -70,6 +74,8 @@ class SB3VecEnv(VecEnv):
         obs = self._stream.reset(**self._reset_options_given())
         self._reset_seeds()
         self._reset_options()
+        self.not_finite = None
+        self._look(obs, obs)
         self.reset_infos = [{"episode_index": 0} for _ in range(self.num_envs)]
         return self._shown(obs)
 
@@ -82,6 +88,7 @@ class SB3VecEnv(VecEnv):
         if self._action is None:
             raise ValueError("Call step_async(actions) first.")
         shown, self._action = self._stream.step(self._action), None
+        self._look(shown.obs, shown.reward)
         done = shown.terminated | shown.truncated
         obs = self._shown(shown.obs)
         infos = infos_of(shown)
@@ -126,6 +133,17 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
         """Return False for every row: none is wrapped."""
         return [False] * len(self._rows(indices))
+
+    def _look(self, obs: Tensor, reward: Tensor) -> None:
+        """Note the first number that is not finite; a square is cheaper to look at than each number."""
+        x, r = obs.numpy().ravel(), reward.numpy().ravel()
+        if self.not_finite is not None or math.isfinite(x.dot(x) + r.dot(r)):
+            return
+        for what, part in (("observation", obs), ("reward", reward)):
+            broken = (~part.isfinite()).flatten(1).any(1) if part.ndim > 1 else ~part.isfinite()
+            if self.not_finite is None and bool(broken.any()):
+                place = self._stream.place(int(broken.nonzero()[0]))
+                self.not_finite = NotFinite(what, place)
 
     def _shown(self, obs: Tensor, rows: Tensor | None = None) -> np.ndarray:
         """Return a copy of the observations of `rows` (default: all) in SB3's form."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,10 +13,11 @@ from torch import Tensor
 
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
-from metarl.core.checks import checked_task
-from metarl.core.errors import UnknownOption, short, unknown_option
+from metarl.core.checks import checked_task, shown_task, wrong_observation
+from metarl.core.errors import UnknownOption, WrongResult, short, unknown_option
 from metarl.core.family import Sketch, State, Task, TaskFamily
 from metarl.core.registry import make
+from metarl.core.rollout import raise_explained
 from metarl.core.tree import concatenate, num_rows, put, take, where
 from metarl.interop.numbering import Numbering
 
@@ -163,6 +164,8 @@ class TrialStream:
         self._option_task: Task | None = None  # these three hold until the next `reset`
         self._option_split: str | None = None
         self._has_option = torch.zeros(self.num_envs, dtype=torch.bool)
+        self._shape = (self.num_envs, *family.observation_space.shape)
+        self._steps = 0  # since the last `reset` of all rows
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
@@ -242,8 +245,8 @@ class TrialStream:
         if rows is not None:
             return self.restart(rows)
         tasks, keys = self._next(torch.arange(self.num_envs))
-        self._env = make_env(self.family, tasks, keys, None if self.trial else 1)
-        step = self._env.reset()
+        self._env, self._steps = make_env(self.family, tasks, keys, None if self.trial else 1), 0
+        step = self._first(self._env.reset, self.num_envs)
         self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
         self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
         if self.record:
@@ -254,7 +257,16 @@ class TrialStream:
         """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
         env = self._playing()
         episode_index = env.episode
-        outcome, step = env.step(action)
+        self._steps += 1
+        outcomes: list[Outcome] = []
+        try:
+            outcome, step = env.step(action)
+            outcomes.append(outcome)
+            right = self._right(outcome, step)
+        except Exception as error:  # a family's code may raise anything
+            raise_explained(error, env, [], outcomes, action, self._steps)
+        if not right:
+            raise_explained(None, env, [], outcomes, action, self._steps)
         ended = ~env.alive
         if self.record:
             self._remember(step.prev_done.to(torch.bool) & ~ended)
@@ -274,13 +286,45 @@ class TrialStream:
         """Start a new trial in the rows of these indices; return their first observations ``(M, D)``."""
         env = self._playing()
         tasks, keys = self._next(rows)
-        step = env.restart(rows, tasks, key=keys)
+        step = self._first(lambda: env.restart(rows, tasks, key=keys), len(rows))
         nothing = torch.zeros_like(rows)
         self._returns = put(self._returns, rows, nothing.to(torch.float64))
         self._lengths, self._elapsed = (put(counts, rows, nothing) for counts in (self._lengths, self._elapsed))
         if self.record:
             self._begin_pictures(rows.tolist())
         return self._view(step)
+
+    def _first(self, start: Callable[[], Step], rows: int) -> Step:
+        """Start trials. Raises WrongResult for a wrong first observation or state."""
+        step = None
+        try:
+            step = start()
+        except Exception as error:  # a family's code may raise anything
+            raise_explained(error, self._playing(), [], [], None, self._steps)
+        cpu = torch.device("cpu")
+        sentence = wrong_observation(self.family, step.obs, rows, cpu, ".observe after reset")
+        if sentence is not None:
+            wrong = WrongResult(sentence)
+            wrong.places.append(f"step {self._steps}, where a trial begins: {shown_task(self._playing().task, 0)}")
+            raise wrong
+        return step
+
+    def place(self, row: int) -> str:
+        """Name the current step, a row and its task, for a sentence."""
+        return f"step {self._steps}, {self._playing().describe_row(row)}"
+
+    def _right(self, outcome: Outcome, step: Step) -> bool:
+        """Tell whether a step's results have the right shapes and types; no value is looked at."""
+        reward, terminated, final_obs, obs = outcome.reward, outcome.terminated, outcome.final_obs, step.obs
+        return (
+            reward.dtype is final_obs.dtype is obs.dtype is torch.float32
+            and reward.is_cpu
+            and terminated.is_cpu
+            and obs.is_cpu
+            and terminated.dtype is torch.bool
+            and reward.shape == terminated.shape == (self.num_envs,)
+            and final_obs.shape == obs.shape == self._shape
+        )
 
     def picture(self, row: int) -> np.ndarray:
         """Draw the current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""

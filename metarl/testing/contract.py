@@ -21,9 +21,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.checks import described
+from metarl.core.checks import wrong_observation, wrong_rows, wrong_state, wrong_step, wrong_tensor
+from metarl.core.errors import WrongResult
 from metarl.core.family import State, Task, TaskFamily
-from metarl.core.rollout import undeclared_ending
+from metarl.core.rollout import method_of, undeclared_ending
 from metarl.core.tree import features, leaves, num_rows, take
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder
@@ -62,14 +63,27 @@ def in_one_sentence(family: TaskFamily) -> Iterator[None]:
         yield
     except Broken:
         raise
+    except WrongResult as wrong:
+        raise Broken(str(wrong)) from wrong
     except Exception as error:  # a user's code may raise anything
         mine = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_locals.get("self") is family]
         where = type(family).__name__
         if mine:
             frame, line = mine[-1]
             where += f".{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {line})"
+            if not hasattr(TaskFamily, frame.f_code.co_name) and (method := method_of(error, family)):
+                where += f", called by {method},"
         said = " ".join(str(error).split()).rstrip(".")[:300]
         raise Broken(f"{where} failed: {type(error).__name__}{': ' if said else ''}{said}.") from error
+
+
+@contextlib.contextmanager
+def results_are_checked() -> Iterator[None]:
+    """Turn what `sample_tasks` says about a wrong result into `Broken`."""
+    try:
+        yield
+    except WrongResult as wrong:
+        raise Broken(str(wrong)) from wrong
 
 
 def check_declaration(family: TaskFamily) -> None:
@@ -109,7 +123,7 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
     for split in family.splits:
         task = family.sample_tasks(key, ROWS, split)
         require(_is_named_tuple(task), f"A task of {name} must be a NamedTuple of tensors, got {type(task).__name__}.")
-        check_rows(f"Every field of {name}'s tasks", task, ROWS)
+        refuse(wrong_rows(f"Every field of {name}'s tasks", task, ROWS, key.device))
         for leaf in leaves(task):
             require(leaf.dtype != torch.float64, f"A field of {name}'s tasks is float64; it must be float32.")
         again = elsewhere(partial(family.sample_tasks, key, ROWS, split))
@@ -206,7 +220,7 @@ def play(
     keys = rng.fold(rng.key(seed), torch.arange(first_row, first_row + rows))
     state = family.reset(task, rng.fold(keys, 0))
     if check:
-        check_rows(f"Every part of {type(family).__name__}'s states", state, rows)
+        refuse(wrong_state(family, "reset", state, rows))
     obs, rewards, ends = [family.observe(task, state)], [], []
     alive = torch.ones(rows, dtype=torch.bool)
     if check:
@@ -230,45 +244,34 @@ def play(
 
 def _check_observation(family: TaskFamily, obs: Any, alive: Tensor) -> None:
     name, space = type(family).__name__, family.observation_space
-    _check_tensor(f"The observations of {name}", obs, torch.float32, len(alive), space.shape, alive)
+    refuse(wrong_observation(family, obs, len(alive), alive.device, ".observe"))
+    finite = bool(obs[alive].isfinite().all())
+    require(finite, f"The observations of {name}.observe must be finite, got nan or inf.")
     for row in obs[alive]:
         require(space.contains(row.numpy()), f"{name}: the observation {row.tolist()} is not in {space}.")
 
 
 def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], stepped: Any) -> None:
     name, rows = type(family).__name__, num_rows(after[0])
-    three = isinstance(stepped, tuple) and len(stepped) == 3
-    require(three, f"{name}.step must return (state, reward, terminated), got {described(stepped)}.")
-    require(same(before, after), f"{name}.step modified its task or state in place; it must return a new one.")
-    state, reward, terminated = stepped
-    check_rows(f"Every part of {name}'s states", state, rows)
-    alike = [(leaf.dtype, leaf.shape) for leaf in leaves(after[1])] == [(x.dtype, x.shape) for x in leaves(state)]
-    require(alike, f"{name}.step must return a state of the same types and shapes as the one that it was given.")
-    _check_tensor(f"The rewards of {name}.step", reward, torch.float32, rows)
-    _check_tensor(f"The endings of {name}.step (`terminated`)", terminated, torch.bool, rows)
+    if isinstance(stepped, tuple) and len(stepped) == 3:
+        require(same(before, after), f"{name}.step modified its task or state in place; it must return a new one.")
+    refuse(wrong_step(family, after[1], stepped, rows))
+    _, reward, terminated = stepped
+    require(bool(reward.isfinite().all()), f"The rewards of {name}.step must be finite, got nan or inf.")
     ended = not family.terminates and bool(terminated.any())
     require(not ended, undeclared_ending(family))
 
 
-def check_rows(what: str, value: Any, rows: int) -> None:
-    """Check that `value` is a tensor, or a nested NamedTuple of tensors, with `rows` rows; `what` names it."""
-    if _is_named_tuple(value):
-        for field in value:
-            check_rows(what, field, rows)
-        return
-    good = isinstance(value, Tensor) and value.shape[:1] == (rows,)
-    require(good, f"{what} must be a tensor with one row per task, got {described(value)} for {rows} rows.")
+def refuse(sentence: str | None) -> None:
+    """Raise `Broken` with a sentence that says what is wrong; None: nothing is."""
+    if sentence is not None:
+        raise Broken(sentence)
 
 
-def _check_tensor(
-    what: str, value: Any, dtype: torch.dtype, rows: int, shape: tuple[int, ...] = (), finite: Tensor | None = None
-) -> None:
-    """Check that `value` is a `dtype` tensor ``(rows, *shape)``, finite in the rows `finite` (default: all)."""
-    good = isinstance(value, Tensor) and value.dtype == dtype and value.shape == (rows, *shape)
-    wanted = f"{str(dtype).removeprefix('torch.')} of shape ({', '.join(map(str, ('B', *shape)))}{',' * (not shape)})"
-    require(good, f"{what} must be {wanted}, got {described(value)} for {rows} rows.")
-    looked_at = value if finite is None else value[finite]
-    require(bool(looked_at.isfinite().all()), f"{what} must be finite, got nan or inf.")
+def _check_tensor(what: str, value: Any, dtype: torch.dtype, rows: int) -> None:
+    """Check that `value` is a finite `dtype` tensor ``(rows,)``."""
+    refuse(wrong_tensor(what, value, dtype, rows, device=torch.device("cpu")))
+    require(bool(value.isfinite().all()), f"{what} must be finite, got nan or inf.")
 
 
 def random_action(space: spaces.Space, key: Tensor) -> Tensor:

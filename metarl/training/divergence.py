@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 CAUSES = {
+    "task": "The tasks of the family must be finite.",
     "observation": "The observations of the family must be finite.",
     "reward": "The rewards of the family must be finite.",
     "action": "The agent's own numbers were no longer finite when it acted: a lower agent.lr may help.",
@@ -15,6 +17,16 @@ CAUSES = {
 }
 """Advice for a run that diverged, by the first thing that was not finite. Parameters would not show the cause: rewards
 that are not finite spoil them, too."""
+
+
+class Culprit(NamedTuple):
+    """The first thing in an iteration that was not finite."""
+
+    what: str | None  # a key of `CAUSES`
+    place: str = ""  # its round, step and row, and the task there
+
+    def __str__(self) -> str:
+        return f"{self.what or 'something'}{f' of {self.place}' if self.place else ''}"
 
 
 class Diverged(RuntimeError):
@@ -26,13 +38,17 @@ def finite(metrics: Mapping[str, float]) -> bool:
     return all(map(math.isfinite, metrics.values()))
 
 
-def check_finite(metrics: Mapping[str, float], culprit: str | None, iteration: int, kept: Path) -> None:
-    """Raise Diverged, one sentence, unless all metrics are finite.
-
-    `culprit`, a key of `CAUSES`, is the first thing that was not finite; `kept` is the path of the run's checkpoint.
-    """
+def check_finite(metrics: Mapping[str, float], culprit: Culprit | None, iteration: int, kept: Path) -> None:
+    """Raise Diverged, one sentence, unless all metrics are finite. `kept` is the path of the run's checkpoint."""
     if finite(metrics):
         return
     tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))
     then = f"The checkpoint before it is kept in {kept}." if kept.exists() else "There was no checkpoint yet."
-    raise Diverged(f"Training stopped in iteration {iteration}, because {tag} became {value}. {then} {CAUSES[culprit]}")
+    what, place = (None, "") if culprit is None else culprit
+    where = f" (first the {what} of {place})" if place else ""
+    again = int(metrics.get("train/skipped", 0))
+    skipped = f" {again - 1} iterations were skipped before it." if again > 1 else ""
+    raise Diverged(
+        f"Training stopped in iteration {iteration}, because {tag} became {value}{where}. {then} "
+        f"{CAUSES[what]}{skipped}"
+    )

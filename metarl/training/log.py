@@ -36,6 +36,7 @@ from metarl.learning import ranks
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
+from metarl.training.faults.guarded import Guarded, Warn
 
 MAX_POINTS = 10
 """The largest number of points of an adaptation curve that get tags of their own."""
@@ -179,6 +180,7 @@ class Logger:
         texts: Mapping[str, str],
         console: Console,
         splits: Sequence[str] = (),
+        warn: Warn | None = None,
     ) -> None:
         self.total, self.eval_splits, self.console = int(values["total_iterations"]), values["eval_splits"], console
         self.tags: set[str] = set()  # of the scalars written so far
@@ -186,9 +188,10 @@ class Logger:
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
         self.resumed, self.drawn = start.iteration > 0, start.seconds
         purge = start.env_steps + 1 if self.resumed else None
-        self.writer = SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10)
+        rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
+        self.writer = Guarded(SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10), warn or self.say, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
-            self.writer.add_text(name, _verbatim(text), start.env_steps)
+            self.writer("add_text", name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
         damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
@@ -242,9 +245,10 @@ class Logger:
         metrics = all_curve_metrics(curves)
         for curve in curves.values():
             if figures:
-                self.writer.add_figure(f"eval/{curve.split}/curve", curve.plot(), counters.env_steps, close=False)
-                if (steps := curve.plot_steps()) is not None:
-                    self.writer.add_figure(f"eval/{curve.split}/steps", steps, counters.env_steps, close=False)
+                self.writer.draw("add_figure", f"eval/{curve.split}/curve", curve.plot, counters.env_steps, close=False)
+                self.writer.draw(
+                    "add_figure", f"eval/{curve.split}/steps", curve.plot_steps, counters.env_steps, close=False
+                )
                 self.drawn = counters.seconds
         self._add_scalars(metrics, counters)
         if curves:
@@ -254,7 +258,7 @@ class Logger:
             self.adaptation = "".join(map(_in_words, curves.values()))
         page = layout(self.curves, self.tags, self.eval_splits)
         if page != self.page and (self.curves or not self.resumed):  # a resumed run has a page with curves already
-            self.writer.add_custom_scalars(page)
+            self.writer("add_custom_scalars", page)
             self.page = page
         return metrics
 
@@ -263,14 +267,14 @@ class Logger:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
-        self.writer._get_file_writer().add_summary(
-            Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
+        self.writer(
+            "_get_file_writer.add_summary", Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
         )
 
     def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
         # One event for all: SummaryWriter.add_scalar would write one for each, which takes ten times as long.
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
-        self.writer._get_file_writer().add_summary(Summary(value=values), counters.env_steps)
+        self.writer("_get_file_writer.add_summary", Summary(value=values), counters.env_steps)
         self.tags |= metrics.keys()
 
     def say(self, sentence: str) -> None:
@@ -289,7 +293,7 @@ class Logger:
         tags = [f"eval/{split}/{name}" for name in ("score", "normalised") for split in evaluated]
         tags += ["train/return", "train/adaptation"]
         for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
-            self.writer._get_file_writer().add_summary(summary)
+            self.writer("_get_file_writer.add_summary", summary)
 
     def _show(self, counters: Counters, metrics: dict[str, float], evaluated: bool) -> None:
         speed = f"{_amount(metrics.get('time/steps_per_second', math.nan))} steps/s"
@@ -304,7 +308,9 @@ class Logger:
 class NoLog:
     """The logger of a rank other than 0: it writes and shows nothing."""
 
-    def __init__(self, run_dir: Path, values: Any, start: Counters, texts: Any, console: Console, splits: Any) -> None:
+    def __init__(
+        self, run_dir: Path, values: Any, start: Counters, texts: Any, console: Console, splits: Any, warn: Any
+    ) -> None:
         self.console = console
         self.bar = Progress(console=console, disable=True)
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, OwnLoopAgent
-from metarl.core.rollout import Rollout, check_endings, first_not_finite, run_trial
+from metarl.core.rollout import Rollout, check_endings, run_trial
 from metarl.core.tree import take
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
@@ -33,7 +33,9 @@ from metarl.training.checkpoint import CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
-from metarl.training.divergence import check_finite, finite
+from metarl.training.divergence import Culprit, check_finite, finite
+from metarl.training.faults.endings import in_a_sentence, kept
+from metarl.training.faults.iterations import Skipping, check_state, culprit_of, warn_of_curves
 from metarl.training.final_evaluation import evaluate_at_the_end, show_again
 from metarl.training.log import Logger, NoLog, memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
@@ -90,26 +92,37 @@ def train(
         done = _restore(agent, config, run_dir, warn)
         texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
-        iterate = Iteration(agent, config, device)
+        iterate, skipping, warned, curves = Iteration(agent, config, device), Skipping(agent, config), set[str](), {}
         second = done.iteration + 1 if config.profile else None  # the first warms up
-        profiled, curves = ProfiledIteration(second, device, run_dir / "trace.json"), {}
+        profiled = ProfiledIteration(second, device, run_dir / "trace.json")
+
+        def save() -> None:
+            check_state(agent, done.iteration, kept(run_dir))
+            if first:
+                checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+
         make_log = Logger if first else NoLog
-        with make_log(run_dir, parsed.values, done, texts, console, _final_splits(config)) as log:
+        with (
+            in_a_sentence(config, run_dir, lambda: iterate.doing),
+            make_log(run_dir, parsed.values, done, texts, console, _final_splits(config), warn) as log,
+        ):
             log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads{_processes()}")
             while not (limit := _limit(config, done)) and not ranks.any_of(stop.asked):
                 with profiled.around(done.iteration, log.console):
+                    skipping.keep()
                     done, metrics, evaluated, culprit = iterate(done)
+                    skipping.judged(metrics, culprit, warn)
+                    warn_of_curves(evaluated, done.iteration, warned, warn)
                     if first:
                         done = keep_best(run_dir, agent, done, evaluated)
                     with record_function(phase("logging")):
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
-                if first and (stop.save_asked() or done.iteration % config.checkpoint_every == 0):
-                    checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+                if done.iteration % config.checkpoint_every == 0 or ranks.any_of(stop.save_asked()):
+                    save()
                 if on_iteration is not None and ranks.any_of(bool(on_iteration(done.iteration, logged))):
                     break
-            if first:
-                checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+            save()
             _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
             if limit in ("max_seconds", "max_env_steps"):
                 log.say(f"Training has reached {limit} after iteration {done.iteration}")
@@ -129,7 +142,7 @@ class Iterated(NamedTuple):
     done: Counters  # the progress after it
     metrics: dict[str, float]
     curves: dict[str, AdaptationCurve]  # on held-out tasks, by split; empty if no evaluation was due
-    culprit: str | None  # the first thing that was not finite, if a metric is not
+    culprit: Culprit | None  # the first thing that was not finite, if a metric is not
 
 
 class Iteration:
@@ -142,8 +155,10 @@ class Iteration:
         self.play = Captured(
             lambda tasks, key: run_trial(agent, config.family, tasks, key, first_task=self.mine.start), device
         )
+        self.doing = "before the first iteration"
 
     def __call__(self, done: Counters) -> Iterated:
+        self.doing = f"iteration {done.iteration + 1} on {self.config.train_split!r}"
         agent, config, start = self.agent, self.config, time.perf_counter()
         progress = done.iteration / config.total_iterations
         trial: list[Rollout] = []
@@ -171,9 +186,7 @@ class Iteration:
             "time/update": updated - collected,
             "time/evaluate": end - updated,
         } | memory_metrics(self.root.device)
-        culprit = None
-        if trial and not finite(metrics):
-            culprit = next(filter(None, ranks.all_gather(first_not_finite(trial))), "update")
+        culprit = None if finite(metrics) else culprit_of(agent, trial)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _trial(self, number: int) -> list[Rollout]:

@@ -25,6 +25,7 @@ RESUMABLE = (
     "device",
     "num_threads",
     "profile",
+    "on_nan",
     "allow",
 )
 """Options that may be changed with ``--resume``: none of them changes what was learned so far."""
@@ -80,6 +81,9 @@ class TrainConfig:
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
+    on_nan: str = "stop"
+    """An iteration with a metric that is not finite: stop, ends the run; skip, leaves the agent as it was before, until
+    ten in a row were skipped. skip copies the agent's state before every iteration."""
     init_from: str | None = None
     """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
     schedules and the counters start anew."""
@@ -112,6 +116,8 @@ class TrainConfig:
                 f"Unknown device: {self.device!r}. A run takes the first GPU that it sees: "
                 f"set the environment variable CUDA_VISIBLE_DEVICES={number} and give --device cuda."
             )
+        if self.on_nan not in ("stop", "skip"):
+            raise ConfigError(unknown("on_nan", self.on_nan, ("stop", "skip")))
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
 

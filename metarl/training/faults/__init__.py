@@ -1,0 +1,1 @@
+"""Faults while a run goes on: each is skipped, warned of, or ends the run in one sentence."""

@@ -1,0 +1,67 @@
+"""A writer whose failures never end a run: one warning, and from then on it writes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Warn = Callable[[str], None]
+
+
+class Guarded:
+    """Calls of the methods of `writer`, TensorBoard's; a call that raises is the last one.
+
+    `rest` is what the warning says about where the data still goes.
+    """
+
+    def __init__(self, writer: Any, warn: Warn, rest: str) -> None:
+        self._writer, self._warn, self._rest = writer, warn, rest
+        self._failed = False
+        # A writing thread that fails would print a traceback of its own; the next call raises what it failed of.
+        self._before, threading.excepthook = threading.excepthook, self._in_a_thread
+
+    def __call__(self, method: str, *args: Any, **options: Any) -> None:
+        """Call a method of the writer; ``"_get_file_writer.add_summary"`` is one of what another method returns."""
+        if self._failed:
+            return
+        try:
+            target = self._writer
+            *way, last = method.split(".")
+            for name in way:
+                target = getattr(target, name)()
+            getattr(target, last)(*args, **options)
+        except Exception as error:  # whatever a library, a disk or a drawing may raise
+            self._fail(error)
+
+    def draw(self, method: str, tag: str, draw: Callable[[], Any], *args: Any, **options: Any) -> None:
+        """Draw a picture and write it; if drawing fails, only this picture is left out."""
+        try:
+            drawn = draw()
+        except Exception as error:  # a picture is worth no run
+            self._warn(f"{tag} could not be drawn ({_said(error)}); the run goes on.")
+            return
+        if drawn is not None:  # there is nothing to draw
+            self(method, tag, drawn, *args, **options)
+
+    def close(self) -> None:
+        """Close the writer."""
+        try:
+            self._writer.close()
+        except Exception as error:  # such as a full disk
+            if not self._failed:
+                self._fail(error)
+        finally:
+            threading.excepthook = self._before
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        self._warn(f"TensorBoard's file can no longer be written ({_said(error)}); {self._rest}")
+
+    def _in_a_thread(self, raised: threading.ExceptHookArgs) -> None:
+        if type(raised.thread).__name__ != "_AsyncWriterThread":
+            self._before(raised)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:100]}"
