@@ -30,6 +30,7 @@ from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
 from metarl.evaluation.finite import to_json
 from metarl.evaluation.results import chosen_points
+from metarl.interop.event_files import rewind
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
@@ -171,8 +172,8 @@ class Logger:
         self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
         self.resumed, self.drawn = start.iteration > 0, start.seconds
-        purge = start.env_steps + 1 if self.resumed else None
-        self.writer = SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10)
+        finished = start.iteration == self.total and values["final_eval_tasks"] > 0  # and is evaluated again
+        self.writer = _event_writer(run_dir, start, finished)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer.add_text(name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
@@ -200,6 +201,10 @@ class Logger:
         self.bar.stop()
         self.writer.close()
         self.file.close()
+
+    def flush(self) -> None:
+        """Write all points to the disk. Before a checkpoint, so that none of those before it is lost with a kill."""
+        self.writer.flush()
 
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
@@ -285,6 +290,23 @@ class Logger:
         if not self.console.is_terminal and (evaluated or counters.iteration % every == 0):
             progress = f"iteration {counters.iteration}/{self.total}, {_amount(counters.env_steps)} steps"
             self.console.print(f"{progress}, {text}{self.adaptation}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _event_writer(run_dir: Path, start: Counters, finished: bool) -> SummaryWriter:
+    """Begin an event file, which continues those of a run that was killed, stopped or finished at `start`.
+
+    No point is then there twice: neither one beyond the checkpoint, nor the texts of an earlier start from it, nor,
+    with `finished`, the evaluation at the end.
+    """
+    last = start.env_steps if start.iteration else -1
+
+    def again(tag: str, step: int) -> bool:
+        once = tag.startswith("_hparams_/")  # of the whole run
+        return once or (step == last and (tag.endswith("/text_summary") or (finished and tag.startswith("eval/"))))
+
+    continued = rewind(run_dir, last, again) > 0
+    # For a TensorBoard that is running, and has read what is no longer there.
+    return SummaryWriter(str(run_dir), purge_step=last + 1 if continued else None, flush_secs=10)
 
 
 def _in_words(curve: AdaptationCurve) -> str:

@@ -90,9 +90,11 @@ def train(
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
                 if done.iteration % config.checkpoint_every == 0:
+                    log.flush()
                     checkpoint.save(run_dir, agent, done)
                 if on_iteration is not None and on_iteration(done.iteration, logged):
                     break
+            log.flush()
             checkpoint.save(run_dir, agent, done)
         _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
         if stop.asked:
