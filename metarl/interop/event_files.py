@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -22,17 +22,25 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignor
 PREFIX = "events.out.tfevents."
 
 
-def rewind(folder: Path, step: int, again: Callable[[str, int], bool]) -> int:
-    """Take everything beyond `step` out of the event files in `folder`, and all values for which ``again(tag, step)``.
+Again = Callable[[str, int], bool]
+"""Tells of a tag and a step whether the value will be written again."""
+
+
+def rewind(folder: Path, step: int, again: Again) -> list[Path]:
+    """Take everything beyond `step` out of the event files in `folder`, and the values that will be written `again`.
 
     Files without any value left are removed. Afterwards a file that is begun now has the last name. A crash at any
-    moment leaves complete files, and a second call does the rest. Returns the number of files that there were.
+    moment leaves complete files, and a second call does the rest. Returns the files that are left, in their order.
     """
-    files = _in_order(folder)
+    take_out(_in_order(folder), step, again)
+    return _put_before(_in_order(folder), int(time.time()))
+
+
+def take_out(files: Sequence[Path], step: int, again: Again) -> None:
+    """Do the same in some files, which nobody writes to, and leave their names."""
     for path in files:
-        _filter(path, step, again)
-    _put_before(_in_order(folder), int(time.time()))
-    return len(files)
+        if path.exists():
+            _filter(path, step, again)
 
 
 def _in_order(folder: Path) -> list[Path]:
@@ -40,7 +48,7 @@ def _in_order(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_file())
 
 
-def _filter(path: Path, step: int, again: Callable[[str, int], bool]) -> None:
+def _filter(path: Path, step: int, again: Again) -> None:
     """Rewrite a file without the values that are beyond `step` or will be written again, if it has any."""
     kept: list[tuple[Event | None, bytes]] = []  # an event that changed, or the bytes of one that did not
     changed = useful = False
@@ -97,12 +105,14 @@ def _records(path: Path) -> Iterator[tuple[Event, bytes]]:
                 return
 
 
-def _put_before(files: list[Path], now: int) -> None:
+def _put_before(files: list[Path], now: int) -> list[Path]:
     """Rename the files, in their order, if a file that is begun at `now` might not be the last by its name."""
     begun = [path.name.removeprefix(PREFIX).partition(".")[0] for path in files]
     times = [int(text) for text in begun if text.isdecimal()]
     if not times or max(times) < now:
-        return
+        return files
     first = min(*times, now) - 1
-    for number, path in enumerate(files):
-        os.replace(path, path.with_name(f"{PREFIX}{first:010d}.{number:06d}.earlier"))
+    names = [path.with_name(f"{PREFIX}{first:010d}.{number:06d}.earlier") for number, path in enumerate(files)]
+    for path, name in zip(files, names):
+        os.replace(path, name)
+    return names

@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
 from metarl.evaluation.finite import to_json
 from metarl.evaluation.results import chosen_points
-from metarl.interop.event_files import rewind
+from metarl.interop.event_files import rewind, take_out
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
@@ -172,11 +173,16 @@ class Logger:
         self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
         self.resumed, self.drawn = start.iteration > 0, start.seconds
-        finished = start.iteration == self.total and values["final_eval_tasks"] > 0  # and is evaluated again
-        self.writer = _event_writer(run_dir, start, finished)
+        # The number of steps that is in every file; what was written beyond it, or before a first checkpoint, is not.
+        self.start = start.env_steps if self.resumed else -1
+        self.earlier = rewind(run_dir, self.start, self._at_each_start)
+        # The mark is for a TensorBoard that is running, and has read what is no longer there.
+        self.writer = SummaryWriter(str(run_dir), purge_step=self.start + 1, flush_secs=10)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer.add_text(name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
+        if changed := _changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
+            self.say(changed)
         damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
             self.say(f"Damaged lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
@@ -228,6 +234,8 @@ class Logger:
     ) -> dict[str, float]:
         """Write the adaptation curves of some splits, with `figures` or without; return their scalars."""
         metrics: dict[str, float] = {}
+        if counters.env_steps == self.start:  # a finished run plays its last evaluation again
+            take_out(self.earlier, self.start, lambda tag, step: step == self.start and tag.startswith("eval/"))
         for curve in curves.values():
             metrics |= curve_metrics(curve)
             if figures:
@@ -257,6 +265,10 @@ class Logger:
         self.writer._get_file_writer().add_summary(
             Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
         )
+
+    def _at_each_start(self, tag: str, step: int) -> bool:
+        """Tell whether each start from a checkpoint writes this: texts of that step, and the run's hyperparameters."""
+        return tag.startswith("_hparams_/") or (tag.endswith("/text_summary") and step == self.start)
 
     def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
         # One event for all: SummaryWriter.add_scalar would write one for each, which takes ten times as long.
@@ -292,21 +304,24 @@ class Logger:
             self.console.print(f"{progress}, {text}{self.adaptation}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _event_writer(run_dir: Path, start: Counters, finished: bool) -> SummaryWriter:
-    """Begin an event file, which continues those of a run that was killed, stopped or finished at `start`.
+def _changes(path: Path, runtime: str) -> str:
+    """Keep the settings of this process in a file; return a sentence if those of a former start of the run differ.
 
-    No point is then there twice: neither one beyond the checkpoint, nor the texts of an earlier start from it, nor,
-    with `finished`, the evaluation at the end.
+    Another number of threads, for example, adds numbers in another order.
     """
-    last = start.env_steps if start.iteration else -1
-
-    def again(tag: str, step: int) -> bool:
-        once = tag.startswith("_hparams_/")  # of the whole run
-        return once or (step == last and (tag.endswith("/text_summary") or (finished and tag.startswith("eval/"))))
-
-    continued = rewind(run_dir, last, again) > 0
-    # For a TensorBoard that is running, and has read what is no longer there.
-    return SummaryWriter(str(run_dir), purge_step=last + 1 if continued else None, flush_secs=10)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a new run, or a damaged file
+        before = {}
+    partial = path.with_suffix(".partial")
+    partial.write_text(runtime + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    now = json.loads(runtime)
+    both = now.keys() & before.keys() if isinstance(before, dict) else ()
+    changed = [f"{name} {before[name]}, now {now[name]}" for name in sorted(both) if before[name] != now[name]]
+    if not changed:
+        return ""
+    return f"Resumed with other settings ({'; '.join(changed)}): numbers will differ from those of an uninterrupted run"
 
 
 def _in_words(curve: AdaptationCurve) -> str:

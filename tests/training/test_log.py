@@ -302,6 +302,23 @@ def test_a_finished_run_that_is_resumed_has_no_point_twice_and_loses_none(
         assert texts(run_dir)["command/text_summary"] == [0, 300]
 
 
+def test_a_resume_with_another_number_of_threads_says_so(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    """Threads add numbers in another order, so that such a run is not bit for bit the uninterrupted one."""
+
+    def said(threads: int, start: Counters) -> str:
+        runtime = {"threads": str(threads), "device": "cpu"}
+        Logger(tmp_path, values, start, {"runtime": json.dumps(runtime)}, Console(width=200)).__exit__()
+        return " ".join(capsys.readouterr().out.split())
+
+    assert said(1, Counters()) == said(1, Counters(2, 200)) == ""
+    assert said(2, Counters(2, 200)).startswith("Resumed with other settings (threads 1, now 2): numbers will differ")
+    assert said(2, Counters(2, 200)) == ""
+    (tmp_path / "runtime.json").write_text("[1")
+    assert said(1, Counters(2, 200)) == ""
+
+
 def test_damaged_lines_do_not_end_a_resume(tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]):
     run_dir = tmp_path / "run"
     with logger(run_dir, values) as log:
