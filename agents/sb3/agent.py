@@ -44,7 +44,9 @@ from metarl.agents.sb3.models import (
     filled_buffer,
     is_recurrent,
     make_model,
+    recent_episodes,
     recurrent_distribution,
+    remember_episodes,
     reward_scale,
     seeded,
 )
@@ -61,6 +63,11 @@ from metarl.interop.stream import flat_space, flatten
 ZIP = "stable_baselines3.zip"
 """The model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl never
 reads it."""
+
+
+EPISODES = "optimizer.recent_episodes"
+"""Name in `SB3Agent.state_dict` of the latest episodes, whose mean is logged. Like the optimiser's state it belongs to
+the course of training: neither the best agent's file nor an agent of the package has it."""
 
 
 class SB3Memory(NamedTuple):
@@ -128,7 +135,7 @@ class SB3Agent(OwnLoopAgent):
         """Do one PPO update on each task, from the round played with the task's own parameters."""
         if not self.config.test_steps:
             return memory
-        trained = {name: value.clone() for name, value in self.state_dict().items()}
+        trained = {name: value.clone() for name, value in self._learned().items()}
         # A task's first update starts without optimiser state: moments of other tasks' gradients would mislead it.
         start = {name: value for name, value in trained.items() if not name.startswith("optimizer.")}
         x = self._inputs(rollout.step.obs, memory)
@@ -142,7 +149,7 @@ class SB3Agent(OwnLoopAgent):
             rows = slice(number * each, (number + 1) * each)
             buffer = filled_buffer(self.model, rollout, x, following, rows, self.env.reward_scale)
             self._update_on(buffer, memory)
-            learned.append({name: value.clone() for name, value in self.state_dict().items() if name != "updates"})
+            learned.append({name: value.clone() for name, value in self._learned().items()})
         self.load_state_dict(trained)
         stacked = {name: torch.stack([one[name] for one in learned]) for name in learned[0]}
         return SB3Memory((), memory.task, stacked, memory.updates + 1)
@@ -180,22 +187,26 @@ class SB3Agent(OwnLoopAgent):
         return NotFinite("action", "") if spoiled else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        policy = self.model.policy
-        return {
-            **{f"net.{name}": value for name, value in policy.state_dict().items()},
-            **optimizer_state(policy.optimizer, self.names),
-            "updates": torch.tensor(self.updates),
-        }
+        return self._learned() | {"updates": torch.tensor(self.updates), EPISODES: recent_episodes(self.model)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         policy = self.model.policy
         policy.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         load_optimizer_state(policy.optimizer, self.names, state)
-        self.updates = int(state["updates"])
+        self.updates = int(state.get("updates", self.updates))
+        self.model.num_timesteps = self.updates * self.steps * self.env.num_envs  # as SB3 counts them, for `export`
+        if EPISODES in state:  # former checkpoints have none
+            remember_episodes(self.model, state[EPISODES])
 
     def export(self, folder: Path) -> None:
         """Write the model in SB3's own format (`ZIP`)."""
         self.model.save(folder / ZIP)
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Return the parameters and the optimiser's state."""
+        policy = self.model.policy
+        learned = {f"net.{name}": value for name, value in policy.state_dict().items()}
+        return learned | optimizer_state(policy.optimizer, self.names)
 
     def _inputs(self, obs: Tensor, memory: SB3Memory) -> Tensor:
         """Return the policy's inputs ``(…, B, F)``: observations ``(…, B, *O)``, then the told task if there is one."""

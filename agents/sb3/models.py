@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -186,6 +187,26 @@ def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str
         setattr(flat, name, getattr(buffer, name)[mask][:, None])
     flat.advantages, flat.pos, flat.full = buffer.advantages[mask][:, None], flat.buffer_size, True
     return flat
+
+
+def recent_episodes(model: Any) -> Tensor:
+    """Return the returns and lengths of the latest episodes, whose means SB3 logs: ``(window, 2)`` float64.
+
+    Rows beyond the episodes played so far are 0, which is no episode's length.
+    """
+    window = torch.zeros(model._stats_window_size, 2, dtype=torch.float64)
+    for row, episode in enumerate(model.ep_info_buffer or ()):
+        window[row, 0], window[row, 1] = float(episode["r"]), float(episode["l"])
+    return window
+
+
+def remember_episodes(model: Any, window: Tensor) -> None:
+    """Let a model continue with the `recent_episodes` of another."""
+    played = window[window[:, 1] > 0].tolist()
+    # Types are those of VecMonitor: the mean of float32 differs from that of float64.
+    episodes = [{"r": np.float32(size), "l": np.int32(length)} for size, length in played]
+    model.ep_info_buffer = deque(episodes, maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(maxlen=model._stats_window_size)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from metarl.core.rollout import Rollout, episode_lengths, episode_returns
 from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
 from metarl.evaluation.files import replace_file, to_json
 from metarl.evaluation.results import chosen_points
+from metarl.interop.event_files import rewind, take_out
 from metarl.learning import ranks
 from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
@@ -187,12 +188,18 @@ class Logger:
         self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
         self.resumed, self.drawn = start.iteration > 0, start.seconds
-        purge = start.env_steps + 1 if self.resumed else None
+        # The number of steps that is in every file; what was written beyond it, or before a first checkpoint, is not.
+        self.start = start.env_steps if self.resumed else -1
+        self.earlier = rewind(run_dir, self.start, self._at_each_start)
+        # The mark is for a TensorBoard that is running, and has read what is no longer there.
+        writer = SummaryWriter(str(run_dir), purge_step=self.start + 1, flush_secs=10)
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
-        self.writer = Guarded(SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10), warn or self.say, rest)
+        self.writer = Guarded(writer, warn or self.say, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer("add_text", name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
+        if changed := _changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
+            self.say(changed)
         damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
             self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
@@ -219,6 +226,10 @@ class Logger:
         self.writer.close()
         self.file.close()
 
+    def flush(self) -> None:
+        """Write all points to the disk. Before a checkpoint, so that none of those before it is lost with a kill."""
+        self.writer("flush")
+
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
     ) -> dict[str, float]:
@@ -242,6 +253,8 @@ class Logger:
         self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
     ) -> dict[str, float]:
         """Write the adaptation curves of some splits, with `figures` or without; return their scalars."""
+        if counters.env_steps == self.start:  # a finished run plays its last evaluation again
+            take_out(self.earlier, self.start, lambda tag, step: step == self.start and tag.startswith("eval/"))
         metrics = all_curve_metrics(curves)
         for curve in curves.values():
             if figures:
@@ -270,6 +283,10 @@ class Logger:
         self.writer(
             "_get_file_writer.add_summary", Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
         )
+
+    def _at_each_start(self, tag: str, step: int) -> bool:
+        """Tell whether each start from a checkpoint writes this: texts of that step, and the run's hyperparameters."""
+        return tag.startswith("_hparams_/") or (tag.endswith("/text_summary") and step == self.start)
 
     def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
         # One event for all: SummaryWriter.add_scalar would write one for each, which takes ten times as long.
@@ -337,6 +354,29 @@ class NoLog:
 
     def say(self, sentence: str) -> None:
         """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def _changes(path: Path, runtime: str) -> str:
+    """Keep the settings of this process in a file; return a sentence if those of a former start of the run differ.
+
+    Another number of threads, for example, adds numbers in another order.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a new run, or a damaged file
+        before = {}
+    partial = path.with_suffix(".partial")
+    partial.write_text(runtime + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    now = json.loads(runtime)
+    both = now.keys() & before.keys() if isinstance(before, dict) else ()
+    changed = [f"{name} {before[name]}, now {now[name]}" for name in sorted(both) if before[name] != now[name]]
+    if not changed:
+        return ""
+    return f"Resumed with other settings ({'; '.join(changed)}): numbers will differ from those of an uninterrupted run"
 
 
 def _in_words(curve: AdaptationCurve) -> str:

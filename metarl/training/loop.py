@@ -99,6 +99,7 @@ def train(
         def save() -> None:
             check_state(agent, done.iteration, kept(run_dir))
             if first:
+                log.flush()
                 checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
 
         make_log = Logger if first else NoLog

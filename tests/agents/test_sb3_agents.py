@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 
 import metarl
 from metarl.agents.random import FixedAgent
-from metarl.agents.sb3.agent import ZIP, SB3Agent, SB3Model
+from metarl.agents.sb3.agent import EPISODES, ZIP, SB3Agent, SB3Model
 from metarl.agents.sb3.config import PPOConfig
 from metarl.agents.sb3.models import filled_buffer
 from metarl.core import rng
@@ -198,6 +198,24 @@ def test_a_run_is_trained_saved_and_compared(tmp_path: Path, monkeypatch: pytest
     assert train([f"--resume={again}", "--total_iterations=2"]) == 0
     for name, value in metarl.load(again).state_dict().items():
         torch.testing.assert_close(value, agent.state_dict()[name], rtol=0, atol=0)
+
+
+def test_the_episodes_whose_mean_is_logged_are_in_the_checkpoint():
+    """SB3 logs the mean of the latest 100 episodes; the best agent's file and other runs do without them."""
+    family = metarl.make("metarl/GridNavi-v0")
+    first, second = (PPOConfig(meta_batch_size=4, batch_size=60).build(family, 1, CPU) for _ in range(2))
+    for _ in range(3):
+        first.learn("train")
+    state = {name: value.clone() for name, value in first.state_dict().items()}
+    second.load_state_dict(state)
+    assert second.model.num_timesteps == first.model.num_timesteps == 180
+    assert second.learn("train").metrics == first.learn("train").metrics
+    assert state.keys() == second.state_dict().keys()
+    former = PPOConfig(meta_batch_size=4, batch_size=60).build(family, 1, CPU)
+    former.load_state_dict({name: value for name, value in state.items() if name != EPISODES})
+    assert former.state_dict()[EPISODES].count_nonzero() == 0, "a former checkpoint has none"
+    former.start_from(state)
+    assert former.state_dict()[EPISODES].count_nonzero() == 0, "those of another run are not this one's"
 
 
 @pytest.mark.parametrize(

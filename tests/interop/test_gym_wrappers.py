@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
+from packaging.version import Version
 from small_families import Images
 
 from metarl.core.family import TaskFamily
 from metarl.interop.gym_env import GymEnv, GymVectorEnv
 
+OLDER = Version(gymnasium.__version__) < Version("1.4")
+"""Some of Gymnasium's own wrappers around vectors of environments were mended in 1.4."""
 GRID, POINT = "metarl/GridNavi-v0", "metarl/Navigation2D-v0"
 NEEDS = {"AtariPreprocessing": "cv2", "ResizeObservation": "cv2", "RecordVideo": "moviepy", "HumanRendering": "pygame",
          "ArrayConversion": "array_api_compat", "NumpyToTorch": "array_api_compat", "JaxToNumpy": "jax",
@@ -37,7 +40,7 @@ Wrap = Callable[[Any], Any]
 SINGLE: dict[str, tuple[str | type[TaskFamily], Wrap]] = {
     "DelayObservation": (GRID, partial(single.DelayObservation, delay=2)),
     "DtypeObservation": (GRID, partial(single.DtypeObservation, dtype=np.float64)),
-    "DiscretizeObservation": (GRID, partial(single.DiscretizeObservation, bins=5)),
+    "DiscretizeObservation": (GRID, lambda env: single.DiscretizeObservation(env, bins=5)),
     "FilterObservation": (GRID, lambda env: single.FilterObservation(
         single.TimeAwareObservation(env, flatten=False), filter_keys=["obs"])),
     "FlattenObservation": (Images, single.FlattenObservation),
@@ -54,11 +57,11 @@ SINGLE: dict[str, tuple[str | type[TaskFamily], Wrap]] = {
     "RescaleObservation": (POINT, partial(single.RescaleObservation, min_obs=-1.0, max_obs=1.0)),
     "TimeAwareObservation": (GRID, single.TimeAwareObservation),
     "ClipAction": (POINT, single.ClipAction),
-    "DiscretizeAction": (POINT, partial(single.DiscretizeAction, bins=3)),
+    "DiscretizeAction": (POINT, lambda env: single.DiscretizeAction(env, bins=3)),
     "TransformAction": (POINT, lambda env: single.TransformAction(env, lambda a: 0.5 * a, env.action_space)),
     "RescaleAction": (POINT, partial(single.RescaleAction, min_action=-1.0, max_action=1.0)),
     "StickyAction": (GRID, partial(single.StickyAction, repeat_action_probability=0.5)),
-    "RepeatAction": (GRID, partial(single.RepeatAction, num_repeats=2)),
+    "RepeatAction": (GRID, lambda env: single.RepeatAction(env, num_repeats=2)),
     "ClipReward": (GRID, partial(single.ClipReward, min_reward=0.0)),
     "TransformReward": (GRID, partial(single.TransformReward, func=lambda r: 2.0 * r)),
     "NormalizeReward": (GRID, single.NormalizeReward),
@@ -100,11 +103,14 @@ VECTOR: dict[str, tuple[str | type[TaskFamily], Wrap]] = {
     "ClipReward": (GRID, partial(vector.ClipReward, min_reward=0.0)),
     "NormalizeReward": (GRID, vector.NormalizeReward),
     "RecordEpisodeStatistics": (GRID, vector.RecordEpisodeStatistics),
-    "RecordVideo": (Images, partial(vector.RecordVideo, video_folder="videos", disable_logger=True)),
+    "RecordVideo": (Images, lambda env: vector.RecordVideo(env, video_folder="videos", disable_logger=True)),
     "HumanRendering": (Images, vector.HumanRendering),
     "ArrayConversion": (GRID, lambda env: vector.ArrayConversion(env, env_xp=np, target_xp=np)),
     "NumpyToTorch": (GRID, lambda env: vector.NumpyToTorch(env)),
 }  # fmt: skip
+# An older Gymnasium lacks some of them.
+SINGLE = {name: known for name, known in SINGLE.items() if name in single.__all__}
+VECTOR = {name: known for name, known in VECTOR.items() if name in vector.__all__}
 # What needs bounds of every observation, of which a trial's previous reward has none; and pictures for observations,
 # which a trial flattens.
 EPISODES_ONLY = {
@@ -185,8 +191,9 @@ def test_a_wrapper_of_many(name: str, trial: bool, tmp_path, monkeypatch: pytest
         env.action_space.seed(0)
         ends = 0
         obs, _ = env.reset(seed=0)
+        outside = ("ArrayConversion", "NumpyToTorch", *(["NormalizeObservation"] if OLDER else []))
         for _ in range(140):
-            assert name in ("ArrayConversion", "NumpyToTorch") or obs in env.observation_space
+            assert name in outside or obs in env.observation_space
             obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
             ends += int(sum(map(bool, terminated | truncated)))
         assert ends >= 6
@@ -197,6 +204,8 @@ def test_a_wrapper_of_many(name: str, trial: bool, tmp_path, monkeypatch: pytest
 @pytest.mark.parametrize("trial", [False, True])
 def test_recorded_statistics_are_those_of_what_was_played(trial: bool, mode: AutoresetMode):
     """At the end of a trial and of inner episodes in other rows at once, in every mode; masked resets included."""
+    if OLDER and mode is AutoresetMode.SAME_STEP:
+        pytest.skip("Gymnasium counts the first step after such a reset only from 1.4")
     envs = gymnasium.make_vec("metarl/CartPole-v0", num_envs=4, trial=trial, autoreset_mode=mode)
     envs = vector.RecordEpisodeStatistics(envs)
     envs.action_space.seed(1)

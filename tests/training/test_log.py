@@ -251,6 +251,74 @@ def test_a_resumed_run_s_files_look_like_an_uninterrupted_one_s(tmp_path: Path, 
     assert [(e.step, e.value) for e in events(run_dir).Scalars("train/return")] == [(100, 1), (200, 2), (300, 30)]
 
 
+def shown(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """All points of a run, as TensorBoard has them, by tag."""
+    found = events(run_dir)
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def texts(run_dir: Path) -> dict[str, list[int]]:
+    """The steps of all texts, by tag; and of the page "HParams"."""
+    found = events(run_dir)
+    return {tag: [event.step for event in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_no_point_twice(tmp_path: Path, values: dict[str, Any]):
+    for end in (3, 5):  # the second start goes on from nothing, too
+        with logger(tmp_path / "run", values) as log:
+            for i in range(1, end + 1):
+                log.iteration(Counters(i, 100 * i), {"train/return": float(i + end)}, {"test": curve(2)})
+    with logger(tmp_path / "whole", values) as log:
+        for i in range(1, 6):
+            log.iteration(Counters(i, 100 * i), {"train/return": float(i + 5)}, {"test": curve(2)})
+    assert shown(tmp_path / "run") == shown(tmp_path / "whole")
+    assert texts(tmp_path / "run") == texts(tmp_path / "whole")
+    assert len(pages(tmp_path / "run")) == len(pages(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("more", [0, 2], ids=["as it was", "with more iterations"])
+def test_a_finished_run_that_is_resumed_has_no_point_twice_and_loses_none(
+    tmp_path: Path, values: dict[str, Any], more: int
+):
+    values |= {"total_iterations": 3, "final_eval_tasks": 20}
+    run_dir = tmp_path / "run"
+
+    def session(first: int, start: Counters = Counters()) -> None:  # noqa: B008
+        with logger(run_dir, values, start) as log:
+            for i in range(first, values["total_iterations"] + 1):
+                log.iteration(Counters(i, 100 * i), {"train/return": float(i)}, {"test": curve(2)} if i == 2 else None)
+            log.evaluation(Counters(values["total_iterations"], 100 * values["total_iterations"]), {"test": curve(2)})
+
+    session(1)
+    before = shown(run_dir)
+    values["total_iterations"] += more
+    for _ in range(3):
+        session(4, Counters(3, 300))
+        steps = {tag: [step for step, _ in points] for tag, points in shown(run_dir).items()}
+        assert steps.pop("train/return") == [100 * i for i in range(1, 4 + more)]
+        evaluated = [200, 300, 500] if more else [200, 300]
+        assert len(steps) > 5 and all(each == evaluated for each in steps.values())
+        assert all(shown(run_dir)[tag][: len(points)] == points for tag, points in before.items())
+        assert texts(run_dir)["command/text_summary"] == [0, 300]
+
+
+def test_a_resume_with_another_number_of_threads_says_so(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    """Threads add numbers in another order, so that such a run is not bit for bit the uninterrupted one."""
+
+    def said(threads: int, start: Counters) -> str:
+        runtime = {"threads": str(threads), "device": "cpu"}
+        Logger(tmp_path, values, start, {"runtime": json.dumps(runtime)}, Console(width=200)).__exit__()
+        return " ".join(capsys.readouterr().out.split())
+
+    assert said(1, Counters()) == said(1, Counters(2, 200)) == ""
+    assert said(2, Counters(2, 200)).startswith("Resumed with other settings (threads 1, now 2): numbers will differ")
+    assert said(2, Counters(2, 200)) == ""
+    (tmp_path / "runtime.json").write_text("[1")
+    assert said(1, Counters(2, 200)) == ""
+
+
 def test_damaged_lines_do_not_end_a_resume(tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]):
     run_dir = tmp_path / "run"
     with logger(run_dir, values) as log:
