@@ -52,7 +52,7 @@ class Parsed:
     resume: Path | None = None
     """The run directory to continue."""
     auto_resume: bool = False
-    """Whether the run in `config.run_dir` is started, continued or found done."""
+    """True if the run in `config.run_dir` is to be started, continued or found done."""
 
     def text(self) -> str:
         """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
