@@ -53,7 +53,7 @@ class Parsed:
     """The run directory to continue."""
 
     def text(self) -> str:
-        """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
+        """Return the resolved configuration as YAML that repeats the run: whole, without its run_dir."""
         return complete(as_yaml(self.values | {"run_dir": None}))
 
 
