@@ -1,4 +1,4 @@
-"""What ends training: requests from outside by signals, and the limits of the configuration.
+"""The ends of training: requests from outside by signals, and the limits of the configuration.
 
 This module imports nothing heavy, since the programs need it from their first moment on.
 """

@@ -86,7 +86,7 @@ def test_another_configuration_is_refused_by_its_first_difference(capsys: pytest
     assert train.main(AGAIN) == 0
     before = content("run")
     for change, sentence in (
-        ("--agent.lr=0.5", "agent.lr is 0.003 there, and 0.5 was asked for"),
+        ("--agent.lr=0.5", "agent.lr is 0.001 there, and 0.5 was asked for"),
         ("--family=GridNavi", "family.name is 'toy/Guess-v0' there, and 'metarl/GridNavi-v0' was asked for"),
         ("--seed=2", "seed is 1 there, and 2 was asked for): choose another --run_dir."),
         ("--total_iterations=9", "or change it by --resume run --total_iterations 9."),

@@ -55,10 +55,10 @@ class Parsed:
     resume: Path | None = None
     """The run directory to continue."""
     auto_resume: bool = False
-    """Whether the run in `config.run_dir` is started, continued or found done."""
+    """True if the run in `config.run_dir` is to be started, continued or found done."""
 
     def text(self) -> str:
-        """Return the resolved configuration as YAML that repeats the run (hence without its run_dir)."""
+        """Return the resolved configuration as YAML that repeats the run: whole, without its run_dir."""
         return complete(as_yaml(self.values | {"run_dir": None}))
 
 
