@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from metarl.learning.ranks import LostRank
 from metarl.report.console import in_words, make_console, silent_console
 from metarl.training import loop
 from metarl.training.config.errors import ConfigError
@@ -40,6 +41,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _end(in_words(problem), 2)
     except Diverged as reason:
         return _end(str(reason), 3)
+    except LostRank as reason:
+        print(f"{PROGRAM}: {reason} The last checkpoint is kept.", file=sys.stderr)
+        return 1
 
 
 program = main

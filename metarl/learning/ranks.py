@@ -27,6 +27,10 @@ FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT
 """The environment variables by which torchrun tells a process its place."""
 
 
+class LostRank(RuntimeError):
+    """The error for another process that has died or left; the message is a sentence for the user."""
+
+
 class _Place:
     """The place of this process; alone until `start`."""
 
@@ -85,6 +89,17 @@ def several() -> bool:
 
 
 @contextmanager
+def _talking() -> Iterator[None]:
+    """Turn an error in an exchange with the other processes into LostRank."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRank(
+            f"Rank {rank()} lost the connection to another process, which has probably ended: its own message says why."
+        ) from error
+
+
+@contextmanager
 def alone() -> Iterator[None]:
     """Let this process act by itself inside: for work that only one rank does, such as drawing."""
     before = _Place.rank, _Place.world_size
@@ -113,7 +128,8 @@ def total(x: Tensor) -> Tensor:
     if not several():
         return x
     x = x.detach().clone()
-    dist.all_reduce(x)
+    with _talking():
+        dist.all_reduce(x)
     return x
 
 
@@ -163,7 +179,8 @@ def all_gather(value: T) -> list[T]:
     if not several():
         return [value]
     found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
+    with _talking():
+        dist.all_gather_object(found, value)
     return found
 
 
@@ -177,7 +194,8 @@ def on_first(function: Callable[[], T]) -> T:
             answer[0] = function()
         except ValueError as error:
             answer[1] = error
-    dist.broadcast_object_list(answer, src=0)
+    with _talking():
+        dist.broadcast_object_list(answer, src=0)
     value, problem = answer
     if problem is not None:
         raise problem
