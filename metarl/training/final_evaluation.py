@@ -17,6 +17,7 @@ from metarl.report.console import show, text_of
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
+from metarl.training.faults.iterations import first_spoiled
 from metarl.training.log import Logger
 
 
@@ -35,7 +36,7 @@ def evaluate_at_the_end(
             curves[split] = watched[split][0]
         else:
             curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
-        curves[split].save(folder / split)
+        _save(curves[split], folder / split, warn)
     log.evaluation(done, curves)
     log.bar.stop()
     table = adaptation_table(curves, log.console.width)
@@ -43,7 +44,8 @@ def evaluate_at_the_end(
     for split, curve in curves.items():
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
-            warn(spoiled)
+            first = first_spoiled(curve)
+            warn(spoiled if first is None else f"{spoiled} In detail: {first}")
     (folder / "table.txt").write_text(text_of(table), encoding="utf-8")
     for picture in pictures(family, watched, warn):
         log.picture(done, picture.tag, picture.data)
@@ -52,3 +54,15 @@ def evaluate_at_the_end(
         log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
     return curves
+
+
+def _save(curve: AdaptationCurve, path: Path, warn: Callable[[str], None]) -> None:
+    """Save a curve; a picture of it that cannot be drawn is only warned of."""
+    try:
+        curve.save(path)
+    except OSError:
+        raise
+    except Exception as error:  # matplotlib may raise anything; the numbers were written before it draws
+        if not path.with_suffix(".json").exists():
+            raise
+        warn(f"The picture of {path} could not be drawn ({type(error).__name__}: {str(error)[:100]}).")
