@@ -100,6 +100,7 @@ class SB3Agent(OwnLoopAgent):
         self.steps = config.steps_of(family)
         rows = config.meta_batch_size
         self.play = SB3VecEnv(family, rows, trial=config.recurrent, show_task=config.task_input)
+        self.play.looking = True
         self.env = Prepared(VecMonitor(self.play), config.reward_scale or reward_scale(family))
         with seeded(seed):
             self.model = make_model(config, self.env, self.steps, seed)

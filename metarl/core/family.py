@@ -151,9 +151,10 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
             raise
         if not isinstance(drawn, tuple) or not hasattr(drawn, "_fields"):
             raise WrongResult(f"{name} must return a NamedTuple of tensors, got {type(drawn).__name__}.")
+        rows, on = len(keys), keys.device
         for field, leaf in named_leaves(drawn).items():
-            right = isinstance(leaf, Tensor) and leaf.shape[:1] == keys.shape and leaf.dtype != torch.float64
-            if not right or leaf.device != keys.device:
+            right = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == rows and leaf.device == on
+            if not right or leaf.dtype is torch.float64:
                 got = f"{leaf.dtype} {tuple(leaf.shape)}, {leaf.device}" if isinstance(leaf, Tensor) else type(leaf)
                 raise WrongResult(
                     f"{name} must return one row for each of {len(keys)} keys, as tensors on {keys.device} that are "

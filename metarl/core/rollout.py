@@ -119,11 +119,10 @@ def all_right(env: BatchEnv, steps: list[Step], outcomes: list[Outcome], rollout
     """
     whole, shape = rollout.outcome, env.family.observation_space.shape
     time_and_rows = whole.reward.shape
+    types = {outcome.reward.dtype for outcome in outcomes} | {step.obs.dtype for step in steps}
     return (
-        all(
-            outcome.reward.dtype is step.obs.dtype is outcome.final_obs.dtype is torch.float32
-            for step, outcome in zip(steps, outcomes, strict=True)
-        )
+        types == {torch.float32}
+        and whole.final_obs.dtype is torch.float32
         and whole.terminated.dtype is torch.bool
         and time_and_rows == rollout.mask.shape == whole.terminated.shape
         and rollout.step.obs.shape == whole.final_obs.shape == (*time_and_rows, *shape)

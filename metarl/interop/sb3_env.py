@@ -59,6 +59,8 @@ class SB3VecEnv(VecEnv):
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
         self._show_task = show_task
+        self.looking = False
+        """Whether `not_finite` is looked for."""
         self.not_finite: NotFinite | None = None
         """The first observation or reward since the last `reset` that was not finite."""
         space = self._stream.observation_space
@@ -75,7 +77,8 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.not_finite = None
-        self._look(obs, obs)
+        if self.looking:
+            self._look(obs, torch.zeros(self.num_envs))
         self.reset_infos = [{"episode_index": 0} for _ in range(self.num_envs)]
         return self._shown(obs)
 
@@ -88,7 +91,8 @@ class SB3VecEnv(VecEnv):
         if self._action is None:
             raise ValueError("Call step_async(actions) first.")
         shown, self._action = self._stream.step(self._action), None
-        self._look(shown.obs, shown.reward)
+        if self.looking:
+            self._look(shown.obs, shown.reward)
         done = shown.terminated | shown.truncated
         obs = self._shown(shown.obs)
         infos = infos_of(shown)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from metarl.training.checkpoint import CHECKPOINT
+
 CAUSES = {
     "task": "The tasks of the family must be finite.",
     "observation": "The observations of the family must be finite.",
@@ -38,17 +40,22 @@ def finite(metrics: Mapping[str, float]) -> bool:
     return all(map(math.isfinite, metrics.values()))
 
 
-def check_finite(metrics: Mapping[str, float], culprit: Culprit | None, iteration: int, kept: Path) -> None:
-    """Raise Diverged, one sentence, unless all metrics are finite. `kept` is the path of the run's checkpoint."""
+def kept(run_dir: Path) -> str:
+    """Say where the last checkpoint is."""
+    path = run_dir / CHECKPOINT
+    return f"The checkpoint before it is kept in {path}." if path.exists() else "There was no checkpoint yet."
+
+
+def check_finite(metrics: Mapping[str, float], culprit: Culprit | None, iteration: int, run_dir: Path) -> None:
+    """Raise Diverged, one sentence, unless all metrics are finite."""
     if finite(metrics):
         return
     tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))
-    then = f"The checkpoint before it is kept in {kept}." if kept.exists() else "There was no checkpoint yet."
     what, place = (None, "") if culprit is None else culprit
     where = f" (first the {what} of {place})" if place else ""
     again = int(metrics.get("train/skipped", 0))
     skipped = f" {again - 1} iterations were skipped before it." if again > 1 else ""
     raise Diverged(
-        f"Training stopped in iteration {iteration}, because {tag} became {value}{where}. {then} "
+        f"Training stopped in iteration {iteration}, because {tag} became {value}{where}. {kept(run_dir)} "
         f"{CAUSES[what]}{skipped}"
     )

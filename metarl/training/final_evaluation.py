@@ -21,6 +21,7 @@ from metarl.report.console import show, text_of
 from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
+from metarl.training.faults.iterations import first_spoiled
 from metarl.training.log import Logger, NoLog
 
 TABLE = "table.txt"
@@ -48,7 +49,7 @@ def evaluate_at_the_end(
         else:
             curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
         if ranks.rank() == 0:
-            curves[split].save(folder / split)
+            _save(curves[split], folder / split, warn)
     if ranks.rank():  # all ranks have the curves, and the first one shows them
         return curves
     log.evaluation(done, curves)
@@ -58,7 +59,8 @@ def evaluate_at_the_end(
     for split, curve in curves.items():
         spoiled = not_finite(split, returns=curve.returns, random=curve.random, oracle=curve.oracle)
         if spoiled:
-            warn(spoiled)
+            first = first_spoiled(curve)
+            warn(spoiled if first is None else f"{spoiled} In detail: {first}")
     with ranks.alone():  # some pictures are of evaluations of their own
         for picture in pictures(family, watched, warn):
             log.picture(done, picture.tag, picture.data)
@@ -78,3 +80,15 @@ def show_again(run_dir: Path, splits: Sequence[str], console: Console) -> dict[s
         show(console, adaptation_table(curves, console.width))
     console.print(f"This run is done: {run_dir}", markup=False, soft_wrap=True)
     return curves
+
+
+def _save(curve: AdaptationCurve, path: Path, warn: Callable[[str], None]) -> None:
+    """Save a curve; a picture of it that cannot be drawn is only warned of."""
+    try:
+        curve.save(path)
+    except OSError:
+        raise
+    except Exception as error:  # matplotlib may raise anything; the numbers were written before it draws
+        if not path.with_suffix(".json").exists():
+            raise
+        warn(f"The picture of {path} could not be drawn ({type(error).__name__}: {str(error)[:100]}).")

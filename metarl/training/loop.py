@@ -29,13 +29,13 @@ from metarl.fast.runtime import resolve_device, tune
 from metarl.learning import ranks
 from metarl.report.console import silent_console
 from metarl.training import checkpoint
-from metarl.training.checkpoint import CHECKPOINT, Counters
+from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Culprit, check_finite, finite
-from metarl.training.faults.endings import in_a_sentence, kept
-from metarl.training.faults.iterations import Skipping, check_state, culprit_of, warn_of_curves
+from metarl.training.faults.endings import in_a_sentence
+from metarl.training.faults.iterations import Skipping, check_before_saving, culprit_of, warn_of_curves
 from metarl.training.final_evaluation import evaluate_at_the_end, show_again
 from metarl.training.log import Logger, NoLog, memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
@@ -97,7 +97,7 @@ def train(
         profiled = ProfiledIteration(second, device, run_dir / "trace.json")
 
         def save() -> None:
-            check_state(agent, done.iteration, kept(run_dir))
+            check_before_saving(agent, done.iteration, run_dir)
             if first:
                 log.flush()
                 checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
@@ -118,7 +118,7 @@ def train(
                         done = keep_best(run_dir, agent, done, evaluated)
                     with record_function(phase("logging")):
                         logged = log.iteration(done, metrics, evaluated)
-                check_finite(metrics, culprit, done.iteration, run_dir / CHECKPOINT)
+                check_finite(metrics, culprit, done.iteration, run_dir)
                 if done.iteration % config.checkpoint_every == 0 or ranks.any_of(stop.save_asked()):
                     save()
                 if on_iteration is not None and ranks.any_of(bool(on_iteration(done.iteration, logged))):
@@ -187,7 +187,7 @@ class Iteration:
             "time/update": updated - collected,
             "time/evaluate": end - updated,
         } | memory_metrics(self.root.device)
-        culprit = None if finite(metrics) else culprit_of(agent, trial)
+        culprit = None if finite(metrics) else culprit_of(agent, trial, config.train_split)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _trial(self, number: int) -> list[Rollout]:

@@ -21,7 +21,7 @@ from metarl.training import checkpoint
 from metarl.training.checkpoint import CHECKPOINT
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.run_config import TrainConfig
-from metarl.training.divergence import Diverged
+from metarl.training.divergence import Diverged, kept
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk, a quota, or a limit of the size of files, that is used up."""
@@ -89,9 +89,3 @@ def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
         remedy = f"See that {str(run_dir)!r} can be written to"
     last = "the last checkpoint is kept" if (run_dir / CHECKPOINT).exists() else "there was no checkpoint yet"
     return f"{what} {remedy}; {last}. Go on by: {checkpoint.resume_command(run_dir, config.allow)}"
-
-
-def kept(run_dir: Path) -> str:
-    """Say where the last checkpoint is."""
-    path = run_dir / CHECKPOINT
-    return f"The last checkpoint is kept in {path}." if path.exists() else "There was no checkpoint yet."

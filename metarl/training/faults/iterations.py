@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from metarl.core.rollout import Rollout, first_not_finite
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning import ranks
 from metarl.training.config.run_config import TrainConfig
-from metarl.training.divergence import Culprit, Diverged, finite
+from metarl.training.divergence import CAUSES, Culprit, Diverged, finite, kept
 
 IN_A_ROW = 10
 """Iterations in a row that are skipped before the run stops after all."""
@@ -55,7 +58,7 @@ class Skipping:
         warn(f"Iteration skipped: {tag} became {value}{'' if culprit is None else f' ({culprit})'}.")
 
 
-def culprit_of(agent: LearningAgent, trial: list[Rollout]) -> Culprit:
+def culprit_of(agent: LearningAgent, trial: list[Rollout], split: str) -> Culprit:
     """Return the first thing that was not finite in an iteration that had a metric which was not."""
     own = isinstance(agent, OwnLoopAgent)
     mine = agent.not_finite if isinstance(agent, OwnLoopAgent) else first_not_finite(trial)
@@ -64,16 +67,18 @@ def culprit_of(agent: LearningAgent, trial: list[Rollout]) -> Culprit:
         return Culprit(None if own else "update")
     method = METHODS.get(found.what)
     source = f"{type(agent.family).__name__}.{method}, " if method else ""
-    return Culprit(found.what, f"{source}{found.place}" if found.place else "")
+    return Culprit(found.what, f"{source}{found.place}; split {split!r}" if found.place else "")
 
 
-def check_state(agent: LearningAgent, iteration: int, kept: str) -> None:
-    """Raise Diverged if a checkpoint would hold parameters that are nan: the one before it is better."""
+def check_before_saving(agent: LearningAgent, iteration: int, run_dir: Path) -> None:
+    """Raise Diverged if a checkpoint would hold nan, and FileNotFoundError if the run directory was removed."""
+    if not run_dir.is_dir():  # another library might make it again, without what it held
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir))
     for name, value in agent.state_dict().items():
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise Diverged(
-                f"Training stopped in iteration {iteration}: {name} is nan after the update, so this state was not "
-                f"saved. {kept} A lower agent.lr may help."
+                f"Training stopped in iteration {iteration}, because {name} became nan in its update, so this state was "
+                f"not saved. {kept(run_dir)} {CAUSES['update']}"
             )
 
 
