@@ -97,19 +97,15 @@ def command(case: str, run_dir: Path, iterations: int, last: int) -> list[str]:
     return [*program, "--config", name, *options, *SMALL, *size, "--quiet"]
 
 
-def start(args: list[str]) -> subprocess.Popen[bytes]:
-    """Start a program in a group of processes of its own."""
-    said = tempfile.TemporaryFile()  # noqa: SIM115  (no pipe, which nobody reads)
-    process = subprocess.Popen(args, stdout=said, stderr=said, start_new_session=True)
-    process.said = said  # type: ignore[attr-defined]
-    return process
+def start(args: list[str], said: Path) -> subprocess.Popen[bytes]:
+    """Start a program in a group of processes of its own; what it says goes to a file."""
+    with said.open("wb") as file:
+        return subprocess.Popen(args, stdout=file, stderr=file, start_new_session=True)
 
 
-def words(process: subprocess.Popen[bytes]) -> str:
+def words(said: Path) -> str:
     """Return the end of what a program said."""
-    said = process.said  # type: ignore[attr-defined]
-    said.seek(0)
-    return said.read().decode(errors="replace").strip()[-300:]
+    return said.read_text("utf-8", errors="replace").strip()[-300:]
 
 
 def left_behind(group: int) -> bool:
@@ -158,33 +154,34 @@ class Kills:
         self.signals: Counter[str] = Counter()
         self.starts = self.finished = self.left_behind = 0
         self.wrong: list[str] = []
+        self.said = folder / f"{case}.txt"
         began = time.monotonic()
         self.twin = self._whole(folder / f"{case}_twin")
         self.seconds = time.monotonic() - began  # of a run that nothing interrupts
         self.run_dir = folder / f"{case}_1"
 
     def _whole(self, run_dir: Path) -> dict[str, Any]:
-        process = start(command(self.case, run_dir, self.iterations, 10))
+        process = start(command(self.case, run_dir, self.iterations, 10), self.said)
         if process.wait():
-            raise RuntimeError(f"{self.case}, uninterrupted, failed: {words(process)}")
+            raise RuntimeError(f"{self.case}, uninterrupted, failed: {words(self.said)}")
         return content(run_dir)
 
     def once(self) -> None:
         """Start or resume the run, and kill it after a random time; compare it if it comes to its end before."""
-        process = start(command(self.case, self.run_dir, self.iterations, 10))
+        process = start(command(self.case, self.run_dir, self.iterations, 10), self.said)
         self.starts += 1
         try:
-            code = process.wait(self.draw.uniform(0.5, 0.6 * self.seconds))
+            code = process.wait(self.draw.uniform(0.5, self.seconds))
         except subprocess.TimeoutExpired:
             chosen = self.draw.choice(SIGNALS)
             self.signals[chosen.name] += 1
             process.send_signal(chosen)
             code = process.wait(PATIENCE)
             if code not in (0, -chosen, 128 + chosen):
-                self.wrong.append(f"{chosen.name}: exit code {code}: {words(process)}")
+                self.wrong.append(f"{chosen.name}: exit code {code}: {words(self.said)}")
         else:
             if code:
-                self.wrong.append(f"exit code {code}: {words(process)}")
+                self.wrong.append(f"exit code {code}: {words(self.said)}")
         self.left_behind += left_behind(process.pid)
         if code == 0:
             self._compare()
@@ -204,13 +201,14 @@ class Kills:
 
 def watch(case: str, run_dir: Path, seconds: float, every: float = 0.5) -> list[Sample]:
     """Leave a run alone for some time; return what it held."""
-    process, began, found = start(command(case, run_dir, 10**6, 0)), time.monotonic(), []
+    said = run_dir.with_suffix(".txt")
+    process, began, found = start(command(case, run_dir, 10**6, 0), said), time.monotonic(), []
     try:
         while time.monotonic() - began < seconds:
             found.append(sample(process.pid, began))
             time.sleep(every)
             if process.poll() is not None:
-                raise RuntimeError(f"{case}, left alone, ended: {words(process)}")
+                raise RuntimeError(f"{case}, left alone, ended: {words(said)}")
     finally:
         process.kill()
         process.wait()

@@ -42,7 +42,7 @@ def test_the_table_says_what_held():
     good, bad = result(), result(wrong=["RL²_1 differs in tensors"])
     assert soak.good(good) and not soak.good(bad) and not soak.good(result(finished=0))
     lines = soak.table({"agents": {"RL²": good, "PPO": bad}}).splitlines()
-    assert lines[2].startswith("| RL² | 5 | 3, 0, 1 | 1 | 1 | 400") and lines[2].endswith("| yes |")
+    assert lines[2].startswith("| RL² | 5 | 3, 0, 1 | 1 | 1 |") and lines[2].endswith("| yes |")
     assert lines[3].startswith("| PPO | 5 | 3, 0, 1 | 1 | 0 |") and lines[3].endswith("| no |")
     assert lines[4] == "- PPO: RL²_1 differs in tensors"
 
@@ -54,7 +54,7 @@ def test_a_killed_run_is_resumed_until_it_is_the_uninterrupted_one(tmp_path: Pat
     while not kills.finished:
         kills.once()
     found = kills.result()
-    assert found["wrong"] == [] and found["left_behind"] == 0 and found["starts"] > sum(found["signals"].values())
+    assert found["wrong"] == [] and found["left_behind"] == 0 and found["starts"] >= sum(found["signals"].values())
     name = tmp_path / "RL²_1" / "metrics.jsonl"
     name.write_text(name.read_text().replace("train/return", "train/other"))
     assert soak.content(tmp_path / "RL²_1")["metrics"] != kills.twin["metrics"]
