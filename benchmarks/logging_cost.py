@@ -24,7 +24,7 @@ from metarl import train
 from metarl.training import final_evaluation, loop
 from metarl.training.log import Logger
 
-METHODS = ("__init__", "__exit__", "iteration", "evaluation", "picture")
+METHODS = ("__init__", "__exit__", "iteration", "evaluation", "picture", "flush")
 
 
 class Silent:
@@ -40,7 +40,7 @@ class Silent:
     def _nothing(self, *_: Any) -> dict[str, float]:
         return {}
 
-    __exit__ = iteration = evaluation = picture = say = _nothing
+    __exit__ = iteration = evaluation = picture = say = flush = _nothing
 
 
 class Spent:

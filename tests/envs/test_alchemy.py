@@ -1,5 +1,6 @@
 """Alchemy: the 109 graphs, the maps, the rules of the table, and the known-chemistry optimum by exact search."""
 
+import inspect
 import itertools
 import math
 import re
@@ -62,7 +63,7 @@ def test_contract():
 
 
 def test_docstring_follows_the_schema():
-    headings = re.findall(r"^    (\w[\w ]*):$", Alchemy.__doc__ or "", re.MULTILINE)
+    headings = re.findall(r"^(\w[\w ]*):$", inspect.cleandoc(Alchemy.__doc__ or ""), re.MULTILINE)
     assert headings == [
         "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
         "Version history",

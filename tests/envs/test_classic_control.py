@@ -3,6 +3,7 @@
 Every draw is addressed, so each Monte-Carlo test passes always or never.
 """
 
+import inspect
 import math
 import re
 
@@ -100,7 +101,7 @@ def test_contract(cls):
 
 @each_family
 def test_docstrings_follow_one_schema(cls):
-    headings = re.findall(r"^    (\w[\w ]*):$", cls.__doc__, re.MULTILINE)
+    headings = re.findall(r"^(\w[\w ]*):$", inspect.cleandoc(cls.__doc__), re.MULTILINE)
     assert headings == [
         "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", "Source",
         "Version history",

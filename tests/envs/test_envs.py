@@ -3,6 +3,7 @@
 Every draw is addressed, so each Monte-Carlo test passes always or never; the intervals say how close it has to be.
 """
 
+import inspect
 import itertools
 import re
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_ids():
 def test_docstrings_follow_one_schema(id):
     cls = family_class(id)
     assert cls.__doc__ is not None
-    headings = re.findall(r"^    (\w[\w ]*):$", cls.__doc__, re.MULTILINE)
+    headings = re.findall(r"^(\w[\w ]*):$", inspect.cleandoc(cls.__doc__), re.MULTILINE)
     differs = ["Differs from the source"] if "Differs from the source" in headings else []  # the one optional section
     assert headings == [
         "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum", *differs,

@@ -1,5 +1,6 @@
 """Harlow's task: exact values, endings, splits, and what the agent can and cannot see."""
 
+import inspect
 import re
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_contract(family):
 
 
 def test_docstring_follows_the_schema():
-    headings = re.findall(r"^    (\w[\w ]*):$", Harlow.__doc__ or "", re.MULTILINE)
+    headings = re.findall(r"^(\w[\w ]*):$", inspect.cleandoc(Harlow.__doc__ or ""), re.MULTILINE)
     assert headings == [
         "Description", "What varies", "Splits", "Actions", "Observations", "Rewards", "Endings", "Optimum",
         "Differs from the source", "Source", "Version history",

@@ -10,6 +10,7 @@ from small_families import Corridor, Reach, Target, TwoDoors
 from torch import Tensor
 
 import metarl
+from metarl.agents import RL2Config
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
 from metarl.agents.reference.catalogue import baseline
 from metarl.core import rng
@@ -43,6 +44,17 @@ def test_of_a_larger_split_different_tasks_are_chosen():
     more = evaluate(RandomAgent(family), family, tasks=12)
     np.testing.assert_array_equal(more.task_values["goal"][:10], curve.task_values["goal"])
     np.testing.assert_array_equal(more.returns[:, :10], curve.returns)
+
+
+@pytest.mark.parametrize("agent", ["scripted", "network"])
+def test_a_task_is_played_by_itself_as_among_others(agent: str):
+    family = DarkRoom()
+    player = RandomAgent(family)
+    if agent == "network":
+        player = RL2Config(meta_batch_size=4, hidden_size=8).build(family, 1, torch.device("cpu"))
+    many = evaluate(player, family, tasks=20, repeats=2)
+    single = evaluate(player, family, tasks=1, repeats=2)
+    np.testing.assert_allclose(single.returns, many.returns[:, :1], rtol=0 if agent == "scripted" else 1e-5)
 
 
 @pytest.mark.parametrize(("family", "expected"), [(BernoulliBandit(), 20), (GridNavi(), 2), (Navigation2D(), 1)])
