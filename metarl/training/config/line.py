@@ -96,7 +96,7 @@ def read_line(args: Sequence[str]) -> Line:
 
 
 _NEEDS = {
-    "--config": f"a file or the name of a preset, such as {DEFAULT_PRESET}; all presets: metarl train --help",
+    "--config": f"a file or the name of a preset: {DEFAULT_PRESET} or another one of metarl train --help",
     "--resume": "the folder of the run to continue",
     "--allow": "the name of a package to import",
 }
@@ -145,6 +145,6 @@ def _as_list(values: Sequence[str]) -> str:
 def _count(value: str | None) -> int:
     if value is None or not re.fullmatch(r"[1-9][0-9]{0,5}", value):
         raise ConfigError(
-            f"--seeds needs how many, from 1 to 999999, got {'nothing' if value is None else repr(brief(value))}."
+            f"--seeds needs how many, at least 1 and at most 999999, got {'nothing' if value is None else repr(brief(value))}."
         )
     return int(value)

@@ -28,8 +28,8 @@ GONE = {
     "MAML": {
         "policy": Gone(
             "mlp",
-            "MAML differentiates its gradients once more, which fast recurrent kernels cannot do; an agent that adapts "
-            "in its memory is RL2.",
+            "MAML differentiates its gradients a second time, which fast recurrent kernels cannot do; an agent that "
+            "adapts in its memory is RL2.",
         ),
         "action_unit": Gone(None),
     },

@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.core.checks import check_memory, row_numbers
+from metarl.core.errors import brief
 from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
 from metarl.core.registry import build
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
@@ -143,9 +144,9 @@ def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
 def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
     for key in keys:
         if key.removesuffix("+") not in RESUMABLE:
-            raise ConfigError(f"--{key} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
+            raise ConfigError(f"--{brief(key)} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
     if not (run_dir / "config.yaml").is_file():
-        raise ConfigError(f"There is no run to resume in {str(run_dir)!r}: it has no config.yaml.")
+        raise ConfigError(f"There is no run to resume in {brief(str(run_dir), 160)!r}: it has no config.yaml.")
     if (run_dir / "agent.safetensors").exists():
         raise ConfigError(
             f"{str(run_dir)!r} holds a trained agent, not a run: start a run from it by "
