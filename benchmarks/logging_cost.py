@@ -22,7 +22,7 @@ from unittest import mock
 
 from metarl import train
 from metarl.training import final_evaluation, loop
-from metarl.training.log import Logger
+from metarl.training.log.logger import Logger
 
 METHODS = ("__init__", "__exit__", "iteration", "evaluation", "picture", "flush")
 

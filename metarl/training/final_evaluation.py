@@ -22,7 +22,7 @@ from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
 from metarl.training.faults.iterations import first_spoiled
-from metarl.training.log import Logger, NoLog
+from metarl.training.log.logger import Logger, NoLog
 
 TABLE = "table.txt"
 """The file of the table at the end."""

@@ -37,7 +37,8 @@ from metarl.training.divergence import Culprit, check_finite, finite
 from metarl.training.faults.endings import in_a_sentence
 from metarl.training.faults.iterations import Skipping, check_before_saving, culprit_of, warn_of_curves
 from metarl.training.final_evaluation import evaluate_at_the_end, show_again
-from metarl.training.log import Logger, NoLog, memory_metrics, trial_metrics
+from metarl.training.log.logger import Logger, NoLog
+from metarl.training.log.metrics import memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
 from metarl.training.run_folder import check_same, claim, finished, keep_best, saved_run, write_run_files
 from metarl.training.stopping import Stop, reached

@@ -26,7 +26,7 @@ from metarl.training.config.regular import check_regular
 from metarl.training.config.run_config import RESUMABLE, TrainConfig
 from metarl.training.final_evaluation import TABLE
 from metarl.training.lock import locked
-from metarl.training.log import family_card
+from metarl.training.log.pages import family_card
 from metarl.training.state_file import Damaged
 from metarl.training.stopping import reached
 

@@ -23,7 +23,9 @@ from metarl.core.rollout import Rollout, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.training.checkpoint import Counters
 from metarl.training.config import parsing as config
-from metarl.training.log import Logger, curve_metrics, family_card, layout, memory_metrics, point_tags, trial_metrics
+from metarl.training.log.logger import Logger
+from metarl.training.log.metrics import curve_metrics, memory_metrics, point_tags, trial_metrics
+from metarl.training.log.pages import family_card, layout
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

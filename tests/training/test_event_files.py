@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
-from metarl.interop.event_files import PREFIX, rewind
+from metarl.training.log.event_files import PREFIX, rewind
 
 HOUR = 3600.0
 

@@ -1,25 +1,15 @@
-"""The log of a run: TensorBoard, a JSONL copy, and progress in the terminal.
-
-Every tag has a group: ``train/…``, ``loss/…``, ``eval/<split>/…``, ``time/…``. docs/metrics.md explains each tag, with
-good and bad values. TensorBoard's x-axis is the environment steps of training, so that agents with different iterations
-can be compared; the JSONL file has both.
-"""
+"""The writer of a run's log, which also shows progress in the terminal."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import math
 import os
-import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,21 +17,16 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from metarl.core.family import TaskFamily
-from metarl.core.rollout import Rollout, episode_lengths, episode_returns
-from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
-from metarl.evaluation.files import replace_file, to_json
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.files import to_json
 from metarl.evaluation.results import chosen_points
-from metarl.interop.event_files import rewind, take_out
-from metarl.learning import ranks
-from metarl.report.card import length, short_space
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
 from metarl.training.faults.guarded import Guarded, Warn
-
-MAX_POINTS = 10
-"""The largest number of points of an adaptation curve that get tags of their own."""
-
+from metarl.training.log.event_files import rewind, take_out
+from metarl.training.log.former import changes, keep_lines
+from metarl.training.log.metrics import all_curve_metrics
+from metarl.training.log.pages import layout, verbatim
 
 LINES = 20
 """The number of progress lines of a run whose output is not a terminal."""
@@ -49,120 +34,6 @@ LINES = 20
 
 FIGURE_SECONDS = 20.0
 """The least seconds of training between two figures of the curve, each of which takes a fifth of a second."""
-
-
-OVERVIEW = {
-    "return of an episode in training": r"train/return(_first|_last)?",
-    "losses": r"loss/(policy|value|inference|surrogate_before|surrogate_after|adapted_distance)",
-    "KL and clip fraction": r"loss/(approx_kl|kl_after|inner_kl|clip_fraction)",
-    "entropy": r"loss/entropy",
-    "gradient norm": r"loss/grad_norm",
-    "explained variance": r"loss/explained_variance",
-    "steps per second": r"time/steps_per_second",
-    "memory, MB": r"time/(memory|device_memory)",
-}
-"""Further charts of the overview: title → pattern of tags, since agents log different tags."""
-
-
-def trial_metrics(trial: list[Rollout], episodes: int) -> dict[str, float]:
-    """Return the metrics ``train/…`` of the returns on meta-training tasks, from rounds of `episodes` episodes."""
-    rows = trial[0].mask.shape[1]
-    returns = [ranks.mean(episode_returns(rollout, episodes).mean(0), rows) for rollout in trial]  # (episodes,) each
-    points = returns[0] if len(returns) == 1 else [row.mean() for row in returns]
-    values = [float(point) for point in points]
-    lengths = [float(ranks.mean(episode_lengths(rollout, episodes).mean(), rows)) for rollout in trial]
-    return {
-        "train/return": sum(values) / len(values),
-        "train/trial_return": sum(float(row.sum()) for row in returns),
-        "train/return_first": values[0],
-        "train/return_last": values[-1],
-        "train/adaptation": values[-1] - values[0],
-        "train/episode_length": sum(lengths) / len(lengths),
-    }
-
-
-def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
-    """Return the metrics ``eval/<split>/…``: some of the curve's points with 95 % intervals, and summaries."""
-    mean, (low, high) = curve.mean(), curve.interval(0.95)
-    metrics: dict[str, float] = {}
-    for tag, point in point_tags(curve).items():
-        metrics |= {tag: float(mean[point]), f"{tag}_low": float(low[point]), f"{tag}_high": float(high[point])}
-    summary = curve.summary()
-    names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
-    names += ["episodes_to_threshold", "env_steps_to_threshold"]
-    names += ["cumulative_regret", "regret_per_episode", "regret_per_step"]
-    return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
-
-
-def all_curve_metrics(curves: Mapping[str, AdaptationCurve]) -> dict[str, float]:
-    """Return the metrics of all splits, with the gaps between training and the others."""
-    metrics: dict[str, float] = {}
-    for curve in curves.values():
-        metrics |= curve_metrics(curve)
-    for split, gap in generalisation_gaps(curves).items():
-        metrics |= dict(zip((f"eval/{split}/generalisation_gap{end}" for end in ("", "_low", "_high")), gap))
-    return metrics
-
-
-def point_tags(curve: AdaptationCurve) -> dict[str, int]:
-    """Return the tags of a curve's points, with the points: ``eval/test/episode_02``, or ``…/round_01`` (MAML)."""
-    points = len(curve.labels)
-    kind, first = ("round", 0) if curve.rounds else ("episode", 1)
-    width = max(2, len(str(points)))
-    shown = chosen_points(points, MAX_POINTS)
-    return {f"eval/{curve.split}/{kind}_{point + first:0{width}d}": point for point in shown}
-
-
-def memory_metrics(device: torch.device) -> dict[str, float]:
-    """Return ``time/memory``, the peak memory of this process in MB; on CUDA also ``time/device_memory``."""
-    metrics = {}
-    if sys.platform != "win32":
-        import resource  # there is none on Windows
-
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-        metrics["time/memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    if device.type == "cuda":
-        metrics["time/device_memory"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return metrics
-
-
-def family_card(family: TaskFamily) -> str:
-    """Return the family's docstring with its lengths and spaces, for the page "Text"."""
-    spaces = f"observation {short_space(family.observation_space)}, action {short_space(family.action_space)}"
-    head = f"{type(family).__name__}: episode × trial {length(family)}, {spaces}"
-    return f"{head}\n\n{inspect.cleandoc(type(family).__doc__ or '')}\n"
-
-
-def layout(
-    curves: Mapping[str, AdaptationCurve], tags: Iterable[str] = (), first: Sequence[str] = ()
-) -> dict[str, dict[str, list[Any]]]:
-    """Return the page "custom scalars": an overview, then for each split one chart of all points, and one per point.
-
-    The overview has the adaptation on the splits `first`, and those charts of `OVERVIEW` that match any of `tags`.
-    TensorBoard shares a chart between runs only if their descriptions are equal; hence no chart lists its points. It
-    shows charts with an interval after the others and in reverse order; hence the last point comes first here.
-    """
-    written = list(tags)
-    every = {split: _charts(curve) for split, curve in curves.items()}
-    overview: dict[str, list[Any]] = {}
-    for split in (split for split in first if split in every):
-        chosen = dict.fromkeys(("all points", curves[split].labels[-1], curves[split].labels[0]))
-        overview |= {f"{split}: {name}": every[split][name] for name in chosen}
-    for title, names in OVERVIEW.items():
-        if any(re.fullmatch(names, tag) for tag in written):
-            overview[title] = ["Multiline", [rf"^{names}$"]]
-    page = {"overview": overview} if overview else {}
-    return page | {f"adaptation on {split}": charts for split, charts in every.items()}
-
-
-def _charts(curve: AdaptationCurve) -> dict[str, list[Any]]:
-    """Make one chart of all points, and one of each point with its interval, the last point first."""
-    charts: dict[str, list[Any]] = {
-        "all points": ["Multiline", [rf"^eval/{re.escape(curve.split)}/(episode|round)_\d+$"]]
-    }
-    for tag, point in reversed(point_tags(curve).items()):
-        charts[curve.labels[point]] = ["Margin", [tag, f"{tag}_low", f"{tag}_high"]]
-    return charts
 
 
 class Logger:
@@ -196,11 +67,11 @@ class Logger:
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
         self.writer = Guarded(writer, warn or self.say, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
-            self.writer("add_text", name, _verbatim(text), start.env_steps)
+            self.writer("add_text", name, verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
-        if changed := _changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
+        if changed := changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
             self.say(changed)
-        damaged = _truncate(run_dir / "metrics.jsonl", start.iteration)
+        damaged = keep_lines(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
             self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
@@ -359,26 +230,6 @@ class NoLog:
         """Do nothing."""
 
 
-def _changes(path: Path, runtime: str) -> str:
-    """Keep the settings of this process in a file; return a sentence if those of a former start of the run differ.
-
-    Another number of threads, for example, adds numbers in another order.
-    """
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a new run, or a damaged file
-        before = {}
-    partial = path.with_suffix(".partial")
-    partial.write_text(runtime + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    now = json.loads(runtime)
-    both = now.keys() & before.keys() if isinstance(before, dict) else ()
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in sorted(both) if before[name] != now[name]]
-    if not changed:
-        return ""
-    return f"Resumed with other settings ({'; '.join(changed)}): numbers will differ from those of an uninterrupted run"
-
-
 def _in_words(curve: AdaptationCurve) -> str:
     """Write a curve as ``, test 7.12 → 10.4 → 10.6``, with at most three points."""
     mean = curve.mean()
@@ -391,48 +242,3 @@ def _amount(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.3g}"
-
-
-def _verbatim(text: str) -> str:
-    """Indent a text to a block that TensorBoard's Markdown shows unchanged."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _truncate(path: Path, iterations: int) -> int:
-    """Keep the lines of the first `iterations` iterations, in order; return how many are damaged or repeated.
-
-    An incomplete last line, which a killed run leaves, is dropped without being counted. The first of several lines of
-    an iteration is kept: a later one is by another process, or has a damaged number.
-    """
-    if not path.exists():
-        return 0
-    before = path.read_bytes()
-    *lines, _ = before.split(b"\n")
-    kept: dict[int, bytes] = {}
-    dropped = later = 0
-    for line in lines:
-        number = _iteration(line)
-        if number is None or number in kept:
-            dropped += 1
-        elif number > iterations:
-            later += 1
-        else:
-            kept[number] = line
-            dropped, later = dropped + later, 0  # a line from after the checkpoint that stands before one of before it
-    after = b"".join(kept[number] + b"\n" for number in sorted(kept))
-    if after != before:
-        replace_file(path, after)
-    return dropped
-
-
-def _iteration(line: bytes) -> int | None:
-    """Return the iteration of a line; None for a damaged line."""
-    try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError):  # no JSON, or no UTF-8
-        return None
-    if not isinstance(record, dict) or not all(type(value) in (int, float, NoneType) for value in record.values()):
-        return None
-    number, env_steps = record.get("iteration"), record.get("env_steps")
-    whole = type(number) is int and type(env_steps) is int and number > 0 and env_steps >= 0
-    return number if whole else None
