@@ -1,4 +1,4 @@
-"""What former starts of a run left: its lines in ``metrics.jsonl``, and the settings of its process."""
+"""Former starts of a run: the lines that they left in ``metrics.jsonl``, and the settings of their processes."""
 
 from __future__ import annotations
 
