@@ -7,6 +7,7 @@ can be compared; the JSONL file has both.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import json
@@ -175,7 +176,8 @@ class Logger:
         self.resumed, self.drawn = start.iteration > 0, start.seconds
         purge = start.env_steps + 1 if self.resumed else None
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
-        self.writer = Guarded(SummaryWriter(str(run_dir), purge_step=purge, flush_secs=10), warn or self.say, rest)
+        writer = functools.partial(SummaryWriter, str(run_dir), purge_step=purge, flush_secs=10)
+        self.writer = Guarded(writer, warn or self.say, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer("add_text", name, _verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
