@@ -67,8 +67,8 @@ class ClippedAdam:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load a state that `state_dict` returned; the moments of a parameter that is not in it start at zero."""
-        self.means, self.squares = [], []
-        self.steps.zero_()
+        for moment in (*self.means, *self.squares, self.steps):
+            moment.zero_()  # in place, since a recording on a GPU may hold them
         for number, name in enumerate(self.names):
             if f"optimizer.{name}.step" in state:
                 self._make_moments()

@@ -60,7 +60,7 @@ class SB3VecEnv(VecEnv):
         self._action: Tensor | None = None
         self._show_task = show_task
         self.looking = False
-        """True while `not_finite` is looked for."""
+        """True if `not_finite` is looked for."""
         self.not_finite: NotFinite | None = None
         """The first observation or reward since the last `reset` that was not finite."""
         space = self._stream.observation_space

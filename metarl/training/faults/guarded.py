@@ -12,14 +12,19 @@ Warn = Callable[[str], None]
 class Guarded:
     """Calls of the methods of `writer`, TensorBoard's; a call that raises is the last one.
 
-    `rest` is what the warning says about where the data still goes.
+    `make` makes the writer; `rest` is what the warning says about where the data still goes.
     """
 
-    def __init__(self, writer: Any, warn: Warn, rest: str) -> None:
-        self._writer, self._warn, self._rest = writer, warn, rest
+    def __init__(self, make: Callable[[], Any], warn: Warn, rest: str) -> None:
+        self._warn, self._rest = warn, rest
         self._failed = False
         # A writing thread that fails would print a traceback of its own; the next call raises what it failed of.
         self._before, threading.excepthook = threading.excepthook, self._in_a_thread
+        self._writer: Any = None
+        try:
+            self._writer = make()
+        except Exception as error:  # such as a library that does not fit
+            self._fail(error)
 
     def __call__(self, method: str, *args: Any, **options: Any) -> None:
         """Call a method of the writer; ``"_get_file_writer.add_summary"`` is one of what another method returns."""
@@ -47,7 +52,8 @@ class Guarded:
     def close(self) -> None:
         """Close the writer."""
         try:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
         except Exception as error:  # such as a full disk
             if not self._failed:
                 self._fail(error)

@@ -77,8 +77,8 @@ def check_before_saving(agent: LearningAgent, iteration: int, run_dir: Path) -> 
     for name, value in agent.state_dict().items():
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise Diverged(
-                f"Training stopped in iteration {iteration}, because {name} became nan in its update. This state was "
-                f"not saved. {kept(run_dir)} {CAUSES['update']}"
+                f"Training stopped in iteration {iteration}, because {name} became nan in its update, so it was not "
+                f"saved. {kept(run_dir)} {CAUSES['update']}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -63,7 +64,7 @@ class Logger:
         self.start = start.env_steps if self.resumed else -1
         self.earlier = rewind(run_dir, self.start, self._at_each_start)
         # The mark is for a TensorBoard that is running, and has read what is no longer there.
-        writer = SummaryWriter(str(run_dir), purge_step=self.start + 1, flush_secs=10)
+        writer = functools.partial(SummaryWriter, str(run_dir), purge_step=self.start + 1, flush_secs=10)
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
         self.writer = Guarded(writer, warn or self.say, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
