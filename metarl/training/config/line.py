@@ -144,7 +144,6 @@ def _as_list(values: Sequence[str]) -> str:
 
 def _count(value: str | None) -> int:
     if value is None or not re.fullmatch(r"[1-9][0-9]{0,5}", value):
-        raise ConfigError(
-            f"--seeds needs how many, at least 1 and at most 999999, got {'nothing' if value is None else repr(brief(value))}."
-        )
+        given = "nothing" if value is None else repr(brief(value))
+        raise ConfigError(f"--seeds needs how many, at least 1 and at most 999999, got {given}.")
     return int(value)
