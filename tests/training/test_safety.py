@@ -400,6 +400,7 @@ def test_nothing_listens(run: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(socket.socket, name, never)
     for door in ("load", "evaluate", "compare", "seeds", "resume", "init_from", "config"):
         assert DOORS[door]() == 0, door
+        shutil.rmtree("new", ignore_errors=True)
 
 
 @pytest.mark.slow
