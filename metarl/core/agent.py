@@ -18,9 +18,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.core.checks import check_memory
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
+from metarl.core.faults.memory import check_memory
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, NotFinite, Rollout
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.checks import shown_task, wrong_observation, wrong_state, wrong_step
 from metarl.core.family import AnyFamily, Key, State, Task
-from metarl.core.tree import num_rows, put, take, where
+from metarl.core.tree import num_rows, put, where
 from metarl.core.units import no_action
 
 
@@ -110,52 +109,6 @@ class BatchEnv:
         self.task, self.state = put(self.task, rows, task), put(self.state, rows, state)
         nothing = zeros.to(torch.float32)
         return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
-
-    def fault(self, action: Tensor | None, rows: Tensor | None = None) -> str | None:
-        """Play the coming step again in some rows (default: all), and say what is wrong with what the family returns.
-
-        None if nothing is. Without an action only `reset` and `observe` are looked at. Raises what the family raises.
-        """
-        family = self.family
-        rows = torch.arange(self.num_envs, device=self._keys.device) if rows is None else rows
-        task, keys, n = take(self.task, rows), self._keys[rows], len(rows)
-        if not hasattr(self, "first_state"):  # `reset` has not come to its end
-            state = family.reset(task, rng.fold(rng.fold(keys, 0), torch.zeros_like(rows)))
-            found = wrong_state(family, "reset", state, n)
-            return found or wrong_observation(family, family.observe(task, state), n, keys.device, ".observe")
-        started = family.reset(task, rng.fold(rng.fold(keys, 0), self.episode[rows]))
-        found = (
-            wrong_state(family, "reset", started, n)
-            or wrong_state(family, "reset", started, n, take(self.first_state, rows))
-            or wrong_observation(family, family.observe(task, started), n, keys.device, ".observe")
-            or wrong_state(family, "step", self.state, self.num_envs, self.first_state)
-        )
-        if found or action is None:
-            return found
-        state = take(self.state, rows)
-        start = self._start if isinstance(self._start, int) else self._start[rows]
-        stepped = family.step(task, state, action[rows], rng.fold(rng.fold(keys, 1), self._step - start))
-        found = wrong_step(family, state, stepped, n)
-        return found or wrong_observation(family, family.observe(task, stepped[0]), n, keys.device, ".observe")
-
-    def first_faulty_row(self, action: Tensor | None) -> int | None:
-        """Find the first row in which the coming step goes wrong, by halving; None if it goes right in single rows."""
-
-        def faulty(rows: Tensor) -> bool:
-            try:
-                return self.fault(action, rows) is not None
-            except Exception:  # a user's code may raise anything
-                return True
-
-        rows = torch.arange(self.num_envs, device=self._keys.device)
-        while len(rows) > 1:
-            half = rows[: len(rows) // 2]
-            rows = half if faulty(half) else rows[len(half) :]
-        return int(rows[0]) if faulty(rows) else None
-
-    def describe_row(self, row: int) -> str:
-        """Return a row's number and the values of its task, for a sentence."""
-        return f"row {row} of {self.num_envs}: {shown_task(self.task, row)}"
 
     @property
     def alive(self) -> Tensor:

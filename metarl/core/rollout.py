@@ -7,19 +7,19 @@ Training, evaluation and baselines all use this loop.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
-from metarl.core.checks import shown_task, wrong_observation, wrong_state, wrong_tensor
-from metarl.core.errors import WrongResult, add_place
-from metarl.core.family import AnyFamily, Key, Task, TaskFamily
-from metarl.core.tree import features, leaves, num_rows, stack, take
+from metarl.core.errors import add_place
+from metarl.core.family import AnyFamily, Key, Task
+from metarl.core.faults.diagnosis import check_round, explained
+from metarl.core.faults.results import shown_task
+from metarl.core.tree import features, num_rows, stack, take
 
 Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 
@@ -87,116 +87,24 @@ def collect(
     """Play a round until every row has finished its episodes.
 
     `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. The environment
-    has a key of its own. Returns the rollout and the memory after it.
+    has a key of its own. Returns the rollout and the memory after it. Raises WrongResult, one sentence, if the family
+    returns wrong types or shapes.
     """
     rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
-    step, acted = None, None
-    try:
+    with explained(env, steps, acts, outcomes):
         step = env.reset()
         while not env.all_done():
             masks.append(env.alive)
-            acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
-            outcome, next_step = env.step(acted.action)
             steps.append(step)
+            acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
             acts.append(acted)
+            outcome, step = env.step(acted.action)
             outcomes.append(outcome)
-            step = next_step
         mask = torch.stack(masks).to(torch.float32)
         rollout = Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task)
-    except Exception as error:  # a family's code may raise anything
-        steps.extend([] if step is None or (steps and step is steps[-1]) else [step])
-        raise_explained(error, env, steps, outcomes, None if acted is None else acted.action)
-    if not all_right(env, steps, outcomes, rollout):
-        raise_explained(None, env, steps, outcomes, acts[-1].action)
+        check_round(env, steps, acts, outcomes, rollout)
     return rollout, memory
-
-
-def all_right(env: BatchEnv, steps: list[Step], outcomes: list[Outcome], rollout: Rollout) -> bool:
-    """Tell whether what the family returned in a round has the right shapes and types; no value is looked at.
-
-    Stacking has made the shapes of all steps equal, but not the types: numbers of other types were converted.
-    """
-    whole, shape = rollout.outcome, env.family.observation_space.shape
-    time_and_rows = whole.reward.shape
-    types = {outcome.reward.dtype for outcome in outcomes} | {step.obs.dtype for step in steps}
-    return (
-        types == {torch.float32}
-        and whole.final_obs.dtype is torch.float32
-        and whole.terminated.dtype is torch.bool
-        and time_and_rows == rollout.mask.shape == whole.terminated.shape
-        and rollout.step.obs.shape == whole.final_obs.shape == (*time_and_rows, *shape)
-        and wrong_state(env.family, "step", env.state, env.num_envs, env.first_state) is None
-    )
-
-
-def raise_explained(
-    error: Exception | None,
-    env: BatchEnv,
-    steps: list[Step],
-    outcomes: list[Outcome],
-    action: Tensor | None,
-    at: int | None = None,
-) -> NoReturn:
-    """Raise WrongResult if the family is the cause of an error, or else the error, with a note that says where.
-
-    `steps` and `outcomes` are those of the round so far; there may be a step without an outcome. Without an `error`
-    something is known to be wrong with them. `at` is the number of the step, from 1, if the lists do not show it.
-    """
-    if isinstance(error, WrongResult):
-        raise error
-    sentence: str | None
-    found, number, raised = _first_wrong(env, steps, outcomes), len(outcomes) + 1, error
-    if found is not None:
-        number, sentence = found
-        at = number if at is None else at
-    else:
-        try:
-            sentence = env.fault(action)
-        except Exception as own:  # the family's own code raises, which it may have done in `error`
-            sentence, raised = None, own if error is None else error
-    row = env.first_faulty_row(action)
-    place = f"step {number if at is None else at}" + ("" if row is None else f", first in {env.describe_row(row)}")
-    if sentence is None and raised is not None:
-        method = method_of(raised, env.family)
-        add_place(raised, f"{'' if method is None else f'{type(env.family).__name__}.{method}, '}{place}")
-        raise raised
-    wrong = WrongResult(sentence or f"What {type(env.family).__name__} returned has wrong shapes or types")
-    wrong.places.append(place)
-    raise wrong from error
-
-
-def _first_wrong(env: BatchEnv, steps: list[Step], outcomes: list[Outcome]) -> tuple[int, str] | None:
-    """Find the first wrong result of these steps: its number, from 1, and what is wrong with it."""
-    family, rows, device = env.family, env.num_envs, leaves(env.task)[0].device
-    name = type(family).__name__
-    for number in range(1, max(len(steps), len(outcomes)) + 1):
-        found = None
-        if number <= len(steps):
-            method = ".observe after reset" if number == 1 else ".observe"
-            found = wrong_observation(family, steps[number - 1].obs, rows, device, method)
-        if found is None and number <= len(outcomes):
-            reward, terminated, _, final_obs = outcomes[number - 1]
-            found = (
-                wrong_tensor(f"The rewards of {name}.step", reward, torch.float32, rows, device=device)
-                or wrong_tensor(
-                    f"The endings of {name}.step (`terminated`)", terminated, torch.bool, rows, device=device
-                )
-                or wrong_observation(family, final_obs, rows, device, ".observe after step")
-            )
-        if found is not None:
-            return number, found
-    return None
-
-
-def method_of(error: BaseException, family: AnyFamily) -> str | None:
-    """Return the family's method in which an error was raised; None if it was raised elsewhere."""
-    names = [
-        frame.f_code.co_name
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_locals.get("self") is family
-    ]
-    return next((name for name in reversed(names) if hasattr(TaskFamily, name)), None)
 
 
 class Round(NamedTuple):

@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.core.checks import check_memory, checked_task, machine_memory, row_numbers, task_numbers
+from metarl.core.checks import checked_task
 from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
+from metarl.core.faults.memory import check_memory, machine_memory, row_numbers, task_numbers
 from metarl.core.rollout import Agent
 from metarl.core.tree import concatenate
 

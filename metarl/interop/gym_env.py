@@ -38,9 +38,9 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.checks import check_memory, task_numbers
 from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
+from metarl.core.faults.memory import check_memory, task_numbers
 from metarl.core.tree import take
 from metarl.interop.stream import Shown, TrialStream, as_array, checked_actions, family_of_view, infos_of, joined
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
-from metarl.core.checks import checked_task, shown_task, wrong_observation
+from metarl.core.checks import checked_task
 from metarl.core.errors import UnknownOption, WrongResult, short, unknown_option
 from metarl.core.family import Sketch, State, Task, TaskFamily
+from metarl.core.faults.diagnosis import describe_row, raise_explained
+from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
-from metarl.core.rollout import raise_explained
 from metarl.core.tree import concatenate, num_rows, put, take, where
 from metarl.interop.numbering import Numbering
 
@@ -322,7 +323,7 @@ class TrialStream:
 
     def place(self, row: int) -> str:
         """Name the current step, a row and its task, for a sentence."""
-        return f"step {self._steps}, {self._playing().describe_row(row)}"
+        return f"step {self._steps}, {describe_row(self._playing(), row)}"
 
     def _right(self, outcome: Outcome, step: Step) -> bool:
         """Tell whether a step's results have the right shapes and types; no value is looked at."""

@@ -21,10 +21,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.checks import wrong_observation, wrong_rows, wrong_state, wrong_step, wrong_tensor
 from metarl.core.errors import WrongResult
 from metarl.core.family import State, Task, TaskFamily
-from metarl.core.rollout import method_of, undeclared_ending
+from metarl.core.faults.diagnosis import method_of
+from metarl.core.faults.results import wrong_observation, wrong_rows, wrong_state, wrong_step, wrong_tensor
+from metarl.core.rollout import undeclared_ending
 from metarl.core.tree import features, leaves, num_rows, take
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder

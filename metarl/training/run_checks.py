@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium import Space
 
-from metarl.core.checks import check_memory, row_numbers
+from metarl.core.faults.memory import check_memory, row_numbers
 from metarl.evaluation.arguments import check_size
 from metarl.testing import quick_check
 from metarl.training.config.errors import ConfigError

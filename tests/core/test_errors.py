@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import metarl
-from metarl.core.checks import described, possible, within
+from metarl.core.checks import possible, within
 from metarl.core.errors import NEAREST, SHORT_LIST, UnknownOption, check_counts, unknown, unknown_option, whole_number
+from metarl.core.faults.results import described
 from metarl.training.config import parsing as config
 
 MANY = [f"family_{letter}" for letter in "abcdefghijkl"]

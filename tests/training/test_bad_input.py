@@ -29,8 +29,8 @@ from toy import TOY, Guess
 import metarl
 from metarl.agents.random import RandomAgent
 from metarl.cli import compare, evaluate, train, watch
-from metarl.core.checks import machine_memory
 from metarl.core.errors import brief, short
+from metarl.core.faults.memory import machine_memory
 from metarl.training.config import parsing
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.plain import is_plain

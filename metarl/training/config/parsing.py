@@ -25,8 +25,8 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
-from metarl.core.checks import check_memory, row_numbers
 from metarl.core.errors import brief
+from metarl.core.faults.memory import check_memory, row_numbers
 from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
 from metarl.core.registry import build
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from metarl.core.errors import WrongResult, add_place
-from metarl.core.rollout import method_of
+from metarl.core.faults.diagnosis import method_of
 from metarl.report.console import in_words
 from metarl.training import checkpoint
 from metarl.training.checkpoint import CHECKPOINT
