@@ -25,6 +25,11 @@ def brief(text: str, limit: int = SHOWN) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-(limit // 2) :]}"
 
 
+def printable(text: str) -> str:
+    """Escape what is not printable, such as the control characters of a terminal and broken characters."""
+    return text if text.isprintable() else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+
+
 def short(value: Any, limit: int = SHOWN) -> str:
     """Show any value on one line, and shortened if it is long: what a sentence says after "got"."""
     if isinstance(value, int) and value.bit_length() > 10_000:  # which Python refuses to write

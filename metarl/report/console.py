@@ -121,9 +121,9 @@ class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one sentence, without the usage, which ``--help`` gives."""
 
     def error(self, message: str) -> NoReturn:
-        from metarl.core.errors import brief  # here, since a usage page does without NumPy
+        from metarl.core.errors import brief, printable  # here, since a usage page does without NumPy
 
-        shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message.removeprefix("argument "))
+        shown = printable(message.removeprefix("argument "))
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {shown if len(shown) <= 280 else brief(shown, 200)}\n")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:

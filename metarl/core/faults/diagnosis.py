@@ -31,7 +31,7 @@ def explained(env: BatchEnv, steps: list[Step], acts: Sequence[Any], outcomes: l
 
 
 def check_round(env: BatchEnv, steps: list[Step], acts: Sequence[Any], outcomes: list[Outcome], rollout: Any) -> None:
-    """Raise WrongResult if the family returned wrong types or shapes in a round; `rollout` is the stack of the lists."""
+    """Raise WrongResult if the family returned wrong types or shapes in a round; `rollout` is the lists' stack."""
     if not _all_right(env, steps, outcomes, rollout):
         raise_explained(None, env, steps, outcomes, acts[-1].action)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from metarl.core.errors import brief, nearest, unknown
+from metarl.core.errors import brief, nearest, printable, unknown
 
 _WORDS = {
     int: ("a whole number", "whole numbers"),
@@ -23,7 +23,10 @@ _WORDS = {
 
 
 class ConfigError(ValueError):
-    """A mistake in what the user asked for; the message is a sentence for the user."""
+    """A mistake in what the user asked for; the message is a sentence for the user, on one line."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 _MEANT = {
