@@ -38,13 +38,13 @@ from metarl.training import checkpoint
 CASES = {
     "RL²": ("rl2_gridnavi", "--agent.meta_batch_size=64", "--agent.hidden_size=32"),
     "MAML": ("maml_navigation2d", "--agent.meta_batch_size=4", "--agent.fast_batch_size=5"),
-    "PPO": ("ppo_gridnavi", "--agent.meta_batch_size=16", "--agent.batch_size=60"),
+    "PPO": ("ppo_gridnavi", "--agent.meta_batch_size=16", "--agent.batch_size=60", "--agent.test_steps=0"),
 }
 SMALL = ("--eval_every=5", "--eval_tasks=20", "--eval_splits=[valid]", "--checkpoint_every=4", "--num_threads=1")
 """Options of every run."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-WARM_UP = 60.0
-"""Seconds of a run that do not count for its memory: the first figure, after 20 seconds, imports a library."""
+WARM_UP = 1 / 3
+"""Share of a run that does not count for its memory: the first figure, after 20 seconds, imports a library."""
 BLOCKS = 12
 """Means of successive samples, to which the line is fitted: samples themselves are not independent."""
 PATIENCE = 300.0
@@ -237,7 +237,7 @@ def soak(minutes: float, folder: Path, seed: int, iterations: int = 40) -> dict[
         while time.monotonic() - began < each:
             kills.once()
         samples = watch(case, folder / f"{case}_alone", each)
-        memory = memory_result(samples, min(WARM_UP, each / 3))
+        memory = memory_result(samples, WARM_UP * each)
         found[case] = {"kills": kills.result(), "memory": memory}
     return {"minutes": minutes, "seed": seed, "agents": found, "good": all(map(good, found.values()))}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from scipy.integrate import trapezoid
 from test_envs import assert_mean, same
 
 from metarl.agents.reference.bandit_planners import BayesOptimalBandit, GittinsBandit, gittins_indices
@@ -142,7 +143,7 @@ def test_gaussian_thompson_value_of_two_pulls(std):
     mu, x = np.linspace(0.0005, 0.9995, 1000), np.linspace(-6 * std, 1 + 6 * std, 2001)
     density = scipy.stats.norm.pdf(x[:, None], mu, std)
     m = (density * mu).sum(1) / density.sum(1)
-    second = np.trapezoid((m**2 + (1 - m) / 2) * density.mean(1), x)
+    second = trapezoid((m**2 + (1 - m) / 2) * density.mean(1), x)
     assert_mean(totals(GaussianThompsonBandit(2, std), GaussianBandit(2, std, 2), 40_000), 0.5 + second, within=0.05)
 
 

@@ -107,6 +107,9 @@ def test_imageio_ffmpeg_writes_an_mp4():
     assert b"ftyp" in Path("film.mp4").read_bytes()[:16]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*Renderer:pytest.PytestUnraisableExceptionWarning"
+)  # MuJoCo 3.3
 def test_robots_are_drawn_by_mujoco_where_it_has_a_gl(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("mujoco", reason="pip install 'metarl[mujoco]'")
     family = metarl.make("metarl/HopperRandParams-v0", horizon=5)

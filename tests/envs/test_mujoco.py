@@ -273,6 +273,7 @@ def test_a_step_hardly_depends_on_what_the_solver_remembers(id):
     """From each state of an uninterrupted simulation, whose solver starts where the step before ended."""
     family, key = metarl.make(id), rng.key(3)[None]
     simulator = family.robot.simulator
+    coarse = 1e-5 if hasattr(mujoco, "MjLogConfig") else 1e-4  # the solver of MuJoCo 3 stops earlier
     model, spec = simulator.model, mujoco.mjtState.mjSTATE_FULLPHYSICS
     start = family.reset(family.sample_tasks(rng.key(0), 1), key)
     data, state = mujoco.MjData(model), start.state[0].numpy().copy()
@@ -283,7 +284,7 @@ def test_a_step_hardly_depends_on_what_the_solver_remembers(id):
         data.ctrl[:] = action.double().numpy()
         mujoco.mj_step(model, data, simulator.frame_skip)
         mujoco.mj_getState(model, data, state, spec)
-        np.testing.assert_allclose(ours.state[0].numpy(), state, rtol=0, atol=1e-5 if "Humanoid" in id else 1e-10)
+        np.testing.assert_allclose(ours.state[0].numpy(), state, rtol=0, atol=coarse if "Humanoid" in id else 1e-10)
 
 
 def test_a_trial_goes_on_where_a_robot_falls():
@@ -419,6 +420,7 @@ def test_mujoco_says_nothing_of_its_own(version: str, tmp_path: Path):
     assert done.stderr.count("WARNING") + done.stdout.count("WARNING") == 1, "the user's own"
 
 
+@pytest.mark.skipif(not hasattr(mujoco, "MjLogConfig"), reason="MuJoCo has this configuration from 4.0 on")
 def test_several_at_once_leave_the_settings_as_they_were():
     """Whichever ends first, and whatever happens inside."""
     before = mujoco.MjLogConfig.get()
