@@ -307,15 +307,15 @@ def test_a_gradient_that_is_nan_reaches_no_checkpoint(
 ):
     honest = loop._build
 
-    def built(config: Any) -> Any:
-        made, device = honest(config)
+    def built(config: Any, device: torch.device) -> Any:
+        made = honest(config, device)
         net = made.model.policy if agent == "PPO" else made.net
         for parameter in net.parameters():
             parameter.register_hook(lambda grad: grad * (torch.nan if made.updates >= 2 else 1.0))
-        return made, device
+        return made
 
     monkeypatch.setattr(loop, "_build", built)
-    assert train.main(command(agent, "--checkpoint_every=1", iterations=5)) == 1
+    assert train.main(command(agent, "--checkpoint_every=1", iterations=5)) == 3
     assert "Training stopped in iteration 3" in capsys.readouterr().err
     state, counters = checkpoint.load_state("run")
     assert counters.iteration == 2 and all(bool(value.isfinite().all()) for value in state.values())
@@ -370,10 +370,10 @@ def failing_from(iteration: int, number: int) -> Callable[..., Any]:
     """A `checkpoint.save` whose disk is full, or may not be written to, from an iteration on."""
     honest = checkpoint.save
 
-    def save(run_dir: Path, agent: Any, done: Any) -> Path:
+    def save(run_dir: Path, agent: Any, done: Any, keep: int) -> Path:
         if done.iteration >= iteration:
             raise OSError(number, os.strerror(number), str(Path(run_dir) / "checkpoint.partial"))
-        return honest(run_dir, agent, done)
+        return honest(run_dir, agent, done, keep)
 
     return save
 
