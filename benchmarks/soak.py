@@ -87,14 +87,9 @@ def line(seconds: list[float], memory: list[float]) -> Line:
 
 def command(case: str, run_dir: Path, iterations: int, last: int) -> list[str]:
     """Return the command that starts a run, or goes on with it."""
-    program = [sys.executable, "-m", "metarl.train"]
-    config = run_dir / "config.yaml"
-    if config.exists() and config.stat().st_size:
-        return [*program, "--resume", str(run_dir), "--quiet"]
-    config.unlink(missing_ok=True)
     name, *options = CASES[case]
     size = (f"--total_iterations={iterations}", f"--final_eval_tasks={last}", f"--run_dir={run_dir}")
-    return [*program, "--config", name, *options, *SMALL, *size, "--quiet"]
+    return [sys.executable, "-m", "metarl.train", name, *options, *SMALL, *size, "--auto_resume", "--quiet"]
 
 
 def start(args: list[str], said: Path) -> subprocess.Popen[bytes]:
