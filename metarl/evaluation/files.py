@@ -20,8 +20,14 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.core.faults.regular import read_regular
+
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial(\.\w+)?")
 """Names of files and folders that are being written."""
+
+
+LONGEST = 1e9
+"""Bytes of a file of an evaluation at most."""
 
 
 DEEPEST = 20
@@ -133,9 +139,12 @@ def damaged(path: str | Path, why: str) -> ValueError:
 
 
 def read_text(path: Path) -> str:
-    """Read a text of UTF-8. Raises FileNotFoundError, and ValueError (one sentence) if it cannot be read."""
+    """Read a text of UTF-8. Raises FileNotFoundError, and ValueError (one sentence) if it cannot be read.
+
+    A symbolic link is not followed.
+    """
     try:
-        text = path.read_bytes().decode()
+        text = read_regular(path, LONGEST).decode()
     except FileNotFoundError:
         raise
     except UnicodeDecodeError as error:

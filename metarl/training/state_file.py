@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import LearningAgent
+from metarl.core.faults.memory import machine_memory
+from metarl.core.faults.regular import NotRegular, read_regular
+from metarl.core.tree import to_device
 from metarl.training.config.errors import ConfigError
 
 FORMAT = 1
@@ -71,10 +74,12 @@ def pack(state: Mapping[str, Tensor], counters: Counters) -> bytes:
 def read(path: Path, device: torch.device | str = "cpu") -> Saved:
     """Read a file. Raises Damaged (one sentence), or ConfigError for a file of another version's format."""
     try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        data = read_regular(path, machine_memory())
+        state = to_device(safetensors.torch.load(data), device)
+        header = _header(data)
+    except NotRegular as error:
+        raise Damaged(str(error)) from error
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = textwrap.shorten(str(error), 100, placeholder=" …")
         raise Damaged(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from error
     stated = header.get("sha256")
@@ -89,6 +94,12 @@ def read(path: Path, device: torch.device | str = "cpu") -> Saved:
         return Saved(state, _counters(header["counters"]), stated is not None)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Damaged(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
+
+
+def _header(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: its first 8 bytes are the length of the JSON text after them."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]).get("__metadata__") or {}
 
 
 def _digest(state: Mapping[str, Tensor], counters: str) -> str:

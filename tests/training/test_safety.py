@@ -27,11 +27,12 @@ from toy import TOY, Guess
 
 import metarl
 from metarl.cli import compare, evaluate, train, watch
-from metarl.training import checkpoint
+from metarl.core.faults.regular import NotRegular, open_regular, read_regular
+from metarl.training import checkpoint, state_file
 from metarl.training.config import parsing
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import read_yaml
-from metarl.training.config.regular import check_regular, open_regular, read_regular
+from metarl.training.config.regular import check_regular
 from metarl.training.config.safe_yaml import LONGEST
 
 SMALL = ["--tasks=2", "--split", "test", "--device=cpu", "--quiet"]
@@ -379,7 +380,8 @@ def test_the_counters_of_a_checkpoint_do_not_become_a_path(run: Path, capsys: py
     from dataclasses import replace
 
     sly: Any = "../../../precious/x"
-    checkpoint._write(run / "checkpoint.safetensors", state, replace(counters, iteration=sly))
+    content = state_file.pack(state, replace(counters, iteration=sly))
+    (run / "checkpoint.safetensors").write_bytes(content)
     assert evaluate.main(["many/seed_1", *SMALL]) in (0, 2)
     assert harmless() and not Path("many/precious").exists()
 
@@ -426,14 +428,14 @@ def test_open_regular(tmp_path: Path):
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"12345"
     assert read_regular(tmp_path / "link", 5, links=True) == b"12345"
-    with pytest.raises(ConfigError, match="is a symbolic link, and must be a regular file"):
+    with pytest.raises(NotRegular, match="is a symbolic link, and must be a regular file"):
         open_regular(tmp_path / "link")
-    with pytest.raises(ConfigError, match="longer than 4 bytes"):
+    with pytest.raises(NotRegular, match="longer than 4 bytes"):
         read_regular(tmp_path / "file", 4)
     for missing in ("missing", "file/below"):
         with pytest.raises(OSError):
             open_regular(tmp_path / missing)
-    with pytest.raises(ConfigError, match="a folder"):
+    with pytest.raises(NotRegular, match="a folder"):
         open_regular(tmp_path)
 
 
@@ -442,7 +444,7 @@ def test_a_link_that_appears_after_the_check_is_not_followed(tmp_path: Path, mon
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "link").symlink_to("file")
     monkeypatch.setattr(os.path, "islink", lambda path: False)
-    with pytest.raises((ConfigError, OSError)):
+    with pytest.raises((NotRegular, OSError)):
         open_regular(tmp_path / "link")
 
 
@@ -464,5 +466,5 @@ def test_a_device_that_the_user_names(path: str, capsys: pytest.CaptureFixture[s
         pytest.skip("this system has no such device")
     assert train.main(["--config", path]) == 2
     assert "must be a regular file" in one_sentence(capsys)
-    with pytest.raises(ConfigError):
+    with pytest.raises(NotRegular):
         opened(path)

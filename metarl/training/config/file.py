@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from metarl.core.errors import brief, nearest, unknown
+from metarl.core.faults.regular import NotRegular, read_regular
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.regular import check_regular, read_regular
+from metarl.training.config.regular import check_regular
 from metarl.training.config.safe_yaml import LONGEST, Refused, load_yaml
 
 __all__ = ["check_regular", "find", "load_yaml", "presets", "read_yaml"]
@@ -57,6 +58,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = read_regular(path, LONGEST, links=Path(path).name != RUN_FILE).decode("utf-8")
         data = load_yaml(text)
+    except NotRegular as error:
+        raise ConfigError(str(error)) from error
     except Refused as error:
         raise ConfigError(error.inside(f"the config file {name!r}")) from error
     except yaml.MarkedYAMLError as error:
