@@ -30,7 +30,7 @@ from metarl.evaluation.results import not_finite
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.console import in_words, make_console, make_folder, show, text_of
 from metarl.report.table import adaptation_table
-from metarl.training.checkpoint import load, runs_of
+from metarl.training.checkpoint import PRETRAINED, load, runs_of
 from metarl.training.config.names import allow
 from metarl.training.config.regular import check_regular
 from metarl.training.lock import locked
@@ -112,5 +112,7 @@ def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
 def _default_folder(run: str, asked: str) -> Path:
     if run.startswith("pretrained:"):
         return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
+    if Path(run).resolve().is_relative_to(PRETRAINED.resolve()):  # nothing is written into the package
+        return _default_folder(f"pretrained:{Path(run).resolve().name}", asked)
     check_regular(Path(run), to_write=True)  # of several seeds, whose folder nothing has looked at
     return Path(run) / "evaluations" / asked

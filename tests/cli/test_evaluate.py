@@ -678,3 +678,12 @@ def test_a_frame_without_pandas_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         evaluate(RandomAgent(GridNavi()), GridNavi(), "test", tasks=2).to_frame()
+
+
+def test_an_agent_of_the_package_that_is_given_as_a_path_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = PRETRAINED / "rl2_gridnavi"
+    before = sorted(folder.iterdir())
+    assert main([str(folder), "--tasks=2", "--repeats=1", "--split=all", "--quiet"]) == 0
+    assert sorted(folder.iterdir()) == before
+    assert [path.parent.name for path in (tmp_path / "runs").glob("*/*")] == ["evaluation_rl2_gridnavi"]

@@ -390,8 +390,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
         patch.setattr(checkpoint, "save", failing_from(3, number))
         assert train.main(command("RL2", "--checkpoint_every=1", iterations=5)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'run/checkpoint.partial'" in line and remedy in line and "the last checkpoint is kept" in line
-    assert line.endswith("Go on by: python -m metarl.train --resume run --allow wrong_families")
+    assert "'run/checkpoint.partial'" in line and remedy in line and "go on from the last checkpoint by: " in line
+    assert line.endswith("by: python -m metarl.train --resume run --allow wrong_families")
     assert checkpoint.load_state("run")[1].iteration == 2
     assert train.main(["--resume=run", "--allow=wrong_families"]) == 0
     assert checkpoint.load_state("run")[1].iteration == 5

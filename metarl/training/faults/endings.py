@@ -87,5 +87,6 @@ def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
         remedy = f"Make {str(run_dir)!r} writable"
     else:
         remedy = f"See that {str(run_dir)!r} can be written to"
-    last = "the last checkpoint is kept" if (run_dir / CHECKPOINT).exists() else "there was no checkpoint yet"
-    return f"{what} {remedy}; {last}. Go on by: {checkpoint.resume_command(run_dir, config.allow)}"
+    if (run_dir / CHECKPOINT).exists():
+        return f"{what} {remedy}; go on from the last checkpoint by: {checkpoint.resume_command(run_dir, config.allow)}"
+    return f"{what} {remedy}; start the run again by: {checkpoint.start_command(run_dir, config.allow)}"
