@@ -106,7 +106,8 @@ def watch(
     curve = evaluate(watched, family, split, tasks, repeats, seed=seed, greedy=greedy)
     watched.join()
     watched.repeats = curve.repeats
-    return replace(curve, agent=type(agent).__name__, training=training_of(agent)), watched
+    title = getattr(agent, "title", type(agent).__name__)
+    return replace(curve, agent=title, training=training_of(agent)), watched
 
 
 class Episode(NamedTuple):
