@@ -37,6 +37,7 @@ from metarl.evaluation.curve import AdaptationCurve, combine, generalisation_gap
 from metarl.evaluation.evaluator import EVALUATION, evaluate
 from metarl.evaluation.results import chosen_points
 from metarl.report.table import adaptation_table, sparkline
+from metarl.training.checkpoint import PRETRAINED
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and much more on a busy machine
 
