@@ -18,6 +18,7 @@ import torch
 import toy  # noqa: F401  (registers the family)
 from rich.console import Console
 
+from metarl.evaluation import files
 from metarl.training import checkpoint, final_evaluation, loop
 from metarl.training.config.parsing import parse
 
@@ -28,14 +29,14 @@ def die(*_: Any, **__: Any) -> None:
 
 def train_until_killed(args: list[str], iteration: int, moment: str) -> None:
     if moment == "write":
-        honest = checkpoint._write
+        honest = checkpoint.save
 
-        def interrupted(path: Path, state: Any, counters: checkpoint.Counters) -> Path:
+        def interrupted(run_dir: Path, agent: Any, counters: checkpoint.Counters, keep: int) -> Path:
             if counters.iteration >= iteration:
-                checkpoint.os.replace = die  # type: ignore[attr-defined]
-            return honest(path, state, counters)
+                files.os.replace = die  # type: ignore[attr-defined]
+            return honest(run_dir, agent, counters, keep)
 
-        checkpoint._write = interrupted
+        checkpoint.save = interrupted  # type: ignore[assignment]
     if moment == "evaluation":
         final_evaluation.evaluate = die
     with open(os.devnull, "w") as nowhere:

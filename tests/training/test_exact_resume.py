@@ -101,7 +101,10 @@ def test_killed_and_resumed_is_uninterrupted(folder: Path, agent: str, moment: s
         assert checkpoint.load_state(killed)[1].iteration == {1: 0, 3: 2, 4: 2, 5: 5}[MOMENTS[moment][0]]
     # What a resume must not depend on: the state of the global generators.
     torch.rand(7), np.random.rand(3), random.random()
-    assert train.main([f"--resume={killed}", "--quiet"]) == 0
+    goes_on = [f"--resume={killed}"]
+    if moment == "before the first checkpoint":  # there is nothing to resume
+        goes_on = [*arguments(agent, killed), "--auto_resume"]
+    assert train.main([*goes_on, "--quiet"]) == 0
     assert_same_run(killed, whole)
     left, right = (dataclasses.asdict(checkpoint.load_state(run)[1]) | {"seconds": 0} for run in (killed, whole))
     assert left == right
