@@ -168,7 +168,10 @@ class SB3Agent(OwnLoopAgent):
             try:
                 model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
                 metrics = self._metrics()
-            except ValueError:  # of torch's distributions, which refuse nan
+            except (
+                ValueError,
+                RuntimeError,
+            ):  # of torch's distributions, which refuse nan, with or without their checks
                 self.not_finite = self._first_not_finite()
                 if self.not_finite is None:
                     raise

@@ -46,7 +46,7 @@ def one() -> dict[str, Any]:
         torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("ranks")
     launch(request.param, together.__file__, str(out))

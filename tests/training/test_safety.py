@@ -106,7 +106,11 @@ DOORS: dict[str, Callable[[], int]] = {
     "init_from": lambda: train.main(["--config=toy.yaml", "--init_from=many/seed_1", *NEW]),
     "config": lambda: train.main(["--config=many/seed_1/config.yaml", *NEW]),
 }
-every_door = pytest.mark.parametrize("door", DOORS)
+USUAL = ("load", "resume", "config")
+"""The ways that the default suite tries; the others share their code with one of these."""
+every_door = pytest.mark.parametrize(
+    "door", [door if door in USUAL else pytest.param(door, marks=pytest.mark.slow) for door in DOORS]
+)
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:

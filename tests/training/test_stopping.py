@@ -174,6 +174,7 @@ def test_a_thread_can_train():
     assert checkpoint.load_state("run")[1].iteration == 6
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves():
     """Its output cannot be written any more, which ends nothing before the checkpoint is written."""
     import pty

@@ -93,6 +93,7 @@ def test_a_dead_rank_ends_the_job_and_another_number_of_ranks_goes_on(tmp_path):
     assert [line["iteration"] for line in metrics(run)] == [*range(1, done.iteration + 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process of a rank in /proc")
 def test_torchrun_restarts_a_job_that_resumes_itself(tmp_path):
     run = tmp_path / "run"

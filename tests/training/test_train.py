@@ -285,10 +285,10 @@ def test_a_diverged_run_stops_with_a_sentence_and_keeps_its_checkpoint(
     assert "train/return became nan" in sentence and "rewards of the family" in sentence, "not its own parameters"
     honest = loop.run_trial
 
-    def poisoned(agent, family, tasks, key):
+    def poisoned(agent, family, tasks, key, first_task):
         if agent.updates == 4:
             next(iter(agent.net.parameters())).data.fill_(torch.nan)
-        return honest(agent, family, tasks, key)
+        return honest(agent, family, tasks, key, first_task=first_task)
 
     monkeypatch.setattr(loop, "run_trial", poisoned)
     assert train.main([*toy, "--run_dir", "run"]) == 3
