@@ -229,7 +229,7 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
     if ranks.several() and isinstance(agent, OwnLoopAgent):
-        raise ConfigError(f"{type(agent).__name__} trains in a single process: start it without torchrun.")
+        raise ConfigError(f"{agent.title} trains in a single process: start it without torchrun.")
     if config.agent.meta_batch_size < ranks.world_size():
         raise ConfigError(
             f"agent.meta_batch_size must be at least the number of processes, {ranks.world_size()}, so that each has "
