@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metarl.evaluation import stats
-from metarl.evaluation.colours import OPTIMUM, RANDOM, colour
+from metarl.evaluation.drawing.colours import OPTIMUM, RANDOM, colour
 from metarl.evaluation.results import short
 
 

@@ -57,8 +57,8 @@ from metarl.core.distributions import Categorical, DiagonalGaussian, Distributio
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, NotFinite, Rollout, TrialProtocol
 from metarl.core.tree import features
+from metarl.interop.flat import flat_space, flatten
 from metarl.interop.sb3_env import SB3VecEnv
-from metarl.interop.stream import flat_space, flatten
 
 ZIP = "stable_baselines3.zip"
 """The model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl never
@@ -168,10 +168,7 @@ class SB3Agent(OwnLoopAgent):
             try:
                 model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
                 metrics = self._metrics()
-            except (
-                ValueError,
-                RuntimeError,
-            ):  # of torch's distributions, which refuse nan, with or without their checks
+            except (ValueError, RuntimeError):  # of torch's distributions, which refuse nan
                 self.not_finite = self._first_not_finite()
                 if self.not_finite is None:
                     raise

@@ -6,14 +6,13 @@ mistake of the user's, 3 diverged, 128 + N stopped by the signal N.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from metarl.learning.ranks import LostRank
+from metarl.learning.ranks import LostRank, launched
 from metarl.report.console import in_words, make_console, silent_console
 from metarl.training import loop
 from metarl.training.config.errors import ConfigError
@@ -25,15 +24,12 @@ from metarl.training.seeds import train_seeds
 PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
 
 
-RANK = int(os.environ.get("RANK", 0))  # of the processes that torchrun starts, the first one prints
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the program. Returns 0; 2 for a mistake of the user's, 3 for a diverged run, 128 + signal if stopped."""
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
-        console = make_console(line.quiet, width=120) if RANK == 0 else silent_console()
+        console = make_console(line.quiet, width=120) if _prints() else silent_console()
         return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         return _end(str(mistake), 2)
@@ -51,9 +47,14 @@ program = main
 
 def _end(sentence: str, code: int) -> int:
     """Print why the program ends; return its exit code. Of several processes that all fail alike, the first prints."""
-    if RANK == 0:
+    if _prints():
         print(f"{PROGRAM}: {sentence}", file=sys.stderr)
     return code
+
+
+def _prints() -> bool:
+    """Tell whether this process prints: of those that torchrun starts, the first one does."""
+    return launched()[0] == 0
 
 
 def train(parsed: Parsed, console: Console) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import itertools
-import math
 import re
 import sys
 from abc import abstractmethod
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
-from metarl.core.faults.memory import check_memory
+from metarl.core.faults.memory import check_network
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, NotFinite, Rollout
 
@@ -74,30 +72,9 @@ class AgentConfig:
         if isinstance(make, str):
             module, _, name = make.partition(":")
             make = getattr(importlib.import_module(module), name)
-        check_memory("The network", _parameters(self, family), " or ".join(_sizes(self)))
+        check_network(vars(self), family)
         agent: LearningAgent = make(self, family, seed, device)
         return agent
-
-
-def _sizes(config: AgentConfig) -> dict[str, tuple[int, ...]]:
-    """Return the units of an agent's layers, by the option: ``hidden_size``, ``hidden_sizes``, ``lstm_size`` …"""
-    found = {}
-    for name, value in vars(config).items():
-        units = (value,) if isinstance(value, int) else value
-        ours = name.endswith(("_size", "_sizes")) and "batch" not in name and isinstance(units, tuple)
-        if ours and units and all(type(unit) is int and unit > 0 for unit in units):
-            found[name] = units
-    return found
-
-
-def _parameters(config: AgentConfig, family: AnyFamily) -> float:
-    """Return the least number of parameters and optimiser's moments that layers of these sizes have."""
-    inputs = math.prod(family.observation_space.shape or ()) or 1
-    found = 0.0
-    for name, units in _sizes(config).items():
-        first = units[0] if name in ("hidden_size", "lstm_size") else inputs  # a memory reads itself
-        found += sum(float(before) * after for before, after in itertools.pairwise((first, *units)))
-    return 3 * found  # Adam's two moments next to each
 
 
 class LearningAgent(Agent):

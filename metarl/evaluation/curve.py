@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metarl.evaluation import stats, storage
-from metarl.evaluation.colours import colour
+from metarl.evaluation.drawing.colours import colour
+from metarl.evaluation.drawing.plot import plot_curve
 from metarl.evaluation.files import damaged, replacing
-from metarl.evaluation.plot import plot_curve
 from metarl.evaluation.results import Array, Results, chosen_points, short
 from metarl.evaluation.step_curve import combine_steps
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.agents.random import RandomAgent
-from metarl.agents.reference.catalogue import baseline, baselines_for
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import short
@@ -26,10 +22,10 @@ from metarl.core.rollout import (
     episode_returns,
     episode_rewards,
     play_rounds,
-    run_trial,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
 from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_size, same_spaces
+from metarl.evaluation.bounds import Bounds, bounds_of
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.evaluation.results import GIVEN
@@ -53,10 +49,6 @@ PROBED = 16
 
 STEPS_OF_A_POINT = 20
 """Steps on each task that an episode needs to be a point; a shorter one is repeated by default."""
-
-
-BOUND_EPISODES = 20
-"""Episodes at most that random and told play have on each task, for the bounds."""
 
 
 WIDEST_FIELD = 32
@@ -126,7 +118,7 @@ def evaluate(
         repeats = default_repeats(family, wanted, distinct, agent.costly)
     plan = _plan(agent, family, episodes, rounds, repeats, greedy, step_curve)
     played = _play(agent, family, task, rng.fold(root, 1), plan)
-    bounds = _bounds(family, task, root, plan)
+    bounds = bounds_of(family, task, root, plan.episodes * plan.repeats, plan.steps, memory=(CHUNK_ROWS, CHUNK_BYTES))
     split = split if isinstance(tasks, int) else GIVEN
     return _curve(agent, family, task, plan, played, bounds, split=split, seed=seed, distinct=distinct)
 
@@ -155,15 +147,6 @@ class Played(NamedTuple):
     lengths: Array  # (tasks, points) environment steps that were learned from
     rewards: Array | None  # (tasks, bins) mean reward of a step
     noise: NDArray[np.float64] | None = None  # (points + 2,) see `Results.noise`; None for a chunk
-
-
-class Bounds(NamedTuple):
-    """Returns and rewards of play that does not learn, on the same tasks; None where they are not known."""
-
-    random: Array | None  # (tasks,) return of an episode of the uniformly random policy
-    oracle: Array | None  # (tasks,) best known return of an episode when the task is told
-    random_steps: Array | None  # (tasks, horizon) mean reward of each step of an episode
-    oracle_steps: Array | None
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
@@ -341,51 +324,6 @@ def _points(returns: Tensor, lengths: Tensor, tasks: int, plan: Plan) -> tuple[T
     return returns.mean(dim=1), lengths.mean(dim=1)
 
 
-def _bounds(family: TaskFamily, task: Task, root: Key, plan: Plan) -> Bounds:
-    """The family's exact numbers where it has them; the others are found by playing, and so are the single steps."""
-    episodes = min(plan.episodes * plan.repeats, BOUND_EPISODES)
-    random = _optional(family.random_return(to_device(task, root.device)))
-    oracle = _optional(family.oracle(to_device(task, root.device)))
-    random_steps = oracle_steps = None
-    if plan.steps or random is None:
-        key = rng.fold(root, 2)
-        random_steps = _profile(lambda: RandomAgent(family, root.device), family, task, key, episodes)
-    if plan.steps and "oracle" in baselines_for(family):
-        key = rng.fold(root, 4)
-        oracle_steps = _profile(lambda: baseline("oracle", family, root.device), family, task, key, episodes)
-    if oracle_steps is None and oracle is not None and family.horizon == 1:
-        oracle_steps = oracle[:, None]
-    if random is None and random_steps is not None:
-        random = random_steps.sum(axis=1)
-    return Bounds(random, oracle, random_steps, oracle_steps)
-
-
-def _profile(make_agent: Callable[[], Agent], family: TaskFamily, task: Task, key: Key, episodes: int) -> Array | None:
-    """Mean reward of each step of an episode of an agent that does not learn: ``(tasks, horizon)``.
-
-    None if it cannot be made for the family: nothing is uniform over an action space without bounds.
-    """
-    try:
-        agent = make_agent()
-    except ValueError:
-        return None
-    parts, mine = [], ranks.part(num_rows(task))
-    size = _rows_at_once(family, episodes * family.horizon)
-    for first in range(mine.start, mine.stop, size):
-        part = to_device(take(task, slice(first, min(first + size, mine.stop))), key.device)
-        (rollout,) = run_trial(agent, family, part, key, rounds=1, episodes=episodes, envs_per_task=1, first_task=first)
-        parts.append(episode_rewards(rollout, episodes, family.horizon).mean(dim=1).cpu().numpy())
-    return np.concatenate(list(itertools.chain(*ranks.all_gather(parts))))
-
-
-def _rows_at_once(family: TaskFamily, steps: int) -> int:
-    """Rows whose rollouts of `steps` steps together stay within `CHUNK_BYTES`."""
-    observation = math.prod(family.observation_space.shape)
-    action = math.prod(family.action_space.shape or ()) + 1
-    per_step = 4 * (2 * observation + 2 * action + 8)
-    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (per_step * steps)))
-
-
 def _step_curve(family: TaskFamily, plan: Plan, rewards: Array | None, bounds: Bounds) -> StepCurve | None:
     """The trial's steps in bins, with random and told play, which do the same in every episode."""
     if rewards is None:
@@ -404,7 +342,3 @@ def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
     if agent.protocol.test().rounds == 1:  # an agent whose `adapt` may do anything or nothing
         return tuple(f"round {number}" for number in range(1, points + 1))
     return tuple(f"{number} {agent.step_name}{'s'[: number != 1]}" for number in range(points))
-
-
-def _optional(value: Tensor | None) -> Array | None:
-    return None if value is None else value.to(torch.float32).cpu().numpy()

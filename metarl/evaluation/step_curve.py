@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from metarl.evaluation import stats
-from metarl.evaluation.colours import OPTIMUM, RANDOM
+from metarl.evaluation.drawing.colours import OPTIMUM, RANDOM
 from metarl.evaluation.files import damaged, numbers, read_csv, singles
 
 Array = NDArray[np.float32]

@@ -42,7 +42,8 @@ from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
 from metarl.core.faults.memory import check_memory, task_numbers
 from metarl.core.tree import take
-from metarl.interop.stream import Shown, TrialStream, as_array, checked_actions, family_of_view, infos_of, joined
+from metarl.interop.actions import as_array, checked_actions
+from metarl.interop.stream import Shown, TrialStream, family_of_view, infos_of, joined
 
 _RENDER_FPS = 10
 

@@ -26,7 +26,8 @@ from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import NotFinite
 from metarl.core.tree import features, take
-from metarl.interop.stream import TrialStream, checked_actions, family_of_view, infos_of, joined
+from metarl.interop.actions import checked_actions
+from metarl.interop.stream import TrialStream, family_of_view, infos_of, joined
 
 
 class SB3VecEnv(VecEnv):

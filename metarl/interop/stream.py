@@ -2,101 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
 from metarl.core.errors import UnknownOption, WrongResult, short, unknown_option
-from metarl.core.family import Sketch, State, Task, TaskFamily
+from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
+from metarl.interop.flat import flat_space, flatten
 from metarl.interop.numbering import Numbering
+from metarl.interop.recorder import Recorder
 
 CHECKED_STEPS = 32
 """The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
-
-
-_MOST = float(np.finfo(np.float32).max)
-
-
-def flat_space(family: TaskFamily) -> spaces.Box:
-    """Return the space of `flatten`: observation, previous action, previous reward (unbounded), previous done."""
-    obs = family.observation_space
-    low, high = _bounds_shown(family.action_space)
-    low = np.concatenate([obs.low.flatten(), low, [-_MOST, 0.0]]).astype(np.float32)
-    high = np.concatenate([obs.high.flatten(), high, [_MOST, 1.0]]).astype(np.float32)
-    return spaces.Box(low, high, dtype=np.float32)
-
-
-def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
-    """Return RL²'s inputs as one vector per row ``(B, D)``, an element of `flat_space`.
-
-    A Discrete action is one-hot, and zero at a trial's start. A Box's action is clipped to its bounds, as families do;
-    a trial starts with the middle of the range (`no_action`).
-    """
-    action, reward = step.prev_action, step.prev_reward.clamp(-_MOST, _MOST)
-    if isinstance(action_space, spaces.Discrete):
-        index = torch.arange(int(action_space.n), device=action.device)
-        action = action[:, None] - int(action_space.start) == index
-    else:
-        low, high = (torch.as_tensor(bound, device=action.device) for bound in _bounds_shown(action_space))
-        action = torch.maximum(torch.minimum(action.flatten(1), high), low)
-    parts = (step.obs, action, reward, step.prev_done)
-    return torch.cat([part.reshape(len(part), -1).to(torch.float32) for part in parts], dim=1)
-
-
-def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a previous action in `flatten`."""
-    if isinstance(space, spaces.Discrete):
-        return np.zeros(int(space.n), np.float32), np.ones(int(space.n), np.float32)
-    assert isinstance(space, spaces.Box)
-    return space.low.flatten(), space.high.flatten()
-
-
-def as_array(actions: Any) -> np.ndarray:
-    """Convert actions of any library to an array. Raises ValueError for what is none, such as ragged rows."""
-    try:
-        return np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"An action is made of numbers, got {short(actions)}.") from error
-
-
-def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
-    """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
-
-    Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
-    """
-    actions, shape = as_array(actions), (n, *(space.shape or ()))
-    if actions.shape != shape:
-        raise ValueError(f"The actions of {n} rows must have the shape {shape}, got {actions.shape}.")
-    looked_at = actions if ignored is None else actions[~ignored]
-    if isinstance(space, spaces.Discrete):
-        first, last = int(space.start), int(space.start + space.n) - 1
-        good = np.issubdtype(actions.dtype, np.integer)
-        if not good or bool(((looked_at < first) | (looked_at > last)).any()):
-            raise ValueError(f"An action is an integer from {first} to {last}, got {short(looked_at.tolist())}.")
-        made, filler = actions.astype(np.int64), np.asarray(first)
-    else:
-        assert isinstance(space, spaces.Box)
-        if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"An action is made of numbers, got values of the type {actions.dtype}.")
-        with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
-            made, filler = actions.astype(np.float32), np.clip(0.0, space.low, space.high)
-    if ignored is not None:
-        made[ignored] = filler
-    if not np.isfinite(made).all():
-        raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
-    return torch.as_tensor(made)
 
 
 class Shown(NamedTuple):
@@ -174,12 +101,7 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
-        # By row: the trial's states, each with True at an episode's start; the sketch and how many states it has.
-        self._visited: list[list[tuple[State, bool]]] = [[] for _ in range(self.num_envs)]
-        self._sketches: dict[int, tuple[Sketch, int]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sketches": {}}  # copies draw their own images
+        self.recorder = Recorder(family, self.num_envs, family.episodes_per_trial if trial else 1)
 
     @property
     def longest(self) -> int:
@@ -255,7 +177,7 @@ class TrialStream:
         self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
         self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
         if self.record:
-            self._begin_pictures(range(self.num_envs))
+            self.recorder.begin(range(self.num_envs), self._env.state)
         return self._view(step)
 
     def step(self, action: Tensor) -> Shown:
@@ -274,7 +196,7 @@ class TrialStream:
             raise_explained(None, env, [], outcomes, action, self._steps)
         ended = ~env.alive
         if self.record:
-            self._remember(step.prev_done.to(torch.bool) & ~ended)
+            self.recorder.add(env, border=step.prev_done.to(torch.bool) & ~ended)
         at_end = ended.reshape(-1, *[1] * (outcome.final_obs.ndim - 1))
         obs = self._view(step._replace(obs=torch.where(at_end, outcome.final_obs, step.obs)))
         success = self.family.success(env.task, env.final_state)
@@ -296,7 +218,7 @@ class TrialStream:
         self._returns = put(self._returns, rows, nothing.to(torch.float64))
         self._lengths, self._elapsed = (put(counts, rows, nothing) for counts in (self._lengths, self._elapsed))
         if self.record:
-            self._begin_pictures(rows.tolist())
+            self.recorder.begin(rows.tolist(), env.state)
         return self._view(step)
 
     def _first(self, start: Callable[[], Step], rows: int) -> Step:
@@ -340,16 +262,7 @@ class TrialStream:
 
     def picture(self, row: int) -> np.ndarray:
         """Draw the current trial of a row so far: uint8 ``(height, width, 3)``. Needs ``record=True``."""
-        if row not in self._sketches:
-            task = take(self._playing().task, slice(row, row + 1))
-            episodes = self.family.episodes_per_trial if self.trial else 1
-            self._sketches[row] = self.family.sketch(task, episodes), 0
-        sketch, known = self._sketches[row]
-        visited = self._visited[row]
-        for state, first in visited[known:]:
-            sketch.add(state, first)
-        self._sketches[row] = sketch, len(visited)
-        return sketch.image()
+        return self.recorder.picture(row, take(self._playing().task, slice(row, row + 1)))
 
     def _playing(self) -> BatchEnv:
         if self._env is None:
@@ -392,20 +305,6 @@ class TrialStream:
 
     def _view(self, step: Step) -> Tensor:
         return flatten(step, self.family.action_space) if self.trial else step.obs
-
-    def _remember(self, border: Tensor) -> None:
-        """Add the states after the last step: two of them between two episodes of a trial."""
-        env = self._playing()
-        for row, visited in enumerate(self._visited):
-            visited.append((take(env.final_state, slice(row, row + 1)), False))
-            if border[row]:
-                visited.append((take(env.state, slice(row, row + 1)), True))
-
-    def _begin_pictures(self, rows: Iterable[int]) -> None:
-        """Drop the recorded trials of rows that have just begun another one."""
-        for row in rows:
-            self._visited[row] = [(take(self._playing().state, slice(row, row + 1)), True)]
-            self._sketches.pop(row, None)
 
 
 def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str, own: Sequence[str]) -> TaskFamily:

@@ -27,6 +27,14 @@ FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT
 """The environment variables by which torchrun tells a process its place."""
 
 
+def launched() -> tuple[int, int]:
+    """Return the rank that torchrun gave this process, and the number of processes; (0, 1) without torchrun."""
+    told = [os.environ.get(name, "") for name in FROM_TORCHRUN]
+    if not all(told) or not all(number.isdecimal() for number in told[:3]):  # of another program that uses such names
+        return 0, 1
+    return int(told[0]), int(told[2])
+
+
 class LostRank(RuntimeError):
     """The error for another process that has died or left; the message is a sentence for the user."""
 
@@ -56,7 +64,7 @@ def start(device: torch.device) -> None:
 
     Tensors on a GPU travel by NCCL, others by gloo. Each process of a machine takes a GPU of its own.
     """
-    if any(name not in os.environ for name in FROM_TORCHRUN) or int(os.environ["WORLD_SIZE"]) == 1 or several():
+    if launched()[1] == 1 or several():
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

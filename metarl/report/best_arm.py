@@ -29,8 +29,8 @@ from metarl.envs.bandits.gaussian import GaussianArms, GaussianBandit
 from metarl.envs.bandits.informative import InformativeArms, InformativeBandit
 from metarl.envs.bandits.restless import RestlessBandit, Walk
 from metarl.evaluation import stats
-from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import colours
 from metarl.evaluation.playback import Watched, watch
 from metarl.report.figures import title
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from metarl.evaluation import stats
-from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import colours
 from metarl.evaluation.files import replace_file, replacing, to_json
 from metarl.evaluation.results import short
 from metarl.report import comparison_figure

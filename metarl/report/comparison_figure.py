@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from metarl.evaluation import stats
-from metarl.evaluation.colours import OPTIMUM, RANDOM
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import OPTIMUM, RANDOM
 
 Curves = Mapping[str, AdaptationCurve]
 """The curves of one split, by agent."""

@@ -19,8 +19,8 @@ from scipy import stats as scipy_stats
 
 from metarl.core.family import Task
 from metarl.core.tree import named_leaves
-from metarl.evaluation.colours import OPTIMUM, colour
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import OPTIMUM, colour
 
 Array = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from rich.text import Text
 from scipy import stats as scipy_stats
 
 from metarl.evaluation import stats
-from metarl.evaluation.colours import colours
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import colours
 from metarl.evaluation.files import replace_file, replacing, to_json
 
 Floats = NDArray[np.float64]

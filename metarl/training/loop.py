@@ -229,7 +229,8 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
     if ranks.several() and isinstance(agent, OwnLoopAgent):
-        raise ConfigError(f"{agent.title} trains in a single process: start it without torchrun.")
+        name = type(config.agent).__name__.removesuffix("Config")
+        raise ConfigError(f"{name} trains in a single process: start it without torchrun.")
     if config.agent.meta_batch_size < ranks.world_size():
         raise ConfigError(
             f"agent.meta_batch_size must be at least the number of processes, {ranks.world_size()}, so that each has "

@@ -269,7 +269,7 @@ def test_a_recording_that_fails_names_the_line_that_was_to_blame():
     recordings.watch(captured, noted.append)
     with pytest.raises(RuntimeError, match="previous error"):
         captured._record([], None)  # type: ignore[arg-type]
-    assert noted[0].startswith("AttributeError: 'NoneType'") and " at agent.py:" in noted[0]
+    assert noted[0].startswith("AttributeError: 'NoneType'") and " at memory.py:" in noted[0]
 
 
 def test_what_was_recorded_is_told_part_by_part():

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from metarl.core.family import TaskFamily
 from metarl.core.rollout import TrialProtocol
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D, TabularMDP
 from metarl.evaluation import evaluator, stats
+from metarl.evaluation.bounds import rows_at_once
 from metarl.evaluation.curve import AdaptationCurve, combine, generalisation_gaps
 from metarl.evaluation.evaluator import EVALUATION, evaluate
 from metarl.evaluation.results import chosen_points
@@ -140,7 +142,7 @@ def test_chunks_change_nothing(agent, monkeypatch):
 
 
 def test_memory_is_bounded(monkeypatch):
-    rows = evaluator._rows_at_once
+    rows = partial(rows_at_once, most_rows=evaluator.CHUNK_ROWS, most_bytes=evaluator.CHUNK_BYTES)
     assert rows(Walk(), 3) == 4096
     assert rows(Walk(), 100_000) * 100_000 * 56 <= evaluator.CHUNK_BYTES
     assert rows(Walk(), 10**9) == 1

@@ -13,7 +13,7 @@ from test_log import curve
 from benchmarks import presets
 from docs import make_results, presets_figure
 from docs.presets_figure import Dot
-from metarl.evaluation.colours import colour
+from metarl.evaluation.drawing.colours import colour
 from metarl.training.config import parsing as config
 
 RECORD = json.loads(presets.RECORD.read_text(encoding="utf-8"))

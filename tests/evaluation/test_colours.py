@@ -1,6 +1,6 @@
 """Colours: the same for the same kind in every figure, and no two alike in one."""
 
-from metarl.evaluation.colours import KINDS, OPTIMUM, OTHERS, RANDOM, colour, colours
+from metarl.evaluation.drawing.colours import KINDS, OPTIMUM, OTHERS, RANDOM, colour, colours
 
 
 def test_a_kind_has_its_colour_whatever_else_is_shown():

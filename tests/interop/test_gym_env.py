@@ -402,7 +402,7 @@ def test_pictures():
     later = env.render()
     assert first.dtype == later.dtype == np.uint8 and first.ndim == 3 and first.shape[2] == 3
     assert first.shape == later.shape and not np.array_equal(first, later), "the path shows"
-    visited = env.unwrapped._stream._visited[0]
+    visited = env.unwrapped._stream.recorder.visited[0]
     assert len(visited) == 22, "start, 20 steps, and the second episode's start"
     assert [int(state.position[0, 0]) for state, _ in visited[:6]] == [0, 1, 2, 3, 4, 4]
     assert int(visited[15][0].position[0, 0]) == 4 and int(visited[16][0].position[0, 0]) == 0

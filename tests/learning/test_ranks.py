@@ -92,8 +92,10 @@ def test_in_a_single_process_everything_is_what_it_was():
     assert not ranks.several() and ranks.any_of(True) and not ranks.any_of(False)
 
 
-def test_without_torchrun_nothing_starts(monkeypatch):
-    """WORLD_SIZE alone may come from another program."""
-    monkeypatch.setenv("WORLD_SIZE", "4")
+@pytest.mark.parametrize("own", [{"WORLD_SIZE": "4"}, {"RANK": "3"}, {"RANK": "captain", "WORLD_SIZE": "two"}])
+def test_without_torchrun_nothing_starts(own, monkeypatch):
+    """Other programs use such names, too."""
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     ranks.start(torch.device("cpu"))
-    assert not ranks.several()
+    assert not ranks.several() and ranks.launched() == (0, 1)

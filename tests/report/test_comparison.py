@@ -17,8 +17,8 @@ from metarl.agents.reference.catalogue import baseline
 from metarl.cli.compare import main
 from metarl.cli.contenders import Line, check_families, compare, lines
 from metarl.envs import GridNavi, Navigation2D
-from metarl.evaluation.colours import colour
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.drawing.colours import colour
 from metarl.evaluation.evaluator import evaluate
 from metarl.report.comparison import Comparison
 from metarl.train import main as train

@@ -22,7 +22,7 @@ from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task, TaskFamily, drawn, has_picture
 from metarl.core.rollout import Acted, Agent, Memory, TrialProtocol, run_trial
 from metarl.evaluation import evaluator
-from metarl.evaluation.colours import OPTIMUM, colour
+from metarl.evaluation.drawing.colours import OPTIMUM, colour
 from metarl.evaluation.evaluator import EVALUATION, evaluate
 from metarl.evaluation.playback import Watched, replay, watch
 from metarl.report.behaviour import MAX_FRAMES, Picture, chosen_trials, frames, pictures, scenes

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from metarl.core.rollout import Rollout, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.training.checkpoint import Counters
 from metarl.training.config import parsing as config
+from metarl.training.log.former import keep_lines
 from metarl.training.log.logger import Logger
 from metarl.training.log.metrics import curve_metrics, memory_metrics, point_tags, trial_metrics
 from metarl.training.log.pages import family_card, layout
@@ -377,6 +379,26 @@ def test_a_damaged_line_is_left_out_and_said(
         pass
     assert path.read_bytes().splitlines() == [good[0], good[2], good[3]]
     assert "metrics.jsonl: 1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_thousand_damaged_files_keep_what_was_not_touched(tmp_path: Path):
+    """Bytes flipped, removed, repeated or cut off: every other line is kept as it was, in order."""
+    path, draw = tmp_path / "metrics.jsonl", random.Random(0)
+    good = [json.dumps({"iteration": i, "env_steps": 100 * i, "loss/value": i / 7}).encode() for i in range(1, 9)]
+    whole = b"\n".join(good) + b"\n"
+    for _ in range(1000):
+        start = draw.randrange(len(whole))
+        end = min(len(whole), start + draw.choice((1, 1, 20, len(whole))))
+        part = draw.choice((bytes(draw.randrange(256) for _ in range(end - start)), b"", whole[start:end] * 2))
+        path.write_bytes(whole[:start] + part + whole[end:])
+        keep_lines(path, iterations=6)
+        kept = path.read_bytes().splitlines()
+        untouched = [*whole[:start].split(b"\n")[:-1], *whole[end:].split(b"\n")[1:-1]]
+        numbers = [json.loads(line)["iteration"] for line in kept]
+        assert numbers == sorted(set(numbers)) and all(0 < number <= 6 for number in numbers)
+        lost = [line for line in untouched if line in good[:6] and line not in kept]
+        # A damaged number can be that of another line, which then stands twice: the first of both is kept.
+        assert len(lost) <= 1 and all(json.loads(line)["iteration"] in numbers for line in lost)
 
 
 def test_lines_out_of_order_are_ordered_and_repeated_ones_left_out(

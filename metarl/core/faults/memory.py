@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,3 +53,30 @@ def row_numbers(family: AnyFamily) -> int:
 def task_numbers(family: AnyFamily) -> int:
     """Return the numbers in one task."""
     return sum(leaf.numel() for leaf in leaves(pattern_task(family)))
+
+
+def check_network(options: Mapping[str, Any], family: AnyFamily) -> None:
+    """Raise ValueError if layers of the sizes that an agent's options say need more memory than there is."""
+    sizes = _sizes(options)
+    check_memory("The network", _parameters(sizes, family), " or ".join(sizes))
+
+
+def _sizes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the units of an agent's layers, by the option: ``hidden_size``, ``hidden_sizes``, ``lstm_size`` …"""
+    found = {}
+    for name, value in options.items():
+        units = (value,) if isinstance(value, int) else value
+        ours = name.endswith(("_size", "_sizes")) and "batch" not in name and isinstance(units, tuple)
+        if ours and units and all(type(unit) is int and unit > 0 for unit in units):
+            found[name] = units
+    return found
+
+
+def _parameters(sizes: Mapping[str, tuple[int, ...]], family: AnyFamily) -> float:
+    """Return the least number of parameters and optimiser's moments that layers of these sizes have."""
+    inputs = math.prod(family.observation_space.shape or ()) or 1
+    found = 0.0
+    for name, units in sizes.items():
+        first = units[0] if name in ("hidden_size", "lstm_size") else inputs  # a memory reads itself
+        found += sum(float(before) * after for before, after in itertools.pairwise((first, *units)))
+    return 3 * found  # Adam's two moments next to each

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from metarl.evaluation.colours import OPTIMUM, RANDOM, colour
+from metarl.evaluation.drawing.colours import OPTIMUM, RANDOM, colour
 from metarl.evaluation.results import Results, short
 from metarl.evaluation.step_curve import PULLS
 

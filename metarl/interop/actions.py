@@ -1,0 +1,49 @@
+"""Actions of other libraries as tensors for a family, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core.errors import short
+
+
+def as_array(actions: Any) -> np.ndarray:
+    """Convert actions of any library to an array. Raises ValueError for what is none, such as ragged rows."""
+    try:
+        return np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"An action is made of numbers, got {short(actions)}.") from error
+
+
+def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
+    """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
+
+    Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
+    """
+    actions, shape = as_array(actions), (n, *(space.shape or ()))
+    if actions.shape != shape:
+        raise ValueError(f"The actions of {n} rows must have the shape {shape}, got {actions.shape}.")
+    looked_at = actions if ignored is None else actions[~ignored]
+    if isinstance(space, spaces.Discrete):
+        first, last = int(space.start), int(space.start + space.n) - 1
+        good = np.issubdtype(actions.dtype, np.integer)
+        if not good or bool(((looked_at < first) | (looked_at > last)).any()):
+            raise ValueError(f"An action is an integer from {first} to {last}, got {short(looked_at.tolist())}.")
+        made, filler = actions.astype(np.int64), np.asarray(first)
+    else:
+        assert isinstance(space, spaces.Box)
+        if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"An action is made of numbers, got values of the type {actions.dtype}.")
+        with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
+            made, filler = actions.astype(np.float32), np.clip(0.0, space.low, space.high)
+    if ignored is not None:
+        made[ignored] = filler
+    if not np.isfinite(made).all():
+        raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
+    return torch.as_tensor(made)
