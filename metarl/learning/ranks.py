@@ -69,7 +69,8 @@ def start(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        with _talking():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     _Place.rank, _Place.world_size = dist.get_rank(), dist.get_world_size()
     atexit.register(stop)
 
@@ -103,7 +104,7 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostRank(
-            f"Rank {rank()} lost the connection to another process, which has probably ended: its own message says why."
+            f"Rank {launched()[0]} has no connection to another process, which has probably ended: its own message says why."
         ) from error
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.training import checkpoint
@@ -19,11 +20,13 @@ TINY = ["rl2_bernoulli_bandit_n10", "--agent.meta_batch_size=7", "--agent.num_mi
 TINY += ["--eval_tasks=5", "--eval_repeats=1", "--quiet"]
 
 
-def torchrun(processes: int, *options: str, restarts: int = 0, family: str = "") -> subprocess.Popen[str]:
+def torchrun(processes: int, *options: str, restarts: int = 0) -> subprocess.Popen[str]:
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    # See docs/distributed.md: without it a restarted process is told the addresses of the dead ones.
+    fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if restarts else {}
     return subprocess.Popen(
         [sys.executable, "-m", *launcher, "-m", "metarl.train", *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **fresh},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,3 +122,30 @@ def test_what_several_processes_cannot_train_is_refused_once(options, sentence, 
     assert job.returncode != 0
     assert error.count(sentence) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_same_number_of_processes_repeats_a_run_bit_for_bit(tmp_path):
+    options = [*TINY, "--total_iterations=20", "--eval_every=10", "--final_eval_tasks=0"]
+    for run in ("first", "second"):
+        job = torchrun(2, *options, f"--run_dir={tmp_path / run}")
+        _, error = job.communicate(timeout=300)
+        assert job.returncode == 0, error
+    states = [checkpoint.load_state(tmp_path / run)[0] for run in ("first", "second")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0].keys() | states[1].keys())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process of a rank in /proc")
+def test_ctrl_c_reaches_all_ranks_which_save(tmp_path):
+    run = tmp_path / "run"
+    job = torchrun(
+        2, *TINY, "--eval_every=0", "--checkpoint_every=1000000", "--total_iterations=1000000", f"--run_dir={run}"
+    )
+    wait_for(run / "metrics.jsonl")
+    while not metrics(run):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    job.communicate(timeout=300)
+    done = checkpoint.load_state(run)[1]
+    assert [line["iteration"] for line in metrics(run)] == [*range(1, done.iteration + 1)]
