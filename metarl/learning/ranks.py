@@ -104,7 +104,7 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostRank(
-            f"Rank {launched()[0]} has no connection to another process, which has probably ended: its own message says why."
+            f"Rank {launched()[0]} has no connection to another process, which has probably ended: see its message."
         ) from error
 
 
