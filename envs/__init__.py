@@ -76,6 +76,9 @@ SIMULATED = {
 }
 """The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
 
+ADAPTED = {"Gym": "adapter.gym_family:GymFamily"}
+"""Families out of simulators that other packages bring: the name in their id, and their class."""
+
 __all__ = [*PLAIN]
 
 for _name, _module in PLAIN.items():
@@ -83,6 +86,8 @@ for _name, _module in PLAIN.items():
 for _module, _names in SIMULATED.items():
     for _name in _names:
         register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")
+for _name, _place in ADAPTED.items():
+    register(f"metarl/{_name}-v0", f"metarl.envs.{_place}")
 
 
 def __getattr__(name: str) -> Any:
