@@ -56,6 +56,12 @@ GROUPS = {
             "AntVel", "AntGoal", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
         ),
     ),
+    "adapter": Group(
+        "Any Gymnasium environment",
+        "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or in "
+        "a configuration file.",
+        ("Gym",),
+    ),
 }  # fmt: skip
 """The pages, by their file's name."""
 
@@ -108,5 +114,6 @@ OVERVIEW = {
     "HumanoidDir": ("direction in the plane", "unknown"),
     "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
     "HopperRandParams": ("masses, frictions, dampings", "unknown"),
+    "Gym": ("what `parameters` names; by default the length of a CartPole's pole", "unknown"),
 }
 """What varies between tasks, and the best return of an episode when the task is told, in a few words each."""
