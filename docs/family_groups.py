@@ -58,8 +58,8 @@ GROUPS = {
     ),
     "adapter": Group(
         "Any Gymnasium environment",
-        "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or in "
-        "a configuration file.",
+        "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or "
+        "in a configuration file.",
         ("Gym",),
     ),
 }  # fmt: skip
