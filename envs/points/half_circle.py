@@ -75,11 +75,12 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         dense -3.84.
 
     Differs from the source:
-        =====  ==================================  ======================================================================
-        what   here                                there
-        =====  ==================================  ======================================================================
-        tasks  fresh goals without end; an option  100 goals in equal distances on the arc: 80 to train on, 20 to test on
-        =====  ==================================  ======================================================================
+        =====  =======================  ======================================================================
+        what   here                     there
+        =====  =======================  ======================================================================
+        tasks  fresh goals without      100 goals in equal distances on the arc: 80 to train on, 20 to test on
+               end; an option
+        =====  =======================  ======================================================================
 
     Source:
         Rakelly et al. 2019, "PEARL", section 6.3, in its published code (sparse-point-robot, 5 exploration episodes).
