@@ -23,7 +23,10 @@ from metarl.interop.sb3_env import SB3VecEnv
 IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 KNOW = [id for id in IDS if type(metarl.make(id)).success is not TaskFamily.success]
 # Success is what pays, or what ends an episode early, in these.
-PAYS = {"GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow"}
+PAYS = {
+    "GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow",
+    "AntGoalSparse",
+}  # fmt: skip
 ENDS = {"Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous"}
 
 
