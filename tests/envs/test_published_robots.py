@@ -229,6 +229,7 @@ def test_steps_observations_and_rewards_are_those_of_gymnasium_s_physics(name: s
     mujoco.mj_rnePostConstraint(env.model, env.data)  # the forces of contact, which `set_state` leaves as they were
     start = np.concatenate(twin.observed(env))
     assert family.observation_space.shape == start.shape
+    touched = 0.0
     np.testing.assert_allclose(family.observe(task, state)[0].numpy(), start, rtol=1e-5, atol=1e-5)
     for t in range(40):
         action = action_of(family, t)
@@ -237,8 +238,10 @@ def test_steps_observations_and_rewards_are_those_of_gymnasium_s_physics(name: s
         _, _, their_end, _, _ = env.step(action.numpy().astype(np.float64))
         shown = np.concatenate(twin.observed(env))
         np.testing.assert_allclose(family.observe(task, state)[0].numpy(), shown, rtol=1e-4, atol=1e-4)
-        assert float(reward[0]) == pytest.approx(twin.reward(task, was, env, action.numpy()), abs=1e-3)
+        assert float(reward[0]) == pytest.approx(twin.reward(task, was, env, action.numpy()), abs=2e-4)
+        touched = max(touched, contact(env))
         assert bool(ended[0]) == their_end, "also of robots that have fallen, and go on here"
+    assert touched > 0.002 or not name.startswith(("Ant", "Humanoid")), "what touching the floor costs is tested"
     env.close()
 
 
