@@ -28,8 +28,12 @@ WALLS = {"train": 0.3, "test": 0.3, "ood": 0.4}
 """Probability that a cell is a wall, by split."""
 
 
-NEAREST = 10
-"""Moves from the start to the goal, at least."""
+NEAREST, FARTHEST = 10, 60
+"""Moves from the start to the goal: those of a task that is drawn; the farthest is an episode's length."""
+
+
+FAR = 10**4
+"""The distance of what cannot be reached."""
 
 
 STEP_COST = 0.01
@@ -108,36 +112,24 @@ class WallMaze(TaskFamily[WallTask, Cell]):
 
     def __init__(self, episodes_per_trial: int = 4) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        self.horizon = 60
+        self.horizon = FARTHEST
         low, high = np.array([-1, -1] + [0] * 9, np.float32), np.ones(11, np.float32)
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(STEPS))
 
     def draw_tasks(self, keys: Key, split: str) -> WallTask:
-        return self._first_solvable(keys, lambda key, rows: _any_maze(key, WALLS[split]))
+        return _first_suitable(keys, lambda key, rows: _any_maze(key, WALLS[split]))
 
     def mutate(self, task: WallTask, key: Key) -> WallTask:
         """Change each task (B,) a little with its key (B,): the changed tasks can be solved, as those of the splits.
 
         With probability ½ one of the 169 cells becomes a wall, or free if it was one; otherwise the goal moves by one
         cell. A change after which the goal would be in a wall, out of reach or nearer than 10 moves is drawn again.
+        Raises ValueError unless the given goals are 10 to 60 moves away.
         """
-        return self._first_solvable(key, lambda key, rows: _changed(take(task, rows), key))
-
-    def _first_solvable(self, keys: Key, propose: Callable[[Key, Tensor], WallTask]) -> WallTask:
-        """Return the first proposal of each row that can be solved: ``propose(keys, numbers of the rows)``.
-
-        Attempt i of a row has the key ``fold(key, i)``, so that a row does not depend on the others.
-        """
-        left = torch.arange(len(keys), device=keys.device)
-        found = propose(rng.fold(keys, 0), left)
-        for attempt in itertools.count(1):
-            moves = moves_to_goal(take(found, left))
-            left = left[(moves < NEAREST) | (moves > self.horizon)]
-            if not len(left):
-                break
-            found = put(found, left, propose(rng.fold(keys[left], attempt), left))
-        return found
+        # From another maze there may be no such change, and the search for one would never end.
+        possible(_suits(task), f"A maze to change must have its goal {NEAREST} to {FARTHEST} moves from the start.")
+        return _first_suitable(key, lambda key, rows: _changed(take(task, rows), key))
 
     def check_task(self, task: WallTask) -> None:
         within("WallTask.start", task.start, 1, SIZE)
@@ -194,10 +186,6 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         return Cells(free, 30, self.horizon, position, [goal], sight=1, corners=corners)
 
 
-FAR = 10**4
-"""The distance of what cannot be reached."""
-
-
 def distances(walls: Tensor, place: Tensor) -> Tensor:
     """The least numbers of moves from everywhere to `place` (B, 2): int64 (B, 15, 15), `FAR` where there is no way.
 
@@ -223,6 +211,27 @@ def _inside(values: Tensor, move: tuple[int, int]) -> Tensor:
     """The values (B, 13, 13) of the cells to which a move would lead from the cells inside the wall around."""
     dx, dy = move
     return values[:, 1 + dx : SIZE + 1 + dx, 1 + dy : SIZE + 1 + dy]
+
+
+def _suits(task: WallTask) -> Tensor:
+    """Tell in which rows the goal can be reached and is as far from the start as it has to be: bool (B,)."""
+    moves = moves_to_goal(task)
+    return (moves >= NEAREST) & (moves <= FARTHEST)
+
+
+def _first_suitable(keys: Key, propose: Callable[[Key, Tensor], WallTask]) -> WallTask:
+    """Return the first suitable proposal of each row: ``propose(keys, numbers of the rows)``.
+
+    Attempt i of a row has the key ``fold(key, i)``, so that a row does not depend on the others.
+    """
+    left = torch.arange(len(keys), device=keys.device)
+    found = propose(rng.fold(keys, 0), left)
+    for attempt in itertools.count(1):
+        left = left[~_suits(take(found, left))]
+        if not len(left):
+            break
+        found = put(found, left, propose(rng.fold(keys[left], attempt), left))
+    return found
 
 
 def _any_maze(keys: Key, density: float) -> WallTask:

@@ -172,6 +172,21 @@ def test_many_changes_lead_far_and_stay_solvable():
     assert int((task.walls != first.walls).sum((1, 2)).min()) > 10 and (task.goal != first.goal).any(1).sum() > 40
 
 
+def test_a_maze_that_no_small_change_makes_long_enough_is_not_changed():
+    family, near = WallMaze(), maze((1, 1), (3, 3), set())
+    with pytest.raises(ValueError, match=r"goal 10 to 60 moves from the start\.$"):
+        family.mutate(near, keys(1))
+
+
+def test_mazes_do_not_depend_on_the_length_of_episodes():
+    """An environment may cut episodes short, and draws mazes all the same."""
+    family, short = WallMaze(), WallMaze()
+    short.horizon = 5
+    drawn, same = (one.sample_tasks(rng.key(0), 20) for one in (family, short))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, same, strict=True))
+    assert short.oracle(same).tolist() == pytest.approx([-0.05] * 20)
+
+
 WRONG = {
     "open": (maze((1, 1), (5, 5), set())._replace(walls=torch.zeros(1, 15, 15, dtype=torch.bool)), "walls all around"),
     "a wall at the start": (maze((1, 1), (5, 5), {(1, 1)}), "must be free of walls"),
