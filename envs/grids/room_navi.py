@@ -53,8 +53,8 @@ class RoomNavi(TaskFamily[RoomGoals, RoomState]):
         Three rooms of 3 × 3 cells in a row are joined by corridors of length 3 along y = 0. The agent starts in the
         centre of the middle one, knows its cell, and is not told the goals. The first is in a corner of its room, and
         says where the second one is: a goal on the left means a corner of the left room, a goal on the right one of
-        the right room. The third is in another corner of the middle room. The way to a goal that pays more costs 0.1
-        a step and leads past goals that pay less, so that an agent which does not explore stays on one of these.
+        the right room. The third is in another corner of the middle room. A goal that was found pays at every step,
+        and the search for the next one costs 0.1 a step: an agent that does not explore stays where it is paid.
         Walls stop a move. What was reached is forgotten at the end of an episode.
 
     What varies:

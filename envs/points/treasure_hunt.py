@@ -35,9 +35,9 @@ class TreasureHunt(TaskFamily[Goal, Point]):
 
     Description:
         The point starts at (0, -1) m and moves by up to 0.1 m per axis and step. The treasure lies 1 m from the origin
-        in a direction that is not told. A mountain with a radius of 0.5 m stands at the origin: who climbs it pays
-        more with every step upwards, but sees on its top, within 0.1 m of the origin, where the treasure is. To search
-        the circle costs nothing extra and takes longer, 62 steps for all of it.
+        in a direction that is not told. A mountain with a radius of 0.5 m stands at the origin: every step on it costs
+        more the higher it leads, but on the top, within 0.1 m of the origin, the treasure is seen. To search along the
+        circle costs nothing extra and takes longer, nearly 60 steps for all of it.
 
     What varies:
         The place of the treasure: `Goal.position`, (cos θ, sin θ).
