@@ -91,6 +91,8 @@ class Scaling(nn.Module):
         """
         followed: slice | Tensor = slice(None) if self.plain is None else self.plain
         seen = obs.flatten(2)[..., followed][mask > 0]
+        if not seen.shape[1]:  # there are only images
+            return
         std, mean = torch.std_mean(seen, dim=0, correction=0)
         mean, std = ranks.moments(mean, std, len(seen))
         if self.number == 1:
