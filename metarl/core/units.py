@@ -64,11 +64,13 @@ def one_hot_places(space: spaces.MultiDiscrete) -> tuple[Tensor, Tensor]:
     return component, within + first_actions(space)[component]
 
 
-def uniform_choices(key: Tensor, space: spaces.MultiDiscrete) -> Tensor:
-    """Draw an action per key ``(B,)``, uniform over all: int64 ``(B, A)``."""
-    sizes = torch.as_tensor(space.nvec, dtype=torch.int64, device=key.device)
+def uniform_choices(key: Tensor, first: Tensor, sizes: Tensor) -> Tensor:
+    """Draw an action per key ``(B,)``, uniform over all: int64 ``(B, A)``.
+
+    `first` and `sizes`, int64 ``(A,)``, are the first choice of each component and its number of choices.
+    """
     drawn = (rng.uniform(key, len(sizes)) * sizes).to(torch.int64)
-    return torch.minimum(drawn, sizes - 1) + first_actions(space).to(key.device)
+    return torch.minimum(drawn, sizes - 1) + first
 
 
 class ActionUnits(nn.Module):

@@ -44,6 +44,10 @@ AT_ONCE = 2**22
 """Numbers of the first stage's result that are computed at once, 16 MB: longer batches of images go in chunks."""
 
 
+ON_GPU = 16
+"""How many times as many on a GPU, where small chunks take as long as large ones."""
+
+
 def is_image(space: gymnasium.Space[Any]) -> bool:
     """Tell whether observations of this space, or of this part of one, are images (see the module's docstring)."""
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
@@ -129,7 +133,7 @@ class ImageNetwork(nn.Module):
         Of a batch in several chunks, only the results are kept for the backward pass, which computes the rest again.
         """
         images = pixels.reshape(-1, *self.shape)
-        chunks = torch.split(images, self.at_once)
+        chunks = torch.split(images, self.at_once * (ON_GPU if images.is_cuda else 1))
         if len(chunks) == 1 or not torch.is_grad_enabled():
             found = [self._features(chunk) for chunk in chunks]
         else:

@@ -27,7 +27,7 @@ from metarl.core.faults.diagnosis import method_of
 from metarl.core.faults.results import wrong_observation, wrong_rows, wrong_state, wrong_step, wrong_tensor
 from metarl.core.rollout import undeclared_ending
 from metarl.core.tree import features, leaves, num_rows, take
-from metarl.core.units import component_sizes, uniform_choices
+from metarl.core.units import component_sizes, first_actions, uniform_choices
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder
 
@@ -299,7 +299,7 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
     if isinstance(space, spaces.Discrete):
         return int(space.start) + rng.integers(key, 1, int(space.n)).squeeze(-1)
     if isinstance(space, spaces.MultiDiscrete):
-        return uniform_choices(key, space)
+        return uniform_choices(key, first_actions(space), torch.as_tensor(space.nvec, dtype=torch.int64))
     assert isinstance(space, spaces.Box)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
     if space.is_bounded():
