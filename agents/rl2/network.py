@@ -67,7 +67,7 @@ class RL2Network(nn.Module):
     def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
         """Return the policy for one step, the critic's value ``(B,)``, and the memory after the step."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
-        x = self.encoder.embedded(raw)
+        x = self._embed(raw)
         output, state = self.memory.step(x, memory.state)
         policy, value = self.heads(output, x, None)
         return policy, value, RL2Memory(state, last_obs)
@@ -78,7 +78,7 @@ class RL2Network(nn.Module):
         Returns its outputs ``(T, B, H)``, its inputs ``(T, B, E)`` (the embedded steps) and its state after the last
         step. No gradient flows into the given state.
         """
-        x = self.encoder.embedded(raw)
+        x = self._embed(raw)
         output, state = self.memory.sequence(x, state if state is None else detach(state))
         return output, x, state
 
@@ -95,6 +95,11 @@ class RL2Network(nn.Module):
         of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
         outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task)).squeeze(-1)
         return make_distribution(outputs, self.log_std, self.actions.sizes), value
+
+    def _embed(self, raw: Tensor) -> Tensor:
+        encoder = self.encoder
+        seen = raw if encoder.images is None else encoder.images(raw)
+        return seen if encoder.embed is None else F.relu(encoder.embed(seen))
 
     def _told(self, task: Tensor | None) -> Tensor | None:
         """Standardise the task's numbers over training tasks; a number that never varies becomes 0."""

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metarl.core.batch_env import Step
 from metarl.core.family import Part
@@ -125,8 +124,9 @@ class StepEncoder(Scaling):
     action, so that one input holds the whole last transition (observation, action, reward, next observation). With
     `reactive` it has only the observation.
 
-    `embedded` is the trained part, which an agent applies to such vectors: `images`, the networks that replace pixels
-    by features (None without images), then `embed`, a linear layer to `embed_size` ReLU units (None if that is 0).
+    Two trained modules come after the encoder, which an agent applies to such vectors: `images`, the networks that
+    replace pixels by features (None without images), then `embed`, a linear layer to `embed_size` ReLU units (None if
+    that is 0). `output_size` is the size of their result.
     """
 
     action_centre: Tensor
@@ -194,11 +194,6 @@ class StepEncoder(Scaling):
             parts.append(last_obs if obs.ndim == 2 else torch.cat([last_obs[None], obs[:-1]]))
             last_obs = obs if obs.ndim == 2 else obs[-1]
         return torch.cat(parts, dim=-1), last_obs
-
-    def embedded(self, raw: Tensor) -> Tensor:
-        """Return the inputs ``(…, output_size)`` of an agent's memory for vectors ``(…, raw_size)`` of `raw`."""
-        x = raw if self.images is None else self.images(raw)
-        return x if self.embed is None else F.relu(self.embed(x))
 
     def follow_rewards(self, reward: Tensor, mask: Tensor) -> None:
         """Update the rewards' running size by an iteration ``(T, B)``; iterations with any reward weigh the same."""
