@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from metarl.envs.points.navigation import Navigation2D
     from metarl.envs.points.point_robot import PointRobot
     from metarl.envs.points.windy import WindyPoint
+    from metarl.envs.rulesets.family import Rulesets
 
     FAMILIES: tuple[type[TaskFamily], ...]
     """The classes of `PLAIN`."""
@@ -66,6 +67,7 @@ PLAIN = {
     "Acrobot": "control.acrobot",
     "MountainCar": "control.mountain_car",
     "MountainCarContinuous": "control.mountain_car",
+    "Rulesets": "rulesets.family",
 }
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {
