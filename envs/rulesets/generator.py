@@ -119,12 +119,12 @@ class _Draws:
         """Draw one of the places of a mask ``(N, n)``, all equally likely: int64 (N,)."""
         return torch.where(mask, self._uniform(mask.shape[1]), -1.0).argmax(1)
 
-    def object(self, mask: Tensor, wanted: Tensor | bool = True) -> Tensor:
+    def object(self, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Draw a tile among free objects, where it is wanted, and take it away from them: int64 (N,), 0 for none."""
         drawn = self._one_of(mask)
-        taken = (
-            torch.nn.functional.one_hot(drawn, OBJECTS).bool() & torch.as_tensor(wanted, device=mask.device)[..., None]
-        )
+        taken = torch.nn.functional.one_hot(drawn, OBJECTS).bool()
+        if wanted is not None:
+            taken = taken & wanted[:, None]
         self.free = self.free & ~taken
         return torch.where(taken.any(1), drawn + FIRST, 0)
 

@@ -101,7 +101,7 @@ class RoomPicture(Sketch["Room"]):
 
 def _rule_name(rule: list[int]) -> str:
     kind, a, b, product = rule
-    return f"{condition_name(kind, a, b)} → {tile_name(product) if product != FLOOR else 'nothing'}"
+    return f"{condition_name(kind, a, b)} -> {tile_name(product) if product != FLOOR else 'nothing'}"
 
 
 def draw_tile(draw: ImageDraw.ImageDraw, tile: int, box: tuple[float, float, float, float]) -> None:
@@ -118,7 +118,8 @@ def draw_tile(draw: ImageDraw.ImageDraw, tile: int, box: tuple[float, float, flo
         if name == "goal":
             draw.rectangle(box, outline=LINE)
     elif name == "key":
-        draw.line((x, y, x, bottom, x + radius / 2, bottom), fill=fill, width=max(3, round(radius / 3)))
+        for colour_of_line, width in ((LINE, max(4, round(radius / 2))), (fill, max(2, round(radius / 3)))):
+            draw.line((x, y, x, bottom, x + radius / 2, bottom), fill=colour_of_line, width=width)
         draw.ellipse((x - radius / 2, top, x + radius / 2, y), fill=fill, outline=LINE)
     else:
         points = {"pyramid": 3, "hex": 6, "star": 10}[name]
