@@ -24,6 +24,7 @@ from metarl.agents.reference import (
     other_bandits,
     points,
 )
+from metarl.agents.reference.rulesets import oracle as rulesets
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -48,6 +49,7 @@ from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.windy import WindyPoint
+from metarl.envs.rulesets.family import Rulesets
 
 __all__ = ["baseline", "baselines_for"]
 
@@ -87,6 +89,7 @@ register_baseline(MetaMaze, "oracle", _plain(mazes.MetaMazeOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+register_baseline(Rulesets, "oracle", rulesets.RulesetOracle)
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------

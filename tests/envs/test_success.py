@@ -25,6 +25,8 @@ KNOW = [id for id in IDS if type(metarl.make(id)).success is not TaskFamily.succ
 # Success is what pays, or what ends an episode early, in these.
 PAYS = {"GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow"}
 ENDS = {"Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous"}
+PAYS |= {"Rulesets"}
+ENDS |= {"Rulesets"}
 
 
 def name_of(id: str) -> str:

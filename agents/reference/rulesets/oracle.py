@@ -24,7 +24,7 @@ from metarl.envs.rulesets.family import (
     VIEW,
     Rulesets,
 )
-from metarl.envs.rulesets.rules import HOLD, NEAR, TILES
+from metarl.envs.rulesets.rules import NEAR, TILES
 
 UNKNOWN = -1
 FAR = 1000
@@ -93,7 +93,13 @@ class RulesetOracle(FixedAgent):
         there = torch.where(done[:, None], UNKNOWN, known.tiles)
         own = there.gather(1, cell[:, None])[:, 0].clamp_min(tiles.FLOOR)  # what it stands on is not in view
         seen = torch.cat([seen[:, :OWN], own[:, None], seen[:, OWN + 1 :]], dim=1)
-        return known._replace(tiles=there.scatter(1, cell[:, None] + self.views[way], seen), cell=cell)
+        there = there.scatter(1, cell[:, None] + self.views[way], seen)
+        # What lies behind it may just have become another tile by a rule, out of its sight.
+        behind = (cell - self.beside[way])[:, None]
+        tile = there.gather(1, behind)
+        changes = (known.rules[..., 0] >= NEAR) & (known.rules[..., 0] < TILES) & (known.rules[..., 1] == tile)
+        tile = torch.where(changes.any(1, keepdim=True), UNKNOWN, tile)
+        return known._replace(tiles=there.scatter(1, behind, tile), cell=cell)
 
     def _next(self, known: Known, held: Tensor) -> Tensor:
         """Return the condition that comes next: int64 (B, 3)."""
