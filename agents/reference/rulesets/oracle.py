@@ -28,6 +28,8 @@ from metarl.envs.rulesets.rules import NEAR, TILES
 
 UNKNOWN = -1
 FAR = 1000
+WHIM = 0.02
+"""Probability of a step in any direction."""
 DEEPEST = 4
 """Rules at most on the way to a goal."""
 
@@ -172,7 +174,9 @@ class RulesetOracle(FixedAgent):
         action = torch.where(turn == 0, ahead, torch.where(turn == 3, TURN_LEFT, TURN_RIGHT))
         on_it = aims.gather(1, known.cell[:, None])[:, 0] & (deed == FORWARD)
         action = torch.where(on_it, FORWARD, action)
-        return torch.where((best >= FAR) & ~on_it, rng.integers(key, 1, TURN_RIGHT + 1)[:, 0], action)
+        # Where there is no way, and now and then, it takes any step: what lies badly must not hold it for ever.
+        lost = ((best >= FAR) & ~on_it) | (rng.uniform(rng.fold(key, 0), 1)[:, 0] < WHIM)
+        return torch.where(lost, rng.integers(rng.fold(key, 1), 1, TURN_RIGHT + 1)[:, 0], action)
 
     def _distance(self, aims: Tensor, passable: Tensor) -> Tensor:
         """Return the moves from each cell to the nearest aim, through passable cells: int64 (B, width · width)."""
