@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import gymnasium
 import numpy as np
@@ -18,6 +17,7 @@ from metarl.envs.rulesets import tiles
 from metarl.envs.rulesets.bounds import most_return
 from metarl.envs.rulesets.generator import PRESETS, draw, out_of_distribution
 from metarl.envs.rulesets.pictures import RoomPicture
+from metarl.envs.rulesets.room import Room, Ruleset
 from metarl.envs.rulesets.rules import KINDS, TILES, Scene, is_met, produce
 
 VIEW = 5
@@ -25,28 +25,6 @@ VIEW = 5
 OWN = VIEW * VIEW - VIEW // 2 - 1
 """The number of the agent's own cell in its view: the middle of the last line."""
 FORWARD, TURN_LEFT, TURN_RIGHT, PICK_UP, PUT_DOWN, TOGGLE = range(6)
-
-
-class Ruleset(NamedTuple):
-    """A goal, production rules, and the objects that lie in the room at the beginning.
-
-    `metarl.envs.rulesets.tiles` has the numbers of tiles, `metarl.envs.rulesets.rules` those of kinds of conditions.
-    """
-
-    goal: Tensor  # (B, 3) int64: kind of condition, 1 … 11; its tiles a and b, 2 … 71, b 0 where it has only one
-    rules: Tensor  # (B, R, 4) int64: kind, a, b, product; zeros where there is no rule
-    tiles: Tensor  # (B, O) int64: tiles, 2 … 71; 0 where there is none
-
-
-class Room(NamedTuple):
-    """The room with its tiles, and the agent in it."""
-
-    grid: Tensor  # (B, size · size) int64: tiles, line by line from the top
-    position: Tensor  # (B,) int64: the number of the agent's cell, size · y + x
-    direction: Tensor  # (B,) int64: 0 up, 1 right, 2 down, 3 left
-    held: Tensor  # (B,) int64: the tile that the agent holds; 0 none
-    time: Tensor  # (B,) int64: steps made
-    reached: Tensor  # (B,) bool: the goal was reached with the last step
 
 
 class Rulesets(TaskFamily[Ruleset, Room]):
@@ -87,9 +65,10 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         - `train`, `test`: combinations of a kind of condition with its object or its unordered pair of objects are
           parted once, by a draw that is part of the library: a fifth of them belong to `test`, the others to `train`.
           Mirrored kinds (TileNearUp and TileNearDown, TileNearRight and TileNearLeft) count as one. The goal and all
-          rules that it needs are combinations of their split. So test shows known kinds, shapes and colours, each
-          object among them, in combinations that training never had. In `trivial`, which has no rules, the combination
-          is the goal's: its kind with the shapes and colours of its objects.
+          rules that it needs are combinations of their split; rules and tiles that only distract are any. So test
+          shows known kinds, shapes and colours, each object among them, in combinations that training never had. In
+          `trivial`, which has no rules, the combination is the goal's: its kind with the shapes and colours of its
+          objects.
         - `valid`: training's distribution, in a stream of its own.
         - `ood`: training's combinations in rulesets of the next preset, with at least one tree of its full depth,
           deeper than all of training; for `high`, a chain of four rules.
@@ -130,12 +109,16 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         1 - 0.9 · t / horizon when the goal is reached with step t, otherwise 0.
 
     Endings:
-        Terminated when the goal is reached; truncated after 243 steps.
+        Terminated when the goal is reached; truncated after `horizon` steps, by default 243.
 
     Optimum:
-        A bound for a player that is told ruleset and places: by shortest ways in a room without other objects, for the
-        kind of the goal, 0.972 in the mean of `trivial`; with rules 1 - 0.9 / horizon, which nobody reaches. Random:
-        unknown in closed form; RANDOM.
+        Known ruleset and places: at most 0.970 in the mean of `trivial`, by shortest ways in a room without other
+        objects, exact per kind of goal; with rules `oracle` is 1 - 0.9 / horizon, a bound that nobody reaches. A
+        scripted player that is told the ruleset but has to look for the objects: 0.940 ± 0.005 in `trivial`,
+        0.906 ± 0.010 in `small` and 0.835 ± 0.017 in `medium` (1,000, 400 and 300 tasks of `test`, first episodes).
+        Random, no formula is known: 0.121 ± 0.004 in `trivial`, where 20 % of the episodes reach the goal (20,000 tasks
+        of `train`), 0.061 ± 0.006 in `small`, 0.021 ± 0.003 in `medium`, and 0.017 ± 0.003 in `high` (5,000 tasks each;
+        95 % intervals).
 
     Differs from the source:
         ============  ================================================  ==================================
@@ -276,7 +259,7 @@ def _walls(size: int, device: torch.device) -> Tensor:
 
 @functools.cache
 def _beside(size: int, device: torch.device) -> Tensor:
-    """What to add to a cell's number for the cells up, right, down and left of it, and for itself."""
+    """Return what to add to a cell's number for the cells up, right, down and left of it, and for itself."""
     return torch.tensor([-size, 1, size, -1, 0], device=device)
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ImageDraw
 
 from metarl.core.family import Sketch
 from metarl.envs.drawing.sheet import Sheet, pixels, shade
+from metarl.envs.rulesets.room import Room
 from metarl.envs.rulesets.rules import condition_name
 from metarl.envs.rulesets.tiles import COLOURS, FIRST, FLOOR, SHAPES, WALL, tile_name
-
-if TYPE_CHECKING:
-    from metarl.envs.rulesets.family import Room
 
 PAINT = dict(
     zip(
@@ -29,7 +26,7 @@ PAINT = dict(
 LINE = "#343a40"
 
 
-class RoomPicture(Sketch["Room"]):
+class RoomPicture(Sketch[Room]):
     """The room of the present episode, with the paths of it and, paler, of earlier ones, and the ruleset beside it."""
 
     CELL, PANEL, ROW = 40, 420, 18  # pixels

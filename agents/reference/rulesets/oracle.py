@@ -60,7 +60,7 @@ class RulesetOracle(FixedAgent):
         self.most_moves = 3 * family.size  # ways in a room are hardly ever longer
 
     def _views(self) -> Tensor:
-        """What to add to the own cell's number for each cell of the view, by direction: int64 (4, 25)."""
+        """Return what to add to the own cell's number for each cell of the view, by direction: int64 (4, 25)."""
         number = torch.arange(VIEW * VIEW, device=self.device)
         ahead, right = VIEW - 1 - number // VIEW, number % VIEW - VIEW // 2
         return self.beside[:, None] * ahead + self.beside.roll(-1)[:, None] * right
