@@ -83,27 +83,31 @@ class Rooms:
         return best
 
 
+def steps_needed(room: Rooms, kind: int) -> Tensor:
+    """Return a bound of the steps to a goal: int64 (poses, cells of a), or with two tiles (poses, cells of a, of b)."""
+    sides, take = _sides_of(kind), room.to_face() + 1
+    if kind == HOLD:
+        return take
+    if kind < TILES:  # or it is put where it can be stood next to
+        return torch.minimum(room.to_stand(sides).clamp_min(1), take + 2)
+    # One of the two is brought to the other, or both are taken, one after the other, and put down.
+    a_to_b = room.after_taking(room.to_face_beside([opposite(side) for side in sides]) + 1)
+    b_to_a = room.after_taking(room.to_face_beside(sides) + 1)
+    in_turn = room.after_taking(take) + 2
+    return torch.minimum(torch.minimum(a_to_b, in_turn), torch.minimum(b_to_a, in_turn).transpose(1, 2))
+
+
 @functools.cache
 def fewest_steps(n: int) -> tuple[Tensor, ...]:
-    """Return for each kind the share of starts that need at least 0, 1, 2 … steps, float32; all places alike."""
+    """Return for each kind the share of starts with a bound of 0, 1, 2 … steps, float32; all places are as likely."""
     room = Rooms(n)
     cells = torch.arange(n * n)
     apart = cells.repeat_interleave(4)[:, None] != cells  # (poses, cells): the agent stands on no object
     both = apart[:, None] & apart[..., None] & (cells[:, None] != cells)
-    take = room.to_face() + 1
     shares = [torch.ones(1)]
     for kind in range(1, len(KINDS)):
-        if kind < TILES:
-            need = take if kind == HOLD else torch.minimum(room.to_stand(_sides_of(kind)).clamp_min(1), take + 2)
-            need = need[apart]
-        else:
-            sides = _sides_of(kind)
-            # One of the two is brought to the other, or both are taken, one after the other, and put down.
-            a_to_b = room.after_taking(room.to_face_beside([opposite(side) for side in sides]) + 1)
-            b_to_a = room.after_taking(room.to_face_beside(sides) + 1)
-            in_turn = room.after_taking(room.to_face() + 1) + 2
-            first = torch.minimum(torch.minimum(a_to_b, in_turn), torch.minimum(b_to_a, in_turn).transpose(1, 2))
-            need = first[both]
+        need = steps_needed(room, kind)
+        need = need[apart if kind < TILES else both]
         shares.append(need.bincount().to(torch.float32) / len(need))
     return tuple(shares)
 

@@ -42,9 +42,9 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         the floor: one walks over them and cannot pick them up.
 
         The options: `preset` gives the size of rulesets, `size` that of the room (6 … 13, walls included), `horizon`
-        the steps (default: 3 · size²), `one_hot` the form of observations. A trial has three episodes: rewards are
-        rare, the goal is found in the first one or not at all, and a longer trial than its 729 steps would be mostly
-        walking.
+        the steps (default: 3 · size²), `one_hot` the form of observations. A trial has three episodes: one to
+        find out the goal, and two that show whether it is remembered while places change. With 729 steps that is long
+        for a policy with memory already.
 
     What varies:
         The goal, `Ruleset.goal`; the rules, `Ruleset.rules`; and the initial tiles, `Ruleset.tiles`. The places of

@@ -12,7 +12,7 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.checks import checked_task
 from metarl.core.tree import take
-from metarl.envs.rulesets.bounds import fewest_steps
+from metarl.envs.rulesets.bounds import Rooms, fewest_steps, steps_needed
 from metarl.envs.rulesets.family import Room, Ruleset, Rulesets
 from metarl.envs.rulesets.rules import HOLD, KINDS, NEAR, SIDES, TILES, condition_name, kind_number
 from metarl.envs.rulesets.tiles import COLOURS, NUMBERS, SHAPES, can_be_held, tile, tile_name
@@ -398,6 +398,44 @@ def test_fewest_steps_of_a_small_room():
     for kinds in (range(NEAR + 1, TILES), range(TILES + 1, len(KINDS))):
         for kind in kinds:
             torch.testing.assert_close(fewest_steps(4)[kind], fewest_steps(4)[kinds[0]])
+
+
+@pytest.mark.parametrize("kind", range(1, len(KINDS)))
+def test_the_bound_is_below_the_shortest_plan_and_near_it(kind: int):
+    """By breadth first over all states of a room with only the goal's tiles, from some starts."""
+    tiles = torch.tensor([[A, B if kind >= TILES else 0]])
+    task = ruleset()._replace(goal=torch.tensor([[kind, A, B if kind >= TILES else 0]]))
+    bound, gaps = steps_needed(Rooms(4), kind), []
+    for seed in range(8):
+        state = FAMILY.reset(task._replace(tiles=torch.cat([tiles, torch.zeros(1, 4).long()], 1)), rng.key(seed)[None])
+
+        def cell(number: int) -> int:
+            return 4 * (number // 6 - 1) + number % 6 - 1
+
+        places = [cell(int((state.grid[0] == tile).nonzero())) for tile in tiles[0].tolist() if tile]
+        least = int(bound[(4 * cell(int(state.position)) + int(state.direction), *places)])
+        gaps.append(shortest_plan(task, state) - least)
+    assert min(gaps) >= 0 and sum(gaps) <= 12, gaps
+
+
+def shortest_plan(task: Ruleset, state: Room) -> int:
+    """Steps to the goal from one state."""
+    seen: set[tuple[int, ...]] = set()
+    for steps in range(1, 100):
+        n = len(state.position)
+        many = take(state, torch.arange(n).repeat_interleave(5))
+        tasks = take(task, torch.zeros(5 * n, dtype=torch.int64))
+        state, _, ended = FAMILY.step(tasks, many, torch.arange(5).repeat(n), torch.zeros(5 * n, dtype=torch.int64))
+        if bool(ended.any()):
+            return steps
+        rows = torch.cat([state.grid, state.position[:, None], state.direction[:, None], state.held[:, None]], 1)
+        fresh = []
+        for i, row in enumerate(map(tuple, rows.tolist())):
+            if row not in seen:
+                seen.add(row)
+                fresh.append(i)
+        state = take(state, torch.tensor(fresh))
+    raise AssertionError("there is no plan")
 
 
 @pytest.mark.parametrize("preset", ["trivial", "small"])
