@@ -18,6 +18,9 @@ from metarl.envs.rulesets.combinations import allowed, possible
 from metarl.envs.rulesets.rules import HOLD, KINDS, NEAR, TILES
 from metarl.envs.rulesets.tiles import FIRST, OBJECTS, can_be_held
 
+LARGEST = 2**63 - 1
+"""Keeps all bits of a draw but the sign."""
+
 
 class Preset(NamedTuple):
     """The size of rulesets, as XLand-MiniGrid's benchmarks have it."""
@@ -107,17 +110,17 @@ class _Draws:
         objects = torch.arange(OBJECTS, device=keys.device)
         self.carried = can_be_held(objects + FIRST)
 
-    def _uniform(self, n: int) -> Tensor:
-        self.count += 1
-        return rng.uniform(rng.fold(self.keys, self.count), n)
-
     def chance(self, probability: float) -> Tensor:
         """Return True with this probability: bool (N,)."""
-        return self._uniform(1)[:, 0] < probability
+        self.count += 1
+        return rng.uniform(rng.fold(self.keys, self.count), 1)[:, 0] < probability
 
     def _one_of(self, mask: Tensor) -> Tensor:
         """Draw one of the places of a mask ``(N, n)``, all equally likely: int64 (N,)."""
-        return torch.where(mask, self._uniform(mask.shape[1]), -1.0).argmax(1)
+        self.count += 1
+        places = torch.arange(mask.shape[1], device=mask.device)
+        bits = rng.fold(rng.fold(self.keys, self.count)[:, None], places) & LARGEST  # never equal, unlike uniform ones
+        return torch.where(mask, bits, -1).argmax(1)
 
     def object(self, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Draw a tile among free objects, where it is wanted, and take it away from them: int64 (N,), 0 for none."""
