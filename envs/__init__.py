@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from metarl.envs.points.navigation import Navigation2D
     from metarl.envs.points.point_robot import PointRobot
     from metarl.envs.points.windy import WindyPoint
+    from metarl.envs.supervised.digits import FewShotDigits
+    from metarl.envs.supervised.sinusoid import Sinusoid
 
     FAMILIES: tuple[type[TaskFamily], ...]
     """The classes of `PLAIN`."""
@@ -66,6 +68,8 @@ PLAIN = {
     "Acrobot": "control.acrobot",
     "MountainCar": "control.mountain_car",
     "MountainCarContinuous": "control.mountain_car",
+    "Sinusoid": "supervised.sinusoid",
+    "FewShotDigits": "supervised.digits",
 }
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {
