@@ -24,6 +24,7 @@ from metarl.agents.reference import (
     other_bandits,
     points,
 )
+from metarl.agents.reference.supervised import digits, waves
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -48,6 +49,8 @@ from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.windy import WindyPoint
+from metarl.envs.supervised.digits import FewShotDigits
+from metarl.envs.supervised.sinusoid import Sinusoid
 
 __all__ = ["baseline", "baselines_for"]
 
@@ -87,6 +90,8 @@ register_baseline(MetaMaze, "oracle", _plain(mazes.MetaMazeOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+register_baseline(Sinusoid, "oracle", _plain(waves.WaveOracle))
+register_baseline(FewShotDigits, "oracle", _plain(digits.DigitsOracle))
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------
@@ -144,6 +149,10 @@ register_baseline(DarkRoomHard, "search", _searched(1))
 register_baseline(DarkKeyToDoor, "search", _searched(2))
 register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))
 register_baseline(TwoStep, "win_stay", _plain(cognitive.TwoStepWinStay))
+register_baseline(Sinusoid, "least_squares", waves.LeastSquares)
+register_baseline(
+    FewShotDigits, "nearest_neighbour", lambda family, device: digits.NearestNeighbour(family.num_classes, device)
+)
 
 
 # ---- controllers for the nominal parameters --------------------------------------------------------------------------
