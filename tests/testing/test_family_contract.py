@@ -67,6 +67,8 @@ FAULTS = {
     "Shown": r"^Shown: the first observation depends on the task.*shows_task = True",
     "NoHorizon": r"^NoHorizon has no horizon",
     "Images": r"^Images\.action_space must be Discrete or a one-dimensional float32 Box, got MultiDiscrete",
+    "Untaught": r"^Untaught\.target must be int64 of shape \(B,\), got float32 of shape \(7,\)",
+    "TaughtTooMuch": r"^TaughtTooMuch\.target must be an action of Discrete\(2\), got 2\.$",
     "Loose": r"^Loose\.step must return \(state, reward, terminated\)",
 }
 
