@@ -24,6 +24,8 @@ from metarl.envs.supervised.digits import CLASSES, DIGITS, INSTANCES, SHOWN, Cha
 from metarl.envs.supervised.sinusoid import Sinusoid, Wave
 from metarl.testing import check_family
 
+CPU = torch.device("cpu")
+
 
 class Blind(FixedAgent):
     """Predicts `height` · cos x, whatever was shown."""
@@ -137,7 +139,7 @@ def test_waves_of_another_kind_are_higher():
 def test_the_images_are_those_of_scikit_learn_in_four_rotations():
     from sklearn.datasets import load_digits
 
-    data, table = load_digits(), images(torch.device("cpu"))
+    data, table = load_digits(), images(CPU)
     assert table.shape == (CLASSES, INSTANCES, 64) and float(table.max()) == 1.0 and float(table.min()) == 0.0
     third_seven = data.images[data.target == 7][2] / 16
     for turns in range(4):
@@ -168,7 +170,7 @@ def test_a_task_never_holds_two_that_look_alike():
 def test_every_class_has_ten_different_images_under_its_label():
     family = FewShotDigits(num_classes=3)
     task = family.sample_tasks(rng.key(0), 20)
-    keys, table = rng.fold(rng.key(1), torch.arange(20)), images(torch.device("cpu"))
+    keys, table = rng.fold(rng.key(1), torch.arange(20)), images(CPU)
     state = family.reset(task, keys)
     seen: list[dict[int, set[int]]] = [{} for _ in range(20)]
     last = torch.zeros(20, 3)
@@ -193,6 +195,34 @@ def test_inversion_exchanges_light_and_dark():
     light = dark._replace(inverted=torch.ones_like(dark.inverted))
     one, other = (family.observe(task, family.reset(task, keys)) for task in (dark, light))
     torch.testing.assert_close(one[:, :64] + other[:, :64], torch.ones(10, 64))
+
+
+class Recognises(FixedAgent):
+    """Knows which images are of one class, but of the labels only those that were shown; guesses among the others."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def begin(self, num_tasks: int, task: Any = None) -> Memory:
+        nothing = torch.zeros(num_tasks, self.num_classes, dtype=torch.bool)
+        return task, nothing
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        task, shown = memory
+        shown = shown | (step.obs[:, 64:] > 0)
+        label = (images(CPU)[task.classes] - step.obs[:, None, None, :64]).abs().sum(-1).amin(-1).argmin(-1)
+        luck = rng.uniform(key, self.num_classes).masked_fill(shown, -1.0)
+        known = shown.gather(1, label[:, None])[:, 0]
+        return scripted(torch.where(known, label, luck.argmax(1)), step), (task, shown)
+
+
+@pytest.mark.parametrize(("num_classes", "at_best"), [(2, 19.5), (5, 47.2833)])
+def test_who_is_not_told_the_labels_guesses_among_those_not_shown_yet(num_classes: int, at_best: float):
+    """All but the first instances, and of these 1 / N + … + 1 / 2 + 1."""
+    assert at_best == pytest.approx(9 * num_classes + sum(1 / n for n in range(1, num_classes + 1)), abs=1e-4)
+    returns = play(Recognises(num_classes), FewShotDigits(num_classes), tasks=200, split="test").outcome.reward.sum(0)
+    assert float(returns.mean()) == pytest.approx(at_best, abs=4 * float(returns.std()) / math.sqrt(len(returns)))
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
