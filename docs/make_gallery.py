@@ -24,6 +24,7 @@ from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.agents.reference.rulesets import oracle as rulesets
+from metarl.agents.reference.supervised import digits, waves
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -162,6 +163,18 @@ SCENES: dict[str, Scene] = {
     ),
     "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
+    "Sinusoid": Scene(
+        "a least-squares fit",
+        waves.LeastSquares,
+        "Red dots are predictions, with their number, blue ones the right values, shown one step later.",
+        (1,),
+    ),
+    "FewShotDigits": Scene(
+        "the nearest neighbour in pixels",
+        lambda f: digits.NearestNeighbour(5),
+        "A row for each label, with its images in the order in which they came; green: named right, red: not.",
+        (1,),
+    ),
     "HalfCheetahVel": Scene(
         RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the wanted speed.", (1,), number=1
     ),
