@@ -89,8 +89,9 @@ INNER_OBJECTIVES: dict[str, Callable[[Tensor, Samples], Tensor]] = {
 def supervised(policies: Distribution, samples: Samples) -> Tensor:
     """Return each task's supervised loss ``(N,)`` on the right actions `samples.target`: a mean over the task's steps.
 
-    Of a categorical policy it is the cross-entropy, summed over an action's components. Of a Gaussian one it is the squared error of its mean, averaged
-    over the action's dimensions, in units of half the action range; the standard deviation has no part in it.
+    Of a categorical policy it is the cross-entropy, summed over an action's components. Of a Gaussian one it is the
+    squared error of its mean, averaged over the action's dimensions, in units of half the action range; the standard
+    deviation has no part in it.
     """
     if isinstance(policies, DiagonalGaussian):
         losses = (policies.mean - samples.target).square().mean(-1)
