@@ -180,7 +180,7 @@ class MAMLConfig(AgentConfig):
 
     @property
     def supervised(self) -> bool:
-        """Whether a loss, the inner or the outer one, needs right actions."""
+        """True if a loss, the inner or the outer one, needs right actions."""
         return self.inner_loss == "supervised" or isinstance(self.outer, SupervisedStep)
 
     @property
