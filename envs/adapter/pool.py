@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import signal
 import traceback
 import weakref
 from collections.abc import Iterable, Sequence
@@ -286,6 +287,10 @@ class Worker:
 
 def _work(pipe: Connection, maker: Maker, frames: bool) -> None:
     """Do what the messages of a pipe say, until None or the end of the other process."""
+    # A signal to stop goes to the whole group of processes. The one that asks decides; its end is the end of the pipe.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     bench = Bench(maker, frames)
     try:
         while (message := pipe.recv()) is not None:
@@ -294,7 +299,7 @@ def _work(pipe: Connection, maker: Maker, frames: bool) -> None:
                 pipe.send(getattr(bench, method)(*arguments))
             except SimulatorFailed as failed:
                 pipe.send(failed)
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        pass  # the process that asked has ended, or the user stopped both
+    except (EOFError, BrokenPipeError):
+        pass  # the process that asked has ended
     finally:
         bench.close_all()

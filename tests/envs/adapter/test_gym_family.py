@@ -289,6 +289,15 @@ def test_a_worker_that_dies_ends_the_trial_in_a_sentence_and_the_next_one_works(
     family.close()
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_stop_leaves_the_workers_to_the_process_that_asks(name):
+    family = GymFamily("Pendulum-v1", {"g": {"where": "constructor", "train": {"uniform": [5, 15]}}}, workers=1)
+    task, state = start(family)
+    os.kill(family._pool._benches[0]._process.pid, getattr(signal, name))
+    family.step(task, state, torch.zeros(2, 1), keys(2))
+    family.close()
+
+
 def test_workers_end_with_their_process(tmp_path):
     """Also when it is killed: a worker that waits for messages sees the end of the pipe."""
     program = tmp_path / "program.py"
