@@ -75,6 +75,8 @@ SIMULATED = {
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }
 """The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
+META_WORLD = ("ML1", "ML10", "ML45", "MT10")
+"""The benchmarks of Meta-World, which needs an environment of its own, as classes of `meta_world.benchmarks`."""
 
 __all__ = [*PLAIN]
 
@@ -83,6 +85,8 @@ for _name, _module in PLAIN.items():
 for _module, _names in SIMULATED.items():
     for _name in _names:
         register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")
+for _name in META_WORLD:
+    register(f"metarl/{_name}-v0", f"metarl.envs.meta_world.benchmarks:{_name}")
 
 
 def __getattr__(name: str) -> Any:

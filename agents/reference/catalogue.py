@@ -24,6 +24,7 @@ from metarl.agents.reference import (
     other_bandits,
     points,
 )
+from metarl.agents.reference.robots.meta_world import MetaWorldScript
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -44,6 +45,7 @@ from metarl.envs.grids.key_to_door import DarkKeyToDoor
 from metarl.envs.grids.meta_maze import MetaMaze
 from metarl.envs.grids.tmaze import TMaze
 from metarl.envs.mdp import TabularMDP
+from metarl.envs.meta_world.benchmarks import ML1, ML10, ML45, MT10
 from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
@@ -87,6 +89,8 @@ register_baseline(MetaMaze, "oracle", _plain(mazes.MetaMazeOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+for _benchmark in (ML1, ML10, ML45, MT10):
+    register_baseline(_benchmark, "oracle", MetaWorldScript)
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------
