@@ -75,8 +75,15 @@ SIMULATED = {
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }
 """The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
-META_WORLD = ("ML1", "ML10", "ML45", "MT10")
-"""The benchmarks of Meta-World, which needs an environment of its own, as classes of `meta_world.benchmarks`."""
+
+ADAPTED = {
+    "Gym": "adapter.gym_family:GymFamily",
+    "ML1": "meta_world.benchmarks:ML1",
+    "ML10": "meta_world.benchmarks:ML10",
+    "ML45": "meta_world.benchmarks:ML45",
+    "MT10": "meta_world.benchmarks:MT10",
+}
+"""Families out of simulators that other packages bring: the name in their id, and their class."""
 
 __all__ = [*PLAIN]
 
@@ -85,8 +92,8 @@ for _name, _module in PLAIN.items():
 for _module, _names in SIMULATED.items():
     for _name in _names:
         register(f"metarl/{_name}-v0", f"metarl.envs.{_module}:{_name}")
-for _name in META_WORLD:
-    register(f"metarl/{_name}-v0", f"metarl.envs.meta_world.benchmarks:{_name}")
+for _name, _place in ADAPTED.items():
+    register(f"metarl/{_name}-v0", f"metarl.envs.{_place}")
 
 
 def __getattr__(name: str) -> Any:

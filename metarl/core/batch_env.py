@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.family import AnyFamily, Key, State, Task
-from metarl.core.tree import num_rows, put, where
+from metarl.core.tree import num_rows, put, take, where
 from metarl.core.units import no_action
 
 
@@ -105,10 +105,14 @@ class BatchEnv:
         zeros = torch.zeros_like(rows)
         self._began, self.episode = put(self._began, rows, zeros + self._step), put(self.episode, rows, zeros)
         self._start = put(torch.zeros_like(self.episode) + self._start, rows, zeros + self._step)
-        state = self.family.reset(task, rng.fold(self._reset_keys[rows], zeros))
+        state = self._begin(rows, task)
         self.task, self.state = put(self.task, rows, task), put(self.state, rows, state)
         nothing = zeros.to(torch.float32)
         return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
+
+    def _begin(self, rows: Tensor, task: Task) -> State:
+        """Return the first states of new trials in some rows on `task`, which has as many."""
+        return self.family.reset(task, rng.fold(self._reset_keys[rows], torch.zeros_like(rows)))
 
     @property
     def alive(self) -> Tensor:
@@ -123,12 +127,47 @@ class BatchEnv:
         return no_action(self.family.action_space, self.num_envs, self._keys.device)
 
 
+class OpaqueEnv(BatchEnv):
+    """A `BatchEnv` for families with opaque states: it steps rows only while their trial lasts, and resets only rows
+    whose episode ended. Padding has reward 0, and the last observation again.
+    """
+
+    def step(self, action: Tensor) -> tuple[Outcome, Step]:
+        """Act in every row whose trial lasts; rows whose episode ended start their next one."""
+        family, rows = self.family, self.alive.nonzero().squeeze(-1)
+        key = rng.fold(self._step_keys, self._step - self._start)[rows]
+        played = family.step(take(self.task, rows), take(self.state, rows), action[rows], key)
+        self.final_state = put(self.state, rows, played[0])
+        reward = torch.zeros(self.num_envs, device=self._keys.device).index_copy(0, rows, played[1])
+        terminated = torch.zeros_like(self.alive).index_copy(0, rows, played[2])
+        self._step += 1
+        late = self.alive & (self._step - self._began >= family.horizon)
+        done = terminated | late
+        final_obs = family.observe(self.task, self.final_state)
+        self.episode, self._began = self.episode + done, torch.where(done, self._step, self._began)
+        self.state = self._next_episodes((done & self.alive).nonzero().squeeze(-1))
+        outcome = Outcome(reward, terminated, late & ~terminated, final_obs)
+        return outcome, Step(family.observe(self.task, self.state), action, reward, done.to(torch.float32))
+
+    def _next_episodes(self, rows: Tensor) -> State:
+        """Return the state after a step, in which these rows have begun their next episode."""
+        if not len(rows):
+            return self.final_state
+        keys = rng.fold(self._reset_keys[rows], self.episode[rows])
+        started = self.family.restart(take(self.task, rows), take(self.final_state, rows), keys)
+        return put(self.final_state, rows, started)
+
+    def _begin(self, rows: Tensor, task: Task) -> State:
+        keys = rng.fold(self._reset_keys[rows], torch.zeros_like(rows))
+        return self.family.restart(task, take(self.state, rows), keys)
+
+
 _kind: type[BatchEnv] = BatchEnv
 
 
 def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
-    """Make a `BatchEnv`, or an environment of a faster class with the same trials (see `step_by`)."""
-    return _kind(family, task, key, episodes, first_row)
+    """Make a `BatchEnv`, an environment of a faster class with the same trials (see `step_by`), or an `OpaqueEnv`."""
+    return (OpaqueEnv if family.opaque else _kind)(family, task, key, episodes, first_row)
 
 
 def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:

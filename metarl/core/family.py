@@ -11,7 +11,7 @@ import functools
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import gymnasium
 import numpy as np
@@ -86,6 +86,14 @@ LISTS = 20190524
 """The address of all fixed lists of tasks: the same for every seed and machine."""
 
 
+class Part(NamedTuple):
+    """A part of an observation that consists of several."""
+
+    name: str
+    space: gymnasium.spaces.Box
+    """Its shape and bounds."""
+
+
 class TaskFamily(ABC, Generic[TaskT, StateT]):
     """A distribution over tasks that share observation space, action space and episode length.
 
@@ -105,6 +113,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
 
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
+    observation_parts: tuple[Part, ...] | None = None
+    """The parts that an observation ``(D,)`` consists of, each flattened, in this order; None: it is a whole."""
     horizon: int
     """Steps of one episode before it is truncated."""
     episodes_per_trial: int
@@ -124,6 +134,10 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """True if evaluations report in which share of the episodes `success` was true after some step."""
     shows_task: ClassVar[bool] = False
     """True if the first observation shows something of the task on purpose, such as a cue or the look of a stone."""
+    opaque: ClassVar[bool] = False
+    """True if a state names a simulator that moves on: it can be stepped once, and nothing goes back to it."""
+    max_rows: int | None = None
+    """Rows at most that an evaluation plays at once, for families whose rows are costly to hold; None: no limit."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
         """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
@@ -243,6 +257,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         `key` is ``(B,)``. It must not modify `task` or `state`.
         """
 
+    def restart(self, task: TaskT, state: StateT, key: Key) -> StateT:
+        """Return the first state of the next episode of each row; nothing but its tensors is read of `state` again.
+
+        A family with ``opaque = True`` may go on in the same simulators. The default is `reset`.
+        """
+        return self.reset(task, key)
+
     def oracle(self, task: TaskT) -> Tensor | None:
         """Return the best known expected return of an episode with a known task, float32 ``(B,)``; None if unknown."""
         return None
@@ -269,8 +290,21 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         episode. Raises NotImplementedError if the family has no picture.
         """
         if not has_picture(self):
-            raise NotImplementedError(f"{type(self).__name__} has no picture: write its render(task, states).")
+            raise NotImplementedError(f"{type(self).__name__} has no picture: {self.no_picture}")
         return drawn(self.sketch(task, self.episodes_per_trial), [states])
+
+    @property
+    def no_picture(self) -> str:
+        """What a user does about a family without pictures, as the end of a sentence; empty if it draws pictures."""
+        written = type(self).render is not TaskFamily.render or type(self).sketch is not TaskFamily.sketch
+        return "" if written else "write its render(task, states)."
+
+    def drawable(self) -> Self:
+        """Return a family of the same tasks and episodes whose states can be drawn: this one, unless it says otherwise.
+
+        States of a family with ``opaque = True`` can be drawn if they hold a picture, which takes time at every step.
+        """
+        return self
 
     def __repr__(self) -> str:
         return made_with(self)
@@ -303,7 +337,7 @@ def made_with(thing: Any) -> str:
 
 def has_picture(family: AnyFamily) -> bool:
     """Tell whether the family draws pictures."""
-    return type(family).render is not TaskFamily.render or type(family).sketch is not TaskFamily.sketch
+    return not family.no_picture
 
 
 def _list_keys(split: str, numbers: Tensor) -> Key:

@@ -16,6 +16,49 @@ from torch import Tensor
 Tree = TypeVar("Tree")
 
 
+class Column(Sequence[Any]):
+    """A leaf with one Python object per row, such as the simulator in which a row is played.
+
+    `take` and `put` treat it as they treat a tensor. A copy holds the same objects.
+    """
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = tuple(items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the object of a row, or a column of the rows of a slice, an index tensor or a mask."""
+        if isinstance(index, int):
+            return self.items[index]
+        if isinstance(index, slice):
+            return Column(self.items[index])
+        rows = index.nonzero().squeeze(-1) if index.dtype is torch.bool else index
+        return Column([self.items[row] for row in rows.tolist()])
+
+    def index_copy(self, dim: int, rows: Tensor, new: Column) -> Column:
+        """Return a column with the objects of `rows` replaced; `dim` is 0, as for a tensor of one dimension."""
+        items = list(self.items)
+        for row, item in zip(rows.tolist(), new.items, strict=True):
+            items[row] = item
+        return Column(items)
+
+    def where(self, rows: Tensor, other: Column) -> Column:
+        """Return a column with the own objects where `rows`, bool ``(B,)``, is true, and those of `other` elsewhere."""
+        return Column([a if own else b for own, a, b in zip(rows.tolist(), self.items, other.items, strict=True)])
+
+    def to(self, device: torch.device | str) -> Column:
+        """Return the column itself: its objects are on no device."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Column:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Column of {len(self)}"
+
+
 def tree_map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Return a tree like `tree` with the leaves ``f(leaf, *others)``, `others` being the same parts of the other trees.
 
@@ -96,7 +139,9 @@ def put(whole: Tree, rows: Tensor, part: Tree) -> Tree:
 def where(rows: Tensor, new: Tree, old: Tree) -> Tree:
     """Return `new` in the rows where `rows`, bool ``(B,)``, is true, and `old` in the others."""
 
-    def chosen(leaf: Tensor, other: Tensor) -> Tensor:
+    def chosen(leaf: Any, other: Any) -> Any:
+        if isinstance(leaf, Column):
+            return leaf.where(rows, other)
         return torch.where(rows.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
 
     mixed: Tree = tree_map(chosen, new, old)

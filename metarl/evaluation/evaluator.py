@@ -121,7 +121,9 @@ def evaluate(
         repeats = default_repeats(family, wanted, distinct, agent.costly)
     plan = _plan(agent, family, episodes, rounds, repeats, greedy, step_curve)
     played = _play(agent, family, task, rng.fold(root, 1), plan)
-    bounds = bounds_of(family, task, root, plan.episodes * plan.repeats, plan.steps, memory=(CHUNK_ROWS, CHUNK_BYTES))
+    bounds = bounds_of(
+        family, task, root, plan.episodes * plan.repeats, plan.steps, memory=(most_rows(family), CHUNK_BYTES)
+    )
     split = split if isinstance(tasks, int) else GIVEN
     return _curve(agent, family, task, plan, played, bounds, split=split, seed=seed, distinct=distinct)
 
@@ -168,6 +170,11 @@ def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly
     """Trials on each task: enough steps for a point, and as many trials in all as tasks were asked for."""
     enough = 1 if costly else -(-STEPS_OF_A_POINT // family.horizon)
     return enough if distinct is None else max(enough, -(-tasks // distinct))
+
+
+def most_rows(family: TaskFamily) -> int:
+    """Rows at most that are played at once."""
+    return CHUNK_ROWS if family.max_rows is None else min(CHUNK_ROWS, family.max_rows)
 
 
 def describe(family: TaskFamily) -> str:
@@ -253,7 +260,8 @@ def _curve(
 
 def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) -> Played:
     """Play all trials, in chunks whose memory is bounded by what the first few took; each rank plays its own tasks."""
-    mine, size = ranks.part(num_rows(task)), max(1, min(PROBED, CHUNK_ROWS // plan.each))
+    most = most_rows(family) // plan.each
+    mine, size = ranks.part(num_rows(task)), max(1, min(PROBED, most))
     first, end = mine.start * plan.repeats, mine.stop * plan.repeats
     chunks: list[Played] = []
     while first < end:
@@ -262,7 +270,7 @@ def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) ->
         chunk, taken = _play_chunk(agent, family, rows, key, plan, first)
         chunks.append(chunk)
         first += len(numbers)
-        size = max(1, min(CHUNK_ROWS // plan.each, int(CHUNK_BYTES * len(numbers) / taken)))
+        size = max(1, min(most, int(CHUNK_BYTES * len(numbers) / taken)))
     chunks = list(itertools.chain(*ranks.all_gather(chunks)))
     returns = [chunk.returns for chunk in chunks]
     rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]

@@ -122,7 +122,7 @@ def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed
     task, rounds = take(watched.task, slice(number, number + 1)), watched.actions(number, row)
     protocol = watched.protocol.test()
     key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
-    trial = []
+    trial, family = [], family.drawable()
     for index, actions in enumerate(rounds):
         at = rng.fold(rng.fold(key, index), 0)
         env = make_env(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)

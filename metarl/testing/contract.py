@@ -102,7 +102,7 @@ def check_declaration(family: TaskFamily) -> None:
     for attribute in ("horizon", "episodes_per_trial"):
         value = getattr(family, attribute)
         require(type(value) is int and value >= 1, f"{name}.{attribute} must be an int of at least 1, got {value!r}.")
-    for attribute in ("terminates", "noisy", "random_start", "shows_task"):
+    for attribute in ("terminates", "noisy", "random_start", "shows_task", "opaque"):
         value = getattr(family, attribute)
         require(isinstance(value, bool), f"{name}.{attribute} must be True or False, got {value!r}.")
     _check_split_names(name, family.splits)
@@ -163,7 +163,7 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     whole = play(family, task, seed, max_steps=max_steps, check=True)
     again = elsewhere(lambda: play(family, task, seed, max_steps=max_steps))
     require(same(whole, again), f"{name} gives different episodes for the same keys: use the keys for all randomness.")
-    if not family.noisy:
+    if not family.noisy and not family.opaque:
         keys = rng.fold(rng.key(seed), torch.arange(ROWS))
         state, action = family.reset(task, keys), random_action(family.action_space, keys)
         one, other = (family.step(task, state, action, rng.fold(keys, n)) for n in (1, 2))

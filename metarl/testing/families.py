@@ -178,6 +178,7 @@ def check_picture(family: TaskFamily, seed: int = 0) -> None:
     """
     if not has_picture(family):
         return
+    family = family.drawable()
     for episodes in {1, family.episodes_per_trial}:
         shapes = set()
         for split in family.splits:

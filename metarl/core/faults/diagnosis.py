@@ -74,12 +74,14 @@ def raise_explained(
     if found is not None:
         number, sentence = found
         at = number if at is None else at
+    elif env.family.opaque:  # no step can be played again
+        sentence = None
     else:
         try:
             sentence = fault_of(env, action)
         except Exception as own:  # the family's own code raises, which it may have done in `error`
             sentence, raised = None, own if error is None else error
-    row = first_faulty_row(env, action)
+    row = None if env.family.opaque else first_faulty_row(env, action)
     place = f"step {number if at is None else at}" + ("" if row is None else f", first in {describe_row(env, row)}")
     if sentence is None and raised is not None:
         method = method_of(raised, env.family)

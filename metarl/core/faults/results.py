@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.family import AnyFamily, State, Task
-from metarl.core.tree import leaves, named_leaves, take
+from metarl.core.tree import Column, leaves, named_leaves, take
 
 SHOWN_NUMBERS, SHOWN_FIELDS = 4, 4
 """Numbers of a field, and fields, of a task at most that a sentence shows."""
@@ -60,6 +60,8 @@ def wrong_rows(what: str, value: Any, rows: int, device: torch.device | None = N
     """Say what is wrong with a result that must be a tensor, or a nested NamedTuple of tensors, with `rows` rows."""
     if isinstance(value, tuple) and type(value) is not tuple:
         return next(filter(None, (wrong_rows(what, field, rows, device) for field in value)), None)
+    if isinstance(value, Column) and len(value) == rows:
+        return None
     if not isinstance(value, Tensor) or value.shape[:1] != (rows,):
         return f"{what} must be a tensor with one row per task, got {described(value)} for {rows} rows."
     return None if device is None or value.device == device else _elsewhere(what, value, device)

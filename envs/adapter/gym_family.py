@@ -1,0 +1,191 @@
+"""Any registered Gymnasium environment as a task family."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from metarl.core import rng
+from metarl.core.errors import short, unknown, whole_number
+from metarl.core.family import Key
+from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number
+from metarl.envs.adapter.parameters import Parameter, Parameters
+from metarl.envs.adapter.simulated import SimulatorFamily, rows_of
+from metarl.envs.adapter.simulator import TaskRow
+from metarl.envs.adapter.spaces import Actions, Observations
+
+BRINGERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+"""First letters of ids → the package, tried with metarl, that registers them when it is imported."""
+
+LONGER_POLES = {
+    "length": {
+        "where": "attribute:length",
+        "factor": True,
+        "train": {"log_uniform": [1 / 1.5, 1.5]},
+        "ood": {"log_uniform": [[1 / 3, 1 / 1.5], [1.5, 3.0]]},
+    }
+}
+"""The parameters of the default environment."""
+
+
+class GymFamily(SimulatorFamily[Any]):
+    """Any registered Gymnasium environment (Towers et al. 2024), whose task is a few of its numbers.
+
+    `env` is its id. `parameters` names the numbers of a task: where each goes, and its distribution in each split::
+
+        family = metarl.make("metarl/Gym-v0", env="LunarLander-v3", parameters={
+            "gravity": {"where": "constructor", "train": {"uniform": [-11, -4]}, "ood": {"uniform": [-4, -1]}},
+            "wind_power": {"where": "constructor", "train": {"uniform": [0, 15]}},
+        }, arguments={"enable_wind": True}, shows_task=True)
+
+    **Places.** ``constructor``: an argument of the constructor; each task then has an environment of its own.
+    ``attribute:path``, such as ``attribute:unwrapped.gravity`` or ``attribute:limits[0]``. ``option:name``: an entry of
+    ``reset(options=…)``. ``seed``: the seed of every reset, so that a layout stays through a trial (and with it the
+    noise of its episodes). ``model:field``, of a MuJoCo environment: ``model:body_mass``, ``model:body_mass[torso]``,
+    ``model:opt.gravity[2]``. Constructor and option have their own name as default: ``constructor:g``. With ``factor:
+    true`` the number multiplies what the environment has there. Moments of inertia grow with a body's mass.
+
+    **Distributions.** ``{uniform: [low, high]}``, ``{log_uniform: [low, high]}``, each also with a list of intervals;
+    ``{choice: [values]}``; ``{integers: [first, last]}``; or a number, which is the same for all tasks of the split.
+    A split without an entry follows `train`. If all numbers of a split are of finitely many, it is finite.
+
+    **Derived constants.** What the environment's constructor computes from an attribute that a task changes is computed
+    again (CartPole's ``total_mass`` from ``masscart``). Where that cannot be done, a warning names the constant.
+
+    **Spaces.** Observations become float32; those of a Dict or Tuple are joined, and `observe` chooses entries of a
+    Dict. Actions of a Box are clipped to its bounds.
+
+    `arguments` are passed to the constructor for every task. `horizon` is by default the limit of the registration, or
+    the environment's ``max_steps``. `success` is the name of the entry of ``info`` that tells whether a task is solved.
+    `shows_task` says that the first observation depends on the task. `workers`, `max_rows`, `frames` and `early_ends`
+    are those of any `SimulatorFamily`.
+
+    The id may not name a module (``module:Name-v0``) that is not imported yet: import it first, or let ``--allow
+    module`` do so. Raises ValueError for what is wrong with any of it.
+    """
+
+    def __init__(
+        self,
+        env: str = "CartPole-v1",
+        parameters: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        observe: Sequence[str] | None = None,
+        horizon: int | None = None,
+        episodes_per_trial: int = 2,
+        success: str | None = None,
+        shows_task: bool = False,
+        workers: int = 0,
+        max_rows: int = 64,
+        frames: bool = False,
+        early_ends: bool = False,
+    ) -> None:
+        spec = find(env)
+        if parameters is None and env == "CartPole-v1":
+            parameters = LONGER_POLES
+        if parameters is None:
+            raise ValueError("parameters must name the numbers of a task, such as {gravity: {where: constructor, …}}.")
+        self.env, self.parameters, self.arguments = env, dict(parameters), dict(arguments) if arguments else None
+        self.observe_keys, self.success_name = None if observe is None else tuple(observe), success
+        self._tasks = Parameters(parameters)
+        self.splits = self._tasks.splits  # type: ignore[misc]
+        self.shows_task = shows_task  # type: ignore[misc]
+        self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        maker = GymMaker(spec, dict(arguments or {}), tuple(self._tasks.all), self.observe_keys, success)
+        super().__init__(maker.drawing() if frames else maker, workers, max_rows, frames, early_ends)
+        self._look(maker, horizon)
+
+    def kind(self, task: TaskRow) -> Constructed:
+        return tuple(
+            (each.place.name, number(task[each.name])) for each in self._tasks.all if each.place.kind == "constructor"
+        )
+
+    def draw_tasks(self, keys: Key, split: str) -> Any:
+        return self._tasks.draw(keys, split)
+
+    def enumerate_tasks(self, split: str) -> Any | None:
+        return self._tasks.enumerate(split)
+
+    def check_task(self, task: Any) -> None:
+        self._tasks.check_task(task)
+
+    def drawable(self) -> Self:
+        twin = super().drawable()
+        assert isinstance(self.maker, GymMaker)
+        twin.maker = self.maker.drawing()
+        return twin
+
+    def success(self, task: Any, state: Any) -> Any:
+        return None if self.success_name is None else state.success
+
+    def _look(self, maker: GymMaker, horizon: int | None) -> None:
+        """Read the spaces and the horizon of an environment with a training task, and try every place."""
+        env = self._made(maker)
+        try:
+            for each in maker.at("model"):
+                _check_model(self.env, env, each)
+            for each in maker.at("attribute", "model"):
+                each.place.read(env)
+            observations, actions = Observations(env.observation_space, maker.observe), Actions(env.action_space)
+            self.observation_space, self.action_space = observations.space, actions.space
+            self.renders = "rgb_array" in env.metadata.get("render_modes", ())
+            self.observation_parts = observations.parts
+            self.horizon = _horizon(self.env, env, maker.spec, horizon)
+            for derived in maker.derived(env):
+                if derived.code is None:
+                    warnings.warn(
+                        f"{type(env.unwrapped).__name__} computes {derived.name} from a number of the task "
+                        f"({short(derived.expression)}), and it keeps its former value when the task changes.",
+                        stacklevel=3,
+                    )
+        finally:
+            env.close()
+
+    def _made(self, maker: GymMaker) -> gymnasium.Env[Any, Any]:
+        row = rows_of(self.sample_tasks(rng.key(0), 1, "train"))[0]
+        try:
+            return maker.make(self.kind(row))
+        except ValueError:
+            raise
+        except Exception as error:  # a constructor may raise anything
+            said = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{self.env} cannot be made with {maker.arguments | dict(self.kind(row))}: {said}"
+            ) from error
+
+
+def find(env: Any) -> EnvSpec:
+    """Return the specification of a registered id. Raises ValueError for another one."""
+    if not isinstance(env, str):
+        raise ValueError(f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}.")
+    module, _, name = env.rpartition(":")
+    if module and module not in sys.modules:
+        raise ValueError(f"The module of {env!r} is not imported: import {module} first, or give --allow {module}.")
+    bringer = next((package for first, package in BRINGERS.items() if name.startswith(first)), None)
+    if bringer is not None and bringer not in sys.modules:
+        if importlib.util.find_spec(bringer) is None:
+            raise ValueError(f"{name} needs {bringer}, which is not installed: pip install 'metarl[{bringer}]'.")
+        importlib.import_module(bringer)
+    if name not in gymnasium.registry:
+        raise ValueError(unknown("Gymnasium environment", name, gymnasium.registry, see="gymnasium.pprint_registry()"))
+    return gymnasium.registry[name]
+
+
+def _check_model(id: str, env: gymnasium.Env[Any, Any], parameter: Parameter) -> None:
+    if not is_mujoco(env):
+        raise ValueError(f"{parameter.name}: {id} is no MuJoCo environment, and has no model.")
+
+
+def _horizon(id: str, env: gymnasium.Env[Any, Any], spec: EnvSpec, given: int | None) -> int:
+    found = given if given is not None else spec.max_episode_steps or getattr(env.unwrapped, "max_steps", None)
+    if found is None:
+        raise ValueError(f"{id} has no limit of steps of its own: give horizon=…, the steps of an episode.")
+    return whole_number("horizon", found)
+
+
+__all__ = ["GymFamily"]

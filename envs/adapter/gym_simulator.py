@@ -1,0 +1,171 @@
+"""One Gymnasium environment as a simulator, with the numbers of a task put where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from metarl.envs.adapter.parameters import Parameter
+from metarl.envs.adapter.simulator import Simulator, Stepped, TaskRow
+from metarl.envs.adapter.spaces import Actions, Observations
+from metarl.envs.adapter.stale import Derived, derived_from
+
+Constructed = tuple[tuple[str, Any], ...]
+"""The constructor's arguments that belong to a task, by name."""
+
+
+@dataclass(frozen=True)
+class GymMaker:
+    """Makes an environment of a specification for tasks with the same arguments of the constructor."""
+
+    spec: EnvSpec
+    arguments: dict[str, Any]
+    parameters: tuple[Parameter, ...]
+    observe: tuple[str, ...] | None = None
+    success: str | None = None
+
+    def __call__(self, constructed: Constructed) -> GymSimulator:
+        return GymSimulator(self, self.make(constructed))
+
+    def make(self, constructed: Constructed = ()) -> gymnasium.Env[Any, Any]:
+        """Make the environment, without a limit of steps: the family has one."""
+        arguments = self.arguments | dict(constructed)
+        with without_warnings("mujoco" in str(self.spec.entry_point)):
+            return gymnasium.make(self.spec, max_episode_steps=-1, disable_env_checker=True, **arguments)
+
+    def drawing(self) -> GymMaker:
+        """Return a maker of environments that can draw."""
+        return replace(self, arguments=self.arguments | {"render_mode": "rgb_array"})
+
+    def at(self, *kinds: str) -> list[Parameter]:
+        """Return the parameters whose place is of one of these kinds."""
+        return [each for each in self.parameters if each.place.kind in kinds]
+
+    def derived(self, env: gymnasium.Env[Any, Any]) -> list[Derived]:
+        """Return what the environment's constructor derives from attributes that a task changes."""
+        return derived_from(type(env.unwrapped), [each.place.path[0] for each in self.at("attribute")])
+
+
+class GymSimulator(Simulator):
+    """An environment whose attributes, model, options and seed are those of the task that it plays."""
+
+    def __init__(self, maker: GymMaker, env: gymnasium.Env[Any, Any]) -> None:
+        self.maker, self.env = maker, env
+        self.observations = Observations(env.observation_space, maker.observe)
+        self.actions = Actions(env.action_space)
+        self.changed = maker.at("attribute", "model")
+        self.nominal = {each.name: each.place.read(env) for each in self.changed}
+        self.derived = maker.derived(env)
+        self.physical = is_mujoco(env)
+        self.model = Model(env) if maker.at("model") else None
+        self._checked = False
+
+    def reset(self, task: TaskRow, seed: int) -> np.ndarray:
+        wanted = {each.name: self._wanted(each, task) for each in self.changed}
+        if self.model is not None:
+            self.model.restore()
+        for each in self.changed:
+            each.place.write(self.env, wanted[each.name])
+        for derived in self.derived:
+            derived.compute(self.env.unwrapped)
+        if self.model is not None:
+            self.model.settle([each.place.path[-1] for each in self.maker.at("model")])
+        options = {each.place.name: number(task[each.name]) for each in self.maker.at("option")}
+        for each in self.maker.at("seed"):
+            seed = int(task[each.name])
+        obs, _ = self.env.reset(seed=seed, options=options or None)
+        self._check(wanted)
+        return self.observations(obs)
+
+    def step(self, action: np.ndarray) -> Stepped:
+        with without_warnings(self.physical):
+            obs, reward, terminated, truncated, info = self.env.step(self.actions(action))
+        solved = False if self.maker.success is None else bool(info[self.maker.success])
+        return Stepped(self.observations(obs), float(reward), bool(terminated), bool(truncated), solved)
+
+    def render(self) -> np.ndarray:
+        return np.asarray(self.env.render(), np.uint8)
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _wanted(self, parameter: Parameter, task: TaskRow) -> Any:
+        """Return what a place should hold for a task: a number, or an array like the one that is there."""
+        nominal, value = self.nominal[parameter.name], number(task[parameter.name])
+        if parameter.place.factor:
+            return nominal * value
+        return np.full_like(nominal, value) if isinstance(nominal, np.ndarray) else value
+
+    def _check(self, wanted: dict[str, Any]) -> None:
+        """Raise ValueError, in the first episode, if the environment's reset takes back what a task has set."""
+        if self._checked:
+            return
+        self._checked = True
+        for each in self.changed:
+            if not np.allclose(each.place.read(self.env), wanted[each.name], rtol=1e-6):
+                name = type(self.env.unwrapped).__name__
+                raise ValueError(
+                    f"{name}.reset sets {each.place.name} itself, so that the task does not reach it; put the "
+                    "parameter elsewhere, such as constructor"
+                )
+
+
+def is_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
+    """Tell whether an environment has a MuJoCo model."""
+    return hasattr(getattr(env.unwrapped, "model", None), "body_mass")
+
+
+def without_warnings(physical: bool) -> AbstractContextManager[None]:
+    """Keep MuJoCo, if it is at work, from printing warnings and writing a log."""
+    if not physical:
+        return nullcontext()
+    import mujoco
+
+    from metarl.envs.mujoco.simulator import quiet
+
+    return quiet(mujoco)
+
+
+class Model:
+    """The model of a MuJoCo environment, which tasks change field by field."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        import mujoco
+
+        self.mujoco, self.model, self.data = mujoco, env.unwrapped.model, env.unwrapped.data  # type: ignore[attr-defined]
+        self.mass, self.inertia = self.model.body_mass.copy(), self.model.body_inertia.copy()
+
+    def restore(self) -> None:
+        """Give the bodies their own masses and moments of inertia again."""
+        self.model.body_mass[:], self.model.body_inertia[:] = self.mass, self.inertia
+
+    def settle(self, fields: Sequence[str]) -> None:
+        """Compute what follows from the fields that were set.
+
+        Moments of inertia grow with their body's mass, unless the task sets them itself. Raises ValueError for masses
+        or moments of inertia that no body has.
+        """
+        if "body_mass" in fields and "body_inertia" not in fields:
+            ratio = np.divide(self.model.body_mass, self.mass, out=np.ones_like(self.mass), where=self.mass > 0)
+            self.model.body_inertia[:] = self.inertia * ratio[:, None]
+        smallest, middle, largest = np.sort(self.model.body_inertia[1:], axis=1).T
+        if (self.model.body_mass[1:] < 0).any() or (smallest < 0).any() or (smallest + middle < largest * 0.999).any():
+            raise ValueError(
+                "the task gives a body a mass or moments of inertia that no body has: none is negative, and none is "
+                "larger than the other two together"
+            )
+        self.mujoco.mj_setConst(self.model, self.data)
+
+
+def number(value: Any) -> int | float:
+    """Return a task's number as Python's: of a float32 the shortest decimal that it stands for."""
+    return int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else float(str(np.float32(value)))
+
+
+__all__ = ["GymMaker", "GymSimulator"]

@@ -1,0 +1,115 @@
+"""The spaces of a Gymnasium environment as those of a family: float32 observations, and actions that agents know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten
+
+from metarl.core.errors import short, unknown
+from metarl.core.family import Part
+
+_FLAT = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Observations:
+    """What an agent sees of an environment: a float32 array of `space`, made of the `parts` of its own space.
+
+    A Box keeps its shape; numbers are converted to float32. Discrete, MultiDiscrete and MultiBinary observations become
+    zeros and ones. The entries of a Dict or Tuple, or those that `observe` names, are flattened one after another, and
+    `parts` says where each is. Raises ValueError for a space that has no fixed size, such as a text.
+    """
+
+    def __init__(self, given: spaces.Space[Any], observe: Sequence[str] | None = None) -> None:
+        if observe is not None:
+            given = _chosen(given, observe)
+        self._paths = list(_leaves(given, ()))
+        parts = tuple(Part(".".join(path) or "observation", _box(space, path)) for path, space in self._paths)
+        self.parts = parts if len(parts) > 1 else None
+        self.space = parts[0].space if len(parts) == 1 else _joined(parts)
+
+    def __call__(self, obs: Any) -> np.ndarray:
+        """Return an observation of the environment as one of `space`."""
+        found = []
+        for path, space in self._paths:
+            value = obs
+            for name in path:
+                value = value[int(name) if isinstance(value, tuple) else name]
+            found.append(np.asarray(flatten(space, value) if isinstance(space, _FLAT) else value, np.float32))
+        if len(found) == 1:
+            return found[0].reshape(self.space.shape)
+        return np.concatenate([part.ravel() for part in found])
+
+
+def _chosen(given: spaces.Space[Any], observe: Sequence[str]) -> spaces.Dict:
+    if not isinstance(given, spaces.Dict):
+        raise ValueError(f"observe chooses entries of a Dict, and the observation space is {short(given)}.")
+    for name in observe:
+        if name not in given.spaces:
+            raise ValueError(unknown("observation", name, given.spaces, where=" in observe"))
+    return spaces.Dict({name: given[name] for name in observe})
+
+
+def _leaves(space: spaces.Space[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], spaces.Space[Any]]]:
+    """Yield the spaces inside Dicts and Tuples, with the names that lead to them."""
+    if isinstance(space, spaces.Dict):
+        for name, inner in space.spaces.items():
+            yield from _leaves(inner, (*path, str(name)))
+    elif isinstance(space, spaces.Tuple):
+        for number, inner in enumerate(space.spaces):
+            yield from _leaves(inner, (*path, str(number)))
+    elif isinstance(space, (spaces.Box, *_FLAT)):
+        yield path, space
+    else:
+        where = f"The observation {'.'.join(path)!r}" if path else "The observation space"
+        raise ValueError(
+            f"{where} has no fixed number of numbers: {type(space).__name__}. Choose others with observe=[…], or "
+            "wrap the environment."
+        )
+
+
+def _box(space: spaces.Space[Any], path: tuple[str, ...]) -> spaces.Box:
+    if isinstance(space, spaces.Box):
+        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+    return spaces.Box(0.0, 1.0, (spaces.flatdim(space),), np.float32)
+
+
+def _joined(parts: Sequence[Part]) -> spaces.Box:
+    low, high = (np.concatenate([getattr(part.space, end).ravel() for part in parts]) for end in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+class Actions:
+    """An agent's actions, of `space`, as those of an environment.
+
+    A Box of several dimensions becomes one of one dimension, and its actions are clipped to its bounds. A MultiBinary
+    space becomes a MultiDiscrete one. Raises ValueError for any space but those, Discrete and MultiDiscrete.
+    """
+
+    def __init__(self, given: spaces.Space[Any]) -> None:
+        self.given = given
+        self.space: Any = given
+        if isinstance(given, spaces.Box):
+            low, high = (end.astype(np.float32).ravel() for end in (given.low, given.high))
+            self.space = spaces.Box(low, high, dtype=np.float32)
+        elif isinstance(given, spaces.MultiBinary):
+            self.space = spaces.MultiDiscrete(np.full(given.shape, 2).ravel())
+        elif isinstance(given, spaces.MultiDiscrete) and given.nvec.ndim > 1:
+            self.space = spaces.MultiDiscrete(given.nvec.ravel(), start=given.start.ravel())
+        elif not isinstance(given, (spaces.Discrete, spaces.MultiDiscrete)):
+            raise ValueError(
+                f"The action space must be a Box, Discrete, MultiDiscrete or MultiBinary, got {short(given)}: wrap the "
+                "environment."
+            )
+
+    def __call__(self, action: np.ndarray) -> Any:
+        """Return an agent's action as one of the environment."""
+        given = self.given
+        if isinstance(given, spaces.Discrete):
+            return int(action)
+        if isinstance(given, spaces.Box):
+            return np.clip(action.reshape(given.shape), given.low, given.high).astype(given.dtype)
+        return action.reshape(given.shape).astype(given.dtype)
