@@ -35,36 +35,70 @@ LONGER_POLES = {
 
 
 class GymFamily(SimulatorFamily[Any]):
-    """Any registered Gymnasium environment (Towers et al. 2024), whose task is a few of its numbers.
+    """Any registered Gymnasium environment, whose task is a few of its numbers; by default a CartPole's length.
 
-    `env` is its id. `parameters` names the numbers of a task: where each goes, and its distribution in each split::
+    Description:
+        Each row is played in an environment of its own, in this process or in worker processes::
 
-        family = metarl.make("metarl/Gym-v0", env="LunarLander-v3", parameters={
-            "gravity": {"where": "constructor", "train": {"uniform": [-11, -4]}, "ood": {"uniform": [-4, -1]}},
-            "wind_power": {"where": "constructor", "train": {"uniform": [0, 15]}},
-        }, arguments={"enable_wind": True}, shows_task=True)
+            family = metarl.make("metarl/Gym-v0", env="LunarLander-v3", shows_task=True, parameters={
+                "gravity": {"where": "constructor", "train": {"uniform": [-11, -4]}, "ood": {"uniform": [-4, -1]}},
+            })
 
-    **Places.** ``constructor``: an argument of the constructor; each task then has an environment of its own.
-    ``attribute:path``, such as ``attribute:unwrapped.gravity`` or ``attribute:limits[0]``. ``option:name``: an entry of
-    ``reset(options=…)``. ``seed``: the seed of every reset, so that a layout stays through a trial (and with it the
-    noise of its episodes). ``model:field``, of a MuJoCo environment: ``model:body_mass``, ``model:body_mass[torso]``,
-    ``model:opt.gravity[2]``. Constructor and option have their own name as default: ``constructor:g``. With ``factor:
-    true`` the number multiplies what the environment has there. Moments of inertia grow with a body's mass.
+        A state is opaque: see `SimulatorFamily` for what is not promised. The episode's noise is that of
+        ``reset(seed=…)``.
 
-    **Distributions.** ``{uniform: [low, high]}``, ``{log_uniform: [low, high]}``, each also with a list of intervals;
-    ``{choice: [values]}``; ``{integers: [first, last]}``; or a number, which is the same for all tasks of the split.
-    A split without an entry follows `train`. If all numbers of a split are of finitely many, it is finite.
+    What varies:
+        The numbers that `parameters` names: `GymTask`, with one field for each. ``where`` says where a number goes:
 
-    **Derived constants.** What the environment's constructor computes from an attribute that a task changes is computed
-    again (CartPole's ``total_mass`` from ``masscart``). Where that cannot be done, a warning names the constant.
+        - ``constructor``: an argument of the constructor; each task then has an environment of its own.
+        - ``attribute:path``, such as ``attribute:unwrapped.gravity`` or ``attribute:limits[0]``. What the constructor
+          computes from it is computed again (CartPole's ``total_mass`` from ``masscart``); where that cannot be done,
+          a warning names the constant.
+        - ``option:name``: an entry of ``reset(options=…)``.
+        - ``seed``: the seed of every reset, so that a layout stays through a trial, and with it the episodes' noise.
+        - ``model:field`` of a MuJoCo environment: ``model:body_mass``, ``model:body_mass[torso]``,
+          ``model:opt.gravity[2]``. Moments of inertia grow with a body's mass.
 
-    **Spaces.** Observations become float32; those of a Dict or Tuple are joined, and `observe` chooses entries of a
-    Dict. Actions of a Box are clipped to its bounds.
+        Without a name the places ``constructor``, ``attribute`` and ``option`` take that of the parameter. With
+        ``factor: true`` the number multiplies what the environment has there.
 
-    `arguments` are passed to the constructor for every task. `horizon` is by default the limit of the registration, or
-    the environment's ``max_steps``. `success` is the name of the entry of ``info`` that tells whether a task is solved.
-    `shows_task` says that the first observation depends on the task. `workers`, `max_rows`, `frames` and `early_ends`
-    are those of any `SimulatorFamily`.
+    Splits:
+        Each parameter has a distribution for `train`, and for other splits where they differ from it:
+        ``{uniform: [low, high]}``, ``{log_uniform: [low, high]}``, each also with a list of intervals;
+        ``{choice: [values]}``; ``{integers: [first, last]}``; or a number.
+
+        - `train`, `valid`, `test`: fresh draws, unless a parameter has other values for one of them. A split in which
+          all numbers are of finitely many is enumerated; `test` must then have values of its own.
+        - `ood`, if a parameter has it: in at least one parameter apart from `train`. By default a third to two thirds,
+          and one and a half to three times, of the length.
+
+    Actions:
+        Those of the environment: Discrete, MultiDiscrete, or a Box, to whose bounds they are clipped.
+
+    Observations:
+        Those of the environment as float32. Discrete ones become zeros and ones; the entries of a Dict or Tuple, or
+        those that `observe` names, are joined (`observation_parts`).
+
+    Rewards:
+        Those of the environment.
+
+    Endings:
+        Terminated as the environment; truncated after `horizon` steps: by default the limit of its registration, or
+        its ``max_steps``.
+
+    Optimum:
+        Unknown.
+
+    Source:
+        Towers et al. 2024, "Gymnasium: A Standard Interface for Reinforcement Learning Environments"; the default's
+        physics: Barto, Sutton & Anderson 1983.
+
+    Version history:
+        v0: first version.
+
+    `arguments` go to the constructor for every task. `success` is the name of the entry of ``info`` that tells whether
+    a task is solved. `shows_task` says that the first observation depends on the task. The others are those of
+    `SimulatorFamily`.
 
     The id may not name a module (``module:Name-v0``) that is not imported yet: import it first, or let ``--allow
     module`` do so. Raises ValueError for what is wrong with any of it.

@@ -82,7 +82,7 @@ def test_pictures_of_an_environment_have_one_size_as_the_frames_of_a_video_must(
 @pytest.mark.parametrize("id", IDS)
 def test_a_picture_after_many_steps_is_as_much_work_as_after_few(id: str):
     """Step by step to step 240: the last steps' pictures call as many functions as those of steps 60 to 90."""
-    family, steps = metarl.make(id), 240
+    family, steps = metarl.make(id).drawable(), 240
     task = family.sample_tasks(rng.key(0), 1)
     states = [(state, first) for state, first, _ in visited(family, task, steps)]
     sketch = family.sketch(task, sum(first for _, first in states))
@@ -99,19 +99,20 @@ def test_a_picture_after_many_steps_is_as_much_work_as_after_few(id: str):
 
 @pytest.mark.parametrize("id", IDS)
 def test_looking_at_a_sketch_does_not_change_it(id: str):
-    family = metarl.make(id)
+    family = metarl.make(id).drawable()
     task = family.sample_tasks(rng.key(0), 1)
     states = [(state, first) for state, first, _ in visited(family, task, 40)]
     episodes = sum(first for _, first in states)
     looked, other = family.sketch(task, episodes), family.sketch(task, episodes)
-    empty = other.image()
+    empty = None if family.opaque else other.image()  # the picture of a simulator has no size before the first state
     pictures = []
     for state, first in states:
         looked.add(state, first)
         other.add(state, first)
         pictures.append(looked.image())
     assert np.array_equal(pictures[-1], other.image())
-    assert np.array_equal(empty, family.sketch(task, episodes).image()) and empty.shape == pictures[0].shape
+    if empty is not None:
+        assert np.array_equal(empty, family.sketch(task, episodes).image()) and empty.shape == pictures[0].shape
     assert not np.array_equal(pictures[-1], pictures[0]), "what happened shows"
     pictures[0][:] = 0
     assert looked.image().any(), "a picture is a copy"

@@ -35,7 +35,10 @@ from metarl.learning.memories import MEMORIES
 
 META = torch.device("meta")
 SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always
-FAMILIES = sorted(name for name in gymnasium.registry if name.startswith("metarl/") and name not in SIMULATED)
+OPAQUE = {"metarl/Gym-v0"}  # simulators are on no device
+FAMILIES = sorted(
+    name for name in gymnasium.registry if name.startswith("metarl/") and name not in SIMULATED and name not in OPAQUE
+)
 PACKAGE = str(Path(metarl.__file__).parents[1])
 
 
