@@ -35,6 +35,7 @@ class MetaWorld(SimulatorFamily[Manipulation]):
     benchmark: ClassVar[str]
     goal_seen: ClassVar[bool] = False
     counts_success: ClassVar[bool] = True
+    shows_task: ClassVar[bool] = True  # the place of the thing, which differs between tasks
     terminates: ClassVar[bool] = False
     random_start: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
@@ -92,7 +93,7 @@ class MetaWorld(SimulatorFamily[Manipulation]):
         if task.layout.shape[1:] != (NUMBERS,):
             raise ValueError(f"layout must have {NUMBERS} numbers, got the shape {tuple(task.layout.shape)}.")
 
-    def episodes_of(self, task: Manipulation) -> dict[str, Tensor]:
+    def rows_by_environment(self, task: Manipulation) -> dict[str, Tensor]:
         """Return the rows of each environment among these tasks: int64 indices, by the environment's name."""
         rows = torch.arange(num_rows(task), device=task.environment.device)
         found = {name: rows[task.environment == index] for index, name in enumerate(self.environments)}
@@ -343,7 +344,6 @@ class MT10(_Several):
 
     benchmark: ClassVar[str] = "MT10"
     goal_seen: ClassVar[bool] = True
-    shows_task: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
 
     def __init__(
