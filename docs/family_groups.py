@@ -52,9 +52,16 @@ GROUPS = {
         "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, each row "
         "with a body of its own where the task is the body, and always on the CPU.",
         (
-            "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "AntDir", "AntDir2D",
-            "AntVel", "AntGoal", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
+            "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "HalfCheetahDirSparse",
+            "AntDir", "AntDir2D", "AntVel", "AntGoal", "AntGoalSparse", "AntVelMAML", "AntDirMAML", "AntPos",
+            "Walker2dDir", "Walker2dVel", "HumanoidDir", "Walker2dRandParams", "HopperRandParams",
         ),
+    ),
+    "adapter": Group(
+        "Any Gymnasium environment",
+        "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or "
+        "in a configuration file.",
+        ("Gym",),
     ),
 }  # fmt: skip
 """The pages, by their file's name."""
@@ -101,12 +108,20 @@ OVERVIEW = {
     ),
     "HalfCheetahDir": ("forwards or backwards", "unknown"),
     "HalfCheetahDirVel": ("wanted speed, forwards or backwards", "unknown, below 0"),
+    "HalfCheetahDirSparse": ("forwards or backwards, paid only 5 m away", "unknown"),
     "AntDir": ("forwards or backwards", "unknown"),
     "AntDir2D": ("direction in the plane (`half_circle=True` adds `ood`)", "unknown"),
     "AntVel": ("wanted speed", "unknown, at most 210"),
     "AntGoal": ("wanted place", "unknown, below 0"),
-    "HumanoidDir": ("direction in the plane", "unknown"),
+    "AntGoalSparse": ("wanted place, paid only near it", "unknown, below 200"),
+    "AntVelMAML": ("wanted speed, in the time steps of MAML's paper", "unknown, at most 210"),
+    "AntDirMAML": ("forwards or backwards, in the time steps of MAML's paper", "unknown"),
+    "AntPos": ("wanted place, in the code of MAML's paper", "unknown, at most 810"),
+    "Walker2dDir": ("forwards or backwards", "unknown"),
+    "Walker2dVel": ("wanted speed", "unknown, at most 3000"),
+    "HumanoidDir": ("direction in the plane (`forward_backward=True`: two directions)", "unknown"),
     "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
     "HopperRandParams": ("masses, frictions, dampings", "unknown"),
+    "Gym": ("what `parameters` names; by default the length of a CartPole's pole", "unknown"),
 }
 """What varies between tasks, and the best return of an episode when the task is told, in a few words each."""

@@ -69,8 +69,16 @@ PLAIN = {
 }
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {
-    "mujoco.half_cheetah": ("HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel"),
-    "mujoco.ant": ("AntDir", "AntDir2D", "AntVel", "AntGoal"),
+    "mujoco.half_cheetah": (
+        "HalfCheetahVel",
+        "HalfCheetahVelMAML",
+        "HalfCheetahDir",
+        "HalfCheetahDirVel",
+        "HalfCheetahDirSparse",
+    ),
+    "mujoco.ant": ("AntDir", "AntDir2D", "AntVel", "AntGoal", "AntGoalSparse"),
+    "mujoco.ant_maml": ("AntVelMAML", "AntDirMAML", "AntPos"),
+    "mujoco.walker": ("Walker2dDir", "Walker2dVel"),
     "mujoco.humanoid": ("HumanoidDir",),
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }

@@ -14,7 +14,7 @@ from metarl.core.tree import num_rows
 from metarl.envs.adapter.simulated import SimulatorFamily
 from metarl.envs.adapter.simulator import TaskRow
 from metarl.envs.meta_world.library import NUMBERS, full_name, names, padded, published
-from metarl.envs.meta_world.simulator import MakeMetaWorld
+from metarl.envs.meta_world.simulator import MakeMetaWorld, no_gl
 
 HORIZON, GOALS = 500, 50
 
@@ -84,6 +84,10 @@ class MetaWorld(SimulatorFamily[Manipulation]):
     def kind(self, task: TaskRow) -> str:
         """Return the name of the task's environment."""
         return self.environments[int(task["environment"])]
+
+    @property
+    def no_picture(self) -> str:
+        return no_gl()
 
     def check_task(self, task: Manipulation) -> None:
         count, index = len(self.environments), task.environment

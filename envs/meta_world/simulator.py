@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,16 @@ CAMERA = "corner2"
 
 
 HEIGHT, WIDTH = 240, 320
+
+
+def no_gl() -> str:
+    """Return what a user does about a GL that is not there, as the end of a sentence; empty where MuJoCo can draw.
+
+    MuJoCo ends the process where it looks for a display in vain.
+    """
+    display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    without = os.environ.get("MUJOCO_GL", "") in ("egl", "osmesa")
+    return "" if display or without or sys.platform != "linux" else "MuJoCo draws without a display by MUJOCO_GL=egl."
 
 
 class MetaWorldSimulator(Simulator):
@@ -51,13 +63,12 @@ class MetaWorldSimulator(Simulator):
 
     def render(self) -> np.ndarray:
         """Draw the scene from a corner: uint8 ``(240, 320, 3)``. Raises RuntimeError where MuJoCo has no GL."""
-        import mujoco
-
+        if no_gl():
+            raise RuntimeError(f"There is no picture: {no_gl()}")
         if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(self.env.model, HEIGHT, WIDTH)
-            except (mujoco.FatalError, RuntimeError, ImportError, OSError, AttributeError) as error:
-                raise RuntimeError("MuJoCo has no GL to draw with; MUJOCO_GL=egl draws without a display.") from error
+            import mujoco
+
+            self._renderer = mujoco.Renderer(self.env.model, HEIGHT, WIDTH)
         self._renderer.update_scene(self.env.data, camera=CAMERA)
         return np.array(self._renderer.render())
 

@@ -32,6 +32,21 @@ class Place(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
+def both_ways() -> Direction:
+    """The two directions."""
+    return Direction(torch.tensor([-1.0, 1.0]))
+
+
+def way(task: Direction) -> str:
+    """The direction of the first row in words."""
+    return "forwards" if float(task.direction[0]) > 0 else "backwards"
+
+
+def along_x() -> Heading:
+    """The two headings along x."""
+    return Heading(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+
+
 def unit_vectors(angle: Tensor) -> Tensor:
     """(B, 2) of angles (B,) in rad."""
     return torch.stack([angle.cos(), angle.sin()], dim=-1)

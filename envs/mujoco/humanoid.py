@@ -8,14 +8,25 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from metarl.core.errors import short
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
-from metarl.envs.mujoco.goals import Heading, unit_vectors
+from metarl.envs.mujoco.goals import Heading, along_x, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
 from metarl.envs.mujoco.simulator import Physics
 
 SHOWN = 130 + 78 + 17  # inertias and velocities of 13 bodies, forces of 17 motors
+CONTACTS = 78  # forces and torques of contact on 13 bodies
+
+
+def humanoid(show_contacts: bool = False) -> Robot:
+    """Gymnasium's Humanoid-v5; its `reading` ends with the centre of mass (2) and the sum of squares of contact forces.
+
+    The forces of contact (78) are not observed, unless asked for.
+    """
+    reading, shown = (inside_and_contacts, SHOWN + CONTACTS) if show_contacts else (inside, SHOWN)
+    return Robot("humanoid.xml", 5, noise=0.01, hidden=2, reading=reading, shown=shown)
 
 
 def inside(model: Any, data: Any) -> np.ndarray:
@@ -29,6 +40,12 @@ def inside(model: Any, data: Any) -> np.ndarray:
             [np.square(data.cfrc_ext).sum()],
         ]
     )
+
+
+def inside_and_contacts(model: Any, data: Any) -> np.ndarray:
+    """The numbers of `inside`, with the forces of contact on each body behind those that are shown."""
+    numbers = inside(model, data)
+    return np.concatenate([numbers[:SHOWN], data.cfrc_ext[1:].ravel(), numbers[SHOWN:]])
 
 
 class HumanoidDir(RobotFamily[Heading]):
@@ -45,6 +62,9 @@ class HumanoidDir(RobotFamily[Heading]):
         - `train`: 100 tasks, angle ~ U[0, 2π), drawn once (``train_tasks=None``: fresh ones without end).
         - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones). Directions have no outside, so no `ood`.
         - `valid`: fresh tasks of training's distribution.
+
+        With ``forward_backward=True`` there are only two tasks, forwards and backwards along x, so that `train`,
+        `valid` and `all` have both, and none is left to test on.
 
     Actions:
         ======  =========================================================  ===========  ====
@@ -67,7 +87,7 @@ class HumanoidDir(RobotFamily[Heading]):
         175 … 252   their velocities                                         unbounded  m/s, rad/s
         253 … 269   forces of the motors at the joints                       unbounded  N m
         ==========  =======================================================  =========  =============
-        Those of Gymnasium's v5 without the forces of contact.
+        Those of Gymnasium's v5 without the forces of contact. With ``show_contacts=True`` these, too: 348 numbers.
 
     Rewards:
         1.25 ⟨v, direction⟩ - 0.1 ‖action‖² - min(5e-7 Σ (force of contact)², 10) + 5, with v the mean velocity of the
@@ -80,15 +100,16 @@ class HumanoidDir(RobotFamily[Heading]):
         Not known.
 
     Differs from the source:
-        ============  ===========================  ============================
-        what          here                         there
-        ============  ===========================  ============================
-        observations  no forces of contact         with the forces of contact
-        tasks         100 and 30, always the same  as many, drawn at each start
-        ============  ===========================  ============================
+        ============  ================================  ============================
+        what          here                              there
+        ============  ================================  ============================
+        observations  no forces of contact; an option   with the forces of contact
+        tasks         100 and 30, always the same       as many, drawn at each start
+        ============  ================================  ============================
 
     Source:
-        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5.
+        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5. With
+        ``forward_backward=True, show_contacts=True`` it is that of Rothfuss et al. 2019, "ProMP" (HumanoidRandDirec).
 
     Version history:
         v0: first version.
@@ -103,9 +124,22 @@ class HumanoidDir(RobotFamily[Heading]):
         episodes_per_trial: int = 2,
         train_tasks: int | None = 100,
         test_tasks: int | None = 30,
+        forward_backward: bool = False,
+        show_contacts: bool = False,
     ) -> None:
-        robot = Robot("humanoid.xml", 5, noise=0.01, hidden=2, reading=inside, shown=SHOWN)
-        super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
+        self.forward_backward, self.show_contacts = forward_backward, show_contacts
+        if forward_backward:
+            if train_tasks not in (100, None) or test_tasks not in (30, None):
+                raise ValueError(
+                    "With forward_backward=True there are two tasks, and no lists of them: leave train_tasks and "
+                    f"test_tasks out, got {short((train_tasks, test_tasks))}."
+                )
+            train_tasks = test_tasks = None
+            self.splits = ("train", "valid", "all")  # type: ignore[misc]  # what splits there are depends on the option
+        super().__init__(humanoid(show_contacts), horizon, episodes_per_trial, train_tasks, test_tasks)
+
+    def enumerate_tasks(self, split: str) -> Heading | None:
+        return along_x() if self.forward_backward else None
 
     def draw_tasks(self, keys: Key, split: str) -> Heading:
         return Heading(unit_vectors(between(keys, 0.0, 2.0 * math.pi)))
@@ -113,7 +147,7 @@ class HumanoidDir(RobotFamily[Heading]):
     def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         action = self.robot.clipped(action)
         after = self.robot.move(state, action)
-        moved = after.reading[:, SHOWN : SHOWN + 2] - state.reading[:, SHOWN : SHOWN + 2]
+        moved = after.reading[:, -3:-1] - state.reading[:, -3:-1]
         forward = ((moved / self.robot.dt).float() * task.direction).sum(-1)
         contact = (5e-7 * after.reading[:, -1]).clamp_max(10.0).float()
         height = after.state[:, 3]

@@ -127,8 +127,12 @@ def from_above(
     horizon: int,
     goal: XY | None = None,
     direction: XY | None = None,
+    radius: float = 0.0,
 ) -> Sketch[Physics]:
-    """The paths of the torso, pale to dark in time, the robot as it is now, and the goal or an arrow where to go."""
+    """The paths of the torso, pale to dark in time, the robot as it is now, and the goal or an arrow where to go.
+
+    `radius`: metres around the goal that pay.
+    """
     skeleton = Skeleton(robot)
 
     def under(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:
@@ -138,7 +142,7 @@ def from_above(
 
     def over(draw: ImageDraw.ImageDraw, pixel: Pixel, state: Physics | None) -> None:
         if goal is not None:
-            draw_goal(draw, pixel, goal, 0.0)
+            draw_goal(draw, pixel, goal, radius)
 
     def body(draw: ImageDraw.ImageDraw, pixel: Pixel, state: Physics) -> None:
         draw_body(draw, pixel, skeleton.of(state))

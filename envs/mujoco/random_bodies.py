@@ -16,6 +16,9 @@ from metarl.core.tree import named_leaves
 from metarl.envs.mujoco.pictures import side_view
 from metarl.envs.mujoco.robots import Bodies, Robot, RobotFamily, effort
 from metarl.envs.mujoco.simulator import Model, Physics
+from metarl.envs.mujoco.walker import NEW_FEET, OLD_FEET, fallen, walker
+
+PUBLISHED_STEP = 0.004  # seconds of a simulation step in the published rand_param_envs
 
 
 class BodyScales(NamedTuple):
@@ -31,7 +34,8 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
 
     Description:
         Walker2d of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
-        velocities.
+        velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions a second, and
+        the nominal friction of the right foot is 0.9, as in the published rand_param_envs.
 
     What varies:
         Multipliers of mass (and inertia with it) of the 7 bodies, of three frictions of 8 geoms and of the damping of
@@ -76,8 +80,10 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
         ====================  ===============================  =========================================
         what                  here                             there
         ====================  ===============================  =========================================
-        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
-        friction of the feet  1.9 both, as in Gymnasium's v5   0.9 right, 1.9 left
+        time between actions  0.008 s (4 steps of 0.002 s);    0.016 s (4 steps of 0.004 s)
+                              an option
+        friction of the feet  1.9 both, as in Gymnasium's v5;  0.9 right, 1.9 left
+                              an option
         inertia               multiplied with its body's mass  multiplied by factors of its own
         tasks                 40 and 10, always the same       50 drawn at each start, 40 and 10 of them
         ====================  ===============================  =========================================
@@ -98,8 +104,10 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
         episodes_per_trial: int = 2,
         train_tasks: int | None = 40,
         test_tasks: int | None = 10,
+        published: bool = False,
     ) -> None:
-        robot = Robot("walker2d_v5.xml", 4, noise=0.005, max_speed=10.0)
+        self.published = published
+        robot = walker(OLD_FEET, 4, PUBLISHED_STEP) if published else walker(NEW_FEET, 4)
         super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
         self.bodies = Bodies(robot.simulator, factors)
 
@@ -114,8 +122,7 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
 
     def step(self, task: BodyScales, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
         after, reward = run(self.robot, self.bodies, task, state, action)
-        height, pitch = after.state[:, 2], after.state[:, 3]
-        return after, reward, ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
+        return after, reward, fallen(after)
 
     def sketch(self, task: BodyScales, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
@@ -127,7 +134,8 @@ class HopperRandParams(RobotFamily[BodyScales]):
 
     Description:
         Hopper of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
-        velocities.
+        velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions a second, as
+        in the published rand_param_envs.
 
     What varies:
         Multipliers of mass (and inertia with it) of the 4 bodies, of three frictions of 5 geoms and of the damping of
@@ -172,7 +180,8 @@ class HopperRandParams(RobotFamily[BodyScales]):
         ====================  ===============================  =========================================================
         what                  here                             there
         ====================  ===============================  =========================================================
-        time between actions  0.008 s (4 steps of 0.002 s)     0.016 s (4 steps of 0.004 s)
+        time between actions  0.008 s (4 steps of 0.002 s);    0.016 s (4 steps of 0.004 s)
+                              an option
         inertia               multiplied with its body's mass  multiplied by factors of its own
         tasks                 40 and 10, always the same       in PEARL's code 50 drawn at each start, 40 and 10 of
                                                                them; not in its paper
@@ -194,8 +203,11 @@ class HopperRandParams(RobotFamily[BodyScales]):
         episodes_per_trial: int = 2,
         train_tasks: int | None = 40,
         test_tasks: int | None = 10,
+        published: bool = False,
     ) -> None:
-        robot = Robot("hopper.xml", 4, noise=0.005, max_speed=10.0)
+        self.published = published
+        step = PUBLISHED_STEP if published else None
+        robot = Robot("hopper.xml", 4, noise=0.005, max_speed=10.0, timestep=step)
         super().__init__(robot, horizon, episodes_per_trial, train_tasks, test_tasks)
         self.bodies = Bodies(robot.simulator, factors)
 

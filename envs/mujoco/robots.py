@@ -25,6 +25,7 @@ class Robot:
     It starts at its XML's pose with U[-noise, noise) added to the positions, and to the velocities noise · N(0, 1), or
     U[-noise, noise) again where not `gaussian`. The first `hidden` positions, its place in the world, are not shown;
     velocities are shown within ± `max_speed`, and behind them the first `shown` numbers of the simulator's `reading`.
+    `timestep`: seconds of a simulation step, where not the XML's.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Robot:
         max_speed: float = math.inf,
         reading: Reading | None = None,
         shown: int = 0,
+        timestep: float | None = None,
     ) -> None:
-        self.simulator = Simulator(xml, frame_skip, reading)
+        self.simulator = Simulator(xml, frame_skip, reading, timestep)
         self.noise, self.hidden, self.gaussian, self.max_speed = noise, hidden, gaussian, max_speed
         self.shown = shown
         model = self.simulator.model
@@ -139,6 +141,11 @@ class RobotFamily(TaskFamily[TaskT, Physics]):
     def model_of(self, task: TaskT) -> Model:
         """The body of the first row: the robot's own, unless tasks change it."""
         return self.robot.simulator.model
+
+
+def torso_place(model: Any, data: Any) -> np.ndarray:
+    """The torso's place (3), which MuJoCo gives as it was before its last simulation step."""
+    return data.xpos[1].copy()
 
 
 def effort(action: Tensor) -> Tensor:

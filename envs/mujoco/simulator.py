@@ -52,18 +52,25 @@ class Simulator:
 
     `reading` (model, data) gives numbers that are no function of positions and velocities, such as forces of contact.
     It is asked after a step as Gymnasium does: MuJoCo leaves these quantities as they were before its last simulation
-    step, while positions and velocities are those after it. Raises ValueError if MuJoCo is not installed.
+    step, while positions and velocities are those after it. `timestep`: seconds of a simulation step, where not the
+    XML's. Raises ValueError if MuJoCo is not installed.
     """
 
-    def __init__(self, xml: str, frame_skip: int, reading: Reading | None = None) -> None:
-        self.xml, self.frame_skip, self.reading = xml, frame_skip, reading
+    def __init__(
+        self, xml: str, frame_skip: int, reading: Reading | None = None, timestep: float | None = None
+    ) -> None:
+        self.xml, self.frame_skip, self.reading, self.timestep = xml, frame_skip, reading, timestep
         self.mujoco = _mujoco()
         self.model = load(xml)
+        if timestep is not None:
+            self.model = copy.copy(self.model)
+            self.model.opt.timestep = timestep
         self._spec = self.mujoco.mjtState.mjSTATE_FULLPHYSICS
         self._pools: dict[int, _Pool] = {}
 
-    def __reduce__(self) -> tuple[type[Simulator], tuple[str, int, Reading | None]]:
-        return Simulator, (self.xml, self.frame_skip, self.reading)  # threads and their data cannot be copied
+    def __reduce__(self) -> tuple[type[Simulator], tuple[str, int, Reading | None, float | None]]:
+        # Threads and their data cannot be copied.
+        return Simulator, (self.xml, self.frame_skip, self.reading, self.timestep)
 
     @property
     def dt(self) -> float:

@@ -11,13 +11,21 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import whole_number
+from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
 from metarl.envs.points.expectations import disc_corner, over_starts, walked
 from metarl.envs.points.plane import Goal, Point, constant, moved, reach, step_space
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
+
+
+def pearl_goals() -> Tensor:
+    """The 100 goals of PEARL's published code, float32 (100, 2) metres: 80 to train on, then 20 to test on."""
+    angle = np.linspace(0.0, np.pi, 100)
+    goals = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    np.random.RandomState(1337).shuffle(goals)
+    return torch.from_numpy(goals).float()
 
 
 class SparsePointRobot(TaskFamily[Goal, Point]):
@@ -33,6 +41,10 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
     Splits:
         - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
         - `ood`: the other half circle, θ ~ U[π, 2π).
+
+        With ``tasks="pearl"`` the goals are those of PEARL's published code, 100 in equal distances on the arc, both of
+        its ends among them, shuffled by NumPy with seed 1337: `train` the first 80, `test` the last 20, and `valid` 26
+        of `train`.
 
     Actions:
         =====  ===============  ============  ======
@@ -66,7 +78,8 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         =====  =======================  ======================================================================
         what   here                     there
         =====  =======================  ======================================================================
-        tasks  fresh goals without end  100 goals in equal distances on the arc: 80 to train on, 20 to test on
+        tasks  fresh goals without      100 goals in equal distances on the arc: 80 to train on, 20 to test on
+               end; an option
         =====  =======================  ======================================================================
 
     Source:
@@ -79,13 +92,21 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
     noisy = False
     random_start = False
 
-    def __init__(self, dense: bool = False, horizon: int = 20, episodes_per_trial: int = 5) -> None:
-        self.dense = dense
+    def __init__(self, dense: bool = False, horizon: int = 20, episodes_per_trial: int = 5, tasks: str = "own") -> None:
+        if tasks not in ("own", "pearl"):
+            raise ValueError(unknown("tasks", tasks, ("own", "pearl")))
+        self.dense, self.tasks = dense, tasks
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         far = reach(horizon)
         self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
         self.action_space = step_space()
+
+    def enumerate_tasks(self, split: str) -> Goal | None:
+        if self.tasks == "own" or split == "ood":
+            return None
+        goals = pearl_goals()
+        return Goal(goals[:80] if split == "train" else goals[-20:])
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         return Goal(_on_half_circle(keys, split))

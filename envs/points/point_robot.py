@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import whole_number
+from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
 from metarl.envs.points.expectations import norms, over_starts, walked
 from metarl.envs.points.plane import Goal, Point, moved, reach, step_space, uniform_in_ring
+
+
+def pearl_goals() -> Tensor:
+    """The 100 goals of PEARL's published code, float32 (100, 2) metres: 80 to train on, then 20 to test on."""
+    return torch.from_numpy(np.random.RandomState(1337).uniform(-1.0, 1.0, (100, 2))).float()
 
 
 class PointRobot(TaskFamily[Goal, Point]):
@@ -28,6 +33,9 @@ class PointRobot(TaskFamily[Goal, Point]):
     Splits:
         - `train`, `valid`, `test`: goal ~ U[-1, 1)² m, in disjoint streams.
         - `ood`: goal uniform over the square ring 1 ≤ max(|x|, |y|) < 1.5 m, outside the training square.
+
+        With ``tasks="pearl"`` the goals are those of PEARL's published code, which draws 100 in a row, x before y, from
+        NumPy's uniform(-1, 1) of seed 1337: `train` the first 80, `test` the last 20, and `valid` 26 of `train`.
 
     Actions:
         =====  ===============  ============  ======
@@ -57,11 +65,11 @@ class PointRobot(TaskFamily[Goal, Point]):
         goal; -5.19 in the mean of `train`.
 
     Differs from the source:
-        =====  =======================  ===============================================================
-        what   here                     there
-        =====  =======================  ===============================================================
-        tasks  fresh goals without end  100 goals, the same in every run: 80 to train on, 20 to test on
-        =====  =======================  ===============================================================
+        =====  ==================================  ===============================================================
+        what   here                                there
+        =====  ==================================  ===============================================================
+        tasks  fresh goals without end; an option  100 goals, the same in every run: 80 to train on, 20 to test on
+        =====  ==================================  ===============================================================
 
     Source:
         Rakelly et al. 2019, "PEARL", in its published code (point-robot; 60 steps per evaluation, hence 3 episodes).
@@ -72,12 +80,21 @@ class PointRobot(TaskFamily[Goal, Point]):
 
     noisy = False
 
-    def __init__(self, horizon: int = 20, episodes_per_trial: int = 3) -> None:
+    def __init__(self, horizon: int = 20, episodes_per_trial: int = 3, tasks: str = "own") -> None:
+        if tasks not in ("own", "pearl"):
+            raise ValueError(unknown("tasks", tasks, ("own", "pearl")))
+        self.tasks = tasks
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         far = 1.0 + reach(horizon)
         self.observation_space = gymnasium.spaces.Box(-far, far, (2,), np.float32)
         self.action_space = step_space()
+
+    def enumerate_tasks(self, split: str) -> Goal | None:
+        if self.tasks == "own" or split == "ood":
+            return None
+        goals = pearl_goals()
+        return Goal(goals[:80] if split == "train" else goals[-20:])
 
     def draw_tasks(self, keys: Key, split: str) -> Goal:
         if split == "ood":

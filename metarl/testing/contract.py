@@ -51,10 +51,14 @@ class Broken(AssertionError):
     """A broken rule of a contract. The message is one sentence that says which rule."""
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise `Broken` with `message` unless `condition`; unlike ``assert`` also under ``python -O``."""
+class Unrepeatable(Broken):
+    """The same keys give different episodes."""
+
+
+def require(condition: bool, message: str, kind: type[Broken] = Broken) -> None:
+    """Raise `kind` with `message` unless `condition`; unlike ``assert`` also under ``python -O``."""
     if not condition:
-        raise Broken(message)
+        raise kind(message)
 
 
 @contextlib.contextmanager
@@ -162,7 +166,8 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     task = family.sample_tasks(rng.key(seed), ROWS, split)
     whole = play(family, task, seed, max_steps=max_steps, check=True)
     again = elsewhere(lambda: play(family, task, seed, max_steps=max_steps))
-    require(same(whole, again), f"{name} gives different episodes for the same keys: use the keys for all randomness.")
+    unlike = f"{name} gives different episodes for the same keys: use the keys for all randomness."
+    require(same(whole, again), unlike, Unrepeatable)
     if not family.noisy and not family.opaque:
         keys = rng.fold(rng.key(seed), torch.arange(ROWS))
         state, action = family.reset(task, keys), random_action(family.action_space, keys)
@@ -174,7 +179,7 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     for row in (0, ROWS // 2, ROWS - 1):
         alone = play(family, take(task, slice(row, row + 1)), seed, first_row=row, max_steps=max_steps)
         alike = all(torch.equal(w[:, row], a[:, 0]) for w, a in zip(whole, alone, strict=True))
-        require(alike, f"{name}: row {row} of a batch differs from a batch of only that row.")
+        require(alike, f"{name}: row {row} of a batch differs from a batch of only that row.", Unrepeatable)
 
 
 def check_first_observation(family: TaskFamily, seed: int = 0) -> None:

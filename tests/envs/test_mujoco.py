@@ -384,7 +384,8 @@ torch.set_num_threads(2)
 if sys.argv[1] == "older":  # MuJoCo before 4.0 has no such configuration
     with_it = simulator.quiet
     simulator.quiet = lambda module: with_it(module, modern=False)
-for id in ("HalfCheetahVel", "HalfCheetahVelMAML", "AntGoal", "HumanoidDir", "HopperRandParams"):
+cheetahs, ants, others = ("Vel", "VelMAML", "DirSparse"), ("Goal", "VelMAML"), ("HumanoidDir", "HopperRandParams")
+for id in (*("HalfCheetah" + name for name in cheetahs), *("Ant" + name for name in ants), *others):
     family = metarl.make(f"metarl/{id}-v0")
     task, keys = family.sample_tasks(rng.key(0), 20), rng.fold(rng.key(0), torch.arange(20))
     for action in (float("nan"), float("inf"), 1e30):

@@ -25,7 +25,10 @@ KNOW = [
     id for id in IDS if type(metarl.make(id)).success is not TaskFamily.success and not metarl.make(id).opaque
 ]  # an opaque family's success is what its simulators say
 # Success is what pays, or what ends an episode early, in these.
-PAYS = {"GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow"}
+PAYS = {
+    "GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow",
+    "AntGoalSparse",
+}  # fmt: skip
 ENDS = {"Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous"}
 
 

@@ -81,5 +81,13 @@ class Impatient(Target):
         return obs, reward, terminated, self.steps >= 3, info
 
 
-for _kind in (Target, Forgetful, Structured, Impatient):
+class Unseeded(Target):
+    """Its noise does not come from the generator that `reset` seeds."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        _, *rest = super().step(action)
+        return (np.random.default_rng().uniform(size=2), *rest)
+
+
+for _kind in (Unseeded, Target, Forgetful, Structured, Impatient):
     gymnasium.register(f"tests/{_kind.__name__}-v0", entry_point=_kind, max_episode_steps=5)

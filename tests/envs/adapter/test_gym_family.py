@@ -26,7 +26,7 @@ from metarl.core.errors import WrongResult
 from metarl.core.rollout import run_trial
 from metarl.core.tree import take
 from metarl.envs.adapter.gym_family import GymFamily
-from metarl.testing import check_family
+from metarl.testing import check_family, quick_check
 from tests.envs.adapter import environments
 
 TARGET = {"target": {"where": "constructor", "train": {"choice": [0, 1]}, "test": {"choice": [2]}}}
@@ -60,6 +60,14 @@ def start(family: GymFamily, rows: int = 2, split: str = "train"):
 )
 def test_the_contract_holds(family: GymFamily):
     check_family(family)
+
+
+def test_noise_that_is_not_seeded_is_said_but_does_not_prevent_training():
+    family = GymFamily("tests/Unseeded-v0", TARGET)
+    (said,) = quick_check(family)
+    assert said.startswith("GymFamily gives different episodes for the same keys")
+    with pytest.raises(AssertionError, match="different episodes"):
+        check_family(family)
 
 
 def test_an_agent_learns_the_target():

@@ -1,0 +1,292 @@
+"""The ants of MAML's paper: a direction, a speed or a place, with rllab's time step, rewards and observations.
+
+MuJoCo's model and starts are those of Gymnasium's v5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.family import Key, Sketch
+from metarl.envs.drawing.planes import xy
+from metarl.envs.mujoco.ant import CONTACTS, contact_cost, contacts, fallen
+from metarl.envs.mujoco.goals import Direction, Place, Velocity, both_ways
+from metarl.envs.mujoco.pictures import from_above, speed_view
+from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
+from metarl.envs.mujoco.simulator import Physics
+from metarl.envs.points.plane import uniform_in_ring
+
+AT_CENTRE = slice(CONTACTS + 9, CONTACTS + 11)  # of a reading: x and y of the centre of mass
+
+
+def rllab_ant() -> Robot:
+    """Gymnasium's Ant-v5 in one simulation step of 0.02 s, which shows what rllab's ant does."""
+    shown = CONTACTS + 9 + 3
+    return Robot("ant.xml", 1, noise=0.1, hidden=0, gaussian=True, reading=rllab_reading, shown=shown, timestep=0.02)
+
+
+def rllab_reading(model: Any, data: Any) -> np.ndarray:
+    """Contact forces, the torso's rotation and the centre of mass, which are shown; its speed; squares of contacts.
+
+    All are those of the positions and velocities of now, as rllab computes them after its step.
+    """
+    import mujoco
+
+    mujoco.mj_forward(model, data)
+    mujoco.mj_rnePostConstraint(model, data)
+    mujoco.mj_subtreeVel(model, data)
+    forces = contacts(data)
+    return np.concatenate(
+        [
+            forces.ravel(),
+            data.xmat[1],
+            data.subtree_com[1],
+            data.subtree_linvel[1, :1],
+            [np.square(forces).sum()],
+        ]
+    )
+
+
+def speed_of_centre(after: Physics) -> Tensor:
+    """Speed along x of the whole body's centre of mass: float32 (B,) m/s."""
+    return after.reading[:, -2].float()
+
+
+def moved(robot: Robot, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:
+    """The next state, and what living and moving pay: 0.05 - 0.005 ‖action‖² - cost of contact."""
+    action = robot.clipped(action)
+    after = robot.move(state, action)
+    return after, 0.05 - 0.005 * effort(action) - contact_cost(after)
+
+
+class AntVelMAML(RobotFamily[Velocity]):
+    """A four-legged robot that must walk at a speed which only the reward tells, in the time steps of MAML's paper.
+
+    Description:
+        Ant of Gymnasium's v5, 50 actions a second, each one simulation step of 0.02 s, so that an episode of 200 steps
+        lasts 4 s. Needs MuJoCo.
+
+    What varies:
+        The wanted speed along x: `Velocity.velocity`.
+
+    Splits:
+        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint streams.
+        - `ood`: speed ~ U[3, 4) m/s.
+
+    Actions:
+        =====  =================================================  ==========  ====
+        index  meaning                                            range       unit
+        =====  =================================================  ==========  ====
+        0 … 7  motors of hip and ankle of each leg: back right,   [-1, 1]     gear
+               front left, front right, back left
+        =====  =================================================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        ==========  ===============================================  =========  ===========
+        index       meaning                                          range      unit
+        ==========  ===============================================  =========  ===========
+        0 … 1       place of the torso                               unbounded  m
+        2           height of the torso                              unbounded  m
+        3 … 6       its orientation, a quaternion                    unbounded  none
+        7 … 14      angles of the eight joints                       unbounded  rad
+        15 … 20     speeds and angular speeds of the torso           unbounded  m/s, rad/s
+        21 … 28     speeds of the joints                             unbounded  rad/s
+        29 … 112    forces and torques of contact on the world and   [-1, 1]    N, N m
+                    13 bodies, clipped
+        113 … 121   rotation of the torso, a matrix                  [-1, 1]    none
+        122 … 124   centre of mass                                   unbounded  m
+        ==========  ===============================================  =========  ===========
+
+    Rewards:
+        1 - |v - wanted| - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with v the speed along x of
+        the whole body's centre of mass after the step.
+
+    Endings:
+        Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
+
+    Optimum:
+        Not known. At most 1.05 a step.
+
+    Differs from the source:
+        ====================  ==============================================  ==========================================
+        what                  here                                            there
+        ====================  ==============================================  ==========================================
+        start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
+                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+        softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
+        ====================  ==============================================  ==========================================
+
+    Source:
+        Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, goal velocity), and its published code.
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+
+    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
+        super().__init__(rllab_ant(), horizon, episodes_per_trial)
+
+    def draw_tasks(self, keys: Key, split: str) -> Velocity:
+        return Velocity(between(keys, 3.0, 4.0) if split == "ood" else between(keys, 0.0, 3.0))
+
+    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        after, living = moved(self.robot, state, action)
+        return after, 1.0 - (speed_of_centre(after) - task.velocity).abs() + living, fallen(after)
+
+    def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
+        """Poses from the side, and the speed over time with the wanted one."""
+        return speed_view(self.robot, self.horizon, task.velocity)
+
+
+class AntDirMAML(RobotFamily[Direction]):
+    """A four-legged robot that must walk forwards or backwards, in the time steps of MAML's paper.
+
+    Description:
+        Ant of Gymnasium's v5, 50 actions a second, as `AntVelMAML`. Only the reward tells the direction. Needs MuJoCo.
+
+    What varies:
+        The direction along x: `Direction.direction`.
+
+    Splits:
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
+          on: `AntDir2D` has held-out ones.
+        - `valid`: both directions too.
+
+    Actions:
+        =====  =================================================  ==========  ====
+        index  meaning                                            range       unit
+        =====  =================================================  ==========  ====
+        0 … 7  motors of hip and ankle of each leg: back right,   [-1, 1]     gear
+               front left, front right, back left
+        =====  =================================================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        Those of `AntVelMAML`: place, height, orientation (quaternion) and eight joint angles, then the speeds, the
+        clipped forces of contact, the torso's rotation and the centre of mass. 125 numbers.
+
+    Rewards:
+        v · direction - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with v the speed along x of the
+        whole body's centre of mass after the step.
+
+    Endings:
+        Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
+
+    Optimum:
+        Not known.
+
+    Differs from the source:
+        ====================  ==============================================  ==========================================
+        what                  here                                            there
+        ====================  ==============================================  ==========================================
+        start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
+                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+        softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
+        ====================  ==============================================  ==========================================
+
+    Source:
+        Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, forward/backward), and its published code.
+
+    Version history:
+        v0: first version.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "all")
+    terminates = True
+
+    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
+        super().__init__(rllab_ant(), horizon, episodes_per_trial)
+
+    def enumerate_tasks(self, split: str) -> Direction:
+        return both_ways()
+
+    def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        after, living = moved(self.robot, state, action)
+        return after, task.direction * speed_of_centre(after) + living, fallen(after)
+
+    def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
+        """The path from above, with the ant and an arrow in the wanted direction."""
+        return from_above(self.robot, self.horizon, direction=(float(task.direction[0]), 0.0))
+
+
+class AntPos(RobotFamily[Place]):
+    """A four-legged robot that must walk to a place which only the reward tells, in the code of MAML's paper.
+
+    Description:
+        Ant of Gymnasium's v5, 50 actions a second, as `AntVelMAML`. Unlike `AntGoal`, an episode ends where it falls.
+        Needs MuJoCo.
+
+    What varies:
+        The place: `Place.position`.
+
+    Splits:
+        - `train`, `valid`, `test`: uniform over the square [-3, 3)² m, in disjoint streams.
+        - `ood`: uniform over the square ring 3 ≤ max(|x|, |y|) < 4 m.
+
+    Actions:
+        =====  =================================================  ==========  ====
+        index  meaning                                            range       unit
+        =====  =================================================  ==========  ====
+        0 … 7  motors of hip and ankle of each leg: back right,   [-1, 1]     gear
+               front left, front right, back left
+        =====  =================================================  ==========  ====
+        An action beyond the range is clipped to it.
+
+    Observations:
+        Those of `AntVelMAML`: place, height, orientation (quaternion) and eight joint angles, then the speeds, the
+        clipped forces of contact, the torso's rotation and the centre of mass. 125 numbers.
+
+    Rewards:
+        4 - ‖centre of mass - wanted‖₁ - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with the whole
+        body's centre of mass after the step. The 4 make living pay wherever the place is not far.
+
+    Endings:
+        Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
+
+    Optimum:
+        Not known. At most 4.05 a step.
+
+    Differs from the source:
+        ====================  ==============================================  ==========================================
+        what                  here                                            there
+        ====================  ==============================================  ==========================================
+        start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
+                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+        softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
+        ====================  ==============================================  ==========================================
+
+    Source:
+        The published code of Finn, Abbeel & Levine 2017, "MAML" (ant, goal position; the paper does not use it).
+
+    Version history:
+        v0: first version.
+    """
+
+    terminates = True
+
+    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
+        super().__init__(rllab_ant(), horizon, episodes_per_trial)
+
+    def draw_tasks(self, keys: Key, split: str) -> Place:
+        if split == "ood":
+            return Place(uniform_in_ring(keys, inner=3.0, outer=4.0))
+        return Place(6.0 * rng.uniform(keys, 2) - 3.0)
+
+    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        after, living = moved(self.robot, state, action)
+        away = (after.reading[:, AT_CENTRE].float() - task.position).abs().sum(-1)
+        return after, 4.0 - away + living, fallen(after)
+
+    def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
+        """The path from above, with the ant and the wanted place."""
+        return from_above(self.robot, self.horizon, goal=xy(task.position))
+
+
+__all__ = ["AntDirMAML", "AntPos", "AntVelMAML", "Direction", "Place", "Velocity"]
