@@ -5,4 +5,6 @@ from metarl.envs import META_WORLD
 
 ELSEWHERE = {f"metarl/{name}-v0" for name in META_WORLD}
 """Families whose simulator another environment has: ``make test-metaworld``."""
+PRESETS_ELSEWHERE = ("rl2_ml1_reach",)
+"""The presets of those families."""
 IDS = [id for id in registered() if id.startswith("metarl/") and id not in ELSEWHERE]

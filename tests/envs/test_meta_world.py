@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from registered_families import ELSEWHERE
+from registered_families import ELSEWHERE, PRESETS_ELSEWHERE
 
 import metarl
 from metarl.agents.reference.catalogue import baseline
@@ -29,6 +29,8 @@ from metarl.envs.meta_world.benchmarks import ML1, ML10, ML45, MT10, Manipulatio
 from metarl.envs.meta_world.simulator import MetaWorldSimulator
 from metarl.interop.gym_env import GymEnv
 from metarl.testing import check_family
+from metarl.testing.families import quick_check
+from metarl.training.config.parsing import read
 
 there = importlib.util.find_spec("metaworld") is not None
 needs_meta_world = pytest.mark.skipif(not there, reason="Meta-World is not installed: make test-metaworld")
@@ -315,6 +317,13 @@ def test_agents_train(agent: str, tmp_path):
         total_iterations=2, eval_tasks=2, final_eval_tasks=2, eval_every=0, run_dir=str(tmp_path / "run"), device="cpu",
     )  # fmt: skip
     assert {"train", "test"} <= set(run.curves) and run.curves["test"].success is not None
+
+
+@needs_meta_world
+@pytest.mark.parametrize("preset", PRESETS_ELSEWHERE)
+def test_the_presets_may_be_trained(preset: str):
+    config = read(preset)
+    assert type(config.family) is ML1 and quick_check(config.family, config.train_split) == []
 
 
 @needs_meta_world
