@@ -58,7 +58,14 @@ _QUICK_STEPS = 20
 
 
 # Advice of both `check_env` about style and other libraries' networks, which some families cannot follow.
-_ADVICE = (r".*probably too (low|high).*", r".*symmetric and normalized.*", r".*unconventional shape.*")
+_ADVICE = (
+    r".*probably too (low|high).*",
+    r".*symmetric and normalized.*",
+    r".*unconventional shape.*",
+    r".*is an image but.*",
+    r".*minimal resolution for an image.*",
+    r".*non-zero start.*",
+)
 
 
 def check_family(family: TaskFamily, *, seed: int = 0) -> None:

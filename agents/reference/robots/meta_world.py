@@ -19,7 +19,7 @@ from metarl.envs.meta_world.simulator import MetaWorldSimulator
 
 
 class Told(NamedTuple):
-    """What a `MetaWorldScript` knows of each row."""
+    """The knowledge of a `MetaWorldScript`."""
 
     environment: Tensor  # (B,) int64
     goal: Tensor  # (B, 3) float64 metres
