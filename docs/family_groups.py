@@ -35,6 +35,11 @@ GROUPS = {
         "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
         ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze", "RoomNavi", "WallMaze"),
     ),
+    "rulesets": Group(
+        "Rulesets",
+        "Compositional tasks: goals and rules over coloured objects in a room, put together anew for every task.",
+        ("Rulesets",),
+    ),
     "cognitive": Group(
         "Tasks from cognitive science",
         "Experiments on how people and animals learn, in the form in which meta-learning papers use them.",
@@ -44,6 +49,12 @@ GROUPS = {
         "Classic control",
         "Gymnasium's classic control problems with masses, lengths, motors and gravity that change from task to task.",
         ("CartPole", "Pendulum", "Acrobot", "MountainCar", "MountainCarContinuous"),
+    ),
+    "supervised": Group(
+        "Supervised few-shot learning",
+        "Regression and classification as episodes: an example a step, whose right answer is shown one step later. "
+        "`FewShotDigits` needs the extra `digits`: `pip install -c constraints.txt -e '.[digits]'`.",
+        ("Sinusoid", "FewShotDigits"),
     ),
     "mujoco": Group(
         "MuJoCo robots",
@@ -91,6 +102,10 @@ OVERVIEW = {
     "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
     "RoomNavi": ("three goals to reach in order, in three rooms", "3376.6 on `all`"),
     "WallMaze": ("walls, start and goal of a 13 × 13 maze", "0.861"),
+    "Rulesets": (
+        "goal, production rules and objects of a room (`preset`: trivial, small, medium, high)",
+        "0.970 (a bound)",
+    ),
     "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
     "Alchemy": (
         "chemistry: graph, potion map, stone map, rotation",
@@ -104,6 +119,8 @@ OVERVIEW = {
     "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
     "MountainCar": ("gravity, force", "unknown (push along: −132)"),
     "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
+    "Sinusoid": ("amplitude and phase of a sine wave", "0"),
+    "FewShotDigits": ("which digits, in which rotation, and their labels", "50 (chance: 10)"),
     "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
     "HalfCheetahVelMAML": (
         "wanted speed, in the time steps of MAML's paper",

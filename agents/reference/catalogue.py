@@ -25,6 +25,8 @@ from metarl.agents.reference import (
     points,
 )
 from metarl.agents.reference.robots.meta_world import MetaWorldScript
+from metarl.agents.reference.rulesets import oracle as rulesets
+from metarl.agents.reference.supervised import digits, waves
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -53,6 +55,9 @@ from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.treasure_hunt import TreasureHunt
 from metarl.envs.points.windy import WindyPoint
+from metarl.envs.rulesets.family import Rulesets
+from metarl.envs.supervised.digits import FewShotDigits
+from metarl.envs.supervised.sinusoid import Sinusoid
 
 __all__ = ["baseline", "baselines_for"]
 
@@ -97,6 +102,9 @@ register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
 for _benchmark in (ML1, ML10, ML45, MT10):
     register_baseline(_benchmark, "oracle", MetaWorldScript)
+register_baseline(Rulesets, "oracle", rulesets.RulesetOracle)
+register_baseline(Sinusoid, "oracle", _plain(waves.WaveOracle))
+register_baseline(FewShotDigits, "oracle", _plain(digits.DigitsOracle))
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------
@@ -156,6 +164,10 @@ register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))
 register_baseline(RoomNavi, "search", _plain(mazes.RoomNaviSearch))
 register_baseline(TreasureHunt, "search", _plain(points.TreasureHuntClimb))
 register_baseline(TwoStep, "win_stay", _plain(cognitive.TwoStepWinStay))
+register_baseline(Sinusoid, "least_squares", waves.LeastSquares)
+register_baseline(
+    FewShotDigits, "nearest_neighbour", lambda family, device: digits.NearestNeighbour(family.num_classes, device)
+)
 
 
 # ---- controllers for the nominal parameters --------------------------------------------------------------------------
