@@ -1,15 +1,17 @@
 # make train   set up if needed, then train the default preset; ARGS="..." is passed on, e.g. make train ARGS="--help"
 # make test    the default suite        make test-all   the slow tests too
+# make test-metaworld   the tests of Meta-World, in an environment of its own, .venv-metaworld
 # make lint    ruff and mypy            make format     let ruff rewrite the layout
 # make docs    the site, in docs/_build/html (warnings are errors)
-# make clean   remove .venv and everything that was built; runs/ stays
+# make clean   remove .venv, .venv-metaworld and everything that was built; runs/ stays
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WORLD := .venv-metaworld
 ARGS ?=
 
-.PHONY: train test test-all lint format docs clean install
+.PHONY: train test test-all test-metaworld lint format docs clean install
 
 train: $(INSTALLED)
 	$(BIN)/python -m metarl.train $(ARGS)
@@ -19,6 +21,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not gpu and not browser" $(ARGS)
+
+test-metaworld: $(WORLD)/.installed
+	$(WORLD)/bin/python -m pytest tests/envs/test_meta_world.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -41,6 +46,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,docs]'
 	@touch $@
 
+# Meta-World pins an older MuJoCo than constraints.txt, so only what both need is pinned here.
+$(WORLD)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(WORLD)
+	grep -E '^(torch|gymnasium|pytest)==' constraints.txt > $(WORLD)/constraints.txt
+	$(WORLD)/bin/python -m pip install --quiet -c $(WORLD)/constraints.txt -e '.[metaworld]' pytest
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build
+	rm -rf $(VENV) $(WORLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

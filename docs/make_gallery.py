@@ -30,6 +30,7 @@ from metarl.core.batch_env import make_env
 from metarl.core.family import State, Task, TaskFamily, drawn
 from metarl.core.rollout import Agent
 from metarl.core.tree import take
+from metarl.envs import META_WORLD
 from metarl.evaluation.playback import replay, watch
 from metarl.report.card import Card, card, length, short_name, short_space
 
@@ -189,8 +190,8 @@ RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families wit
 
 
 def shipped() -> list[str]:
-    """The ids of the families that come with metarl."""
-    return [id for id in metarl.registered() if id.startswith("metarl/")]
+    """The ids of the families that come with metarl, but for Meta-World's, which have a page of their own."""
+    return [id for id in metarl.registered() if id.startswith("metarl/") and short_name(id) not in META_WORLD]
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
@@ -303,7 +304,8 @@ HEAD = """\
     A family is a distribution over tasks that share observation space, action space and episode length. Make one by
     its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`; `metarl envs` lists
     them in the terminal, and `metarl envs GridNavi` shows one of them. To bring your own, see
-    [Your own family in 30 lines](../tutorials/family.md).
+    [Your own family in 30 lines](../tutorials/family.md). Meta-World's benchmarks, whose simulator needs an environment
+    of its own, have [a page of theirs](../meta_world.md).
 
     A trial is several episodes on one task; what an agent learns in one episode it may use in the next. In the tables,
     *episode × trial* gives the steps of an episode and the episodes of a trial, and *optimum* is the best return of an

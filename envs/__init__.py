@@ -95,8 +95,13 @@ SIMULATED = {
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }
 """The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
+META_WORLD = ("ML1", "ML10", "ML45", "MT10")
+"""The benchmarks of Meta-World, which ``pip install 'metarl[metaworld]'`` brings in an environment of its own."""
 
-ADAPTED = {"Gym": "adapter.gym_family:GymFamily"}
+ADAPTED = {
+    "Gym": "adapter.gym_family:GymFamily",
+    **{name: f"meta_world.benchmarks:{name}" for name in META_WORLD},
+}
 """Families out of simulators that other packages bring: the name in their id, and their class."""
 
 __all__ = [*PLAIN]

@@ -24,6 +24,7 @@ from metarl.agents.reference import (
     other_bandits,
     points,
 )
+from metarl.agents.reference.robots.meta_world import MetaWorldScript
 from metarl.agents.reference.rulesets import oracle as rulesets
 from metarl.agents.reference.supervised import digits, waves
 from metarl.core.family import TaskFamily
@@ -48,6 +49,7 @@ from metarl.envs.grids.room_navi import RoomNavi
 from metarl.envs.grids.tmaze import TMaze
 from metarl.envs.grids.wall_maze import WallMaze
 from metarl.envs.mdp import TabularMDP
+from metarl.envs.meta_world.benchmarks import ML1, ML10, ML45, MT10
 from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
@@ -98,6 +100,8 @@ register_baseline(TreasureHunt, "oracle", _plain(points.TreasureHuntOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+for _benchmark in (ML1, ML10, ML45, MT10):
+    register_baseline(_benchmark, "oracle", MetaWorldScript)
 register_baseline(Rulesets, "oracle", rulesets.RulesetOracle)
 register_baseline(Sinusoid, "oracle", _plain(waves.WaveOracle))
 register_baseline(FewShotDigits, "oracle", _plain(digits.DigitsOracle))

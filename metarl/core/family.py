@@ -140,6 +140,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """True if `step` draws from its key. If False, `step` gets the same key at every step, which costs less."""
     random_start: ClassVar[bool] = True
     """True if `reset` draws from its key. If False, `reset` gets the same key in every episode, which costs less."""
+    counts_success: ClassVar[bool] = False
+    """True if evaluations report in which share of the episodes `success` was true after some step."""
     shows_task: ClassVar[bool] = False
     """True if the first observation shows something of the task on purpose, such as a cue or the look of a stone."""
     opaque: ClassVar[bool] = False

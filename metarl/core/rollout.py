@@ -7,7 +7,7 @@ Training, evaluation and baselines all use this loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -84,13 +84,19 @@ class Agent(Protocol):
 
 
 def collect(
-    agent: Agent, memory: Memory, env: BatchEnv, key: Key, greedy: bool = False, first_row: int = 0
+    agent: Agent,
+    memory: Memory,
+    env: BatchEnv,
+    key: Key,
+    greedy: bool = False,
+    first_row: int = 0,
+    watch: Callable[[BatchEnv], None] | None = None,
 ) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
     `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. The environment
-    has a key of its own. Returns the rollout and the memory after it. Raises WrongResult, one sentence, if the family
-    returns wrong types or shapes.
+    has a key of its own. `watch` is called after each step. Returns the rollout and the memory after it. Raises
+    WrongResult, one sentence, if the family returns wrong types or shapes.
     """
     rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
@@ -106,6 +112,8 @@ def collect(
                 targets.append(_target(env))
             outcome, step = env.step(acted.action)
             outcomes.append(outcome)
+            if watch is not None:
+                watch(env)
         mask = torch.stack(masks).to(torch.float32)
         target = torch.stack(targets) if targets else ()
         rollout = Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task, target)
@@ -161,6 +169,7 @@ def play_rounds(
     envs_per_task: int | None = None,
     greedy: bool = False,
     first_task: int = 0,
+    watch: Callable[[BatchEnv], None] | None = None,
 ) -> Iterator[Round]:
     """Play a trial, and yield its rounds one by one, so that a caller need not keep all of them.
 
@@ -168,8 +177,8 @@ def play_rounds(
     episodes_per_trial. `first_task` is the number of the first task if the tasks are a part of a larger batch:
     randomness is then the same as in the whole batch. With `greedy` a round that `adapt` learns from is played twice,
     from the same starts and with the same noise: once with greedy actions, and once with sampled actions for `adapt`,
-    since an agent that does not explore gives it nothing to learn from. No gradients are recorded: an agent that
-    differentiates through its adaptation does so in `update`.
+    since an agent that does not explore gives it nothing to learn from. `watch` is called after each step of what is
+    measured. No gradients are recorded: an agent that differentiates through its adaptation does so in `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
@@ -184,17 +193,21 @@ def play_rounds(
             at = rng.fold(key, number)
 
             def play(
-                greedy: bool, at: Key = at, memory: Memory = memory, number: int = number
+                greedy: bool,
+                watch: Callable[[BatchEnv], None] | None = None,
+                at: Key = at,
+                memory: Memory = memory,
+                number: int = number,
             ) -> tuple[Rollout, Memory]:
                 env = make_env(family, rows, rng.fold(at, 0), episodes, first_row)
                 try:
-                    return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row)
+                    return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row, watch)
                 except Exception as error:
                     add_place(error, f"round {number + 1} of {rounds}")
                     raise
 
             last = number == rounds - 1
-            played, memory = play(greedy)
+            played, memory = play(greedy, watch)
             learned = played
             if greedy and not last:
                 learned, memory = play(False)
@@ -257,6 +270,13 @@ def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
     reward = rollout.outcome.reward * rollout.mask
     returns = torch.zeros(episodes, reward.shape[1], device=reward.device)
     return returns.scatter_add_(0, index, reward).T
+
+
+def episode_success(rollout: Rollout, success: Tensor, episodes: int) -> Tensor:
+    """Return 1 for the episodes with `success`, bool ``(T, B)``, at some step, else 0: float32 ``(B, episodes)``."""
+    index = episode_index(rollout).clamp_max(episodes - 1)
+    found = torch.zeros(episodes, index.shape[1], device=index.device)
+    return found.scatter_reduce_(0, index, success * rollout.mask, "amax").T
 
 
 def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:

@@ -82,7 +82,8 @@ class AdaptationCurve(Results):
         """A pandas DataFrame, a row for every seed, task and point.
 
         Columns: seed, task, point (its label), episodes and env_steps (of experience before it), return, random, oracle
-        (NaN where unknown). Raises ImportError with a sentence where pandas, which metarl does not need, is not there.
+        (NaN where unknown), and success where the family counts it. Raises ImportError with a sentence where pandas,
+        which metarl does not need, is not there.
         """
         return storage.to_frame(self)
 
@@ -127,6 +128,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         _check_protocol(first, other)
     weights = [len(curve.returns) for curve in curves]
     totals, noise = [curve.total_steps for curve in curves], [curve.noise for curve in curves]
+    success = [curve.success for curve in curves]
     return replace(
         first,
         returns=np.concatenate([curve.returns for curve in curves]),
@@ -135,6 +137,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         training=tuple(each for curve in curves for each in curve.training),
         steps=combine_steps([curve.steps for curve in curves]),
         noise=None if any(each is None for each in noise) else np.concatenate(noise),  # type: ignore[arg-type]
+        success=None if any(each is None for each in success) else np.concatenate(success),  # type: ignore[arg-type]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
+from metarl.core.batch_env import BatchEnv
 from metarl.core.errors import short
 from metarl.core.family import Key, Task, TaskFamily, made_with
 from metarl.core.registry import make
@@ -21,6 +23,7 @@ from metarl.core.rollout import (
     episode_lengths,
     episode_returns,
     episode_rewards,
+    episode_success,
     play_rounds,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
@@ -149,6 +152,7 @@ class Played(NamedTuple):
     lengths: Array  # (tasks, points) environment steps that were learned from
     rewards: Array | None  # (tasks, bins) mean reward of a step
     noise: NDArray[np.float64] | None = None  # (points + 2,) see `Results.noise`; None for a chunk
+    success: Array | None = None  # (tasks, points) share of episodes; None if the family does not count it
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
@@ -250,6 +254,7 @@ def _curve(
         versions=versions(),
         steps=_step_curve(family, plan, played.rewards, bounds),
         noise=None if played.noise is None else played.noise[None],
+        success=None if played.success is None else played.success[None],
     )
 
 
@@ -269,12 +274,14 @@ def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) ->
     chunks = list(itertools.chain(*ranks.all_gather(chunks)))
     returns = [chunk.returns for chunk in chunks]
     rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]
+    success = [chunk.success for chunk in chunks if chunk.success is not None]
     noise = _noise(np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1), plan.by_rounds)
     return Played(
         _of_tasks(returns, plan.repeats),
         _of_tasks([chunk.lengths for chunk in chunks], plan.repeats),
         _of_tasks(rewards, plan.repeats) if rewards else None,
         noise,
+        _of_tasks(success, plan.repeats) if success else None,
     )
 
 
@@ -303,15 +310,20 @@ def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
 def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan, first: int) -> tuple[Played, int]:
     """A trial on each row of `task`, and the bytes that they took at once: a round's steps and the agent's memory."""
     n, taken = num_rows(task), 1
-    returns, lengths, rewards = [], [], []
+    returns, lengths, rewards, success = [], [], [], []
+    watched = list[Tensor]()
     for played, learned, memory in play_rounds(
         agent, family, task, key, rounds=plan.rounds, episodes=plan.episodes, envs_per_task=plan.each,
-        greedy=plan.greedy, first_task=first,
+        greedy=plan.greedy, first_task=first, watch=_watch_success(watched) if family.counts_success else None,
     ):  # fmt: skip
         check_endings(family, [played])
         got, took = _points(episode_returns(played, plan.episodes), episode_lengths(learned, plan.episodes), n, plan)
         returns.append(got)
         lengths.append(took)
+        if watched:
+            solved = episode_success(played, torch.stack(watched), plan.episodes)
+            success.append(_points(solved, solved, n, plan)[0])
+            watched.clear()
         if plan.steps:
             each_step = episode_rewards(played, plan.episodes, family.horizon)
             rewards.append(each_step.reshape(n, plan.each, -1).mean(dim=1))
@@ -319,7 +331,20 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
         taken = max(taken, num_bytes(played) + 3 * num_bytes(memory))
     edges = borders(plan.rounds, plan.episodes, family.horizon)
     found = binned(torch.cat(rewards, dim=1).cpu().numpy(), edges) if plan.steps else None
-    return Played(torch.cat(returns, dim=1).cpu().numpy(), torch.cat(lengths, dim=1).cpu().numpy(), found), taken
+    solved_by = torch.cat(success, dim=1).cpu().numpy() if success else None
+    joined = torch.cat(returns, dim=1).cpu().numpy(), torch.cat(lengths, dim=1).cpu().numpy()
+    return Played(joined[0], joined[1], found, success=solved_by), taken
+
+
+def _watch_success(found: list[Tensor]) -> Callable[[BatchEnv], None]:
+    """Return what appends the rows' success, bool ``(B,)``, to `found` after each step."""
+
+    def watch(env: BatchEnv) -> None:
+        success = env.family.success(env.task, env.final_state)
+        assert success is not None, "a family that counts success has one"
+        found.append(success)
+
+    return watch
 
 
 def _points(returns: Tensor, lengths: Tensor, tasks: int, plan: Plan) -> tuple[Tensor, Tensor]:

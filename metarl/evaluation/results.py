@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from metarl.core.errors import unknown
 from metarl.evaluation import stats
 from metarl.evaluation.step_curve import PULLS, StepCurve
 
@@ -53,6 +54,8 @@ class Results:
     steps: StepCurve | None = None  # the reward of every step of the trial
     noise: NDArray[np.float64] | None = None  # (seeds, points + 2) standard error of each point's mean, of the score's
     # and of the last less the first point's that playing the same tasks again has; None: one trial each, or not known
+    success: Array | None = None  # (seeds, tasks, points) share of a point's episodes in which the task was solved at
+    # some step; None: the family does not count it
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 3:
@@ -63,6 +66,8 @@ class Results:
         for name, bound in (("random", self.random), ("oracle", self.oracle)):
             if bound is not None and bound.shape != (tasks,):
                 raise ValueError(f"{name} must have one return for each of {tasks} tasks, got shape {bound.shape}.")
+        if self.success is not None and self.success.shape != self.returns.shape:
+            raise ValueError(f"success must have the shape {self.returns.shape} of returns, got {self.success.shape}.")
         if self.steps is not None and self.steps.every_task != self.every_task:
             object.__setattr__(self, "steps", replace(self.steps, every_task=self.every_task))
 
@@ -147,6 +152,8 @@ class Results:
           the steps of the trial where `steps` has random and oracle, else by the points)
         - ``cumulative_regret`` against the oracle over all episodes of the experience, ``regret_per_episode`` and
           ``regret_per_step`` at its end: what an episode, or an environment step, still loses
+        - ``success_first``, ``success``: share of the episodes of the first and of the last point in which the task
+          was solved at some step
         - ``tasks``, ``repeats``, ``seeds``, ``greedy``
         """
         return dict(self._summary)
@@ -164,6 +171,9 @@ class Results:
         if (steps := self.steps_to_threshold()) is not None:
             numbers["env_steps_to_threshold"] = steps
         numbers |= self.regret()
+        if self.success is not None:
+            first, last = (stats.mean(self.success[:, :, [point]])[0] for point in (0, -1))
+            numbers |= {"success_first": first, "success": last}
         numbers |= {"tasks": self.returns.shape[1], "repeats": self.repeats}
         numbers |= {"seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
@@ -217,6 +227,23 @@ class Results:
             found["regret_per_step"] = float(np.polyfit(after[-last:], lost[-last:], 1)[0])
         return found
 
+    def success_by(self, name: str, last: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Success over the last points by a number of the tasks, such as Meta-World's ``environment``.
+
+        Returns the values that the field `name` of the tasks has, ``(groups,)``, and the share of solved episodes in
+        the last `last` points, a mean over the tasks of each: ``(seeds, groups)``. Raises ValueError if success is not
+        known or the tasks have no such field of one number.
+        """
+        if self.success is None:
+            raise ValueError(f"{self.family} does not count success.")
+        values = self.task_values.get(name)
+        if values is None or values.shape[1] != 1:
+            known = [each for each, field in self.task_values.items() if field.shape[1] == 1]
+            raise ValueError(unknown("number of the tasks", name, known))
+        found, group = np.unique(values[:, 0], return_inverse=True)
+        share = self.success[:, :, -last:].mean(axis=2, dtype=np.float64)
+        return found.astype(np.float64), np.stack([share[:, group == each].mean(1) for each in range(len(found))], 1)
+
     def blocks(self) -> Self:
         """Means over ten pulls for a bandit of at least forty, whose single pulls are noise; else the curve itself."""
         points = len(self.labels)
@@ -229,10 +256,14 @@ class Results:
         noise = self.noise
         if noise is not None:  # a mean scatters at most as its parts do in the mean
             noise = np.concatenate([np.add.reduceat(noise[:, :-2], first, axis=1) / sizes, noise[:, -2:]], axis=1)
+        success = self.success
+        if success is not None:
+            success = (np.add.reduceat(success.astype(np.float64), first, axis=2) / sizes).astype(np.float32)
         return replace(
             self,
             returns=means.astype(np.float32),
             noise=noise,
+            success=success,
             episodes=self.episodes[first],
             env_steps=self.env_steps[first],
             labels=tuple(f"episodes {at + 1} to {at + size}" for at, size in zip(first, sizes, strict=True)),

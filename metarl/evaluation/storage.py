@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,13 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training": ("a list of what is known of each seed", lambda value: value == [] or _list_of(_is_mapping)(value)),
     "versions": ("a text for each library", lambda value: _is_mapping(value) and all(map(_is_text, value.values()))),
     "noise": ("lists of numbers", _or_null(_list_of(_NUMBERS_OR_NULL))),
+    "counts_success": ("true or false", lambda value: type(value) is bool),
     "checksums": ("a checksum for each CSV file", lambda value: _is_mapping(value) and {*value} <= {"csv", "steps"}),
 }
 """Fields of a JSON file: what they must be."""
 
 
-OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "checksums"}
+OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "counts_success", "checksums"}
 """Fields that a JSON file may not have."""
 
 
@@ -124,14 +125,21 @@ def document(results: Results) -> dict[str, Any]:
     found |= {"training": [dict(each) for each in results.training], "versions": dict(results.versions)}
     found |= {"interval": results.interval_of(), "summary": results.summary()}
     found |= {} if results.noise is None else {"noise": results.noise.tolist()}
+    found |= {} if results.success is None else {"counts_success": True}
     found["points"] = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
     return found | ({} if results.steps is None else {"steps": results.steps.summary()})
+
+
+def solved_columns(labels: Sequence[str]) -> list[str]:
+    """The names of the columns of success."""
+    return [f"success, {label}" for label in labels]
 
 
 def _as_csv(results: Results) -> str:
     """A row for each seed and task: both, the task's own numbers (``task.<field>``), random, oracle, all points.
 
-    Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``.
+    Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``. Where success is
+    known, a column ``success, <point>`` for each point follows.
     """
     values_of = {
         f"task.{name}" + (f"[{index}]" if values.shape[1] > 1 else ""): values[:, index]
@@ -140,12 +148,14 @@ def _as_csv(results: Results) -> str:
     }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", "task", *values_of, "random", "oracle", *results.labels])
+    solved = [] if results.success is None else solved_columns(results.labels)
+    writer.writerow(["seed", "task", *values_of, "random", "oracle", *results.labels, *solved])
     for seed, tasks in enumerate(results.returns):
         for task, row in enumerate(tasks):
             own = (f"{values[task]:.9g}" for values in values_of.values())
             bounds = ["" if b is None else f"{b[task]:.9g}" for b in (results.random, results.oracle)]
-            writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in row)])
+            shares = () if results.success is None else results.success[seed, task]
+            writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in (*row, *shares))])
     return text.getvalue()
 
 
@@ -157,7 +167,10 @@ def read(path: str | Path) -> dict[str, Any]:
     json_path, csv_path = with_suffix(path, ".json"), with_suffix(path, ".csv")
     plain = read_json(json_path)
     _check_document(json_path, plain)
-    fields = _read_csv(csv_path, plain["labels"])
+    labels, counted = plain["labels"], plain.get("counts_success", False)
+    fields = _read_csv(csv_path, [*labels, *solved_columns(labels)] if counted else labels)
+    if counted:
+        fields["returns"], fields["success"] = np.split(fields["returns"], 2, axis=2)
     seeds, tasks, points = fields["returns"].shape
     fields |= {name: np.array(plain[name], dtype=np.float64) for name in ("episodes", "env_steps")}
     noise = plain.get("noise")
@@ -266,4 +279,5 @@ def to_frame(results: Results) -> Any:
     columns = {"seed": seed, "task": task, "point": np.array(results.labels)[point]}
     columns |= {"episodes": results.episodes[point], "env_steps": results.env_steps[point]}
     columns |= {"return": results.returns.ravel(), "random": bounds[0][task], "oracle": bounds[1][task]}
+    columns |= {} if results.success is None else {"success": results.success.ravel()}
     return pandas.DataFrame(columns)

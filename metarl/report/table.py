@@ -91,6 +91,9 @@ def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int])
         Text(f"[{short(numbers['score_low'])}, {short(numbers['score_high'])}]"),
         Text(f"{numbers['normalised']:.3f}" if "normalised" in numbers else "", style="bold"),
     )
+    if curve.success is not None:
+        shares = curve.success.mean(axis=(0, 1), dtype=np.float64)
+        table.add_row("  success", *(f"{100 * shares[point]:.0f} %" for point in shown), "", "", "")
     scale = 1 if curve.rounds else len(curve.labels)
     for bound, value in curve.bounds.items():
         label, place = ("optimum", "1") if bound == "oracle" else ("random", "0")

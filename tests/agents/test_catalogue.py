@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered_families import IDS
 from small_families import Corridor
 
 import metarl
 from metarl.agents.reference.catalogue import baseline, baselines_for
 from metarl.evaluation.evaluator import evaluate
 
-PAIRS = [
-    (id, name)
-    for id in metarl.registered()
-    if id.startswith("metarl/")
-    for name in baselines_for(metarl.make(id))
-    if name not in ("random", "ppo_scratch")
-]
+PAIRS = [(id, name) for id in IDS for name in baselines_for(metarl.make(id)) if name not in ("random", "ppo_scratch")]
 SMALL = {
     "metarl/BernoulliBandit-v0": {"num_arms": 3, "episodes_per_trial": 8},
     "metarl/GaussianBandit-v0": {"num_arms": 3, "episodes_per_trial": 20},

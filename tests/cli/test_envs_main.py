@@ -7,13 +7,12 @@ import sys
 
 import pytest
 from gymnasium.spaces import Box, Discrete
+from registered_families import IDS
 from rich.console import Console
 
-import metarl
 from metarl.cli.envs import main, show_all
 from metarl.report.card import card, find, length, parts, short_space
 
-IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 SOME = ["metarl/GridNavi-v0", "metarl/MountainCarContinuous-v0", "metarl/TMaze-v0"]
 
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from registered_families import IDS
 from small_families import Corridor, Reach
 from torch import Tensor
 
 import metarl
 from metarl.core import rng
 from metarl.core.family import TaskFamily
-from metarl.core.registry import registered
 from metarl.core.tree import features, num_rows
 from metarl.envs import GridNavi, Navigation2D
 from metarl.envs.mujoco.half_cheetah import HalfCheetahVel
 from metarl.envs.points.plane import Goal
 
-FAMILIES = {id: metarl.make(id) for id in registered() if id.startswith("metarl/")}
+FAMILIES = {id: metarl.make(id) for id in IDS}
 FINITE = [(id, split) for id, family in FAMILIES.items() for split in family.splits if family.num_tasks(split)]
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from registered_families import IDS
 from small_families import Corridor, Length, Reach, Target
 from torch import Tensor
 
@@ -29,8 +30,6 @@ from metarl.envs.mdp import Tables
 from metarl.envs.points.windy import Wind
 from metarl.interop.gym_env import GymEnv, GymVectorEnv
 from metarl.interop.sb3_env import SB3VecEnv
-
-IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 
 
 @pytest.mark.parametrize("id", IDS)

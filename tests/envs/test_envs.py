@@ -14,6 +14,7 @@ import pytest
 import scipy.stats
 import torch
 from gymnasium.spaces import Discrete
+from registered_families import ELSEWHERE, IDS
 from torch import Tensor
 
 from metarl.core import rng
@@ -85,7 +86,7 @@ def test_ids():
         assert type(make(f"metarl/{cls.__name__}-v0")) is cls
 
 
-@pytest.mark.parametrize("id", [id for id in registered() if id.startswith("metarl/")])
+@pytest.mark.parametrize("id", [*IDS, *sorted(ELSEWHERE)])
 def test_docstrings_follow_one_schema(id):
     cls = family_class(id)
     assert cls.__doc__ is not None
@@ -97,7 +98,7 @@ def test_docstrings_follow_one_schema(id):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("id", [id for id in registered() if id.startswith("metarl/")])
+@pytest.mark.parametrize("id", IDS)
 def test_tasks_and_states_have_the_types_that_the_class_declares(id):
     family = make(id)
     (base,) = type(family).__orig_bases__

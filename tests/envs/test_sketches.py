@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from registered_families import IDS
 from small_families import Corridor
 
 import metarl
@@ -20,8 +21,6 @@ from metarl.core.family import Redrawn, Sketch, State, Task, TaskFamily, drawn
 from metarl.envs.drawing.film import Film
 from metarl.envs.drawing.planes import SIZE, Trail, round_length
 from metarl.interop.gym_env import GymEnv
-
-IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 
 
 def visited(family: TaskFamily, task: Task, steps: int, seed: int = 1) -> Iterator[tuple[State, bool, float]]:

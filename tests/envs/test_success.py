@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from registered_families import IDS
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor
@@ -20,7 +21,6 @@ from metarl.envs.points.plane import Goal
 from metarl.interop.gym_env import GymEnv, GymVectorEnv
 from metarl.interop.sb3_env import SB3VecEnv
 
-IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 KNOW = [
     id for id in IDS if type(metarl.make(id)).success is not TaskFamily.success and not metarl.make(id).opaque
 ]  # an opaque family's success is what its simulators say

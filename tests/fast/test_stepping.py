@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from registered_families import IDS
 from small_families import Corridor, Length
 
 import metarl
@@ -29,7 +30,7 @@ def some_actions(space: gymnasium.Space, step: int) -> torch.Tensor:
     return 2.0 * rng.uniform(keys, space.shape[0]) - 1.0
 
 
-@pytest.mark.parametrize("name", [name for name in metarl.registered() if name.startswith("metarl/")])
+@pytest.mark.parametrize("name", IDS)
 def test_trials_of_every_family(name: str):
     """Across the ends of episodes, and after a restart of some rows."""
     family = metarl.make(name)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from registered_families import IDS
 from small_families import Corridor, Length, Reach, Start, TwoDoors
 
 import metarl
@@ -23,7 +24,6 @@ from metarl.interop.gym_env import GymEnv, GymVectorEnv
 from metarl.testing.families import check_gymnasium
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
-IDS = [id for id in metarl.registered() if id.startswith("metarl/")]
 
 
 def episode(env: gymnasium.Env, seed: int | None = None, action: int = 1) -> list:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from registered_families import IDS
 from small_families import Corridor, Reach
 from test_log import curve, documented
 from torch import Tensor
@@ -379,7 +380,7 @@ def test_a_family_without_a_picture_has_none_of_behaviour():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("id", [id for id in metarl.registered() if id.startswith("metarl/")])
+@pytest.mark.parametrize("id", IDS)
 def test_every_family_has_pictures_of_bounded_size(id: str):
     family = metarl.make(id)
     split = "ood" if "ood" in family.splits else family.splits[-1]

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from registered_families import IDS
 from small_families import Corridor, Door, Length, Reach, Target, TwoDoors, Walker
 
 import metarl
@@ -22,7 +23,7 @@ from metarl.testing.families import check_picture
 SMALL = RL2Config(meta_batch_size=6, hidden_size=8, num_minibatches=2, update_epochs=2)
 
 
-@pytest.mark.parametrize("id", [id for id in metarl.registered() if id.startswith("metarl/")])
+@pytest.mark.parametrize("id", IDS)
 def test_every_registered_family(id: str):
     check_family(metarl.make(id))
 
