@@ -46,4 +46,4 @@ Maker = Callable[[Any], Simulator]
 
 
 Kind = Hashable
-"""What a simulator is made with; simulators of a kind can play the same tasks."""
+"""The options that a simulator is made with; simulators of a kind can play the same tasks."""

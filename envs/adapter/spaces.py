@@ -16,7 +16,7 @@ _FLAT = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class Observations:
-    """What an agent sees of an environment: a float32 array of `space`, made of the `parts` of its own space.
+    """The conversion of an environment's observations to float32 arrays of `space`, made of `parts`.
 
     A Box keeps its shape; numbers are converted to float32. Discrete, MultiDiscrete and MultiBinary observations become
     zeros and ones. The entries of a Dict or Tuple, or those that `observe` names, are flattened one after another, and

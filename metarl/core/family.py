@@ -315,7 +315,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
 
     @property
     def no_picture(self) -> str:
-        """What a user does about a family without pictures, as the end of a sentence; empty if it draws pictures."""
+        """The advice about a family without pictures, as the end of a sentence; empty if it draws pictures."""
         written = type(self).render is not TaskFamily.render or type(self).sketch is not TaskFamily.sketch
         return "" if written else "write its render(task, states)."
 

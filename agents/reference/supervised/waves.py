@@ -29,7 +29,7 @@ class WaveOracle(FixedAgent):
 
 
 class Fit(NamedTuple):
-    """What is believed of the two weights of y = a sin x + b cos x; the last x, whose y is not shown yet."""
+    """The belief about the two weights of y = a sin x + b cos x; the last x, whose y is not shown yet."""
 
     mean: Tensor  # (B, 2) float64
     covariance: Tensor  # (B, 2, 2) float64
