@@ -67,11 +67,12 @@ class GymSimulator(Simulator):
         self._checked = False
 
     def reset(self, task: TaskRow, seed: int) -> np.ndarray:
-        wanted = {each.name: self._wanted(each, task) for each in self.changed}
         if self.model is not None:
             self.model.restore()
         for each in self.changed:
-            each.place.write(self.env, wanted[each.name])
+            each.place.write(self.env, self.nominal[each.name])
+        for each in self.changed:  # one after another, since places may overlap: all masses, then that of the foot
+            each.place.write(self.env, self._wanted(each, task))
         for derived in self.derived:
             derived.compute(self.env.unwrapped)
         if self.model is not None:
@@ -79,6 +80,7 @@ class GymSimulator(Simulator):
         options = {each.place.name: number(task[each.name]) for each in self.maker.at("option")}
         for each in self.maker.at("seed"):
             seed = int(task[each.name])
+        wanted = {} if self._checked else {each.name: each.place.read(self.env) for each in self.changed}
         obs, _ = self.env.reset(seed=seed, options=options or None)
         self._check(wanted)
         return self.observations(obs)
@@ -97,10 +99,10 @@ class GymSimulator(Simulator):
 
     def _wanted(self, parameter: Parameter, task: TaskRow) -> Any:
         """Return what a place should hold for a task: a number, or an array like the one that is there."""
-        nominal, value = self.nominal[parameter.name], number(task[parameter.name])
+        present, value = parameter.place.read(self.env), number(task[parameter.name])
         if parameter.place.factor:
-            return nominal * value
-        return np.full_like(nominal, value) if isinstance(nominal, np.ndarray) else value
+            return present * value
+        return np.full_like(present, value) if isinstance(present, np.ndarray) else value
 
     def _check(self, wanted: dict[str, Any]) -> None:
         """Raise ValueError, in the first episode, if the environment's reset takes back what a task has set."""

@@ -160,6 +160,24 @@ def test_a_mujoco_model_is_changed_and_stays_physical():
         del state
 
 
+def test_numbers_with_overlapping_places_are_put_there_one_after_another():
+    """All masses are doubled, then that of the foot is tripled, starting from the robot's own in every episode."""
+    pytest.importorskip("mujoco")
+    parameters = {
+        "mass": {"where": "model:body_mass", "factor": True, "train": {"uniform": [1, 3]}},
+        "foot": {"where": "model:body_mass[foot]", "factor": True, "train": {"uniform": [1, 3]}},
+    }
+    family = GymFamily("Hopper-v5", parameters)
+    model = gymnasium.make("Hopper-v5").unwrapped.model
+    task = type(family.sample_tasks(rng.key(0), 1))(torch.tensor([2.0]), torch.tensor([3.0]))
+    for _ in range(2):
+        state = family.reset(task, keys(1))
+        expected = 2 * model.body_mass
+        expected[model.body("foot").id] *= 3
+        np.testing.assert_allclose(made(family).model.body_mass, expected)
+        del state
+
+
 def test_an_impossible_body_is_refused():
     pytest.importorskip("mujoco")
     family = GymFamily("Hopper-v5", {"mass": {"where": "model:body_mass", "train": {"uniform": [-2, -1]}}})
