@@ -41,6 +41,8 @@ def derived_from(kind: type, names: Iterable[str]) -> list[Derived]:
     It sees plain assignments to ``self.name``; a class without Python source has none.
     """
     changed, found = set(names), list[Derived]()
+    if not changed:
+        return found
     for function in _constructors(kind):
         for target, value, own in _assignments(function):
             read = {node.attr for node in ast.walk(value) if isinstance(node, ast.Attribute) and _is_self(node.value)}
