@@ -28,12 +28,12 @@ GROUPS = {
     "points": Group(
         "Points in the plane",
         "A point moves in the plane. Its goal, or the wind, is hidden, so that the reward is the only clue.",
-        ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint"),
+        ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint", "TreasureHunt"),
     ),
     "grids": Group(
         "Grids and mazes",
         "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
-        ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze"),
+        ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze", "RoomNavi", "WallMaze"),
     ),
     "cognitive": Group(
         "Tasks from cognitive science",
@@ -84,12 +84,15 @@ OVERVIEW = {
     "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
     "SemiCircle": ("goal on a half circle, random start", "51.82"),
     "WindyPoint": ("wind", "13.21"),
+    "TreasureHunt": ("place of a treasure on a circle, seen from a mountain", "852.7"),
     "GridNavi": ("goal cell, 5 × 5", "11.071"),
     "DarkRoom": ("goal cell, 9 × 9", "16.543"),
     "DarkRoomHard": ("goal cell, 17 × 17", "1"),
     "DarkKeyToDoor": ("cells of key and door, 9 × 9", "2"),
     "TMaze": ("arm that the cue tells", "1"),
     "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
+    "RoomNavi": ("three goals to reach in order, in three rooms", "3376.6 on `all`"),
+    "WallMaze": ("walls, start and goal of a 13 × 13 maze", "0.861"),
     "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
     "Alchemy": (
         "chemistry: graph, potion map, stone map, rotation",

@@ -100,6 +100,12 @@ SCENES: dict[str, Scene] = {
         "a search along the arc", lambda f: points.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
     ),
     "WindyPoint": Scene("an oracle that is told the wind", lambda f: points.WindyPointOracle(), PATH, (1,), number=1),
+    "TreasureHunt": Scene(
+        "a climb for the clue, then to the treasure",
+        lambda f: points.TreasureHuntClimb(),
+        f"{PATH} Grey: the mountain and its top; red circle: what pays.",
+        (1,),
+    ),
     "GridNavi": Scene(RL2, "rl2_gridnavi", CELLS, (1, 2, 3)),
     "DarkRoom": Scene(f"{RL2}, in a trial of ten episodes", "rl2_darkroom", CELLS, (1, 2, 3, 10)),
     "DarkRoomHard": Scene("a search of the cells not yet seen", lambda f: grids.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)),
@@ -114,6 +120,18 @@ SCENES: dict[str, Scene] = {
         "a search, then the shortest ways",
         lambda f: mazes.MetaMazeSearch(),
         "Numbers count visits; orange: where the agent is in the end, and what it sees there.",
+        (1,),
+    ),
+    "RoomNavi": Scene(
+        "a search of the corners where the next goal may be",
+        lambda f: mazes.RoomNaviSearch(),
+        "Paths run from pale to dark, numbers count visits; black frame: the start, 1 to 3: the goals.",
+        (1,),
+    ),
+    "WallMaze": Scene(
+        "an oracle that is told the maze",
+        lambda f: mazes.WallMazeOracle(),
+        "Numbers count visits; black frame: the start, red: the goal, orange: what the agent sees in the end.",
         (1,),
     ),
     "Harlow": Scene(

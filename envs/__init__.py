@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from metarl.envs.grids.grid_navi import GridNavi
     from metarl.envs.grids.key_to_door import DarkKeyToDoor
     from metarl.envs.grids.meta_maze import MetaMaze
+    from metarl.envs.grids.room_navi import RoomNavi
     from metarl.envs.grids.tmaze import TMaze
+    from metarl.envs.grids.wall_maze import WallMaze
     from metarl.envs.mdp import TabularMDP
     from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
     from metarl.envs.points.navigation import Navigation2D
     from metarl.envs.points.point_robot import PointRobot
+    from metarl.envs.points.treasure_hunt import TreasureHunt
     from metarl.envs.points.windy import WindyPoint
 
     FAMILIES: tuple[type[TaskFamily], ...]
@@ -53,12 +56,15 @@ PLAIN = {
     "SparsePointRobot": "points.half_circle",
     "SemiCircle": "points.half_circle",
     "WindyPoint": "points.windy",
+    "TreasureHunt": "points.treasure_hunt",
     "GridNavi": "grids.grid_navi",
     "DarkRoom": "grids.dark_room",
     "DarkRoomHard": "grids.dark_room",
     "DarkKeyToDoor": "grids.key_to_door",
     "TMaze": "grids.tmaze",
     "MetaMaze": "grids.meta_maze",
+    "RoomNavi": "grids.room_navi",
+    "WallMaze": "grids.wall_maze",
     "Harlow": "cognitive.harlow",
     "Alchemy": "cognitive.alchemy",
     "CartPole": "control.cartpole",

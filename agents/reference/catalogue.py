@@ -42,11 +42,14 @@ from metarl.envs.grids.dark_room import DarkRoom, DarkRoomHard
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.envs.grids.key_to_door import DarkKeyToDoor
 from metarl.envs.grids.meta_maze import MetaMaze
+from metarl.envs.grids.room_navi import RoomNavi
 from metarl.envs.grids.tmaze import TMaze
+from metarl.envs.grids.wall_maze import WallMaze
 from metarl.envs.mdp import TabularMDP
 from metarl.envs.points.half_circle import SemiCircle, SparsePointRobot
 from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
+from metarl.envs.points.treasure_hunt import TreasureHunt
 from metarl.envs.points.windy import WindyPoint
 
 __all__ = ["baseline", "baselines_for"]
@@ -84,6 +87,9 @@ for _room in (DarkRoomHard, DarkKeyToDoor):
     register_baseline(_room, "oracle", _plain(grids.RoomOracle))
 register_baseline(TMaze, "oracle", _plain(mazes.TMazeOracle))
 register_baseline(MetaMaze, "oracle", _plain(mazes.MetaMazeOracle))
+register_baseline(RoomNavi, "oracle", lambda family, device: mazes.RoomNaviOracle(family.horizon, device))
+register_baseline(WallMaze, "oracle", _plain(mazes.WallMazeOracle))
+register_baseline(TreasureHunt, "oracle", _plain(points.TreasureHuntOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
@@ -143,6 +149,8 @@ register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
 register_baseline(DarkRoomHard, "search", _searched(1))
 register_baseline(DarkKeyToDoor, "search", _searched(2))
 register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))
+register_baseline(RoomNavi, "search", _plain(mazes.RoomNaviSearch))
+register_baseline(TreasureHunt, "search", _plain(points.TreasureHuntClimb))
 register_baseline(TwoStep, "win_stay", _plain(cognitive.TwoStepWinStay))
 
 

@@ -14,6 +14,7 @@ from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task
 from metarl.core.rollout import Acted, Memory
 from metarl.envs.points.plane import MAX_STEP
+from metarl.envs.points.treasure_hunt import FOOT, START, moves_to_treasure
 from metarl.envs.points.windy import sail
 
 
@@ -84,3 +85,54 @@ class Navigation2DOracle(FixedAgent):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         return scripted((memory - step.obs).clamp(-MAX_STEP, MAX_STEP), step), memory
+
+
+class TreasureWay(NamedTuple):
+    """The way of a `TreasureHuntOracle`: straight to `corner`, straight to `end`, then to the treasure."""
+
+    corner: Tensor  # (B, 2) metres
+    arrival: Tensor  # (B,) int64: moves to the corner; 0 where there is none
+    end: Tensor  # (B, 2) metres: within reach of the treasure
+    moves: Tensor  # (B,) int64: to the end
+    treasure: Tensor  # (B, 2) metres
+    t: Tensor  # (B,) int64: steps made in this episode
+
+
+class TreasureHuntOracle(FixedAgent):
+    """Told the place of the treasure, it walks there around the mountain, and as fast as if there were none."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        task = told(task)
+        treasure = task.position
+        start = torch.tensor(START, device=self.device)
+        moves = moves_to_treasure(task, 100)
+        reach = (MAX_STEP * moves)[:, None]
+        end = start + torch.maximum(torch.minimum(treasure - start, reach), -reach)
+        along = end - start
+        nearest = (along[:, 0] * start[1] - along[:, 1] * start[0]).abs() / along.norm(dim=-1).clamp_min(1e-6)
+        behind = (nearest < FOOT) & (end[:, 1] > 0.0)
+        # At this corner 10 moves are over, as with a straight way: most of both is along y.
+        side = torch.where(end[:, 0] < 0.0, -0.65, 0.65)
+        corner = torch.stack([side, torch.zeros_like(side)], dim=-1)
+        return TreasureWay(corner, torch.where(behind, 10, 0), end, moves, treasure, torch.zeros_like(moves))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        t = torch.where(step.prev_done > 0.5, 0, memory.t)
+        first, second = (t < memory.arrival)[:, None], (t < memory.moves)[:, None]
+        target = torch.where(first, memory.corner, torch.where(second, memory.end, memory.treasure))
+        stop = torch.where(t < memory.arrival, memory.arrival, memory.moves)
+        left = (stop - t).clamp_min(1)[:, None]
+        action = ((target - step.obs[:, :2]) / (left * MAX_STEP)).clamp(-1.0, 1.0)
+        return scripted(action, step), memory._replace(t=t + 1)
+
+
+class TreasureHuntClimb(FixedAgent):
+    """Climbs the mountain until it sees the treasure, then goes there, in later episodes at once."""
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return torch.zeros(num_tasks, 2, device=self.device)  # the treasure, once it was seen; else the top
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        seen = (step.obs[:, 2:] != 0.0).any(-1, keepdim=True)
+        target = torch.where(seen, step.obs[:, 2:], memory)
+        return scripted(((target - step.obs[:, :2]) / MAX_STEP).clamp(-1.0, 1.0), step), target

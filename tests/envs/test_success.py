@@ -30,6 +30,9 @@ PAYS = {
     "AntGoalSparse",
 }  # fmt: skip
 ENDS = {"Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous"}
+PAYS |= {"TreasureHunt", "WallMaze"}
+ENDS |= {"WallMaze"}
+STAYS = {"RoomNavi"}  # who has succeeded stays so until the episode ends
 
 
 def name_of(id: str) -> str:
@@ -37,7 +40,7 @@ def name_of(id: str) -> str:
 
 
 def test_these_know_it():
-    assert {name_of(id) for id in KNOW} == PAYS | ENDS
+    assert {name_of(id) for id in KNOW} == PAYS | ENDS | STAYS
     family = metarl.make("metarl/BernoulliBandit-v0")
     task = family.sample_tasks(rng.key(0), 2)
     assert family.success(task, family.reset(task, rng.fold(rng.key(0), torch.arange(2)))) is None
