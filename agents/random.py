@@ -13,6 +13,7 @@ from metarl.core import rng
 from metarl.core.batch_env import Step
 from metarl.core.family import Key, Task, TaskFamily, made_with
 from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol
+from metarl.core.units import first_actions, uniform_choices
 
 
 class FixedAgent(Agent):
@@ -53,6 +54,12 @@ class RandomAgent(FixedAgent):
         space = family.action_space
         self.num_actions = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
         self.first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        self.log_prob = 0.0  # of a MultiDiscrete action, or the log of a Box's density
+        self.several = isinstance(space, gymnasium.spaces.MultiDiscrete)
+        if isinstance(space, gymnasium.spaces.MultiDiscrete):
+            self.firsts = first_actions(space).to(self.device)
+            self.sizes = torch.as_tensor(space.nvec, dtype=torch.int64, device=self.device)
+            self.log_prob = -float(np.log(space.nvec).sum())
         if isinstance(space, gymnasium.spaces.Box):
             if not space.is_bounded():
                 raise ValueError(f"No uniform distribution over an action space without finite bounds: {space}.")
@@ -65,6 +72,8 @@ class RandomAgent(FixedAgent):
         if self.num_actions:
             action = rng.integers(key, 1, self.num_actions).squeeze(-1) + self.first
             return Acted(action, zeros - float(np.log(self.num_actions)), zeros), memory
+        if self.several:
+            return Acted(uniform_choices(key, self.firsts, self.sizes), zeros + self.log_prob, zeros), memory
         u = rng.uniform(key, self.low.numel()).reshape(-1, *self.low.shape)
         return Acted(self.low + self.width * u, zeros + self.log_prob, zeros), memory
 

@@ -35,6 +35,11 @@ GROUPS = {
         "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
         ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze", "RoomNavi", "WallMaze"),
     ),
+    "rulesets": Group(
+        "Rulesets",
+        "Compositional tasks: goals and rules over coloured objects in a room, put together anew for every task.",
+        ("Rulesets",),
+    ),
     "cognitive": Group(
         "Tasks from cognitive science",
         "Experiments on how people and animals learn, in the form in which meta-learning papers use them.",
@@ -93,6 +98,10 @@ OVERVIEW = {
     "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
     "RoomNavi": ("three goals to reach in order, in three rooms", "3376.6 on `all`"),
     "WallMaze": ("walls, start and goal of a 13 × 13 maze", "0.861"),
+    "Rulesets": (
+        "goal, production rules and objects of a room (`preset`: trivial, small, medium, high)",
+        "0.970 (a bound)",
+    ),
     "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
     "Alchemy": (
         "chemistry: graph, potion map, stone map, rotation",

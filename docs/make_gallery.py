@@ -23,6 +23,7 @@ from docs.docstrings import markdown, rows, text
 from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
+from metarl.agents.reference.rulesets import oracle as rulesets
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -133,6 +134,12 @@ SCENES: dict[str, Scene] = {
         lambda f: mazes.WallMazeOracle(),
         "Numbers count visits; black frame: the start, red: the goal, orange: what the agent sees in the end.",
         (1,),
+    ),
+    "Rulesets": Scene(
+        "a player that is told the ruleset",
+        rulesets.RulesetOracle,
+        "Paths run from pale to dark; the triangle is the agent, with what it holds.",
+        (1, 2),
     ),
     "Harlow": Scene(
         RL2, "rl2_harlow", "A column is a round, in which time runs downwards; the framed cells are the gaze."

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metarl.envs.points.point_robot import PointRobot
     from metarl.envs.points.treasure_hunt import TreasureHunt
     from metarl.envs.points.windy import WindyPoint
+    from metarl.envs.rulesets.family import Rulesets
 
     FAMILIES: tuple[type[TaskFamily], ...]
     """The classes of `PLAIN`."""
@@ -72,6 +73,7 @@ PLAIN = {
     "Acrobot": "control.acrobot",
     "MountainCar": "control.mountain_car",
     "MountainCarContinuous": "control.mountain_car",
+    "Rulesets": "rulesets.family",
 }
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {

@@ -11,6 +11,7 @@ import torch
 
 import metarl
 from metarl.core import rng
+from metarl.core.family import Part
 
 
 class Goal(NamedTuple):
@@ -175,7 +176,13 @@ class NoHorizon(Line):
 class Images(Line):
     """Actions of a kind that no agent knows."""
 
-    action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+    action_space = gymnasium.spaces.MultiBinary(2)
+
+
+class Pieces(Line):
+    """The parts of the observation are not those that it has."""
+
+    observation_parts = (Part("position", gymnasium.spaces.Box(-20.0, 20.0, (2,))),)
 
 
 class Loose(Line):

@@ -8,6 +8,7 @@ from torch import nn
 from metarl.agents.maml.config import MAMLConfig
 from metarl.core.family import TaskFamily
 from metarl.learning.encoder import Scaling
+from metarl.learning.images import check_no_images
 from metarl.learning.nets import MLPPolicy, ValueNetwork
 
 
@@ -16,6 +17,7 @@ class MAMLNetwork(nn.Module):
 
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
+        check_no_images(family, "MAML")
         self.scaling = Scaling(family.observation_space, follows=config.norm_obs)
         if config.obs_unit is not None:
             self.scaling.centre.zero_()

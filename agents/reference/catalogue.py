@@ -24,6 +24,7 @@ from metarl.agents.reference import (
     other_bandits,
     points,
 )
+from metarl.agents.reference.rulesets import oracle as rulesets
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -51,6 +52,7 @@ from metarl.envs.points.navigation import Navigation2D
 from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.treasure_hunt import TreasureHunt
 from metarl.envs.points.windy import WindyPoint
+from metarl.envs.rulesets.family import Rulesets
 
 __all__ = ["baseline", "baselines_for"]
 
@@ -93,6 +95,7 @@ register_baseline(TreasureHunt, "oracle", _plain(points.TreasureHuntOracle))
 register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
+register_baseline(Rulesets, "oracle", rulesets.RulesetOracle)
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class RL2Config(AgentConfig):
     chunk_length: int | None = option(None, at_least(1))
     """Backpropagate through at most this many steps, which saves memory on long trials; None: the whole trial."""
     norm_obs: bool = False
-    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds.
+    Images keep their bounds."""
     init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
 

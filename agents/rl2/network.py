@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.core.batch_env import Step
-from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.distributions import Distribution, make_distribution
 from metarl.core.family import TaskFamily
 from metarl.core.tree import detach
 from metarl.core.units import ActionUnits, action_size
@@ -27,7 +27,6 @@ class RL2Network(nn.Module):
     Beck et al. 2023 report that showing the step to the heads again makes up for much of plain RL²'s weakness.
     """
 
-    log_std: Tensor
     task_centre: Tensor
     task_scale: Tensor
 
@@ -45,6 +44,7 @@ class RL2Network(nn.Module):
             transition=config.transition_input,
             follows=config.norm_obs,
             reactive=config.memory == "reactive",
+            parts=family.observation_parts,
         )
         self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
         outputs = action_size(family.action_space)
@@ -53,8 +53,8 @@ class RL2Network(nn.Module):
         self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
         self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
         self.actions = ActionUnits(family.action_space)
-        self.discrete = not self.actions.continuous
-        if not self.discrete:
+        self.log_std: nn.Parameter | None = None
+        if self.actions.continuous:
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -94,12 +94,12 @@ class RL2Network(nn.Module):
         total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
         of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
         outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task)).squeeze(-1)
-        policy = Categorical.from_logits(outputs) if self.discrete else DiagonalGaussian(outputs, self.log_std)
-        return policy, value
+        return make_distribution(outputs, self.log_std, self.actions.sizes), value
 
     def _embed(self, raw: Tensor) -> Tensor:
-        embed = self.encoder.embed
-        return raw if embed is None else F.relu(embed(raw))
+        encoder = self.encoder
+        seen = raw if encoder.images is None else encoder.images(raw)
+        return seen if encoder.embed is None else F.relu(encoder.embed(seen))
 
     def _told(self, task: Tensor | None) -> Tensor | None:
         """Standardise the task's numbers over training tasks; a number that never varies becomes 0."""

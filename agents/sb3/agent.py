@@ -53,12 +53,14 @@ from metarl.agents.sb3.models import (
 from metarl.agents.sb3.policies import acting, check_played, in_the_space, statistics_of
 from metarl.core.agent import Learned, OwnLoopAgent, at, load_optimizer_state, optimizer_state
 from metarl.core.batch_env import Step
-from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.distributions import Distribution, make_distribution
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, NotFinite, Rollout, TrialProtocol
 from metarl.core.tree import features
+from metarl.core.units import component_sizes
 from metarl.interop.flat import flat_space, flatten
 from metarl.interop.sb3_env import SB3VecEnv
+from metarl.learning.images import check_no_images
 
 ZIP = "stable_baselines3.zip"
 """The model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl never
@@ -89,6 +91,7 @@ class SB3Agent(OwnLoopAgent):
         self, config: PPOConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         """Make the agent. `device` is ignored: it stays on the CPU."""
+        check_no_images(family, "PPO of stable-baselines3")
         self.config, self.family, self.seed = config, family, seed
         self.device = torch.device("cpu")
         self.protocol = TrialProtocol()
@@ -224,10 +227,8 @@ class SB3Agent(OwnLoopAgent):
         own = {f"policy.{name}": memory.learned[f"net.{name}"] for name in self.actor.used}
         outputs = vmap(lambda parameters, rows: functional_call(self.actor, parameters, (rows,)))(own, by_task)
         log_std = memory.learned.get("net.log_std")
-        if log_std is None:
-            return Categorical.from_logits(outputs.flatten(0, 1))
-        spread = log_std[:, None].expand_as(outputs)
-        return DiagonalGaussian(outputs.flatten(0, 1), spread.flatten(0, 1))
+        spread = None if log_std is None else log_std[:, None].expand_as(outputs).flatten(0, 1)
+        return make_distribution(outputs.flatten(0, 1), spread, component_sizes(self.family.action_space))
 
     def _update_on(self, buffer: RolloutBuffer, memory: SB3Memory) -> None:
         """Update the model by SB3's ``train`` on these steps."""
@@ -310,9 +311,11 @@ class SB3Model(FixedAgent):
 
 
 def _same_actions(model: spaces.Space, family: spaces.Space) -> bool:
-    """Tell whether two action spaces are equal; Discrete ones by their number, since SB3 counts actions from 0."""
+    """Tell whether two action spaces are equal; (Multi)Discrete ones by their numbers, since SB3 counts from 0."""
     if isinstance(model, spaces.Discrete) and isinstance(family, spaces.Discrete):
         return bool(model.n == family.n)
+    if isinstance(model, spaces.MultiDiscrete) and isinstance(family, spaces.MultiDiscrete):
+        return np.array_equal(model.nvec, family.nvec)
     return bool(model == family)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -21,9 +20,16 @@ from metarl.agents.random import RandomAgent
 from metarl.agents.sb3.config import PPOConfig
 from metarl.core import rng
 from metarl.core.agent import at
-from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    make_distribution,
+)
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, episode_returns, run_trial
+from metarl.core.units import component_sizes, first_actions
 
 METRICS = {
     "train/policy_gradient_loss": "loss/policy",
@@ -51,12 +57,12 @@ class Actor(nn.Module):
 
 
 class Prepared(VecEnvWrapper):
-    """An environment for SB3's training: Box actions in -1 … 1, Discrete actions from 0, and scaled rewards."""
+    """An environment for SB3's training: Box actions in -1 … 1, (Multi)Discrete ones from 0, and scaled rewards."""
 
     def __init__(self, venv: VecEnv, reward_scale: float) -> None:
         space = venv.action_space
         self.scale: tuple[Tensor, Tensor] | None = None  # middle and half the range of continuous actions
-        self.first = 0  # of discrete actions; SB3 itself counts them from 0
+        self.first: int | Tensor = 0  # of discrete actions, (A,) of MultiDiscrete ones; SB3 itself counts from 0
         if isinstance(space, spaces.Box):
             if not space.is_bounded():
                 raise ValueError(f"PPO needs actions with finite bounds, got {space}.")
@@ -65,6 +71,8 @@ class Prepared(VecEnvWrapper):
             space = spaces.Box(-1.0, 1.0, space.shape)
         elif isinstance(space, spaces.Discrete):
             self.first, space = int(space.start), spaces.Discrete(int(space.n))
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.first, space = first_actions(space), spaces.MultiDiscrete(space.nvec)
         super().__init__(venv, action_space=space)
         self.reward_scale = reward_scale
 
@@ -97,9 +105,8 @@ def reward_scale(family: TaskFamily) -> float:
 
 def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
     """Return the distribution of actions for the outputs of an SB3 policy's last layer."""
-    if isinstance(policy.action_space, gymnasium.spaces.Discrete):
-        return Categorical.from_logits(outputs)
-    return DiagonalGaussian(outputs, policy.log_std)
+    spread = policy.log_std if isinstance(policy.action_space, spaces.Box) else None
+    return make_distribution(outputs, spread, component_sizes(policy.action_space))
 
 
 def recurrent_distribution(
@@ -114,6 +121,9 @@ def from_torch(distribution: Any) -> Distribution:
     """Convert a torch distribution of SB3's to one of metarl's, which draw from addressed keys."""
     if isinstance(distribution, torch.distributions.Categorical):
         return Categorical.from_logits(distribution.logits)
+    if isinstance(distribution, list):  # one for each component of a MultiDiscrete action
+        logits = [each.logits for each in distribution]
+        return MultiCategorical.from_logits(torch.cat(logits, dim=-1), [each.shape[-1] for each in logits])
     return DiagonalGaussian(distribution.mean, distribution.stddev.log())
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from metarl.agents.sb3.models import from_torch
 from metarl.core.distributions import Categorical, DiagonalGaussian
 from metarl.core.family import TaskFamily
+from metarl.core.units import first_actions
 from metarl.interop.sb3_env import SB3VecEnv
 
 
@@ -111,6 +112,8 @@ def in_the_space(policy: Any, action: Tensor, space: spaces.Space) -> Tensor:
     """Convert a policy's actions to the family's: unsquashed or clipped, as in SB3; Discrete ones from `start`."""
     if isinstance(space, spaces.Discrete):
         return action + int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return action + first_actions(space)
     assert isinstance(space, spaces.Box)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
     return low + 0.5 * (action + 1.0) * (high - low) if policy.squash_output else action.clamp(low, high)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from metarl.core import rng
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+_NEVER = -1e30
+"""A logit of probability 0. Unlike -inf it is finite, so that its product with this probability is 0, not NaN."""
 
 
 class Categorical(NamedTuple):
@@ -51,6 +55,54 @@ class Categorical(NamedTuple):
         return Categorical(self.log_probs.exp() * tangent.log_probs)
 
 
+class MultiCategorical(NamedTuple):
+    """Independent categorical distributions of A components; make it with `MultiCategorical.from_logits`.
+
+    `log_probs` is ``(…, A, N)``, N being the number of choices of the largest component; a smaller one has about
+    `_NEVER` in the places that it lacks. Actions ``(…, A)`` count the choices of each component from 0. Entropies,
+    log-probabilities and divergences are sums over the components.
+    """
+
+    log_probs: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, sizes: Sequence[int]) -> MultiCategorical:
+        """Make the distributions from logits ``(…, sum(sizes))``: those of all components, one after the other."""
+        most = max(sizes)
+        split = torch.split(logits, list(sizes), dim=-1)
+        parts = [F.pad(part, (0, most - part.shape[-1]), value=_NEVER) for part in split]
+        return cls(Categorical.from_logits(torch.stack(parts, dim=-2)).log_probs)
+
+    def sample(self, key: Tensor) -> Tensor:
+        """Draw int64 actions ``(…, A)``; `key` has the distribution's batch shape."""
+        keys = rng.fold(key[..., None], torch.arange(self.log_probs.shape[-2], device=key.device))
+        # Rounded probabilities may sum to less than 1, so a draw may lie beyond the last choice of its component.
+        last = (self.log_probs > 0.5 * _NEVER).sum(-1) - 1
+        return torch.minimum(rng.choice(keys, self.log_probs.exp()), last)
+
+    def mode(self) -> Tensor:
+        return self.log_probs.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return Categorical(self.log_probs).log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return Categorical(self.log_probs).entropy().sum(-1)
+
+    def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
+        """Return the field's gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
+        each = [by[..., None].expand(action.shape) for by in (by_log_prob, by_entropy)]
+        return Categorical(self.log_probs).gradient(action, *each)
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        """KL(self ‖ other)."""
+        return Categorical(self.log_probs).kl(Categorical(other.log_probs)).sum(-1)
+
+    def fisher(self, tangent: MultiCategorical) -> MultiCategorical:
+        """Return the Fisher information matrix in the coordinates `log_probs`, diag(p), times `tangent`."""
+        return MultiCategorical(self.log_probs.exp() * tangent.log_probs)
+
+
 class DiagonalGaussian(NamedTuple):
     """Independent normals ``(…, A)``; log_prob, entropy and kl sum over the last dimension."""
 
@@ -89,7 +141,19 @@ class DiagonalGaussian(NamedTuple):
         return DiagonalGaussian(torch.exp(-2.0 * self.log_std) * tangent.mean, 2.0 * tangent.log_std)
 
 
-Distribution = Categorical | DiagonalGaussian
+Distribution = Categorical | MultiCategorical | DiagonalGaussian
 
 
-__all__ = ["Categorical", "DiagonalGaussian", "Distribution"]
+def make_distribution(
+    outputs: Tensor, log_std: Tensor | None = None, sizes: Sequence[int] | None = None
+) -> Distribution:
+    """Make the distribution of actions from a network's outputs ``(…, F)``.
+
+    With `log_std` it is Gaussian. Otherwise outputs are logits: of the components of these `sizes`, or of one index.
+    """
+    if log_std is not None:
+        return DiagonalGaussian(outputs, log_std)
+    return Categorical.from_logits(outputs) if sizes is None else MultiCategorical.from_logits(outputs, sizes)
+
+
+__all__ = ["Categorical", "DiagonalGaussian", "Distribution", "MultiCategorical", "make_distribution"]

@@ -78,20 +78,24 @@ State = Any  # likewise
 Key = Tensor
 
 
+class Part(NamedTuple):
+    """A part of a structured observation, such as an image next to a vector (`TaskFamily.observation_parts`)."""
+
+    name: str
+    space: gymnasium.spaces.Box  # of the part, before it is flattened
+
+    @property
+    def size(self) -> int:
+        """The numbers of the part in the flat observation."""
+        return int(np.prod(self.space.shape))
+
+
 ADDRESSES = ("train", "test", "ood", "all", "valid")
 """The index of a name is the address of the split's tasks. Add new names at the end, so that no address changes."""
 
 
 LISTS = 20190524
 """The address of all fixed lists of tasks: the same for every seed and machine."""
-
-
-class Part(NamedTuple):
-    """A part of an observation that consists of several."""
-
-    name: str
-    space: gymnasium.spaces.Box
-    """Its shape and bounds."""
 
 
 class TaskFamily(ABC, Generic[TaskT, StateT]):
@@ -102,8 +106,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     optional, and so is a picture (`render` or `sketch`). Rows are independent, and all randomness comes from the keys
     that a method is given, one key per row, so that a row of a batch equals a batch of one bit for bit.
 
-    Observations are float32 tensors ``(B, *observation_space.shape)``. Actions are int64 ``(B,)`` for a Discrete
-    action space and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
+    Observations are float32 tensors ``(B, *observation_space.shape)``. One whose shape is (height, width, channels), at
+    least 7 × 7 with 1 to 16 channels and finite bounds, is an image: RL² reads it with a convolutional network. An
+    image of bytes is float32, too, with the bounds 0 and 255. An observation of several parts, such as an image and a
+    vector, is their flat concatenation, and `observation_parts` says what the parts are.
+
+    Actions are int64 ``(B,)`` for a Discrete action space, int64 ``(B, A)`` for a MultiDiscrete one of A components
+    (each from its own `start`), and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
 
     Splits: `train` and `test` have the same distribution but no task in common (finite sets are partitioned). `valid`,
     for tuning and for choosing a checkpoint, has other tasks of this distribution, or a fixed part of a finite `train`.
@@ -112,9 +121,9 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """
 
     observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Box
     observation_parts: tuple[Part, ...] | None = None
-    """The parts that an observation ``(D,)`` consists of, each flattened, in this order; None: it is a whole."""
+    """The parts of a flat observation ``(D,)``, in their order; D is the sum of their sizes. None: it is one part."""
     horizon: int
     """Steps of one episode before it is truncated."""
     episodes_per_trial: int

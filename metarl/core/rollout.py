@@ -27,7 +27,7 @@ Memory = Any  # any pytree: recurrent state; per-task parameters; ()
 class Acted(NamedTuple):
     """An action of an agent, with its log-probability and the critic's value."""
 
-    action: Tensor  # (B,) int64 or (B, A) float32
+    action: Tensor  # (B,) or (B, A) int64, or (B, A) float32
     log_prob: Tensor  # (B,) float32; for a Box the log of a density, in the agent's own units of action
     value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import gymnasium
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
+from metarl.core import rng
+
 NO_ACTION = -1
-"""`Step.prev_action` at a trial's start, for a Discrete space that starts at 0. Encoders show it as zeros."""
+"""`Step.prev_action` at a trial's start, for a (Multi)Discrete space that starts at 0. Encoders show it as zeros."""
 
 
 ALIKE = 1e-6
@@ -17,37 +20,78 @@ ALIKE = 1e-6
 
 
 def action_size(space: gymnasium.Space[Any]) -> int:
-    """Return the length of an encoded action and of a policy head's output: n for Discrete(n), A for a Box ``(A,)``.
+    """Return the length of an encoded action and of a policy head's output.
 
-    Raises ValueError for any other space.
+    It is n for Discrete(n), the sum of nvec for MultiDiscrete(nvec), and A for a Box ``(A,)``. Raises ValueError for
+    any other space.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return int(space.n)
+    sizes = component_sizes(space)
+    if sizes is not None:
+        return sum(sizes)
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return int(space.shape[0])
-    raise ValueError(f"The action space must be Discrete or a one-dimensional Box, got {space}.")
+    raise ValueError(f"The action space must be Discrete, or a one-dimensional MultiDiscrete or Box, got {space}.")
+
+
+def component_sizes(space: gymnasium.Space[Any]) -> tuple[int, ...] | None:
+    """Return the number of choices of each component of a one-dimensional MultiDiscrete space; None for others."""
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        return tuple(space.nvec.tolist())
+    return None
 
 
 def first_action(space: gymnasium.Space[Any]) -> int:
-    """Return the first action of a Discrete space, which networks call 0; 0 for a Box."""
+    """Return the first action of a Discrete space, which networks call 0; 0 for other spaces."""
     return int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+
+
+def first_actions(space: spaces.MultiDiscrete) -> Tensor:
+    """Return the first choice of each component, which networks call 0: int64 ``(A,)``."""
+    return torch.as_tensor(space.start, dtype=torch.int64)
+
+
+def one_hot_places(space: spaces.MultiDiscrete) -> tuple[Tensor, Tensor]:
+    """Return the component and the choice that each place of an encoded action stands for: int64 ``(sum(nvec),)`` each.
+
+    The code of an action ``(…, A)`` is ``action[..., component] == choice``: one-hot codes of its components, one after
+    the other. Where there was no action all places are 0.
+    """
+    sizes = torch.as_tensor(space.nvec, dtype=torch.int64)
+    component = torch.arange(len(sizes)).repeat_interleave(sizes)
+    within = torch.cat([torch.arange(int(size)) for size in sizes])
+    return component, within + first_actions(space)[component]
+
+
+def uniform_choices(key: Tensor, first: Tensor, sizes: Tensor) -> Tensor:
+    """Draw an action per key ``(B,)``, uniform over all: int64 ``(B, A)``.
+
+    `first` and `sizes`, int64 ``(A,)``, are the first choice of each component and its number of choices.
+    """
+    drawn = (rng.uniform(key, len(sizes)) * sizes).to(torch.int64)
+    return torch.minimum(drawn, sizes - 1) + first
 
 
 class ActionUnits(nn.Module):
     """Conversion between a family's actions and a network's own actions, which do not depend on the family's units.
 
-    A network counts the actions of a Discrete space from 0, and measures those of a Box in the units of `action_units`.
-    Distributions, log-probabilities, entropies and divergences are over its own actions; for a
-    Box they are densities in these units.
+    A network counts the actions of a Discrete space, and the choices of each component of a MultiDiscrete one, from 0.
+    It measures the actions of a Box in the units of `action_units`. Distributions, log-probabilities, entropies and
+    divergences are over its own actions; for a Box they are densities in these units.
     """
 
     centre: Tensor
     unit: Tensor
+    starts: Tensor
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         super().__init__()
         self.first = first_action(space)
         self.continuous = isinstance(space, gymnasium.spaces.Box)
+        self.sizes = component_sizes(space)
+        if isinstance(space, spaces.MultiDiscrete):
+            self.register_buffer("starts", first_actions(space), persistent=False)
         if isinstance(space, gymnasium.spaces.Box):
             centre, unit = action_units(space)
             self.register_buffer("centre", centre, persistent=False)
@@ -57,12 +101,16 @@ class ActionUnits(nn.Module):
         """Convert the network's actions ``(…)`` or ``(…, A)`` to the family's."""
         if self.continuous:
             return self.centre + self.unit * own
+        if self.sizes is not None:
+            return own + self.starts
         return own + self.first if self.first else own
 
     def to_own(self, action: Tensor) -> Tensor:
         """Convert the family's actions to the network's: the inverse of `to_family`, up to rounding."""
         if self.continuous:
             return (action - self.centre) / self.unit
+        if self.sizes is not None:
+            return action - self.starts
         return action - self.first if self.first else action
 
 
@@ -89,10 +137,15 @@ def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
 def no_action(space: gymnasium.Space[Any], rows: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the previous action at a trial's start, before any action: one less than a Discrete space's first action.
 
-    For a Box it is the centre of `action_units`, which is 0 if the range is symmetric or has no bounds.
+    So it is for each component of a MultiDiscrete space. For a Box it is the centre of `action_units`, which is 0 if
+    the range is symmetric or has no bounds.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return torch.full((rows,), int(space.start) + NO_ACTION, dtype=torch.int64, device=device)
+    if isinstance(space, spaces.MultiDiscrete):  # made on the device, as below
+        firsts = space.start.tolist()
+        columns = [torch.full((rows,), first + NO_ACTION, dtype=torch.int64, device=device) for first in firsts]
+        return torch.stack(columns, dim=-1)
     assert isinstance(space, gymnasium.spaces.Box)
     centre = action_units(space)[0]
     if not bool(centre.any()):  # made on the device: a copy from the host would prevent the recording of a CUDA graph

@@ -30,12 +30,13 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
     if actions.shape != shape:
         raise ValueError(f"The actions of {n} rows must have the shape {shape}, got {actions.shape}.")
     looked_at = actions if ignored is None else actions[~ignored]
-    if isinstance(space, spaces.Discrete):
-        first, last = int(space.start), int(space.start + space.n) - 1
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        first = np.asarray(space.start, np.int64)
+        last = first + np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64) - 1
         good = np.issubdtype(actions.dtype, np.integer)
         if not good or bool(((looked_at < first) | (looked_at > last)).any()):
-            raise ValueError(f"An action is an integer from {first} to {last}, got {short(looked_at.tolist())}.")
-        made, filler = actions.astype(np.int64), np.asarray(first)
+            raise ValueError(f"An action {_ranges(first, last)}, got {short(looked_at.tolist())}.")
+        made, filler = actions.astype(np.int64), first
     else:
         assert isinstance(space, spaces.Box)
         if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
@@ -47,3 +48,11 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
     if not np.isfinite(made).all():
         raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
     return torch.as_tensor(made)
+
+
+def _ranges(first: np.ndarray, last: np.ndarray) -> str:
+    """Say from where to where an index, or each of several, goes: arrays ``()`` or ``(A,)``."""
+    if not first.ndim:
+        return f"is an integer from {first} to {last}"
+    each = (f"{low} to {high}" for low, high in zip(first.tolist(), last.tolist(), strict=True))
+    return f"is {len(first)} integers, from {', '.join(each)}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.core.batch_env import Step
 from metarl.core.family import TaskFamily
+from metarl.core.units import action_size, one_hot_places
 
 _MOST = float(np.finfo(np.float32).max)
 
@@ -26,13 +27,16 @@ def flat_space(family: TaskFamily) -> spaces.Box:
 def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
     """Return RL²'s inputs as one vector per row ``(B, D)``, an element of `flat_space`.
 
-    A Discrete action is one-hot, and zero at a trial's start. A Box's action is clipped to its bounds, as families do;
-    a trial starts with the middle of the range (`no_action`).
+    A Discrete action is one-hot, and zero at a trial's start; so is each component of a MultiDiscrete action. A Box's
+    action is clipped to its bounds, as families do; a trial starts with the middle of the range (`no_action`).
     """
     action, reward = step.prev_action, step.prev_reward.clamp(-_MOST, _MOST)
     if isinstance(action_space, spaces.Discrete):
         index = torch.arange(int(action_space.n), device=action.device)
         action = action[:, None] - int(action_space.start) == index
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        component, choice = (part.to(action.device) for part in one_hot_places(action_space))
+        action = action[:, component] == choice
     else:
         low, high = (torch.as_tensor(bound, device=action.device) for bound in _bounds_shown(action_space))
         action = torch.maximum(torch.minimum(action.flatten(1), high), low)
@@ -42,7 +46,7 @@ def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
 
 def _bounds_shown(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of a previous action in `flatten`."""
-    if isinstance(space, spaces.Discrete):
-        return np.zeros(int(space.n), np.float32), np.ones(int(space.n), np.float32)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return np.zeros(action_size(space), np.float32), np.ones(action_size(space), np.float32)
     assert isinstance(space, spaces.Box)
     return space.low.flatten(), space.high.flatten()

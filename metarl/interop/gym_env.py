@@ -17,9 +17,9 @@ Seeds: `reset(seed=…)` determines everything after it, tasks and noise; the n-
 seed (see `metarl.interop.stream.TrialStream`). Without a seed the first reset takes one from the system's entropy.
 
 With ``trial=True`` an observation is one vector: the family's observation, the previous action (one-hot if it is
-Discrete, else clipped to the action space; at the trial's start zeros, or the middle of a Box's range), the previous
-reward, and 1 if an episode just ended (RL²'s inputs, Duan et al. 2016). The trial's end is `terminated`, and so is the
-end of an episode of one single step.
+Discrete, one-hot for each component if it is MultiDiscrete, else clipped to the action space; at the trial's start
+zeros, or the middle of a Box's range), the previous reward, and 1 if an episode just ended (RL²'s inputs, Duan et al.
+2016). The trial's end is `terminated`, and so is the end of an episode of one single step.
 """
 
 from __future__ import annotations

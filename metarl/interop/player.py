@@ -84,10 +84,11 @@ class Player:
         return self.adapted < self._adaptations
 
     def act(self, obs: Any) -> Any:
-        """Return the action for an observation: an integer for a Discrete space, else a float32 array in the bounds.
+        """Return the action for an observation.
 
-        Raises ValueError if the observation has another shape than in training or is not finite, or if the last action
-        had no `tell`.
+        It is an integer for a Discrete space, an array of integers ``(A,)`` for a MultiDiscrete one, else a float32
+        array in the bounds. Raises ValueError if the observation has another shape than in training or is not finite,
+        or if the last action had no `tell`.
         """
         if self._waiting is not None:
             raise ValueError("Tell the player the result of its last action before the next: tell(reward, terminated).")
@@ -168,6 +169,10 @@ class Player:
             theirs = getattr(env, f"{name}_space")
             if isinstance(ours, spaces.Discrete):
                 same = isinstance(theirs, spaces.Discrete) and theirs.n == ours.n and theirs.start == ours.start
+            elif isinstance(ours, spaces.MultiDiscrete):
+                same = isinstance(theirs, spaces.MultiDiscrete) and all(
+                    np.array_equal(getattr(theirs, name), getattr(ours, name)) for name in ("nvec", "start")
+                )
             else:
                 same = isinstance(theirs, spaces.Box) and theirs.shape == ours.shape
             if not same:

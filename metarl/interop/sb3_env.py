@@ -40,7 +40,7 @@ class SB3VecEnv(VecEnv):
     `env_method` calls ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; `get_attr` reads any
     attribute. Options of `set_options` are `task` or `split`, as in `GymEnv.reset`. With ``show_task=True``
     observations end with the numbers of the task, for agents that are told the task. Actions are the family's own;
-    stable-baselines3 itself trains only on Discrete spaces that start at 0.
+    stable-baselines3 itself trains only on Discrete and MultiDiscrete spaces that start at 0.
     """
 
     def __init__(

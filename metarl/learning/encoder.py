@@ -5,6 +5,7 @@ Encoded steps are the inputs of a recurrent policy (Duan et al. 2016; Wang et al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from metarl.core.batch_env import Step
-from metarl.core.units import ALIKE, action_size, action_units, first_action, inverse
+from metarl.core.family import Part
+from metarl.core.units import ALIKE, action_size, action_units, first_action, inverse, one_hot_places
 from metarl.learning import ranks
 from metarl.learning.estimators import pooled, running_size
+from metarl.learning.images import ImagesInVector, is_image, parts_of_space
 
 
 class Scaling(nn.Module):
@@ -23,7 +26,8 @@ class Scaling(nn.Module):
     Each coordinate of a bounded observation space is scaled to [-1, 1]; coordinates with the bounds 0 and 1 (one-hot
     ones) stay as they are. With `follows`, for spaces whose bounds are far from the visited states, coordinates are
     standardised instead: `follow` tracks mean and variance, and values beyond `LIMIT` standard deviations are clipped.
-    Until the first `follow` a coordinate without bounds is shown as 0, and so is one that has never changed.
+    Until the first `follow` a coordinate without bounds is shown as 0, and so is one that has never changed. The pixels
+    of an image (`metarl.learning.images`) are scaled to [0, 1] by its bounds, and never followed.
 
     The convention has a `version`, which is part of the state. A state of version 1, which has no number, keeps its
     convention: raw coordinates until the first `follow`, no clipping, standard deviations averaged.
@@ -35,11 +39,15 @@ class Scaling(nn.Module):
     centre: Tensor
     scale: Tensor
     version: Tensor
+    plain: Tensor | None  # the coordinates that are no pixels; None: there is no image
 
-    def __init__(self, observation_space: gymnasium.Space[Any], follows: bool = False) -> None:
+    def __init__(
+        self, observation_space: gymnasium.Space[Any], follows: bool = False, parts: Sequence[Part] | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(observation_space, gymnasium.spaces.Box):
             raise ValueError(f"The observation space must be a Box, got {observation_space}.")
+        self.parts = parts_of_space(observation_space, parts)
         self.follows = follows
         self.number = self.VERSION  # `version` as an int: on a GPU, reading a tensor synchronises
         low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
@@ -53,6 +61,22 @@ class Scaling(nn.Module):
         self.register_buffer("scale", torch.where(bounded, 2 / (high - low), other))
         self.register_buffer("version", torch.tensor(self.VERSION))
         self.size = low.numel()
+        self.register_buffer("plain", None, persistent=False)
+        if any(is_image(part.space) for part in self.parts):
+            self._scale_images()
+
+    def _scale_images(self) -> None:
+        """Scale the pixels of images from their bounds to 0 … 1, and note which coordinates are no pixels."""
+        plain, first = torch.ones(self.size, dtype=torch.bool), 0
+        for part in self.parts:
+            coordinates = slice(first, first + part.size)
+            first += part.size
+            if is_image(part.space):
+                low, high = (torch.as_tensor(b, dtype=torch.float32) for b in (part.space.low, part.space.high))
+                self.centre[coordinates] = low.flatten()
+                self.scale[coordinates] = inverse(high - low).flatten()
+                plain[coordinates] = False
+        self.plain = plain.nonzero().squeeze(1)
 
     def scaled(self, obs: Tensor, batch_dims: int) -> Tensor:
         """Scale observations with `batch_dims` leading dimensions before the space's own: ``(…, size)``."""
@@ -64,16 +88,19 @@ class Scaling(nn.Module):
 
         The variance is that of all batches taken as one (see `pooled`).
         """
-        seen = obs[mask > 0].flatten(1)
+        followed: slice | Tensor = slice(None) if self.plain is None else self.plain
+        seen = obs.flatten(2)[..., followed][mask > 0]
+        if not seen.shape[1]:  # there are only images
+            return
         std, mean = torch.std_mean(seen, dim=0, correction=0)
         mean, std = ranks.moments(mean, std, len(seen))
         if self.number == 1:
             self.centre.lerp_(mean, weight)
             self.scale.copy_(1.0 / torch.lerp(1.0 / self.scale, std.clamp_min(1e-3), weight))
             return
-        mean, std = pooled((self.centre, inverse(self.scale)), (mean, std), weight)
-        self.centre.copy_(mean)
-        self.scale.copy_(torch.where(std > ALIKE * mean.abs(), 1.0 / std, 0.0))
+        mean, std = pooled((self.centre[followed], inverse(self.scale[followed])), (mean, std), weight)
+        self.centre[followed] = mean
+        self.scale[followed] = torch.where(std > ALIKE * mean.abs(), 1.0 / std, 0.0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Load a state; one without a version is of version 1."""
@@ -90,16 +117,22 @@ class Scaling(nn.Module):
 class StepEncoder(Scaling):
     """Encoder of a step: scaled observation, previous action, previous reward and done as one vector per row.
 
-    A Discrete action is one-hot; a Box's action is in the units of `action_units`. The reward is divided by its running
-    size (the root mean square of the rewards that are not 0, see `follow_rewards`), clipped to ±`LIMIT` and multiplied
-    by `reward_scale`; it is 0 until the first reward. (Version 1 shows actions and rewards unscaled.) With `transition`
-    the vector also has the observation before the previous action, so that one input holds the whole last transition
-    (observation, action, reward, next observation). With `reactive` it has only the observation. `embed` is the linear
-    layer to `embed_size` ReLU units that an agent puts after the encoder; None if `embed_size` is 0.
+    A Discrete action is one-hot, and so is each component of a MultiDiscrete one; a Box's action is in the units of
+    `action_units`. The reward is divided by its running size (the root mean square of the rewards that are not 0, see
+    `follow_rewards`), clipped to ±`LIMIT` and multiplied by `reward_scale`; it is 0 until the first reward. (Version 1
+    shows actions and rewards unscaled.) With `transition` the vector also has the observation before the previous
+    action, so that one input holds the whole last transition (observation, action, reward, next observation). With
+    `reactive` it has only the observation.
+
+    Two trained modules come after the encoder, which an agent applies to such vectors: `images`, the networks that
+    replace pixels by features (None without images), then `embed`, a linear layer to `embed_size` ReLU units (None if
+    that is 0). `output_size` is the size of their result.
     """
 
     action_centre: Tensor
     action_scale: Tensor
+    component: Tensor
+    choice: Tensor
     reward_size: Tensor
     reward_batches: Tensor
 
@@ -112,12 +145,17 @@ class StepEncoder(Scaling):
         transition: bool = False,
         follows: bool = False,
         reactive: bool = False,
+        parts: Sequence[Part] | None = None,
     ) -> None:
-        super().__init__(observation_space, follows)
+        super().__init__(observation_space, follows, parts)
         self.reward_scale = reward_scale
         self.num_actions = action_size(action_space)
         self.first_action = first_action(action_space)
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        self.several = isinstance(action_space, gymnasium.spaces.MultiDiscrete)
+        if isinstance(action_space, gymnasium.spaces.MultiDiscrete):
+            for name, places in zip(("component", "choice"), one_hot_places(action_space), strict=True):
+                self.register_buffer(name, places, persistent=False)
         self.reactive = reactive
         self.last_size = self.size if transition else 0
         self.raw_size = self.size if reactive else self.size + self.last_size + self.num_actions + 2
@@ -127,8 +165,16 @@ class StepEncoder(Scaling):
             self.register_buffer("action_scale", 1.0 / unit)
         self.register_buffer("reward_size", torch.zeros(()))
         self.register_buffer("reward_batches", torch.zeros(()))
-        self.embed = nn.Linear(self.raw_size, embed_size) if embed_size else None
-        self.output_size = embed_size or self.raw_size
+        self.images = self._image_networks() if self.plain is not None else None
+        seen = self.raw_size if self.images is None else self.images.output_size
+        self.embed = nn.Linear(seen, embed_size) if embed_size else None
+        self.output_size = embed_size or seen
+
+    def _image_networks(self) -> ImagesInVector:
+        """Make the networks for the images in the vectors of `raw`."""
+        names = [part.name for part in self.parts]
+        between: list[int | str] = [] if self.reactive else [self.num_actions + 2]
+        return ImagesInVector(self.parts, [*names, *between, *(names if self.last_size else [])])
 
     def initial(self, batch: int) -> Tensor:
         """Return the last observation that `raw` takes at a trial's start: zeros ``(B, last_size)``."""
@@ -171,6 +217,8 @@ class StepEncoder(Scaling):
         if self.discrete:  # "no action" equals no index, so it becomes the zero vector
             numbers = torch.arange(self.num_actions, device=action.device) + self.first_action
             return (action[..., None] == numbers).to(torch.float32)
+        if self.several:
+            return (action[..., self.component] == self.choice).to(torch.float32)
         if self.number == 1:
             return action
         # At a trial's start the previous action is the middle of the range, which becomes 0.

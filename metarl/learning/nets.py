@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarl.core.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.core.distributions import Distribution, make_distribution
 from metarl.core.units import ActionUnits, action_size, inverse
 from metarl.fast.twins import twin
 from metarl.learning import ranks
@@ -65,10 +65,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu":
 class MLPPolicy(nn.Module):
     """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without memory.
 
-    For a Discrete space the distribution is categorical over 0 … n - 1. For a Box it is Gaussian, in units of
-    half the range around the centre; its standard deviation, at least `min_std` in these units,
-    does not depend on the state. `head.actions` converts such actions to the family's. `head` has the parameters of the
-    last layer, including the standard deviation; `body` has all others.
+    For a Discrete space the distribution is categorical over 0 … n - 1, for a MultiDiscrete one so for each component.
+    For a Box it is Gaussian, in units of half the range around the centre; its standard deviation, at least `min_std`
+    in these units, does not depend on the state. `head.actions` converts such actions to the family's. `head` has the
+    parameters of the last layer, including the standard deviation; `body` has all others.
     """
 
     def __init__(
@@ -143,9 +143,8 @@ class PolicyHead(nn.Module):
 
     def distribution(self, out: Tensor, log_std: Tensor | None) -> Distribution:
         """Make the distribution from the layer's output ``(…, A)`` and `log_std`, which broadcasts to it."""
-        if log_std is None:
-            return Categorical.from_logits(out)
-        return DiagonalGaussian(out, log_std.clamp_min(self.min_log_std).expand_as(out))
+        spread = None if log_std is None else log_std.clamp_min(self.min_log_std).expand_as(out)
+        return make_distribution(out, spread, self.actions.sizes)
 
 
 class ValueNetwork(nn.Module):

@@ -107,7 +107,7 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
             [pulled[n] for n in used], dummies, [parts[n] for n in used], retain_graph=True, allow_unused=True
         )
         tangent = tree_map(lambda field, t: torch.zeros_like(field) if t is None else t, at, tangents)
-        image = [part * weight[..., None] for part in at.fisher(tangent)]
+        image = [part * weight.reshape(*weight.shape, *[1] * (part.ndim - weight.ndim)) for part in at.fisher(tangent)]
         results = torch.autograd.grad(fields, theta, image, retain_graph=True, allow_unused=True)
         return torch.cat(
             [(torch.zeros_like(p) if r is None else r).reshape(-1) for r, p in zip(results, theta, strict=True)]

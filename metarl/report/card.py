@@ -142,9 +142,11 @@ def short_name(id: str) -> str:
 
 
 def short_space(space: spaces.Space[Any]) -> str:
-    """A space in a word: ``Discrete(5)``, or ``Box(2)`` with the shape, without the bounds."""
+    """A space in a word: ``Discrete(5)``, ``MultiDiscrete(3, 2)``, or ``Box(2)`` with the shape, without the bounds."""
     if isinstance(space, spaces.Discrete):
         return f"Discrete({space.n})"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"MultiDiscrete({', '.join(map(str, space.nvec.ravel().tolist()))})"
     return f"{type(space).__name__}({', '.join(map(str, space.shape or ()))})"
 
 

@@ -47,7 +47,7 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
     before = [leaf.clone() for leaf in leaves(memory)]
     acted, after = agent.act(memory, step, keys)
     space = family.action_space
-    expected = torch.int64 if isinstance(space, spaces.Discrete) else torch.float32
+    expected = torch.float32 if isinstance(space, spaces.Box) else torch.int64
     good = acted.action.dtype == expected and acted.action.shape == (rows, *(space.shape or ()))
     require(good, f"{name}.act must choose {expected} actions of shape {(rows, *(space.shape or ()))}.")
     for field in ("log_prob", "value"):
@@ -95,10 +95,10 @@ def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, sample
     acts = [agent.act(memory, step, rng.fold(keys, draw))[0] for draw in range(-(-samples // (n * each)))]
     action, prob = (torch.cat([getattr(acted, part) for acted in acts]) for part in ("action", "log_prob"))
     prob = prob.double().exp()
-    if isinstance(family.action_space, spaces.Discrete):
-        numbers = action.unique()
-        claimed = torch.stack([prob[action == number].mean() for number in numbers])
-        drawn = torch.stack([(action == number).double().mean() for number in numbers])
+    if not isinstance(family.action_space, spaces.Box):
+        drawn_actions, number = action.unique(dim=0, return_inverse=True)
+        claimed = torch.stack([prob[number == n].mean() for n in range(len(drawn_actions))])
+        drawn = torch.stack([(number == n).double().mean() for n in range(len(drawn_actions))])
         error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
         good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
     else:

@@ -21,12 +21,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import WrongResult
-from metarl.core.family import State, Task, TaskFamily
+from metarl.core.errors import WrongResult, short
+from metarl.core.family import Part, State, Task, TaskFamily
 from metarl.core.faults.diagnosis import method_of
 from metarl.core.faults.results import wrong_observation, wrong_rows, wrong_state, wrong_step, wrong_tensor
 from metarl.core.rollout import undeclared_ending
 from metarl.core.tree import features, leaves, num_rows, take
+from metarl.core.units import component_sizes, first_actions, uniform_choices
 
 ROWS = 7  # odd, so that vectorised kernels have a remainder
 
@@ -101,8 +102,10 @@ def check_declaration(family: TaskFamily) -> None:
     good = isinstance(obs, spaces.Box) and obs.dtype == np.float32
     require(good, f"{name}.observation_space must be a float32 Box, got {obs}.")
     box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
-    good = isinstance(action, spaces.Discrete) or box
-    require(good, f"{name}.action_space must be Discrete or a one-dimensional float32 Box, got {action}.")
+    good = isinstance(action, spaces.Discrete) or component_sizes(action) is not None or box
+    kinds = "Discrete, or a one-dimensional MultiDiscrete or float32 Box"
+    require(good, f"{name}.action_space must be {kinds}, got {action}.")
+    _check_parts(name, obs, family.observation_parts)
     for attribute in ("horizon", "episodes_per_trial"):
         value = getattr(family, attribute)
         require(type(value) is int and value >= 1, f"{name}.{attribute} must be an int of at least 1, got {value!r}.")
@@ -110,6 +113,21 @@ def check_declaration(family: TaskFamily) -> None:
         value = getattr(family, attribute)
         require(isinstance(value, bool), f"{name}.{attribute} must be True or False, got {value!r}.")
     _check_split_names(name, family.splits)
+
+
+def _check_parts(name: str, space: spaces.Box, parts: Any) -> None:
+    if parts is None:
+        return
+    good = isinstance(parts, tuple) and len(parts) > 0 and all(isinstance(part, Part) for part in parts)
+    require(good, f"{name}.observation_parts must be None or a tuple of metarl.core.family.Part, got {short(parts)}.")
+    names = [part.name for part in parts]
+    require(len(set(names)) == len(names), f"{name}.observation_parts must have different names, got {names}.")
+    for part in parts:
+        box = isinstance(part.space, spaces.Box)
+        require(box, f"{name}.observation_parts: the space of {part.name!r} must be a Box, got {part.space}.")
+    size = sum(part.size for part in parts)
+    flat = f"{name}.observation_space must be one flat vector of all observation_parts, of the shape ({size},)"
+    require(space.shape == (size,), f"{flat}, got {space.shape}.")
 
 
 def _check_split_names(name: str, splits: Any) -> None:
@@ -254,7 +272,8 @@ def _check_observation(family: TaskFamily, obs: Any, alive: Tensor) -> None:
     finite = bool(obs[alive].isfinite().all())
     require(finite, f"The observations of {name}.observe must be finite, got nan or inf.")
     for row in obs[alive]:
-        require(space.contains(row.numpy()), f"{name}: the observation {row.tolist()} is not in {space}.")
+        if not space.contains(row.numpy()):  # to write a large observation takes long
+            raise Broken(f"{name}: the observation {short(row.tolist())} is not in {short(space)}.")
 
 
 def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], stepped: Any) -> None:
@@ -284,6 +303,8 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
     """Draw an action per key: uniform between two bounds, half-normal beyond one bound, else normal around 0."""
     if isinstance(space, spaces.Discrete):
         return int(space.start) + rng.integers(key, 1, int(space.n)).squeeze(-1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return uniform_choices(key, first_actions(space), torch.as_tensor(space.nvec, dtype=torch.int64))
     assert isinstance(space, spaces.Box)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
     if space.is_bounded():

@@ -27,11 +27,11 @@ KNOW = [
 # Success is what pays, or what ends an episode early, in these.
 PAYS = {
     "GridNavi", "DarkRoom", "DarkRoomHard", "TMaze", "WindyPoint", "SparsePointRobot", "SemiCircle", "Harlow",
-    "AntGoalSparse",
+    "AntGoalSparse", "TreasureHunt", "WallMaze", "Rulesets",
 }  # fmt: skip
-ENDS = {"Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous"}
-PAYS |= {"TreasureHunt", "WallMaze"}
-ENDS |= {"WallMaze"}
+ENDS = {
+    "Navigation2D", "DarkRoomHard", "DarkKeyToDoor", "MountainCar", "MountainCarContinuous", "WallMaze", "Rulesets",
+}  # fmt: skip
 STAYS = {"RoomNavi"}  # who has succeeded stays so until the episode ends
 
 

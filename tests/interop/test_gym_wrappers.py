@@ -24,7 +24,7 @@ from metarl.interop.gym_env import GymEnv, GymVectorEnv
 OLDER = Version(gymnasium.__version__) < Version("1.4")
 """Some of Gymnasium's own wrappers around vectors of environments were mended in 1.4."""
 GRID, POINT = "metarl/GridNavi-v0", "metarl/Navigation2D-v0"
-NEEDS = {"AtariPreprocessing": "cv2", "ResizeObservation": "cv2", "RecordVideo": "moviepy", "HumanRendering": "pygame",
+NEEDS = {"AtariPreprocessing": "cv2", "ResizeObservation": "cv2", "RecordVideo": "moviepy", "HumanRendering": "cv2",
          "ArrayConversion": "array_api_compat", "NumpyToTorch": "array_api_compat", "JaxToNumpy": "jax",
          "JaxToTorch": "jax"}  # fmt: skip
 NOT_FOR_US = {"AtariPreprocessing": "asks the Atari emulator for its lives and its screen",

@@ -73,6 +73,7 @@ def test_units_of_actions(low, high, centre, unit):
     [
         (gymnasium.spaces.Discrete(3, start=-1), [0, 1, 2], [-1, 0, 1]),
         (gymnasium.spaces.Discrete(3), [0, 1, 2], [0, 1, 2]),
+        (gymnasium.spaces.MultiDiscrete([3, 2], start=[1, -1]), [[0, 0], [2, 1]], [[1, -1], [3, 0]]),
         (box(999, 1001, 1), [[-1.0], [0.5]], [[999.0], [1000.5]]),
         (box(-np.inf, np.inf, 1), [[-7.0], [0.5]], [[-7.0], [0.5]]),
     ],
@@ -190,5 +191,18 @@ def test_a_transition_shows_the_observation_before():
 
 def test_action_size():
     assert action_size(gymnasium.spaces.Discrete(4)) == 4 and action_size(box(-1, 1, 3)) == 3
-    with pytest.raises(ValueError, match="one-dimensional"):
-        action_size(gymnasium.spaces.Box(0, 1, (2, 2)))
+    assert action_size(gymnasium.spaces.MultiDiscrete([3, 2])) == 5
+    for space in (gymnasium.spaces.Box(0, 1, (2, 2)), gymnasium.spaces.MultiDiscrete([[3, 2]])):
+        with pytest.raises(ValueError, match="one-dimensional"):
+            action_size(space)
+
+
+def test_each_component_of_an_action_is_one_hot():
+    space = gymnasium.spaces.MultiDiscrete([3, 2], start=[1, -1])
+    encoder = StepEncoder(box(0, 1, 1), space)
+    nothing = no_action(space, 4)
+    assert nothing.dtype is torch.int64 and nothing.tolist() == [[0, -2]] * 4
+    assert not encode(encoder, step([0.0], nothing[:1]))[0, 1:6].any()
+    for action, shown in (([1, -1], [1, 0, 0, 1, 0]), ([3, 0], [0, 0, 1, 0, 1])):
+        assert encode(encoder, step([0.0], torch.tensor([action])))[0, 1:6].tolist() == shown
+    assert "component" not in encoder.state_dict(), "what follows from the space is no state"

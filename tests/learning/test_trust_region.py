@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.core.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from metarl.core.tree import detach
 from metarl.learning.trust_region import conjugate_gradient, fisher_products, full_step, line_search, unflatten
 
@@ -83,7 +83,11 @@ def categorical(theta: tuple[Tensor, ...]) -> Categorical:
     return Categorical.from_logits(x * weight + bias)
 
 
-@pytest.mark.parametrize("policy", [gaussian, categorical])
+def components(theta: tuple[Tensor, ...]) -> MultiCategorical:
+    return MultiCategorical.from_logits(categorical(theta).log_probs, (1, 2))
+
+
+@pytest.mark.parametrize("policy", [gaussian, categorical, components])
 def test_products_are_the_hessian_of_the_divergence(policy):
     theta = tuple(torch.randn(3, dtype=torch.float64, generator=G).requires_grad_() for _ in range(2))
     weight = torch.rand(2, 5, dtype=torch.float64, generator=G)

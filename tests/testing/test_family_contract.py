@@ -66,7 +66,8 @@ FAULTS = {
     "Outside": r"^Outside: the observation \[.*\] is not in Box",
     "Shown": r"^Shown: the first observation depends on the task.*shows_task = True",
     "NoHorizon": r"^NoHorizon has no horizon",
-    "Images": r"^Images\.action_space must be Discrete or a one-dimensional float32 Box, got MultiDiscrete",
+    "Images": r"^Images\.action_space must be Discrete, or a one-dimensional MultiDiscrete or float32 Box, got Multi",
+    "Pieces": r"^Pieces\.observation_space must be one flat vector .* of the shape \(2,\), got \(1,\)\.$",
     "Loose": r"^Loose\.step must return \(state, reward, terminated\)",
 }
 
