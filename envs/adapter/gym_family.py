@@ -191,8 +191,6 @@ class GymFamily(SimulatorFamily[Any]):
         row = rows_of(self.sample_tasks(rng.key(0), 1, "train"))[0]
         try:
             return maker.make(self.kind(row))
-        except ValueError:
-            raise
         except Exception as error:  # a constructor may raise anything
             said = " ".join(str(error).split())[:200]
             raise ValueError(

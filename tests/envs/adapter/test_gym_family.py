@@ -454,6 +454,7 @@ def length(where: str = "attribute:length", train=None, **more):
         (length(ood=3), "must be whole numbers in every split, or in none"),
         (length("constructor", factor=True), "length.factor"),
         (length("constructor"), "CartPole-v1 cannot be made with {'length': 1."),
+        ({"arguments": {"render_mode": "x\ny", "size": 3}}, "CartPole-v1 cannot be made with {'render_mode'"),
         ({"observe": ["image"]}, "observe chooses entries of a Dict"),
         ({"horizon": 0}, "horizon must be a whole number of at least 1"),
         ({"workers": -1}, "workers must be a whole number of at least 0"),
