@@ -52,7 +52,8 @@ class GymMaker:
 
     def derived(self, env: gymnasium.Env[Any, Any]) -> list[Derived]:
         """Return what the environment's constructor derives from attributes that a task changes."""
-        return derived_from(type(env.unwrapped), [each.place.path[0] for each in self.at("attribute")])
+        names = frozenset(each.place.path[0] for each in self.at("attribute"))
+        return [each.checked(env.unwrapped) for each in derived_from(type(env.unwrapped), names)]
 
 
 class GymSimulator(Simulator):

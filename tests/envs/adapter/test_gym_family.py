@@ -111,6 +111,20 @@ def test_a_constant_that_cannot_be_derived_again_is_named():
         GymFamily("Pendulum-v1", parameters)
 
 
+def test_constants_follow_or_are_named_however_they_are_derived():
+    """Under conditions, by local variables, in several steps: an attribute keeps a former value only with a warning."""
+    parameters = {"mass": {"where": "attribute:mass", "train": {"uniform": [1, 3]}}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        family = GymFamily("tests/Derived-v0", parameters)
+    named = {str(each.message).split(" computes ")[1].split(" ")[0] for each in caught}
+    assert named == {"branch", "half", "more", "scaled", "one", "other"}
+    family.reset(type(family.sample_tasks(rng.key(0), 1))(torch.tensor([2.0])), keys(1))
+    env, own = made(family), gymnasium.make("tests/Derived-v0").unwrapped
+    assert (env.twice, env.inner, env.outer) == (4.0, 5.0, 6.0), "in the order of source"
+    assert all(getattr(env, name) == getattr(own, name) for name in named), "these keep what the constructor gave them"
+
+
 def test_a_factor_multiplies_the_environments_own_number():
     family = GymFamily(
         "CartPole-v1", {"gravity": {"where": "attribute:gravity", "factor": True, "train": {"uniform": [1, 2]}}}
