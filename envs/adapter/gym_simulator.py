@@ -52,8 +52,9 @@ class GymMaker:
 
     def derived(self, env: gymnasium.Env[Any, Any]) -> list[Derived]:
         """Return what the environment's constructor derives from attributes that a task changes."""
+        kind: type = type(env.unwrapped)
         names = frozenset(each.place.path[0] for each in self.at("attribute"))
-        return [each.checked(env.unwrapped) for each in derived_from(type(env.unwrapped), names)]
+        return [each.checked(env.unwrapped) for each in derived_from(kind, names)]
 
 
 class GymSimulator(Simulator):
