@@ -1,12 +1,12 @@
-"""Additions to a family that leave it unchanged: baselines to compare with, and pictures of agents' behaviour.
+"""Additions to a family that leave it unchanged: baselines to compare with, pictures and measures of behaviour.
 
-This package and other projects register their baselines and pictures::
+This package and other projects register their own::
 
     metarl.register_baseline(Mine, "sweep", lambda family, device: Sweep(family.size, device))
     metarl.agents.family_extras.register_picture(Mine, "visits", draw_visits)
 
 The ready-made baselines of the package are in `metarl.agents.reference.catalogue`, its picture of bandits in
-`metarl.report.best_arm`.
+`metarl.report.best_arm`, its pictures and measures of supervised learning in `metarl.report.few_shot`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,17 @@ Draw = Callable[..., "Figure | bytes | None"]
 (`metarl.evaluation.playback.Watched`)."""
 
 
+Measure = Callable[..., dict[str, float]]
+"""(agent, family, split, tasks, seed, greedy) → numbers by name, of trials on that many tasks of an evaluation."""
+
+
 _BASELINES: dict[str, dict[type, MakeAgent]] = {}  # name → family → how it is made
 
 
 _PICTURES: dict[str, dict[type, Draw]] = {}  # name → family → how it is drawn
+
+
+_MEASURES: dict[str, dict[type, Measure]] = {}  # one name → family → how they are taken
 
 
 def register_baseline(family: str | type[TaskFamily], name: str, make: MakeAgent) -> None:
@@ -85,6 +92,21 @@ def pictures_for(family: TaskFamily) -> dict[str, Draw]:
         if nearest is not None:
             found[name] = nearest
     return found
+
+
+def register_measures(family: str | type[TaskFamily], measure: Measure) -> None:
+    """Add measures to evaluations of a family, given as its class or its id, and its subclasses.
+
+    Training's last evaluation and ``metarl evaluate`` write them to ``<split>_measures.json``; TensorBoard shows the
+    former's as ``eval/<split>/<name>``. Raises ValueError as `register_baseline` does.
+    """
+    _register(_MEASURES, "set of", family, "measures", measure)
+
+
+def measures_for(family: TaskFamily) -> Measure | None:
+    """Return what measures this family's class or the nearest base of it that has measures; None if there is none."""
+    known = _MEASURES.get("measures", {})
+    return next((known[cls] for cls in type(family).__mro__ if cls in known), None)
 
 
 def _register(

@@ -50,6 +50,12 @@ GROUPS = {
         "Gymnasium's classic control problems with masses, lengths, motors and gravity that change from task to task.",
         ("CartPole", "Pendulum", "Acrobot", "MountainCar", "MountainCarContinuous"),
     ),
+    "supervised": Group(
+        "Supervised few-shot learning",
+        "Regression and classification as episodes: an example a step, whose right answer is shown one step later. "
+        "`FewShotDigits` needs the extra `digits`: `pip install -c constraints.txt -e '.[digits]'`.",
+        ("Sinusoid", "FewShotDigits"),
+    ),
     "mujoco": Group(
         "MuJoCo robots",
         "Gymnasium's v5 robots with a task in their reward or in their body. They equal Gymnasium's own environments "
@@ -115,6 +121,8 @@ OVERVIEW = {
     "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
     "MountainCar": ("gravity, force", "unknown (push along: −132)"),
     "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
+    "Sinusoid": ("amplitude and phase of a sine wave", "0"),
+    "FewShotDigits": ("which digits, in which rotation, and their labels", "50 (chance: 10)"),
     "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
     "HalfCheetahVelMAML": (
         "wanted speed, in the time steps of MAML's paper",

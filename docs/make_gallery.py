@@ -24,8 +24,9 @@ from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.agents.reference.rulesets import oracle as rulesets
+from metarl.agents.reference.supervised import digits, waves
 from metarl.core import rng
-from metarl.core.batch_env import BatchEnv
+from metarl.core.batch_env import make_env
 from metarl.core.family import State, Task, TaskFamily, drawn
 from metarl.core.rollout import Agent
 from metarl.core.tree import take
@@ -162,6 +163,18 @@ SCENES: dict[str, Scene] = {
     ),
     "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
+    "Sinusoid": Scene(
+        "a least-squares fit",
+        waves.LeastSquares,
+        "Red dots are predictions, with their number, blue ones the right values, shown one step later.",
+        (1,),
+    ),
+    "FewShotDigits": Scene(
+        "the nearest neighbour in pixels",
+        lambda f: digits.NearestNeighbour(5),
+        "A row for each label, with its images in the order in which they came; green: named right, red: not.",
+        (1,),
+    ),
     "HalfCheetahVel": Scene(
         RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the wanted speed.", (1,), number=1
     ),
@@ -185,7 +198,7 @@ def shipped() -> list[str]:
 
 def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
     """The visited states of each episode of a trial of one row, for agents that do not adapt in rounds."""
-    env = BatchEnv(family, task, rng.key(SEED))
+    env = make_env(family, task, rng.key(SEED))
     step, memory = env.reset(), agent.begin(1, task)
     episodes, t = [[env.state]], 0
     with torch.no_grad():
@@ -230,7 +243,7 @@ def cast(id: str) -> tuple[Scene, TaskFamily, Agent]:
     if isinstance(scene.agent, str):
         agent = metarl.load(f"pretrained:{scene.agent}", device="cpu")
         return scene, agent.family, agent
-    family = metarl.make(id)
+    family = metarl.make(id).drawable()
     return scene, family, scene.agent(family)
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from metarl.envs.points.treasure_hunt import TreasureHunt
     from metarl.envs.points.windy import WindyPoint
     from metarl.envs.rulesets.family import Rulesets
+    from metarl.envs.supervised.digits import FewShotDigits
+    from metarl.envs.supervised.sinusoid import Sinusoid
 
     FAMILIES: tuple[type[TaskFamily], ...]
     """The classes of `PLAIN`."""
@@ -74,6 +76,8 @@ PLAIN = {
     "MountainCar": "control.mountain_car",
     "MountainCarContinuous": "control.mountain_car",
     "Rulesets": "rulesets.family",
+    "Sinusoid": "supervised.sinusoid",
+    "FewShotDigits": "supervised.digits",
 }
 """Each family's class and its module here, but for the simulated ones."""
 SIMULATED = {

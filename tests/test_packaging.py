@@ -20,7 +20,7 @@ LINKS = ("agents", "configs", "envs")
 UNPACKED = (ROOT / "PKG-INFO").exists()  # from a source distribution, which holds the package as it is installed
 
 # Import names that are not the distribution's name.
-DISTRIBUTION = {"PIL": "pillow", "mpl_toolkits": "matplotlib", "yaml": "pyyaml"}
+DISTRIBUTION = {"PIL": "pillow", "mpl_toolkits": "matplotlib", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 NOT_RUNTIME = ("docs", "test")  # extras of the developers
 
 

@@ -192,6 +192,16 @@ class Loose(Line):
         return super().step(task, state, action, key)[:2]
 
 
+class Untaught(Line):
+    def target(self, task, state):
+        return (task.goal > state.x).float()[:, 0]
+
+
+class TaughtTooMuch(Line):
+    def target(self, task, state):
+        return 2 * (task.goal > state.x).long()[:, 0]
+
+
 class Faulty(Line):
     """One part of what a method returns goes wrong in one way, or the method raises, once `armed` calls were good."""
 

@@ -1,6 +1,6 @@
 """MAML by policy gradients, and its relatives."""
 
 from metarl.agents.maml.agent import MAML
-from metarl.agents.maml.config import MAMLConfig, PPOStep, ReptileStep, TRPOStep
+from metarl.agents.maml.config import MAMLConfig, PPOStep, ReptileStep, SupervisedStep, TRPOStep
 
-__all__ = ["MAML", "MAMLConfig", "PPOStep", "ReptileStep", "TRPOStep"]
+__all__ = ["MAML", "MAMLConfig", "PPOStep", "ReptileStep", "SupervisedStep", "TRPOStep"]

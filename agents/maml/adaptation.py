@@ -18,6 +18,9 @@ objective           expectation of its Hessian                                  
 `dice`              the Hessian of the return; its variance grows with the episode    Foerster et al. 2018
 ==================  ================================================================  ==========================
 
+A supervised loss takes the place of the objective where right actions are known: `supervised`, as in sections 3.1 and
+5.1 of Finn et al. 2017. It is no estimate, so that the gradient and the Hessian are those of the loss.
+
 ``python -m benchmarks.surrogate_hessians`` measures this. For the policy that acted, all likelihood ratios are 1. For
 another one, in the line search and in later epochs of PPO, they are importance weights.
 """
@@ -31,7 +34,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.rounds import Samples
-from metarl.core.distributions import Distribution
+from metarl.core.distributions import DiagonalGaussian, Distribution
 from metarl.core.tree import detach
 from metarl.fast.twins import twin
 from metarl.learning.nets import MLPPolicy
@@ -83,6 +86,20 @@ INNER_OBJECTIVES: dict[str, Callable[[Tensor, Samples], Tensor]] = {
 }
 
 
+def supervised(policies: Distribution, samples: Samples) -> Tensor:
+    """Return each task's supervised loss ``(N,)`` on the right actions `samples.target`: a mean over the task's steps.
+
+    Of a categorical policy it is the cross-entropy, summed over an action's components. Of a Gaussian one it is the
+    squared error of its mean, averaged over the action's dimensions, in units of half the action range; the standard
+    deviation has no part in it.
+    """
+    if isinstance(policies, DiagonalGaussian):
+        losses = (policies.mean - samples.target).square().mean(-1)
+    else:
+        losses = -policies.log_prob(samples.target)
+    return (losses * samples.weight).sum(-1)
+
+
 class Adapted(NamedTuple):
     """The result of an adaptation."""
 
@@ -96,13 +113,14 @@ class Adaptation(NamedTuple):
     policy: MLPPolicy  # the architecture; its own parameters are replaced by those of each task
     names: tuple[str, ...]  # of the policy's parameters, in the order of `Meta` and `Params`
     inner_params: tuple[int, ...]  # indices of the parameters that gradient steps change
-    inner_objective: Callable[[Tensor, Samples], Tensor]
+    inner_objective: Callable[[Tensor, Samples], Tensor] | None  # None: the supervised loss
     fast_lr: float
     rates: str = "fixed"  # where step sizes come from: `MAMLConfig.rates`
     inner_steps: int = 1  # gradient steps in training
     later_rate: float = 0.5  # factor on the size of later steps, in evaluations
     first_order: bool = False
     outer: slice = slice(-1, None)  # the rounds whose return the outer step improves
+    likelihoods: bool = True  # False: a loss is supervised, and does not depend on standard deviations
 
     def initial(self, meta: Meta, tasks: int) -> Params:
         """Return the initial parameters once for each task (views, without a copy)."""
@@ -123,7 +141,9 @@ class Adaptation(NamedTuple):
         return [factor * rates[0][min(number, len(rates[0]) - 1)]] * len(self.inner_params)
 
     def inner_losses(self, policies: Distribution, samples: Samples) -> Tensor:
-        """Return each task's loss ``(N,)`` that a gradient step descends: minus the inner objective."""
+        """Return each task's loss ``(N,)``, which a gradient step descends: minus the objective, or `supervised`."""
+        if self.inner_objective is None:
+            return supervised(policies, samples)
         objective = self.inner_objective(policies.log_prob(samples.action), samples)
         return -(objective * samples.advantage * samples.weight).sum(-1)
 

@@ -16,7 +16,11 @@ ProMP        ``inner_loss: likelihood_ratio, outer: {name: ppo, inner_kl_coef: 5
 ANIL         ``adapted: head``                                                              Raghu et al. 2020
 Meta-SGD     ``rates: per_parameter``                                                       Li et al. 2017
 Reptile      ``outer: reptile``                                                             Nichol et al. 2018
+supervised   ``inner_loss: supervised, outer: supervised``                                  Finn et al. 2017, §5.1
 ===========  =============================================================================  =======================
+
+The last one needs a family with right actions (`TaskFamily.target`). The points of a round are then the examples of a
+gradient step, and the loss after it is taken on those of the next round, which are new.
 
 All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps. The policies of
 all tasks run as batched matrix products; a test compares them with `torch.func.vmap`.
@@ -32,17 +36,18 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
-from metarl.agents.maml.config import MAMLConfig, PPOStep, TRPOStep
+from metarl.agents.maml.config import MAMLConfig, PPOStep, SupervisedStep, TRPOStep
 from metarl.agents.maml.network import MAMLNetwork
 from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.reptile import Reptile
 from metarl.agents.maml.rounds import Samples, by_task, credited, episode_time, make_samples
+from metarl.agents.maml.supervised import Supervised
 from metarl.agents.maml.trpo import TRPO
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Step
-from metarl.core.family import Key, Task, TaskFamily
-from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.family import Key, Task, TaskFamily, has_target
+from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol, no_target
 from metarl.core.tree import detach
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
@@ -71,9 +76,16 @@ class MAML(LearningAgent, config=MAMLConfig):
     def __init__(
         self, config: MAMLConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
+        if config.supervised and not has_target(family):
+            raise ValueError(no_target(family))
         self.config, self.family, self.device = config, family, torch.device(device)
         self.protocol = TrialProtocol(
-            config.inner_steps + 1, 1, config.fast_batch_size, config.test_steps + 1, config.test_fast_batch_size
+            rounds=config.inner_steps + 1,
+            episodes=1,
+            envs_per_task=config.fast_batch_size,
+            test_rounds=config.test_steps + 1,
+            test_envs_per_task=config.test_fast_batch_size,
+            targets=config.supervised,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -82,13 +94,14 @@ class MAML(LearningAgent, config=MAMLConfig):
             policy=self.net.policy,
             names=tuple(name for name, _ in self.net.policy.named_parameters()),
             inner_params=self.net.inner_params,
-            inner_objective=INNER_OBJECTIVES[config.inner_loss],
+            inner_objective=INNER_OBJECTIVES.get(config.inner_loss),
             fast_lr=config.fast_lr,
             rates=config.rates,
             inner_steps=config.inner_steps,
             later_rate=config.later_rate,
             first_order=config.first_order,
             outer=slice(1, None) if config.meta_rounds == "all" else slice(-1, None),
+            likelihoods=not config.supervised,
         )
         self.meta: Meta = (*self.net.policy.parameters(), *self.net.rates)
         self.outer = self._outer_step()
@@ -100,11 +113,12 @@ class MAML(LearningAgent, config=MAMLConfig):
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
 
-    def _outer_step(self) -> TRPO | PPO | Reptile:
+    def _outer_step(self) -> TRPO | PPO | Reptile | Supervised:
         config = self.config
-        if isinstance(config.outer, PPOStep):
+        if isinstance(config.outer, (PPOStep, SupervisedStep)):
             named = (pair for pair in self.net.named_parameters() if not pair[0].startswith("critic."))
-            return PPO(self.adaptation, self.meta, config, self.device, named)
+            by_adam = PPO if isinstance(config.outer, PPOStep) else Supervised
+            return by_adam(self.adaptation, self.meta, config, self.device, named)
         return (TRPO if isinstance(config.outer, TRPOStep) else Reptile)(
             self.adaptation, self.meta, config, self.device
         )
@@ -157,6 +171,8 @@ class MAML(LearningAgent, config=MAMLConfig):
     def samples(self, rollout: Rollout, tasks: int) -> Samples:
         """Turn a round of `tasks` tasks into the samples of gradient steps."""
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
+        if config.supervised and not isinstance(rollout.target, Tensor):
+            raise ValueError("A supervised loss needs the right actions of a round, and this one has none.")
         acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
         samples = make_samples(
             rollout._replace(acted=acted),
@@ -167,6 +183,8 @@ class MAML(LearningAgent, config=MAMLConfig):
             norm_adv=config.norm_adv,
             baseline=linear_baseline if self.net.critic is None else self._learned_baseline,
         )
+        if config.supervised:
+            samples = samples._replace(target=by_task(self.net.policy.head.actions.to_own(rollout.target), tasks))
         return samples if config.norm_adv else self._in_reward_sizes(samples, rollout)
 
     def _in_reward_sizes(self, samples: Samples, rollout: Rollout) -> Samples:

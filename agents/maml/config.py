@@ -63,6 +63,20 @@ class PPOStep(Part):
 
 
 @dataclass(frozen=True)
+class SupervisedStep(Part):
+    """Adam on the supervised loss after adaptation (Finn et al. 2017, algorithm 2)."""
+
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Adam's learning rate."""
+    update_epochs: int = option(1, at_least(1))
+    """Passes over the batch per iteration."""
+    num_minibatches: int = option(1, at_least(1))
+    """Minibatches of a pass; each holds some of the tasks."""
+    max_grad_norm: float = option(10.0, POSITIVE_FINITE)
+    """The meta-gradient is scaled down to at most this norm."""
+
+
+@dataclass(frozen=True)
 class ReptileStep(Part):
     """A step towards the mean of the adapted parameters (Nichol et al. 2018)."""
 
@@ -100,11 +114,14 @@ class MAMLConfig(AgentConfig):
     """Gradient steps on a task in training."""
     test_steps: int = option(3, at_least(1))
     """Gradient steps on a task in evaluations."""
-    inner_loss: str = option("vpg", one_of("vpg", "likelihood_ratio", "dice"))
-    """Objective of the gradient steps. All three have the same gradient; the meta-gradient also needs the Hessian. vpg:
+    inner_loss: str = option("vpg", one_of("vpg", "likelihood_ratio", "dice", "supervised"))
+    """Objective of the gradient steps. The first three have the same gradient; the meta-gradient also needs the
+    Hessian. vpg:
     log-likelihoods weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio
     (ProMP, Rothfuss et al. 2019): the return's, without terms between actions of one episode; dice (Foerster et al.
-    2018): the return's, with more variance."""
+    2018): the return's, with more variance. supervised: no return but the squared error of the mean action, or the
+    cross-entropy, from the right actions of a family that has them (Finn et al. 2017, section 5.1). It leaves the
+    standard deviation of actions as it is: make `init_std` and `min_std` small, and evaluate classes with --greedy."""
     exploration: float = option(0.0, NOT_NEGATIVE)
     """Weight of E-MAML's term (Stadie et al. 2018), which credits the policies before each gradient step for the return
     after it. With 1 and vpg the meta-gradient is the gradient of the expected return after adaptation to sampled
@@ -132,9 +149,11 @@ class MAMLConfig(AgentConfig):
     norm_adv: bool = True
     """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
     rewards' running size."""
-    outer: TRPOStep | PPOStep | ReptileStep = part(trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep)
-    """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), or reptile (towards the
-    mean of the adapted parameters)."""
+    outer: TRPOStep | PPOStep | ReptileStep | SupervisedStep = part(
+        trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep, supervised=SupervisedStep
+    )
+    """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), reptile (towards the
+    mean of the adapted parameters), or supervised (Adam on the supervised loss of the adapted policies)."""
     meta_rounds: str = option("last", one_of("last", "all"))
     """Rounds whose return the outer step improves: the last; or all after the first gradient step, with equal weights
     (multi-step loss, Antoniou et al. 2019)."""
@@ -146,6 +165,8 @@ class MAMLConfig(AgentConfig):
         super().__post_init__()
         if self.norm_obs and self.obs_unit is not None:
             raise ValueError(f"obs_unit must be null where norm_obs scales the observations, got {self.obs_unit}.")
+        if self.exploration and self.supervised:
+            raise ValueError("exploration must be 0 where a loss is supervised: no return is there to be credited.")
         if self.exploration and self.inner_loss != "vpg":
             raise ValueError(
                 f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}: its derivative credits "
@@ -153,15 +174,20 @@ class MAMLConfig(AgentConfig):
             )
         if self.exploration and isinstance(self.outer, ReptileStep):
             raise ValueError("exploration must be 0 with outer 'reptile', which follows no gradient of the return.")
-        parts = self.outer.num_minibatches if isinstance(self.outer, PPOStep) else 1
+        parts = self.outer.num_minibatches if isinstance(self.outer, (PPOStep, SupervisedStep)) else 1
         if parts > self.meta_batch_size:
             raise ValueError(f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {parts}.")
+
+    @property
+    def supervised(self) -> bool:
+        """True if a loss, the inner or the outer one, needs right actions."""
+        return self.inner_loss == "supervised" or isinstance(self.outer, SupervisedStep)
 
     @property
     def title(self) -> str:
         """The variant's name in tables and figures; parentheses hold what Finn et al. 2017 do differently."""
         if isinstance(self.outer, ReptileStep):
-            return "Reptile"
+            return "Reptile (supervised)" if self.supervised else "Reptile"
         by_ppo = isinstance(self.outer, PPOStep)
         if isinstance(self.outer, PPOStep) and self.inner_loss == "likelihood_ratio" and self.outer.inner_kl_coef:
             return "ProMP"
@@ -172,6 +198,9 @@ class MAMLConfig(AgentConfig):
             "E-MAML": self.exploration > 0,
         }
         variant = next((name for name, is_it in variants.items() if is_it), "MAML")
-        inside = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"]}[self.inner_loss]
-        others = [*inside, *(["PPO"] if by_ppo else [])]
+        names = {"vpg": [], "likelihood_ratio": ["likelihood ratio"], "dice": ["DiCE"], "supervised": ["supervised"]}
+        outside = ["PPO"] * by_ppo + ["supervised outer loss"] * isinstance(self.outer, SupervisedStep)
+        if self.inner_loss == "supervised":
+            outside = {"": ["TRPO outside"], "PPO": ["PPO outside"]}.get("".join(outside), [])
+        others = [*names[self.inner_loss], *outside]
         return f"{variant} ({', '.join(others)})" if others else variant

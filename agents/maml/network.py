@@ -32,7 +32,10 @@ class MAMLNetwork(nn.Module):
         )
         named = list(self.policy.named_parameters())
         head_only = config.adapted == "head"
-        self.inner_params = tuple(n for n, (name, _) in enumerate(named) if not head_only or name.startswith("head."))
+        fixed = ["head.log_std"] if config.inner_loss == "supervised" else []  # which has no part in that loss
+        self.inner_params = tuple(
+            n for n, (name, _) in enumerate(named) if name not in fixed and (not head_only or name.startswith("head."))
+        )
         shapes = {
             "fixed": [],
             "scalar": [torch.Size([1])],

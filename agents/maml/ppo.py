@@ -7,32 +7,27 @@ step, this is ProMP (Rothfuss et al. 2019, algorithm 1).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from metarl.agents.maml.adaptation import Adaptation, Meta, Metrics
 from metarl.agents.maml.config import MAMLConfig, PPOStep
+from metarl.agents.maml.minibatches import Minibatches
 from metarl.agents.maml.rounds import Samples
-from metarl.core import rng
 from metarl.core.agent import at
 from metarl.core.distributions import Distribution
 from metarl.core.family import Key
-from metarl.core.tree import chunks, detach, take
-from metarl.fast.adam import ClippedAdam
-from metarl.fast.capture import Captured
-from metarl.fast.runtime import samples_at_once
+from metarl.core.tree import detach
 from metarl.learning import ranks
 from metarl.learning.losses import clipped_surrogate
 
-METRICS = "policy", "entropy", "approx_kl", "clip_fraction"
-"""The metrics of the outer loss."""
 
-
-class PPO:
+class PPO(Minibatches):
     """The outer step by PPO: some epochs of Adam on the clipped surrogate of the adapted policies."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("policy", "entropy", "approx_kl", "clip_fraction")
 
     def __init__(
         self,
@@ -42,58 +37,19 @@ class PPO:
         device: torch.device,
         named: Iterable[tuple[str, nn.Parameter]],
     ) -> None:
+        super().__init__(adaptation, meta, config, device, named)
         assert isinstance(config.outer, PPOStep)
-        self.adaptation, self.meta, self.config, self.device = adaptation, meta, config, device
-        self.options = options = config.outer
-        self.optimizer = ClippedAdam(named, at(options.lr, 0.0))
-        self.inner_kl_coef = torch.full((config.inner_steps,), options.inner_kl_coef, device=device)
-        self.samples_at_once = samples_at_once(device)
-        self.minibatch = Captured(self._descend, device, reduces=True)
-        self.captured = {"Minibatches": self.minibatch}
+        self.options = config.outer
+        self.inner_kl_coef = torch.full((config.inner_steps,), self.options.inner_kl_coef, device=device)
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
         """Change the meta-parameters by some epochs of Adam; `key` shuffles the tasks into minibatches."""
-        options, tasks = self.options, len(rounds[0].x)
+        options = self.options
         before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
-        self.optimizer.set_lr(at(options.lr, progress))
-        sums: dict[str, Tensor] = {}
-        shard = ranks.shard(tasks)
-        for epoch in range(options.update_epochs):
-            order = rng.permutation(rng.fold(key, epoch), shard.every)
-            for minibatch in order.tensor_split(options.num_minibatches):
-                whole = options.num_minibatches == 1
-                part = (rounds, before) if whole else take((rounds, before), shard.own(minibatch, tasks))
-                metrics = self.minibatch(*part)
-                sums = {name: value + sums.get(name, 0.0) for name, value in metrics.items()}
-        means = {name: float(value) / (options.update_epochs * options.num_minibatches) for name, value in sums.items()}
+        means = self.epochs(rounds, before, progress, key)
         if options.inner_kl_coef:
             means |= self._adapt_inner_kl_coef(rounds, before)
         return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(options.lr, progress)}
-
-    def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
-        """Take one step of Adam on some of the tasks; `before` are the acting policies before each gradient step."""
-        for parameter in self.meta:
-            parameter.grad = None
-        sums = torch.zeros(len(METRICS), device=self.device)
-        tasks, samples = rounds[0].x.shape[:2]
-        size = self.config.task_chunk or max(1, self.samples_at_once // samples)
-        mine = tasks / ranks.shard(tasks).every  # of the minibatch
-        for part, share in chunks(tasks, size):
-            chunk, old = take((rounds, before), part)
-            metrics = self.add_gradient(chunk, old, share * mine)
-            sums = sums + torch.stack([metrics[name] for name in METRICS]) * (share * mine)
-        sums = ranks.sum_gradients(self.optimizer.parameters, sums)
-        found = dict(zip(METRICS, sums, strict=True))
-        return found | {"grad_norm": self.optimizer.step(self.options.max_grad_norm)}
-
-    def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
-        """Add `share` times the gradient of the loss to the meta-parameters' gradients; return the loss's metrics."""
-        loss = partial(self.loss, rounds=rounds, before=before)
-        gradients, metrics = self.adaptation.meta_gradient(self.meta, rounds, loss)
-        for parameter, gradient in zip(self.meta, gradients, strict=True):
-            gradient.mul_(share)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        return metrics
 
     def loss(
         self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
@@ -130,11 +86,11 @@ class PPO:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the outer step: the optimiser's, and the weights of ProMP's penalty."""
-        return self.optimizer.state_dict() | {"kl_coef": self.inner_kl_coef}
+        return super().state_dict() | {"kl_coef": self.inner_kl_coef}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state_dict`."""
-        self.optimizer.load_state_dict(state)
+        super().load_state_dict(state)
         self.inner_kl_coef.copy_(state["kl_coef"])
 
 

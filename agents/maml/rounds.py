@@ -28,6 +28,7 @@ class Samples(NamedTuple):
     mean_return: Tensor  # (N, M) mean discounted return of the task's episodes, the same for all its samples
     return_scale: Tensor  # (N, M) likewise: Σ weight · advantage · ∇log π is this times the gradient of the return
     credit: Tensor  # (N, M) advantage for the returns of later rounds, by `credited`; 0 without it
+    target: Tensor  # like action: the right actions, for a supervised loss; 0 (N, M) without it
 
 
 def make_samples(
@@ -74,6 +75,7 @@ def make_samples(
         mean_return=mean_return.repeat(1, valid.shape[1]),
         return_scale=scale.repeat(1, valid.shape[1]),
         credit=torch.zeros_like(valid),
+        target=torch.zeros_like(valid),
     )
 
 

@@ -25,6 +25,7 @@ from metarl.agents.reference import (
     points,
 )
 from metarl.agents.reference.rulesets import oracle as rulesets
+from metarl.agents.reference.supervised import digits, waves
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -53,6 +54,8 @@ from metarl.envs.points.point_robot import PointRobot
 from metarl.envs.points.treasure_hunt import TreasureHunt
 from metarl.envs.points.windy import WindyPoint
 from metarl.envs.rulesets.family import Rulesets
+from metarl.envs.supervised.digits import FewShotDigits
+from metarl.envs.supervised.sinusoid import Sinusoid
 
 __all__ = ["baseline", "baselines_for"]
 
@@ -96,6 +99,8 @@ register_baseline(CartPole, "oracle", _plain(control.CartPoleRegulator))
 register_baseline(Pendulum, "oracle", _plain(control.PendulumSwingUp))
 register_baseline(Alchemy, "oracle", _plain(cognitive.AlchemyPlanner))
 register_baseline(Rulesets, "oracle", rulesets.RulesetOracle)
+register_baseline(Sinusoid, "oracle", _plain(waves.WaveOracle))
+register_baseline(FewShotDigits, "oracle", _plain(digits.DigitsOracle))
 
 
 # ---- optimal without being told --------------------------------------------------------------------------------------
@@ -155,6 +160,10 @@ register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))
 register_baseline(RoomNavi, "search", _plain(mazes.RoomNaviSearch))
 register_baseline(TreasureHunt, "search", _plain(points.TreasureHuntClimb))
 register_baseline(TwoStep, "win_stay", _plain(cognitive.TwoStepWinStay))
+register_baseline(Sinusoid, "least_squares", waves.LeastSquares)
+register_baseline(
+    FewShotDigits, "nearest_neighbour", lambda family, device: digits.NearestNeighbour(family.num_classes, device)
+)
 
 
 # ---- controllers for the nominal parameters --------------------------------------------------------------------------

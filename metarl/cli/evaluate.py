@@ -3,8 +3,8 @@
     metarl evaluate RUN_DIR [--split test] [--tasks 1000] [--greedy]
     metarl evaluate pretrained:rl2_gridnavi
 
-The program prints a table and writes, per split, JSON, CSV and PNG files. It does not change the evaluation at the end
-of a run.
+The program prints a table and writes, per split, JSON, CSV and PNG files; for families that have measures next to the
+return, such as an accuracy, also these. It does not change the evaluation at the end of a run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.agents.family_extras import measures_for
 from metarl.cli import usage
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
@@ -25,11 +26,11 @@ from metarl.core.errors import check_counts, unknown
 from metarl.evaluation.arguments import check_rounds, check_size
 from metarl.evaluation.curve import combine
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.files import replace_file
+from metarl.evaluation.files import replace_file, to_json
 from metarl.evaluation.results import not_finite
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.console import in_words, make_console, make_folder, show, text_of
-from metarl.report.table import adaptation_table
+from metarl.report.table import adaptation_table, measures_line
 from metarl.training.checkpoint import PRETRAINED, load, runs_of
 from metarl.training.config.names import allow
 from metarl.training.config.regular import check_regular
@@ -79,9 +80,24 @@ def _evaluate(
         if spoiled:
             print(f"metarl evaluate: warning: {spoiled}", file=sys.stderr)
     replace_file(folder / "table.txt", text_of(table))
+    for split in splits:
+        _measure(agents, split, options, folder, console)
     console.print(
         f"Written to {folder}: {', '.join(curves)}, each as .json, .csv and .png", markup=False, soft_wrap=True
     )
+
+
+def _measure(agents: Sequence[LearningAgent], split: str, options: Any, folder: Path, console: Console) -> None:
+    """Show and write the means over the agents of what their family measures next to the return, if anything."""
+    import metarl.report.few_shot  # noqa: F401  (registers measures; it draws, too, which is slow to import)
+
+    measure = measures_for(agents[0].family)
+    if measure is None:
+        return
+    every = [measure(agent, agent.family, split, options.tasks, options.seed, options.greedy) for agent in agents]
+    found = {name: sum(each[name] for each in every) / len(every) for name in every[0]}
+    console.print(measures_line(split, found), markup=False, highlight=False, soft_wrap=True)
+    replace_file(folder / f"{split}{'_greedy' * options.greedy}_measures.json", to_json(found) + "\n")
 
 
 def _check(options: Any, agent: LearningAgent) -> list[str]:

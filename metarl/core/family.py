@@ -115,7 +115,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     (each from its own `start`), and float32 ``(B, A)`` for a Box (the family clips them itself where its paper does).
 
     Splits: `train` and `test` have the same distribution but no task in common (finite sets are partitioned). `valid`,
-    for tuning and for choosing a checkpoint, has other tasks of this distribution, or a fixed part of a finite `train`.
+    for tuning and for choosing a checkpoint, has other tasks of this distribution, or a fixed part of a finite `train`;
+    with ``valid_apart = True`` it is a distribution of its own.
     `ood` lies outside the training distribution. `all` is a finite set that papers both train and test on. A family may
     have further splits.
     """
@@ -145,6 +146,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """True if a state names a simulator that moves on: it can be stepped once, and nothing goes back to it."""
     max_rows: int | None = None
     """Rows at most that an evaluation plays at once, for families whose rows are costly to hold; None: no limit."""
+    valid_apart: ClassVar[bool] = False
+    """True if `draw_tasks` knows the split `valid`, whose tasks are not distributed as those of `train`."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
         """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
@@ -162,7 +165,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         count = self._listed(split)
         if count is not None:
             keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
-        return self._drawn(keys, "train" if split == "valid" else split)
+        return self._drawn(keys, "train" if split == "valid" and not self.valid_apart else split)
 
     def _drawn(self, keys: Key, split: str) -> TaskT:
         """Draw tasks. Raises WrongResult unless there is one for each key, of float32 or whole numbers."""
@@ -213,7 +216,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         self.num_tasks("train")
 
     def draw_tasks(self, keys: Key, split: str) -> TaskT:
-        """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with the split `train`."""
+        """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with `train` unless `valid_apart`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
@@ -283,6 +286,14 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         """Tell in which rows the task is solved after a step, bool ``(B,)``; None if the family has no success."""
         return None
 
+    def target(self, task: TaskT, state: StateT) -> Tensor | None:
+        """Return the right action in a state, as a supervised loss needs it; None if the family has no such action.
+
+        It is like an action: int64 ``(B,)``, or float32 ``(B, A)``. An agent sees it only where its `TrialProtocol`
+        asks for it.
+        """
+        return None
+
     def check_task(self, task: TaskT) -> None:
         """Raise ValueError, one sentence, for an impossible task, such as a goal outside the grid.
 
@@ -345,6 +356,11 @@ def made_with(thing: Any) -> str:
 def has_picture(family: AnyFamily) -> bool:
     """Tell whether the family draws pictures."""
     return not family.no_picture
+
+
+def has_target(family: AnyFamily) -> bool:
+    """Tell whether the family has right actions, for supervised losses."""
+    return type(family).target is not TaskFamily.target
 
 
 def _list_keys(split: str, numbers: Tensor) -> Key:

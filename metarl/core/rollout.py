@@ -40,6 +40,7 @@ class Rollout(NamedTuple):
     outcome: Outcome
     mask: Tensor  # (T, B) float32: 0 after a row's last episode of the trial
     task: Task  # (B, …) the tasks of the rows. Evaluators, oracles and critics may use them; a learner's policy may not
+    target: Any = ()  # like acted.action: the right actions, where the agent's protocol asks for them
 
 
 class TrialProtocol(NamedTuple):
@@ -50,12 +51,13 @@ class TrialProtocol(NamedTuple):
     envs_per_task: int = 1  # rows that play the same task side by side
     test_rounds: int | None = None  # of an evaluation, if it has more than training
     test_envs_per_task: int | None = None
+    targets: bool = False  # whether rollouts hold the family's right actions, for a supervised loss
 
     def test(self) -> TrialProtocol:
         """Return the protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
-        return TrialProtocol(rounds, self.episodes, each)
+        return TrialProtocol(rounds, self.episodes, each, targets=self.targets)
 
 
 @runtime_checkable
@@ -92,6 +94,7 @@ def collect(
     """
     rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
+    targets = list[Tensor]()
     with explained(env, steps, acts, outcomes):
         step = env.reset()
         while not env.all_done():
@@ -99,12 +102,23 @@ def collect(
             steps.append(step)
             acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
             acts.append(acted)
+            if agent.protocol.targets:
+                targets.append(_target(env))
             outcome, step = env.step(acted.action)
             outcomes.append(outcome)
         mask = torch.stack(masks).to(torch.float32)
-        rollout = Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task)
+        target = torch.stack(targets) if targets else ()
+        rollout = Rollout(stack(steps), stack(acts), stack(outcomes), mask, env.task, target)
         check_round(env, steps, acts, outcomes, rollout)
     return rollout, memory
+
+
+def _target(env: BatchEnv) -> Tensor:
+    """Return the right actions in the states of all rows. Raises ValueError if the family has none."""
+    target = env.family.target(env.task, env.state)
+    if target is None:
+        raise ValueError(no_target(env.family))
+    return target
 
 
 class Round(NamedTuple):
@@ -266,6 +280,12 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
     rewards = torch.zeros(episodes * horizon, reward.shape[1], device=reward.device)
     rewards.scatter_add_(0, place.clamp_max(episodes * horizon - 1), reward)  # clamped steps are padding, reward 0
     return rewards.T.reshape(-1, episodes, horizon)
+
+
+def no_target(family: AnyFamily) -> str:
+    """Return the sentence for a family without right actions, where a supervised loss needs them."""
+    name = type(family).__name__
+    return f"A supervised loss needs right actions, and {name} has none: let the class write target(task, state)."
 
 
 def undeclared_ending(family: AnyFamily) -> str:

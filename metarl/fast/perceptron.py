@@ -48,8 +48,8 @@ class Descent(NamedTuple):
 
 
 def suits(params: Any, sizes: Any, rounds: Any, adaptation: Any, loss: Any) -> bool:
-    """Tell whether the policies are perceptrons of tanh units."""
-    return bool(adaptation.policy.activation == "tanh")
+    """Tell whether the policies are perceptrons of tanh units, and both losses depend on all of their outputs."""
+    return bool(adaptation.policy.activation == "tanh" and adaptation.likelihoods)
 
 
 @torch.no_grad()

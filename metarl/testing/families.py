@@ -28,7 +28,8 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import make_env
-from metarl.core.family import Task, TaskFamily, has_picture
+from metarl.core.family import Task, TaskFamily, has_picture, has_target
+from metarl.core.faults.results import wrong_tensor
 from metarl.core.tree import features, num_rows
 from metarl.interop.gym_env import GymEnv
 from metarl.testing.agents import check_agent
@@ -45,6 +46,7 @@ from metarl.testing.contract import (
     in_one_sentence,
     play,
     random_action,
+    refuse,
     require,
     results_are_checked,
     same,
@@ -74,8 +76,8 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
     batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
     splits disjoint, and `ood` distributed unlike `train`; no task in the first observation, unless the family has
-    ``shows_task = True``; endings; oracle and random returns; copies; pictures; Gymnasium's and stable-baselines3's
-    `check_env`, with and without ``trial=True``.
+    ``shows_task = True``; endings; right actions; oracle and random returns; copies; pictures; Gymnasium's and
+    stable-baselines3's `check_env`, with and without ``trial=True``.
     """
     check_declaration(family)
     with results_are_checked():
@@ -85,6 +87,7 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
         check_splits(family, seed)
     check_physics(family, seed)
     check_first_observation(family, seed)
+    check_target(family, seed)
     check_returns(family, seed)
     check_copies(family, seed)
     check_picture(family, seed)
@@ -106,6 +109,7 @@ def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list
         check_draws(family, split, seed)
         spoiled += _quick_physics(family, split, seed, _QUICK_STEPS)
         check_first_observation(family, seed)
+        check_target(family, seed, split)
         check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, split))
         for other in (each for each in family.splits if each != split):
             try:
@@ -156,6 +160,20 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
     if "all" in sets and len(sets["all"]) * 20 < _TASKS:  # so few that all of them were seen
         inside = sets["train"] | sets.get("test", set())
         require(inside <= sets["all"], f"{name}: some 'train' or 'test' tasks are not among 'all'.")
+
+
+def check_target(family: TaskFamily, seed: int = 0, split: str = "train") -> None:
+    """Check that right actions, if the family has them, are actions."""
+    if not has_target(family):
+        return
+    keys, name = rng.fold(rng.key(seed), torch.arange(ROWS)), type(family).__name__
+    task = family.sample_tasks(rng.key(seed), ROWS, split)
+    target, action = family.target(task, family.reset(task, keys)), random_action(family.action_space, keys)
+    refuse(wrong_tensor(f"{name}.target", target, action.dtype, ROWS, tuple(action.shape[1:]), action.device))
+    assert target is not None
+    for row in target:
+        good = family.action_space.contains(row.numpy())
+        require(good, f"{name}.target must be an action of {family.action_space}, got {row.tolist()}.")
 
 
 def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:

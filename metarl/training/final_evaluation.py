@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-import metarl.report.best_arm  # noqa: F401  (registers the picture of bandits)
+import metarl.report.best_arm
+import metarl.report.few_shot  # noqa: F401  (both register pictures, and the second one measures)
+from metarl.agents.family_extras import measures_for
 from metarl.core.agent import LearningAgent
 from metarl.core.family import has_picture
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.files import replace_file
+from metarl.evaluation.files import replace_file, to_json
 from metarl.evaluation.playback import watch
 from metarl.evaluation.results import not_finite
 from metarl.learning import ranks
@@ -26,6 +28,8 @@ from metarl.training.log.logger import Logger, NoLog
 
 TABLE = "table.txt"
 """The file of the table at the end."""
+MEASURES = "measures.json"
+"""The end of the name of the file with a split's measures, for families that have some."""
 
 
 def evaluate_at_the_end(
@@ -61,7 +65,13 @@ def evaluate_at_the_end(
         if spoiled:
             first = first_spoiled(curve)
             warn(spoiled if first is None else f"{spoiled} In detail: {first}")
-    with ranks.alone():  # some pictures are of evaluations of their own
+    with ranks.alone():  # measures and some pictures are of evaluations of their own
+        measure = measures_for(family)
+        if measure is not None:
+            for split in curves:
+                found = measure(agent, family, split, config.final_eval_tasks)
+                log.measures(done, split, found)
+                replace_file(folder / f"{split}_{MEASURES}", to_json(found) + "\n")
         for picture in pictures(family, watched, warn):
             log.picture(done, picture.tag, picture.data)
             replace_file(folder / picture.file_name, picture.data)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 import metarl
-from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, TRPOStep, trpo
+from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, SupervisedStep, TRPOStep, trpo
 from metarl.agents.maml.adaptation import Meta
 from metarl.agents.maml.ppo import PPO
 from metarl.agents.maml.rounds import Samples, credited, episode_time
@@ -59,7 +59,7 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
 
     Those of another kind of step are left out.
     """
-    kinds: dict[str, type] = {"trpo": TRPOStep, "ppo": PPOStep, "reptile": ReptileStep}
+    kinds: dict[str, type] = {"trpo": TRPOStep, "ppo": PPOStep, "reptile": ReptileStep, "supervised": SupervisedStep}
     outer = changes.get("outer", "trpo")
     if outer not in kinds:
         return changes

@@ -13,7 +13,7 @@ import torch
 
 import metarl
 from metarl.agents import MAMLConfig, RL2Config
-from metarl.agents.maml import PPOStep, ReptileStep, TRPOStep
+from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
 from metarl.core.rollout import run_trial
@@ -46,6 +46,14 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
             outer=PPOStep(num_minibatches=2, update_epochs=2, inner_kl_coef=1e-3),
         ),
         POINTS,
+    ),
+    "MAML, supervised": (
+        MAMLConfig(
+            fast_batch_size=1,
+            inner_loss="supervised",
+            outer=SupervisedStep(num_minibatches=2, update_epochs=2),
+        ),
+        "metarl/Sinusoid-v0",
     ),
     "Reptile": (MAMLConfig(fast_batch_size=3, outer=ReptileStep()), POINTS),
 }

@@ -68,6 +68,8 @@ FAULTS = {
     "NoHorizon": r"^NoHorizon has no horizon",
     "Images": r"^Images\.action_space must be Discrete, or a one-dimensional MultiDiscrete or float32 Box, got Multi",
     "Pieces": r"^Pieces\.observation_space must be one flat vector .* of the shape \(2,\), got \(1,\)\.$",
+    "Untaught": r"^Untaught\.target must be int64 of shape \(B,\), got float32 of shape \(7,\)",
+    "TaughtTooMuch": r"^TaughtTooMuch\.target must be an action of Discrete\(2\), got 2\.$",
     "Loose": r"^Loose\.step must return \(state, reward, terminated\)",
 }
 

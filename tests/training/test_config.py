@@ -280,8 +280,8 @@ def test_a_part_has_a_name_and_options_of_its_own(tmp_path: Path):
     path.write_text(typed.text())
     assert config.parse(["--config", str(path)]).text() == typed.text()
     for given, said in {
-        "--agent.outer=pop": "Unknown agent.outer: 'pop'. Did you mean 'ppo'? Known: trpo, ppo, reptile.",
-        "--agent.outer": "--agent.outer needs a value, one of trpo, ppo, reptile.",
+        "--agent.outer=pop": "Unknown agent.outer: 'pop'. Did you mean 'ppo'? Known: trpo, ppo, reptile, supervised.",
+        "--agent.outer": "--agent.outer needs a value, one of trpo, ppo, reptile, supervised.",
         "--agent.outer.lr=1": "Unknown option of agent.outer trpo: 'lr'.",
         "--agent.outer.max_kl=x": "agent.outer.max_kl must be a number, got 'x'.",
         "--agent.outer.max_kl=0": "max_kl must be positive and finite, got 0.0.",

@@ -21,6 +21,7 @@ from torch.utils.tensorboard.summary import hparams
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import to_json
 from metarl.evaluation.results import chosen_points
+from metarl.report.table import measures_line
 from metarl.training.checkpoint import Counters
 from metarl.training.config.parsing import as_yaml
 from metarl.training.faults.guarded import Guarded, Warn
@@ -147,6 +148,11 @@ class Logger:
             self.page = page
         return metrics
 
+    def measures(self, counters: Counters, split: str, found: Mapping[str, float]) -> None:
+        """Write and show the measures that a family has next to the return."""
+        self._add_scalars({f"eval/{split}/{name}": value for name, value in found.items()}, counters)
+        self.say(measures_line(split, found))
+
     def picture(self, counters: Counters, tag: str, data: bytes) -> None:
         """Show a PNG or GIF file under `tag`. For a GIF SummaryWriter.add_video would need an old moviepy."""
         with Image.open(io.BytesIO(data)) as opened:
@@ -220,6 +226,9 @@ class NoLog:
     ) -> dict[str, float]:
         """Return what `Logger.evaluation` does."""
         return all_curve_metrics(curves)
+
+    def measures(self, counters: Counters, split: str, found: Mapping[str, float]) -> None:
+        """Do nothing."""
 
     def picture(self, counters: Counters, tag: str, data: bytes) -> None:
         """Do nothing."""

@@ -1,0 +1,1 @@
+"""Reference players for supervised few-shot learning."""
