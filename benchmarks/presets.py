@@ -30,7 +30,11 @@ from metarl.training.config.run_config import reported_split
 
 RECORD = Path(__file__).parent / "results" / "presets.json"
 POINTS = 5  # of a curve in the record
-CONTROLS = {"memoryless_cartpole": "rl2_cartpole", "memoryless_pendulum": "rl2_pendulum"}
+CONTROLS = {
+    "memoryless_cartpole": "rl2_cartpole",
+    "memoryless_pendulum": "rl2_pendulum",
+    "memoryless_lunar_lander": "rl2_lunar_lander",
+}
 """Presets that are others without a memory; the record has what the memory is worth, on the same tasks."""
 
 

@@ -71,7 +71,9 @@ GROUPS = {
     "adapter": Group(
         "Any Gymnasium environment",
         "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or "
-        "in a configuration file.",
+        "in a configuration file. Some environments need an extra, `mujoco`, `box2d` or `minigrid`: "
+        "`pip install -c constraints.txt -e '.[box2d,minigrid]'`. "
+        "[Your environment in ten lines](../tutorials/your_environment.md) shows how.",
         ("Gym",),
     ),
 }  # fmt: skip

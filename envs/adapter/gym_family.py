@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from metarl.core import rng
 from metarl.core.errors import short, unknown, whole_number
 from metarl.core.family import Key
-from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number
+from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number, robots_are_drawn
 from metarl.envs.adapter.parameters import Parameter, Parameters
 from metarl.envs.adapter.simulated import SimulatorFamily, rows_of
 from metarl.envs.adapter.simulator import TaskRow
@@ -148,6 +148,12 @@ class GymFamily(SimulatorFamily[Any]):
     def check_task(self, task: Any) -> None:
         self._tasks.check_task(task)
 
+    @property
+    def no_picture(self) -> str:
+        if self.renders and self._mujoco and not robots_are_drawn():
+            return "MuJoCo has no GL to draw with; on a machine without a screen MUJOCO_GL=egl may bring one."
+        return super().no_picture
+
     def drawable(self) -> Self:
         twin = super().drawable()
         assert isinstance(self.maker, GymMaker)
@@ -167,6 +173,7 @@ class GymFamily(SimulatorFamily[Any]):
                 each.place.read(env)
             observations, actions = Observations(env.observation_space, maker.observe), Actions(env.action_space)
             self.observation_space, self.action_space = observations.space, actions.space
+            self._mujoco = is_mujoco(env)
             self.renders = "rgb_array" in env.metadata.get("render_modes", ())
             self.observation_parts = observations.parts
             self.horizon = _horizon(self.env, env, maker.spec, horizon)
@@ -184,8 +191,6 @@ class GymFamily(SimulatorFamily[Any]):
         row = rows_of(self.sample_tasks(rng.key(0), 1, "train"))[0]
         try:
             return maker.make(self.kind(row))
-        except ValueError:
-            raise
         except Exception as error:  # a constructor may raise anything
             said = " ".join(str(error).split())[:200]
             raise ValueError(

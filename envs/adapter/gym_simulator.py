@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import gymnasium
@@ -49,7 +52,9 @@ class GymMaker:
 
     def derived(self, env: gymnasium.Env[Any, Any]) -> list[Derived]:
         """Return what the environment's constructor derives from attributes that a task changes."""
-        return derived_from(type(env.unwrapped), [each.place.path[0] for each in self.at("attribute")])
+        kind: type = type(env.unwrapped)
+        names = frozenset(each.place.path[0] for each in self.at("attribute"))
+        return [each.checked(env.unwrapped) for each in derived_from(kind, names)]
 
 
 class GymSimulator(Simulator):
@@ -67,11 +72,12 @@ class GymSimulator(Simulator):
         self._checked = False
 
     def reset(self, task: TaskRow, seed: int) -> np.ndarray:
-        wanted = {each.name: self._wanted(each, task) for each in self.changed}
         if self.model is not None:
             self.model.restore()
         for each in self.changed:
-            each.place.write(self.env, wanted[each.name])
+            each.place.write(self.env, self.nominal[each.name])
+        for each in self.changed:  # one after another, since places may overlap: all masses, then that of the foot
+            each.place.write(self.env, self._wanted(each, task))
         for derived in self.derived:
             derived.compute(self.env.unwrapped)
         if self.model is not None:
@@ -79,6 +85,7 @@ class GymSimulator(Simulator):
         options = {each.place.name: number(task[each.name]) for each in self.maker.at("option")}
         for each in self.maker.at("seed"):
             seed = int(task[each.name])
+        wanted = {} if self._checked else {each.name: each.place.read(self.env) for each in self.changed}
         obs, _ = self.env.reset(seed=seed, options=options or None)
         self._check(wanted)
         return self.observations(obs)
@@ -97,10 +104,10 @@ class GymSimulator(Simulator):
 
     def _wanted(self, parameter: Parameter, task: TaskRow) -> Any:
         """Return what a place should hold for a task: a number, or an array like the one that is there."""
-        nominal, value = self.nominal[parameter.name], number(task[parameter.name])
+        present, value = parameter.place.read(self.env), number(task[parameter.name])
         if parameter.place.factor:
-            return nominal * value
-        return np.full_like(nominal, value) if isinstance(nominal, np.ndarray) else value
+            return present * value
+        return np.full_like(present, value) if isinstance(present, np.ndarray) else value
 
     def _check(self, wanted: dict[str, Any]) -> None:
         """Raise ValueError, in the first episode, if the environment's reset takes back what a task has set."""
@@ -119,6 +126,20 @@ class GymSimulator(Simulator):
 def is_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
     """Tell whether an environment has a MuJoCo model."""
     return hasattr(getattr(env.unwrapped, "model", None), "body_mass")
+
+
+@cache
+def robots_are_drawn() -> bool:
+    """Tell whether MuJoCo's environments can draw here, which needs a GL.
+
+    Another process tries it, once, since MuJoCo aborts a process that asks for a GL twice where there is none.
+    """
+    attempt = "import gymnasium as g; e = g.make('Hopper-v5', render_mode='rgb_array'); e.reset(); e.render()"
+    try:
+        done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def without_warnings(physical: bool) -> AbstractContextManager[None]:

@@ -30,9 +30,12 @@ class Observations:
         parts = tuple(Part(".".join(path) or "observation", _box(space, path)) for path, space in self._paths)
         self.parts = parts if len(parts) > 1 else None
         self.space = parts[0].space if len(parts) == 1 else _joined(parts)
+        self._simple = isinstance(given, spaces.Box)  # most are, and steps are many
 
     def __call__(self, obs: Any) -> np.ndarray:
         """Return an observation of the environment as one of `space`."""
+        if self._simple:
+            return np.asarray(obs, np.float32)
         found = []
         for path, space in self._paths:
             value = obs

@@ -73,6 +73,29 @@ class Structured(Target):
         return {"image": image, "both": (2, np.array([1, 0])), "bits": np.array([0, 1], np.int8), "words": "abc"}
 
 
+class Derived(Target):
+    """Its constructor derives constants from `mass` in every way."""
+
+    def __init__(self, third: bool = True, render_mode: str | None = None):
+        super().__init__(render_mode=render_mode)
+        self.mass = 1.0
+        if not third:
+            self.branch = 2.0 * self.mass
+        else:
+            self.branch = 3.0 * self.mass
+        half = self.mass / 2.0
+        self.half = half
+        self.more = 2.0 * self.mass
+        self.more += 1.0
+        self.scaled = 1.0
+        self.scaled *= self.mass
+        self.one, self.other = self.mass, 0.0
+        self.twice = 2.0 * self.mass
+        if third:
+            self.inner = self.twice + 1.0
+        self.outer = self.inner + 1.0
+
+
 class Impatient(Target):
     """It truncates its episodes after three steps by itself."""
 
@@ -89,5 +112,5 @@ class Unseeded(Target):
         return (np.random.default_rng().uniform(size=2), *rest)
 
 
-for _kind in (Unseeded, Target, Forgetful, Structured, Impatient):
+for _kind in (Unseeded, Target, Forgetful, Structured, Derived, Impatient):
     gymnasium.register(f"tests/{_kind.__name__}-v0", entry_point=_kind, max_episode_steps=5)

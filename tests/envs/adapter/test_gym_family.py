@@ -111,6 +111,20 @@ def test_a_constant_that_cannot_be_derived_again_is_named():
         GymFamily("Pendulum-v1", parameters)
 
 
+def test_constants_follow_or_are_named_however_they_are_derived():
+    """Under conditions, by local variables, in several steps: an attribute keeps a former value only with a warning."""
+    parameters = {"mass": {"where": "attribute:mass", "train": {"uniform": [1, 3]}}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        family = GymFamily("tests/Derived-v0", parameters)
+    named = {str(each.message).split(" computes ")[1].split(" ")[0] for each in caught}
+    assert named == {"branch", "half", "more", "scaled", "one", "other"}
+    family.reset(type(family.sample_tasks(rng.key(0), 1))(torch.tensor([2.0])), keys(1))
+    env, own = made(family), gymnasium.make("tests/Derived-v0").unwrapped
+    assert (env.twice, env.inner, env.outer) == (4.0, 5.0, 6.0), "in the order of source"
+    assert all(getattr(env, name) == getattr(own, name) for name in named), "these keep what the constructor gave them"
+
+
 def test_a_factor_multiplies_the_environments_own_number():
     family = GymFamily(
         "CartPole-v1", {"gravity": {"where": "attribute:gravity", "factor": True, "train": {"uniform": [1, 2]}}}
@@ -157,6 +171,24 @@ def test_a_mujoco_model_is_changed_and_stays_physical():
         assert changed.body_inertia[torso] == pytest.approx(2 * model.body_inertia[torso])
         # What MuJoCo derives from masses: the mass of the whole robot.
         assert changed.body_subtreemass[0] == pytest.approx(model.body_subtreemass[0] + model.body_mass[torso])
+        del state
+
+
+def test_numbers_with_overlapping_places_are_put_there_one_after_another():
+    """All masses are doubled, then that of the foot is tripled, starting from the robot's own in every episode."""
+    pytest.importorskip("mujoco")
+    parameters = {
+        "mass": {"where": "model:body_mass", "factor": True, "train": {"uniform": [1, 3]}},
+        "foot": {"where": "model:body_mass[foot]", "factor": True, "train": {"uniform": [1, 3]}},
+    }
+    family = GymFamily("Hopper-v5", parameters)
+    model = gymnasium.make("Hopper-v5").unwrapped.model
+    task = type(family.sample_tasks(rng.key(0), 1))(torch.tensor([2.0]), torch.tensor([3.0]))
+    for _ in range(2):
+        state = family.reset(task, keys(1))
+        expected = 2 * model.body_mass
+        expected[model.body("foot").id] *= 3
+        np.testing.assert_allclose(made(family).model.body_mass, expected)
         del state
 
 
@@ -445,6 +477,7 @@ def length(where: str = "attribute:length", train=None, **more):
         (length(ood=3), "must be whole numbers in every split, or in none"),
         (length("constructor", factor=True), "length.factor"),
         (length("constructor"), "CartPole-v1 cannot be made with {'length': 1."),
+        ({"arguments": {"render_mode": "x\ny", "size": 3}}, "CartPole-v1 cannot be made with {'render_mode'"),
         ({"observe": ["image"]}, "observe chooses entries of a Dict"),
         ({"horizon": 0}, "horizon must be a whole number of at least 1"),
         ({"workers": -1}, "workers must be a whole number of at least 0"),
