@@ -128,6 +128,7 @@ class GymFamily(SimulatorFamily[Any]):
         self.observe_keys, self.success_name = None if observe is None else tuple(observe), success
         self._tasks = Parameters(parameters)
         self.splits = self._tasks.splits  # type: ignore[misc]
+        self.valid_apart = self._tasks.valid_apart  # type: ignore[misc]
         self.shows_task = shows_task  # type: ignore[misc]
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         maker = GymMaker(spec, dict(arguments or {}), tuple(self._tasks.all), self.observe_keys, success)

@@ -71,6 +71,7 @@ class Parameters:
             raise ValueError(f"parameters must name at least one number of a task, got {short(parameters)}.")
         self.all = [parameter(str(name), data) for name, data in parameters.items()]
         named = dict.fromkeys(split for each in self.all for split in each.splits)
+        self.valid_apart = "valid" in named
         self.splits = ("train", "valid", "test", *(split for split in named if split not in ("train", "valid", "test")))
         for split in self.splits:
             self._check(split)
@@ -106,9 +107,12 @@ class Parameters:
 
     def _check(self, split: str) -> None:
         """Raise ValueError for a split that is not what its name says."""
-        if split in ("train", "valid"):
+        if split == "train" or (split == "valid" and not self.valid_apart):
             return
-        apart = any(not overlap(each.of("train"), each.of(split)) for each in self.all)
+        other = "test" if split == "valid" else "train"
+        apart = any(not overlap(each.of(other), each.of(split)) for each in self.all)
+        if split == "valid" and not apart and self.enumerate("test") is not None:
+            raise ValueError("The `valid` tasks must not be among the finitely many of `test`.")
         if split == "test" and not apart and self.enumerate("train") is not None:
             raise ValueError(
                 "The training tasks are finitely many, and `test` would repeat them: give a parameter a `test` "

@@ -149,7 +149,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     max_rows: int | None = None
     """Rows at most that an evaluation plays at once, for families whose rows are costly to hold; None: no limit."""
     valid_apart: ClassVar[bool] = False
-    """True if `draw_tasks` knows the split `valid`, whose tasks are not distributed as those of `train`."""
+    """True if `draw_tasks` and `enumerate_tasks` know the split `valid`, which has other tasks than `train`."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
         """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
@@ -225,7 +225,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     def enumerate_tasks(self, split: str) -> TaskT | None:
         """Return every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
 
-        It is never called for `valid`, which is a part of `train`.
+        It is never called for `valid`, which is a part of `train`, unless `valid_apart`.
         """
         return None
 
@@ -241,12 +241,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
 
     def _finite(self, split: str) -> TaskT | None:
         """Return all tasks of a finite split, or the part of it that its list or `valid` holds; None if infinite."""
-        every = self.enumerate_tasks("train" if split == "valid" else split)
+        part = split == "valid" and not self.valid_apart
+        every = self.enumerate_tasks("train" if part else split)
         if every is None:
             return None
         count = num_rows(every)
         # A part of fewer than six tasks would be too small to choose a checkpoint by: `valid` is then all of them.
-        size = (count // 3 if count >= 6 else count) if split == "valid" else self._listed(split)
+        size = (count // 3 if count >= 6 else count) if part else self._listed(split)
         if size is None or size == count:
             return every
         if size > count:

@@ -81,6 +81,16 @@ def test_an_agent_learns_the_target():
     assert run.curves["train"].mean()[0] > 4.0  # of 5; without memory at most 2.5
 
 
+def test_valid_has_the_values_that_it_names():
+    layout = {"where": "seed", "train": {"integers": [0, 9]}, "valid": {"integers": [10, 12]}}
+    family = GymFamily("tests/Target-v0", {"layout": layout | {"test": {"integers": [20, 29]}}})
+    assert family.tasks_of("valid").layout.tolist() == [10, 11, 12] and family.num_tasks("train") == 10
+    plain = GymFamily("tests/Target-v0", {"layout": {k: v for k, v in layout.items() if k != "valid"} | {"test": 20}})
+    assert set(plain.tasks_of("valid").layout.tolist()) < set(range(10)), "else it is a part of train"
+    with pytest.raises(ValueError, match="`valid` tasks must not be among"):
+        GymFamily("tests/Target-v0", {"layout": layout | {"test": {"integers": [12, 29]}}})
+
+
 # ---- where the task goes -------------------------------------------------------------------------------------------
 
 
