@@ -18,7 +18,7 @@ from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, 
 from metarl.envs.adapter.parameters import Parameter, Parameters
 from metarl.envs.adapter.simulated import SimulatorFamily, rows_of
 from metarl.envs.adapter.simulator import TaskRow
-from metarl.envs.adapter.spaces import Actions, Observations
+from metarl.envs.adapter.spaces import Actions, Observations, observed
 
 BRINGERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 """First letters of ids → the package, tried with metarl, that registers them when it is imported."""
@@ -77,7 +77,8 @@ class GymFamily(SimulatorFamily[Any]):
 
     Observations:
         Those of the environment as float32. Discrete ones become zeros and ones; the entries of a Dict or Tuple, or
-        those that `observe` names, are joined (`observation_parts`).
+        those that `observe` names, are joined (`observation_parts`). `observe` may give an entry bounds of its own,
+        ``{image: [0, 10], direction: null}``, where images hold small numbers.
 
     Rewards:
         Those of the environment.
@@ -109,7 +110,7 @@ class GymFamily(SimulatorFamily[Any]):
         env: str = "CartPole-v1",
         parameters: Mapping[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
-        observe: Sequence[str] | None = None,
+        observe: Sequence[str] | Mapping[str, Any] | None = None,
         horizon: int | None = None,
         episodes_per_trial: int = 2,
         success: str | None = None,
@@ -125,13 +126,14 @@ class GymFamily(SimulatorFamily[Any]):
         if parameters is None:
             raise ValueError("parameters must name the numbers of a task, such as {gravity: {where: constructor, …}}.")
         self.env, self.parameters, self.arguments = env, dict(parameters), dict(arguments) if arguments else None
-        self.observe_keys, self.success_name = None if observe is None else tuple(observe), success
+        self.success_name = success
         self._tasks = Parameters(parameters)
         self.splits = self._tasks.splits  # type: ignore[misc]
         self.valid_apart = self._tasks.valid_apart  # type: ignore[misc]
         self.shows_task = shows_task  # type: ignore[misc]
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
-        maker = GymMaker(spec, dict(arguments or {}), tuple(self._tasks.all), self.observe_keys, success)
+        entries = None if observe is None else observed(observe)
+        maker = GymMaker(spec, _plain(arguments or {}), tuple(self._tasks.all), entries, success)
         super().__init__(maker.drawing() if frames else maker, workers, max_rows, frames, early_ends)
         self._look(maker, horizon)
 
@@ -214,6 +216,17 @@ def find(env: Any) -> EnvSpec:
     if name not in gymnasium.registry:
         raise ValueError(unknown("Gymnasium environment", name, gymnasium.registry, see="gymnasium.pprint_registry()"))
     return gymnasium.registry[name]
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor. Raises ValueError for one that could name a file or a module."""
+    for name, value in arguments.items():
+        if isinstance(value, str) and (value.startswith((".", "~")) or any(sign in value for sign in "/\\:")):
+            raise ValueError(
+                f"arguments.{name} must not name a file or a module, got {short(value)}: register the environment with "
+                "it under an id of your own."
+            )
+    return dict(arguments)
 
 
 def _check_model(id: str, env: gymnasium.Env[Any, Any], parameter: Parameter) -> None:

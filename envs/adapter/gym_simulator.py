@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs.adapter.parameters import Parameter
 from metarl.envs.adapter.simulator import Simulator, Stepped, TaskRow
-from metarl.envs.adapter.spaces import Actions, Observations
+from metarl.envs.adapter.spaces import Actions, Observations, Observed
 from metarl.envs.adapter.stale import Derived, derived_from
 
 Constructed = tuple[tuple[str, Any], ...]
@@ -30,7 +30,7 @@ class GymMaker:
     spec: EnvSpec
     arguments: dict[str, Any]
     parameters: tuple[Parameter, ...]
-    observe: tuple[str, ...] | None = None
+    observe: Observed | None = None
     success: str | None = None
 
     def __call__(self, constructed: Constructed) -> GymSimulator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ from gymnasium.spaces.utils import flatten
 from metarl.core.errors import short, unknown
 from metarl.core.family import Part
 
+Observed = Mapping[str, tuple[float, float] | None]
+"""Names of the entries of a Dict, with their bounds; None: the declared ones."""
+
+
 _FLAT = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -20,10 +24,11 @@ class Observations:
 
     A Box keeps its shape; numbers are converted to float32. Discrete, MultiDiscrete and MultiBinary observations become
     zeros and ones. The entries of a Dict or Tuple, or those that `observe` names, are flattened one after another, and
-    `parts` says where each is. Raises ValueError for a space that has no fixed size, such as a text.
+    `parts` says where each is. `observe` may give an entry's bounds (low, high) in place of its declared ones. Raises
+    ValueError for a space that has no fixed size, such as a text.
     """
 
-    def __init__(self, given: spaces.Space[Any], observe: Sequence[str] | None = None) -> None:
+    def __init__(self, given: spaces.Space[Any], observe: Observed | None = None) -> None:
         if observe is not None:
             given = _chosen(given, observe)
         self._paths = list(_leaves(given, ()))
@@ -47,13 +52,40 @@ class Observations:
         return np.concatenate([part.ravel() for part in found])
 
 
-def _chosen(given: spaces.Space[Any], observe: Sequence[str]) -> spaces.Dict:
+def observed(given: Any) -> Observed:
+    """Return the entries and bounds that a user names: a list of names, or ``{name: null or [low, high]}``.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(name, str) for name in given):
+        return dict.fromkeys(given)
+    bounds: dict[str, tuple[float, float] | None] = {}
+    for name, pair in given.items() if isinstance(given, Mapping) else [("", given)]:
+        good = isinstance(pair, Sequence) and len(pair) == 2 and all(type(end) in (int, float) for end in pair)
+        if not name or (pair is not None and not (good and pair[0] < pair[1])):
+            raise ValueError(
+                f"observe must be names of entries, each with bounds such as [0, 10] if you like, got {short(given)}."
+            )
+        bounds[str(name)] = None if pair is None else (float(pair[0]), float(pair[1]))
+    return bounds
+
+
+def _chosen(given: spaces.Space[Any], observe: Observed) -> spaces.Dict:
     if not isinstance(given, spaces.Dict):
         raise ValueError(f"observe chooses entries of a Dict, and the observation space is {short(given)}.")
     for name in observe:
         if name not in given.spaces:
             raise ValueError(unknown("observation", name, given.spaces, where=" in observe"))
-    return spaces.Dict({name: given[name] for name in observe})
+    return spaces.Dict({name: _bounded(name, given[name], bounds) for name, bounds in observe.items()})
+
+
+def _bounded(name: str, space: spaces.Space[Any], bounds: tuple[float, float] | None) -> spaces.Space[Any]:
+    """Return the space with these bounds."""
+    if bounds is None:
+        return space
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"observe gives bounds to {name!r}, which is no Box but a {type(space).__name__}.")
+    return spaces.Box(*bounds, space.shape, np.float32)
 
 
 def _leaves(space: spaces.Space[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], spaces.Space[Any]]]:

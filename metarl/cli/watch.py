@@ -65,7 +65,7 @@ def _watch(options: Any, console: Console) -> None:
         raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
     check_size(family, split, options.tasks)
     if not has_picture(family):
-        raise ValueError(f"There is nothing to watch: {type(family).__name__} has no render(task, states).")
+        raise ValueError(f"There is nothing to watch: {type(family).__name__} has no picture: {family.no_picture}")
     picture = options.out or _default(options.run, split)
     for path in (picture, *([] if options.video is None else [options.video])):
         make_folder(path.parent)

@@ -76,7 +76,7 @@ def evaluate_at_the_end(
             log.picture(done, picture.tag, picture.data)
             replace_file(folder / picture.file_name, picture.data)
     if not has_picture(family):
-        log.say(f"No pictures of behaviour: {type(family).__name__} has no render(task, states)")
+        log.say(f"No pictures of behaviour: {type(family).__name__} has no picture: {family.no_picture}".rstrip("."))
     # The last file, by which the run is known to be finished.
     replace_file(folder / TABLE, text_of(table))
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)

@@ -68,7 +68,7 @@ def test_the_trial_of_the_video_can_be_chosen():
         ([AGENT, "--split", "tset"], "Did you mean 'test'?"),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1"),
         (["no/such/run"], "There is no run directory 'no/such/run'"),
-        (["run"], "There is nothing to watch: Guess has no render(task, states)."),
+        (["run"], "There is nothing to watch: Guess has no picture: write its render(task, states)."),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, capsys, monkeypatch: pytest.MonkeyPatch):

@@ -388,6 +388,13 @@ def test_entries_of_a_dict_are_joined_and_parts_say_where():
     assert family.observation_space.shape == (74,) and family.observation_space.contains(state.obs[0].numpy())
 
 
+def test_an_entry_has_the_bounds_that_observe_gives():
+    family = GymFamily("tests/Structured-v0", TARGET, observe={"image": [0, 200], "bits": None})
+    assert {part.name: part.space.high.max() for part in family.observation_parts} == {"image": 200.0, "bits": 1.0}
+    with pytest.raises(ValueError, match="'bits', which is no Box but a MultiBinary"):
+        GymFamily("tests/Structured-v0", TARGET, observe={"bits": [0, 2]})
+
+
 @pytest.mark.parametrize(
     ("given", "space", "action", "expected"),
     [
@@ -489,6 +496,10 @@ def length(where: str = "attribute:length", train=None, **more):
         (length("constructor"), "CartPole-v1 cannot be made with {'length': 1."),
         ({"arguments": {"render_mode": "x\ny", "size": 3}}, "CartPole-v1 cannot be made with {'render_mode'"),
         ({"observe": ["image"]}, "observe chooses entries of a Dict"),
+        ({"observe": "image"}, "observe must be names of entries"),
+        ({"observe": {"image": [3, 1]}}, "observe must be names of entries"),
+        ({"arguments": {"xml_file": "~/robot.xml"}}, "arguments.xml_file must not name a file or a module"),
+        ({"arguments": {"env_id": "os:Name-v0"}}, "arguments.env_id must not name a file or a module"),
         ({"horizon": 0}, "horizon must be a whole number of at least 1"),
         ({"workers": -1}, "workers must be a whole number of at least 0"),
     ],
