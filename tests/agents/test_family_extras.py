@@ -12,6 +12,7 @@ from small_families import Corridor
 from toy import TOY, Guess
 
 import metarl
+import metarl.report.best_arm
 from metarl.agents import family_extras
 from metarl.agents.family_extras import pictures_for, register_picture
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
@@ -111,7 +112,5 @@ def test_a_picture_of_one_s_own_ends_the_run(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_package_s_bandits_have_one():
-    import metarl.report.best_arm
-
     assert pictures_for(metarl.make("metarl/BernoulliBandit-v0")).keys() == {"best_arm"}
     assert not pictures_for(metarl.make("metarl/GridNavi-v0"))
