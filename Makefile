@@ -17,10 +17,10 @@ train: $(INSTALLED)
 	$(BIN)/python -m metarl.train $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not gpu and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not browser" $(ARGS)
 
 test-metaworld: $(WORLD)/.installed
 	$(WORLD)/bin/python -m pytest tests/envs/test_meta_world.py $(ARGS)
