@@ -101,7 +101,7 @@ def objectives(loss: str, policy: Policy, theta: Tensor, task: Problem, baseline
     new, fixed = log_probs(policy, theta, task).reshape(1, -1), theta.detach()
     old = log_probs(policy, fixed, task).reshape(1, -1)
     advantage = advantages(policy, fixed, task, baseline)
-    samples = Samples(old, old, old.detach(), one, one, time, one, one, one)
+    samples = Samples(old, old, old.detach(), one, one, time, one, one, one, one)
     return (INNER_OBJECTIVES[loss](new, samples).reshape(episodes, pulls) * advantage).sum(-1)
 
 

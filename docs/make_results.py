@@ -45,6 +45,9 @@ KNOWN = {
     "memoryless_pendulum": "told swing-up −335",
     "rl2_alchemy": "ideal observer 284.4, model-free agents 140 to 155 published (Wang et al. 2021)",
     "rl2_half_cheetah_vel": "unknown",
+    "rl2_sinusoid": "0 told; about −4.3 by least squares on a sine",
+    "rl2_few_shot_digits": "47.28 without being told labels; about 44 by the nearest neighbour in pixels",
+    "rl2_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
     "maml_cartpole": "at most 500",
     "ppo_cartpole": "at most 500",
     "ppo_told_cartpole": "1000 at most",
@@ -62,12 +65,13 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
     "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
     "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
-    "rl2_half_cheetah_vel",
+    "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
     "promp_navigation2d", "reptile_navigation2d", "maml_bernoulli_bandit_n10", "maml_bernoulli_bandit",
     "maml_tabular_mdp", "maml_gridnavi", "maml_cartpole", "maml_half_cheetah_vel",
+    "maml_supervised_sinusoid",
 )  # fmt: skip
 
 SHORT = (  # the README's table: the least and the best known problems of both kinds of agent

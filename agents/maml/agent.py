@@ -79,6 +79,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         if config.supervised and not has_target(family):
             raise ValueError(no_target(family))
         self.config, self.family, self.device = config, family, torch.device(device)
+        self.supervised = config.supervised
         self.protocol = TrialProtocol(
             rounds=config.inner_steps + 1,
             episodes=1,
@@ -171,7 +172,7 @@ class MAML(LearningAgent, config=MAMLConfig):
     def samples(self, rollout: Rollout, tasks: int) -> Samples:
         """Turn a round of `tasks` tasks into the samples of gradient steps."""
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
-        if config.supervised and not isinstance(rollout.target, Tensor):
+        if self.supervised and not isinstance(rollout.target, Tensor):
             raise ValueError("A supervised loss needs the right actions of a round, and this one has none.")
         acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
         samples = make_samples(
@@ -183,7 +184,7 @@ class MAML(LearningAgent, config=MAMLConfig):
             norm_adv=config.norm_adv,
             baseline=linear_baseline if self.net.critic is None else self._learned_baseline,
         )
-        if config.supervised:
+        if self.supervised:
             samples = samples._replace(target=by_task(self.net.policy.head.actions.to_own(rollout.target), tasks))
         return samples if config.norm_adv else self._in_reward_sizes(samples, rollout)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.adaptation import Metrics, supervised
-from metarl.agents.maml.minibatches import Minibatches
+from metarl.agents.maml.ppo import Minibatches
 from metarl.agents.maml.rounds import Samples
 from metarl.core.agent import at
 from metarl.core.distributions import Distribution

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from registered_families import IDS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -36,9 +37,7 @@ from metarl.learning.memories import MEMORIES
 META = torch.device("meta")
 SIMULATED = {f"metarl/{name}-v0" for names in metarl.envs.SIMULATED.values() for name in names}  # on the CPU, always
 OPAQUE = {"metarl/Gym-v0"}  # simulators are on no device
-FAMILIES = sorted(
-    name for name in gymnasium.registry if name.startswith("metarl/") and name not in SIMULATED and name not in OPAQUE
-)
+FAMILIES = sorted(id for id in IDS if id not in SIMULATED and id not in OPAQUE)
 PACKAGE = str(Path(metarl.__file__).parents[1])
 
 
