@@ -22,7 +22,7 @@ import numpy as np
 
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
-from metarl.evaluation.files import to_json
+from metarl.evaluation.files import curve_files, to_json
 from metarl.evaluation.results import chosen_points
 from metarl.training import checkpoint
 from metarl.training.config import parsing as config
@@ -109,15 +109,10 @@ def summary(curve: AdaptationCurve) -> dict[str, Any]:
     }
 
 
-def splits_of(run: Path) -> list[Path]:
-    """Return the files of the run's final evaluation, one for each split."""
-    return sorted(path for path in (run / "evaluation").glob("*.json") if not path.stem.endswith("_measures"))
-
-
 def worth(controls: Sequence[Path], runs: Sequence[Path]) -> dict[str, list[float]]:
     """What the runs score above their controls on each split: the paired difference with its interval."""
     found = {}
-    for path in splits_of(runs[0]):
+    for path in curve_files(runs[0] / "evaluation"):
         with_memory, without = (joined(path.stem, each).scores[:, :, None] for each in (runs, controls))
         found[path.stem] = [float(part[0]) for part in stats.paired_difference(with_memory, without)]
     return found
@@ -125,7 +120,7 @@ def worth(controls: Sequence[Path], runs: Sequence[Path]) -> dict[str, list[floa
 
 def entry(preset: str, seeds: Sequence[int], runs: Sequence[Path]) -> dict[str, Any]:
     """What the record keeps of a preset: every split that was evaluated."""
-    curves = {path.stem: joined(path.stem, runs) for path in splits_of(runs[0])}
+    curves = {path.stem: joined(path.stem, runs) for path in curve_files(runs[0] / "evaluation")}
     trained = config.read(runs[0] / "config.yaml")
     target = curves[reported_split(trained)]
     return {

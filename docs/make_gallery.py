@@ -24,7 +24,6 @@ from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
 from metarl.agents.reference.rulesets import oracle as rulesets
-from metarl.agents.reference.supervised import digits, waves
 from metarl.core import rng
 from metarl.core.batch_env import make_env
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -126,16 +125,16 @@ SCENES: dict[str, Scene] = {
         (1,),
     ),
     "RoomNavi": Scene(
-        "a search of the corners where the next goal may be",
-        lambda f: mazes.RoomNaviSearch(),
+        RL2,
+        "rl2_room_navi",
         "Paths run from pale to dark, numbers count visits; black frame: the start, 1 to 3: the goals.",
         (1,),
     ),
     "WallMaze": Scene(
-        "an oracle that is told the maze",
-        lambda f: mazes.WallMazeOracle(),
+        RL2,
+        "rl2_wall_maze",
         "Numbers count visits; black frame: the start, red: the goal, orange: what the agent sees in the end.",
-        (1,),
+        (1, 4),
     ),
     "Rulesets": Scene(
         "a player that is told the ruleset",
@@ -165,17 +164,18 @@ SCENES: dict[str, Scene] = {
     "MountainCar": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "MountainCarContinuous": Scene("pushing along the velocity", control.PushAlong, CART, (1,)),
     "Sinusoid": Scene(
-        "a least-squares fit",
-        waves.LeastSquares,
+        RL2,
+        "rl2_sinusoid",
         "Red dots are predictions, with their number, blue ones the right values, shown one step later.",
         (1,),
     ),
     "FewShotDigits": Scene(
-        "the nearest neighbour in pixels",
-        lambda f: digits.NearestNeighbour(5),
+        RL2,
+        "rl2_few_shot_digits",
         "A row for each label, with its images in the order in which they came; green: named right, red: not.",
         (1,),
     ),
+    "Gym": Scene(f"{RL2}, on LunarLander", "rl2_lunar_lander", "The last moment of each episode.", (1, 2)),
     "HalfCheetahVel": Scene(
         RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the wanted speed.", (1,), number=1
     ),
@@ -243,7 +243,7 @@ def cast(id: str) -> tuple[Scene, TaskFamily, Agent]:
     scene = SCENES.get(short_name(id), RANDOM)
     if isinstance(scene.agent, str):
         agent = metarl.load(f"pretrained:{scene.agent}", device="cpu")
-        return scene, agent.family, agent
+        return scene, agent.family.drawable(), agent
     family = metarl.make(id).drawable()
     return scene, family, scene.agent(family)
 

@@ -26,7 +26,7 @@ from metarl.core.errors import check_counts, unknown
 from metarl.evaluation.arguments import check_rounds, check_size
 from metarl.evaluation.curve import combine
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.files import replace_file, to_json
+from metarl.evaluation.files import MEASURES, replace_file, to_json
 from metarl.evaluation.results import not_finite
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.console import in_words, make_console, make_folder, show, text_of
@@ -97,7 +97,7 @@ def _measure(agents: Sequence[LearningAgent], split: str, options: Any, folder: 
     every = [measure(agent, agent.family, split, options.tasks, options.seed, options.greedy) for agent in agents]
     found = {name: sum(each[name] for each in every) / len(every) for name in every[0]}
     console.print(measures_line(split, found), markup=False, highlight=False, soft_wrap=True)
-    replace_file(folder / f"{split}{'_greedy' * options.greedy}_measures.json", to_json(found) + "\n")
+    replace_file(folder / f"{split}{'_greedy' * options.greedy}{MEASURES}", to_json(found) + "\n")
 
 
 def _check(options: Any, agent: LearningAgent) -> list[str]:

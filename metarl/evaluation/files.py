@@ -26,6 +26,10 @@ PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial(\.\w+)?")
 """Names of files and folders that are being written."""
 
 
+MEASURES = "_measures.json"
+"""The end of the name of a file with a split's measures, for families that have some, next to its curve's."""
+
+
 LONGEST = 1e9
 """Bytes of a file of an evaluation at most."""
 
@@ -238,3 +242,8 @@ def checksum(content: str | Mapping[str, Any]) -> str:
     """Return the SHA-256 of a text, or of plain data whatever the layout of its JSON, in hexadecimal."""
     text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def curve_files(folder: Path) -> list[Path]:
+    """Return the JSON files of the curves in a folder, sorted by name; those of measures are none."""
+    return sorted(path for path in folder.glob("*.json") if not path.name.endswith(MEASURES))

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl.core.agent import LearningAgent
 from metarl.core.errors import brief, nearest, unknown
 from metarl.evaluation.curve import AdaptationCurve
-from metarl.evaluation.files import partial_name, read_json, replace_file, sync_folder, to_json
+from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
 from metarl.report.console import Parser, at_home, in_words
 from metarl.training import state_file
 from metarl.training.config import parsing as configuration
@@ -271,7 +271,7 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
-    curves = {path.stem: _document(path) for path in sorted(source.glob("evaluation/*.json"))}
+    curves = {path.stem: _document(path) for path in curve_files(source / "evaluation")}
     if not curves:
         raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl evaluate on it.")
     state, counters = load_state(source)

@@ -14,7 +14,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.family import has_picture
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
-from metarl.evaluation.files import replace_file, to_json
+from metarl.evaluation.files import MEASURES, replace_file, to_json
 from metarl.evaluation.playback import watch
 from metarl.evaluation.results import not_finite
 from metarl.learning import ranks
@@ -28,8 +28,6 @@ from metarl.training.log.logger import Logger, NoLog
 
 TABLE = "table.txt"
 """The file of the table at the end."""
-MEASURES = "measures.json"
-"""The end of the name of the file with a split's measures, for families that have some."""
 
 
 def evaluate_at_the_end(
@@ -71,7 +69,7 @@ def evaluate_at_the_end(
             for split in curves:
                 found = measure(agent, family, split, config.final_eval_tasks)
                 log.measures(done, split, found)
-                replace_file(folder / f"{split}_{MEASURES}", to_json(found) + "\n")
+                replace_file(folder / f"{split}{MEASURES}", to_json(found) + "\n")
         for picture in pictures(family, watched, warn):
             log.picture(done, picture.tag, picture.data)
             replace_file(folder / picture.file_name, picture.data)

@@ -12,6 +12,7 @@ import torch
 from test_log import documented
 from torch import Tensor
 
+import metarl
 from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.family_extras import measures_for, pictures_for, register_measures
 from metarl.agents.maml import SupervisedStep
@@ -30,6 +31,7 @@ from metarl.report.few_shot.figures import curves_of, figure_of, instances, poin
 from metarl.report.few_shot.grading import Answers, answers
 from metarl.report.few_shot.measures import classification, of_labels, of_values
 from metarl.train import main
+from metarl.training.checkpoint import export_pretrained
 
 CPU = torch.device("cpu")
 
@@ -196,3 +198,11 @@ class FixedWithTargets(Doubtful):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         return scripted(torch.zeros(len(key), 1), step), memory
+
+
+def test_a_run_with_measures_can_be_shipped(tmp_path: Path):
+    """Its evaluation has files that are no curves."""
+    run = metarl.run("rl2_sinusoid", total_iterations=1, final_eval_tasks=4, run_dir=tmp_path / "run", quiet=True)
+    assert (run.directory / "evaluation" / "test_measures.json").exists()
+    shipped = export_pretrained(run.directory, "mine", into=tmp_path)
+    assert set(json.loads((shipped / "curve.json").read_text("utf-8"))) == {"train", "valid", "test", "ood"}
