@@ -23,7 +23,7 @@ class Seen(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What a step reports, zeros where it reports nothing."""
+    """The report of a step, zeros where it reports nothing."""
 
     tried: Tensor  # (B, S, A) float32: one-hot of the state and the action
     moved: Tensor  # (B, S, A, S) float32: one-hot with the next state; zeros where an episode ended

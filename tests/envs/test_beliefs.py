@@ -21,6 +21,7 @@ from metarl.core.tree import num_rows, take
 from metarl.envs.bandits.arms import BernoulliArms, GaussianArms
 from metarl.envs.bandits.beliefs import BetaArms, Counts, ListedArms, NormalArms, Sums
 from metarl.envs.bandits.walk_beliefs import WanderingArms
+from metarl.envs.points.beliefs import GoalOnArc
 from metarl.testing.beliefs import check_beliefs, inferred
 from metarl.testing.contract import random_action
 
@@ -30,7 +31,9 @@ KNOWN = [
     ("BernoulliBandit", {"train_tasks": 5}), ("DependentBandit", {}), ("DependentBandit", {"structure": "hard"}),
     ("GaussianBandit", {}), ("GaussianBandit", {"std": 0.1, "train_tasks": 5}), ("TabularMDP", {}),
     ("TabularMDP", {"train_tasks": 5}), ("TwoStep", {}), ("TwoStep", {"train_tasks": 5, "episodes_per_trial": 2}),
-    ("RestlessBandit", {}),
+    ("RestlessBandit", {}), ("SparsePointRobot", {}), ("SparsePointRobot", {"dense": True, "train_tasks": 50}),
+    ("SparsePointRobot", {"dense": True}), ("SemiCircle", {}), ("SemiCircle", {"train_tasks": 50}), ("WindyPoint", {}),
+    ("WindyPoint", {"train_tasks": 5, "episodes_per_trial": 2}),
 ]  # fmt: skip
 
 
@@ -305,3 +308,74 @@ def test_the_density_of_a_walk_integrates_to_one():
     task = metarl.envs.bandits.walk.Walk(grid, torch.full((len(grid),), 0.3))
     density: Tensor = belief.log_prob(many, task).double().exp()
     assert float(density.mean()) == pytest.approx(1.0, abs=1e-2)
+
+
+def visits(family: TaskFamily, task: Any) -> list[Step]:
+    """What an agent sees that goes to one random point of the arc after the other."""
+    env, keys = BatchEnv(family, task, rng.key(0)), rng.fold(rng.key(1), torch.arange(num_rows(task)))
+    seen = [env.reset()]
+    for t in range(env.max_steps):
+        angle = math.pi * rng.uniform(rng.fold(keys, t // 10), 1)
+        aim = torch.cat([angle.cos(), angle.sin()], dim=1)
+        seen.append(env.step((aim - seen[-1].obs).clamp(-0.1, 0.1))[1])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "unfound", "over_all"),
+    [
+        ("SparsePointRobot", {}, 0.0036, 0.002),
+        ("SparsePointRobot", {"dense": True}, 0.0002, 0.0002),
+        ("SemiCircle", {}, 0.0032, 0.037),
+    ],
+)
+def test_the_error_of_the_grid_of_angles(name: str, options: dict, unfound: float, over_all: float):
+    """What the docstring says, next to a grid that is eight times as fine."""
+    family = metarl.make(f"metarl/{name}-v0", **options)
+    coarse, task = belief_of(family), family.sample_tasks(rng.key(0), 100)
+    assert isinstance(coarse, GoalOnArc)
+    fine, history = GoalOnArc(coarse.distances, 1.0, cells=5760), visits(family, task)
+    found, before, errors = torch.zeros(100, dtype=torch.bool), [], []
+    for step, one, other in zip(history, inferred(coarse, history)[1:], inferred(fine, history)[1:], strict=True):
+        found = found | (step.prev_reward > 0.0)
+        pooled = fine.probs(other).reshape(100, 720, 8).sum(-1)
+        errors.append(0.5 * (coarse.probs(one) - pooled).abs().sum(-1))
+        before.append(errors[-1][~found])
+        assert bool(coarse.log_prob(one, task).isfinite().all()) and bool(fine.log_prob(other, task).isfinite().all())
+    assert float(torch.cat(before).mean()) < unfound and float(torch.stack(errors).mean()) < over_all
+
+
+def test_what_was_searched_is_ruled_out_and_what_was_not_is_not():
+    """By many goals, each of which says itself whether it would have paid."""
+    family = metarl.make("metarl/SparsePointRobot-v0", horizon=40)
+    belief = belief_of(family)
+    history = visits(family, family.sample_tasks(rng.key(0), 20))[:40]
+    goals, checked = family.sample_tasks(rng.key(5), 5000).position, 0
+    for row in range(20):
+        # The place after each action, which the next observation shows.
+        places = torch.stack([step.obs[row] for step in history[1:]])
+        paid = torch.stack([step.prev_reward[row] for step in history[1:]])
+        if bool((paid > 0).any()):
+            continue
+        checked += 1
+        possible = ((places[:, None] - goals).norm(dim=-1) > 0.2).all(0)
+        state = take(last(belief, history), torch.full((5000,), row))
+        density = belief.log_prob(state, metarl.envs.points.plane.Goal(goals))
+        assert bool((density[possible] > -torch.inf).all())
+        assert float((density[~possible] > -torch.inf).float().sum()) < 0.01 * 5000, "only in the cells of the edges"
+        expected = 1.0 / (math.pi * float(possible.float().mean()))
+        assert float(density[possible].exp().mean()) == pytest.approx(expected, rel=0.05)
+    assert checked > 3
+
+
+def test_one_step_tells_the_wind():
+    family = metarl.make("metarl/WindyPoint-v0", episodes_per_trial=2)
+    for split in ("train", "ood"):
+        belief, task = belief_of(family, split), family.sample_tasks(rng.key(0), 50, split)
+        states = inferred(belief, play(family, task))
+        for state in states[2:]:
+            torch.testing.assert_close(belief.features(state)[:, 1:], task.drift / 0.08, rtol=0, atol=2e-5)
+        area = {"train": 0.16**2, "ood": 0.24**2 - 0.16**2}[split]
+        torch.testing.assert_close(belief.log_prob(states[1], task), torch.full((50,), -math.log(area)))
+        other = family.sample_tasks(rng.key(1), 50, split)
+        assert bool((belief.log_prob(states[2], other) == -torch.inf).all())

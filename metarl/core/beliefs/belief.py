@@ -97,6 +97,13 @@ class FiniteBelief(Belief):
         return torch.where(same, belief.log_mass, -torch.inf).logsumexp(-1)
 
 
+class GridBelief(FiniteBelief):
+    """A belief about infinitely many tasks on a grid: `tasks` are the middles of its cells.
+
+    A cell is ruled out only if all tasks in it are. Subclasses write `log_prob`, a density.
+    """
+
+
 def updated(log_mass: Tensor, log_likelihood: Tensor) -> Tensor:
     """Multiply masses ``(B, M)`` by likelihoods (Bayes' rule); a row that nothing explains stays as it was."""
     joint = log_mass + log_likelihood

@@ -1,4 +1,4 @@
-"""What an agent sees before it acts."""
+"""The inputs of an agent, step by step."""
 
 from __future__ import annotations
 
