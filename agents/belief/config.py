@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarl.core.agent import AgentConfig, Schedule
-from metarl.core.options import NOT_NEGATIVE, POSITIVE, POSITIVE_FINITE, at_least, between, one_of, option
+from metarl.core.options import NOT_NEGATIVE, POSITIVE, POSITIVE_FINITE, Rule, at_least, between, one_of, option
 from metarl.learning.nets import ACTIVATIONS
+
+SPLIT = Rule("be the name of a split, such as 'train' or 'all'", lambda value: isinstance(value, str) and value != "")
 
 
 @dataclass
 class BeliefConfig(AgentConfig):
     """PPO on the exact belief. A schedule is a number or points [[progress, value], …] joined by straight lines."""
 
-    split: str = "train"
+    split: str = option("train", SPLIT)
     """The split whose tasks are the prior of the belief, in training and in evaluations of every split."""
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
     """Units of the hidden layers of the policy, and of those of the critic."""
