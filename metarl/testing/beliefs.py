@@ -104,6 +104,10 @@ def _check_future(belief: Belief, history: list[Step], states: list[Any], before
     other = [step._replace(prev_reward=step.prev_reward + 1.0, obs=step.obs.flip(-1)) for step in history[middle:]]
     again = inferred(belief, history[:middle] + other)[: middle + 1]
     require(same(states[: middle + 1], again), f"{name} depends on later steps, or on chance.")
+    for state, step in zip(before, history, strict=False):
+        given = copy.deepcopy(state)
+        belief.posterior(given, step)
+        require(same(state, given), f"{name} modifies a belief in place.")
     require(same(states, before), f"{name} modifies a belief in place.")
 
 

@@ -22,6 +22,7 @@ from metarl.envs.bandits.arms import BernoulliArms, GaussianArms
 from metarl.envs.bandits.beliefs import BetaArms, Counts, ListedArms, NormalArms, Sums
 from metarl.envs.bandits.walk_beliefs import WanderingArms
 from metarl.envs.points.beliefs import GoalOnArc
+from metarl.envs.points.goal_beliefs import GoalByDistance
 from metarl.testing.beliefs import check_beliefs, inferred
 from metarl.testing.contract import random_action
 
@@ -33,7 +34,8 @@ KNOWN = [
     ("TabularMDP", {"train_tasks": 5}), ("TwoStep", {}), ("TwoStep", {"train_tasks": 5, "episodes_per_trial": 2}),
     ("RestlessBandit", {}), ("SparsePointRobot", {}), ("SparsePointRobot", {"dense": True, "train_tasks": 50}),
     ("SparsePointRobot", {"dense": True}), ("SemiCircle", {}), ("SemiCircle", {"train_tasks": 50}), ("WindyPoint", {}),
-    ("WindyPoint", {"train_tasks": 5, "episodes_per_trial": 2}),
+    ("WindyPoint", {"train_tasks": 5, "episodes_per_trial": 2}), ("Navigation2D", {}), ("PointRobot", {}),
+    ("Navigation2D", {"train_tasks": 9}), ("PointRobot", {"train_tasks": 9}),
 ]  # fmt: skip
 
 
@@ -379,3 +381,36 @@ def test_one_step_tells_the_wind():
         torch.testing.assert_close(belief.log_prob(states[1], task), torch.full((50,), -math.log(area)))
         other = family.sample_tasks(rng.key(1), 50, split)
         assert bool((belief.log_prob(states[2], other) == -torch.inf).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "mean_error", "most"), [("Navigation2D", 0.0009, 0.003), ("PointRobot", 0.0024, 0.01)]
+)
+def test_distances_tell_the_goal(name: str, mean_error: float, most: float):
+    """Standard deviations are those of the errors while little is known; in the end the goal is known to an arc."""
+    family = metarl.make(f"metarl/{name}-v0")
+    belief, task = belief_of(family), family.sample_tasks(rng.key(0), 2000)
+    assert isinstance(belief, GoalByDistance)
+    states = inferred(belief, play(family, task, steps=12))
+    for state in states[:3]:
+        mean, std = belief.moments(state)
+        assert float(((mean - task.position) / std).square().mean()) == pytest.approx(1.0, rel=0.05)
+    error = (belief.moments(states[-1])[0] - task.position).norm(dim=-1)
+    assert float(error.mean()) < mean_error and float(error.max()) < most
+    arc = states[-1].radius * math.pi / belief.cells
+    assert bool((error <= 2.1 * arc + 1e-5).all())
+
+
+def test_the_density_of_a_goal_on_the_circle_integrates_to_one():
+    family = metarl.make("metarl/Navigation2D-v0")
+    belief, task = belief_of(family), family.sample_tasks(rng.key(0), 20)
+    state = inferred(belief, play(family, task, steps=1))[2]
+    angle = 2.0 * math.pi * (torch.arange(7200) + 0.5) / 7200
+    for row in range(20):
+        here = take(state, torch.full((7200,), row))
+        circle = here.centre + here.radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+        density = belief.log_prob(here, metarl.envs.points.plane.Goal(circle)).double().exp()
+        assert float(density.mean() * 2.0 * math.pi * here.radius[0]) == pytest.approx(1.0, abs=1e-4)
+        inside = (circle.abs() <= 0.5).all(-1)
+        outside = float((density[~inside] > 0).float().mean()) if bool((~inside).any()) else 0.0
+        assert bool((density[inside] > 0).all()) and outside < 0.1
