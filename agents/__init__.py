@@ -1,12 +1,14 @@
 """Agents, one folder for each algorithm. Importing this package registers those that a configuration can name."""
 
+from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
 from metarl.core.agent import register_agent
 
-__all__ = ["MAML", "RL2", "MAMLConfig", "PPOConfig", "RL2Config"]
+__all__ = ["MAML", "RL2", "BeliefConfig", "BeliefPPO", "MAMLConfig", "PPOConfig", "RL2Config"]
 
 register_agent("RL2", RL2Config)
 register_agent("MAML", MAMLConfig)
 register_agent("PPO", PPOConfig)
+register_agent("Belief", BeliefConfig)

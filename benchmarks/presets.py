@@ -42,6 +42,12 @@ NOT_MEASURED = {
     "rl2_rulesets_trivial": "only the first iterations were tried",
     "rl2_treasure_hunt": "only the first iterations were tried",
     "memoryless_lunar_lander": "it was never run",
+    "belief_gridnavi": "only a short training was tried",
+    "belief_bernoulli_bandit_n10": "only a short training was tried",
+    "belief_bernoulli_bandit": "only the first iterations were tried",
+    "belief_informative_bandit": "only the first iterations were tried",
+    "belief_two_step": "only the first iterations were tried",
+    "belief_darkroom": "only the first iterations were tried",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.sheet import Sheet, pixels
+from metarl.envs.mdp_beliefs import DirichletTables, ListedTables
+from metarl.envs.tables import Tables as Tables
 
-
-class Tables(NamedTuple):
-    """A finite MDP."""
-
-    transition: Tensor  # (B, S, A, S) float32: P(next | state, action)
-    reward_mean: Tensor  # (B, S, A) float32
+SPARSE = 0.05  # concentration of the transition probabilities of `ood`
 
 
 class MDPState(NamedTuple):
@@ -93,7 +91,7 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         S, A = self.num_states, self.num_actions
         transition_keys, reward_keys = rng.fold(keys, 0), rng.fold(keys, 1)
         if split == "ood":
-            log_weights = log_gamma_variates(transition_keys, S * A * S, concentration=0.05)
+            log_weights = log_gamma_variates(transition_keys, S * A * S, concentration=SPARSE)
             transition = log_weights.reshape(-1, S, A, S).softmax(-1)
         else:
             weights = rng.exponential(transition_keys, S * A * S).reshape(-1, S, A, S)
@@ -118,6 +116,12 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         reward = task.reward_mean[rows, state.current, action] + rng.normal(rng.fold(key, 0), 1)[:, 0]
         index = rng.choice(rng.fold(key, 1), task.transition[rows, state.current, action])
         return MDPState(index), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def belief(self, split: str) -> Belief:
+        listed = self.tasks_of(split)
+        if listed is not None:
+            return ListedTables(listed)
+        return DirichletTables(self.num_states, self.num_actions, SPARSE if split == "ood" else 1.0)
 
     def oracle(self, task: Tables) -> Tensor:
         value = torch.zeros_like(task.reward_mean[..., 0])  # (B, S)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import gymnasium
 import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.arms import BernoulliArms as BernoulliArms
+from metarl.envs.bandits.beliefs import BetaArms, ListedArms
 from metarl.envs.bandits.pictures import probabilities
 from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
-
-
-class BernoulliArms(NamedTuple):
-    """The machines of a Bernoulli bandit."""
-
-    probs: Tensor  # (B, k) float32: probability that an arm pays
 
 
 def pull(task: BernoulliArms, arm: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
@@ -99,6 +94,12 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
 
     def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         return pull(task, action, key)
+
+    def belief(self, split: str) -> Belief:
+        listed = self.tasks_of(split)
+        if listed is not None:
+            return ListedArms(listed)
+        return BetaArms(self.num_arms, self.episodes_per_trial, 0.3 if split == "ood" else 1.0)
 
     def oracle(self, task: BernoulliArms) -> Tensor:
         return task.probs.amax(-1)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import within
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.bandits.bernoulli import BernoulliArms, pull
+from metarl.envs.bandits.arms import BernoulliArms
+from metarl.envs.bandits.beliefs import BetaArms, ListedArms, MirroredArms
+from metarl.envs.bandits.bernoulli import pull
 from metarl.envs.bandits.pictures import probabilities
 from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
@@ -106,6 +109,13 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
 
     def step(self, task: BernoulliArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         return pull(task, action, key)
+
+    def belief(self, split: str) -> Belief:
+        listed = self.tasks_of(split)
+        if listed is not None:
+            return ListedArms(listed)
+        pulls = self.episodes_per_trial
+        return BetaArms(2, pulls, 0.5) if split == "ood" else MirroredArms(pulls)
 
     def oracle(self, task: BernoulliArms) -> Tensor:
         return task.probs.amax(-1)

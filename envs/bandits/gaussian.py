@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import gymnasium
 import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.bandits.arms import GaussianArms as GaussianArms
+from metarl.envs.bandits.beliefs import ListedNormalArms, NormalArms
 from metarl.envs.bandits.pictures import Arms, Line, Mark, payment_colour
 from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
-
-
-class GaussianArms(NamedTuple):
-    """The machines of a Gaussian bandit."""
-
-    means: Tensor  # (B, k) float32: what an arm pays on average
 
 
 class GaussianBandit(TaskFamily[GaussianArms, Pull]):
@@ -99,6 +95,12 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
     def step(self, task: GaussianArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         reward = task.means.gather(1, action[:, None])[:, 0] + self.std * rng.normal(key, 1)[:, 0]
         return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def belief(self, split: str) -> Belief:
+        listed = self.tasks_of(split)
+        if listed is not None:
+            return ListedNormalArms(listed, self.std)
+        return NormalArms(self.num_arms, self.std, 1.0 if split == "ood" else 0.0)
 
     def oracle(self, task: GaussianArms) -> Tensor:
         return task.means.amax(-1)

@@ -8,6 +8,8 @@ import gymnasium
 import torch
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -106,6 +108,9 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
     def step(self, task: InformativeArms, state: Pull, action: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
         reward = torch.where(action == task.target, 5.0, torch.where(action == self.INFORMATIVE, task.clue, 1.0))
         return Pull(action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def belief(self, split: str) -> Belief:
+        return Enumeration(self, split)
 
     def oracle(self, task: InformativeArms) -> Tensor:
         return torch.full_like(task.clue, 5.0)

@@ -11,18 +11,14 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pull import blank, blank_space
+from metarl.envs.bandits.walk import Walk as Walk
+from metarl.envs.bandits.walk_beliefs import WanderingArms
 from metarl.envs.drawing.sheet import Sheet, pixels
-
-
-class Walk(NamedTuple):
-    """The machines of a restless bandit, for the whole trial."""
-
-    probs: Tensor  # (B, 2, n) float32: probability that an arm pays, at each of the n pulls
-    step_size: Tensor  # (B,) float32: standard deviation of the walk's steps
 
 
 class WalkState(NamedTuple):
@@ -126,6 +122,12 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         probs = task.probs[rows, action, state.pulls]
         reward = (rng.uniform(key, 1)[:, 0] < probs).to(torch.float32)
         return WalkState(state.pulls + 1, action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
+
+    def belief(self, split: str) -> Belief | None:
+        """On a grid, for trials of one episode and no list of tasks: another episode walks the same path again."""
+        if self.episodes_per_trial > 1 or self.num_tasks(split) is not None:
+            return None
+        return WanderingArms(3.0 * self.step_size if split == "ood" else self.step_size, self.horizon)
 
     def oracle(self, task: Walk) -> Tensor:
         return task.probs.amax(1).sum(-1)

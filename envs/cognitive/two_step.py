@@ -11,25 +11,17 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
+from metarl.envs.cognitive.two_step_beliefs import BetterState, ListedRounds
+from metarl.envs.cognitive.two_step_rules import COMMON
+from metarl.envs.cognitive.two_step_rules import PAYS as PAYS
+from metarl.envs.cognitive.two_step_rules import SWITCH as SWITCH
+from metarl.envs.cognitive.two_step_rules import Rounds as Rounds
+from metarl.envs.cognitive.two_step_rules import better_states as better_states
 from metarl.envs.drawing.sheet import Sheet, pixels
-
-COMMON = 0.8  # probability of an action's common transition
-
-
-SWITCH = 0.025  # probability before each round that the better state changes
-
-
-PAYS = (0.1, 0.9)  # probability of a reward in the poorer and in the better second state
-
-
-class Rounds(NamedTuple):
-    """The facts of each round of a trial."""
-
-    luck: Tensor  # (B, n) float32 in [0, 1): decides before each round whether the better second state changes
-    common: Tensor  # (B, 2) int64: the second state, 1 or 2, to which each action commonly leads
 
 
 class RoundState(NamedTuple):
@@ -137,6 +129,13 @@ class TwoStep(TaskFamily[Rounds, RoundState]):
         current = torch.where(choosing, second, 0)
         return RoundState(current, better, finished, choice, reward), reward, torch.zeros_like(choosing)
 
+    def belief(self, split: str) -> Belief | None:
+        """Exact for a list of tasks, and for trials of one episode: the next one repeats the rounds of the first."""
+        listed = self.tasks_of(split)
+        if listed is not None:
+            return ListedRounds(listed)
+        return BetterState(self.rounds) if self.episodes_per_trial == 1 else None
+
     def oracle(self, task: Rounds) -> Tensor:
         best = COMMON * PAYS[1] + (1.0 - COMMON) * PAYS[0]
         return torch.full(task.luck.shape[:1], best * self.rounds, device=task.luck.device)
@@ -191,12 +190,6 @@ class _Columns(Sketch[RoundState]):
     def _mark(self, draw: ImageDraw.ImageDraw, t: int, row: int, fill: str) -> None:
         x, y = self.LEFT + self.width * t, self.TOP + self.LINE * row
         draw.rectangle((x, y + 5, x + self.width - 2, y + self.LINE - 5), fill=fill)
-
-
-def better_states(task: Rounds) -> Tensor:
-    """The better second state, 1 or 2, of each round: int64 ``(B, n)``."""
-    switches = torch.cat([task.luck[:, :1] < 0.5, task.luck[:, 1:] < SWITCH], dim=1)
-    return 1 + switches.cumsum(1) % 2
 
 
 def stay_probabilities(obs: Tensor, action: Tensor, reward: Tensor, common: tuple[int, int] = (1, 2)) -> Tensor:

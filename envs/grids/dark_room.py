@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -133,6 +135,9 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), torch.zeros_like(found)
 
+    def belief(self, split: str) -> Belief:
+        return Enumeration(self, split)
+
     def success(self, task: DarkTask, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)
 
@@ -239,6 +244,9 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         position = moved(state.position, task.actions, action, self.size)
         found = (position == task.goal).all(-1)
         return Cell(position), found.to(torch.float32), found
+
+    def belief(self, split: str) -> Belief:
+        return Enumeration(self, split)
 
     def success(self, task: DarkTask, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)

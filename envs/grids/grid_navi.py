@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -113,6 +115,9 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         position = (state.position + moves(action.device)[action]).clamp(0, self.size - 1)
         found = (position == task.goal).all(-1)
         return Cell(position), torch.where(found, 1.0, -0.1), torch.zeros_like(found)
+
+    def belief(self, split: str) -> Belief:
+        return Enumeration(self, split)
 
     def success(self, task: GoalCell, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)

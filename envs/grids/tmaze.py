@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -141,6 +143,9 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
         x = torch.where(state.y == 0, torch.minimum(along, junction), state.x)  # an arm has walls on both sides
         after = CorridorState(x, y, state.cue_seen | (state.x == 0))
         return after, (y == task.side).to(torch.float32), y != 0
+
+    def belief(self, split: str) -> Belief:
+        return Enumeration(self, split)
 
     def success(self, task: Corridor, state: CorridorState) -> Tensor:
         return state.y == task.side

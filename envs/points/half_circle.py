@@ -11,9 +11,12 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
+from metarl.envs.points.beliefs import GoalOnArc
 from metarl.envs.points.expectations import disc_corner, over_starts, walked
 from metarl.envs.points.plane import Goal, Point, constant, moved, reach, step_space
 
@@ -122,6 +125,19 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         distance = (position - task.position).norm(dim=-1)
         return Point(position), self._reward(distance), torch.zeros_like(distance, dtype=torch.bool)
 
+    def belief(self, split: str) -> Belief:
+        """Exact for a list of tasks; else on a grid of angles (`GoalOnArc`)."""
+        if self.num_tasks(split) is not None:
+            return Enumeration(self, split)
+        return GoalOnArc(self._distances, side=-1.0 if split == "ood" else 1.0)
+
+    def _distances(self, reward: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the greatest distance to the goal that a reward leaves."""
+        if self.dense:
+            return -reward, -reward
+        paid = reward > 0.0
+        return torch.where(paid, 1.0 - reward, GOAL_RADIUS), torch.where(paid, 1.0 - reward, torch.inf)
+
     def success(self, task: Goal, state: Point) -> Tensor:
         return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
 
@@ -215,6 +231,15 @@ class SemiCircle(TaskFamily[Goal, Point]):
         found = (position - task.position).norm(dim=-1) <= GOAL_RADIUS
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
 
+    def belief(self, split: str) -> Belief:
+        """Exact for a list of tasks; else on a grid of angles (`GoalOnArc`)."""
+        if self.num_tasks(split) is not None:
+            return Enumeration(self, split)
+        return GoalOnArc(_within, side=-1.0 if split == "ood" else 1.0)
+
+    def first_state(self, task: Goal, obs: Tensor) -> Point:
+        return Point(obs)
+
     def success(self, task: Goal, state: Point) -> Tensor:
         return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
 
@@ -232,6 +257,12 @@ class SemiCircle(TaskFamily[Goal, Point]):
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
         """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
         return _arc(xy(task.position), self.horizon, (self.low, self.high))
+
+
+def _within(reward: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest distance to the goal that a reward of 1 or 0 leaves."""
+    paid = reward > 0.5
+    return torch.where(paid, 0.0, GOAL_RADIUS), torch.where(paid, GOAL_RADIUS, torch.inf)
 
 
 def _on_half_circle(keys: Key, split: str) -> Tensor:

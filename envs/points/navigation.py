@@ -9,9 +9,12 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Pixel, Trail, draw_box, draw_goal, xy
+from metarl.envs.points.goal_beliefs import GoalByDistance, Region
 from metarl.envs.points.plane import MAX_STEP, Goal, Point, moved, reach, step_space, uniform_in_ring
 
 REACHED = 0.01  # metres per axis
@@ -92,6 +95,12 @@ class Navigation2D(TaskFamily[Goal, Point]):
         offset = position - task.position
         x, y = (offset * offset).unbind(-1)  # torch.hypot, which minds overflow, takes twice as long as what follows
         return Point(position), (x + y).sqrt_().neg_(), torch.maximum(x, y) < REACHED**2
+
+    def belief(self, split: str) -> Belief:
+        """Exact for a list of tasks; else to within an arc (`GoalByDistance`)."""
+        if self.num_tasks(split) is not None:
+            return Enumeration(self, split)
+        return GoalByDistance(Region(0.8, 0.5) if split == "ood" else Region(0.5))
 
     def success(self, task: Goal, state: Point) -> Tensor:
         return ((state.position - task.position) ** 2).amax(-1) < REACHED**2  # as in `step`, to the last bit

@@ -22,6 +22,12 @@ class Goal(NamedTuple):
     position: Tensor  # (B, 2) float32 metres
 
 
+class Wind(NamedTuple):
+    """The wind: what is added to every step."""
+
+    drift: Tensor  # (B, 2) float32 metres per step
+
+
 class Point(NamedTuple):
     """The agent's place."""
 

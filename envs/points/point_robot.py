@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.enumeration import Enumeration
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
 from metarl.envs.points.expectations import norms, over_starts, walked
+from metarl.envs.points.goal_beliefs import GoalByDistance, Region
 from metarl.envs.points.plane import Goal, Point, moved, reach, step_space, uniform_in_ring
 
 
@@ -111,6 +114,15 @@ class PointRobot(TaskFamily[Goal, Point]):
         position = moved(state, action)
         distance = (position - task.position).norm(dim=-1)
         return Point(position), -distance, torch.zeros_like(distance, dtype=torch.bool)
+
+    def belief(self, split: str) -> Belief:
+        """Exact for a list of tasks; else to within an arc (`GoalByDistance`)."""
+        if self.num_tasks(split) is not None:
+            return Enumeration(self, split)
+        return GoalByDistance(Region(1.5, 1.0) if split == "ood" else Region(1.0))
+
+    def first_state(self, task: Goal, obs: Tensor) -> Point:
+        return Point(obs)
 
     def oracle(self, task: Goal) -> Tensor:
         times = walked(self.horizon, task.position.device)

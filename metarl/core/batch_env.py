@@ -14,18 +14,10 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.step import Step as Step
 from metarl.core.family import AnyFamily, Key, State, Task
 from metarl.core.tree import num_rows, put, take, where
 from metarl.core.units import no_action
-
-
-class Step(NamedTuple):
-    """The inputs of an agent before it acts (RL²'s inputs, Duan et al. 2016)."""
-
-    obs: Tensor  # (B, *O) float32
-    prev_action: Tensor  # (B,) or (B, A) int64, or (B, A) float32; no action (see `no_action`) at the trial's start
-    prev_reward: Tensor  # (B,) float32; 0 at the trial's start
-    prev_done: Tensor  # (B,) float32; 1 right after an episode ended
 
 
 class Outcome(NamedTuple):

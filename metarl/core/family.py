@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import WrongResult, add_place, short, unknown
 from metarl.core.options import options_of
 from metarl.core.tree import named_leaves, num_rows, take, to_device
@@ -296,6 +297,23 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         asks for it.
         """
         return None
+
+    def belief(self, split: str) -> Belief | None:
+        """Return exact inference about the task, with a split's tasks as the prior; None if it cannot be computed.
+
+        Raises ValueError for a split that the family does not have.
+        """
+        self._address(split)
+        return None
+
+    def first_state(self, task: TaskT, obs: Tensor) -> StateT:
+        """Return the first state of an episode that shows `obs` ``(B, *O)``, for beliefs about the task.
+
+        A family writes it if its starts are random but seen; the default is for those with ``random_start = False``.
+        """
+        if self.random_start:
+            raise NotImplementedError(f"{type(self).__name__} does not write first_state(task, obs).")
+        return self.reset(task, torch.zeros(len(obs), dtype=torch.int64, device=obs.device))
 
     def check_task(self, task: TaskT) -> None:
         """Raise ValueError, one sentence, for an impossible task, such as a goal outside the grid.

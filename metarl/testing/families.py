@@ -33,6 +33,7 @@ from metarl.core.faults.results import wrong_tensor
 from metarl.core.tree import features, num_rows
 from metarl.interop.gym_env import GymEnv
 from metarl.testing.agents import check_agent
+from metarl.testing.beliefs import check_beliefs
 from metarl.testing.contract import (
     ROWS,
     Broken,
@@ -76,8 +77,8 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
     batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
     splits disjoint, and `ood` distributed unlike `train`; no task in the first observation, unless the family has
-    ``shows_task = True``; endings; right actions; oracle and random returns; copies; pictures; Gymnasium's and
-    stable-baselines3's `check_env`, with and without ``trial=True``.
+    ``shows_task = True``; endings; right actions; oracle and random returns; beliefs, where the family has them;
+    copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
     """
     check_declaration(family)
     with results_are_checked():
@@ -89,6 +90,7 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     check_first_observation(family, seed)
     check_target(family, seed)
     check_returns(family, seed)
+    check_beliefs(family, seed)
     check_copies(family, seed)
     check_picture(family, seed)
     for trial in (False, True):

@@ -1,0 +1,52 @@
+"""The networks of PPO on the exact belief: two perceptrons, of the policy and of the critic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from metarl.core.distributions import Distribution
+from metarl.core.family import TaskFamily
+from metarl.learning.encoder import Scaling
+from metarl.learning.nets import ACTIVATIONS, MLPPolicy, mlp
+
+if TYPE_CHECKING:
+    from metarl.agents.belief import BeliefConfig
+
+
+class BeliefNetwork(nn.Module):
+    """A policy and a critic on inputs ``(…, F)``: observation, features of the belief, share of the trial so far."""
+
+    task_centre: Tensor
+    task_scale: Tensor
+
+    def __init__(self, config: BeliefConfig, family: TaskFamily, size: int, tasks: Tensor) -> None:
+        """Make the networks for beliefs of `size` features. `tasks` ``(N, D)`` standardise a told task."""
+        super().__init__()
+        std, mean = torch.std_mean(tasks, dim=0, correction=0)
+        self.register_buffer("task_centre", mean)
+        self.register_buffer("task_scale", torch.where(std > 1e-6 * mean.abs(), 1.0 / std, 0.0))
+        self.scaling = Scaling(family.observation_space)
+        inputs, hidden = self.scaling.size + size + 1, list(config.hidden_sizes)
+        self.policy = MLPPolicy(inputs, family.action_space, hidden, config.activation, config.init_std)
+        nn.init.orthogonal_(self.policy.head.linear.weight, 0.01)
+        self.told = config.critic == "task"
+        self.critic = mlp([inputs + self.told * tasks.shape[1], *hidden, 1], ACTIVATIONS[config.activation])
+
+    def inputs(self, obs: Tensor, features: Tensor, share: Tensor) -> Tensor:
+        """Return what both networks see, ``(B, F)``."""
+        return torch.cat([self.scaling.scaled(obs, 1), features, share[:, None]], dim=-1)
+
+    def forward(self, x: Tensor, task: Tensor) -> tuple[Distribution, Tensor]:
+        """Return the policy for inputs ``(T, B, F)``, and the standardised value ``(T, B)``; `task` is ``(B, D)``."""
+        return self.policy(x), self.value(x, task)
+
+    def value(self, x: Tensor, task: Tensor) -> Tensor:
+        """Return the standardised value ``(T, B)`` of inputs ``(T, B, F)``."""
+        if self.told:
+            told = (task - self.task_centre) * self.task_scale
+            x = torch.cat([x, told.expand(*x.shape[:-1], -1)], dim=-1)
+        value: Tensor = self.critic(x).squeeze(-1)
+        return value

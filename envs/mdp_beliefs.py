@@ -1,0 +1,104 @@
+"""Exact beliefs about the tables of random finite MDPs."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core.beliefs.belief import Belief, FiniteBelief, updated
+from metarl.core.beliefs.step import Step
+from metarl.envs.tables import Tables
+
+
+class Seen(NamedTuple):
+    """The moves and rewards of a trial."""
+
+    current: Tensor  # (B, S) float32: one-hot of the state that was seen last; zeros before the first
+    moves: Tensor  # (B, S, A, S) float32: how often an action led from a state to a state
+    tries: Tensor  # (B, S, A) float32: how often it was taken
+    total: Tensor  # (B, S, A) float32: the sum of its rewards
+
+
+class Move(NamedTuple):
+    """The report of a step, zeros where it reports nothing."""
+
+    tried: Tensor  # (B, S, A) float32: one-hot of the state and the action
+    moved: Tensor  # (B, S, A, S) float32: one-hot with the next state; zeros where an episode ended
+
+
+def move_of(current: Tensor, step: Step, num_actions: int) -> Move:
+    """Return what a step reports after the state `current` ``(B, S)``, one-hot.
+
+    The state to which an episode's last action led is not seen.
+    """
+    actions = torch.arange(num_actions, device=current.device)
+    action = (step.prev_action[:, None] == actions).to(torch.float32)  # "no action" equals none
+    tried = current[:, :, None] * action[:, None]
+    after = step.obs * (1.0 - step.prev_done[:, None])
+    return Move(tried, tried[..., None] * after[:, None, None])
+
+
+class DirichletTables(Belief):
+    """The belief about tables with P(· | s, a) ~ Dirichlet(α, …, α) and means m(s, a) ~ N(1, 1) of rewards ~ N(m, 1).
+
+    The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
+    1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances.
+    """
+
+    def __init__(self, num_states: int, num_actions: int, concentration: float) -> None:
+        self.num_states, self.num_actions, self.concentration = num_states, num_actions, concentration
+        self.size = num_states * num_actions * (num_states + 2)
+
+    def prior(self, rows: int, device: torch.device | str = "cpu") -> Seen:
+        S, A = self.num_states, self.num_actions
+        tries = torch.zeros(rows, S, A, device=device)
+        return Seen(tries[..., 0], torch.zeros(rows, S, A, S, device=device), tries, tries)
+
+    def posterior(self, belief: Seen, step: Step) -> Seen:
+        tried, moved = move_of(belief.current, step, self.num_actions)
+        reward = step.prev_reward[:, None, None]
+        return Seen(step.obs, belief.moves + moved, belief.tries + tried, belief.total + tried * reward)
+
+    def features(self, belief: Seen) -> Tensor:
+        weights = self.concentration + belief.moves
+        transition = weights / weights.sum(-1, keepdim=True)
+        variance = 1.0 / (1.0 + belief.tries)
+        mean = (1.0 + belief.total) * variance
+        return torch.cat([part.flatten(1) for part in (transition, mean, variance)], dim=1)
+
+    def log_prob(self, belief: Seen, task: Tables) -> Tensor:
+        """Return the log density of the tables, whose rows of probabilities have one number that is not free."""
+        weights = (self.concentration + belief.moves).double()
+        # A nearly deterministic table has probabilities that float32 rounds to 0.
+        log_transition = task.transition.double().clamp_min(1e-45).log()
+        dirichlet = ((weights - 1.0) * log_transition - weights.lgamma()).sum(-1) + weights.sum(-1).lgamma()
+        precision = 1.0 + belief.tries.double()
+        error = task.reward_mean.double() - (1.0 + belief.total.double()) / precision
+        normal = 0.5 * (precision / (2.0 * math.pi)).log() - 0.5 * precision * error**2
+        return (dirichlet + normal).sum((1, 2)).to(torch.float32)
+
+
+class Listed(NamedTuple):
+    """The masses of finitely many tables."""
+
+    log_mass: Tensor  # (B, M) float32
+    current: Tensor  # (B, S) float32: one-hot of the state that was seen last; zeros before the first
+
+
+class ListedTables(FiniteBelief):
+    """The belief about tables of which there are finitely many, such as a list of training tasks."""
+
+    def prior(self, rows: int, device: torch.device | str = "cpu") -> Listed:
+        states = self.tasks.transition.shape[1]
+        return Listed(self.uniform(rows, device), torch.zeros(rows, states, device=device))
+
+    def posterior(self, belief: Listed, step: Step) -> Listed:
+        tasks = self.tasks_on(step.obs.device)
+        tried, moved = move_of(belief.current, step, tasks.reward_mean.shape[2])
+        chance = torch.xlogy(moved[:, None], tasks.transition).sum((2, 3, 4))
+        error = step.prev_reward[:, None, None, None] - tasks.reward_mean
+        paid = -0.5 * (tried[:, None] * error**2).sum((2, 3))
+        return Listed(updated(belief.log_mass, chance + paid), step.obs)

@@ -1,0 +1,158 @@
+"""Beliefs about goals on a half circle, on a grid of angles, and about the wind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.core.beliefs.belief import Belief, GridBelief, updated
+from metarl.core.beliefs.step import Step
+from metarl.envs.points.plane import Goal, Point, Wind, moved
+
+CELLS = 720
+"""Cells of the grid: a quarter of a degree each."""
+
+
+SHOWN = 90
+"""Features: the masses of so many equal arcs."""
+
+
+ROUNDING = 2e-6
+"""Metres by which float32 may round a distance."""
+
+
+class Searched(NamedTuple):
+    """The angles that are still possible, and the place from which the next step goes."""
+
+    log_mass: Tensor  # (B, M) float32
+    position: Tensor  # (B, 2) float32 metres
+    steps: Tensor  # (B,) int64: steps taken in, the first observation included
+
+
+class GoalOnArc(GridBelief):
+    """The belief about a goal at a uniform angle on a half circle of radius 1, from rewards that tell how far it is.
+
+    A cell of the grid is ruled out once no goal in it would have paid what was seen; a cell at the edge of the disc
+    that pays is kept whole. Next to a grid of 5760 cells, along trials that visit points of the arc, half the sum of
+    the masses' differences is 0.0034 (SparsePointRobot) and 0.0030 (SemiCircle) in the mean over the steps before the
+    goal is found. Over all steps it is 0.0019, 0.0001 with ``dense=True``, and 0.036 in SemiCircle, where only the
+    disc's edge tells more about a goal that was found, so that in the end few cells are left.
+
+    `features` are the masses of 90 equal arcs over that of the likeliest.
+    """
+
+    def __init__(self, distances: Callable[[Tensor], tuple[Tensor, Tensor]], side: float, cells: int = CELLS) -> None:
+        """Make the belief for the upper (`side` 1) or lower (-1) half circle.
+
+        ``distances(reward)`` gives the least and the greatest distance of the goal after a step with this reward.
+        """
+        middles = _on_circle((torch.arange(cells) + 0.5) * math.pi / cells)
+        super().__init__(Goal(side * middles))
+        self.distances, self.side, self.size = distances, side, SHOWN
+
+    def prior(self, rows: int, device: torch.device | str = "cpu") -> Searched:
+        steps = torch.zeros(rows, dtype=torch.int64, device=device)
+        return Searched(self.uniform(rows, device), torch.zeros(rows, 2, device=device), steps)
+
+    def posterior(self, belief: Searched, step: Step) -> Searched:
+        nearest, farthest = self._ranges(moved(Point(belief.position), step.prev_action))
+        least, greatest = self.distances(step.prev_reward)
+        possible = (farthest + ROUNDING >= least[:, None]) & (nearest - ROUNDING <= greatest[:, None])
+        first = belief.steps == 0  # a trial's first step has no action before it
+        likelihood = torch.where(possible | first[:, None], 0.0, -torch.inf)
+        return Searched(updated(belief.log_mass, likelihood), step.obs, belief.steps + 1)
+
+    def _ranges(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest distance from a place ``(B, 2)`` to each cell: ``(B, M)`` each."""
+        edges = torch.arange(self.count + 1, device=place.device) * (math.pi / self.count)
+        place = self.side * place
+        x, y = place[:, None].unbind(-1)
+        ends = (place[:, None] - _on_circle(edges)).norm(dim=-1)  # (B, M + 1)
+        nearest, farthest = (pick(ends[:, :-1], ends[:, 1:]) for pick in (torch.minimum, torch.maximum))
+        # On the line through the place and the centre the distance is least, and beyond the centre it is greatest.
+        radius = place.norm(dim=-1, keepdim=True)
+        before, beyond = ((edges[:-1] <= angle) & (angle <= edges[1:]) for angle in (y.atan2(x), (-y).atan2(-x)))
+        return torch.where(before, (1.0 - radius).abs(), nearest), torch.where(beyond, 1.0 + radius, farthest)
+
+    def features(self, belief: Searched) -> Tensor:
+        arcs = self.probs(belief).reshape(len(belief.steps), SHOWN, -1).sum(-1)
+        return arcs / arcs.amax(-1, keepdim=True)
+
+    def log_prob(self, belief: Searched, task: Goal) -> Tensor:
+        """Return the log density of a goal's angle, in 1 / radians; minus infinity off the half circle."""
+        x, y = (self.side * task.position).unbind(-1)
+        angle = torch.atan2(y, x)
+        cell = (angle * self.count / math.pi).floor().to(torch.int64)
+        mass = belief.log_mass.gather(1, cell.clamp(0, self.count - 1)[:, None])[:, 0]
+        # The angle 0 may be rounded to just below it.
+        on = (angle > -1e-5) & ((task.position.norm(dim=-1) - 1.0).abs() < 1e-4)
+        return torch.where(on, mass + math.log(self.count / math.pi), -torch.inf)
+
+
+class WindState(NamedTuple):
+    """The wind, once it was felt, and the place from which the next step goes."""
+
+    drift: Tensor  # (B, 2) float32 metres per step; zeros while it is not known
+    known: Tensor  # (B,) bool
+    position: Tensor  # (B, 2) float32 metres
+    steps: Tensor  # (B,) int64: steps taken in, the first observation included
+
+
+class FeltWind(Belief):
+    """The belief about a wind that one step tells, for episodes of at least two steps.
+
+    `log_density` ``(wind)`` is that of the prior. After a step the density is uniform over the square of winds that
+    float32 does not tell from the one that was felt, of 4e-6 m per step on a side; `features` are whether the wind is
+    known, and the wind in units of `scale`.
+    """
+
+    size = 3
+
+    def __init__(self, log_density: Callable[[Tensor], Tensor], scale: float) -> None:
+        self.log_density, self.scale = log_density, scale
+
+    def prior(self, rows: int, device: torch.device | str = "cpu") -> WindState:
+        zeros = torch.zeros(rows, 2, device=device)
+        steps = torch.zeros(rows, dtype=torch.int64, device=device)
+        return WindState(zeros, steps > 0, zeros, steps)
+
+    def posterior(self, belief: WindState, step: Step) -> WindState:
+        felt = step.obs - moved(Point(belief.position), step.prev_action)
+        # Where an episode ended the observation is that of the next one's start.
+        tells = (belief.steps > 0) & (step.prev_done < 0.5) & ~belief.known
+        drift = torch.where(tells[:, None], felt, belief.drift)
+        return WindState(drift, belief.known | tells, step.obs, belief.steps + 1)
+
+    def features(self, belief: WindState) -> Tensor:
+        return torch.cat([belief.known[:, None].to(torch.float32), belief.drift / self.scale], dim=1)
+
+    def log_prob(self, belief: WindState, task: Wind) -> Tensor:
+        """Return the log density of a wind, in 1 / (metres per step)²."""
+        near = ((task.drift - belief.drift).abs() <= ROUNDING).all(-1)
+        after = torch.where(near, -2.0 * math.log(2.0 * ROUNDING), -torch.inf)
+        return torch.where(belief.known, after, self.log_density(task.drift))
+
+
+def square(side: float) -> Callable[[Tensor], Tensor]:
+    """Return the log density of the uniform distribution over the square [-side, side]²."""
+    return lambda wind: torch.where((wind.abs() <= side).all(-1), -2.0 * math.log(2.0 * side), -torch.inf)
+
+
+def square_ring(inner: float, outer: float) -> Callable[[Tensor], Tensor]:
+    """Return the log density of the uniform distribution over the square ring inner ≤ max norm ≤ outer."""
+
+    def log_density(wind: Tensor) -> Tensor:
+        far = wind.abs().amax(-1)
+        inside = (far >= inner - ROUNDING) & (far <= outer + ROUNDING)
+        return torch.where(inside, -math.log(4.0 * (outer**2 - inner**2)), -torch.inf)
+
+    return log_density
+
+
+def _on_circle(angle: Tensor) -> Tensor:
+    """Return points of the unit circle, float32 ``(…, 2)``."""
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)

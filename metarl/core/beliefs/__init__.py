@@ -1,0 +1,1 @@
+"""Exact inference about the task of a split, from what an agent sees."""
