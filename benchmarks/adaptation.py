@@ -53,7 +53,7 @@ SHOWS = """\
   out of distribution they still arrive (Navigation2D: PPO from scratch −4.96, MAML −7.00, RL² −18.06 [−34.25, −1.86]).
 - The six test goals of GridNavi lie where RL² learned never to look (6.54 of 10.23,
   [finding 5](#finding-finite-goals)). With six tasks and three seeds the intervals there are wide.
-- On bandits of 100 pulls the seeds of RL² part late in the trial: two of three pay less at the end than in the middle.
+- On bandits of 100 pulls the seeds of RL² part late in the trial: one of three pays less at the end than in the middle.
 - A policy without memory that was trained on all tasks (multi-task PPO) plays the last episode as it played the first:
   it stands still on Navigation2D (−39, random −60), is at chance on bandits and MDPs, and balances every CartPole of
   the test split. That family tests robustness more than adaptation.
