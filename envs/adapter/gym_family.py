@@ -14,11 +14,12 @@ from gymnasium.envs.registration import EnvSpec
 from metarl.core import rng
 from metarl.core.errors import short, unknown, whole_number
 from metarl.core.family import Key
-from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number, robots_are_drawn
+from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number
 from metarl.envs.adapter.parameters import Parameter, Parameters
 from metarl.envs.adapter.simulated import SimulatorFamily, rows_of
 from metarl.envs.adapter.simulator import TaskRow
 from metarl.envs.adapter.spaces import Actions, Observations, observed
+from metarl.envs.mujoco.scene import robots_are_drawn
 
 BRINGERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 """First letters of ids → the package, tried with metarl, that registers them when it is imported."""
@@ -126,7 +127,7 @@ class GymFamily(SimulatorFamily[Any]):
         if parameters is None:
             raise ValueError("parameters must name the numbers of a task, such as {gravity: {where: constructor, …}}.")
         self.env, self.parameters, self.arguments = env, dict(parameters), dict(arguments) if arguments else None
-        self.success_name = success
+        self.observe_given, self.success_given = observe, success
         self._tasks = Parameters(parameters)
         self.splits = self._tasks.splits  # type: ignore[misc]
         self.valid_apart = self._tasks.valid_apart  # type: ignore[misc]
@@ -164,7 +165,7 @@ class GymFamily(SimulatorFamily[Any]):
         return twin
 
     def success(self, task: Any, state: Any) -> Any:
-        return None if self.success_name is None else state.success
+        return None if self.success_given is None else state.success
 
     def _look(self, maker: GymMaker, horizon: int | None) -> None:
         """Read the spaces and the horizon of an environment with a training task, and try every place."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import gymnasium
@@ -126,20 +123,6 @@ class GymSimulator(Simulator):
 def is_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
     """Tell whether an environment has a MuJoCo model."""
     return hasattr(getattr(env.unwrapped, "model", None), "body_mass")
-
-
-@cache
-def robots_are_drawn() -> bool:
-    """Tell whether MuJoCo's environments can draw here, which needs a GL.
-
-    Another process tries it, once, since MuJoCo aborts a process that asks for a GL twice where there is none.
-    """
-    attempt = "import gymnasium as g; e = g.make('Hopper-v5', render_mode='rgb_array'); e.reset(); e.render()"
-    try:
-        done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def without_warnings(physical: bool) -> AbstractContextManager[None]:

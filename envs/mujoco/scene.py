@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,20 @@ import numpy as np
 from metarl.core.family import Task, TaskFamily
 from metarl.envs.mujoco.robots import Robot, RobotFamily
 from metarl.envs.mujoco.simulator import Model, Physics
+
+
+@cache
+def robots_are_drawn() -> bool:
+    """Tell whether MuJoCo can draw here, which needs a GL.
+
+    Another process tries it, once, since MuJoCo aborts a process that asks for a GL twice where there is none.
+    """
+    attempt = "import gymnasium as g; e = g.make('Hopper-v5', render_mode='rgb_array'); e.reset(); e.render()"
+    try:
+        done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 class RobotScene:
@@ -48,7 +65,7 @@ class RobotScene:
 
 def robot_scene(family: TaskFamily, task: Task, size: int) -> RobotScene | None:
     """The scene of a family of robots for one task, `size` pixels wide; None for other families, or without a GL."""
-    if not isinstance(family, RobotFamily):
+    if not isinstance(family, RobotFamily) or not robots_are_drawn():
         return None
     try:
         return RobotScene(family.robot, family.model_of(task), size)

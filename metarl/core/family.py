@@ -364,12 +364,14 @@ def made_with(thing: Any) -> str:
     """Describe an object and the options that it keeps as attributes: ``GridNavi(episodes_per_trial=4)``.
 
     Options are the constructor's parameters, without tensors and devices. None is shown only if it is not the default.
+    An option that has the name of a method is kept as ``<name>_given``.
     """
     kept, options = vars(thing), []
     for name, default in {**options_of(type(thing)), "train_tasks": None}.items():
-        value = kept.get(name)
+        place = f"{name}_given" if f"{name}_given" in kept else name
+        value = kept.get(place)
         long = isinstance(value, (Tensor, torch.device))
-        if name in kept and not long and not (value is None and default is None):
+        if place in kept and not long and not (value is None and default is None):
             options.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(options)})"
 

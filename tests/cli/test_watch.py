@@ -116,6 +116,7 @@ def test_robots_are_drawn_by_mujoco_where_it_has_a_gl(monkeypatch: pytest.Monkey
     task = family.sample_tasks(rng.key(0), 1)
     state = family.reset(task, rng.fold(rng.key(1), torch.zeros(1, dtype=torch.int64)))
     scene = scenes.robot_scene(family, task, 80)
+    assert (scene is not None) == scenes.robots_are_drawn()
     if scene is not None:  # otherwise there is no GL here
         image = scene.image(state)
         assert image.shape == (60, 80, 3) and image.std() > 5
@@ -125,5 +126,7 @@ def test_robots_are_drawn_by_mujoco_where_it_has_a_gl(monkeypatch: pytest.Monkey
         raise RuntimeError("no GL")
 
     monkeypatch.setattr(scenes, "RobotScene", no_gl)
-    assert scenes.robot_scene(family, task, 80) is None
+    for drawn in (False, True):  # where one seems to be there, MuJoCo may still find none
+        monkeypatch.setattr(scenes, "robots_are_drawn", lambda drawn=drawn: drawn)
+        assert scenes.robot_scene(family, task, 80) is None
     assert scenes.robot_scene(metarl.make("metarl/GridNavi-v0"), task, 80) is None

@@ -515,3 +515,8 @@ def test_a_users_task_is_checked():
     kind = type(family.sample_tasks(rng.key(0), 1))
     with pytest.raises(ValueError, match="layout must be from 0 to"):
         checked_task(family, kind(torch.tensor([-1])))
+
+
+def test_its_description_has_every_option_that_changes_an_episode():
+    told = repr(GymFamily("CartPole-v1", success="solved", horizon=30))
+    assert "success='solved'" in told and "horizon=30" in told and "observe" not in told
