@@ -23,7 +23,6 @@ from docs.docstrings import markdown, rows, text
 from docs.family_groups import GROUPS, OVERVIEW
 from metarl.agents.random import RandomAgent
 from metarl.agents.reference import bandits, control, grids, mazes, other_bandits, points
-from metarl.agents.reference.rulesets import oracle as rulesets
 from metarl.core import rng
 from metarl.core.batch_env import make_env
 from metarl.core.family import State, Task, TaskFamily, drawn
@@ -137,8 +136,8 @@ SCENES: dict[str, Scene] = {
         (1, 4),
     ),
     "Rulesets": Scene(
-        "a player that is told the ruleset",
-        rulesets.RulesetOracle,
+        RL2,
+        "rl2_rulesets_trivial",
         "Paths run from pale to dark; the triangle is the agent, with what it holds.",
         (1, 2),
     ),

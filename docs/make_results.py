@@ -50,6 +50,7 @@ KNOWN = {
         "47.28 at most without being told labels; 44.04 [43.97, 44.11] by the nearest neighbour in pixels (1,000 tasks "
         "of `test`)"
     ),
+    "rl2_rulesets_trivial": "2.76 by a player that is told the ruleset",
     "rl2_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
     "maml_cartpole": "at most 500",
     "ppo_cartpole": "at most 500",
@@ -68,7 +69,8 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
     "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
     "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
-    "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
+    "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_rulesets_trivial",
+    "rl2_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
