@@ -40,7 +40,6 @@ NOT_MEASURED = {
     "rl2_ml1_reach": "it takes a virtual environment of its own and about an hour",
     "rl2_minigrid_multiroom": "only the first iterations were tried",
     "rl2_treasure_hunt": "only the first iterations were tried",
-    "memoryless_lunar_lander": "it was never run",
     "belief_gridnavi": "only a short training was tried",
     "belief_bernoulli_bandit_n10": "only a short training was tried",
     "belief_bernoulli_bandit": "only the first iterations were tried",

@@ -52,6 +52,7 @@ KNOWN = {
     ),
     "rl2_rulesets_trivial": "2.76 by a player that is told the ruleset",
     "rl2_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
+    "memoryless_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
     "maml_cartpole": "at most 500",
     "ppo_cartpole": "at most 500",
     "ppo_told_cartpole": "1000 at most",
@@ -70,7 +71,7 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
     "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
     "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_rulesets_trivial",
-    "rl2_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
+    "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
