@@ -228,9 +228,9 @@ def test_a_size_beyond_all_memory_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_it_learns_what_it_sees_and_what_is_hidden():
     """Random play has 0.5; who does not see the image, or does not remember the hidden side, has 0.75 at most."""
     family = Signals()
-    agent = RL2Config(
-        meta_batch_size=64, hidden_size=32, lr=5e-3, gamma=0.0, ent_coef=0.003, heads="hyper"
-    ).build(family, 0, CPU)
+    agent = RL2Config(meta_batch_size=64, hidden_size=32, lr=5e-3, gamma=0.0, ent_coef=0.003, heads="hyper").build(
+        family, 0, CPU
+    )
     for n in range(35):
         agent.update([rollout_of(agent, family, tasks=64, seed=n)], n / 35)
     returns = episode_returns(rollout_of(agent, family, tasks=200, seed=1000), 4).mean(0)
