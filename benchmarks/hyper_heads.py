@@ -82,9 +82,7 @@ def study(name: str, seeds: Sequence[int], runs: Path) -> dict[str, Any]:
         numbers = curves[heads].summary()
         found["split"] = curves[heads].split
         found[heads] = {
-            "training": over_training(
-                [run for run in folders if (run / "metrics.jsonl").exists()], seen_split(trained)
-            ),
+            "training": over_training(folders, trained.eval_splits[0]),
             "score": [numbers["score"], numbers["score_low"], numbers["score_high"]],
             "by_seed": curves[heads].scores.mean(axis=1, dtype=np.float64).tolist(),
         }
