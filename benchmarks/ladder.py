@@ -24,6 +24,7 @@ from benchmarks.ladder_figure import draw
 from benchmarks.presets import evaluated, finished
 from docs.make_results import between, table
 from metarl.agents.reference.catalogue import baseline
+from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
@@ -35,9 +36,9 @@ from metarl.training.config import parsing as config
 from metarl.training.config.run_config import reported_split
 
 DOCS = Path(__file__).parent.parent / "docs"
-RANDOM, TOLD, RL2 = "random", "told the task", "RL²"
+RANDOM, TOLD, RL2, BELIEF = "random", "told the task", "RL²", "exact belief"
 LEARNERS = {
-    "no memory": "memoryless", RL2: "rl2", "hyper-RL²": "hyper", "VariBAD": "varibad", "exact belief": "belief",
+    "no memory": "memoryless", RL2: "rl2", "hyper-RL²": "hyper", "VariBAD": "varibad", BELIEF: "belief",
 }  # fmt: skip
 """Rung → beginning of its presets' names, from the lowest to the highest."""
 
@@ -72,6 +73,11 @@ def preset_of(rung: str, name: str) -> str:
     return f"{LEARNERS[rung]}_{name}"
 
 
+def computable(rung: str, family: TaskFamily, split: str) -> bool:
+    """Whether a family can have the rung: the exact belief only where the family knows it."""
+    return rung != BELIEF or family.belief(split) is not None
+
+
 def run_of(preset: str, seed: int, runs: Path, train: bool) -> Path | str | None:
     """The finished run of a preset and seed, or (seed 1) the agent of the package; None if there is none."""
     run = runs / f"{preset}_{seed}"
@@ -96,11 +102,14 @@ def played(agent: Agent | Path | str, name: str, stem: str, runs: Path, tasks: i
 
 def gather(name: str, seeds: Sequence[int], runs: Path, tasks: int, train: bool = False) -> Found:
     """The curves of a family's rungs, and the rungs (or seeds of them) that are missing, with the reason."""
-    family, subject = config.read(f"rl2_{name}").family, SUBJECTS[name]
+    trained, subject = config.read(f"rl2_{name}"), SUBJECTS[name]
+    family = trained.family
     curves = {RANDOM: played(baseline("random", family), name, f"random_{name}", runs, tasks)}
     missing = {}
     for rung in LEARNERS:
         preset = preset_of(rung, name)
+        if not computable(rung, family, trained.train_split):
+            continue
         if preset not in config.presets():
             missing[rung] = f"there is no preset {preset}"
             continue

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ladder, ladder_figure
-from benchmarks.ladder import LEARNERS, RANDOM, RL2, SUBJECTS, TOLD, Found
+from benchmarks.ladder import BELIEF, LEARNERS, RANDOM, RL2, SUBJECTS, TOLD, Found
 from docs.make_results import between
 from metarl.agents.reference.catalogue import baselines_for
 from metarl.evaluation.curve import AdaptationCurve
@@ -55,6 +55,13 @@ def test_what_is_there_is_gathered_and_what_is_missing_is_named(found: Found):
     assert found.missing["no memory"] == "no finished run of memoryless_gridnavi with seed 3"
     assert found.missing["hyper-RL²"] == "no finished run of hyper_gridnavi with seed 2, 3"
     assert RL2 not in found.missing and len(found.curves[RL2].returns) == 2
+
+
+def test_only_families_that_know_a_belief_have_its_rung():
+    families = {name: config.read(name).family for name in ("rl2_gridnavi", "rl2_cartpole")}
+    assert ladder.computable(BELIEF, families["rl2_gridnavi"], "all")
+    assert not ladder.computable(BELIEF, families["rl2_cartpole"], "train")
+    assert ladder.computable("VariBAD", families["rl2_cartpole"], "train")
 
 
 def test_all_play_the_same_tasks_with_the_same_noise(found: Found):
