@@ -34,6 +34,11 @@ CONTROLS = {
     "memoryless_cartpole": "rl2_cartpole",
     "memoryless_pendulum": "rl2_pendulum",
     "memoryless_lunar_lander": "rl2_lunar_lander",
+    "memoryless_gridnavi": "rl2_gridnavi",
+    "memoryless_bernoulli_bandit": "rl2_bernoulli_bandit",
+    "memoryless_tabular_mdp": "rl2_tabular_mdp",
+    "memoryless_sparse_point_robot": "rl2_sparse_point_robot",
+    "memoryless_half_cheetah_vel": "rl2_half_cheetah_vel",
 }
 """Presets that are others without a memory; the record has what the memory is worth, on the same tasks."""
 NOT_MEASURED = {
@@ -49,6 +54,18 @@ NOT_MEASURED = {
     "rl2_bernoulli_bandit_k10": "it was never run",
     "rl2_tabular_mdp_25": "it was never run",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
+    "belief_tabular_mdp": "it was never run",
+    "belief_sparse_point_robot": "it was never run",
+    "hyper_gridnavi": "it was never run",
+    "hyper_bernoulli_bandit": "it was never run",
+    "hyper_tabular_mdp": "it was never run",
+    "hyper_sparse_point_robot": "it was never run",
+    "hyper_half_cheetah_vel": "it was never run",
+    "memoryless_gridnavi": "it was never run",
+    "memoryless_bernoulli_bandit": "it was never run",
+    "memoryless_tabular_mdp": "it was never run",
+    "memoryless_sparse_point_robot": "it was never run",
+    "memoryless_half_cheetah_vel": "it was never run",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 

@@ -24,6 +24,11 @@ class RL2Config(AgentConfig):
     """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
     head_size: int = option(0, at_least(0))
     """Hidden ReLU units of the policy's and the critic's head; 0: linear heads."""
+    heads: str = option("plain", one_of("plain", "hyper"))
+    """plain: the heads read the memory and the step; or hyper: they read only the step, by weights that are made from
+    an embedding of the memory (Beck et al. 2022)."""
+    hyper_size: int = option(25, at_least(1))
+    """Numbers of the embedding from which ``heads: hyper`` makes weights."""
     critic: str = option("history", one_of("history", "task"))
     """Input of the critic next to the memory: history (nothing more), or task (the true task, as in asymmetric
     actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""

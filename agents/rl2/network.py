@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metarl.agents.rl2.hyper import HyperHeads
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Distribution, make_distribution
 from metarl.core.family import TaskFamily
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class RL2Network(nn.Module):
     """An encoder, a memory, and two heads that read the memory's output and the encoded step.
 
-    Beck et al. 2023 report that showing the step to the heads again makes up for much of plain RL²'s weakness.
+    Beck et al. 2023 report that showing the step to the heads again makes up for much of plain RL²'s weakness. With
+    ``heads: hyper`` the memory makes the weights of heads that read only the step (`HyperHeads`).
     """
 
     task_centre: Tensor
@@ -48,9 +50,14 @@ class RL2Network(nn.Module):
         )
         self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
         outputs = action_size(family.action_space)
-        self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
         seen = task_size if config.critic == "task" else 0
-        self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
+        self.hyper: HyperHeads | None = None
+        if config.heads == "hyper":
+            sizes = self.memory.hidden_size, self.encoder.output_size, outputs
+            self.hyper = HyperHeads(*sizes, hidden=config.head_size, size=config.hyper_size, task_size=seen)
+        else:
+            self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
+            self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
         self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
         self.actions = ActionUnits(family.action_space)
         self.log_std: nn.Parameter | None = None
@@ -88,6 +95,9 @@ class RL2Network(nn.Module):
         Both heads read the memory's output ``(…, H)`` and the embedded step ``(…, E)``; with ``critic: task`` the
         critic also reads the numbers of the task ``(B, D)``.
         """
+        if self.hyper is not None:
+            outputs, value = self.hyper(output, x, self._told(task))
+            return make_distribution(outputs, self.log_std, self.actions.sizes), value
         heads = self.policy, self.critic  # the first layers of both are one matrix product
         bias = torch.cat([head.of_memory.bias for head in heads])
         total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)

@@ -24,19 +24,25 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
 
     Checked: shapes and types of actions; the same key gives the same action, and a greedy action does not depend on the
-    key; the memory is not modified in place, and it is used; the task that `begin` gets changes nothing, unless the
-    agent has ``told = True``; log-probabilities are those of the actions; a row of a batch acts like a batch of one;
-    `update` returns finite floats, changes parameters, and starts at likelihood ratio 1; a `state_dict` resumes
-    exactly.
+    key; the memory is not modified in place, and it is used, after a first update at the latest; the task that `begin`
+    gets changes nothing, unless the agent has ``told = True``; log-probabilities are those of the actions; a row of a
+    batch acts like a batch of one; `update` returns finite floats, changes parameters, and starts at likelihood ratio
+    1; a `state_dict` resumes exactly.
     """
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
     agent = config.build(family, seed, torch.device("cpu"))
+    episodes = min(family.episodes_per_trial, 3)
     _check_acting(agent, family, task)
+    if not _uses_memory(agent, family, task):
+        learner = config.build(family, seed, torch.device("cpu"))
+        _trained(learner, family, task, rng.key(seed), episodes, 0.0)
+        require(
+            _uses_memory(learner, family, task), f"{type(agent).__name__}.act changes its memory and never uses it."
+        )
     _check_blind(agent, family, task, seed)
     _check_log_prob(agent, family, task)
     _check_row(agent, family, task)
-    episodes = min(family.episodes_per_trial, 3)
     _check_update(config, family, task, seed, episodes)
     _check_resume(config, family, task, seed, episodes)
 
@@ -45,7 +51,7 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
     name, rows = type(agent).__name__, num_rows(task) * agent.protocol.envs_per_task
     memory, step, keys = _start(agent, family, task)
     before = [leaf.clone() for leaf in leaves(memory)]
-    acted, after = agent.act(memory, step, keys)
+    acted, _ = agent.act(memory, step, keys)
     space = family.action_space
     expected = torch.float32 if isinstance(space, spaces.Box) else torch.int64
     good = acted.action.dtype == expected and acted.action.shape == (rows, *(space.shape or ()))
@@ -59,10 +65,14 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
     require(same(acted, again), f"{name}.act does not do the same for the same key.")
     greedy, other = (agent.act(memory, step, rng.fold(keys, n), greedy=True)[0] for n in (1, 2))
     require(torch.equal(greedy.action, other.action), f"{name}.act(greedy=True) depends on the key.")
-    if not same(before, list(leaves(after))):  # a memory that changes must also change actions
-        fresh, _ = agent.act(memory, step, keys)
-        later, _ = agent.act(after, step, keys)
-        require(not same(fresh, later), f"{name}.act changes its memory and never uses it.")
+
+
+def _uses_memory(agent: LearningAgent, family: TaskFamily, task: Task) -> bool:
+    """Tell whether a memory that changes also changes actions; one that does not change counts as used."""
+    memory, step, keys = _start(agent, family, task)
+    fresh, after = agent.act(memory, step, keys)
+    later, _ = agent.act(after, step, keys)
+    return same(list(leaves(memory)), list(leaves(after))) or not same(fresh, later)
 
 
 def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int, steps: int = 5) -> None:

@@ -98,11 +98,13 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatc
     assert captured.why_not == "operation not permitted when stream is capturing" and len(calls) == 6
 
 
+@pytest.mark.parametrize("heads", ["plain", "hyper"])
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 6), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-def test_a_captured_update_is_the_plain_one(recorded: list[Played], family: Any):
+def test_a_captured_update_is_the_plain_one(recorded: list[Played], family: Any, heads: str):
     """All that changes from minibatch to minibatch is among the arguments, as tensors."""
     schedules = {"lr": [(0.0, 1e-2), (1.0, 1e-3)], "ent_coef": [(0.0, 0.1), (1.0, 0.0)]}
-    config = RL2Config(meta_batch_size=8, hidden_size=8, aux_coef=1.0, critic="task", **schedules)  # type: ignore[arg-type]
+    options = {"aux_coef": 1.0, "critic": "task", "heads": heads, **schedules}
+    config = RL2Config(meta_batch_size=8, hidden_size=8, **options)  # type: ignore[arg-type]
     plain, fast = (config.build(family, 0, CPU) for _ in range(2))
     fast.minibatch.why_not = None
     for n in range(3):

@@ -140,10 +140,10 @@ def test_a_trial_stays_on_the_device(config: AgentConfig, family: TaskFamily, co
     assert len(trial[0].mask) == (agent.protocol.episodes or family.episodes_per_trial) * family.horizon
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize(("memory", "heads"), [*((memory, "plain") for memory in MEMORIES), ("gru", "hyper")])
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])
-def test_a_minibatch_of_rl2_stays_on_the_device(memory: str, family: TaskFamily, copies: list[str]):
-    options = {"critic": "task", "aux_coef": 1.0, "embed_size": 4, "head_size": 4, "chunk_length": 3}
+def test_a_minibatch_of_rl2_stays_on_the_device(memory: str, heads: str, family: TaskFamily, copies: list[str]):
+    options = {"heads": heads, "critic": "task", "aux_coef": 1.0, "embed_size": 4, "head_size": 4, "chunk_length": 3}
     agent: Any = build(RL2Config(meta_batch_size=4, hidden_size=8, memory=memory, **options), family)  # type: ignore[arg-type]
     (rollout,) = play(agent, family)
     task = features(rollout.task)

@@ -32,6 +32,7 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2": (RL2Config(num_minibatches=2, update_epochs=2, hidden_size=16), POINTS),
     "RL2, scales that follow": (RL2Config(num_minibatches=3, hidden_size=16, norm_obs=True, norm_adv=False), POINTS),
     "RL2, inference loss": (RL2Config(num_minibatches=2, hidden_size=16, aux_coef=0.1), POINTS),
+    "RL2, hypernetwork": (RL2Config(num_minibatches=2, hidden_size=16, head_size=4, heads="hyper"), POINTS),
     "RL2, chunks": (RL2Config(num_minibatches=2, hidden_size=16, chunk_length=3), BANDIT),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),

@@ -32,6 +32,7 @@ PPO = "--agent=PPO --agent.batch_size=8 --agent.update_epochs=2 --agent.hidden_s
 AGENTS = {
     **{f"RL² with {memory}": f"{RL2} --agent.memory={memory}" for memory in MEMORIES},
     "RL² with statistics": f"{RL2} --agent.norm_obs=true --agent.norm_adv=false --agent.critic=task",
+    "RL² with a hypernetwork": f"{RL2} --agent.heads=hyper --agent.head_size=4",
     "MAML by TRPO": f"{MAML} --agent.outer=trpo",
     "MAML by PPO": f"{MAML} --agent.outer=ppo --agent.outer.num_minibatches=2",
     "Reptile": f"{MAML} --agent.outer=reptile",
