@@ -411,7 +411,7 @@ def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
     evaluated = {"test": watch(RandomAgent(family), family, "test", 3)}
     found = [picture.tag for picture in pictures(family, evaluated, said.append)]
-    assert found == [f"eval/test/{name}" for name in ("where", "behaviour/strip", "behaviour/trial")]
+    assert found == [f"eval/test/{name}" for name in ("where", "belief", "behaviour/strip", "behaviour/trial")]
     assert len(said) == 1 and "no figure" in said[0]
 
 
