@@ -74,8 +74,11 @@ def test_the_trial_of_the_video_can_be_chosen():
         ([AGENT, "--video", "trial.avi"], "A video is a .gif or an .mp4, got 'trial.avi'."),
         ([AGENT, "--video", "trial.mp4"], "pip install 'metarl[video]'"),
         ([AGENT, "--belief", "belief.gif"], "A picture of beliefs is a .png, got 'belief.gif'."),
-        (["pretrained:rl2_tmaze", "--belief", "belief.png"], "There is no belief to show: The tasks of TMaze are not"),
-        (["pretrained:maml_gridnavi", "--belief", "belief.png"], "There is no belief to show: MAML adapts in rounds"),
+        (["pretrained:rl2_two_step", "--belief", "b.png"], "There is no belief to show: The tasks of TwoStep are not"),
+        (
+            ["pretrained:maml_gridnavi", "--belief", "belief.png"],
+            "There is no belief to show: MAML (likelihood ratio, PPO) adapts",
+        ),
         ([AGENT, "--split", "tset"], "Did you mean 'test'?"),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1"),
         (["no/such/run"], "There is no run directory 'no/such/run'"),

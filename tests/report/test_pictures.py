@@ -279,7 +279,7 @@ def test_an_agent_in_rounds_has_a_point_per_round():
     assert figure is not None
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert set(lines) == {"Rounds", "random"} and lines["Rounds"].tolist() == [1.0, 0.0]
-    (heading, _, shown) = chosen_trials(family, found, watched)[0]
+    (heading, *_, shown) = chosen_trials(family, found, watched)[0]
     assert "3 of its 3 rows" in heading
     assert [len(scene.episode.rewards) for scene in shown] == [12, 12], "all rows' pulls of a round in one picture"
 

@@ -26,7 +26,7 @@ FINE = 3
 """Panels are drawn so many times larger and shrunk, for smooth lines."""
 
 
-POWER, LEAST = 0.4, 0.08
+POWER, LEAST = 0.35, 0.08
 """The darkness of a share of the highest number is a power of it, and at least this much where it is not zero."""
 
 
