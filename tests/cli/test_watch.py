@@ -77,7 +77,7 @@ def test_the_trial_of_the_video_can_be_chosen():
         (["pretrained:rl2_two_step", "--belief", "b.png"], "There is no belief to show: The tasks of TwoStep are not"),
         (
             ["pretrained:maml_gridnavi", "--belief", "belief.png"],
-            "There is no belief to show: MAML (likelihood ratio, PPO) adapts",
+            "no belief to show: MAML (likelihood ratio, PPO) adapts",
         ),
         ([AGENT, "--split", "tset"], "Did you mean 'test'?"),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1"),

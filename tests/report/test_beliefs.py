@@ -21,7 +21,7 @@ from metarl.core.rollout import Acted, Agent, Believer, Memory
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.evaluation.playback import replay, watch
 from metarl.report.behaviour import pictures
-from metarl.report.beliefs.picture import belief_picture, draw, limits, shares, tinted
+from metarl.report.beliefs.picture import MASSES, REWARDS, belief_picture, draw, limits, power, shares, tinted
 from metarl.report.beliefs.story import (
     OBSERVER,
     PANELS,
@@ -186,6 +186,7 @@ def test_shades_grow_with_the_numbers_and_only_zero_is_white():
     assert ink[0] == 3 * 255 and (np.diff(ink) < 0).all()
     assert tinted(shares(row), "#4e79a7")[0, 0, -1].tolist() == [0x4E, 0x79, 0xA7]
     assert (tinted(shares(np.zeros((2, 3, 3), np.float32)), "black") == 255).all(), "nothing is expected"
+    assert power(row) == REWARDS and power(row / row.sum()) == MASSES and power(-row) == REWARDS
     assert limits(-row) == (pytest.approx(-0.3), 0.0)
 
 

@@ -26,8 +26,13 @@ FINE = 3
 """Panels are drawn so many times larger and shrunk, for smooth lines."""
 
 
-POWER, LEAST = 0.35, 0.08
-"""The darkness of a share of the highest number is a power of it, and at least this much where it is not zero."""
+MASSES, REWARDS = 0.35, 0.75
+"""The darkness of a share of the highest number is this power of it: masses of many places are small; rewards that were
+learned have noise, which is not to be seen."""
+
+
+LEAST = 0.08
+"""The darkness of the smallest share above 0."""
 
 
 GOAL, PATH = "#e03131", "#f08c00"
@@ -61,7 +66,7 @@ def draw(story: Story) -> Image.Image:
         _text(pen, (0, top), row.heading, colour(row.who))
         _draw_scale(pen, wide, top, row)
         for number, (moment, cells) in enumerate(zip(story.moments, shares(row.maps), strict=True)):
-            panel = _panel(story, moment, tinted(cells, colour(row.who)))
+            panel = _panel(story, moment, tinted(cells, colour(row.who), power(row.maps)))
             whole.paste(panel.resize((PANEL, tall), Image.Resampling.LANCZOS), (number * (PANEL + GAP), top + LINE + 6))
             box = (number * (PANEL + GAP), top + LINE + 6, number * (PANEL + GAP) + PANEL - 1, top + LINE + 5 + tall)
             pen.rectangle(box, outline="#adb5bd")
@@ -80,9 +85,15 @@ def shares(maps: NDArray[np.float32]) -> NDArray[np.float64]:
     return (maps.astype(np.float64) - low) / (high - low) if high > low else np.zeros(maps.shape)
 
 
-def tinted(share: NDArray[np.float64], full: str) -> NDArray[np.uint8]:
+def power(maps: NDArray[np.float32]) -> float:
+    """Return the power that makes the darkness of a row: `MASSES` where every map is a distribution."""
+    distributions = maps.min() >= 0.0 and np.allclose(maps.sum(axis=(1, 2)), 1.0, atol=1e-3)
+    return MASSES if distributions else REWARDS
+
+
+def tinted(share: NDArray[np.float64], full: str, power: float = MASSES) -> NDArray[np.uint8]:
     """Return colours ``(…, 3)`` of shares from 0, white, to 1, the colour `full`; no positive share is white."""
-    dark = np.where(share > 1e-6, np.maximum(LEAST, np.clip(share, 0.0, 1.0) ** POWER), 0.0)
+    dark = np.where(share > 1e-6, np.maximum(LEAST, np.clip(share, 0.0, 1.0) ** power), 0.0)
     end = np.array(ImageColor.getrgb(full), dtype=np.float64)
     return (255.0 + dark[..., None] * (end - 255.0)).round().astype(np.uint8)
 
@@ -148,7 +159,7 @@ def _draw_scale(pen: ImageDraw.ImageDraw, right: int, top: int, row: Row) -> Non
     text = f"{high:.2g}"
     end = right - round(pen.textlength(text, font_size=FONT)) - 8
     _text(pen, (end + 8, top), text, "#495057")
-    ramp = tinted(np.linspace(0.0, 1.0, length), colour(row.who))
+    ramp = tinted(np.linspace(0.0, 1.0, length), colour(row.who), power(row.maps))
     for number, shade in enumerate(ramp):
         x = end - length + number
         pen.line((x, top + 7, x, top + LINE - 5), fill=tuple(int(part) for part in shade))
