@@ -21,6 +21,7 @@ from metarl.agents.belief.network import BeliefNetwork
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
+from metarl.core.beliefs.places import goal_masses
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.core.tree import columns, features, take
@@ -102,6 +103,17 @@ class BeliefPPO(LearningAgent, config=BeliefConfig):
             log_prob = policy.log_prob(self.actions.to_own(action))  # of the rounded action, as in `update`
             # The critic, which may be told the task, is asked in `update`.
             return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+
+    def goal_map(self, memory: Memory, points: Tensor) -> Tensor:
+        """Return the posterior mass of the goal at `points`, those of the family's ground: float32 ``(B, P)``.
+
+        It is the mean over the places of a task that has several. Raises ValueError for a family without a ground.
+        """
+        ground, weighted = self.family.ground(self.config.split), self.belief.weighted_tasks(memory.belief)
+        if ground is None or weighted is None:
+            raise ValueError(f"The tasks of {self.family!r} are not places, so there is no map of goals.")
+        masses = goal_masses(ground, *weighted, points)
+        return torch.stack(list(masses.values())).mean(0)
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         return memory  # the belief did the learning

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -18,6 +19,7 @@ from metarl.envs.grids.grid import (
     cell_number,
     cells,
     fixed_part,
+    floor,
     grid_spaces,
     hitting,
     moved,
@@ -138,6 +140,9 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
     def belief(self, split: str) -> Belief:
         return Enumeration(self, split)
 
+    def ground(self, split: str) -> Ground:
+        return floor(self.size, lambda task: {"goal": task.goal})
+
     def success(self, task: DarkTask, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)
 
@@ -247,6 +252,9 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
 
     def belief(self, split: str) -> Belief:
         return Enumeration(self, split)
+
+    def ground(self, split: str) -> Ground:
+        return floor(self.size, lambda task: {"goal": task.goal})
 
     def success(self, task: DarkTask, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)

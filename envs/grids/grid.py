@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.places import Ground
 from metarl.envs.drawing.cells import Cells, Frame, xy
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
@@ -70,6 +71,11 @@ def plan(
 def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
     """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
+
+
+def floor(size: int, places: Callable[[Any], dict[str, Tensor]]) -> Ground:
+    """The ground of a square room, a cell for each of its cells."""
+    return Ground((0.0, 0.0), size, size, 1.0, places)
 
 
 def position(state: Cell) -> tuple[int, int]:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.grids.grid import Cell, cells, fixed_part, grid_spaces, moves, plan, room
+from metarl.envs.grids.grid import Cell, cells, fixed_part, floor, grid_spaces, moves, plan, room
 
 
 class GoalCell(NamedTuple):
@@ -118,6 +119,9 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
 
     def belief(self, split: str) -> Belief:
         return Enumeration(self, split)
+
+    def ground(self, split: str) -> Ground:
+        return floor(self.size, lambda task: {"goal": task.goal})
 
     def success(self, task: GoalCell, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)

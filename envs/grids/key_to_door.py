@@ -10,6 +10,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
@@ -18,6 +19,7 @@ from metarl.envs.grids.grid import (
     MOVES,
     cell_number,
     cells,
+    floor,
     grid_spaces,
     hitting,
     moved,
@@ -152,6 +154,9 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         """The cells of key and door, one-hot: float32 (N, 162)."""
         numbers = cell_number(torch.stack([task.key, task.door], dim=1), self.size)
         return torch.nn.functional.one_hot(numbers, self.size**2).flatten(1).to(torch.float32)
+
+    def ground(self, split: str) -> Ground:
+        return floor(self.size, lambda task: {"key": task.key, "door": task.door})
 
     def success(self, task: KeyDoorTask, state: KeyDoorState) -> Tensor:
         return (state.position == task.door).all(-1) & state.has_key

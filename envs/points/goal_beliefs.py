@@ -28,6 +28,13 @@ class Region(NamedTuple):
         far = place.abs().amax(-1)
         return (far <= self.outer + margin) & (far >= self.inner - margin)
 
+    def squares(self, device: torch.device, side: float = 0.025) -> Tensor:
+        """Return the middles of squares of about this side that fill the region: float32 ``(N, 2)``."""
+        count = round(2.0 * self.outer / side)
+        line = self.outer * ((2.0 * torch.arange(count, device=device) + 1.0) / count - 1.0)
+        every = torch.cartesian_prod(line, line)
+        return every[self.holds(every)]
+
     @property
     def area(self) -> float:
         """The area in m²."""
@@ -106,6 +113,15 @@ class GoalByDistance(Belief):
         on = (away.norm(dim=-1) - belief.radius).abs() <= ROUNDING
         before = torch.where(self.region.holds(task.position), -math.log(self.region.area), -torch.inf)
         return torch.where(belief.rewards > 0, torch.where(on, density, -torch.inf), before)
+
+    def weighted_tasks(self, belief: Sighted) -> tuple[Goal, Tensor]:
+        """Return the middles of the arcs and those of small squares, which have the mass before the first reward."""
+        middles, device = self._middles(belief.centre, belief.radius), belief.centre.device
+        squares = self.region.squares(device)
+        seen, rows = (belief.rewards > 0)[:, None], len(belief.centre)
+        before = torch.full((rows, len(squares)), 1.0 / len(squares), device=device)
+        mass = torch.cat([torch.where(seen, belief.log_mass.exp(), 0.0), torch.where(seen, 0.0, before)], dim=1)
+        return Goal(torch.cat([middles, squares.expand(rows, -1, -1)], dim=1).flatten(0, 1)), mass
 
     def _middles(self, centre: Tensor, radius: Tensor) -> Tensor:
         """Return the middles of the arcs, float32 ``(B, cells, 2)``."""

@@ -13,12 +13,13 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import XY, Pixel, Trail, draw_box, draw_goal, xy
 from metarl.envs.points.beliefs import GoalOnArc
 from metarl.envs.points.expectations import disc_corner, over_starts, walked
-from metarl.envs.points.plane import Goal, Point, constant, moved, reach, step_space
+from metarl.envs.points.plane import Goal, Point, constant, ground_of_goals, moved, reach, step_space
 
 GOAL_RADIUS = 0.2  # metres: how near the goal pays
 
@@ -138,6 +139,10 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         paid = reward > 0.0
         return torch.where(paid, 1.0 - reward, GOAL_RADIUS), torch.where(paid, 1.0 - reward, torch.inf)
 
+    def ground(self, split: str) -> Ground:
+        bottom, top = (-1.25, 0.25) if split == "ood" else (-0.25, 1.25)
+        return ground_of_goals((-1.25, bottom), (1.25, top), GOAL_RADIUS)
+
     def success(self, task: Goal, state: Point) -> Tensor:
         return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
 
@@ -239,6 +244,10 @@ class SemiCircle(TaskFamily[Goal, Point]):
 
     def first_state(self, task: Goal, obs: Tensor) -> Point:
         return Point(obs)
+
+    def ground(self, split: str) -> Ground:
+        (left, bottom), (right, top) = self.low, self.high
+        return ground_of_goals((left, -1.25 if split == "ood" else bottom), (right, top), GOAL_RADIUS)
 
     def success(self, task: Goal, state: Point) -> Tensor:
         return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS

@@ -11,11 +11,12 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Pixel, Trail, draw_box, draw_goal, xy
 from metarl.envs.points.goal_beliefs import GoalByDistance, Region
-from metarl.envs.points.plane import MAX_STEP, Goal, Point, moved, reach, step_space, uniform_in_ring
+from metarl.envs.points.plane import MAX_STEP, Goal, Point, ground_of_goals, moved, reach, step_space, uniform_in_ring
 
 REACHED = 0.01  # metres per axis
 
@@ -101,6 +102,10 @@ class Navigation2D(TaskFamily[Goal, Point]):
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         return GoalByDistance(Region(0.8, 0.5) if split == "ood" else Region(0.5))
+
+    def ground(self, split: str) -> Ground:
+        far = 0.9 if split == "ood" else 0.6
+        return ground_of_goals((-far, -far), (far, far))
 
     def success(self, task: Goal, state: Point) -> Tensor:
         return ((state.position - task.position) ** 2).amax(-1) < REACHED**2  # as in `step`, to the last bit

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.places import Ground
 from metarl.core.family import Key
 
 MAX_STEP = 0.1  # metres per axis and step
+
+
+CELL = 0.05  # metres: the side of a cell of the ground
 
 
 class Goal(NamedTuple):
@@ -37,6 +41,12 @@ class Point(NamedTuple):
 def step_space() -> gymnasium.spaces.Box:
     """The action space: metres along x and y."""
     return gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
+
+
+def ground_of_goals(low: tuple[float, float], high: tuple[float, float], reach: float = 0.0) -> Ground:
+    """The ground for goals, from one corner to the other; goals pay within `reach` metres."""
+    columns, rows = (1 + round((top - bottom) / CELL) for bottom, top in zip(low, high, strict=True))
+    return Ground(low, columns, rows, CELL, lambda task: {"goal": task.position}, reach)
 
 
 def reach(horizon: int, step: float = MAX_STEP) -> float:

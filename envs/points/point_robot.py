@@ -10,12 +10,13 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.enumeration import Enumeration
+from metarl.core.beliefs.places import Ground
 from metarl.core.errors import unknown, whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.planes import Trail, draw_box, draw_goal, xy
 from metarl.envs.points.expectations import norms, over_starts, walked
 from metarl.envs.points.goal_beliefs import GoalByDistance, Region
-from metarl.envs.points.plane import Goal, Point, moved, reach, step_space, uniform_in_ring
+from metarl.envs.points.plane import Goal, Point, ground_of_goals, moved, reach, step_space, uniform_in_ring
 
 
 def pearl_goals() -> Tensor:
@@ -120,6 +121,10 @@ class PointRobot(TaskFamily[Goal, Point]):
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         return GoalByDistance(Region(1.5, 1.0) if split == "ood" else Region(1.0))
+
+    def ground(self, split: str) -> Ground:
+        far = 1.6 if split == "ood" else 1.1
+        return ground_of_goals((-far, -far), (far, far))
 
     def first_state(self, task: Goal, obs: Tensor) -> Point:
         return Point(obs)

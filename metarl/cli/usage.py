@@ -132,7 +132,13 @@ def watch() -> Parser:
     parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
     parser.add_argument("--video", type=Path, metavar="FILE", help="animate a trial, in a .gif or an .mp4")
     parser.add_argument(
-        "--trial", choices=("lowest", "median", "highest"), default="median", help="the one of the video (median)"
+        "--belief", type=Path, metavar="FILE", help="draw where reward is expected along a trial, in a .png"
+    )
+    parser.add_argument(
+        "--trial",
+        choices=("lowest", "median", "highest"),
+        default="median",
+        help="the one of the video and of the belief (median)",
     )
     parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
     parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)

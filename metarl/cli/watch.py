@@ -2,8 +2,10 @@
 
     metarl watch RUN_DIR [--split test] [--tasks 50] [--greedy]
     metarl watch pretrained:rl2_gridnavi --video trial.gif
+    metarl watch pretrained:rl2_gridnavi --belief belief.png
 
-The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them.
+The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them,
+or shows what is believed along it about the place of the reward.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from metarl.evaluation.files import replace_file
 from metarl.evaluation.playback import watch
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.behaviour import behaviour_strip, chosen_trials, frames
+from metarl.report.beliefs.picture import belief_picture
+from metarl.report.beliefs.story import check_shown
 from metarl.report.console import in_words, make_console, make_folder
 from metarl.report.images import image_png
 from metarl.report.video import check_video, save_video
@@ -66,17 +70,25 @@ def _watch(options: Any, console: Console) -> None:
     check_size(family, split, options.tasks)
     if not has_picture(family):
         raise ValueError(f"There is nothing to watch: {type(family).__name__} has no picture: {family.no_picture}")
+    if options.belief is not None:
+        if options.belief.suffix != ".png":
+            raise ValueError(f"A picture of beliefs is a .png, got {str(options.belief)!r}.")
+        check_shown(agent, family, split, agent.protocol.test().rounds > 1)
     picture = options.out or _default(options.run, split)
-    for path in (picture, *([] if options.video is None else [options.video])):
-        make_folder(path.parent)
+    for path in (picture, options.video, options.belief):
+        if path is not None:
+            make_folder(path.parent)
     curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy)
     trials = chosen_trials(family, curve, watched)
     replace_file(picture, image_png(behaviour_strip(family, trials)))
     for trial in trials:
         console.print(trial.heading, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {picture}", markup=False, highlight=False, soft_wrap=True)
+    trial = next(one for one in trials if one.heading.startswith(options.trial)) if len(trials) == 3 else trials[0]
+    if options.belief is not None:
+        replace_file(options.belief, belief_picture(family, curve, watched, trial.number))
+        console.print(f"Written to {options.belief}", markup=False, highlight=False, soft_wrap=True)
     if options.video is not None:
-        trial = next(one for one in trials if one.heading.startswith(options.trial)) if len(trials) == 3 else trials[0]
         scene = robot_scene(family, to_device(trial.task, "cpu"), FRAME)
         shown = frames(family, trial, FRAMES, FRAME, None if scene is None else scene.image)
         save_video(shown, options.video)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.beliefs.belief import Belief
+from metarl.core.beliefs.places import Ground
 from metarl.core.errors import WrongResult, add_place, short, unknown
 from metarl.core.options import options_of
 from metarl.core.tree import named_leaves, num_rows, take, to_device
@@ -304,6 +305,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         Raises ValueError for a split that the family does not have.
         """
         self._address(split)
+        return None
+
+    def ground(self, split: str) -> Ground | None:
+        """Return the ground on which the tasks of a split are places, for pictures of beliefs; None if they are not.
+
+        Only for families whose observation is the agent's own place.
+        """
         return None
 
     def first_state(self, task: TaskT, obs: Tensor) -> StateT:

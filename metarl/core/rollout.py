@@ -83,6 +83,18 @@ class Agent(Protocol):
         """Do one meta-training step from a trial and return metrics. `progress` in [0, 1) is the share of training."""
 
 
+@runtime_checkable
+class Believer(Protocol):
+    """An agent that can say where it expects reward; its pictures of beliefs show it."""
+
+    def goal_map(self, memory: Memory, points: Tensor) -> Tensor:
+        """Return how much reward the agent expects where it observes each of `points` ``(P, D)``: ``(B, P)``.
+
+        It may be the expected reward or the probability of the goal, in any unit: greater is better. `memory` is
+        that after `act`, which must depend on nothing but the steps that it was given.
+        """
+
+
 def collect(
     agent: Agent,
     memory: Memory,

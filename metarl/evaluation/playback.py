@@ -119,16 +119,23 @@ class Episode(NamedTuple):
 
 def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0) -> list[list[Episode]]:
     """Play again the trial of a row of task `number` in the evaluation with this `seed`: [round][episode]."""
-    task, rounds = take(watched.task, slice(number, number + 1)), watched.actions(number, row)
-    protocol = watched.protocol.test()
-    key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
     trial, family = [], family.drawable()
-    for index, actions in enumerate(rounds):
-        at = rng.fold(rng.fold(key, index), 0)
-        env = make_env(family, task, at, protocol.episodes, number * watched.repeats * protocol.envs_per_task + row)
+    for index, actions in enumerate(watched.actions(number, row)):
+        env = env_again(watched, family, number, row, seed, index)
         env.reset()
         trial.append(_play(env, actions))
     return trial
+
+
+def env_again(
+    watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0, index: int = 0
+) -> BatchEnv:
+    """Make the environment of one row of task `number`, as it was in round `index` of the evaluation."""
+    protocol = watched.protocol.test()
+    key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
+    first_row = number * watched.repeats * protocol.envs_per_task + row
+    task = take(watched.task, slice(number, number + 1))
+    return make_env(family, task, rng.fold(rng.fold(key, index), 0), protocol.episodes, first_row)
 
 
 def _play(env: BatchEnv, actions: Sequence[Tensor]) -> list[Episode]:

@@ -17,6 +17,8 @@ from metarl.core.tree import take, to_device
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.playback import Episode, Watched, replay
 from metarl.evaluation.results import chosen_points
+from metarl.report.beliefs.picture import belief_picture
+from metarl.report.beliefs.story import nothing_to_show
 from metarl.report.figures import png, task_map, where
 from metarl.report.images import Captioned, gif, image_png, stack, strip
 
@@ -56,6 +58,7 @@ class Trial(NamedTuple):
     """A trial on one task."""
 
     heading: str
+    number: int  # of the task in the evaluation
     task: Task  # one row
     scenes: list[Scene]
 
@@ -95,7 +98,7 @@ def chosen_trials(family: TaskFamily, curve: AdaptationCurve, watched: Watched) 
     for number, name in chosen.items():
         heading = f"{name} score of {len(scores)} tasks: {_short(float(scores[number]))} on task {number}{which}"
         task = take(watched.task, slice(number, number + 1))
-        found.append(Trial(heading, task, scenes(watched, family, number, curve)))
+        found.append(Trial(heading, number, task, scenes(watched, family, number, curve)))
     return found
 
 
@@ -188,6 +191,8 @@ def _plan(
         shown = _OfSplit(family, curve, watched)
         makers = {"tasks": shown.tasks, "where": shown.where}
         makers |= {name: functools.partial(shown.drawn, draw) for name, draw in pictures_for(family).items()}
+        if not nothing_to_show(watched.agent, family, split, curve.rounds):
+            makers["belief"] = shown.belief
         if has_picture(family):
             makers |= {"behaviour/strip": shown.strip, "behaviour/trial": shown.trial}
         for name, make in makers.items():
@@ -214,6 +219,9 @@ class _OfSplit:
 
     def strip(self) -> bytes:
         return image_png(behaviour_strip(self.family, self.trials))
+
+    def belief(self) -> bytes:
+        return belief_picture(self.family, self.curve, self.watched, self.trials[len(self.trials) // 2].number)
 
     def trial(self) -> bytes:
         return gif(frames(self.family, self.trials[len(self.trials) // 2]))

@@ -52,6 +52,14 @@ def test_what_is_drawn_is_what_was_scored(seed: int, capsys: pytest.CaptureFixtu
             assert np.allclose(shown, curve.returns[0, number], atol=1e-4)
 
 
+def test_a_picture_of_the_belief_along_a_trial(capsys: pytest.CaptureFixture[str]):
+    for which in ("lowest", "highest"):
+        assert main([AGENT, "--split", "all", "--tasks", "30", "--trial", which, "--belief", f"new/{which}.png"]) == 0
+        assert f"Written to new/{which}.png" in capsys.readouterr().out
+    lowest, highest = (Path(f"new/{which}.png").read_bytes() for which in ("lowest", "highest"))
+    assert lowest.startswith(b"\x89PNG") and lowest != highest
+
+
 def test_the_trial_of_the_video_can_be_chosen():
     sizes = []
     for which in ("lowest", "highest"):
@@ -65,6 +73,12 @@ def test_the_trial_of_the_video_can_be_chosen():
     [
         ([AGENT, "--video", "trial.avi"], "A video is a .gif or an .mp4, got 'trial.avi'."),
         ([AGENT, "--video", "trial.mp4"], "pip install 'metarl[video]'"),
+        ([AGENT, "--belief", "belief.gif"], "A picture of beliefs is a .png, got 'belief.gif'."),
+        (["pretrained:rl2_two_step", "--belief", "b.png"], "There is no belief to show: The tasks of TwoStep are not"),
+        (
+            ["pretrained:maml_gridnavi", "--belief", "belief.png"],
+            "no belief to show: MAML (likelihood ratio, PPO) adapts",
+        ),
         ([AGENT, "--split", "tset"], "Did you mean 'test'?"),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1"),
         (["no/such/run"], "There is no run directory 'no/such/run'"),

@@ -279,7 +279,7 @@ def test_an_agent_in_rounds_has_a_point_per_round():
     assert figure is not None
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert set(lines) == {"Rounds", "random"} and lines["Rounds"].tolist() == [1.0, 0.0]
-    (heading, _, shown) = chosen_trials(family, found, watched)[0]
+    (heading, *_, shown) = chosen_trials(family, found, watched)[0]
     assert "3 of its 3 rows" in heading
     assert [len(scene.episode.rewards) for scene in shown] == [12, 12], "all rows' pulls of a round in one picture"
 
@@ -411,7 +411,7 @@ def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
     evaluated = {"test": watch(RandomAgent(family), family, "test", 3)}
     found = [picture.tag for picture in pictures(family, evaluated, said.append)]
-    assert found == [f"eval/test/{name}" for name in ("where", "behaviour/strip", "behaviour/trial")]
+    assert found == [f"eval/test/{name}" for name in ("where", "belief", "behaviour/strip", "behaviour/trial")]
     assert len(said) == 1 and "no figure" in said[0]
 
 

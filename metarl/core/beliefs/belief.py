@@ -50,6 +50,14 @@ class Belief(ABC):
     def log_prob(self, belief: BeliefState, task: Any) -> Tensor:
         """Return the log posterior mass of a task, of a density if the split is infinite: float32 ``(B,)``."""
 
+    def weighted_tasks(self, belief: BeliefState) -> tuple[Any, Tensor] | None:
+        """Return M tasks for each row that stand for the belief, and their masses, for pictures of it.
+
+        The tasks have B · M rows, one row's after the other. The masses are float32 ``(B, M)``, with the sum 1 in each
+        row. None if no list of tasks stands for the belief.
+        """
+        return None
+
 
 class FiniteBelief(Belief):
     """A belief about finitely many tasks: a mass for each. Subclasses write `prior` and `posterior`.
@@ -72,6 +80,10 @@ class FiniteBelief(Belief):
     def repeated(self, rows: int, device: torch.device) -> Any:
         """Return `tasks` once for each of `rows` rows, one row's after the other: ``(rows · M, …)``."""
         return take(self.tasks_on(device), torch.arange(self.count, device=device).repeat(rows))
+
+    def weighted_tasks(self, belief: BeliefState) -> tuple[Any, Tensor]:
+        """Return all tasks for each row, with their posterior masses."""
+        return self.repeated(len(belief.log_mass), belief.log_mass.device), self.probs(belief)
 
     def uniform(self, rows: int, device: torch.device | str) -> Tensor:
         """Return the log masses before anything was seen, float32 ``(rows, M)``."""
