@@ -26,7 +26,6 @@ KINDS = {
     "oracle": OPTIMUM,
     "optimum": OPTIMUM,
     "bayes": "#2f4b7c",
-    "belief": "#5f3dc4",
     "gittins": "#2f4b7c",
     "thompson": "#a05195",
 }
