@@ -7,12 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant.body import ant, checked_height, contact_cost, fallen, walked
+from metarl.envs.mujoco.beliefs.headings import WantedHeading
+from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
 from metarl.envs.mujoco.goals import Heading, along_x, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
-from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
+from metarl.envs.mujoco.robots import RobotFamily, between, effort
 from metarl.envs.mujoco.simulator import Physics
 
 
@@ -104,8 +107,14 @@ class AntDir(RobotFamily[Heading]):
     def enumerate_tasks(self, split: str) -> Heading:
         return along_x()
 
-    def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        return walk(self.robot, task, state, action, self.min_height)
+    def reward(self, task: Heading, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return along(walked(self.robot, before, after), task, after, action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after, self.min_height)
+
+    def belief(self, split: str) -> Belief:
+        return ListedByReward(self, split)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
@@ -190,17 +199,23 @@ class AntDir2D(RobotFamily[Heading]):
         upper = unit_vectors(between(keys, 0.0, math.pi))
         return Heading(-upper if split == "ood" else upper)
 
-    def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        return walk(self.robot, task, state, action, self.min_height)
+    def reward(self, task: Heading, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return along(walked(self.robot, before, after), task, after, action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after, self.min_height)
+
+    def belief(self, split: str) -> Belief:
+        half = math.pi if self.half_circle else 2.0 * math.pi
+        low = math.pi if split == "ood" else 0.0
+        return listed(self, split) or WantedHeading(self, low, low + half)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
         return from_above(self.robot, self.horizon, direction=xy(task.direction))
 
 
-def walk(robot: Robot, task: Heading, state: Physics, action: Tensor, lowest: float) -> tuple[Physics, Tensor, Tensor]:
-    """A step that pays for a direction, and ends the episode below the `lowest` height."""
-    action = robot.clipped(action)
-    after = robot.move(state, action)
-    forward = (walked(robot, state, after) * task.direction).sum(-1)
-    return after, forward - 0.5 * effort(action) - contact_cost(after) + 1.0, fallen(after, lowest)
+def along(velocity: Tensor, task: Heading, after: Physics, action: Tensor) -> Tensor:
+    """The reward for a velocity (B, 2) in a direction."""
+    forward = (velocity * task.direction).sum(-1)
+    return forward - 0.5 * effort(action) - contact_cost(after) + 1.0

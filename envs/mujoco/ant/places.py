@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant.body import CONTACTS, ant, contact_cost, place, torso_and_contacts
+from metarl.envs.mujoco.beliefs.listed import listed
+from metarl.envs.mujoco.beliefs.places import SoughtPlace
 from metarl.envs.mujoco.goals import Place, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
-from metarl.envs.mujoco.robots import Robot, RobotFamily, effort, never
+from metarl.envs.mujoco.robots import Robot, RobotFamily, effort
 from metarl.envs.mujoco.simulator import Physics
 
 GOAL_RADIUS = 0.75  # metres: how near AntGoalSparse pays
@@ -98,11 +101,12 @@ class AntGoal(RobotFamily[Place]):
     def draw_tasks(self, keys: Key, split: str) -> Place:
         return around(keys, split)
 
-    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
+    def reward(self, task: Place, before: Physics, after: Physics, action: Tensor) -> Tensor:
         away = (place(after).float() - task.position).abs().sum(-1)
-        return after, -away - 0.1 * effort(action) - contact_cost(after), never(away)
+        return -away - 0.1 * effort(action) - contact_cost(after)
+
+    def belief(self, split: str) -> Belief | None:
+        return listed(self, split)
 
     def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and the wanted place."""
@@ -168,12 +172,19 @@ class AntGoalSparse(RobotFamily[Place]):
     def draw_tasks(self, keys: Key, split: str) -> Place:
         return around(keys, split)
 
-    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
+    def reward(self, task: Place, before: Physics, after: Physics, action: Tensor) -> Tensor:
         away = distance(task, after)
         near = torch.where(away <= GOAL_RADIUS, 1.0 - away, -GOAL_RADIUS)
-        return after, near - 0.01 * effort(action) - contact_cost(after), never(away)
+        return near - 0.01 * effort(action) - contact_cost(after)
+
+    def belief(self, split: str) -> Belief:
+        listed_tasks = listed(self, split)
+        if listed_tasks is not None:
+            return listed_tasks
+        if split == "ood":
+            return SoughtPlace(self, place, GOAL_RADIUS, lambda u: 3.0 + u, lambda r: -(2.0 * math.pi * r).log())
+        density = math.log(1.0 / (9.0 * math.pi))
+        return SoughtPlace(self, place, GOAL_RADIUS, lambda u: 3.0 * u.sqrt(), lambda r: torch.full_like(r, density))
 
     def success(self, task: Place, state: Physics) -> Tensor:
         return distance(task, state) <= GOAL_RADIUS

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.mujoco.ant.body import ant, contact_cost, fallen, walked
+from metarl.envs.mujoco.beliefs.listed import listed
+from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
 from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.pictures import speed_view
 from metarl.envs.mujoco.robots import RobotFamily, between, effort
@@ -73,12 +76,15 @@ class AntVel(RobotFamily[Velocity]):
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 3.0, 4.0) if split == "ood" else between(keys, 0.0, 3.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        speed = walked(self.robot, state, after)[:, 0]
-        reward = 1.05 - (speed - task.velocity).abs() - 0.005 * effort(action) - contact_cost(after)
-        return after, reward, fallen(after)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        speed = walked(self.robot, before, after)[:, 0]
+        return 1.05 - (speed - task.velocity).abs() - 0.005 * effort(action) - contact_cost(after)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

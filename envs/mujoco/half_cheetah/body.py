@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from metarl.envs.mujoco.goals import Velocity
-from metarl.envs.mujoco.robots import Robot, effort, never, torso_place
-from metarl.envs.mujoco.simulator import Physics
+from metarl.envs.mujoco.robots import Robot, effort, torso_place
 
 CONTROL_COST = 0.05
 
@@ -23,9 +22,6 @@ def seeing(show_x: bool) -> Robot:
     return half_cheetah(reading=torso_place, shown=3) if show_x else half_cheetah()
 
 
-def run_at_speed(robot: Robot, task: Velocity, state: Physics, action: Tensor) -> tuple[Physics, Tensor, Tensor]:
-    """A step that pays for a speed."""
-    action = robot.clipped(action)
-    after = robot.move(state, action)
-    speed = robot.speed(state, after)
-    return after, -(speed - task.velocity).abs() - CONTROL_COST * effort(action), never(speed)
+def at_speed(speed: Tensor, task: Velocity, action: Tensor) -> Tensor:
+    """The reward for a speed."""
+    return -(speed - task.velocity).abs() - CONTROL_COST * effort(action)

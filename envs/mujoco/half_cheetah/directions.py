@@ -7,11 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metarl.core.family import Key, Sketch
+from metarl.core.beliefs.belief import Belief
+from metarl.core.family import Sketch
+from metarl.envs.mujoco.beliefs.listed import ListedByReward
 from metarl.envs.mujoco.goals import Direction, both_ways, way
 from metarl.envs.mujoco.half_cheetah.body import CONTROL_COST, half_cheetah, seeing
 from metarl.envs.mujoco.pictures import side_view
-from metarl.envs.mujoco.robots import RobotFamily, effort, never, torso_place
+from metarl.envs.mujoco.robots import RobotFamily, effort, torso_place
 from metarl.envs.mujoco.simulator import Physics
 
 SPARSE_DISTANCE = 5.0  # metres: how far from the origin HalfCheetahDirSparse pays
@@ -80,11 +82,11 @@ class HalfCheetahDir(RobotFamily[Direction]):
     def enumerate_tasks(self, split: str) -> Direction:
         return both_ways()
 
-    def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        speed = self.robot.speed(state, after)
-        return after, task.direction * speed - CONTROL_COST * effort(action), never(speed)
+    def reward(self, task: Direction, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return task.direction * self.robot.speed(before, after) - CONTROL_COST * effort(action)
+
+    def belief(self, split: str) -> Belief:
+        return ListedByReward(self, split)
 
     def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
@@ -152,13 +154,13 @@ class HalfCheetahDirSparse(RobotFamily[Direction]):
     def enumerate_tasks(self, split: str) -> Direction:
         return both_ways()
 
-    def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        speed = self.robot.speed(state, after)
+    def reward(self, task: Direction, before: Physics, after: Physics, action: Tensor) -> Tensor:
         paid = after.reading[:, 0].abs() >= SPARSE_DISTANCE
-        forward = torch.where(paid, task.direction * speed, 0.0)
-        return after, forward - CONTROL_COST * effort(action), never(speed)
+        forward = torch.where(paid, task.direction * self.robot.speed(before, after), 0.0)
+        return forward - CONTROL_COST * effort(action)
+
+    def belief(self, split: str) -> Belief:
+        return ListedByReward(self, split)
 
     def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
+from metarl.envs.mujoco.beliefs.listed import listed
+from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
 from metarl.envs.mujoco.goals import Velocity
-from metarl.envs.mujoco.half_cheetah.body import CONTROL_COST, half_cheetah
+from metarl.envs.mujoco.half_cheetah.body import at_speed, half_cheetah
 from metarl.envs.mujoco.pictures import speed_view
-from metarl.envs.mujoco.robots import RobotFamily, between, effort, never
+from metarl.envs.mujoco.robots import RobotFamily, between
 from metarl.envs.mujoco.simulator import Physics
 
 
@@ -75,11 +78,11 @@ class HalfCheetahVelMAML(RobotFamily[Velocity]):
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 2.0, 3.0) if split == "ood" else between(keys, 0.0, 2.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        speed = after.reading[:, 0].float()
-        return after, -(speed - task.velocity).abs() - CONTROL_COST * effort(action), never(speed)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return at_speed(after.reading[:, 0].float(), task, action)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(self, (2.0, 3.0) if split == "ood" else (0.0, 2.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

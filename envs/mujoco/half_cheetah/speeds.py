@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import unknown
 from metarl.core.family import Key, Sketch
+from metarl.envs.mujoco.beliefs.listed import listed
+from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
 from metarl.envs.mujoco.goals import Velocity
-from metarl.envs.mujoco.half_cheetah.body import half_cheetah, run_at_speed, seeing
+from metarl.envs.mujoco.half_cheetah.body import at_speed, half_cheetah, seeing
 from metarl.envs.mujoco.pictures import speed_view
 from metarl.envs.mujoco.robots import RobotFamily, between
 from metarl.envs.mujoco.simulator import Physics
@@ -113,8 +116,11 @@ class HalfCheetahVel(RobotFamily[Velocity]):
             return Velocity(between(keys, 3.0, 4.0))
         return Velocity(between(keys, 0.0, 3.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        return run_at_speed(self.robot, task, state, action)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return at_speed(self.robot.speed(before, after), task, action)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
@@ -173,8 +179,13 @@ class HalfCheetahDirVel(RobotFamily[Velocity]):
             return Velocity((3.0 + u[:, 0]) * (2.0 * (u[:, 1] < 0.5) - 1.0))
         return Velocity(between(keys, -3.0, 3.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        return run_at_speed(self.robot, task, state, action)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return at_speed(self.robot.speed(before, after), task, action)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(
+            self, *([(-4.0, -3.0), (3.0, 4.0)] if split == "ood" else [(-3.0, 3.0)])
+        )
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
