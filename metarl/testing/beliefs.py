@@ -124,7 +124,7 @@ def _check_brute_force(
     rows, count = len(keys), num_rows(belief.tasks)
     env = BatchEnv(family, take(belief.tasks, torch.arange(count).repeat(rows)), keys.repeat_interleave(count))
     possible, step = torch.ones(rows, count, dtype=torch.bool), env.reset()
-    for t, seen in enumerate(history):
+    for t, seen in enumerate(history[: belief.compared_steps + 1]):
         if t:
             _, step = env.step(actions[t - 1].repeat_interleave(count, 0))
         for field in ("obs", "prev_reward", "prev_done"):

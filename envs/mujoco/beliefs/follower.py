@@ -84,6 +84,6 @@ def rewards(family: RobotFamily[Any], tasks: Any, moved: Moved) -> Tensor:
     """Return what M tasks, the same for all rows, would have paid for a step: float32 ``(B, M)``."""
     rows, count = len(moved.told), len(tasks[0])
     each = torch.arange(rows, device=moved.told.device).repeat_interleave(count)
-    before, after, action = (take(part, each) for part in (moved.before, moved.after, moved.action))
     every = take(tasks, torch.arange(count, device=each.device).repeat(rows))
-    return family.reward(every, before, after, action).reshape(rows, count)
+    reward = family.reward(every, take(moved.before, each), take(moved.after, each), moved.action[each])
+    return reward.reshape(rows, count)

@@ -27,6 +27,7 @@ class ListedByReward(FiniteBelief):
     """
 
     rounding = ROUNDING
+    compared_steps = 6  # every task is a simulation there
 
     def __init__(self, family: RobotFamily[Any], split: str) -> None:
         """Make the belief. Raises ValueError for an infinite split."""

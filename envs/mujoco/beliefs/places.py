@@ -41,7 +41,7 @@ class SoughtPlace(GridBelief):
 
     The cells of the grid are what is nearest to each of 1600 places that are spread evenly, as seeds are on a
     sunflower. A cell is ruled out once no place in a disc around it would have paid what was seen; the disc holds
-    the cell. In a disc of 3 m its radius is 0.12 m, so that a place that has been seen from all sides is known to about
+    the cell. In a disc of 3 m its radius is 0.13 m, so that a place that has been seen from all sides is known to about
     that.
 
     `features` are the masses of 48 parts of the region over that of the likeliest, mean and standard deviation of both
