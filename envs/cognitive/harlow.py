@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.core.tree import named_leaves
+from metarl.envs.cognitive.harlow_beliefs import RightObject, Tape
 from metarl.envs.drawing.sheet import Sheet, pixels
 
 TAPE = 17  # cells, closed to a circle
@@ -155,6 +157,13 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         reward = right.to(torch.float32) - wrong.to(torch.float32)
         # Not by `_replace`, of which the compiler of torch 2.11 makes an empty tuple.
         return HarlowState(gaze, state.cross, state.side, state.fixated | (offset == 0)), reward, right | wrong
+
+    def belief(self, split: str) -> Belief | None:
+        """None for a list of tasks, whose objects would tell at once which of them pays."""
+        if self.num_tasks(split) is not None:
+            return None
+        low, high = (1.0, 1.5) if split == "ood" else (0.0, 1.0)
+        return RightObject(Tape(TAPE, APART, REACH), self.num_features, low, high)
 
     def success(self, task: ObjectPair, state: HarlowState) -> Tensor:
         return state.fixated & ((state.gaze - state.cross) % TAPE == (APART * state.side) % TAPE)

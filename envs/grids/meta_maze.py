@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import possible, within
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame, xy
 from metarl.envs.grids.grid import STEPS, Cell, fixed_part, position, steps
+from metarl.envs.grids.maze_beliefs import GoalInMaze, Plan
 
 
 class Maze(NamedTuple):
@@ -131,6 +133,26 @@ class MetaMaze(TaskFamily[Maze, Cell]):
             Cell(torch.where(found[:, None], landing, position)),
             torch.where(found, 10.0, 0.0),
             torch.zeros_like(found),
+        )
+
+    def belief(self, split: str) -> Belief | None:
+        """None for `ood`, whose 2240 tasks have 70 mazes."""
+        tasks = self.tasks_of(split)
+        assert tasks is not None
+        return None if split == "ood" else GoalInMaze(tasks, self._standard(tasks.goal))
+
+    def _standard(self, goals: Tensor) -> Plan:
+        """The standard maze as a belief needs it, with these goals (M, 2)."""
+        cells = (~lattice()).nonzero()  # (C, 2)
+        maze = Maze(lattice().expand(len(cells), -1, -1), cells)
+        after = neighbours(lattice()[None])[0, number(cells)].T  # (4, C): the numbers of cells
+        goal = (goals[:, None] == cells).all(-1).to(torch.float32)
+        return Plan(
+            after=(after[..., None] == number(cells)).to(torch.float32),
+            look=self.observe(maze, Cell(cells)),
+            start=(cells == self.size // 2).all(-1).to(torch.float32),
+            others=(1.0 - goal) / (len(cells) - 1),
+            goal=goal,
         )
 
     def oracle(self, task: Maze) -> Tensor:

@@ -11,9 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant import CONTACTS, contact_cost, contacts, fallen
+from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
+from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
 from metarl.envs.mujoco.goals import Direction, Place, Velocity, both_ways
 from metarl.envs.mujoco.pictures import from_above, speed_view
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
@@ -56,11 +59,9 @@ def speed_of_centre(after: Physics) -> Tensor:
     return after.reading[:, -2].float()
 
 
-def moved(robot: Robot, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:
-    """The next state, and what living and moving pay: 0.05 - 0.005 ‖action‖² - cost of contact."""
-    action = robot.clipped(action)
-    after = robot.move(state, action)
-    return after, 0.05 - 0.005 * effort(action) - contact_cost(after)
+def living(after: Physics, action: Tensor) -> Tensor:
+    """What living and moving pay: 0.05 - 0.005 ‖action‖² - cost of contact."""
+    return 0.05 - 0.005 * effort(action) - contact_cost(after)
 
 
 class AntVelMAML(RobotFamily[Velocity]):
@@ -136,9 +137,14 @@ class AntVelMAML(RobotFamily[Velocity]):
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 3.0, 4.0) if split == "ood" else between(keys, 0.0, 3.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        after, living = moved(self.robot, state, action)
-        return after, 1.0 - (speed_of_centre(after) - task.velocity).abs() + living, fallen(after)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return 1.0 - (speed_of_centre(after) - task.velocity).abs() + living(after, action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
@@ -207,9 +213,14 @@ class AntDirMAML(RobotFamily[Direction]):
     def enumerate_tasks(self, split: str) -> Direction:
         return both_ways()
 
-    def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        after, living = moved(self.robot, state, action)
-        return after, task.direction * speed_of_centre(after) + living, fallen(after)
+    def reward(self, task: Direction, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return task.direction * speed_of_centre(after) + living(after, action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
+
+    def belief(self, split: str) -> Belief:
+        return ListedByReward(self, split)
 
     def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""
@@ -279,10 +290,12 @@ class AntPos(RobotFamily[Place]):
             return Place(uniform_in_ring(keys, inner=3.0, outer=4.0))
         return Place(6.0 * rng.uniform(keys, 2) - 3.0)
 
-    def step(self, task: Place, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        after, living = moved(self.robot, state, action)
+    def reward(self, task: Place, before: Physics, after: Physics, action: Tensor) -> Tensor:
         away = (after.reading[:, AT_CENTRE].float() - task.position).abs().sum(-1)
-        return after, 4.0 - away + living, fallen(after)
+        return 4.0 - away + living(after, action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
 
     def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and the wanted place."""

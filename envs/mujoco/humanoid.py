@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import short
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
+from metarl.envs.mujoco.beliefs.headings import WantedHeading
+from metarl.envs.mujoco.beliefs.listed import listed
 from metarl.envs.mujoco.goals import Heading, along_x, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
@@ -144,15 +147,18 @@ class HumanoidDir(RobotFamily[Heading]):
     def draw_tasks(self, keys: Key, split: str) -> Heading:
         return Heading(unit_vectors(between(keys, 0.0, 2.0 * math.pi)))
 
-    def step(self, task: Heading, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        moved = after.reading[:, -3:-1] - state.reading[:, -3:-1]
+    def reward(self, task: Heading, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        moved = after.reading[:, -3:-1] - before.reading[:, -3:-1]
         forward = ((moved / self.robot.dt).float() * task.direction).sum(-1)
         contact = (5e-7 * after.reading[:, -1]).clamp_max(10.0).float()
+        return 1.25 * forward - 0.1 * effort(action) - contact + 5.0
+
+    def ended(self, after: Physics) -> Tensor:
         height = after.state[:, 3]
-        fallen = ~((height > 1.0) & (height < 2.0))
-        return after, 1.25 * forward - 0.1 * effort(action) - contact + 5.0, fallen
+        return ~((height > 1.0) & (height < 2.0))
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedHeading(self)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the robot and an arrow in the wanted direction."""

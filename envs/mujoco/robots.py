@@ -109,7 +109,11 @@ class Bodies:
 
 
 class RobotFamily(TaskFamily[TaskT, Physics]):
-    """A family of one robot. A subclass writes where its tasks come from, `step` and `sketch`.
+    """A family of one robot. A subclass writes where its tasks come from, `reward` and `sketch`.
+
+    A step moves the robot, and then asks for the `reward` and whether the robot is `ended`. So what was seen can be
+    held against many tasks at the cost of one step (`metarl.envs.mujoco.beliefs`). Families whose tasks change the
+    body write `step` themselves, and have neither.
 
     `train_tasks` and `test_tasks` are the lengths of the fixed lists of tasks; None: fresh tasks without end, or all
     of a finite split. Raises ValueError for a number that is not whole or below 1.
@@ -138,6 +142,19 @@ class RobotFamily(TaskFamily[TaskT, Physics]):
     def observe(self, task: TaskT, state: Physics) -> Tensor:
         return self.robot.observe(state)
 
+    def step(self, task: TaskT, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
+        action = self.robot.clipped(action)
+        after = self.robot.move(state, action)
+        return after, self.reward(task, state, after, action), self.ended(after)
+
+    def reward(self, task: TaskT, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        """Return the reward of a (clipped) action that led from `before` to `after`: float32 ``(B,)``."""
+        raise NotImplementedError(f"{type(self).__name__} must write reward(task, before, after, action), or step.")
+
+    def ended(self, after: Physics) -> Tensor:
+        """Tell in which rows the robot has fallen, bool ``(B,)``; in none, unless a family says otherwise."""
+        return torch.zeros(len(after.state), dtype=torch.bool, device=after.state.device)
+
     def model_of(self, task: TaskT) -> Model:
         """The body of the first row: the robot's own, unless tasks change it."""
         return self.robot.simulator.model
@@ -151,11 +168,6 @@ def torso_place(model: Any, data: Any) -> np.ndarray:
 def effort(action: Tensor) -> Tensor:
     """‖a‖²: ``(B,)``."""
     return action.square().sum(-1)
-
-
-def never(speed: Tensor) -> Tensor:
-    """False for each row, as no row has ended: bool ``(B,)``."""
-    return torch.zeros_like(speed, dtype=torch.bool)
 
 
 def between(keys: Key, low: float, high: float) -> Tensor:

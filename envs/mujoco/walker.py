@@ -6,7 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
+from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
+from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
 from metarl.envs.mujoco.goals import Direction, Velocity, both_ways, way
 from metarl.envs.mujoco.pictures import side_view, speed_view
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
@@ -86,11 +89,14 @@ class Walker2dDir(RobotFamily[Direction]):
     def enumerate_tasks(self, split: str) -> Direction:
         return both_ways()
 
-    def step(self, task: Direction, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        forward = task.direction * self.robot.speed(state, after)
-        return after, forward + 1.0 - 0.001 * effort(action), fallen(after)
+    def reward(self, task: Direction, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        return task.direction * self.robot.speed(before, after) + 1.0 - 0.001 * effort(action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
+
+    def belief(self, split: str) -> Belief:
+        return ListedByReward(self, split)
 
     def sketch(self, task: Direction, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time."""
@@ -148,11 +154,15 @@ class Walker2dVel(RobotFamily[Velocity]):
     def draw_tasks(self, keys: Key, split: str) -> Velocity:
         return Velocity(between(keys, 10.0, 13.0) if split == "ood" else between(keys, 0.0, 10.0))
 
-    def step(self, task: Velocity, state: Physics, action: Tensor, key: Key) -> tuple[Physics, Tensor, Tensor]:
-        action = self.robot.clipped(action)
-        after = self.robot.move(state, action)
-        off = (self.robot.speed(state, after) - task.velocity).abs()
-        return after, 15.0 - off - 0.001 * effort(action), fallen(after)
+    def reward(self, task: Velocity, before: Physics, after: Physics, action: Tensor) -> Tensor:
+        off = (self.robot.speed(before, after) - task.velocity).abs()
+        return 15.0 - off - 0.001 * effort(action)
+
+    def ended(self, after: Physics) -> Tensor:
+        return fallen(after)
+
+    def belief(self, split: str) -> Belief:
+        return listed(self, split) or WantedSpeed(self, (10.0, 13.0) if split == "ood" else (0.0, 10.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

@@ -124,12 +124,13 @@ def _check_brute_force(
     rows, count = len(keys), num_rows(belief.tasks)
     env = BatchEnv(family, take(belief.tasks, torch.arange(count).repeat(rows)), keys.repeat_interleave(count))
     possible, step = torch.ones(rows, count, dtype=torch.bool), env.reset()
-    for t, seen in enumerate(history):
+    for t, seen in enumerate(history[: belief.compared_steps + 1]):
         if t:
             _, step = env.step(actions[t - 1].repeat_interleave(count, 0))
         for field in ("obs", "prev_reward", "prev_done"):
             would, was = getattr(step, field), getattr(seen, field).repeat_interleave(count, 0)
-            close = torch.isclose(would, was, rtol=1e-5, atol=1e-6)
+            least = belief.rounding if field == "prev_reward" else 1e-6
+            close = torch.isclose(would, was, rtol=1e-5, atol=least)
             possible &= close.reshape(rows, count, -1).all(-1)
         expected = possible / possible.sum(-1, keepdim=True)
         right = torch.allclose(belief.probs(states[t + 1]), expected, rtol=1e-3, atol=1e-6)

@@ -35,7 +35,8 @@ KNOWN = [
     ("RestlessBandit", {}), ("SparsePointRobot", {}), ("SparsePointRobot", {"dense": True, "train_tasks": 50}),
     ("SparsePointRobot", {"dense": True}), ("SemiCircle", {}), ("SemiCircle", {"train_tasks": 50}), ("WindyPoint", {}),
     ("WindyPoint", {"train_tasks": 5, "episodes_per_trial": 2}), ("Navigation2D", {}), ("PointRobot", {}),
-    ("Navigation2D", {"train_tasks": 9}), ("PointRobot", {"train_tasks": 9}),
+    ("Navigation2D", {"train_tasks": 9}), ("PointRobot", {"train_tasks": 9}), ("RoomNavi", {"episodes_per_trial": 2}),
+    ("MetaMaze", {}), ("Harlow", {}), ("Harlow", {"num_features": 1}),
 ]  # fmt: skip
 
 
@@ -76,6 +77,8 @@ def test_what_would_not_be_exact_has_none():
     assert metarl.make("metarl/TwoStep-v0", episodes_per_trial=2).belief("train") is None
     assert metarl.make("metarl/RestlessBandit-v0", episodes_per_trial=2).belief("train") is None
     assert metarl.make("metarl/DarkKeyToDoor-v0").belief("ood") is None
+    assert metarl.make("metarl/MetaMaze-v0").belief("ood") is None
+    assert metarl.make("metarl/Harlow-v0", train_tasks=3).belief("train") is None
 
 
 def test_gridnavi_rules_out_the_cells_that_it_has_visited():
@@ -414,3 +417,80 @@ def test_the_density_of_a_goal_on_the_circle_integrates_to_one():
         inside = (circle.abs() <= 0.5).all(-1)
         outside = float((density[~inside] > 0).float().mean()) if bool((~inside).any()) else 0.0
         assert bool((density[inside] > 0).all()) and outside < 0.1
+
+
+def searched(family: TaskFamily, task: Any, steps: int) -> tuple[list[Step], list[Any]]:
+    """What an agent sees that acts at random, and the states that it does not see."""
+    env = BatchEnv(family, task, rng.key(0))
+    keys = rng.fold(rng.key(1), torch.arange(num_rows(task)))
+    seen, states = [env.reset()], [env.state]
+    for t in range(steps):
+        seen.append(env.step(random_action(family.action_space, rng.fold(keys, t)))[1])
+        states.append(env.state)
+    return seen, states
+
+
+def test_the_goal_in_the_maze_by_a_table_of_goals_and_cells():
+    """A dictionary of probabilities, filled step by step with the rules of the docstring."""
+    family = metarl.make("metarl/MetaMaze-v0")
+    belief, every = belief_of(family, "all"), family.tasks_of("all")
+    goals = [tuple(goal) for goal in every.goal.tolist()]
+    free = [*goals, (4, 4)]
+    walls = every.walls[0]
+    look = {cell: [float(walls[cell[0] + dx, cell[1] + dy]) for dy in (1, 0, -1) for dx in (-1, 0, 1)] for cell in free}
+    task = take(every, torch.arange(0, 40, 4))
+    history, states = searched(family, task, 199)
+    reached = 0
+    for row in range(10):
+        table = {(goal, (4, 4)): 1.0 / 40 for goal in goals}
+        for t, (step, state) in enumerate(zip(history, inferred(belief, history)[1:], strict=True)):
+            if t:
+                after: dict = {}
+                dx, dy = [(0, 1), (1, 0), (0, -1), (-1, 0)][int(step.prev_action[row])]
+                for (goal, (x, y)), chance in table.items():
+                    cell = (x + dx, y + dy) if (x + dx, y + dy) in look else (x, y)
+                    if (cell == goal) != (float(step.prev_reward[row]) > 0):
+                        continue
+                    for landing in [other for other in free if other != goal] if cell == goal else [cell]:
+                        share = 1.0 / 40 if cell == goal else 1.0
+                        after[goal, landing] = after.get((goal, landing), 0.0) + chance * share
+                table = after
+            seen = step.obs[row].tolist()
+            table = {pair: chance for pair, chance in table.items() if look[pair[1]] == seen}
+            total = sum(table.values())
+            table = {pair: chance / total for pair, chance in table.items()}
+            assert (tuple(task.goal[row].tolist()), tuple(states[t].position[row].tolist())) in table
+            if t % 20 == 0 or t == 199:
+                expected = [sum(chance for pair, chance in table.items() if pair[0] == goal) for goal in goals]
+                torch.testing.assert_close(belief.probs(state)[row], torch.tensor(expected), rtol=1e-4, atol=1e-6)  # type: ignore[attr-defined]
+                cells = (~walls).nonzero().tolist()
+                places = [sum(chance for pair, chance in table.items() if pair[1] == tuple(cell)) for cell in cells]
+                torch.testing.assert_close(belief.features(state)[row, 40:], torch.tensor(places), rtol=1e-4, atol=1e-6)
+        reached += len({pair[0] for pair in table}) == 1
+    assert reached > 0
+
+
+@pytest.mark.parametrize("split", ["train", "ood"])
+def test_one_choice_tells_the_right_object(split: str):
+    """The offset and the sides are those of the hidden state; a choice tells the object, and nothing else does."""
+    family = metarl.make("metarl/Harlow-v0", num_features=3)
+    belief, task = belief_of(family, split), family.sample_tasks(rng.key(0), 200, split)
+    history, hidden = searched(family, task, family.horizon * 6)
+    exchanged = type(task)(task.wrong, task.right)
+    chosen = torch.zeros(200, dtype=torch.bool)
+    for step, state, known in zip(history, hidden, inferred(belief, history)[1:], strict=True):
+        chosen |= step.prev_reward != 0
+        there = (state.gaze - state.cross) % 17
+        assert torch.equal(known.offset % 17, there) and torch.equal(known.fixated, state.fixated)
+        right, other = belief.log_prob(known, task), belief.log_prob(known, exchanged)
+        sure, unsure = known.seen & chosen, known.seen & ~chosen
+        assert bool((right[sure] == 0.0).all()) and bool((other[sure] == -torch.inf).all())
+        torch.testing.assert_close(right[unsure].exp(), torch.full_like(right[unsure], 0.5))
+        pays = belief.features(known)[:, 2]
+        expected = torch.where(sure & state.fixated, state.side.to(torch.float32), 0.0)
+        torch.testing.assert_close(pays, expected)
+    assert int(chosen.sum()) > 20
+    prior = torch.full((200,), -6 * math.log(2.0) if split == "train" else 0.0)
+    torch.testing.assert_close(belief.log_prob(belief.prior(200), task), prior)
+    far = type(task)(task.right + 3.0, task.wrong)
+    assert bool((belief.log_prob(belief.prior(200), far) == -torch.inf).all())

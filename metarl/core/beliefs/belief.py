@@ -65,6 +65,11 @@ class FiniteBelief(Belief):
     Its state has a field `log_mass`, float32 ``(B, M)``: the log posterior mass of each of the M `tasks`.
     """
 
+    rounding: float = 1e-6
+    """Tasks whose rewards differ by less than this, and a hundred-thousandth, are not told apart."""
+    compared_steps: int = 60
+    """Steps that `metarl.testing.check_family` compares with playing every task; fewer where that is slow."""
+
     def __init__(self, tasks: Any) -> None:
         """Make a belief about `tasks`, M rows on the CPU, which are equally likely before anything was seen."""
         self.tasks = tasks

@@ -1,0 +1,1 @@
+"""Exact beliefs about the tasks of robots, which only rewards tell."""
