@@ -26,9 +26,7 @@ def check_belief_agent(agent: LearningAgent, other: LearningAgent, split: str) -
     belief_split = getattr(other.config, "split", None)
     known = other.family.belief(belief_split) if isinstance(belief_split, str) else None
     if known is None or other.protocol.test().rounds != 1:
-        raise ValueError(
-            f"The belief agent must be one such as Belief, which acts on the exact belief, got {other.title}."
-        )
+        raise ValueError(f"The belief agent must act on the exact belief, as Belief does, got {other.title}.")
     same_spaces(other, agent.family)
     if describe(other.family) != describe(agent.family):
         raise ValueError(
@@ -49,9 +47,9 @@ def _covers(family: TaskFamily, prior: str, split: str) -> bool:
     """Tell whether the tasks of a split are among those that a belief about `prior` knows."""
     if prior == split:
         return True
-    if family.num_tasks(prior) is None:
+    if family.num_tasks(prior) is None and family.num_tasks(split) is None:
         return "ood" not in (prior, split)
-    return (split in ("train", "valid", "test") and prior == "all") or (split, prior) == ("valid", "train")
+    return prior == "all" if split != "valid" else prior in ("train", "all")
 
 
 def _shows_actions(agent: LearningAgent) -> bool:

@@ -55,8 +55,8 @@ def of_posterior(
     """Return the posterior mean's own answers at S steps, ``(R, K)`` each, about the trials that are held out."""
     _, held = _rows(best, target, alive, split, masses=False)
     answer = np.concatenate([each[lasts & ~split.fit] for each, lasts in zip(best, alive, strict=True)])
-    errors = (np.square(held.y - each).sum(axis=1) for each in (answer, held.constant))
-    return Answers(held.unit, *errors, None, None)
+    error, constant = (np.square(held.y - each).sum(axis=1) for each in (answer, held.constant))
+    return Answers(held.unit, error, constant, None, None)
 
 
 def enough(alive: NDArray[np.bool_], split: Split) -> bool:
@@ -79,8 +79,8 @@ def answers(
         weight = fit_softmax(x, fit.y, np.log(fit.constant), fit.unit)
         logits = np.log(held.constant) + asked @ weight
         guess = held.y[np.arange(len(logits)), logits.argmax(axis=1)]
-        errors = divergence(held.y, logits), divergence(held.y, np.log(held.constant))
-        return Answers(held.unit, *errors, guess, held.y.max(axis=1))
+        error, constant = divergence(held.y, logits), divergence(held.y, np.log(held.constant))
+        return Answers(held.unit, error, constant, guess, held.y.max(axis=1))
     truth = held.y - held.constant
     residual = truth - asked @ fit_ridge(x, fit.y - fit.constant, fit.unit)
     return Answers(held.unit, np.square(residual).sum(axis=1), np.square(truth).sum(axis=1), None, None)

@@ -111,9 +111,9 @@ def probe(
     **Trials.** As many as `tasks`, on distinct tasks where the split has so many, else several on each task. Two thirds
     of them are to fit decoders to, the others are held out.
 
-    **Held out** (`hold_out`) are whole "tasks", or "trials" of tasks that decoders were fitted to. The default is tasks.
-    If the belief is a distribution over the finitely many tasks of the split, it is trials, since no decoder can name a
-    task that none of its rows was about.
+    **Held out** (`hold_out`) are whole "tasks", or "trials" of tasks that decoders were fitted to. The default is
+    tasks. If the belief is a distribution over the finitely many tasks of the split, it is trials, since no decoder can
+    name a task that none of its rows was about.
 
     **Memory.** `part` is a part of `LearningAgent.memory_features`, by default the first one.
 
@@ -188,8 +188,8 @@ def _decoded(trials: Trials, split: Split, mixed: Any, masses: bool) -> tuple[De
     unit = units(numbers, alive, split)
     target, best = Target(standardised(numbers, unit), False), trials.best
     right, wrong = (every_step(memory, target, alive, split) for memory in (trials.memory, mixed))
-    ideal = None if best is None else posterior_mean(standardised(best, unit), target, alive, split)
-    task = _scores("task", "R²", right, wrong, ideal)
+    known_best = None if best is None else posterior_mean(standardised(best, unit), target, alive, split)
+    task = _scores("task", "R²", right, wrong, known_best)
     if known is None:
         return None, task
     target = Target(standardised(known, units(known, alive, split)), False)
@@ -253,9 +253,7 @@ def _play(agent: LearningAgent, split: str, tasks: int, seed: int, watch: Watch,
     each = max(3, -(-tasks // count)) if distinct is not None and count < tasks else 1
     chosen = hold_out or (TRIALS if has_masses(watch.belief) and each > 1 else TASKS)
     if chosen == TRIALS and each == 1:
-        raise ValueError(
-            "Every task is played once, so that trials of the same task cannot be held out: hold out tasks."
-        )
+        raise ValueError("Every task is played once, so there are no further trials to hold out: hold out tasks.")
     if chosen == TASKS and count < 3:
         raise ValueError(f"The split {split!r} has {count} tasks, too few to hold out any: hold out trials.")
     numbers = torch.arange(count).repeat_interleave(each)

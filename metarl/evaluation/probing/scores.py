@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def shuffled(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split, key: 
 
 def every_step(memory: NDArray[Any], target: Target, alive: NDArray[np.bool_], split: Split) -> Every:
     """Decode a target at each step by a decoder of its own, and by one decoder at all steps."""
-    return _each(memory, target, alive, split, lambda *given: answers(*given, target.masses))
+    return _each(memory, target, alive, split, functools.partial(answers, masses=target.masses))
 
 
 def posterior_mean(best: NDArray[Any], target: Target, alive: NDArray[np.bool_], split: Split) -> Every:
@@ -142,10 +143,10 @@ def mean_estimate(values: NDArray[Any], alive: NDArray[np.bool_], split: Split) 
 def _ratio(unit: NDArray[np.int64], above: Floats, below: Floats) -> tuple[float, float, float]:
     """Return a ratio of sums with its interval over units, from its linear expansion (the delta method)."""
     _, member = np.unique(unit, return_inverse=True)
-    above, below = (np.bincount(member, each) for each in (above, below))
-    if below.mean() <= ALIKE:
+    gained, whole = np.bincount(member, above), np.bincount(member, below)
+    if whole.mean() <= ALIKE:
         return np.nan, np.nan, np.nan
-    ratio = above.sum() / below.sum()
-    linear = ratio + (above - ratio * below) / below.mean()
+    ratio = gained.sum() / whole.sum()
+    linear = ratio + (gained - ratio * whole) / whole.mean()
     low, high = stats.interval(linear[None, :, None], level=LEVEL)
     return float(ratio), float(low[0]), float(high[0])

@@ -18,10 +18,11 @@ from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol, pl
 from metarl.core.tree import features, take, to_device
 
 CHUNK_ROWS = 512
+"""Rows at most that are played at once."""
 
 
 CHUNK_BELIEFS = 1 << 18
-"""Rows that are played at once are at most so many, and so few that their finite beliefs have at most so many masses."""
+"""Masses at most of the finite beliefs of all rows that are played at once."""
 
 
 MOST_MASSES = 256
@@ -66,25 +67,35 @@ def play(agent: LearningAgent, family: TaskFamily, task: Task, key: Key, watch: 
     size = max(1, min(CHUNK_ROWS, CHUNK_BELIEFS // finite))
     if family.max_rows is not None:
         size = min(size, family.max_rows)
-    chunks = []
+    alive: list[NDArray[np.bool_]] = []
+    noted: list[list[NDArray[np.float32] | None]] = []
     for first in range(0, rows, size):
         part = to_device(take(task, slice(first, first + size)), key.device)
-        chunks.append(_play_chunk(agent, family, part, key, watch, first))
-    alive, *noted = (None if each[0] is None else np.concatenate(each, axis=1) for each in zip(*chunks, strict=True))
-    return Trials(watch.steps, features(task).cpu().numpy(), alive, *noted)
+        lasts, found = _play_chunk(agent, family, part, key, watch, first)
+        alive.append(lasts)
+        noted.append([_stacked(each, lasts) if each else None for each in found])
+    memory, *others = (_joined(chunks) for chunks in zip(*noted, strict=True))
+    assert memory is not None
+    return Trials(watch.steps, features(task).cpu().numpy(), np.concatenate(alive, axis=1), memory, *others)
+
+
+def _joined(chunks: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    there = [chunk for chunk in chunks if chunk is not None]
+    return np.concatenate(there, axis=1) if there else None
 
 
 def _play_chunk(
     agent: LearningAgent, family: TaskFamily, task: Task, key: Key, watch: Watch, first: int
-) -> tuple[NDArray[Any] | None, ...]:
+) -> tuple[NDArray[np.bool_], Noted]:
+    """Return whether each trial lasts until each step, ``(S, B)``, and the notes."""
     recorder = Recorder(agent, watch)
     ((played, _, _),) = play_rounds(recorder, family, task, key, rounds=1, first_task=first)
-    alive = np.zeros((len(watch.steps), played.mask.shape[1]), dtype=np.bool_)
     mask = played.mask.cpu().numpy() > 0.0
+    alive = np.zeros((len(watch.steps), mask.shape[1]), dtype=np.bool_)
     for number, step in enumerate(watch.steps):
         if step < len(mask):
             alive[number] = mask[step]
-    return alive, *(_stacked(found, alive) if found else None for found in recorder.noted)
+    return alive, recorder.noted
 
 
 def _stacked(found: Sequence[Tensor], alive: NDArray[np.bool_]) -> NDArray[np.float32]:
