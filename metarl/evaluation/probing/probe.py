@@ -38,6 +38,7 @@ from metarl.evaluation.probing.scores import (
     mean_estimate,
     mean_of,
     posterior_mean,
+    repeated,
     shuffled,
     standardised,
     units,
@@ -77,6 +78,7 @@ class Probe:
     tasks: int  # distinct tasks
     fitted: tuple[int, ...]  # (S,) trials to fit that last until the step
     held: tuple[int, ...]  # (S,) trials held out that do
+    repeated: tuple[float, ...]  # (S,) share of held-out memories that a trial to fit has too, see `repeated`
     held_out: str  # "tasks", or "trials" of the same tasks
     seed: int
     belief: Decoded | None  # the exact posterior; None: the family has none
@@ -162,6 +164,7 @@ def _result(agent: LearningAgent, split: str, seed: int, watch: Watch, played: P
         tasks=played.distinct,
         fitted=tuple((trials.alive & parts.fit).sum(axis=1).tolist()),
         held=tuple((trials.alive & ~parts.fit).sum(axis=1).tolist()),
+        repeated=tuple(repeated(trials.memory, trials.alive, parts).tolist()),
         held_out=played.held_out,
         seed=seed,
         belief=belief,

@@ -81,6 +81,19 @@ def shuffled(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split, key: 
     return dealt
 
 
+def repeated(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split) -> Floats:
+    """Return the share of held-out memories that, to three decimals, some trial to fit has at the same step: ``(S,)``.
+
+    Where it is near 1, trials hardly differ, and a decoder need only know them again.
+    """
+    shares = []
+    for each, lasts in zip(memory.round(3) + 0.0, alive, strict=True):  # -0 is 0
+        known = {row.tobytes() for row in each[lasts & split.fit]}
+        asked = [row.tobytes() in known for row in each[lasts & ~split.fit]]
+        shares.append(float(np.mean(asked)) if asked else np.nan)
+    return np.array(shares)
+
+
 def every_step(memory: NDArray[Any], target: Target, alive: NDArray[np.bool_], split: Split) -> Every:
     """Decode a target at each step by a decoder of its own, and by one decoder at all steps."""
     return _each(memory, target, alive, split, functools.partial(answers, masses=target.masses))
