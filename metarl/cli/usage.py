@@ -163,9 +163,7 @@ def probe() -> Parser:
     )
     parser.add_argument("--belief", metavar="RUN", help="an agent Belief, whose actions and return are compared")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the files (default: RUN/probes/…, by what is asked)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/probes/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from metarl.core.units import ALIKE
 from metarl.evaluation.probing.decoders import Floats, divergence, fit_ridge, fit_softmax
@@ -71,15 +72,18 @@ def answers(
 
     `memory` and `target` hold ``(R, F)`` and ``(R, K)`` of each step, `alive` is ``(S, R)``. The constant answer is
     each step's own, so that it is no knowledge to know how late it is. With `masses` the target is a distribution and
-    the decoder a softmax; else it is ridge regression, and the target in units that the caller chooses.
+    the decoder a softmax, mixed with the constant answer at N : 1 for N rows to fit. Else it is ridge regression, and
+    the target is in units that the caller chooses.
     """
     fit, held = _rows(memory, target, alive, split, masses)
     x, asked = _scaled(fit.x, held.x)
     if masses:
         weight = fit_softmax(x, fit.y, np.log(fit.constant), fit.unit)
-        logits = np.log(held.constant) + asked @ weight
-        guess = held.y[np.arange(len(logits)), logits.argmax(axis=1)]
-        error, constant = divergence(held.y, logits), divergence(held.y, np.log(held.constant))
+        said = special.softmax(np.log(held.constant) + asked @ weight, axis=1)
+        guess = held.y[np.arange(len(said)), said.argmax(axis=1)]
+        surest = 1.0 / (len(fit.y) + 1)  # of what no row was about, so few rows cannot be sure
+        error = divergence(held.y, np.log((1.0 - surest) * said + surest * held.constant))
+        constant = divergence(held.y, np.log(held.constant))
         return Answers(held.unit, error, constant, guess, held.y.max(axis=1))
     truth = held.y - held.constant
     residual = truth - asked @ fit_ridge(x, fit.y - fit.constant, fit.unit)

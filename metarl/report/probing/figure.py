@@ -47,7 +47,7 @@ def _draw(ax: Axes, probe: Probe, decoded: Decoded) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, LOWEST), min(high, 1.05))
     ax.set_title(f"the {decoded.name}", fontsize="medium")
-    ax.set_ylabel(textwrap.fill(WORDS[decoded.measure], 44), fontsize="small")
+    ax.set_ylabel(textwrap.fill(WORDS[decoded.measure], 52), fontsize="small")
     ax.legend(fontsize="small", frameon=False, title="95 % intervals", title_fontsize="small")
 
 

@@ -17,9 +17,9 @@ NOTE = "Decodable is not used: what a decoder finds, the policy may ignore."
 
 
 WORDS = {
-    "R²": "R² of ridge regression against the mean at the step",
-    "explained KL": "share of the KL from the posterior to the mean posterior that a softmax explains",
-    "accuracy": "posterior mass of the guess",
+    "R²": "R² of ridge regression, against the mean at the step",
+    "explained KL": "explained KL: the share of the mean posterior's divergence that a softmax explains",
+    "accuracy": "accuracy: the posterior mass of the softmax's guess",
 }
 """The measures in words."""
 
@@ -57,7 +57,7 @@ def _table(probe: Probe, parts: tuple[str, ...]) -> Table:
             table.add_section()
         cells = [cell for decoded in targets(probe) for cell in _cells(decoded, row, parts)]
         if probe.divergence is not None:
-            cells.append(_number(probe.divergence.mean[row]))
+            cells.append(Text(_number(probe.divergence.mean[row])))
         table.add_row(name, *cells)
     return table
 
@@ -98,7 +98,8 @@ def caption(probe: Probe) -> str:
         text += f"of the same {probe.tasks} tasks ({100 * share:.0f} % of these memories occur among those fitted to). "
     else:
         text += "of other tasks. "
-    text += "; ".join(f"{each.name}: {WORDS[each.measure]}" for each in targets(probe)) + ". "
+    measures = dict.fromkeys(each.measure for each in targets(probe))
+    text += " ".join(f"{WORDS[measure][:1].upper()}{WORDS[measure][1:]}." for measure in measures) + " "
     if probe.belief is None:
         text += "The family has no exact belief about these tasks, so only the task is probed. "
     elif probe.task.ceiling is not None:
