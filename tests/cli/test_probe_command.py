@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from toy import TOY
+import torch
+from small_families import Corridor
 
 import metarl
+from metarl.agents import RL2Config
+from metarl.agents.belief import BeliefConfig
 from metarl.cli.probe import main
 from metarl.evaluation.probing import probe
 from metarl.report.console import text_of
@@ -30,8 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_table_and_files_that_agree(capsys: pytest.CaptureFixture[str]):
     assert main([AGENT, *SMALL]) == 0
-    shown = capsys.readouterr().out
-    assert "Decodable is not used" in shown.replace("\n", " ") and "fitted to 40 trials and scored on 20" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Decodable is not used" in shown and "fitted to 40 trials and scored on 20" in shown
     (out,) = Path("runs/probe_rl2_bernoulli_bandit_n10").iterdir()
     assert out.name == "test_last_200_tasks_60_seed_0_steps_0_3_9"
     assert sorted(path.name for path in out.iterdir()) == FILES
@@ -57,15 +60,24 @@ def test_a_table_fits(width: int):
     assert max(map(len, text_of(table, width).splitlines())) <= width
 
 
-def test_a_run_with_a_belief_agent_next_to_it(capsys: pytest.CaptureFixture[str]):
-    small = "family: {name: metarl/BernoulliBandit-v0, episodes_per_trial: 4}\ntotal_iterations: 1\neval_every: 0\n"
-    small += "final_eval_tasks: 2\nagent: {name: %s, meta_batch_size: 4%s}\n"
-    for name, more in (("RL2", ", hidden_size: 8"), ("Belief", "")):
-        Path(f"{name}.yaml").write_text(small % (name, more))
-        from metarl import train
+@pytest.fixture
+def runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run directories of untrained agents."""
+    bandit = metarl.make("metarl/BernoulliBandit-v0", episodes_per_trial=4)
+    small = RL2Config(hidden_size=8)
+    agents = {
+        name: config.build(family, 0, torch.device("cpu"))
+        for name, config, family in (
+            ("RL2", small, bandit), ("Belief", BeliefConfig(), bandit), ("Corridor", small, Corridor()),
+        )
+    }  # fmt: skip
+    for name in agents:
+        (folder / name).mkdir()
+    monkeypatch.setattr("metarl.cli.probe.load", lambda name, *_: agents[name])
 
-        assert train.main([f"{name}.yaml", "--run_dir", name, "--quiet"]) == 0
-    capsys.readouterr()
+
+@pytest.mark.usefixtures("runs")
+def test_a_run_with_a_belief_agent_next_to_it(capsys: pytest.CaptureFixture[str]):
     assert main(["RL2", "--tasks", "60", "--belief", "Belief", "--device", "cpu"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "Return of a trial:" in shown and "KL in" in shown
@@ -77,18 +89,11 @@ def test_a_run_with_a_belief_agent_next_to_it(capsys: pytest.CaptureFixture[str]
     assert {row["target"] for row in rows} == {"belief", "task", "actions"}
 
 
+@pytest.mark.usefixtures("runs")
 def test_a_family_without_a_belief_says_so(capsys: pytest.CaptureFixture[str]):
-    from metarl import train
-
-    Path("toy.yaml").write_text(TOY)
-    assert train.main(["toy.yaml", "--allow", "toy", "--total_iterations", "1", "--run_dir", "run", "--quiet"]) == 0
-    capsys.readouterr()
-    code = main(["run", "--tasks", "60", "--split", "train", "--device", "cpu", "--allow", "toy"])
-    out, err = capsys.readouterr()
-    if code == 0:
-        assert "The family has no exact belief about these tasks, so only the task is probed." in " ".join(out.split())
-    else:
-        assert "has no memory of the trial" in err
+    assert main(["Corridor", "--tasks", "60", "--split", "train", "--device", "cpu"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The family has no exact belief about these tasks, so only the task is probed." in shown
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,7 @@ def test_a_family_without_a_belief_says_so(capsys: pytest.CaptureFixture[str]):
         ([AGENT, "--part", "output"], "Unknown part of the memory of RL2: 'output'."),
         ([AGENT, "--belief", AGENT], "The belief agent must act on the exact belief, as Belief does, got RL2."),
         ([AGENT, "--seed", "-1"], "A seed must be an integer from 0 to 2^63 - 1"),
-        (["pretrained:maml_bernoulli_bandit"], "MAML has no memory of the trial that can be probed;"),
+        (["pretrained:maml_bernoulli_bandit"], "MAML (PPO) has no memory of the trial that can be probed;"),
         (["pretrained:nothing"], "Unknown trained agent: 'pretrained:nothing'."),
         (["nowhere"], "There is no run directory 'nowhere'"),
     ],
