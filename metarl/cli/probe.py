@@ -1,4 +1,4 @@
-"""What does a memory know? ::
+"""A probe of what a trained agent's memory knows::
 
     metarl probe RUN_DIR [--split test] [--tasks 1000] [--steps 0 1 2 5 10] [--belief RUN]
     metarl probe pretrained:rl2_bernoulli_bandit_n10

@@ -1,4 +1,4 @@
-"""What a memory knows: linear decoders from a frozen agent's memory to the exact belief and to the task."""
+"""Linear decoders from a frozen agent's memory to the exact belief and to the task: knowledge that a memory holds."""
 
 from metarl.evaluation.probing.probe import Probe, probe
 

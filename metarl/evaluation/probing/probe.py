@@ -59,12 +59,12 @@ LEAST_TASKS = 60
 
 
 TASKS, TRIALS = "tasks", "trials"
-"""What is held out."""
+"""The kinds of what is held out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a memory knows at some steps of a trial.
+    """Knowledge that a memory holds at some steps of a trial.
 
     Arrays of estimates have S + 1 numbers: those of the S `steps`, and that of one decoder for all of them together.
     """

@@ -42,7 +42,7 @@ class Trials(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What is noted down while an agent plays."""
+    """The things to note down while an agent plays."""
 
     steps: tuple[int, ...]
     part: str  # of the agent's memory

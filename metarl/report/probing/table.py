@@ -13,7 +13,7 @@ from metarl.evaluation.results import short
 from metarl.report.table import width_of
 
 NOTE = "Decodable is not used: what a decoder finds, the policy may ignore."
-"""What a probe does not say."""
+"""A reminder of the limit of every probe."""
 
 
 WORDS = {
