@@ -63,11 +63,13 @@ class DirichletTables(Belief):
         return Seen(step.obs, belief.moves + moved, belief.tries + tried, belief.total + tried * reward)
 
     def features(self, belief: Seen) -> Tensor:
+        return torch.cat([self.task_mean(belief), (1.0 / (1.0 + belief.tries)).flatten(1)], dim=1)
+
+    def task_mean(self, belief: Seen) -> Tensor:
         weights = self.concentration + belief.moves
         transition = weights / weights.sum(-1, keepdim=True)
-        variance = 1.0 / (1.0 + belief.tries)
-        mean = (1.0 + belief.total) * variance
-        return torch.cat([part.flatten(1) for part in (transition, mean, variance)], dim=1)
+        mean = (1.0 + belief.total) * (1.0 / (1.0 + belief.tries))
+        return torch.cat([transition.flatten(1), mean.flatten(1)], dim=1)
 
     def log_prob(self, belief: Seen, task: Tables) -> Tensor:
         """Return the log density of the tables, whose rows of probabilities have one number that is not free."""

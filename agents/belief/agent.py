@@ -10,6 +10,7 @@ a recurrent policy is what the latter loses by having to learn to infer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
 from metarl.core.beliefs.places import goal_masses
+from metarl.core.distributions import Distribution
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.core.tree import columns, features, take
@@ -195,6 +197,14 @@ class BeliefPPO(LearningAgent, config=BeliefConfig):
         found = ranks.sum_gradients(self.net.parameters(), found)
         grad_norm = self.optimizer.step(config.max_grad_norm)
         return torch.cat([found, grad_norm[None]])
+
+    @torch.no_grad()
+    def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:
+        return {"belief": self.belief.features(self.belief.posterior(memory.belief, step))}
+
+    @torch.no_grad()
+    def action_distribution(self, memory: Memory, step: Step) -> Distribution:
+        return self.net.policy(self._see(memory, step)[0])
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -8,6 +8,7 @@ over ``(T, B)``: no reset masks, minibatches over tasks, and the trial's end is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from metarl.agents.rl2.network import RL2Memory, RL2Network
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
+from metarl.core.distributions import Distribution
 from metarl.core.family import Key, Task, TaskFamily
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.core.tree import columns, features, take
@@ -211,6 +213,14 @@ class RL2(LearningAgent, config=RL2Config):
 
     def _unscale(self, value: Tensor) -> Tensor:
         return value * self.return_std + self.return_mean
+
+    @torch.no_grad()
+    def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:
+        return self.net.memory_features(step, memory)
+
+    @torch.no_grad()
+    def action_distribution(self, memory: Memory, step: Step) -> Distribution:
+        return self.net.step(step, memory)[0]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -49,6 +49,9 @@ class BetaArms(Belief):
         unit = self.most / 2.0
         return torch.cat([mean / unit - 1.0, std * math.sqrt(3.0) / unit], dim=-1).to(torch.float32)
 
+    def task_mean(self, belief: Counts) -> Tensor:
+        return self.moments(belief)[0].to(torch.float32)
+
     def moments(self, belief: Counts) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of every arm's p: float64 ``(B, k)`` each."""
         wins, losses = belief.wins.double(), belief.losses.double()
@@ -145,6 +148,9 @@ class NormalArms(Belief):
     def features(self, belief: Sums) -> Tensor:
         mean, std = self.moments(belief)
         return torch.cat([2.0 * (mean - self.low) - 1.0, math.sqrt(12.0) * std], dim=-1).to(torch.float32)
+
+    def task_mean(self, belief: Sums) -> Tensor:
+        return self.moments(belief)[0].to(torch.float32)
 
     def moments(self, belief: Sums) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of every arm's μ, float64 ``(B, k)`` each."""

@@ -130,6 +130,9 @@ class FeltWind(Belief):
     def features(self, belief: WindState) -> Tensor:
         return torch.cat([belief.known[:, None].to(torch.float32), belief.drift / self.scale], dim=1)
 
+    def task_mean(self, belief: WindState) -> Tensor:
+        return belief.drift  # 0 before it is known: the priors are symmetric
+
     def log_prob(self, belief: WindState, task: Wind) -> Tensor:
         """Return the log density of a wind, in 1 / (metres per step)²."""
         near = ((task.drift - belief.drift).abs() <= ROUNDING).all(-1)

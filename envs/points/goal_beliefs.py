@@ -96,6 +96,9 @@ class GoalByDistance(Belief):
         mean, std = self.moments(belief)
         return torch.cat([mean / self.region.outer, std / self.region.outer, seen.to(torch.float32)], dim=1)
 
+    def task_mean(self, belief: Sighted) -> Tensor:
+        return self.moments(belief)[0]
+
     def moments(self, belief: Sighted) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of both coordinates in metres: float32 ``(B, 2)`` each."""
         middles, mass = self._middles(belief.centre, belief.radius), belief.log_mass.exp()[..., None]

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure how fast a trained agent adapts to unseen tasks",
     "compare": "evaluate several agents and baselines on the same tasks",
     "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
+    "probe": "measure what a trained agent's memory knows of the task",
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
@@ -151,6 +152,30 @@ def watch() -> Parser:
     return parser
 
 
+def probe() -> Parser:
+    """Make the parser of ``metarl probe``."""
+    parser = Parser(
+        prog="metarl probe",
+        description="Decode the exact belief and the task from a trained agent's memory, step by step of the trial.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
+    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks, and the prior (default: test)")
+    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="trials, a third held out (default: 1000)")
+    parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="actions taken before (default: 12 of them)")
+    parser.add_argument("--part", metavar="NAME", help="part of the memory: state, output, … (default: the first)")
+    parser.add_argument(
+        "--hold_out", metavar="tasks|trials", help="default: tasks; trials where the belief is about a list of tasks"
+    )
+    parser.add_argument("--belief", metavar="RUN", help="an agent Belief, whose actions and return are compared")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/probes/…)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
 def envs() -> Parser:
     """Make the parser of ``metarl envs``."""
     parser = Parser(prog="metarl envs", description="List the task families, or show the card of one.")
@@ -163,5 +188,11 @@ def envs() -> Parser:
     return parser
 
 
-PARSERS: dict[str, Callable[[], Parser]] = {"evaluate": evaluate, "compare": compare, "watch": watch, "envs": envs}
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "evaluate": evaluate,
+    "compare": compare,
+    "watch": watch,
+    "probe": probe,
+    "envs": envs,
+}
 """The parsers of all programs but ``train``, whose options depend on the agent and the family."""

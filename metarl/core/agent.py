@@ -16,11 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from metarl.core.beliefs.step import Step
+from metarl.core.distributions import Distribution
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
 from metarl.core.faults.memory import check_network
 from metarl.core.options import at_least, check_options, make_parts, option
-from metarl.core.rollout import Agent, NotFinite, Rollout
+from metarl.core.rollout import Agent, Memory, NotFinite, Rollout
 
 Schedule = float | list[tuple[float, float]]
 """A number, or points ``[[progress, value], …]`` with progress from 0 (start) to 1 (end), joined by straight lines."""
@@ -111,6 +113,18 @@ class LearningAgent(Agent):
     def captured(self) -> Mapping[str, Any]:
         """The parts of `update` that a GPU may replay, each a `metarl.fast.capture.Captured`, by their names."""
         return {}
+
+    def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor] | None:
+        """Return the memory after `step` as vectors, by the names of its parts; None if the agent cannot be probed.
+
+        `memory` is that before the step, as `act` gets it, and is not modified. A part is float32 ``(B, F)``, with an F
+        that is the same at every step. ``metarl probe`` reads the first part unless it is told another one.
+        """
+        return None
+
+    def action_distribution(self, memory: Memory, step: Step) -> Distribution | None:
+        """Return the distribution that `act` samples from, over the actions of `ActionUnits`; None if not known."""
+        return None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ State = Any  # a tensor, or a tuple of tensors
 
 class Memory(nn.Module, ABC):
     """Base of all memories; the module's docstring describes the interface."""
+
+    grows: ClassVar[bool] = False
+    """True if the state has more numbers after more steps."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -135,6 +138,8 @@ class Transformer(Memory):
 
     The state holds the keys and values of all past steps of the trial, so acting at step t takes O(t) time.
     """
+
+    grows = True
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__(input_size, hidden_size)

@@ -58,6 +58,13 @@ class Belief(ABC):
         """
         return None
 
+    def task_mean(self, belief: BeliefState) -> Tensor | None:
+        """Return the posterior mean of the task's numbers, float32 ``(B, D)``; None if it is not known.
+
+        Their order is that of `metarl.core.tree.features`.
+        """
+        return None
+
 
 class FiniteBelief(Belief):
     """A belief about finitely many tasks: a mass for each. Subclasses write `prior` and `posterior`.
@@ -103,6 +110,9 @@ class FiniteBelief(Belief):
         """Return each task's mass over that of the likeliest task, which is 1 for all that are equally likely."""
         relative: Tensor = (belief.log_mass - belief.log_mass.amax(-1, keepdim=True)).exp()
         return relative
+
+    def task_mean(self, belief: BeliefState) -> Tensor:
+        return self.probs(belief) @ features(self.tasks_on(belief.log_mass.device))
 
     def log_prob(self, belief: BeliefState, task: Any) -> Tensor:
         """Return the log mass of a task, minus infinity for one that is not among `tasks`.
