@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RL2Config
+from metarl.agents import BeliefConfig, MAMLConfig, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -35,6 +35,16 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2, hypernetwork": (RL2Config(num_minibatches=2, hidden_size=16, head_size=4, heads="hyper"), POINTS),
     "RL2, chunks": (RL2Config(num_minibatches=2, hidden_size=16, chunk_length=3), BANDIT),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
+    "VariBAD": (
+        VariBADConfig(
+            num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False
+        ),
+        POINTS,
+    ),
+    "VariBAD, sampled terms": (
+        VariBADConfig(num_minibatches=2, gru_size=8, elbo_terms=4, decoded_steps=5, norm_obs=True, decode=("task",)),
+        BANDIT,
+    ),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),
     "MAML, learned baseline": (MAMLConfig(fast_batch_size=3, outer=TRPO, baseline="network"), POINTS),
     "E-MAML, chunks of tasks": (
