@@ -20,7 +20,7 @@ MOST_CELLS = 4096
 
 
 class Evidence(NamedTuple):
-    """What is decoded: H steps of B trials, in the units of the networks."""
+    """Things to decode: H steps of B trials, in the units of the networks."""
 
     obs: Tensor  # (H, B, O) s
     action: Tensor  # (H, B, A) a

@@ -24,7 +24,7 @@ class Tape(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """What is known about the objects of a trial, and about the round."""
+    """Knowledge about the objects of a trial, and about the round."""
 
     offset: Tensor  # (B,) int64: cells from the fixation cross to where the agent looks, the shorter way round
     fixated: Tensor  # (B,) bool: the cross was reached in this round

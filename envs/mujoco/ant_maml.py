@@ -60,7 +60,7 @@ def speed_of_centre(after: Physics) -> Tensor:
 
 
 def living(after: Physics, action: Tensor) -> Tensor:
-    """What living and moving pay: 0.05 - 0.005 ‖action‖² - cost of contact."""
+    """Return what living and moving pay: 0.05 - 0.005 ‖action‖² - cost of contact."""
     return 0.05 - 0.005 * effort(action) - contact_cost(after)
 
 
