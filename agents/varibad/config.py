@@ -28,8 +28,8 @@ class VariBADConfig(PPOOnBeliefConfig):
     reward_embed_size: int = option(16, at_least(0))
     """ReLU units between the previous reward (with the end of an episode) and the encoder's memory; 0: as above."""
     decode: tuple[str, ...] = option(("reward",), ONE_OF_THEM)
-    """Things that m must explain, one or several of: reward, state (the next observation), and task (the task itself, which
-    the learner is then told in training: task inference, Humplik et al. 2019)."""
+    """Things that m must explain, one or several of: reward, state (the next observation), and task (the task itself,
+    which the learner is then told in training: task inference, Humplik et al. 2019)."""
     decoder_sizes: tuple[int, ...] = option((32, 32), at_least(1))
     """Units of the hidden layers of each decoder."""
     reward_likelihood: str = option("gaussian", one_of("gaussian", "bernoulli"))
