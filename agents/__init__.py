@@ -2,13 +2,15 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
 from metarl.core.agent import register_agent
 
-__all__ = ["MAML", "RL2", "BeliefConfig", "BeliefPPO", "MAMLConfig", "PPOConfig", "RL2Config"]
+__all__ = ["MAML", "RL2", "BeliefConfig", "BeliefPPO", "MAMLConfig", "PPOConfig", "RL2Config", "RecurrentSAC", "RecurrentSACConfig"]
 
 register_agent("RL2", RL2Config)
 register_agent("MAML", MAMLConfig)
 register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
+register_agent("RecurrentSAC", RecurrentSACConfig)
