@@ -7,7 +7,17 @@ from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
 from metarl.core.agent import register_agent
 
-__all__ = ["MAML", "RL2", "BeliefConfig", "BeliefPPO", "MAMLConfig", "PPOConfig", "RL2Config", "RecurrentSAC", "RecurrentSACConfig"]
+__all__ = [
+    "MAML",
+    "RL2",
+    "BeliefConfig",
+    "BeliefPPO",
+    "MAMLConfig",
+    "PPOConfig",
+    "RL2Config",
+    "RecurrentSAC",
+    "RecurrentSACConfig",
+]
 
 register_agent("RL2", RL2Config)
 register_agent("MAML", MAMLConfig)

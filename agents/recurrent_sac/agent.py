@@ -138,7 +138,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         With ``chunk_length`` the same part of all trials is taken, one that `key` draws.
         """
         config = self.config
-        rollout, places = self.ring.sample(key, config.batch_size), self.ring.places(key, config.batch_size)
+        rollout, places = self.ring.sample(key, config.batch_size), self.ring.own_draws(key, config.batch_size)
         length = config.chunk_length or len(rollout.mask)
         chunks = -(-len(rollout.mask) // length)
         first = length * int(rng.integers(rng.fold(key, 1), 1, chunks)) if chunks > 1 else 0
@@ -242,11 +242,11 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
 
 def _check_actions(family: TaskFamily, algorithm: str) -> None:
     """Raise ValueError, one sentence, for an action space that the algorithm does not know."""
-    space, name = family.action_space, type(family).__name__
+    space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
-            raise ValueError(f"RecurrentSAC needs actions with finite bounds, and those of {name} are {space}: take RL2.")
+            raise ValueError(f"RecurrentSAC needs actions with finite bounds, {given}: take RL2.")
     elif not isinstance(space, spaces.Discrete):
-        raise ValueError(f"RecurrentSAC needs Discrete or Box actions, and those of {name} are {space}: take RL2.")
+        raise ValueError(f"RecurrentSAC needs Discrete or Box actions, {given}: take RL2.")
     elif algorithm == "td3":
-        raise ValueError(f"algorithm td3 needs Box actions, and those of {name} are {space}: take algorithm sac.")
+        raise ValueError(f"algorithm td3 needs Box actions, {given}: take algorithm sac.")

@@ -98,15 +98,17 @@ class History(nn.Module):
         if not encoder.reactive:  # in the order in which `StepEncoder` puts them
             inputs = [seen - encoder.num_actions - 2, encoder.num_actions, 2]
             outputs += [config.action_embed_size, config.reward_embed_size]
-        self.embeddings = nn.ModuleList(map(nn.Linear, inputs, outputs))
+        layers = list(map(nn.Linear, inputs, outputs))
+        self.weights = nn.ParameterList(layer.weight for layer in layers)
+        self.biases = nn.ParameterList(layer.bias for layer in layers)
         self.output_size = sum(outputs)
         self.memory = make_memory(config.memory, self.output_size, config.hidden_size)
 
     def embed(self, raw: Tensor) -> Tensor:
         """Return the embedded steps ``(…, E)`` of encoded ones ``(…, F)``."""
         seen = raw if self.images is None else self.images(raw)
-        weight = torch.block_diag(*(part.weight for part in self.embeddings))  # one product in place of three
-        return F.relu(linear(seen, weight, torch.cat([part.bias for part in self.embeddings])))
+        # One product in place of three.
+        return F.relu(linear(seen, torch.block_diag(*self.weights), torch.cat(list(self.biases))))
 
     def step(self, raw: Tensor, state: Any) -> tuple[tuple[Tensor, Tensor], Any]:
         """Take in one encoded step ``(B, F)``; return what a head reads, and the state of the memory."""

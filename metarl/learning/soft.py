@@ -142,14 +142,17 @@ class Perceptrons(nn.Module):
 
     def finish(self, total: Tensor, last: Tensor | None = None, frozen: bool = False) -> Tensor:
         """Return the outputs ``(number, …, outputs)``; `last` ``(…, F)`` is the last part of the input, if left out."""
-        held = (lambda p: p.detach()) if frozen else (lambda p: p)
+
+        def held(parameter: Tensor) -> Tensor:
+            return parameter.detach() if frozen else parameter
+
         if last is not None:
             total = total + linear(last, held(self.parts[-1]))
         # (number, H, rows): features first in memory, as the fast GRU leaves them, are not copied.
-        x = F.relu(total).movedim(-1, 0).flatten(1).unflatten(0, (self.number, -1))
+        x = torch.unflatten(F.relu(total).movedim(-1, 0).flatten(1), 0, (self.number, -1))
         for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(held(bias), held(weight), F.relu(x) if n else x)
-        return x.unflatten(-1, total.shape[:-1]).movedim(1, -1)
+        return torch.unflatten(x, -1, total.shape[:-1]).movedim(1, -1)
 
 
 def _uniform(shape: Sequence[int], bound: float) -> nn.Parameter:

@@ -124,16 +124,6 @@ class TrialRing:
         sampled: Rollout = tree_map(taken, self.names)
         return sampled
 
-    def places(self, key: Key, n: int) -> Tensor:
-        """Return the places, among the n, of the trials that ``sample(key, n)`` gives to this process: int64 ``(m,)``.
-
-        Noise that is drawn for a place is then the same however many processes there are.
-        """
-        numbers = self._total() - len(self) + rng.integers(key, n, len(self))
-        row = numbers % self.shard.every - self.shard.first
-        everywhere = self.own == self.shard.every
-        return torch.arange(n, device=key.device)[everywhere | ((row >= 0) & (row < self.own))]
-
     def trials(self, first: int, end: int) -> dict[str, Tensor]:
         """Return this process's trials of the numbers `first` … `end` - 1, which are still there, by their names."""
         if not self.stored:
