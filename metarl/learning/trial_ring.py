@@ -51,6 +51,7 @@ class TrialRing:
         self.names = _named(Rollout._make([*_PARTS, pattern_task(family), ()]), "")
         self.stored: dict[str, Tensor] = {}
         self.added = 0  # trials of this process so far; also the number of the next one
+        self.saved = 0  # those that the run's files hold
         self.shard, self.own = ranks.Shard(0, 1), 1  # the place of an addition's `own` rows among those of all ranks
 
     def __len__(self) -> int:
@@ -145,20 +146,32 @@ class TrialRing:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state_dict`. Raises ValueError for one of other trials, or of another capacity."""
-        added, own, *shard = state[PLACE].tolist()
-        self.added, self.own, self.shard = added, own, ranks.Shard(*shard)
+        self.empty(state[PLACE])
         columns = {name: column for name, column in state.items() if name != PLACE}
-        self.stored = {}
-        if not columns:
+        found = len(columns["mask"]) if columns else 0
+        if found != self.added - self.oldest():
+            raise ValueError(f"The ring goes on with {self.added - self.oldest()} trials, got {found}.")
+        self.put(self.oldest(), columns)
+
+    def empty(self, place: Tensor) -> None:
+        """Forget all trials; the next one has the number that `place` says."""
+        self.added, self.own, *shard = place.tolist()
+        self.shard, self.stored = ranks.Shard(*shard), {}
+
+    def put(self, first: int, trials: dict[str, Tensor]) -> None:
+        """Put trials back that `trials` returned; the first of them has the number `first`.
+
+        Raises ValueError if they have another number of steps.
+        """
+        if not trials:
             return
-        count, steps = columns["mask"].shape
-        if count != self.added - self.oldest() or steps != self.steps:
-            raise ValueError(
-                f"The ring is for {self.added - self.oldest()} trials of {self.steps} steps, got {count} of {steps}."
-            )
-        self._allocate(columns)
-        slots = torch.arange(self.oldest(), self.added, device=columns["mask"].device) % self.slots
-        for name, column in columns.items():
+        count, steps = trials["mask"].shape
+        if steps != self.steps:
+            raise ValueError(f"The ring is for trials of {self.steps} steps, got {steps}.")
+        if not self.stored:
+            self._allocate(trials)
+        slots = torch.arange(first, first + count, device=trials["mask"].device) % self.slots
+        for name, column in trials.items():
             self.stored[name][slots] = column
 
     def _total(self) -> int:
