@@ -106,15 +106,7 @@ class TrialRing:
         `key` is a scalar, the same in every process; of several processes each gets its own trials of the n. Raises
         ValueError for a ring without trials.
         """
-        if not len(self):
-            raise ValueError("The ring has no trials yet: add some before the first sample.")
-        first = self._total() - len(self)
-        numbers = first + rng.integers(key, n, len(self))  # among the trials of all processes
-        addition, row = numbers // self.shard.every, numbers % self.shard.every - self.shard.first
-        if self.own < self.shard.every:
-            mine = (row >= 0) & (row < self.own)
-            addition, row = addition[mine], row[mine]
-        slots = (addition * self.own + row) % self.slots
+        _, slots = self._draw(key, n)
 
         def taken(name: str) -> Any:
             if name not in self.stored:  # a target that the trials do not have
@@ -124,6 +116,22 @@ class TrialRing:
 
         sampled: Rollout = tree_map(taken, self.names)
         return sampled
+
+    def own_draws(self, key: Key, n: int) -> Tensor:
+        """Return which of the n trials of `sample` this process has, int64: all of 0 … n - 1 if it is the only one."""
+        return self._draw(key, n)[0]
+
+    def _draw(self, key: Key, n: int) -> tuple[Tensor, Tensor]:
+        """Draw n trials; return the numbers among them, and the slots, of those that this process has."""
+        if not len(self):
+            raise ValueError("The ring has no trials yet: add some before the first sample.")
+        first = self._total() - len(self)
+        draws, numbers = torch.arange(n, device=key.device), first + rng.integers(key, n, len(self))
+        addition, row = numbers // self.shard.every, numbers % self.shard.every - self.shard.first
+        if self.own < self.shard.every:  # `numbers` are among the trials of all processes
+            mine = (row >= 0) & (row < self.own)
+            draws, addition, row = draws[mine], addition[mine], row[mine]
+        return draws, (addition * self.own + row) % self.slots
 
     def trials(self, first: int, end: int) -> dict[str, Tensor]:
         """Return this process's trials of the numbers `first` … `end` - 1, which are still there, by their names."""
