@@ -46,7 +46,7 @@ def test_the_loss_of_sac_discrete_is_that_of_sampled_actions_in_the_mean():
 
 
 def test_the_gradient_of_the_actor_is_that_of_finite_differences():
-    """A toy with the action value q(a) = -(a - 0.5)²: draws of the same noise, so that the loss is a smooth function."""
+    """A toy with the value q(a) = -(a - 0.5)²: the noise stays the same, so that the loss is a smooth function."""
     keys = rng.fold(rng.key(1), torch.arange(64))
 
     def loss(parameters: torch.Tensor) -> torch.Tensor:
