@@ -5,6 +5,7 @@ from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
+from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "RL2Config",
     "RecurrentSAC",
     "RecurrentSACConfig",
+    "VariBAD",
+    "VariBADConfig",
 ]
 
 register_agent("RL2", RL2Config)
@@ -24,3 +27,4 @@ register_agent("MAML", MAMLConfig)
 register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
 register_agent("RecurrentSAC", RecurrentSACConfig)
+register_agent("VariBAD", VariBADConfig)

@@ -60,7 +60,7 @@ class RecurrentSACConfig(AgentConfig):
     does; if not, the trial's end is a terminal."""
     tau: float = option(0.005, SHARE)
     """Share by which target networks move towards the others after every gradient step."""
-    buffer_size: int = option(5000, at_least(1))
+    buffer_size: int = option(2000, at_least(1))
     """Trials that are kept for learning, the newest ones."""
     learning_starts: int = option(64, at_least(0))
     """Trials that are played with uniform random actions before the first gradient step."""
