@@ -48,6 +48,10 @@ NOT_MEASURED = {
     "belief_informative_bandit": "only the first iterations were tried",
     "belief_two_step": "only the first iterations were tried",
     "belief_darkroom": "only the first iterations were tried",
+    "sac_gridnavi": "only a short training was tried",
+    "sac_sparse_point_robot": "only a short training was tried",
+    "sac_windy_point": "only a short training was tried",
+    "sac_half_cheetah_vel": "only the first iterations were tried",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
