@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RecurrentSACConfig, RL2Config
+from metarl.agents import BeliefConfig, MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -41,6 +41,16 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "Recurrent SAC": (RecurrentSACConfig(**REPLAY, norm_obs=True, critic="task", num_critics=3), POINTS),
     "Recurrent SAC, discrete": (RecurrentSACConfig(**REPLAY, policy_frequency=2), BANDIT),
     "Recurrent TD3, chunks": (RecurrentSACConfig(**REPLAY, algorithm="td3", chunk_length=7), POINTS),
+    "VariBAD": (
+        VariBADConfig(
+            num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False
+        ),
+        POINTS,
+    ),
+    "VariBAD, sampled terms": (
+        VariBADConfig(num_minibatches=2, gru_size=8, elbo_terms=4, decoded_steps=5, norm_obs=True, decode=("task",)),
+        BANDIT,
+    ),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),
     "MAML, learned baseline": (MAMLConfig(fast_batch_size=3, outer=TRPO, baseline="network"), POINTS),
     "E-MAML, chunks of tasks": (
