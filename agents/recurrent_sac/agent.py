@@ -81,7 +81,8 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
             seen, state = actor.history.step(raw, memory.state)
             chosen = play(actor.policy(seen), key, greedy, self.config.exploration_noise)
             if not greedy:  # the first trials are random, so that the ring shows all kinds of actions
-                chosen = where(self.exploring.expand(len(key)), self.net.random_action(key), chosen)
+                random = self.net.random_action(step, key, self.config.random_repeat)
+                chosen = where(self.exploring.expand(len(key)), random, chosen)
             action, log_prob = chosen
             # The critics, which have a memory of their own, are asked in `update`.
             return Acted(self.net.actions.to_family(action), log_prob, torch.zeros_like(log_prob)), Memory(state)

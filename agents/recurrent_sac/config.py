@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarl.core.agent import AgentConfig, Schedule
-from metarl.core.options import NOT_NEGATIVE, POSITIVE, SHARE, at_least, between, one_of, option
+from metarl.core.options import NOT_NEGATIVE, POSITIVE, SHARE, Rule, at_least, between, one_of, option
 from metarl.learning.memories import MEMORIES
 
 
@@ -64,6 +64,9 @@ class RecurrentSACConfig(AgentConfig):
     """Trials that are kept for learning, the newest ones."""
     learning_starts: int = option(64, at_least(0))
     """Trials that are played with uniform random actions before the first gradient step."""
+    random_repeat: float = option(1.0, Rule("be at least 1", lambda value: value >= 1))
+    """Steps of an episode for which such an action stays, in the mean (Dabney et al. 2021); 1: each is a new one. Actions
+    that stay reach what independent ones, whose effects cancel, hardly ever do."""
     updates_per_iteration: int = option(50, at_least(1))
     """Gradient steps of an iteration."""
     batch_size: int = option(32, at_least(1))

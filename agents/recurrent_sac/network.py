@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.core import rng
+from metarl.core.batch_env import Step
 from metarl.core.distributions import Categorical
 from metarl.core.family import TaskFamily
 from metarl.core.units import ActionUnits, action_size
@@ -58,12 +59,21 @@ class SACNetwork(nn.Module):
         """Standardise the task's numbers ``(B, D)`` over training tasks; a number that never varies becomes 0."""
         return (task - self.task_centre) * self.task_scale
 
-    def random_action(self, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw an action per key ``(B,)``, uniform over all; return them, in own units, and their log-probability."""
+    def random_action(self, step: Step, key: Tensor, repeat: float) -> tuple[Tensor, Tensor]:
+        """Draw an action per key ``(B,)``, uniform over all; return them, in own units, and their log-probability.
+
+        With `repeat` above 1 an action stays for so many steps of an episode in the mean; the log-probability is that of
+        its draw.
+        """
         size, continuous = self.actor.size, self.actions.continuous
         action = 2.0 * rng.uniform(key, size) - 1.0 if continuous else rng.integers(key, 1, size).squeeze(-1)
-        log_prob = -size * math.log(2.0) if continuous else -math.log(size)
-        return action, torch.full(key.shape, log_prob, device=key.device)
+        log_prob = torch.full(key.shape, -size * math.log(2.0) if continuous else -math.log(size), device=key.device)
+        if repeat > 1.0:
+            before = self.actions.to_own(step.prev_action)
+            first = (before == 0.0).all(-1) if continuous else before < 0  # there was no action yet
+            stays = (rng.uniform(rng.fold(key, 1), 1).squeeze(-1) > 1.0 / repeat) & ~first & (step.prev_done == 0.0)
+            action = torch.where(stays[:, None] if continuous else stays, before, action)
+        return action, log_prob
 
     def taken(self, values: Tensor, action: Tensor) -> Tensor:
         """Return the values ``(N, T, B)`` of the actions that were taken, from the critics' ``(N, T, B, K)``."""
@@ -88,7 +98,7 @@ class SACNetwork(nn.Module):
 
 
 class History(nn.Module):
-    """What actor and critics see of a trial: embeddings of each step's parts, and a memory over them."""
+    """The sight of a trial that actor or critics have: embeddings of each step's parts, and a memory over them."""
 
     def __init__(self, config: RecurrentSACConfig, encoder: StepEncoder) -> None:
         super().__init__()

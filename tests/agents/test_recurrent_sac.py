@@ -104,6 +104,20 @@ def test_the_first_trials_are_uniformly_random_and_nothing_is_learned_from_them(
     assert not bool(agent.exploring)
 
 
+@pytest.mark.parametrize("family", ["SparsePointRobot", "GridNavi"])
+def test_random_actions_may_stay_within_an_episode(family: str):
+    """A share of 1 - 1/repeat of the steps after an episode's first one, up to chance; an episode begins anew."""
+    made = metarl.make(f"metarl/{family}-v0")
+    agent = RecurrentSAC(config(learning_starts=100, random_repeat=5.0), made)
+    rollout = rollout_of(agent, made, 60)
+    action = rollout.acted.action if rollout.acted.action.ndim == 3 else rollout.acted.action[..., None]
+    same = (action[1:] == action[:-1]).all(-1).to(torch.float32)
+    first = rollout.step.prev_done[1:] > 0
+    chance = 0.0 if family == "SparsePointRobot" else 1 / 5  # of drawing the same again
+    assert float(same[~first].mean()) == pytest.approx(0.8 + 0.2 * chance, abs=0.03)
+    assert float(same[first].mean()) == pytest.approx(chance, abs=0.1)
+
+
 def test_greedy_actions_are_never_random():
     family = metarl.make("metarl/WindyPoint-v0")
     agents = [RecurrentSAC(config(learning_starts=n), family) for n in (0, 100)]

@@ -312,7 +312,7 @@ def test_a_gradient_that_is_nan_reaches_no_checkpoint(
     def built(config: Any, device: torch.device) -> Any:
         made = honest(config, device)
         net = made.model.policy if agent == "PPO" else made.net
-        for parameter in net.parameters():
+        for parameter in filter(lambda p: p.requires_grad, net.parameters()):
             parameter.register_hook(lambda grad: grad * (torch.nan if made.updates >= 2 else 1.0))
         return made
 
