@@ -65,8 +65,8 @@ class RecurrentSACConfig(AgentConfig):
     learning_starts: int = option(64, at_least(0))
     """Trials that are played with uniform random actions before the first gradient step."""
     random_repeat: float = option(1.0, Rule("be at least 1", lambda value: value >= 1))
-    """Steps of an episode for which such an action stays, in the mean (Dabney et al. 2021); 1: each is a new one. Actions
-    that stay reach what independent ones, whose effects cancel, hardly ever do."""
+    """Steps of an episode for which such an action stays, in the mean (Dabney et al. 2021); 1: each is a new one.
+    Actions that stay reach what independent ones, whose effects cancel, hardly ever do."""
     updates_per_iteration: int = option(50, at_least(1))
     """Gradient steps of an iteration."""
     batch_size: int = option(32, at_least(1))

@@ -62,8 +62,8 @@ class SACNetwork(nn.Module):
     def random_action(self, step: Step, key: Tensor, repeat: float) -> tuple[Tensor, Tensor]:
         """Draw an action per key ``(B,)``, uniform over all; return them, in own units, and their log-probability.
 
-        With `repeat` above 1 an action stays for so many steps of an episode in the mean; the log-probability is that of
-        its draw.
+        With `repeat` above 1 an action stays for so many steps of an episode in the mean; then the log-probability is
+        that of its draw.
         """
         size, continuous = self.actor.size, self.actions.continuous
         action = 2.0 * rng.uniform(key, size) - 1.0 if continuous else rng.integers(key, 1, size).squeeze(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small_families import Corridor, Reach, TwoDoors
+from space_families import Signals
 
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
@@ -82,6 +84,18 @@ def test_the_contract_of_agents(family: str, options: dict[str, Any]):
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_the_contract_with_every_memory(memory: str):
     check_agent(config(memory=memory), TwoDoors())
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_contract_with_images(parts: bool):
+    """Policy and critics have networks of their own for them."""
+    family = Signals(parts)
+    check_agent(config(), family)
+    agent = RecurrentSAC(config(), family)
+    before = [copy.deepcopy(agent.net.actor.history.images), copy.deepcopy(agent.net.critic.history.images)]
+    trained(agent, family, 1)
+    for old, new in zip(before, (agent.net.actor.history.images, agent.net.critic.history.images), strict=True):
+        assert any(not torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
 
 
 def test_the_contract_of_td3_and_of_chunks():
