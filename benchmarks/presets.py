@@ -52,6 +52,12 @@ NOT_MEASURED = {
     "sac_sparse_point_robot": "only a short training was tried",
     "sac_windy_point": "only a short training was tried",
     "sac_half_cheetah_vel": "only the first iterations were tried",
+    "varibad_gridnavi": "only a short training was tried",
+    "varibad_bernoulli_bandit": "it was never run",
+    "varibad_tabular_mdp": "it was never run",
+    "varibad_sparse_point_robot": "it was never run",
+    "varibad_half_cheetah_vel": "it was never run",
+    "varibad_half_cheetah_dir": "it was never run",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""

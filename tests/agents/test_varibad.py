@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from small_families import Corridor, Reach, TwoDoors
@@ -235,6 +237,19 @@ def test_sampled_terms_estimate_the_whole_elbo():
     assert counts[-1].any()
 
 
+@pytest.mark.parametrize("options", [{}, GRID, {"decode": ("reward", "state", "task"), "elbo_terms": 3}], ids=str)
+def test_a_process_that_holds_none_of_the_drawn_trials_goes_on(options: dict[str, Any]):
+    """Its gradients are 0, and with several processes the others' are added."""
+    family = GridNavi(episodes_per_trial=1)
+    agent = VariBAD(config(**options), family)
+    agent.ring.add(rollout_of(agent, family))
+    none = torch.zeros(0, dtype=torch.int64)
+    agent.ring._draw = lambda key, n: (none, none)  # type: ignore[method-assign]
+    before = weights(agent)
+    assert agent._learn_to_infer(0.0)["loss/elbo"] == 0.0
+    assert torch.equal(weights(agent), before)
+
+
 def test_padding_changes_nothing():
     family = Corridor()
     agents = [VariBAD(config(decode=("reward", "state")), family) for _ in range(2)]
@@ -271,19 +286,29 @@ def test_cells_are_numbered_once_each():
     assert cells(every).tolist() == list(range(25))
 
 
+class Unbounded(Reach):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class Pictured(Reach):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (8, 8, 3), np.float32)
+
+
 @pytest.mark.parametrize(
     ("family", "options", "sentence"),
     [
-        ("HalfCheetahVel", {"reward_head": "per_observation"}, "needs observations of whole numbers within bounds"),
-        ("MiniGridRulesets", {}, "sees no images"),
+        (Unbounded(), {"reward_head": "per_observation"}, "needs observations of whole numbers within bounds"),
+        (Pictured(), {}, "VariBAD sees no images"),
     ],
+    ids=["no cells", "images"],
 )
-def test_families_that_do_not_fit_are_refused(family: str, options: dict[str, Any], sentence: str):
-    name = f"metarl/{family}-v0"
-    if name not in metarl.registered():
-        pytest.skip(f"{name} is not there")
+def test_families_that_do_not_fit_are_refused(family: TaskFamily, options: dict[str, Any], sentence: str):
     with pytest.raises(ValueError, match=sentence):
-        config(**options).build(metarl.make(name), 0, CPU)
+        config(**options).build(family, 0, CPU)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +326,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], sentenc
 
 
 def test_a_buffer_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="The ring of trials needs about .* lower buffer_size"):
+    with pytest.raises(ValueError, match=r"The ring of trials needs about .* lower buffer_size"):
         config(buffer_size=10**13).build(GridNavi(), 0, CPU)
 
 
