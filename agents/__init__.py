@@ -2,6 +2,7 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
 from metarl.agents.varibad import VariBAD, VariBADConfig
@@ -15,6 +16,8 @@ __all__ = [
     "MAMLConfig",
     "PPOConfig",
     "RL2Config",
+    "RecurrentSAC",
+    "RecurrentSACConfig",
     "VariBAD",
     "VariBADConfig",
 ]
@@ -23,4 +26,5 @@ register_agent("RL2", RL2Config)
 register_agent("MAML", MAMLConfig)
 register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
+register_agent("RecurrentSAC", RecurrentSACConfig)
 register_agent("VariBAD", VariBADConfig)

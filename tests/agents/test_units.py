@@ -10,6 +10,7 @@ from small_families import Reach, Target
 from torch import Tensor
 
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.core import rng
 from metarl.core.family import TaskFamily
@@ -85,6 +86,20 @@ def test_powers_of_two_change_no_bit_of_rl2(units, options):
     a, b = rl2(plain, **options), rl2(other, **options)
     train(a, plain, 4)
     train(b, other, 4)
+    assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("units", POWERS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"algorithm": "td3", "norm_obs": True}], ids=str)
+def test_powers_of_two_change_no_bit_of_recurrent_sac(units, options):
+    config = RecurrentSACConfig(
+        meta_batch_size=ROWS, critic="task", hidden_size=16, head_sizes=(16,), learning_starts=ROWS,
+        updates_per_iteration=3, **options,
+    )  # fmt: skip
+    plain, other = Reach(), InUnits(**units)
+    a, b = RecurrentSAC(config, plain, 1), RecurrentSAC(config, other, 1)
+    train(a, plain, 3)
+    train(b, other, 3)
     assert torch.equal(weights(a), weights(b))
 
 

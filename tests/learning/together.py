@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RL2Config, VariBADConfig
+from metarl.agents import BeliefConfig, MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -28,6 +28,10 @@ POINTS, BANDIT = "metarl/Navigation2D-v0", "metarl/BernoulliBandit-v0"
 # Conjugate gradients amplify rounding (docs/equality.md), so TRPO has few of them here.
 TRPO = TRPOStep(cg_iters=4)
 
+REPLAY: dict[str, Any] = {
+    "learning_starts": 10, "updates_per_iteration": 3, "batch_size": 5, "hidden_size": 8, "head_sizes": (8,),
+}  # fmt: skip
+
 AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2": (RL2Config(num_minibatches=2, update_epochs=2, hidden_size=16), POINTS),
     "RL2, scales that follow": (RL2Config(num_minibatches=3, hidden_size=16, norm_obs=True, norm_adv=False), POINTS),
@@ -35,6 +39,9 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2, hypernetwork": (RL2Config(num_minibatches=2, hidden_size=16, head_size=4, heads="hyper"), POINTS),
     "RL2, chunks": (RL2Config(num_minibatches=2, hidden_size=16, chunk_length=3), BANDIT),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
+    "Recurrent SAC": (RecurrentSACConfig(**REPLAY, norm_obs=True, critic="task", num_critics=3), POINTS),
+    "Recurrent SAC, discrete": (RecurrentSACConfig(**REPLAY, policy_frequency=2), BANDIT),
+    "Recurrent TD3, chunks": (RecurrentSACConfig(**REPLAY, algorithm="td3", chunk_length=7), POINTS),
     "VariBAD": (
         VariBADConfig(
             num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False

@@ -43,6 +43,8 @@ AGENTS = {
     "RL2": ["--agent=RL2", "--agent.hidden_size=4", "--agent.meta_batch_size=4", "--agent.update_epochs=1",
             "--agent.num_minibatches=1"],
     "MAML": ["--agent=MAML", "--agent.meta_batch_size=4", "--agent.fast_batch_size=3"],
+    "RecurrentSAC": ["--agent=RecurrentSAC", "--agent.hidden_size=4", "--agent.meta_batch_size=4",
+                     "--agent.updates_per_iteration=1", "--agent.learning_starts=0", "--agent.batch_size=4"],
     "PPO": ["--agent=PPO", "--agent.meta_batch_size=4", "--agent.batch_size=20", "--agent.update_epochs=1"],
 }  # fmt: skip
 
@@ -310,7 +312,7 @@ def test_a_gradient_that_is_nan_reaches_no_checkpoint(
     def built(config: Any, device: torch.device) -> Any:
         made = honest(config, device)
         net = made.model.policy if agent == "PPO" else made.net
-        for parameter in net.parameters():
+        for parameter in filter(lambda p: p.requires_grad, net.parameters()):
             parameter.register_hook(lambda grad: grad * (torch.nan if made.updates >= 2 else 1.0))
         return made
 

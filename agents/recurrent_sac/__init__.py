@@ -1,0 +1,6 @@
+"""Recurrent soft actor-critic, learning from replayed trials: read `agent.py` first."""
+
+from metarl.agents.recurrent_sac.agent import RecurrentSAC
+from metarl.agents.recurrent_sac.config import RecurrentSACConfig
+
+__all__ = ["RecurrentSAC", "RecurrentSACConfig"]

@@ -1,0 +1,223 @@
+"""The networks of recurrent soft actor-critic: actor and critics, each with a memory of its own, and their targets."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical
+from metarl.core.family import TaskFamily
+from metarl.core.units import ActionUnits, action_size
+from metarl.learning.encoder import StepEncoder
+from metarl.learning.memories import make_memory
+from metarl.learning.nets import linear
+from metarl.learning.soft import Choices, Perceptrons, Point, SquashedGaussian, all_choices
+
+if TYPE_CHECKING:
+    from metarl.agents.recurrent_sac import RecurrentSACConfig
+
+Policy = SquashedGaussian | Point | Categorical
+
+
+class SACNetwork(nn.Module):
+    """All networks. `encoder` only scales: what is trained before a memory belongs to actor or critics."""
+
+    task_centre: Tensor
+    task_scale: Tensor
+
+    def __init__(self, config: RecurrentSACConfig, family: TaskFamily, tasks: Tensor) -> None:
+        """Make the networks. `tasks` ``(N, D)`` are training tasks, whose mean and spread standardise a told task."""
+        super().__init__()
+        std, mean = torch.std_mean(tasks, dim=0, correction=0)
+        self.register_buffer("task_centre", mean)
+        self.register_buffer("task_scale", torch.where(std > 1e-6 * mean.abs(), 1.0 / std, 0.0))
+        self.encoder = StepEncoder(
+            family.observation_space,
+            family.action_space,
+            follows=config.norm_obs,
+            reactive=config.memory == "reactive",
+            parts=family.observation_parts,
+        )
+        self.actions = ActionUnits(family.action_space)
+        self.actor = Actor(config, self.encoder, action_size(family.action_space), self.actions.continuous)
+        told = tasks.shape[1] if config.critic == "task" else 0
+        self.critic = Critic(config, self.encoder, action_size(family.action_space), self.actions.continuous, told)
+        self.encoder.images = None  # each history has networks of its own for them
+        self.critic_target = _target(self.critic)
+        self.actor_target = _target(self.actor) if config.algorithm == "td3" else None
+        self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
+
+    def told(self, task: Tensor) -> Tensor:
+        """Standardise the task's numbers ``(B, D)`` over training tasks; a number that never varies becomes 0."""
+        return (task - self.task_centre) * self.task_scale
+
+    def random_action(self, step: Step, key: Tensor, repeat: float) -> tuple[Tensor, Tensor]:
+        """Draw an action per key ``(B,)``, uniform over all; return them, in own units, and their log-probability.
+
+        With `repeat` above 1 an action stays for so many steps of an episode in the mean; then the log-probability is
+        that of its draw.
+        """
+        size, continuous = self.actor.size, self.actions.continuous
+        action = 2.0 * rng.uniform(key, size) - 1.0 if continuous else rng.integers(key, 1, size).squeeze(-1)
+        log_prob = torch.full(key.shape, -size * math.log(2.0) if continuous else -math.log(size), device=key.device)
+        if repeat > 1.0:
+            before = self.actions.to_own(step.prev_action)
+            first = (before == 0.0).all(-1) if continuous else before < 0  # there was no action yet
+            stays = (rng.uniform(rng.fold(key, 1), 1).squeeze(-1) > 1.0 / repeat) & ~first & (step.prev_done == 0.0)
+            action = torch.where(stays[:, None] if continuous else stays, before, action)
+        return action, log_prob
+
+    def taken(self, values: Tensor, action: Tensor) -> Tensor:
+        """Return the values ``(N, T, B)`` of the actions that were taken, from the critics' ``(N, T, B, K)``."""
+        if self.actions.continuous:
+            return values.squeeze(-1)
+        return values.gather(-1, action.expand(len(values), *action.shape)[..., None]).squeeze(-1)
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return the trained parameters with their names, by the group that has an optimiser of its own."""
+
+        def named(prefix: str) -> list[tuple[str, nn.Parameter]]:
+            return [(name, p) for name, p in self.named_parameters() if name.startswith(prefix)]
+
+        prefixes = ("actor.history.", "actor.head.", "critic.history.", "critic.head.", "log_alpha")
+        return {prefix.removesuffix("."): named(prefix) for prefix in prefixes}
+
+    def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Yield each target network with the one that it follows."""
+        yield self.critic_target, self.critic
+        if self.actor_target is not None:
+            yield self.actor_target, self.actor
+
+
+class History(nn.Module):
+    """The sight of a trial that actor or critics have: embeddings of each step's parts, and a memory over them."""
+
+    def __init__(self, config: RecurrentSACConfig, encoder: StepEncoder) -> None:
+        super().__init__()
+        self.images = copy.deepcopy(encoder.images)
+        seen = encoder.raw_size if self.images is None else self.images.output_size
+        inputs, outputs = [seen], [config.obs_embed_size]
+        if not encoder.reactive:  # in the order in which `StepEncoder` puts them
+            inputs = [seen - encoder.num_actions - 2, encoder.num_actions, 2]
+            outputs += [config.action_embed_size, config.reward_embed_size]
+        layers = list(map(nn.Linear, inputs, outputs))
+        self.weights = nn.ParameterList(layer.weight for layer in layers)
+        self.biases = nn.ParameterList(layer.bias for layer in layers)
+        self.output_size = sum(outputs)
+        self.memory = make_memory(config.memory, self.output_size, config.hidden_size)
+
+    def embed(self, raw: Tensor) -> Tensor:
+        """Return the embedded steps ``(…, E)`` of encoded ones ``(…, F)``."""
+        seen = raw if self.images is None else self.images(raw)
+        # One product in place of three.
+        return F.relu(linear(seen, torch.block_diag(*self.weights), torch.cat(list(self.biases))))
+
+    def step(self, raw: Tensor, state: Any) -> tuple[tuple[Tensor, Tensor], Any]:
+        """Take in one encoded step ``(B, F)``; return what a head reads, and the state of the memory."""
+        x = self.embed(raw)
+        output, state = self.memory.step(x, state)
+        return (output, x), state
+
+    def forward(self, raw: Tensor, burn_in: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a head reads at each step ``(T, B, F)``: outputs ``(T, B, H)`` of the memory, embedded steps.
+
+        `burn_in` ``(S, B, F)`` are the steps before; no gradient flows through them.
+        """
+        state = None
+        if len(burn_in):
+            with torch.no_grad():
+                _, state = self.memory.sequence(self.embed(burn_in), None)
+        x = self.embed(raw)
+        output, _ = self.memory.sequence(x, state)
+        return output, x
+
+
+class Actor(nn.Module):
+    """A policy of the history. Its head reads the memory's output and the embedded step again."""
+
+    def __init__(self, config: RecurrentSACConfig, encoder: StepEncoder, actions: int, continuous: bool) -> None:
+        super().__init__()
+        self.size = actions
+        self.deterministic, self.continuous = config.algorithm == "td3", continuous
+        self.history = History(config, encoder)
+        inputs = config.hidden_size, self.history.output_size
+        outputs = 2 * actions if continuous and not self.deterministic else actions
+        self.head = Perceptrons(1, inputs, config.head_sizes, outputs)
+
+    def policy(self, seen: tuple[Tensor, Tensor]) -> Policy:
+        """Return the policies of what the history gives."""
+        outputs = self.head.finish(self.head.begin(*seen)).squeeze(0)
+        if self.deterministic:
+            return Point(torch.tanh(outputs))
+        return SquashedGaussian.from_outputs(outputs) if self.continuous else Categorical.from_logits(outputs)
+
+    def forward(self, raw: Tensor, burn_in: Tensor) -> Policy:
+        return self.policy(self.history(raw, burn_in))
+
+
+class Critic(nn.Module):
+    """N action values of the history, by heads that share its memory.
+
+    The heads read the memory's output, the embedded step, with ``critic: task`` the task and, of a Box, the action; for
+    Discrete actions they return the values of all.
+    """
+
+    def __init__(
+        self, config: RecurrentSACConfig, encoder: StepEncoder, actions: int, continuous: bool, told: int
+    ) -> None:
+        super().__init__()
+        self.history, self.told = History(config, encoder), told > 0
+        inputs = [config.hidden_size, self.history.output_size, *([told] if told else [])]
+        self.head = Perceptrons(
+            config.num_critics,
+            [*inputs, *([actions] if continuous else [])],
+            config.head_sizes,
+            1 if continuous else actions,
+        )
+
+    def situations(self, raw: Tensor, burn_in: Tensor, task: Tensor) -> Tensor:
+        """Return what `values` needs of each step ``(T, B, F)``; `task` ``(B, D)`` is the standardised task."""
+        task = task.expand(len(raw), *task.shape)
+        return self.head.begin(*self.history(raw, burn_in), *([task] if self.told else []))
+
+    def values(self, situations: Tensor, action: Tensor | None, frozen: bool = False) -> Tensor:
+        """Return the values ``(N, T, B, K)`` of a Box's `action` ``(T, B, A)``, K = 1, or (None) of all K actions.
+
+        With `frozen` no gradient reaches the parameters.
+        """
+        return self.head.finish(situations, action, frozen)
+
+
+class Memory(NamedTuple):
+    """The agent's memory between two steps: that of the actor's history. The critics are asked in the update."""
+
+    state: Any
+
+
+def choices(policy: Policy, keys: Tensor) -> Choices:
+    """Return the choices over which a loss takes its expectation."""
+    if isinstance(policy, SquashedGaussian):
+        return policy.choices(keys)
+    return policy.choices() if isinstance(policy, Point) else all_choices(policy)
+
+
+def play(policy: Policy, key: Tensor, greedy: bool, noise: float) -> tuple[Tensor, Tensor]:
+    """Return actions, in own units, and their log-probability; `noise` is that of a deterministic policy."""
+    if isinstance(policy, Point):
+        return policy.draw(key, 0.0 if greedy else noise)
+    if isinstance(policy, SquashedGaussian):
+        return (policy.mode(), policy.log_prob_before(policy.mean)) if greedy else policy.draw(key)
+    action = policy.mode() if greedy else policy.sample(key)
+    return action, policy.log_prob(action)
+
+
+def _target(network: nn.Module) -> Any:
+    return copy.deepcopy(network).requires_grad_(False)

@@ -1,0 +1,67 @@
+"""Replayed trials as the update uses them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.agents.recurrent_sac.network import SACNetwork
+from metarl.core.batch_env import Step
+from metarl.core.rollout import Rollout
+from metarl.core.tree import features, take, tree_map
+from metarl.core.units import inverse
+
+
+class Batch(NamedTuple):
+    """Successive steps of some trials, and the step after the last one."""
+
+    burn_in: Tensor  # (S, B, F) encoded steps before the first one
+    raw: Tensor  # (T + 1, B, F) encoded steps
+    action: Tensor  # (T, B) or (T, B, A) in the network's own units
+    reward: Tensor  # (T, B) in units of the rewards' running size
+    following: Tensor  # (T, B) 1 where the next step's value counts
+    mask: Tensor  # (T, B) 0 for padding
+    task: Tensor  # (B, D) standardised
+
+
+def replayed(net: SACNetwork, rollout: Rollout, first: int, length: int, burn_in: int, bootstrap_end: bool) -> Batch:
+    """Return at most `length` steps of a rollout ``(T, B, …)`` from step `first`, with `burn_in` steps before them.
+
+    The value after a row's last step of the trial counts as 0, unless `bootstrap_end`. Ends of episodes inside the
+    trial are no terminals.
+    """
+    mask, encoder = rollout.mask, net.encoder
+    end, start = min(first + length, len(mask)), max(first - burn_in, 0)
+    following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
+    steps = take(with_last(rollout, following), slice(start, end + 1))
+    # Features first in memory, as the fast GRU wants them.
+    raw = encoder.raw(steps, encoder.initial(mask.shape[1]))[0].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    part = slice(first, end)
+    return Batch(
+        raw[: first - start],
+        raw[first - start :],
+        net.actions.to_own(rollout.acted.action[part]),
+        rollout.outcome.reward[part] * inverse(encoder.reward_size),
+        mask[part] if bootstrap_end else following[part],
+        mask[part],
+        net.told(features(rollout.task)),
+    )
+
+
+def with_last(rollout: Rollout, following: Tensor) -> Step:
+    """Return the steps of a trial and the one after a row's last: ``(T + 1, B, …)``.
+
+    That one is made of the outcome of the last action. `following` ``(T, B)`` is 1 where a step of the trial follows.
+    """
+    step, outcome = rollout.step, rollout.outcome
+    done = (outcome.terminated | outcome.truncated).to(step.prev_done.dtype)
+    after = Step(outcome.final_obs, rollout.acted.action, outcome.reward, done)
+
+    def joined(seen: Tensor, made: Tensor) -> Tensor:
+        goes_on = following.reshape(*following.shape, *[1] * (seen.ndim - 2)) > 0
+        return torch.cat([seen[:1], torch.where(goes_on, torch.cat([seen[1:], made[-1:]]), made)])
+
+    steps: Step = tree_map(joined, step, after)
+    return steps

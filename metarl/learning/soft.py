@@ -1,0 +1,166 @@
+"""Parts of soft actor-critics (Haarnoja et al. 2018) and of their deterministic relatives (Fujimoto et al. 2018).
+
+Squashed Gaussians, the choices over which a loss takes its expectation, perceptrons side by side, and target networks.
+Actions are in the units of `metarl.core.units.ActionUnits`: a Box is [-1, 1] in every coordinate.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl.core import rng
+from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.learning.nets import linear, tanh
+
+LOG_STD = -20.0, 2.0
+"""The bounds of a squashed Gaussian's log-standard deviation, before the squashing (Haarnoja et al. 2018)."""
+
+
+LAST = 3e-3
+"""The bound of a last layer's first weights: values begin near 0, and policies near the middle or uniform."""
+
+
+class Choices(NamedTuple):
+    """The K actions over which a loss takes its expectation at each step.
+
+    A sampled action has K = 1 and the probability 1; of finitely many actions all are there, with their probabilities.
+    """
+
+    action: Tensor | None  # (…, A), the sampled action; None: all actions
+    prob: Tensor  # (…, K)
+    log_prob: Tensor  # (…, K); 0 for a deterministic action
+
+    def until(self, end: int) -> Choices:
+        """Return those of the steps before `end`, of choices ``(T, …)``."""
+        return Choices(None if self.action is None else self.action[:end], self.prob[:end], self.log_prob[:end])
+
+    def entropy(self) -> Tensor:
+        """Return the entropy ``(…)``; of a sampled action it is an estimate without bias."""
+        return -(self.prob * self.log_prob).sum(-1)
+
+
+class SquashedGaussian(NamedTuple):
+    """The distribution of tanh(u) for normal u with independent coordinates: actions ``(…, A)`` in (-1, 1)."""
+
+    mean: Tensor  # of u
+    log_std: Tensor  # of u
+
+    @classmethod
+    def from_outputs(cls, outputs: Tensor) -> SquashedGaussian:
+        """Make the distributions from a network's outputs ``(…, 2 A)``: means, then log-standard deviations."""
+        mean, log_std = outputs.chunk(2, dim=-1)
+        return cls(mean, log_std.clamp(*LOG_STD))
+
+    def draw(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw actions ``(…, A)`` that carry gradients (the reparametrisation); return them and their log-density."""
+        u = self.mean + self.log_std.exp() * rng.normal(key, self.mean.shape[-1])
+        return tanh(u), self.log_prob_before(u)
+
+    def choices(self, key: Tensor) -> Choices:
+        """Return one drawn action."""
+        action, log_prob = self.draw(key)
+        return Choices(action, torch.ones_like(log_prob)[..., None], log_prob[..., None])
+
+    def mode(self) -> Tensor:
+        """Return the squashed mean."""
+        return tanh(self.mean)
+
+    def log_prob_before(self, u: Tensor) -> Tensor:
+        """Return the log-density of the action tanh(u), from u, which does not lose digits near the bounds."""
+        # log(1 - tanh(u)²) = 2 (log 2 - u - log(1 + exp(-2 u)))
+        squashing = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+        return DiagonalGaussian(self.mean, self.log_std).log_prob(u) - squashing.sum(-1)
+
+
+class Point(NamedTuple):
+    """A deterministic policy: one action ``(…, A)`` in [-1, 1], to which noise is added while it explores."""
+
+    action: Tensor
+
+    def draw(self, key: Tensor, std: float, limit: float = math.inf) -> tuple[Tensor, Tensor]:
+        """Add normal noise, cut off at ±`limit` (target smoothing), and cut off the action; return it and a density.
+
+        The density is that of the noise, in logarithms; it has no meaning at a bound.
+        """
+        noise = (std * rng.normal(key, self.action.shape[-1])).clamp(-limit, limit)
+        action = (self.action + noise).clamp(-1.0, 1.0)
+        log_std = torch.full_like(self.action, max(std, 1e-6)).log()
+        return action, DiagonalGaussian(self.action, log_std).log_prob(action)
+
+    def choices(self, action: Tensor | None = None) -> Choices:
+        """Return the action itself, or `action` in its place."""
+        action = self.action if action is None else action
+        one = torch.ones_like(action[..., :1])
+        return Choices(action, one, torch.zeros_like(one))
+
+
+def all_choices(policy: Categorical) -> Choices:
+    """Return all actions of a categorical policy with their probabilities (SAC-Discrete, Christodoulou 2019)."""
+    return Choices(None, policy.log_probs.exp(), policy.log_probs)
+
+
+class Perceptrons(nn.Module):
+    """`number` perceptrons of ReLU units side by side, with inputs in several parts, such as (memory, step, action).
+
+    `begin` is the sum of the first layers over parts of the input, `finish` all the rest. So a part that stays, while
+    another one changes, is multiplied once. With `frozen` no gradient reaches the parameters, only the inputs.
+    """
+
+    def __init__(self, number: int, inputs: Sequence[int], hidden_sizes: Sequence[int], outputs: int) -> None:
+        """Make them. Raises ValueError without a hidden layer."""
+        super().__init__()
+        if not hidden_sizes:
+            raise ValueError("Perceptrons need at least one hidden layer.")
+        self.number = number
+        bound = sum(inputs) ** -0.5
+        self.parts = nn.ParameterList(_uniform((number * hidden_sizes[0], size), bound) for size in inputs)
+        self.bias = _uniform((number * hidden_sizes[0],), bound)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        sizes = (*hidden_sizes, outputs)
+        for n, (before, after) in enumerate(itertools.pairwise(sizes), start=2):
+            bound = before**-0.5 if n < len(sizes) else LAST
+            self.weights.append(_uniform((number, after, before), bound))
+            self.biases.append(_uniform((number, after, 1), bound))
+
+    def begin(self, *inputs: Tensor | None) -> Tensor:
+        """Return the sums of the first layer ``(…, number · H)`` over the parts of the input ``(…, F)`` that are given.
+
+        The parts are in the order of the constructor; None and missing ones are left out, to be added by `finish`.
+        """
+        first, *others = [(part, x) for part, x in zip(self.parts, inputs, strict=False) if x is not None]
+        total = linear(first[1], first[0], self.bias)
+        for part, x in others:
+            total = total + linear(x, part)
+        return total
+
+    def finish(self, total: Tensor, last: Tensor | None = None, frozen: bool = False) -> Tensor:
+        """Return the outputs ``(number, …, outputs)``; `last` ``(…, F)`` is the last part of the input, if left out."""
+
+        def held(parameter: Tensor) -> Tensor:
+            return parameter.detach() if frozen else parameter
+
+        if last is not None:
+            total = total + linear(last, held(self.parts[-1]))
+        # (number, H, rows): features first in memory, as the fast GRU leaves them, are not copied.
+        x = torch.unflatten(F.relu(total).movedim(-1, 0).flatten(1), 0, (self.number, -1))
+        for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(held(bias), held(weight), F.relu(x) if n else x)
+        return torch.unflatten(x, -1, total.shape[:-1]).movedim(1, -1)
+
+
+def _uniform(shape: Sequence[int], bound: float) -> nn.Parameter:
+    """Draw a parameter uniformly from ±`bound`."""
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+@torch.no_grad()
+def polyak(target: Iterable[Tensor], online: Iterable[Tensor], tau: float) -> None:
+    """Move target parameters towards the online ones by `tau` in [0, 1], in place (Polyak averaging)."""
+    torch._foreach_lerp_(list(target), list(online), tau)
