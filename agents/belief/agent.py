@@ -10,6 +10,7 @@ a recurrent policy is what the latter loses by having to learn to infer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +88,10 @@ class BeliefPPO(LearningAgent, config=BeliefConfig):
         self.return_std = torch.zeros((), device=self.device)
 
     @property
+    def values(self) -> Callable[[Rollout], Tensor]:
+        return self._values
+
+    @property
     def captured(self) -> dict[str, Captured]:
         return {"Minibatches": self.minibatch}
 
@@ -147,11 +152,7 @@ class BeliefPPO(LearningAgent, config=BeliefConfig):
 
         The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
         """
-        memory, mask, seen = self.begin(len(task)), rollout.mask, []
-        for t in range(len(mask)):
-            inputs, memory = self._see(memory, take(rollout.step, t))
-            seen.append(inputs)
-        x = torch.stack(seen)
+        mask, x = rollout.mask, self._inputs(rollout)
         value = self.net.value(x, task) * self.return_std + self.return_mean
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
@@ -165,6 +166,19 @@ class BeliefPPO(LearningAgent, config=BeliefConfig):
         target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
         action = self.actions.to_own(rollout.acted.action)
         return Batch(x, action, rollout.acted.log_prob, normalise(advantage, mask), target, mask), metrics
+
+    def _inputs(self, rollout: Rollout) -> Tensor:
+        """Return what the networks saw before each step: ``(T, B, F)``."""
+        memory, seen = self.begin(rollout.mask.shape[1]), []
+        for t in range(len(rollout.mask)):
+            inputs, memory = self._see(memory, take(rollout.step, t))
+            seen.append(inputs)
+        return torch.stack(seen)
+
+    @torch.no_grad()
+    def _values(self, rollout: Rollout) -> Tensor:
+        """Return the values ``(T, B)`` of the critic before each step."""
+        return self.net.value(self._inputs(rollout), features(rollout.task)) * self.return_std + self.return_mean
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
         """Take one step of Adam on a minibatch; `task` ``(B, D)`` are the numbers of the tasks.

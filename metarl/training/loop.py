@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -19,14 +20,16 @@ from rich.console import Console
 
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, OwnLoopAgent
-from metarl.core.rollout import Rollout, check_endings, run_trial
-from metarl.core.tree import take
+from metarl.core.family import Key
+from metarl.core.rollout import Rollout, check_endings, play_rounds, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
 from metarl.fast.capture import Captured
 from metarl.fast.profiling import ProfiledIteration, phase, record_function
 from metarl.fast.runtime import resolve_device, tune
 from metarl.learning import ranks
+from metarl.learning.samplers.fresh import Fresh
+from metarl.learning.samplers.sampler import Proposal, TaskSampler, of_this_rank
 from metarl.report.console import silent_console
 from metarl.training import checkpoint
 from metarl.training.checkpoint import Counters
@@ -81,7 +84,7 @@ def train(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
     settings = tune(config.num_threads)
     check_run(parsed, warn)
-    agent = _build(config, device)
+    agent, sampler = _build(config, device)
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
@@ -90,10 +93,11 @@ def train(
 
     with contextlib.ExitStack() as held, Stop(say) as stop:
         run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
-        done = _restore(agent, config, run_dir, warn)
+        done = _restore(agent, config, run_dir, warn, sampler)
         texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
-        iterate, skipping, warned, curves = Iteration(agent, config, device), Skipping(agent, config), set[str](), {}
+        iterate, warned, curves = Iteration(agent, config, device, sampler), set[str](), {}
+        skipping = Skipping(agent, config, sampler)
         second = done.iteration + 1 if config.profile else None  # the first warms up
         profiled = ProfiledIteration(second, device, run_dir / "trace.json")
 
@@ -101,7 +105,7 @@ def train(
             check_before_saving(agent, done.iteration, run_dir)
             if first:
                 log.flush()
-                checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+                checkpoint.save(run_dir, agent, done, config.keep_checkpoints, sampler)
 
         make_log = Logger if first else NoLog
         with (
@@ -150,8 +154,10 @@ class Iterated(NamedTuple):
 class Iteration:
     """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
 
-    def __init__(self, agent: LearningAgent, config: TrainConfig, device: torch.device) -> None:
-        self.agent, self.config = agent, config
+    def __init__(
+        self, agent: LearningAgent, config: TrainConfig, device: torch.device, sampler: TaskSampler | None = None
+    ) -> None:
+        self.agent, self.config, self.sampler = agent, config, sampler or Fresh(agent, config.train_split)
         self.root = rng.fold(rng.key(config.seed, device), TRAINING)
         self.mine = ranks.part(config.agent.meta_batch_size)
         self.play = Captured(
@@ -163,19 +169,21 @@ class Iteration:
         self.doing = f"iteration {done.iteration + 1} on {self.config.train_split!r}"
         agent, config, start = self.agent, self.config, time.perf_counter()
         progress = done.iteration / config.total_iterations
-        trial: list[Rollout] = []
+        trial, played = list[Rollout](), list[Rollout]()
         if isinstance(agent, OwnLoopAgent):
             collected = start
             with record_function(phase("update")):
                 metrics, steps = agent.learn(config.train_split, progress)
         else:
             with record_function(phase("rollout")):
-                trial = self._trial(done.iteration)
+                trial, played = self._collect(done.iteration)
             collected = time.perf_counter()
             with record_function(phase("update")):
                 loss = agent.update(trial, progress)
             metrics = trial_metrics(trial, agent.protocol.episodes or config.family.episodes_per_trial) | loss
-            steps = sum(ranks.all_gather(int(sum(rollout.mask.sum() for rollout in trial))))
+            if found := self.sampler.metrics():
+                metrics |= found | {"tasks/scored": (len(played) - len(trial)) / len(trial)}
+            steps = sum(ranks.all_gather(int(sum(rollout.mask.sum() for rollout in played))))
         updated = time.perf_counter()
         now = replace(done, iteration=done.iteration + 1, env_steps=done.env_steps + steps)
         agent.trained = checkpoint.progress(config.seed, now)
@@ -191,11 +199,30 @@ class Iteration:
         culprit = None if finite(metrics) else culprit_of(agent, trial, config.train_split)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
-    def _trial(self, number: int) -> list[Rollout]:
-        """Draw new tasks and play a trial on each of this rank's. Raises ConfigError for an undeclared ending."""
-        family, key = self.config.family, rng.fold(self.root, number)
-        tasks = family.sample_tasks(rng.fold(key, 0), self.config.agent.meta_batch_size, self.config.train_split)
-        trial: list[Rollout] = self.play(take(tasks, self.mine), rng.fold(key, 1))
+    def _collect(self, number: int) -> tuple[list[Rollout], list[Rollout]]:
+        """Play trials on tasks that the sampler proposes, until the agent is to learn from one.
+
+        Returns the rollouts of that trial, and those of all trials, whose steps count as steps of training.
+        """
+        key, played = rng.fold(self.root, number), list[Rollout]()
+        for attempt in itertools.count():
+            at = key if attempt == 0 else rng.fold(rng.fold(key, 2), attempt)
+            proposal = self.sampler.propose(rng.fold(at, 0), self.config.agent.meta_batch_size)
+            trial = self._trial(proposal, rng.fold(at, 1), number)
+            self.sampler.score(proposal, trial)
+            played += trial
+            if proposal.learn:
+                return trial, played
+        raise AssertionError("the loop above ends only by its return")
+
+    def _trial(self, proposal: Proposal, key: Key, number: int) -> list[Rollout]:
+        """Play a trial on each of this rank's tasks. Raises ConfigError for an undeclared ending."""
+        agent, family, tasks = self.agent, self.config.family, of_this_rank(proposal.tasks)
+        if self.sampler.watch is None or proposal.learn:
+            trial: list[Rollout] = self.play(tasks, key)
+        else:
+            first, watch = self.mine.start, self.sampler.watch
+            trial = [played for played, _, _ in play_rounds(agent, family, tasks, key, first_task=first, watch=watch)]
         try:
             check_endings(family, trial)
         except ValueError as undeclared:  # too rare for `check_run` to notice
@@ -222,21 +249,28 @@ def find_device(config: TrainConfig) -> torch.device:
         raise ConfigError(str(mistake)) from mistake
 
 
-def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
-    """Build the agent. Raises ConfigError for options that do not fit each other, or the number of processes."""
+def _build(config: TrainConfig, device: torch.device) -> tuple[LearningAgent, TaskSampler]:
+    """Build the agent and the task sampler.
+
+    Raises ConfigError for options that do not fit each other, or the number of processes.
+    """
     try:
         agent = config.agent.build(config.family, config.seed, device)
+        sampler = config.task_sampler.build(agent, config.train_split)
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
     if ranks.several() and isinstance(agent, OwnLoopAgent):
         name = type(config.agent).__name__.removesuffix("Config")
         raise ConfigError(f"{name} trains in a single process: start it without torchrun.")
+    if isinstance(agent, OwnLoopAgent) and not isinstance(sampler, Fresh):
+        name = type(config.agent).__name__.removesuffix("Config")
+        raise ConfigError(f"{name} draws its tasks itself, in its own loop: task_sampler must be fresh.")
     if config.agent.meta_batch_size < ranks.world_size():
         raise ConfigError(
             f"agent.meta_batch_size must be at least the number of processes, {ranks.world_size()}, so that each has "
             f"a task, got {config.agent.meta_batch_size}."
         )
-    return agent
+    return agent, sampler
 
 
 def _limit(config: TrainConfig, done: Counters) -> str:
@@ -248,9 +282,15 @@ def _processes() -> str:
     return f" in each of {ranks.world_size()} processes" if ranks.several() else ""
 
 
-def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path, warn: Callable[[str], None]) -> Counters:
-    """Load the run's checkpoint into the agent, if there is one; return the run's progress."""
-    done = checkpoint.restore_last_good(run_dir, agent, warn)
+def _restore(
+    agent: LearningAgent,
+    config: TrainConfig,
+    run_dir: Path,
+    warn: Callable[[str], None],
+    sampler: TaskSampler | None = None,
+) -> Counters:
+    """Load the run's checkpoint into the agent and the task sampler, if there is one; return the run's progress."""
+    done = checkpoint.restore_last_good(run_dir, agent, warn, sampler)
     agent.trained = checkpoint.progress(config.seed, done)
     if done.iteration > config.total_iterations:
         raise ConfigError(

@@ -289,7 +289,7 @@ def test_stop_copies_nothing():
         def state_dict(self) -> dict[str, torch.Tensor]:
             raise AssertionError("the state was copied")
 
-    skipping = Skipping(NoState(), loop_parsed(command("RL2")).config)  # type: ignore[arg-type]
+    skipping = Skipping(NoState(), loop_parsed(command("RL2")).config, NoState())  # type: ignore[arg-type]
     skipping.keep()
     metrics = {"train/return": np.nan}
     skipping.judged(metrics, None, lambda sentence: None)
