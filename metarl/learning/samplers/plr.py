@@ -28,7 +28,6 @@ from metarl.learning.samplers import scores
 from metarl.learning.samplers.buffer import Scored, TaskBuffer
 from metarl.learning.samplers.sampler import Proposal, SamplerOptions, TaskSampler, gathered, of_this_rank
 
-
 IDLE = 5
 """Batches without a single new task after which there are probably no others."""
 

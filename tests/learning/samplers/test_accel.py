@@ -46,10 +46,8 @@ def test_impossible_edits_are_not_made():
     assert possible(family, edited).all()
     same = torch.stack([a == b for a, b in zip(tasks, edited)]).all(0)
     assert 0 < same.sum() < len(same) / 2
-    assert (
-        possible(family, family.sample_tasks(KEY, 9))
-        == (family.sample_tasks(KEY, 9).force <= family.sample_tasks(KEY, 9).cart_mass)
-    ).all()
+    some = family.sample_tasks(KEY, 9)
+    assert possible(family, some).tolist() == (some.force <= some.cart_mass).tolist()
 
 
 def test_replayed_tasks_are_edited_next_and_only_scored():
@@ -67,10 +65,7 @@ def test_replayed_tasks_are_edited_next_and_only_scored():
         assert (sampler.parents is not None) == proposal.learn
         before = proposal.tasks
         kinds.append("edits" if edits else "replay" if proposal.learn else "new")
-    assert {*kinds} == {"edits", "replay", "new"} and kinds.count("edits") in (
-        kinds.count("replay") - 1,
-        kinds.count("replay"),
-    )
+    assert {*kinds} == {"edits", "replay", "new"}
     again = ACCEL(sampler.options, agent, "train")
     again.load_state_dict(sampler.state_dict())
     a, b = sampler.propose(KEY, 4), again.propose(KEY, 4)

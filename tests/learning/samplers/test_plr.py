@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_families import Reach
+from small_families import Corridor
 from torch import Tensor
 
 from metarl.agents.maml.config import MAMLConfig
@@ -176,10 +176,8 @@ def test_a_gradient_agent_has_values_with_a_learned_baseline(baseline: str):
 
 
 def test_regret_needs_a_known_optimum():
-    agent = RL2Config(hidden_size=8).build(Reach(), 0, torch.device("cpu"))
-    if agent.family.oracle(agent.family.sample_tasks(KEY, 1)) is None:
-        with pytest.raises(ValueError, match=r"needs the known optimum of a task, and Reach has none"):
-            PLR(PLROptions(score="regret"), agent, "train")
+    with pytest.raises(ValueError, match=r"needs the known optimum of a task, and Corridor has none"):
+        PLR(PLROptions(score="regret"), make(Corridor()), "train")
 
 
 def test_the_state_is_whole():
@@ -189,6 +187,16 @@ def test_the_state_is_whole():
     a, b = sampler.propose(KEY, 6), again.propose(KEY, 6)
     assert a.learn == b.learn and all(torch.equal(x, y) for x, y in zip(a.tasks, b.tasks))
     assert (again.buffer.mark == sampler.buffer.mark).all()
+
+
+def test_a_family_with_few_tasks_is_replayed_although_it_does_not_fill_the_buffer():
+    agent = make(Corridor())  # whose training tasks are three
+    sampler = PLR(PLROptions(robust=True), agent, "train")
+    proposals = []
+    for number in range(12):
+        proposals.append(sampler.propose(rng.fold(KEY, number), 8))
+        sampler.score(proposals[-1], run_trial(agent, agent.family, proposals[-1].tasks, KEY))
+    assert len(sampler.buffer) == 3 and any(proposal.learn for proposal in proposals)
 
 
 def test_a_finite_split_bounds_the_buffer():
