@@ -25,23 +25,23 @@ from metarl.training.loop import TRAINING, Iteration
 from metarl.training.state_file import Counters
 
 RL2 = ["--agent=RL2", "--agent.hidden_size=8", "--agent.update_epochs=1", "--agent.num_minibatches=1"]
-MAZE = ["--family=WallMaze", "--family.episodes_per_trial=1", *RL2]
+POINT = ["--family=SparsePointRobot", *RL2]
 MAML = ["--family=SparsePointRobot", "--agent=MAML", "--agent.fast_batch_size=2", "--agent.hidden_sizes=[8]"]
 CART = ["--family=CartPole", "--family.horizon=20", *RL2]
 SMALL = ["--agent.meta_batch_size=6", "--eval_every=0", "--final_eval_tasks=0", "--num_threads=1", "--device=cpu"]
 PLR_SMALL = ["--task_sampler.capacity=12", "--task_sampler.min_fill=0.5"]
 RUNS = {
-    "PLR": [*MAZE, "--task_sampler=PLR", *PLR_SMALL],
-    "robust PLR": [*MAZE, "--task_sampler=plr", "--task_sampler.robust=true", *PLR_SMALL],
+    "PLR": [*POINT, "--task_sampler=PLR", *PLR_SMALL],
+    "robust PLR": [*POINT, "--task_sampler=plr", "--task_sampler.robust=true", *PLR_SMALL],
     "PLR by positive value loss": [
-        *MAZE, "--agent.critic=task", "--task_sampler=plr", "--task_sampler.score=positive_value_loss", *PLR_SMALL,
+        *POINT, "--agent.critic=task", "--task_sampler=plr", "--task_sampler.score=positive_value_loss", *PLR_SMALL,
     ],
     "PLR by regret, MAML": [*MAML, "--task_sampler=plr", "--task_sampler.score=regret", *PLR_SMALL],
     "ACCEL": [*CART, "--task_sampler=accel", *PLR_SMALL],
-    "SFL": [*MAZE, "--task_sampler=sfl", "--task_sampler.candidates=9", "--task_sampler.keep=4",
+    "SFL": [*POINT, "--task_sampler=sfl", "--task_sampler.candidates=9", "--task_sampler.keep=4",
             "--task_sampler.every=3"],
     "RoML": [*MAML, "--task_sampler=roml"],
-    "fresh": MAZE,
+    "fresh": POINT,
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _silent():
 
 
 def test_the_default_is_new_draws_with_the_keys_of_ever(tmp_path: Path):
-    config = read("rl2_wall_maze", [*SMALL, *MAZE])
+    config = read("rl2_wall_maze", [*SMALL, *POINT])
     assert type(config.task_sampler).__name__ == "FreshOptions"
     agent, other = (config.agent.build(config.family, 1, torch.device("cpu")) for _ in range(2))
     iterate, done = Iteration(agent, config, torch.device("cpu")), Counters()
@@ -105,7 +105,7 @@ def test_the_default_is_new_draws_with_the_keys_of_ever(tmp_path: Path):
 
 
 def test_robust_replay_takes_no_gradient_on_new_tasks_and_its_steps_count(monkeypatch: pytest.MonkeyPatch):
-    config = read("rl2_wall_maze", [*SMALL, *MAZE])
+    config = read("rl2_wall_maze", [*SMALL, *POINT])
     agent = config.agent.build(config.family, 1, torch.device("cpu"))
     sampler = PLR(PLROptions(robust=True, score="regret", capacity=12, replay=0.5), agent, "train")
     seen, steps, learned = [], [0], []
@@ -136,7 +136,7 @@ def test_robust_replay_takes_no_gradient_on_new_tasks_and_its_steps_count(monkey
 def test_a_skipped_iteration_leaves_the_sampler_as_it_was(tmp_path: Path):
     from metarl.training.faults.iterations import Skipping
 
-    config = read("rl2_wall_maze", [*SMALL, *MAZE, "--on_nan=skip", "--task_sampler=plr", *PLR_SMALL])
+    config = read("rl2_wall_maze", [*SMALL, *POINT, "--on_nan=skip", "--task_sampler=plr", *PLR_SMALL])
     agent = config.agent.build(config.family, 1, torch.device("cpu"))
     sampler = config.task_sampler.build(agent, "train")
     iterate, skipping = Iteration(agent, config, torch.device("cpu"), sampler), Skipping(agent, config, sampler)
@@ -150,6 +150,7 @@ def test_a_skipped_iteration_leaves_the_sampler_as_it_was(tmp_path: Path):
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path):
     options = [*command("robust PLR", tmp_path / "one", 2), "--task_sampler.score=regret"]
     subprocess.run([sys.executable, "-m", "metarl.train", *options], check=True, capture_output=True)
@@ -170,7 +171,10 @@ def test_two_processes_are_one(tmp_path: Path):
         (["--task_sampler=sfl", "--task_sampler.capacity=3"], r"capacity"),
         (["--task_sampler=plr", "--task_sampler.replay=1.5"], r"replay must lie between 0 and 1, got 1.5"),
         (["--task_sampler.name=plr", "--task_sampler.score=value"], r"score"),
-        (["--task_sampler=plr", "--agent=PPO"], r"PPO draws its tasks itself, in its own loop"),
+        (
+            ["--task_sampler=plr", "--agent=PPO", "--agent.batch_size=60"],
+            r"PPO draws its tasks itself, in its own loop",
+        ),
         (["--task_sampler=sfl", "--family=CartPole"], r"CartPole does not say"),
         (["--task_sampler"], r"--task_sampler needs a value, one of fresh, plr"),
     ],
