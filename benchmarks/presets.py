@@ -50,6 +50,10 @@ NOT_MEASURED = {
     "rl2_bernoulli_bandit_k10": "it was never run",
     "rl2_tabular_mdp_25": "it was never run",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
+    "plr_wall_maze": "it was never run",
+    "robust_plr_wall_maze": "it was never run",
+    "sfl_wall_maze": "it was never run",
+    "regret_wall_maze": "it was never run",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 
