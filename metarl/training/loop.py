@@ -28,7 +28,7 @@ from metarl.fast.capture import Captured
 from metarl.fast.profiling import ProfiledIteration, phase, record_function
 from metarl.fast.runtime import resolve_device, tune
 from metarl.learning import ranks
-from metarl.learning.samplers.fresh import Fresh
+from metarl.learning.samplers.fresh import Fresh, FreshOptions
 from metarl.learning.samplers.sampler import Proposal, TaskSampler, of_this_rank
 from metarl.report.console import silent_console
 from metarl.training import checkpoint
@@ -84,7 +84,8 @@ def train(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # a command stays one line
     settings = tune(config.num_threads)
     check_run(parsed, warn)
-    agent, sampler = _build(config, device)
+    agent = _build(config, device)
+    sampler = _build_sampler(config, agent)
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
@@ -249,28 +250,32 @@ def find_device(config: TrainConfig) -> torch.device:
         raise ConfigError(str(mistake)) from mistake
 
 
-def _build(config: TrainConfig, device: torch.device) -> tuple[LearningAgent, TaskSampler]:
-    """Build the agent and the task sampler.
-
-    Raises ConfigError for options that do not fit each other, or the number of processes.
-    """
+def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
+    """Build the agent. Raises ConfigError for options that do not fit each other, or the number of processes."""
     try:
         agent = config.agent.build(config.family, config.seed, device)
-        sampler = config.task_sampler.build(agent, config.train_split)
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
     if ranks.several() and isinstance(agent, OwnLoopAgent):
         name = type(config.agent).__name__.removesuffix("Config")
         raise ConfigError(f"{name} trains in a single process: start it without torchrun.")
-    if isinstance(agent, OwnLoopAgent) and not isinstance(sampler, Fresh):
-        name = type(config.agent).__name__.removesuffix("Config")
-        raise ConfigError(f"{name} draws its tasks itself, in its own loop: task_sampler must be fresh.")
     if config.agent.meta_batch_size < ranks.world_size():
         raise ConfigError(
             f"agent.meta_batch_size must be at least the number of processes, {ranks.world_size()}, so that each has "
             f"a task, got {config.agent.meta_batch_size}."
         )
-    return agent, sampler
+    return agent
+
+
+def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:
+    """Build the task sampler. Raises ConfigError for one that cannot serve the agent or the family."""
+    if isinstance(agent, OwnLoopAgent) and not isinstance(config.task_sampler, FreshOptions):
+        name = type(config.agent).__name__.removesuffix("Config")
+        raise ConfigError(f"{name} draws its tasks itself, in its own loop: task_sampler must be fresh.")
+    try:
+        return config.task_sampler.build(agent, config.train_split)
+    except ValueError as mistake:
+        raise ConfigError(" ".join(str(mistake).split())) from mistake
 
 
 def _limit(config: TrainConfig, done: Counters) -> str:

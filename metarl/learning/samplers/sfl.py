@@ -17,7 +17,8 @@ from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import BatchEnv
 from metarl.core.checks import pattern_task
-from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.errors import WrongResult
+from metarl.core.family import AnyFamily, Key, Task, TaskFamily
 from metarl.core.options import SHARE, at_least, option
 from metarl.core.rollout import Rollout, episode_success
 from metarl.core.tree import concatenate, leaves, named_leaves, num_rows, take
@@ -51,11 +52,7 @@ class SFL(TaskSampler):
     def __init__(self, options: SFLOptions, agent: LearningAgent, split: str) -> None:
         super().__init__(agent, split)
         if type(self.family).success is TaskFamily.success:
-            name = type(self.family).__name__
-            raise ValueError(
-                f"SFL needs to know whether a task is solved, and {name} does not say: let {name} write "
-                "success(task, state), or choose another task sampler, such as plr."
-            )
+            raise ValueError(unsolved(self.family))
         self.options, self.watch = options, self._watch
         self.kept: Task = None  # the tasks of the highest learnability; None before the first scoring
         self.rate = torch.zeros(0, device=self.device)  # p of the kept tasks
@@ -105,7 +102,8 @@ class SFL(TaskSampler):
 
     def _watch(self, env: BatchEnv) -> None:
         success = self.family.success(env.task, env.final_state)
-        assert success is not None, "checked when the sampler was made"
+        if success is None:  # of another project's environment, which has none to tell
+            raise WrongResult(unsolved(self.family))
         self._solved.append(success)
 
     def metrics(self) -> dict[str, float]:
@@ -133,3 +131,12 @@ class SFL(TaskSampler):
 def learnability(rate: Tensor) -> Tensor:
     """Return p (1 - p), the variance of solving a task."""
     return rate * (1.0 - rate)
+
+
+def unsolved(family: AnyFamily) -> str:
+    """Return the sentence for a family that does not say whether a task is solved."""
+    name = type(family).__name__
+    return (
+        f"SFL needs to know whether a task is solved, and {name} does not say: let {name} write success(task, state), "
+        "or choose another task sampler, such as plr."
+    )

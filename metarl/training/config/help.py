@@ -44,4 +44,5 @@ def print_help(chosen: Mapping[str, Named]) -> None:
         add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
         print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
         lines = part.format_help().splitlines()[1:]
-        print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))
+        config = (f"  --{name} CONFIG", f"{'':24}Path to a configuration file.")
+        print("\n".join(line for line in lines if not line.startswith(config)))
