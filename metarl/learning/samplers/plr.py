@@ -39,7 +39,7 @@ class PLROptions(SamplerOptions):
     robust: bool = False
     """Take no gradient on new tasks: play them only to be scored (robust PLR). Their steps count."""
     score: str = option("max_mc", one_of(*scores.SCORES))
-    """What the agent could still learn on a task: max_mc (its best return so far less the critic's value),
+    """The measure of how much is left to learn on a task: max_mc (its best return so far less the critic's value),
     positive_value_loss (the mean positive advantage), or regret (the known optimum less the return, exactly)."""
     replay: float = option(0.8, FRACTION)
     """Probability of a batch from the buffer, once that is filled to min_fill."""

@@ -54,7 +54,7 @@ def test_replayed_tasks_are_edited_next_and_only_scored():
     agent = make()
     sampler = ACCEL(ACCELOptions(capacity=8, min_fill=0.5, score="regret", replay=0.5), agent, "train")
     kinds, before = [], None
-    for number in range(30):
+    for number in range(16):
         key = rng.fold(KEY, number)
         edits = sampler.parents is not None
         proposal = sampler.propose(key, 4)
