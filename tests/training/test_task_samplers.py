@@ -220,5 +220,5 @@ def test_a_checkpoint_of_another_sampler_is_refused(tmp_path: Path):
     assert train.main(command("PLR", run, 2)) == 0
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("capacity: 12", "capacity: 3"))
-    with pytest.raises(ConfigError, match="the task sampler PLR cannot go on from it: it holds 12 tasks in a buffer"):
+    with pytest.raises(ConfigError, match=r"PLR cannot go on from it: it holds 6 tasks in a buffer of 3"):
         loop.train(parse([f"--resume={run}"]), _silent(), lambda sentence: None)
