@@ -76,6 +76,10 @@ NOT_MEASURED = {
     "memoryless_tabular_mdp": "it was never run",
     "memoryless_sparse_point_robot": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
+    "plr_wall_maze": "it was never run",
+    "robust_plr_wall_maze": "it was never run",
+    "sfl_wall_maze": "it was never run",
+    "regret_wall_maze": "it was never run",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 

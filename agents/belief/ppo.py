@@ -7,7 +7,7 @@ the trial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -84,6 +84,10 @@ class PPOOnBelief(LearningAgent):
         # The critic predicts (return - mean) / std. With std = 0, before the first update, every value is 0.
         self.return_mean = torch.zeros((), device=self.device)
         self.return_std = torch.zeros((), device=self.device)
+
+    @property
+    def values(self) -> Callable[[Rollout], Tensor]:
+        return self._values
 
     @property
     def captured(self) -> dict[str, Captured]:
@@ -172,6 +176,11 @@ class PPOOnBelief(LearningAgent):
             inputs, memory = self._see(memory, take(rollout.step, t))
             seen.append(inputs)
         return torch.stack(seen)
+
+    @torch.no_grad()
+    def _values(self, rollout: Rollout) -> Tensor:
+        """Return the values ``(T, B)`` of the critic before each step."""
+        return self.net.value(self._inputs(rollout), features(rollout.task)) * self.return_std + self.return_mean
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
         """Take one step of Adam on a minibatch; `task` ``(B, D)`` are the numbers of the tasks.

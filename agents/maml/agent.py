@@ -29,6 +29,7 @@ all tasks run as batched matrix products; a test compares them with `torch.func.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -129,6 +130,10 @@ class MAML(LearningAgent, config=MAMLConfig):
         return self.config.title
 
     @property
+    def values(self) -> Callable[[Rollout], Tensor] | None:
+        return None if self.net.critic is None else self._values
+
+    @property
     def captured(self) -> dict[str, Captured]:
         return self.outer.captured
 
@@ -198,6 +203,13 @@ class MAML(LearningAgent, config=MAMLConfig):
     def _learned_baseline(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         assert self.net.critic is not None
         value: Tensor = self.net.critic(x, time)
+        return value
+
+    @torch.no_grad()
+    def _values(self, rollout: Rollout) -> Tensor:
+        """Return the values ``(T, B)`` of the learned baseline before each step."""
+        assert self.net.critic is not None
+        value: Tensor = self.net.critic(self.net.scaling.scaled(rollout.step.obs, 2), episode_time(rollout))
         return value
 
     def _fit(self, trial: list[Rollout]) -> dict[str, float]:

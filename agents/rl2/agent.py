@@ -8,7 +8,7 @@ over ``(T, B)``: no reset masks, minibatches over tasks, and the trial's end is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -75,6 +75,10 @@ class RL2(LearningAgent, config=RL2Config):
         self.return_std = torch.zeros((), device=self.device)
 
     @property
+    def values(self) -> Callable[[Rollout], Tensor]:
+        return lambda rollout: self._values(rollout, features(rollout.task))
+
+    @property
     def captured(self) -> dict[str, Captured]:
         return {"Minibatches": self.minibatch}
 
@@ -125,9 +129,7 @@ class RL2(LearningAgent, config=RL2Config):
         The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
         """
         config, mask, encoder = self.config, rollout.mask, self.net.encoder
-        value = rollout.acted.value
-        if config.critic == "task":
-            value = self._unscale(self._told_values(rollout.step, task))
+        value = self._values(rollout, task)
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
         advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, config.gae_lambda) * mask
@@ -152,6 +154,12 @@ class RL2(LearningAgent, config=RL2Config):
             encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, mask)
         return Batch(raw, action, rollout.acted.log_prob, advantage, target, mask), metrics
+
+    def _values(self, rollout: Rollout, task: Tensor) -> Tensor:
+        """Return the values ``(T, B)`` of the critic before each step."""
+        if self.config.critic == "history":
+            return rollout.acted.value
+        return self._unscale(self._told_values(rollout.step, task))
 
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:

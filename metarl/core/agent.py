@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -111,6 +111,14 @@ class LearningAgent(Agent):
     def title(self) -> str:
         """The agent's name in tables and figures."""
         return type(self).__name__
+
+    @property
+    def values(self) -> Callable[[Rollout], Tensor] | None:
+        """The critic: it returns the value of each step of a round, float32 ``(T, B)``; None for an agent without one.
+
+        A value is an estimate of the return from the step to the end of the round, in the units of rewards.
+        """
+        return None
 
     @property
     def captured(self) -> Mapping[str, Any]:

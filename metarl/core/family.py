@@ -329,6 +329,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         It is called for tasks that users give, after `metarl.core.checks` has checked types, shapes and finiteness.
         """
 
+    def mutate(self, task: TaskT, key: Key) -> TaskT | None:
+        """Change each task a little with its key ``(B,)``, for curricula that edit tasks; None if the family does not.
+
+        A changed task has to be one that the training split could hold.
+        """
+        return None
+
     def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
         """Draw the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
 

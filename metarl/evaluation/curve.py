@@ -128,7 +128,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         _check_protocol(first, other)
     weights = [len(curve.returns) for curve in curves]
     totals, noise = [curve.total_steps for curve in curves], [curve.noise for curve in curves]
-    success = [curve.success for curve in curves]
+    success, halves = [curve.success for curve in curves], [curve.halves for curve in curves]
     return replace(
         first,
         returns=np.concatenate([curve.returns for curve in curves]),
@@ -138,6 +138,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         steps=combine_steps([curve.steps for curve in curves]),
         noise=None if any(each is None for each in noise) else np.concatenate(noise),  # type: ignore[arg-type]
         success=None if any(each is None for each in success) else np.concatenate(success),  # type: ignore[arg-type]
+        halves=None if any(each is None for each in halves) else np.concatenate(halves),  # type: ignore[arg-type]
     )
 
 

@@ -33,6 +33,7 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
 from metarl.evaluation.results import GIVEN
 from metarl.evaluation.step_curve import StepCurve, binned, borders
+from metarl.evaluation.tails.tail import halves_of
 from metarl.learning import ranks
 
 EVALUATION = 0x6576616C  # "eval" in ASCII
@@ -153,6 +154,7 @@ class Played(NamedTuple):
     rewards: Array | None  # (tasks, bins) mean reward of a step
     noise: NDArray[np.float64] | None = None  # (points + 2,) see `Results.noise`; None for a chunk
     success: Array | None = None  # (tasks, points) share of episodes; None if the family does not count it
+    halves: Array | None = None  # (tasks, 2) see `Results.halves`; None for a chunk
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
@@ -255,6 +257,7 @@ def _curve(
         steps=_step_curve(family, plan, played.rewards, bounds),
         noise=None if played.noise is None else played.noise[None],
         success=None if played.success is None else played.success[None],
+        halves=None if played.halves is None else played.halves[None],
     )
 
 
@@ -275,13 +278,15 @@ def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) ->
     returns = [chunk.returns for chunk in chunks]
     rewards = [chunk.rewards for chunk in chunks if chunk.rewards is not None]
     success = [chunk.success for chunk in chunks if chunk.success is not None]
-    noise = _noise(np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1), plan.by_rounds)
+    trials = np.concatenate(returns).reshape(num_rows(task), plan.repeats, -1)
+    noise = _noise(trials, plan.by_rounds)
     return Played(
         _of_tasks(returns, plan.repeats),
         _of_tasks([chunk.lengths for chunk in chunks], plan.repeats),
         _of_tasks(rewards, plan.repeats) if rewards else None,
         noise,
         _of_tasks(success, plan.repeats) if success else None,
+        halves_of(trials[:, :, -1] if plan.by_rounds else trials.sum(axis=2)),
     )
 
 

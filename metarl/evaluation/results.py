@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from metarl.core.errors import unknown
 from metarl.evaluation import stats
 from metarl.evaluation.step_curve import PULLS, StepCurve
+from metarl.evaluation.tails import tail
 
 Array = NDArray[np.float32]
 
@@ -56,6 +57,7 @@ class Results:
     # and of the last less the first point's that playing the same tasks again has; None: one trial each, or not known
     success: Array | None = None  # (seeds, tasks, points) share of a point's episodes in which the task was solved at
     # some step; None: the family does not count it
+    halves: Array | None = None  # (seeds, tasks, 2) mean score of the odd and of the even trials; None: one trial each
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 3:
@@ -68,6 +70,8 @@ class Results:
                 raise ValueError(f"{name} must have one return for each of {tasks} tasks, got shape {bound.shape}.")
         if self.success is not None and self.success.shape != self.returns.shape:
             raise ValueError(f"success must have the shape {self.returns.shape} of returns, got {self.success.shape}.")
+        if self.halves is not None and self.halves.shape != (*self.returns.shape[:2], 2):
+            raise ValueError(f"halves must be (seeds, tasks, 2), got shape {self.halves.shape}.")
         if self.steps is not None and self.steps.every_task != self.every_task:
             object.__setattr__(self, "steps", replace(self.steps, every_task=self.every_task))
 
@@ -154,6 +158,7 @@ class Results:
           ``regret_per_step`` at its end: what an episode, or an environment step, still loses
         - ``success_first``, ``success``: share of the episodes of the first and of the last point in which the task
           was solved at some step
+        - ``cvar_10`` with ``_low`` and ``_high``, ``worst_task``: see `tail`
         - ``tasks``, ``repeats``, ``seeds``, ``greedy``
         """
         return dict(self._summary)
@@ -174,6 +179,7 @@ class Results:
         if self.success is not None:
             first, last = (stats.mean(self.success[:, :, [point]])[0] for point in (0, -1))
             numbers |= {"success_first": first, "success": last}
+        numbers |= self.tail()
         numbers |= {"tasks": self.returns.shape[1], "repeats": self.repeats}
         numbers |= {"seeds": self.returns.shape[0], "greedy": self.greedy}
         return {name: float(number) for name, number in numbers.items()}
@@ -226,6 +232,19 @@ class Results:
             after = np.append(self.env_steps[1:], self.total_steps)
             found["regret_per_step"] = float(np.polyfit(after[-last:], lost[-last:], 1)[0])
         return found
+
+    def tail(self) -> dict[str, float]:
+        """``cvar_10``: mean score on the worst tenth of the tasks, with its interval; ``worst_task``: on the worst one.
+
+        Tasks are chosen by one half of their trials and measured on the other one (`metarl.evaluation.tails.tail`), so
+        that bad luck does not count as being bad. Empty with a single trial on each task, or fewer than ten tasks.
+        """
+        if self.halves is None or self.halves.shape[1] < tail.FEWEST:
+            return {}
+        parts = tail.contributions(self.halves)[:, :, None]
+        low, high = stats.interval(parts, every_task=self.every_task)
+        found = {"cvar_10": float(parts.mean()), "cvar_10_low": float(low[0]), "cvar_10_high": float(high[0])}
+        return found | {"worst_task": float(tail.worst(self.halves).mean())}
 
     def success_by(self, name: str, last: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Success over the last points by a number of the tasks, such as Meta-World's ``environment``.

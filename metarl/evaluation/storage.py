@@ -55,6 +55,10 @@ def _is_step(value: Any) -> bool:
 _NUMBERS_OR_NULL = _list_of(_or_null(_is_number))
 
 
+HALVES = ["score, odd trials", "score, even trials"]
+"""The names of the columns of `Results.halves`."""
+
+
 LARGEST = 2.0**63
 """The bound of all numbers in a JSON file."""
 
@@ -77,12 +81,13 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "versions": ("a text for each library", lambda value: _is_mapping(value) and all(map(_is_text, value.values()))),
     "noise": ("lists of numbers", _or_null(_list_of(_NUMBERS_OR_NULL))),
     "counts_success": ("true or false", lambda value: type(value) is bool),
+    "halves": ("true or false", lambda value: type(value) is bool),
     "checksums": ("a checksum for each CSV file", lambda value: _is_mapping(value) and {*value} <= {"csv", "steps"}),
 }
 """Fields of a JSON file: what they must be."""
 
 
-OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "counts_success", "checksums"}
+OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "counts_success", "halves", "checksums"}
 """Fields that a JSON file may not have."""
 
 
@@ -126,6 +131,7 @@ def document(results: Results) -> dict[str, Any]:
     found |= {"interval": results.interval_of(), "summary": results.summary()}
     found |= {} if results.noise is None else {"noise": results.noise.tolist()}
     found |= {} if results.success is None else {"counts_success": True}
+    found |= {} if results.halves is None else {"halves": True}
     found["points"] = {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
     return found | ({} if results.steps is None else {"steps": results.steps.summary()})
 
@@ -139,7 +145,7 @@ def _as_csv(results: Results) -> str:
     """A row for each seed and task: both, the task's own numbers (``task.<field>``), random, oracle, all points.
 
     Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``. Where success is
-    known, a column ``success, <point>`` for each point follows.
+    known, a column ``success, <point>`` for each point follows; with several trials the scores of both halves of them.
     """
     values_of = {
         f"task.{name}" + (f"[{index}]" if values.shape[1] > 1 else ""): values[:, index]
@@ -149,12 +155,14 @@ def _as_csv(results: Results) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     solved = [] if results.success is None else solved_columns(results.labels)
+    solved += [] if results.halves is None else HALVES
     writer.writerow(["seed", "task", *values_of, "random", "oracle", *results.labels, *solved])
     for seed, tasks in enumerate(results.returns):
         for task, row in enumerate(tasks):
             own = (f"{values[task]:.9g}" for values in values_of.values())
             bounds = ["" if b is None else f"{b[task]:.9g}" for b in (results.random, results.oracle)]
-            shares = () if results.success is None else results.success[seed, task]
+            shares = [] if results.success is None else [*results.success[seed, task]]
+            shares += [] if results.halves is None else [*results.halves[seed, task]]
             writer.writerow([seed, task, *own, *bounds, *(f"{value:.9g}" for value in (*row, *shares))])
     return text.getvalue()
 
@@ -168,7 +176,10 @@ def read(path: str | Path) -> dict[str, Any]:
     plain = read_json(json_path)
     _check_document(json_path, plain)
     labels, counted = plain["labels"], plain.get("counts_success", False)
-    fields = _read_csv(csv_path, [*labels, *solved_columns(labels)] if counted else labels)
+    halved = HALVES if plain.get("halves", False) else []
+    fields = _read_csv(csv_path, [*labels, *(solved_columns(labels) if counted else []), *halved])
+    if halved:
+        fields["returns"], fields["halves"] = np.split(fields["returns"], [-2], axis=2)
     if counted:
         fields["returns"], fields["success"] = np.split(fields["returns"], 2, axis=2)
     seeds, tasks, points = fields["returns"].shape

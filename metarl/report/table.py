@@ -94,6 +94,10 @@ def _add_rows(table: Table, name: str, curve: AdaptationCurve, shown: list[int])
     if curve.success is not None:
         shares = curve.success.mean(axis=(0, 1), dtype=np.float64)
         table.add_row("  success", *(f"{100 * shares[point]:.0f} %" for point in shown), "", "", "")
+    if "cvar_10" in numbers:
+        ends = f"[{short(numbers['cvar_10_low'])}, {short(numbers['cvar_10_high'])}]"
+        table.add_row("  worst 10 %", *("" for _ in shown), short(numbers["cvar_10"]), ends, "")
+        table.add_row("  worst task", *("" for _ in shown), short(numbers["worst_task"]), "", "")
     scale = 1 if curve.rounds else len(curve.labels)
     for bound, value in curve.bounds.items():
         label, place = ("optimum", "1") if bound == "oracle" else ("random", "0")
@@ -147,6 +151,8 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
         text = f"From random (▁) to the optimum (█): {shapes}. {text}"
     if lost:
         text += f" Below train (generalisation gap): {lost}."
+    if any(each.tail() for each in curves.values()):
+        text += " Worst tasks are chosen by one half of their trials and measured on the other."
     if curve.oracle is not None:
         text += " Optimum: best known return when the task is told, which no agent has in its first episode."
     return Text(text, style="dim not italic")

@@ -24,6 +24,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.errors import brief, nearest, unknown
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
+from metarl.learning.samplers.sampler import TaskSampler
 from metarl.report.console import Parser, at_home, in_words
 from metarl.training import ring_files, state_file
 from metarl.training.config import parsing as configuration
@@ -48,14 +49,17 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 SEE_AGENTS = "metarl.training.checkpoint.pretrained()"
 
 
-def save(run_dir: str | Path, agent: LearningAgent, counters: Counters, keep: int = 1) -> Path:
+def save(
+    run_dir: str | Path, agent: LearningAgent, counters: Counters, keep: int = 1, sampler: TaskSampler | None = None
+) -> Path:
     """Replace the run's checkpoint. A crash at any moment leaves either the old or the new file complete.
 
-    With `keep` above 1, the last so many checkpoints are also kept as ``checkpoint_<iteration>.safetensors``.
+    With `keep` above 1, the last so many checkpoints are also kept as ``checkpoint_<iteration>.safetensors``. It holds
+    the state of the run's task sampler, too.
     """
     folder = Path(run_dir)
     _export(agent, folder)
-    content = state_file.pack(agent.state_dict(), counters)
+    content = state_file.pack(agent.state_dict(), counters, sampler.state_dict() if sampler else None)
     if keep > 1:
         replace_file(folder / f"checkpoint_{counters.iteration}.safetensors", content)
     replace_file(folder / CHECKPOINT, content)
@@ -146,8 +150,12 @@ def restore(run_dir: str | Path, agent: LearningAgent, which: str | int = "last"
     return _restore(_path_of(Path(run_dir), which), agent)
 
 
-def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[[str], None]) -> Counters:
-    """Put the state of the last checkpoint that is not damaged into `agent`, and warn if it is not the last one.
+def restore_last_good(
+    run_dir: str | Path, agent: LearningAgent, warn: Callable[[str], None], sampler: TaskSampler | None = None
+) -> Counters:
+    """Put the state of the last checkpoint that is not damaged into `agent` and the run's task sampler.
+
+    Warns if it is not the last one.
 
     Returns counters of zero if the run has no checkpoint yet. Raises ConfigError (one sentence) if all are damaged, the
     last good one does not fit the agent, or the trials that the agent looks back on are not there.
@@ -157,7 +165,7 @@ def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[
     first: Damaged | None = None
     for path in [*last, *_numbered(folder).values()]:
         try:
-            counters = _restore(path, agent)
+            counters = _restore(path, agent, sampler)
             ring_files.restore(folder, agent.ring, counters.iteration, agent.device)
         except Damaged as error:
             first = first or error
@@ -170,11 +178,13 @@ def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[
     return Counters()
 
 
-def _restore(path: Path, agent: LearningAgent) -> Counters:
+def _restore(path: Path, agent: LearningAgent, sampler: TaskSampler | None = None) -> Counters:
     saved = state_file.read(path, agent.device)
     reason = state_file.put(saved, agent, agent.load_state_dict)
     if reason is None:
         reason = state_file.misfit(saved, state_file.kinds(agent.state_dict()))
+    if reason is None and sampler is not None:
+        reason = state_file.put_sampler(saved, sampler)
     if reason is not None:
         raise ConfigError(f"The checkpoint {str(path)!r} does not fit its config.yaml: {reason}.")
     return saved.counters

@@ -39,17 +39,17 @@ def evaluate_at_the_end(
     warn: Callable[[str], None],
 ) -> dict[str, AdaptationCurve]:
     """Evaluate on all splits, show the table, and write it to ``RUN_DIR/evaluation/``. Returns the curves by split."""
-    family, folder = config.family, run_dir / "evaluation"
+    family, folder, repeats = config.family, run_dir / "evaluation", config.final_eval_repeats
     # A picture takes about half a second, so only the reported split and `ood` have them.
     shown = {reported_split(config), "ood"}
     curves, watched = {}, {}
     for number, split in enumerate(family.splits, start=1):
         log.say(f"Evaluating on {config.final_eval_tasks} tasks of {split} ({number} of {len(family.splits)} splits)")
         if split in shown:
-            watched[split] = watch(agent, family, split, config.final_eval_tasks)
+            watched[split] = watch(agent, family, split, config.final_eval_tasks, repeats=repeats)
             curves[split] = watched[split][0]
         else:
-            curves[split] = evaluate(agent, family, split, tasks=config.final_eval_tasks)
+            curves[split] = evaluate(agent, family, split, config.final_eval_tasks, repeats)
         if ranks.rank() == 0:
             _save(curves[split], folder / split, warn)
     if ranks.rank():  # all ranks have the curves, and the first one shows them

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -19,14 +20,16 @@ from rich.console import Console
 
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, OwnLoopAgent
-from metarl.core.rollout import Rollout, check_endings, run_trial
-from metarl.core.tree import take
+from metarl.core.family import Key
+from metarl.core.rollout import Rollout, check_endings, play_rounds, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
 from metarl.fast.capture import Captured
 from metarl.fast.profiling import ProfiledIteration, phase, record_function
 from metarl.fast.runtime import resolve_device, tune
 from metarl.learning import ranks
+from metarl.learning.samplers.fresh import Fresh, FreshOptions
+from metarl.learning.samplers.sampler import Proposal, TaskSampler, of_this_rank
 from metarl.report.console import silent_console
 from metarl.training import checkpoint, ring_files
 from metarl.training.checkpoint import Counters
@@ -82,6 +85,7 @@ def train(
     settings = tune(config.num_threads)
     check_run(parsed, warn)
     agent = _build(config, device)
+    sampler = _build_sampler(config, agent)
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
@@ -90,10 +94,11 @@ def train(
 
     with contextlib.ExitStack() as held, Stop(say) as stop:
         run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
-        done = _restore(agent, config, run_dir, warn)
+        done = _restore(agent, config, run_dir, warn, sampler)
         texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
-        iterate, skipping, warned, curves = Iteration(agent, config, device), Skipping(agent, config), set[str](), {}
+        iterate, warned, curves = Iteration(agent, config, device, sampler), set[str](), {}
+        skipping = Skipping(agent, config, sampler)
         second = done.iteration + 1 if config.profile else None  # the first warms up
         profiled = ProfiledIteration(second, device, run_dir / "trace.json")
 
@@ -102,7 +107,7 @@ def train(
             ring_files.save(run_dir, agent.ring, done.iteration)  # first: the checkpoint is worth nothing without them
             if first:
                 log.flush()
-                checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+                checkpoint.save(run_dir, agent, done, config.keep_checkpoints, sampler)
             ring_files.prune(run_dir, agent.ring, checkpoint.oldest(run_dir, done.iteration))
 
         make_log = Logger if first else NoLog
@@ -152,8 +157,10 @@ class Iterated(NamedTuple):
 class Iteration:
     """One iteration: sample tasks, play a trial on each, update the agent, evaluate if it is due."""
 
-    def __init__(self, agent: LearningAgent, config: TrainConfig, device: torch.device) -> None:
-        self.agent, self.config = agent, config
+    def __init__(
+        self, agent: LearningAgent, config: TrainConfig, device: torch.device, sampler: TaskSampler | None = None
+    ) -> None:
+        self.agent, self.config, self.sampler = agent, config, sampler or Fresh(agent, config.train_split)
         self.root = rng.fold(rng.key(config.seed, device), TRAINING)
         self.mine = ranks.part(config.agent.meta_batch_size)
         self.play = Captured(
@@ -165,19 +172,21 @@ class Iteration:
         self.doing = f"iteration {done.iteration + 1} on {self.config.train_split!r}"
         agent, config, start = self.agent, self.config, time.perf_counter()
         progress = done.iteration / config.total_iterations
-        trial: list[Rollout] = []
+        trial, played = list[Rollout](), list[Rollout]()
         if isinstance(agent, OwnLoopAgent):
             collected = start
             with record_function(phase("update")):
                 metrics, steps = agent.learn(config.train_split, progress)
         else:
             with record_function(phase("rollout")):
-                trial = self._trial(done.iteration)
+                trial, played = self._collect(done.iteration)
             collected = time.perf_counter()
             with record_function(phase("update")):
                 loss = agent.update(trial, progress)
             metrics = trial_metrics(trial, agent.protocol.episodes or config.family.episodes_per_trial) | loss
-            steps = sum(ranks.all_gather(int(sum(rollout.mask.sum() for rollout in trial))))
+            if found := self.sampler.metrics():
+                metrics |= found | {"tasks/scored": (len(played) - len(trial)) / len(trial)}
+            steps = sum(ranks.all_gather(int(sum(rollout.mask.sum() for rollout in played))))
         updated = time.perf_counter()
         now = replace(done, iteration=done.iteration + 1, env_steps=done.env_steps + steps)
         agent.trained = checkpoint.progress(config.seed, now)
@@ -193,11 +202,30 @@ class Iteration:
         culprit = None if finite(metrics) else culprit_of(agent, trial, config.train_split)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
-    def _trial(self, number: int) -> list[Rollout]:
-        """Draw new tasks and play a trial on each of this rank's. Raises ConfigError for an undeclared ending."""
-        family, key = self.config.family, rng.fold(self.root, number)
-        tasks = family.sample_tasks(rng.fold(key, 0), self.config.agent.meta_batch_size, self.config.train_split)
-        trial: list[Rollout] = self.play(take(tasks, self.mine), rng.fold(key, 1))
+    def _collect(self, number: int) -> tuple[list[Rollout], list[Rollout]]:
+        """Play trials on tasks that the sampler proposes, until the agent is to learn from one.
+
+        Returns the rollouts of that trial, and those of all trials, whose steps count as steps of training.
+        """
+        key, played = rng.fold(self.root, number), list[Rollout]()
+        for attempt in itertools.count():
+            at = key if attempt == 0 else rng.fold(rng.fold(key, 2), attempt)
+            proposal = self.sampler.propose(rng.fold(at, 0), self.config.agent.meta_batch_size)
+            trial = self._trial(proposal, rng.fold(at, 1), number)
+            self.sampler.score(proposal, trial)
+            played += trial
+            if proposal.learn:
+                return trial, played
+        raise AssertionError("the loop above ends only by its return")
+
+    def _trial(self, proposal: Proposal, key: Key, number: int) -> list[Rollout]:
+        """Play a trial on each of this rank's tasks. Raises ConfigError for an undeclared ending."""
+        agent, family, tasks = self.agent, self.config.family, of_this_rank(proposal.tasks)
+        if self.sampler.watch is None or proposal.learn:
+            trial: list[Rollout] = self.play(tasks, key)
+        else:
+            first, watch = self.mine.start, self.sampler.watch
+            trial = [played for played, _, _ in play_rounds(agent, family, tasks, key, first_task=first, watch=watch)]
         try:
             check_endings(family, trial)
         except ValueError as undeclared:  # too rare for `check_run` to notice
@@ -241,6 +269,17 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
     return agent
 
 
+def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:
+    """Build the task sampler. Raises ConfigError for one that cannot serve the agent or the family."""
+    if isinstance(agent, OwnLoopAgent) and not isinstance(config.task_sampler, FreshOptions):
+        name = type(config.agent).__name__.removesuffix("Config")
+        raise ConfigError(f"{name} draws its tasks itself, in its own loop: task_sampler must be fresh.")
+    try:
+        return config.task_sampler.build(agent, config.train_split)
+    except ValueError as mistake:
+        raise ConfigError(" ".join(str(mistake).split())) from mistake
+
+
 def _limit(config: TrainConfig, done: Counters) -> str:
     """Return the limit that the run has reached, on the clock of rank 0; "" while it goes on."""
     return ranks.on_first(lambda: reached(config, done))
@@ -250,9 +289,15 @@ def _processes() -> str:
     return f" in each of {ranks.world_size()} processes" if ranks.several() else ""
 
 
-def _restore(agent: LearningAgent, config: TrainConfig, run_dir: Path, warn: Callable[[str], None]) -> Counters:
-    """Load the run's checkpoint into the agent, if there is one; return the run's progress."""
-    done = checkpoint.restore_last_good(run_dir, agent, warn)
+def _restore(
+    agent: LearningAgent,
+    config: TrainConfig,
+    run_dir: Path,
+    warn: Callable[[str], None],
+    sampler: TaskSampler | None = None,
+) -> Counters:
+    """Load the run's checkpoint into the agent and the task sampler, if there is one; return the run's progress."""
+    done = checkpoint.restore_last_good(run_dir, agent, warn, sampler)
     agent.trained = checkpoint.progress(config.seed, done)
     if done.iteration > config.total_iterations:
         raise ConfigError(

@@ -57,7 +57,7 @@ def check_evaluations(config: TrainConfig) -> None:
         for split in config.eval_splits if config.eval_every else ():
             check_size(config.family, split, config.eval_tasks, config.eval_repeats, **how)
         for split in config.family.splits if config.final_eval_tasks else ():
-            check_size(config.family, split, config.final_eval_tasks, **how)
+            check_size(config.family, split, config.final_eval_tasks, config.final_eval_repeats, **how)
     except ValueError as mistake:
         raise ConfigError(str(mistake)) from mistake
 

@@ -21,6 +21,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.faults.memory import machine_memory
 from metarl.core.faults.regular import NotRegular, read_regular
 from metarl.core.tree import to_device
+from metarl.learning.samplers.sampler import TaskSampler
 from metarl.training.config.errors import ConfigError
 
 FORMAT = 1
@@ -33,6 +34,10 @@ KEYS = {"format", "counters", "sha256"}
 
 LARGEST = 2**53
 """The largest value of a counter."""
+
+
+SAMPLER = "task_sampler."
+"""The beginning of the names of tensors that are the state of the task sampler."""
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -60,10 +65,12 @@ class Saved(NamedTuple):
     state: dict[str, Tensor]
     counters: Counters
     exact: bool  # it has a checksum: its tensors are those of the agent; an earlier version may have had others
+    sampler: dict[str, Tensor]  # the state of the task sampler; empty for one without a state
 
 
-def pack(state: Mapping[str, Tensor], counters: Counters) -> bytes:
-    """Return the content of the file of these tensors and counters."""
+def pack(state: Mapping[str, Tensor], counters: Counters, sampler: Mapping[str, Tensor] | None = None) -> bytes:
+    """Return the content of the file of an agent's tensors, the counters, and a task sampler's tensors."""
+    state = {**state, **{f"{SAMPLER}{name}": value for name, value in (sampler or {}).items()}}
     # Copies: safetensors refuses tensors that share memory, such as views of one flat buffer of parameters.
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     header = {"format": str(FORMAT), "counters": json.dumps(dataclasses.asdict(counters))}
@@ -91,7 +98,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> Saved:
         found = header.get("format", "unknown")[:20]
         raise ConfigError(f"The checkpoint {str(path)!r} has format {found}; this version of metarl reads {FORMAT}.")
     try:
-        return Saved(state, _counters(header["counters"]), stated is not None)
+        agent = {name: value for name, value in state.items() if not name.startswith(SAMPLER)}
+        sampler = {name.removeprefix(SAMPLER): value for name, value in state.items() if name not in agent}
+        return Saved(agent, _counters(header["counters"]), stated is not None, sampler)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Damaged(f"The checkpoint {str(path)!r} cannot be read: its counters are damaged.") from error
 
@@ -155,6 +164,17 @@ def put(saved: Saved, agent: LearningAgent, method: Callable[[dict[str, Tensor]]
         saved = saved._replace(exact=True)  # also of an earlier version: something that it needs is not there
         reason = misfit(saved._replace(state=without_optimiser(saved.state)), fresh) or _wrong_optimiser(saved.state)
         return reason or textwrap.shorten(" ".join(str(error).split()), 120, placeholder=" …").rstrip(".")
+    return None
+
+
+def put_sampler(saved: Saved, sampler: TaskSampler) -> str | None:
+    """Put the state in a file into a task sampler; return the reason why it cannot take it, or None."""
+    try:
+        sampler.load_state_dict(saved.sampler)
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        name = type(sampler).__name__
+        lacks = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        return textwrap.shorten(f"the task sampler {name} cannot go on from it: {lacks}", 160, placeholder=" …")
     return None
 
 

@@ -31,10 +31,10 @@ def train_until_killed(args: list[str], iteration: int, moment: str) -> None:
     if moment == "write":
         honest = checkpoint.save
 
-        def interrupted(run_dir: Path, agent: Any, counters: checkpoint.Counters, keep: int) -> Path:
+        def interrupted(run_dir: Path, agent: Any, counters: checkpoint.Counters, *more: Any) -> Path:
             if counters.iteration >= iteration:
                 files.os.replace = die  # type: ignore[attr-defined]
-            return honest(run_dir, agent, counters, keep)
+            return honest(run_dir, agent, counters, *more)
 
         checkpoint.save = interrupted  # type: ignore[assignment]
     if moment == "evaluation":

@@ -291,7 +291,7 @@ def test_stop_copies_nothing():
         def state_dict(self) -> dict[str, torch.Tensor]:
             raise AssertionError("the state was copied")
 
-    skipping = Skipping(NoState(), loop_parsed(command("RL2")).config)  # type: ignore[arg-type]
+    skipping = Skipping(NoState(), loop_parsed(command("RL2")).config, NoState())  # type: ignore[arg-type]
     skipping.keep()
     metrics = {"train/return": np.nan}
     skipping.judged(metrics, None, lambda sentence: None)
@@ -372,10 +372,10 @@ def failing_from(iteration: int, number: int) -> Callable[..., Any]:
     """A `checkpoint.save` whose disk is full, or may not be written to, from an iteration on."""
     honest = checkpoint.save
 
-    def save(run_dir: Path, agent: Any, done: Any, keep: int) -> Path:
+    def save(run_dir: Path, agent: Any, done: Any, keep: int, sampler: Any) -> Path:
         if done.iteration >= iteration:
             raise OSError(number, os.strerror(number), str(Path(run_dir) / "checkpoint.partial"))
-        return honest(run_dir, agent, done, keep)
+        return honest(run_dir, agent, done, keep, sampler)
 
     return save
 

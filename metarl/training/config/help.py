@@ -17,6 +17,7 @@ from metarl.training.config.run_config import RESUMABLE, TrainConfig
 def print_help(chosen: Mapping[str, Named]) -> None:
     """Print the help of every option, also of the agent and of the family that are chosen."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    run_parts, described = parts_of(TrainConfig), {"task_sampler": "The choice of tasks to train on."}
     parser = ArgumentParser(
         prog="python -m metarl.train",
         description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
@@ -32,14 +33,16 @@ def print_help(chosen: Mapping[str, Named]) -> None:
         ("allow", "PACKAGE", ALLOW),
         ("family", "NAME", "The task family: a registered id, or the name inside it."),
         ("agent", "NAME", f"The agent: {', '.join(names_of('agent'))}, or another registered name."),
+        *((name, "NAME", f"{described[name]} Names: {', '.join(parts.kinds)}.") for name, parts in run_parts.items()),
     ):
         how: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
         parser.add_argument(f"--{option}", help=text, **how)
-    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, "allow"})
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, *run_parts, "allow"})
     parser.print_help()
     for name, named in chosen.items():
         part = ArgumentParser(usage="", add_help=False)
         add_arguments(part, named.factory, name, skip={*parts_of(named.factory)})
         print(f"\nOptions of this {name}, {named.short} (another one's: --{name} NAME --help):")
         lines = part.format_help().splitlines()[1:]
-        print("\n".join(line for line in lines if not line.startswith(f"  --{name} CONFIG")))
+        config = (f"  --{name} CONFIG", f"{'':24}Path to a configuration file.")
+        print("\n".join(line for line in lines if not line.startswith(config)))

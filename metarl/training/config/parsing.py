@@ -89,7 +89,7 @@ def parse(args: Sequence[str] | Line) -> Parsed:
     files = _files(line)
     layers = [of_file(path, FIELDS) for path in files]
     declared = _declared(layers)
-    choice = choose([*layers, [*of_line(line.options)]], declared)
+    choice = choose([*layers, [*of_line(line.options)]], declared, parts_of(TrainConfig))
     if "--help" in line.switches:
         print_help(choice.named)
         raise SystemExit(0)
@@ -166,7 +166,7 @@ def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
     """Make a parser of all options of the run, the family and the agent, none of which is required."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES})
+    parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, *parts_of(TrainConfig)})
     for name, named in chosen.items():
         add_arguments(parser, named.factory, name, skip={*parts_of(named.factory)})
     return parser
@@ -253,8 +253,8 @@ def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
     """
     try:
         for key in choice.named.keys() - BASES.keys():
-            base, _, field_ = key.partition(".")
-            options = given.setdefault(base, {})
+            base, _, field_ = key.rpartition(".")
+            options = given.setdefault(base, {}) if base else given
             options[field_] = _make(key, choice.named[key], options.get(field_, {}))
         made = {name: _make(name, choice.named[name], given.get(name, {})) for name in BASES}
         for name in choice.doubtful & given.keys():

@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 from metarl.core.agent import AgentConfig
 from metarl.core.errors import unknown
 from metarl.core.family import TaskFamily
+from metarl.core.options import make_parts, part
+from metarl.learning.samplers.accel import ACCELOptions
+from metarl.learning.samplers.fresh import FreshOptions
+from metarl.learning.samplers.plr import PLROptions
+from metarl.learning.samplers.roml import RoMLOptions
+from metarl.learning.samplers.sampler import SamplerOptions
+from metarl.learning.samplers.sfl import SFLOptions
 from metarl.training.config.errors import ConfigError
 
 RESUMABLE = (
@@ -20,6 +27,7 @@ RESUMABLE = (
     "eval_repeats",
     "eval_splits",
     "final_eval_tasks",
+    "final_eval_repeats",
     "checkpoint_every",
     "keep_checkpoints",
     "device",
@@ -57,6 +65,10 @@ class TrainConfig:
     """Environment steps of training after which it ends in the same way; null: no limit."""
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
+    task_sampler: SamplerOptions = part(
+        fresh=FreshOptions, plr=PLROptions, accel=ACCELOptions, sfl=SFLOptions, roml=RoMLOptions
+    )
+    """The choice of tasks to train on: its name, with its own options. fresh: new draws of train_split."""
     train_tasks: int | None = None
     """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
     eval_every: int = 50
@@ -69,7 +81,9 @@ class TrainConfig:
     """Splits of the evaluations during training. With valid among them, the agent with the best score on it is kept as
     best.safetensors. The table at the end has all splits of the family."""
     final_eval_tasks: int = 1000
-    """Tasks of each split in the evaluation at the end, with repeats as null above; 0: no evaluation at the end."""
+    """Tasks of each split in the evaluation at the end; 0: no evaluation at the end."""
+    final_eval_repeats: int | None = None
+    """Trials on each of these tasks; null: as for eval_repeats. At least 2 show the worst tasks without luck."""
     checkpoint_every: int = 50
     """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
     keep_checkpoints: int = 1
@@ -99,8 +113,15 @@ class TrainConfig:
                 if split not in (*self.family.splits, "valid"):
                     where = f" of {type(self.family).__name__} in {name}"
                     raise ConfigError(unknown("split", split, self.family.splits, where))
+        make_parts(self)
         lowest = {"seed": 0, "total_iterations": 0, "eval_every": 0, "eval_tasks": 1, "final_eval_tasks": 0}
-        lowest |= {"eval_repeats": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "num_threads": 1}
+        lowest |= {
+            "eval_repeats": 1,
+            "final_eval_repeats": 1,
+            "checkpoint_every": 1,
+            "keep_checkpoints": 1,
+            "num_threads": 1,
+        }
         lowest |= {"max_seconds": 0, "max_env_steps": 0}
         for name, low in lowest.items():
             value = getattr(self, name)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from metarl.core.errors import brief, unknown
-from metarl.core.options import parts_of
+from metarl.core.options import Parts, parts_of
 from metarl.training.config.errors import ConfigError, no_option, shown
 from metarl.training.config.file import SEE_OPTIONS, read_yaml
 from metarl.training.config.names import BASES, Named, find_named
@@ -105,14 +105,16 @@ def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named 
 class Choice(NamedTuple):
     """The combination of several layers, each a file or the command line."""
 
-    named: dict[str, Named]  # the family and the agent, then the agent's parts (agent.outer)
+    named: dict[str, Named]  # the family and the agent, then parts of the agent (agent.outer) and of the run
     settings: list[Setting]  # their options, and the run's
     replaced: bool  # whether a layer named another family or agent than one before it
     doubtful: set[str]  # fields that name splits of a family that was replaced
 
 
-def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) -> Choice:
-    """Choose the family and the agent, and their settings.
+def choose(
+    layers: Sequence[Sequence[Setting]], declared: Sequence[str] = (), run_parts: Mapping[str, Parts] | None = None
+) -> Choice:
+    """Choose the family and the agent, the parts of the agent and the run (`run_parts`), and their settings.
 
     A setting of a family or an agent holds only for that one: if a later layer names another one, it starts from its
     own defaults. `declared` are packages that files name. Raises ConfigError if there is no family or no agent.
@@ -138,6 +140,8 @@ def choose(layers: Sequence[Sequence[Setting]], declared: Sequence[str] = ()) ->
         raise ConfigError(f"The configuration names no {missing[0]}: set {missing[0]}.name.")
     for field, parts in parts_of(choice.named["agent"].factory).items():
         choice = _choose_part(choice, f"agent.{field}", parts.kinds)
+    for field, parts in (run_parts or {}).items():
+        choice = _choose_part(choice, field, parts.kinds)
     return choice
 
 

@@ -16,6 +16,7 @@ from metarl.core.agent import LearningAgent, OwnLoopAgent
 from metarl.core.rollout import Rollout, first_not_finite
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning import ranks
+from metarl.learning.samplers.sampler import TaskSampler
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import CAUSES, Culprit, Diverged, finite, kept
 
@@ -30,15 +31,19 @@ METHODS = {"task": "draw_tasks", "observation": "observe", "reward": "step"}
 class Skipping:
     """With ``on_nan: skip``, undoes iterations with metrics that are not finite; otherwise does nothing at all."""
 
-    def __init__(self, agent: LearningAgent, config: TrainConfig) -> None:
-        self.agent, self.skips = agent, config.on_nan == "skip"
+    def __init__(self, agent: LearningAgent, config: TrainConfig, sampler: TaskSampler) -> None:
+        self.agent, self.sampler, self.skips = agent, sampler, config.on_nan == "skip"
         self.skipped = self.in_a_row = 0
         self._before: dict[str, Tensor] = {}
+        self._tasks_before: dict[str, Tensor] = {}
 
     def keep(self) -> None:
-        """Copy the agent's state before an iteration."""
+        """Copy the states of the agent and the task sampler before an iteration."""
         if self.skips:
-            self._before = {name: value.detach().clone() for name, value in self.agent.state_dict().items()}
+            self._before, self._tasks_before = (
+                {name: value.detach().clone() for name, value in part.state_dict().items()}
+                for part in (self.agent, self.sampler)
+            )
 
     def judged(self, metrics: dict[str, float], culprit: Culprit | None, warn: Callable[[str], None]) -> None:
         """Restore the state and take out of `metrics` what is not finite, unless that happens again and again."""
@@ -54,6 +59,7 @@ class Skipping:
         if isinstance(self.agent, OwnLoopAgent):  # its randomness is addressed by its own count, which goes on
             self._before["updates"] = self.agent.state_dict()["updates"].clone()
         self.agent.load_state_dict(self._before)
+        self.sampler.load_state_dict(self._tasks_before)
         tag, value = next(iter(spoiled.items()))
         warn(f"Iteration skipped: {tag} became {value}{'' if culprit is None else f' ({culprit})'}.")
 

@@ -179,7 +179,7 @@ class Logger:
     def _add_hparams(self, values: dict[str, Any], splits: Sequence[str]) -> None:
         """Write the page "HParams". SummaryWriter.add_hparams would make a second run and a wrong point at step 0."""
         flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
-        for name in ("family", "agent"):
+        for name in ("family", "agent", *({"task_sampler"} & values.keys())):
             flat |= {f"{name}.{key}": value for key, value in values[name].items()}
             flat[name] = flat.pop(f"{name}.name")
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}

@@ -43,6 +43,7 @@ def curve_metrics(curve: AdaptationCurve) -> dict[str, float]:
     names = ["score", "score_low", "score_high", "normalised", "adaptation_delta", "area_under_curve"]
     names += ["episodes_to_threshold", "env_steps_to_threshold"]
     names += ["cumulative_regret", "regret_per_episode", "regret_per_step", "success_first", "success"]
+    names += ["cvar_10", "cvar_10_low", "cvar_10_high", "worst_task"]
     return metrics | {f"eval/{curve.split}/{name}": summary[name] for name in names if name in summary}
 
 

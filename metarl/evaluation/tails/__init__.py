@@ -1,0 +1,1 @@
+"""The tasks on which an agent is worst."""

@@ -1,0 +1,141 @@
+"""RoML: train on the tasks on which the agent is worst, by the cross-entropy method (Greenberg et al. 2023).
+
+The sampler has a distribution over the numbers of a task, at first that of the training split, and moves it toward the
+tasks of the lowest returns, so that an agent that maximises its mean return maximises the mean over the worst tasks of
+the split (CVaR). The family's own distribution is tilted, not replaced: each number of a task is turned into a standard
+normal z by its rank in a fixed sample of the split, and tasks are drawn from a pool of new ones with the weights
+
+    w(z) = Π N(z; mean, std²) / N(z; 0, 1).
+
+So every task is one that the split has, whatever its tasks are made of. After each batch, mean and std are fitted to
+the tasks with returns at or below the quantile `alpha` of the split, each with the weight 1 / w by which it was drawn
+too often (Greenberg et al. 2022, algorithm 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.family import Key, Task
+from metarl.core.options import SHARE, Rule, at_least, between, option
+from metarl.core.rollout import Rollout
+from metarl.core.tree import concatenate, features, num_rows, take
+from metarl.learning.samplers.sampler import Proposal, SamplerOptions, TaskSampler, gathered, of_this_rank
+from metarl.learning.samplers.scores import outcome
+
+SAMPLE = 2048
+"""Tasks of the fixed sample that turns numbers of tasks into standard normals."""
+
+MOST_NUMBERS = 32
+"""Numbers of a task at most: a batch could not say along which of more numbers the returns fall."""
+
+
+@dataclass(frozen=True)
+class RoMLOptions(SamplerOptions):
+    """RoML (Greenberg et al. 2023)."""
+
+    alpha: float = option(0.2, SHARE)
+    """Share of the worst tasks, to which the distribution is fitted."""
+    fresh: float = option(0.2, between(0, 1))
+    """Share of each batch that is drawn from the training split itself."""
+    rate: float = option(0.5, SHARE)
+    """Step of mean and standard deviation toward those of the worst tasks of a batch."""
+    min_std: float = option(0.2, Rule("lie in (0, 1]", lambda value: 0 < value <= 1))
+    """Least standard deviation; that of the training split is 1."""
+    pool: int = option(16, at_least(2))
+    """New tasks that are drawn for each task that is chosen."""
+
+    def build(self, agent: LearningAgent, split: str) -> RoML:
+        return RoML(self, agent, split)
+
+
+class RoML(TaskSampler):
+    """The sampler; see the module's docstring."""
+
+    def __init__(self, options: RoMLOptions, agent: LearningAgent, split: str) -> None:
+        super().__init__(agent, split)
+        self.options = options
+        # The same key for every seed, so that z means the same in every run.
+        sample = features(self.family.sample_tasks(rng.key(0, self.device), SAMPLE, split))
+        self.varies = (sample != sample[0]).any(0)
+        self.sample = sample[:, self.varies].sort(0).values.T.contiguous()  # (D, SAMPLE)
+        if not 0 < len(self.sample) <= MOST_NUMBERS:
+            name = type(self.family).__name__
+            raise ValueError(
+                f"RoML tilts the distribution of a task's numbers, and those of {name} have {len(self.sample)} that "
+                f"vary: it needs 1 to {MOST_NUMBERS}; choose another task sampler, such as plr."
+            )
+        self.mean = torch.zeros(len(self.sample), device=self.device)
+        self.std = torch.ones(len(self.sample), device=self.device)
+        self.quantile = torch.zeros((), device=self.device)
+
+    def propose(self, key: Key, n: int) -> Proposal:
+        """Propose new tasks of the split, most of them chosen by their weights."""
+        tilted = n - round(self.options.fresh * n)
+        own = self.fresh(rng.fold(key, 0), n - tilted)
+        if not tilted:
+            return Proposal(own)
+        pool = self.fresh(rng.fold(key, 1), tilted * self.options.pool)
+        weight = self.weight(pool).to(torch.float64)
+        each = rng.fold(rng.fold(key, 2), torch.arange(tilted, device=key.device))
+        # Each task is chosen from a part of the pool of its own, so that none is chosen twice.
+        parts = weight.reshape(tilted, -1)
+        choice = rng.choice(each, parts / parts.sum(1, keepdim=True))
+        chosen = take(pool, choice + torch.arange(tilted, device=key.device) * self.options.pool)
+        return Proposal(concatenate([chosen, own]) if n > tilted else chosen)
+
+    def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
+        """Move the distribution toward the tasks of the lowest returns."""
+        own = num_rows(of_this_rank(proposal.tasks))
+        self.fit(proposal.tasks, gathered(outcome(self.agent, trial[-1], own).mean))
+
+    def fit(self, tasks: Task, returns: Tensor) -> None:
+        """Do one step of the cross-entropy method, from the returns ``(N,)`` of tasks that were drawn by `propose`."""
+        options, z = self.options, self.normal(tasks)
+        share = round(options.fresh * len(z)) / len(z)
+        weight = 1.0 / (share + (1.0 - share) * self._ratio(z))
+        order = returns.argsort(stable=True)
+        upto = weight[order].cumsum(0) / weight.sum()
+        self.quantile = returns[order][(upto < options.alpha).sum().clamp_max(len(order) - 1)]
+        weight = weight * (returns <= self.quantile)
+        weight = weight / weight.sum()
+        mean = weight @ z
+        std = (weight @ (z - mean) ** 2).sqrt()
+        self.mean = self.mean + options.rate * (mean - self.mean)
+        self.std = (self.std + options.rate * (std - self.std)).clamp(options.min_std, 1.0)
+
+    def weight(self, tasks: Task) -> Tensor:
+        """Return w of each task ``(N,)``."""
+        return self._ratio(self.normal(tasks))
+
+    def _ratio(self, z: Tensor) -> Tensor:
+        log = -0.5 * ((z - self.mean) / self.std) ** 2 - self.std.log() + 0.5 * z * z
+        return log.sum(1).clamp(-30.0, 30.0).exp()
+
+    def normal(self, tasks: Task) -> Tensor:
+        """Return the numbers of tasks as standard normals ``(N, D)``, by their ranks in the fixed sample."""
+        numbers = features(tasks)[:, self.varies].T.contiguous()
+        low = torch.searchsorted(self.sample, numbers)
+        high = torch.searchsorted(self.sample, numbers, right=True)
+        share = (0.5 * (low + high) + 0.5) / (SAMPLE + 1)  # equal numbers have the middle of their ranks
+        z: Tensor = torch.special.ndtri(share).T
+        return z
+
+    def metrics(self) -> dict[str, float]:
+        """The divergence is KL(tilted ‖ split) in nats."""
+        divergence = 0.5 * (self.mean**2 + self.std**2 - 1.0) - self.std.log()
+        return {"tasks/quantile": float(self.quantile), "tasks/divergence": float(divergence.sum())}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "std": self.std, "quantile": self.quantile}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if state["mean"].shape != self.mean.shape or state["std"].shape != self.std.shape:
+            raise ValueError("its tasks are those of another family")
+        state = {name: value.to(self.device).clone() for name, value in state.items()}
+        self.mean, self.std, self.quantile = state["mean"], state["std"], state["quantile"]

@@ -1,0 +1,74 @@
+"""RoML: the cross-entropy method finds the worst region, and draws only tasks of the split."""
+
+import pytest
+import torch
+from test_plr import KEY, make
+
+from metarl.core import rng
+from metarl.envs.control.cartpole import CartPole
+from metarl.envs.grids.wall_maze import WallMaze
+from metarl.learning.samplers.roml import RoML, RoMLOptions
+
+
+def sampler(**options) -> RoML:
+    return RoML(RoMLOptions(**options), make(CartPole(horizon=10)), "train")
+
+
+def hardness(tasks) -> torch.Tensor:
+    """Returns that are worst for heavy poles, whatever else the tasks are."""
+    return -tasks.pole_mass.log()
+
+
+def test_it_moves_to_the_worst_region_and_leaves_the_rest():
+    found = sampler(alpha=0.2, rate=0.5)
+    for number in range(10):
+        tasks = found.propose(rng.fold(KEY, number), 200).tasks
+        found.fit(tasks, hardness(tasks))
+    place = CartPole(horizon=10).sample_tasks(KEY, 1)._fields.index("pole_mass")
+    others = torch.arange(5) != place
+    assert found.mean[place] > 1.0 and found.std[place] < 0.8
+    assert found.mean[others].abs().max() < 0.5
+    tilted = found.propose(KEY, 400).tasks
+    assert hardness(tilted).mean() < hardness(found.fresh(KEY, 400)).mean() - 0.1
+    assert tilted.pole_mass.max() <= 1.5 and tilted.pole_mass.min() >= 1 / 1.5  # tasks of the split
+
+
+def test_without_a_tilt_batches_are_as_new_ones():
+    tasks = sampler().propose(KEY, 2000).tasks
+    assert tasks.force.log().mean().abs() < 0.02
+
+
+def test_equal_returns_leave_the_distribution_as_it_is():
+    found = sampler(rate=1.0, alpha=1.0)
+    for number in range(5):
+        tasks = found.propose(rng.fold(KEY, number), 1000).tasks
+        found.fit(tasks, torch.zeros(1000))
+    assert found.mean.abs().max() < 0.2 and (found.std - 1).abs().max() < 0.15
+
+
+def test_numbers_are_standard_normals():
+    found = sampler()
+    z = found.normal(found.fresh(KEY, 5000))
+    assert z.mean(0).abs().max() < 0.06 and (z.std(0) - 1).abs().max() < 0.06 and z.isfinite().all()
+
+
+def test_the_quantile_is_that_of_the_split_whatever_was_drawn():
+    found = sampler(alpha=0.2, rate=1.0)
+    for number in range(6):
+        tasks = found.propose(rng.fold(KEY, number), 2000).tasks
+        found.fit(tasks, hardness(tasks))
+    expected = hardness(found.fresh(KEY, 5000)).quantile(0.2)
+    assert float(found.quantile) == pytest.approx(float(expected), abs=0.06)
+
+
+def test_the_state_is_whole():
+    found, again = sampler(), sampler()
+    tasks = found.propose(KEY, 50).tasks
+    found.fit(tasks, hardness(tasks))
+    again.load_state_dict(found.state_dict())
+    assert all(torch.equal(x, y) for x, y in zip(found.propose(KEY, 50).tasks, again.propose(KEY, 50).tasks))
+
+
+def test_tasks_of_many_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"those of WallMaze have \d+ that vary: it needs 1 to 32"):
+        RoML(RoMLOptions(), make(WallMaze()), "train")
