@@ -69,7 +69,7 @@ def _watch(options: Any, console: Console) -> None:
     picture = options.out or _default(options.run, split)
     for path in (picture, *([] if options.video is None else [options.video])):
         make_folder(path.parent)
-    curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy)
+    curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy or None)
     trials = chosen_trials(family, curve, watched)
     replace_file(picture, image_png(behaviour_strip(family, trials)))
     for trial in trials:
