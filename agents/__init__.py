@@ -5,12 +5,26 @@ from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.r2d2 import R2D2, R2D2Config
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
+from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
-__all__ = ["MAML", "R2D2", "RL2", "BeliefConfig", "BeliefPPO", "MAMLConfig", "PPOConfig", "R2D2Config", "RL2Config"]
+__all__ = [
+    "MAML",
+    "R2D2",
+    "RL2",
+    "BeliefConfig",
+    "BeliefPPO",
+    "MAMLConfig",
+    "PPOConfig",
+    "R2D2Config",
+    "RL2Config",
+    "VariBAD",
+    "VariBADConfig",
+]
 
 register_agent("RL2", RL2Config)
 register_agent("MAML", MAMLConfig)
 register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
+register_agent("VariBAD", VariBADConfig)
 register_agent("R2D2", R2D2Config)

@@ -1,4 +1,4 @@
-"""The configuration of PPO on the exact belief; `metarl.agents.belief.agent` describes the algorithm."""
+"""The configuration of PPO on a belief; `metarl.agents.belief.agent` describes the algorithm."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ SPLIT = Rule("be the name of a split, such as 'train' or 'all'", lambda value: i
 
 
 @dataclass
-class BeliefConfig(AgentConfig):
-    """PPO on the exact belief. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+class PPOOnBeliefConfig(AgentConfig):
+    """PPO on a belief, exact or learned. A schedule is a number or points [[progress, value], …] joined by lines."""
 
-    split: str = option("train", SPLIT)
-    """The split whose tasks are the prior of the belief, in training and in evaluations of every split."""
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
     """Units of the hidden layers of the policy, and of those of the critic."""
     activation: str = option("relu", one_of(*ACTIVATIONS))
@@ -53,3 +51,11 @@ class BeliefConfig(AgentConfig):
             raise ValueError(
                 f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
             )
+
+
+@dataclass
+class BeliefConfig(PPOOnBeliefConfig):
+    """PPO on the exact belief. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+
+    split: str = option("train", SPLIT)
+    """The split whose tasks are the prior of the belief, in training and in evaluations of every split."""

@@ -1,19 +1,31 @@
-"""The networks of PPO on the exact belief: two perceptrons, of the policy and of the critic."""
+"""The networks of PPO on a belief: two perceptrons, of the policy and of the critic."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from metarl.core import rng
 from metarl.core.distributions import Distribution
 from metarl.core.family import TaskFamily
+from metarl.core.tree import features
 from metarl.learning.encoder import Scaling
 from metarl.learning.nets import ACTIVATIONS, MLPPolicy, mlp
 
 if TYPE_CHECKING:
-    from metarl.agents.belief import BeliefConfig
+    from metarl.agents.belief.config import PPOOnBeliefConfig
+
+TOLD_TASKS = 512
+"""Training tasks whose mean and standard deviation standardise the task that a ``critic: task`` sees."""
+
+
+def told_tasks(family: TaskFamily) -> Tensor:
+    """Return the numbers of training tasks, ``(N, D)``, which standardise a told task."""
+    # The same key for every seed, so that the units of the told task do not depend on the seed.
+    return features(family.sample_tasks(rng.key(0), TOLD_TASKS))
 
 
 class BeliefNetwork(nn.Module):
@@ -22,7 +34,7 @@ class BeliefNetwork(nn.Module):
     task_centre: Tensor
     task_scale: Tensor
 
-    def __init__(self, config: BeliefConfig, family: TaskFamily, size: int, tasks: Tensor) -> None:
+    def __init__(self, config: PPOOnBeliefConfig, family: TaskFamily, size: int, tasks: Tensor) -> None:
         """Make the networks for beliefs of `size` features. `tasks` ``(N, D)`` standardise a told task."""
         super().__init__()
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
@@ -35,18 +47,34 @@ class BeliefNetwork(nn.Module):
         self.told = config.critic == "task"
         self.critic = mlp([inputs + self.told * tasks.shape[1], *hidden, 1], ACTIVATIONS[config.activation])
 
+    def learned_by_ppo(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return the parameters that PPO's loss teaches, by their names."""
+        return self.named_parameters()
+
+    def standardised(self, task: Tensor) -> Tensor:
+        """Return the numbers of tasks ``(…, D)`` in standard deviations of training tasks; 0 for one that is fixed."""
+        return (task - self.task_centre) * self.task_scale
+
     def inputs(self, obs: Tensor, features: Tensor, share: Tensor) -> Tensor:
         """Return what both networks see, ``(B, F)``."""
         return torch.cat([self.scaling.scaled(obs, 1), features, share[:, None]], dim=-1)
 
+    def shown(self, x: Tensor) -> Tensor:
+        """Return what the perceptrons read, ``(T, B, …)``, for inputs ``(T, B, F)``: here the inputs themselves."""
+        return x
+
     def forward(self, x: Tensor, task: Tensor) -> tuple[Distribution, Tensor]:
         """Return the policy for inputs ``(T, B, F)``, and the standardised value ``(T, B)``; `task` is ``(B, D)``."""
-        return self.policy(x), self.value(x, task)
+        x = self.shown(x)
+        return self.policy(x), self._value(x, task)
 
     def value(self, x: Tensor, task: Tensor) -> Tensor:
         """Return the standardised value ``(T, B)`` of inputs ``(T, B, F)``."""
+        return self._value(self.shown(x), task)
+
+    def _value(self, x: Tensor, task: Tensor) -> Tensor:
         if self.told:
-            told = (task - self.task_centre) * self.task_scale
+            told = self.standardised(task)
             x = torch.cat([x, told.expand(*x.shape[:-1], -1)], dim=-1)
         value: Tensor = self.critic(x).squeeze(-1)
         return value

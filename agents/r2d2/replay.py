@@ -91,7 +91,7 @@ class Replay:
         return numbers % self.ring.capacity * self.parts + part
 
     def _found(self, numbers: Tensor, part: Tensor) -> Sequences:
-        slot, order = self.ring.find(numbers)
+        order, slot = self.ring.find(numbers)
         return Sequences(slot, part[order], order)
 
     def prioritise(self, entry: Tensor, order: Tensor, priority: Tensor) -> None:

@@ -87,6 +87,9 @@ class LearningAgent(Agent):
     """True if it acts on the task that `begin` is given: an oracle, with which learners are compared."""
     trained: Mapping[str, Any] = MappingProxyType({})
     """Its progress in training: ``seed``, ``iteration``, ``env_steps``; empty before training began."""
+    ring: Any = None
+    """The trials that it looks back on, a `metarl.learning.trial_ring.TrialRing`, which the trainer saves in files of
+    their own; None: it does not look back."""
 
     def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
         """Let ``config.build`` make agents of this class."""

@@ -58,6 +58,7 @@ class TrialRing:
         self.names = _named(Rollout._make([*_PARTS, pattern_task(family), ()]), "")
         self.stored: dict[str, Tensor] = {}
         self.added = 0  # trials of this process so far; also the number of the next one
+        self.saved = 0  # those that the run's files hold
         self.shard, self.own = ranks.Shard(0, 1), 1  # the place of an addition's `own` rows among those of all ranks
 
     def __len__(self) -> int:
@@ -119,10 +120,7 @@ class TrialRing:
         `key` is a scalar, the same in every process; of several processes each gets its own trials of the n. Raises
         ValueError for a ring without trials.
         """
-        if not len(self):
-            raise ValueError("The ring has no trials yet: add some before the first sample.")
-        numbers = self.first + rng.integers(key, n, len(self))  # among the trials of all processes
-        slots, _ = self.find(numbers)
+        _, slots = self._draw(key, n)
 
         def taken(name: str) -> Any:
             if name not in self.stored:  # a target that the trials do not have
@@ -133,21 +131,30 @@ class TrialRing:
         sampled: Rollout = tree_map(taken, self.names)
         return sampled
 
-    def find(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Find trials by their `numbers` ``(n,)``, counted over all processes.
+    def own_draws(self, key: Key, n: int) -> Tensor:
+        """Return which of the n trials of `sample` this process has, int64: all of 0 … n - 1 if it is the only one."""
+        return self._draw(key, n)[0]
 
-        Returns the places of those that this process holds, ``(m,)``, in the columns of `stored`, and their indices
-        among the n, ``(m,)``.
+    def _draw(self, key: Key, n: int) -> tuple[Tensor, Tensor]:
+        """Draw n trials; return the numbers among them, and the slots, of those that this process has."""
+        if not len(self):
+            raise ValueError("The ring has no trials yet: add some before the first sample.")
+        return self.find(self.first + rng.integers(key, n, len(self)))
+
+    def find(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Find trials by their `numbers` ``(n,)``, counted over all processes, of those that this process has.
+
+        Returns the indices of these among the n, ``(m,)``, and their slots in the columns of `stored`, ``(m,)``.
         """
         addition, row = numbers // self.shard.every, numbers % self.shard.every - self.shard.first
-        index = torch.arange(len(numbers), device=numbers.device)
+        draws = torch.arange(len(numbers), device=numbers.device)
         if self.own < self.shard.every:
             mine = (row >= 0) & (row < self.own)
-            addition, row, index = addition[mine], row[mine], index[mine]
-        return (addition * self.own + row) % self.slots, index
+            draws, addition, row = draws[mine], addition[mine], row[mine]
+        return draws, (addition * self.own + row) % self.slots
 
     def noted(self, name: str, slots: Tensor) -> Tensor:
-        """Return a note of the trials at these places, ``(m, …)``."""
+        """Return a note of the trials in these slots, ``(m, …)``."""
         return self.stored[NOTE + name].index_select(0, slots)
 
     def trials(self, first: int, end: int) -> dict[str, Tensor]:
@@ -171,20 +178,32 @@ class TrialRing:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state_dict`. Raises ValueError for one of other trials, or of another capacity."""
-        added, own, *shard = state[PLACE].tolist()
-        self.added, self.own, self.shard = added, own, ranks.Shard(*shard)
+        self.empty(state[PLACE])
         columns = {name: column for name, column in state.items() if name != PLACE}
-        self.stored = {}
-        if not columns:
+        found = len(columns["mask"]) if columns else 0
+        if found != self.added - self.oldest():
+            raise ValueError(f"The ring goes on with {self.added - self.oldest()} trials, got {found}.")
+        self.put(self.oldest(), columns)
+
+    def empty(self, place: Tensor) -> None:
+        """Forget all trials; the next one has the number that `place` says."""
+        self.added, self.own, *shard = place.tolist()
+        self.shard, self.stored = ranks.Shard(*shard), {}
+
+    def put(self, first: int, trials: dict[str, Tensor]) -> None:
+        """Put trials back that `trials` returned; the first of them has the number `first`.
+
+        Raises ValueError if they have another number of steps.
+        """
+        if not trials:
             return
-        count, steps = columns["mask"].shape
-        if count != self.added - self.oldest() or steps != self.steps:
-            raise ValueError(
-                f"The ring is for {self.added - self.oldest()} trials of {self.steps} steps, got {count} of {steps}."
-            )
-        self._allocate(columns)
-        slots = torch.arange(self.oldest(), self.added, device=columns["mask"].device) % self.slots
-        for name, column in columns.items():
+        count, steps = trials["mask"].shape
+        if steps != self.steps:
+            raise ValueError(f"The ring is for trials of {self.steps} steps, got {steps}.")
+        if not self.stored:
+            self._allocate(trials)
+        slots = torch.arange(first, first + count, device=trials["mask"].device) % self.slots
+        for name, column in trials.items():
             self.stored[name][slots] = column
 
     def _total(self) -> int:

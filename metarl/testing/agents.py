@@ -161,6 +161,8 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold only tensors.")
     second.load_state_dict({k: v.clone() for k, v in state.items()})
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
+    if first.ring is not None:  # the trainer saves it next to the state
+        second.ring.load_state_dict({k: v.clone() for k, v in first.ring.state_dict().items()})
     for agent in (first, second):
         _trained(agent, family, task, rng.key(seed + 1), episodes, 0.5)
     goes_on = same(_snapshot(first), _snapshot(second))

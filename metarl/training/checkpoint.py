@@ -25,7 +25,7 @@ from metarl.core.errors import brief, nearest, unknown
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
 from metarl.report.console import Parser, at_home, in_words
-from metarl.training import state_file
+from metarl.training import ring_files, state_file
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import check_regular, complete
@@ -98,6 +98,11 @@ def _numbered(folder: Path, until: int | None = None) -> dict[int, Path]:
     return {number: found[number] for number in sorted(found, reverse=True) if until is None or number <= until}
 
 
+def oldest(run_dir: Path, iteration: int) -> int:
+    """Return the iteration of the oldest checkpoint that a run keeps when its last one is of `iteration`."""
+    return min(_numbered(run_dir, iteration), default=iteration)
+
+
 def load_state(
     run_dir: str | Path, device: torch.device | str = "cpu", which: str | int = "last"
 ) -> tuple[dict[str, Tensor], Counters]:
@@ -144,8 +149,8 @@ def restore(run_dir: str | Path, agent: LearningAgent, which: str | int = "last"
 def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[[str], None]) -> Counters:
     """Put the state of the last checkpoint that is not damaged into `agent`, and warn if it is not the last one.
 
-    Returns counters of zero if the run has no checkpoint yet. Raises ConfigError (one sentence) if all are damaged, or
-    the last good one does not fit the agent.
+    Returns counters of zero if the run has no checkpoint yet. Raises ConfigError (one sentence) if all are damaged, the
+    last good one does not fit the agent, or the trials that the agent looks back on are not there.
     """
     folder = Path(run_dir)
     last = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
@@ -153,6 +158,7 @@ def restore_last_good(run_dir: str | Path, agent: LearningAgent, warn: Callable[
     for path in [*last, *_numbered(folder).values()]:
         try:
             counters = _restore(path, agent)
+            ring_files.restore(folder, agent.ring, counters.iteration, agent.device)
         except Damaged as error:
             first = first or error
             continue

@@ -28,7 +28,7 @@ from metarl.fast.profiling import ProfiledIteration, phase, record_function
 from metarl.fast.runtime import resolve_device, tune
 from metarl.learning import ranks
 from metarl.report.console import silent_console
-from metarl.training import checkpoint
+from metarl.training import checkpoint, ring_files
 from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import Parsed
@@ -99,9 +99,11 @@ def train(
 
         def save() -> None:
             check_before_saving(agent, done.iteration, run_dir)
+            ring_files.save(run_dir, agent.ring, done.iteration)  # first: the checkpoint is worth nothing without them
             if first:
                 log.flush()
                 checkpoint.save(run_dir, agent, done, config.keep_checkpoints)
+            ring_files.prune(run_dir, agent.ring, checkpoint.oldest(run_dir, done.iteration))
 
         make_log = Logger if first else NoLog
         with (

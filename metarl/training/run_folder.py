@@ -33,7 +33,7 @@ from metarl.training.stopping import reached
 PACKAGE = Path(__file__).parents[1]
 
 
-_UNSAVED = ("metrics.jsonl", "events.out.tfevents.*", BEST, "trace.json", "*.partial")
+_UNSAVED = ("metrics.jsonl", "events.out.tfevents.*", BEST, "trace.json", "*.partial", "replay/*.safetensors")
 """Files of a run that mean nothing without a checkpoint."""
 
 

@@ -135,7 +135,9 @@ def test_a_state_of_another_capacity_is_refused():
     ring = TrialRing(4, FAMILY)
     ring.add(played(4))
     ring.add(played(4))
-    with pytest.raises(ValueError, match="got 4 of 3"):
+    with pytest.raises(ValueError, match="trials of 4 steps, got 3"):
+        TrialRing(4, BernoulliBandit(num_arms=2, episodes_per_trial=4)).load_state_dict(ring.state_dict())
+    with pytest.raises(ValueError, match="goes on with 6 trials, got 4"):
         TrialRing(6, FAMILY).load_state_dict(ring.state_dict())
 
 

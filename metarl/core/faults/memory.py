@@ -66,7 +66,11 @@ def _sizes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, value in options.items():
         units = (value,) if isinstance(value, int) else value
-        ours = name.endswith(("_size", "_sizes")) and "batch" not in name and isinstance(units, tuple)
+        ours = (
+            name.endswith(("_size", "_sizes"))
+            and not {"batch", "buffer"} & {*name.split("_")}
+            and isinstance(units, tuple)
+        )
         if ours and units and all(type(unit) is int and unit > 0 for unit in units):
             found[name] = units
     return found
