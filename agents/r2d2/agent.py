@@ -54,14 +54,14 @@ class R2D2(LearningAgent, config=R2D2Config):
         self.ring = self.replay.ring
         self.optimizer = ClippedAdam(self.net.online.named_parameters(), at(config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
-        self.gradient_step = Captured(self._descend, self.device, reduces=True)
+        self.minibatch = Captured(self._descend, self.device, reduces=True)
         self.first_priority = Captured(self._priority, self.device)
         self.mean_epsilon = mean_of_ladder(config.epsilon, config.epsilon_alpha)
         self.updates = self.gradient_steps = 0
 
     @property
     def captured(self) -> dict[str, Captured]:
-        return {"Gradient steps": self.gradient_step, "First priorities": self.first_priority}
+        return {"Minibatches": self.minibatch, "First priorities": self.first_priority}
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         online = self.net.online
@@ -103,7 +103,7 @@ class R2D2(LearningAgent, config=R2D2Config):
             key = rng.fold(rng.fold(self.key, self.updates), steps)
             drawn, mine = replay.draw(key, config.batch_size)
             batch = replay.batch(mine, drawn.weight[mine.order], online)
-            metrics, priority = self.gradient_step(batch, discount)
+            metrics, priority = self.minibatch(batch, discount)
             replay.prioritise(drawn.entry, mine.order, priority)
             sums, steps, self.gradient_steps = sums + metrics, steps + 1, self.gradient_steps + 1
             if self.gradient_steps % config.target_network_frequency == 0:

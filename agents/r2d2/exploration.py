@@ -16,7 +16,7 @@ def ladder(place: Tensor, epsilon: float, alpha: float) -> Tensor:
 
     The N actors of the paper have the places 0, 1 / (N - 1), … 1.
     """
-    return torch.as_tensor(epsilon) ** (1.0 + alpha * place)
+    return torch.pow(epsilon, 1.0 + alpha * place)
 
 
 def mean_of_ladder(epsilon: float, alpha: float) -> float:

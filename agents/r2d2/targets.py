@@ -11,20 +11,16 @@ EPSILON = 1e-3
 
 def rescale(x: Tensor) -> Tensor:
     """Return h(x) = sign(x) (√(|x| + 1) - 1) + `EPSILON` x (Pohlen et al. 2018), which makes large values small."""
-    return torch.sign(x) * (torch.sqrt(x.abs() + 1.0) - 1.0) + EPSILON * x
+    # The difference of nearly equal numbers is written as a quotient: for small values only that is exact.
+    return x / (torch.sqrt(x.abs() + 1.0) + 1.0) + EPSILON * x
 
 
 def unscale(x: Tensor) -> Tensor:
-    """Return the inverse of `rescale`.
-
-    The usual formula takes the difference of nearly equal numbers; this one multiplies it by their sum.
-    """
-    size = x.abs()
-    # With s = √(|h⁻¹(x)| + 1): ε s² + s - (1 + ε + |x|) = 0.
-    root = torch.sqrt(1.0 + 4.0 * EPSILON * (1.0 + EPSILON + size))
-    # s - 1 = 2 |x| / (root + 1 + 2 ε), and |h⁻¹(x)| = s² - 1 = (s - 1) (s + 1).
-    above_one = 2.0 * size / (root + 1.0 + 2.0 * EPSILON)
-    return torch.sign(x) * above_one * (above_one + 2.0)
+    """Return the inverse of `rescale`."""
+    # With u = √(|h⁻¹(x)| + 1) - 1: ε u² + (1 + 2 ε) u = |x|, and |h⁻¹(x)| = u (u + 2).
+    root = torch.sqrt(1.0 + 4.0 * EPSILON * (1.0 + EPSILON + x.abs()))
+    u = 2.0 * x / (root + 1.0 + 2.0 * EPSILON)  # with the sign of x
+    return u * (u.abs() + 2.0)
 
 
 def n_step_double_targets(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RL2Config
+from metarl.agents import BeliefConfig, MAMLConfig, R2D2Config, RL2Config
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -33,6 +33,22 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2, scales that follow": (RL2Config(num_minibatches=3, hidden_size=16, norm_obs=True, norm_adv=False), POINTS),
     "RL2, inference loss": (RL2Config(num_minibatches=2, hidden_size=16, aux_coef=0.1), POINTS),
     "RL2, chunks": (RL2Config(num_minibatches=2, hidden_size=16, chunk_length=3), BANDIT),
+    "R2D2": (R2D2Config(hidden_size=16, learning_starts=8, updates_per_iteration=3, batch_size=4, lr=0.01), BANDIT),
+    "R2D2, stored states": (
+        R2D2Config(
+            hidden_size=16,
+            learning_starts=8,
+            updates_per_iteration=2,
+            batch_size=4,
+            buffer_size=15,
+            meta_batch_size=7,
+            replay_whole=4,
+            sequence_length=4,
+            burn_in=2,
+            norm_obs=True,
+        ),
+        "metarl/GridNavi-v0",
+    ),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),
     "MAML, learned baseline": (MAMLConfig(fast_batch_size=3, outer=TRPO, baseline="network"), POINTS),
