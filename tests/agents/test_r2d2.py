@@ -458,7 +458,7 @@ def test_other_actions_are_refused(family: TaskFamily):
 
 
 def test_a_transformer_on_long_trials_is_refused():
-    with pytest.raises(ValueError, match="set agent.replay_whole to at least 101, or take another memory"):
+    with pytest.raises(ValueError, match="replay_whole to at least 101, or take another memory"):
         R2D2Config(memory="transformer").build(Corridor(1, 101), 0, CPU)
 
 
