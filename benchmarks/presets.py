@@ -48,6 +48,12 @@ NOT_MEASURED = {
     "belief_informative_bandit": "only the first iterations were tried",
     "belief_two_step": "only the first iterations were tried",
     "belief_darkroom": "only the first iterations were tried",
+    "varibad_gridnavi": "only a short training was tried",
+    "varibad_bernoulli_bandit": "it was never run",
+    "varibad_tabular_mdp": "it was never run",
+    "varibad_sparse_point_robot": "it was never run",
+    "varibad_half_cheetah_vel": "it was never run",
+    "varibad_half_cheetah_dir": "it was never run",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""

@@ -38,7 +38,7 @@ class VariBADConfig(PPOOnBeliefConfig):
     reward_head: str = option("shared", one_of("shared", "per_observation"))
     """Input of the reward's decoder next to m: shared (the observation, the action and the next observation), or
     per_observation (nothing: it has an output for each observation, and that of the next one counts; for observations
-    of whole numbers within bounds, such as the cells of a grid)."""
+    within bounds, which are rounded to whole numbers, such as the cells of a grid)."""
     kl_weight: float = option(0.1, NOT_NEGATIVE)
     """Weight of the KL divergence of a belief from the one before it."""
     stop_gradient: bool = True

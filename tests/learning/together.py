@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, R2D2Config, RL2Config
+from metarl.agents import BeliefConfig, MAMLConfig, R2D2Config, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -36,20 +36,30 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "R2D2": (R2D2Config(hidden_size=16, learning_starts=8, updates_per_iteration=3, batch_size=4, lr=0.01), BANDIT),
     "R2D2, stored states": (
         R2D2Config(
+            meta_batch_size=TASKS,
             hidden_size=16,
             learning_starts=8,
             updates_per_iteration=2,
             batch_size=4,
             buffer_size=15,
-            meta_batch_size=7,
             replay_whole=4,
             sequence_length=4,
             burn_in=2,
             norm_obs=True,
-        ),
+        ),  # fmt: skip
         "metarl/GridNavi-v0",
     ),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
+    "VariBAD": (
+        VariBADConfig(
+            num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False
+        ),
+        POINTS,
+    ),
+    "VariBAD, sampled terms": (
+        VariBADConfig(num_minibatches=2, gru_size=8, elbo_terms=4, decoded_steps=5, norm_obs=True, decode=("task",)),
+        BANDIT,
+    ),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),
     "MAML, learned baseline": (MAMLConfig(fast_batch_size=3, outer=TRPO, baseline="network"), POINTS),
     "E-MAML, chunks of tasks": (
