@@ -55,6 +55,9 @@ NOT_MEASURED = {
     "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
+    "r2d2_gridnavi": "only a short training was tried",
+    "r2d2_bernoulli_bandit": "only a short training was tried",
+    "r2d2_bernoulli_bandit_n10": "it was never run",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 

@@ -46,7 +46,7 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
             sequence_length=4,
             burn_in=2,
             norm_obs=True,
-        ),  # fmt: skip
+        ),
         "metarl/GridNavi-v0",
     ),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
