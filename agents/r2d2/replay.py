@@ -1,4 +1,4 @@
-"""What R2D2 replays: whole trials, or overlapping sequences of long ones, by priority (Kapturowski et al. 2019, §2.3).
+"""R2D2's replay: whole trials, or overlapping sequences of long ones, by priority (Kapturowski et al. 2019, §2.3).
 
 The trials are in a `TrialRing`, and each of its trials has `parts` sequences. Next to a trial the ring keeps the state
 of the memory where the burn-in of each later sequence begins.
