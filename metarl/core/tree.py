@@ -174,7 +174,7 @@ def detach(tree: Tree) -> Tree:
 
 def features(tree: Any) -> Tensor:
     """Return all numbers of each row as one float32 vector, ``(B, D)``, such as the task input of a network."""
-    return torch.cat([leaf.reshape(len(leaf), -1).to(torch.float32) for leaf in leaves(tree)], dim=1)
+    return torch.cat([leaf[:, None].flatten(1).to(torch.float32) for leaf in leaves(tree)], dim=1)
 
 
 def chunks(rows: int, size: int) -> list[tuple[slice, float]]:

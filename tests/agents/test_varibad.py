@@ -237,6 +237,19 @@ def test_sampled_terms_estimate_the_whole_elbo():
     assert counts[-1].any()
 
 
+@pytest.mark.parametrize("options", [{}, GRID, {"decode": ("reward", "state", "task"), "elbo_terms": 3}], ids=str)
+def test_a_process_that_holds_none_of_the_drawn_trials_goes_on(options: dict[str, Any]):
+    """Its gradients are 0, and with several processes the others' are added."""
+    family = GridNavi(episodes_per_trial=1)
+    agent = VariBAD(config(**options), family)
+    agent.ring.add(rollout_of(agent, family))
+    none = torch.zeros(0, dtype=torch.int64)
+    agent.ring._draw = lambda key, n: (none, none)  # type: ignore[method-assign]
+    before = weights(agent)
+    assert agent._learn_to_infer(0.0)["loss/elbo"] == 0.0
+    assert torch.equal(weights(agent), before)
+
+
 def test_padding_changes_nothing():
     family = Corridor()
     agents = [VariBAD(config(decode=("reward", "state")), family) for _ in range(2)]

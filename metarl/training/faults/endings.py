@@ -27,7 +27,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk, a quota, or a limit of the size of files, that is used up."""
 
 
-LESS = ("meta_batch_size", "fast_batch_size", "num_steps", "batch_size")
+LESS = ("meta_batch_size", "fast_batch_size", "num_steps", "batch_size", "buffer_size")
 """Options of an agent whose smaller values need less memory."""
 
 
