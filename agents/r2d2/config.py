@@ -33,7 +33,7 @@ class R2D2Config(AgentConfig):
     n_step: int = option(5, at_least(1))
     """Rewards that a target adds up before it asks the target network."""
     value_rescaling: bool = True
-    """Learn h(Q) with h(x) = sign(x) (√(|x| + 1) - 1) + 0.001 x in place of Q, in units of the rewards' running
+    """Learn h(Q) in place of Q, with ``h(x) = sign(x) (√(|x| + 1) - 1) + 0.001 x``, in units of the rewards' running
     size."""
     epsilon: float = option(0.4, between(0, 1))
     """Share of uniform actions of the row that explores most."""

@@ -20,7 +20,7 @@ def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: 
 
 
 def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
-    """Return η max_t |δ_t| + (1 - η) mean_t |δ_t| of each sequence ``(B,)``; 0 for one that is all padding.
+    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` of each sequence ``(B,)``; 0 for one that is all padding.
 
     `error` ``(T, B)`` are the TD errors, and `mask` ``(T, B)`` is 0 for padding. Raises ValueError if the shapes
     differ.

@@ -10,7 +10,7 @@ EPSILON = 1e-3
 
 
 def rescale(x: Tensor) -> Tensor:
-    """Return h(x) = sign(x) (√(|x| + 1) - 1) + `EPSILON` x (Pohlen et al. 2018), which makes large values small."""
+    """Return ``h(x) = sign(x) (√(|x| + 1) - 1) + EPSILON x`` (Pohlen et al. 2018), which makes large values small."""
     # The difference of nearly equal numbers is written as a quotient: for small values only that is exact.
     return x / (torch.sqrt(x.abs() + 1.0) + 1.0) + EPSILON * x
 
