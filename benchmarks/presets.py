@@ -57,7 +57,7 @@ NOT_MEASURED = {
     "maml_supervised_few_shot_digits": "only the first iterations were tried",
     "r2d2_gridnavi": "only a short training was tried",
     "r2d2_bernoulli_bandit": "only a short training was tried",
-    "r2d2_bernoulli_bandit_n10": "it was never run",
+    "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 
