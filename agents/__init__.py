@@ -2,6 +2,7 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.r2d2 import R2D2, R2D2Config
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
@@ -10,11 +11,13 @@ from metarl.core.agent import register_agent
 
 __all__ = [
     "MAML",
+    "R2D2",
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
     "MAMLConfig",
     "PPOConfig",
+    "R2D2Config",
     "RL2Config",
     "RecurrentSAC",
     "RecurrentSACConfig",
@@ -28,3 +31,4 @@ register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
 register_agent("RecurrentSAC", RecurrentSACConfig)
 register_agent("VariBAD", VariBADConfig)
+register_agent("R2D2", R2D2Config)

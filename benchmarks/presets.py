@@ -80,6 +80,9 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "regret_wall_maze": "it was never run",
+    "r2d2_gridnavi": "only a short training was tried",
+    "r2d2_bernoulli_bandit": "only a short training was tried",
+    "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 

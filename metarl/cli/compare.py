@@ -89,8 +89,8 @@ def _compare(options: Any, console: Console) -> None:
     splits = _splits(options, found[0].family)
     with _out(options, console) as folder:
         comparison = compare(
-            found, splits, options.tasks, options.rounds, options.seed, options.greedy, console, options.costly_tasks,
-            options.repeats,
+            found, splits, options.tasks, options.rounds, options.seed, options.greedy or None, console,
+            options.costly_tasks, options.repeats,
         )  # fmt: skip
         paths = comparison.save(folder)
         to_tensorboard(comparison, folder)

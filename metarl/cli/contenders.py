@@ -122,7 +122,7 @@ def _described(family: TaskFamily) -> str:
 
 def compare(
     found: Sequence[Line], splits: Sequence[str], tasks: int = 200, rounds: int | None = None, seed: int = 0,
-    greedy: bool = False, console: Console | None = None, costly_tasks: int = 20, repeats: int | None = None,
+    greedy: bool | None = None, console: Console | None = None, costly_tasks: int = 20, repeats: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Evaluate every line on the same tasks. `rounds` is only for agents that adapt in rounds.
 
@@ -173,7 +173,7 @@ def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
                 played = [
                     evaluate(
                         agent, agent.family, split, options.tasks, options.repeats,
-                        rounds=_rounds(agent, options.rounds), seed=options.seed, greedy=options.greedy,
+                        rounds=_rounds(agent, options.rounds), seed=options.seed, greedy=options.greedy or None,
                     ) for agent in seeds
                 ]  # fmt: skip
                 curves.setdefault(family, {})[name] = combine(played)

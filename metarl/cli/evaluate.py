@@ -67,6 +67,7 @@ def _evaluate(
     """Evaluate the agents on each split; show the table, and write it and the curves to `folder`."""
     names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
     keywords = {name: getattr(options, name) for name in names}
+    keywords["greedy"] = options.greedy or None  # without --greedy, as the agent's evaluations are
     curves = {}
     with console.status("") as status:  # shown only on a terminal
         for split in splits:

@@ -78,7 +78,7 @@ def _watch(options: Any, console: Console) -> None:
     for path in (picture, options.video, options.belief):
         if path is not None:
             make_folder(path.parent)
-    curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy)
+    curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy or None)
     trials = chosen_trials(family, curve, watched)
     replace_file(picture, image_png(behaviour_strip(family, trials)))
     for trial in trials:

@@ -52,12 +52,13 @@ class TrialProtocol(NamedTuple):
     test_rounds: int | None = None  # of an evaluation, if it has more than training
     test_envs_per_task: int | None = None
     targets: bool = False  # whether rollouts hold the family's right actions, for a supervised loss
+    test_greedy: bool = False  # whether an evaluation is greedy where it is not asked to be or not
 
     def test(self) -> TrialProtocol:
         """Return the protocol of an evaluation."""
         rounds = self.rounds if self.test_rounds is None else self.test_rounds
         each = self.envs_per_task if self.test_envs_per_task is None else self.test_envs_per_task
-        return TrialProtocol(rounds, self.episodes, each, targets=self.targets)
+        return TrialProtocol(rounds, self.episodes, each, targets=self.targets, test_greedy=self.test_greedy)
 
 
 @runtime_checkable

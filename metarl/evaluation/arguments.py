@@ -40,6 +40,11 @@ def as_bool(name: str, value: Any) -> bool:
     raise ValueError(f"{name} must be True or False, got {short(value)}.")
 
 
+def as_greedy(agent: Agent, value: bool | None) -> bool:
+    """Return whether an evaluation is greedy; None: as the agent's protocol says."""
+    return agent.protocol.test_greedy if value is None else as_bool("greedy", value)
+
+
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
     """Return a number of tasks as an int, or tasks of `family` (a Task of any number of rows, or a list) as a Task.
 

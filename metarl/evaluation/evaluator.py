@@ -27,7 +27,7 @@ from metarl.core.rollout import (
     play_rounds,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
-from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_size, same_spaces
+from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_size, same_spaces
 from metarl.evaluation.bounds import Bounds, bounds_of
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
@@ -71,7 +71,7 @@ def evaluate(
     episodes: int | None = None,
     rounds: int | None = None,
     seed: int = 0,
-    greedy: bool = False,
+    greedy: bool | None = None,
     step_curve: bool = True,
 ) -> AdaptationCurve:
     """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
@@ -92,7 +92,8 @@ def evaluate(
     rows. `episodes` (of a round) and `rounds` default to what the agent was made for.
 
     **Greedy** play takes the most likely action in the episodes that are reported. What `adapt` learns from is sampled
-    all the same (`play_rounds`).
+    all the same (`play_rounds`). By default actions are sampled as in training, except those of an agent that explores
+    only to learn (R2D2, whose protocol says `test_greedy`).
 
     **Noise.** Tasks, starting states and noise depend only on `seed`, `repeats` and the task's number: agents are
     compared on the same tasks with the same noise, the first 100 of 1000 tasks are the same as 100 tasks, and nothing
@@ -107,7 +108,7 @@ def evaluate(
     """
     family = _family_of(agent, family)
     same_spaces(agent, family)
-    tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_bool("greedy", greedy)
+    tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_greedy(agent, greedy)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
     if isinstance(tasks, int):

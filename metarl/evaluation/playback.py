@@ -18,6 +18,7 @@ from metarl.core.batch_env import BatchEnv, Step, make_env
 from metarl.core.family import Key, State, Task, TaskFamily
 from metarl.core.rollout import Acted, Agent, Memory, Rollout
 from metarl.core.tree import concatenate, num_rows, take, to_device
+from metarl.evaluation.arguments import as_greedy
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import EVALUATION, evaluate, training_of
 from metarl.learning import ranks
@@ -95,13 +96,14 @@ def watch(
     split: str,
     tasks: int,
     seed: int = 0,
-    greedy: bool = False,
+    greedy: bool | None = None,
     repeats: int | None = None,
 ) -> tuple[AdaptationCurve, Watched]:
     """Evaluate as `metarl.evaluate` does, and keep the actions that were taken.
 
     Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
     """
+    greedy = as_greedy(agent, greedy)
     watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1, greedy=greedy)
     curve = evaluate(watched, family, split, tasks, repeats, seed=seed, greedy=greedy)
     watched.join()

@@ -12,6 +12,7 @@ process gets those of its trials that it holds, which may be none.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,12 @@ from metarl.learning import ranks
 
 PLACE = "place"
 """The name of the four counts in a ring's state."""
+
+NOTE = "note."
+"""The beginning of the names of what is noted next to trials."""
+
+OF_A_TRIAL = ("task", NOTE)
+"""The beginnings of the names of columns with an entry for each trial, not for each of its steps."""
 
 
 class TrialRing:
@@ -59,6 +66,11 @@ class TrialRing:
         return min(self._total(), self.capacity)
 
     @property
+    def first(self) -> int:
+        """The number of the oldest trial that can be drawn, counted over all processes."""
+        return self._total() - len(self)
+
+    @property
     def slots(self) -> int:
         """The trials that this process has memory for."""
         several = self.own < self.shard.every
@@ -70,11 +82,12 @@ class TrialRing:
         return sum(column.nbytes for column in self.stored.values())
 
     @torch.no_grad()
-    def add(self, rollout: Rollout) -> None:
+    def add(self, rollout: Rollout, notes: Mapping[str, Tensor] | None = None) -> None:
         """Add the B trials of a rollout ``(T, B, …)``; more than the capacity leave only the last ones.
 
-        Raises ValueError for trials of more steps than the ring is for, and, with several processes, for another B than
-        before. A trial with a number that is not finite is added as one of padding.
+        `notes`, tensors ``(B, …)`` by name, are kept and saved with their trials, see `noted`. Raises ValueError for
+        trials of more steps than the ring is for, and, with several processes, for another B than before. A trial with
+        a number that is not finite is added as one of padding.
         """
         length, own = rollout.mask.shape
         if length > self.steps:
@@ -85,6 +98,7 @@ class TrialRing:
         # A single process numbers its trials one by one, so that B may change.
         self.shard, self.own = (shard, own) if ranks.several() else (ranks.Shard(0, 1), 1)
         columns = _trials_first(self.names, rollout)
+        columns |= {NOTE + name: note for name, note in (notes or {}).items()}
         if not self.stored:
             self._allocate(columns)
         finite = _finite(columns)
@@ -93,7 +107,7 @@ class TrialRing:
             broken = ~finite.reshape(-1, *[1] * (column.ndim - 1))
             column = column.masked_fill(broken, 0)[-self.slots :]
             whole = self.stored[name]
-            if name.startswith("task"):
+            if name.startswith(OF_A_TRIAL):
                 whole[slots] = column
             else:
                 whole[slots, :length] = column
@@ -112,7 +126,7 @@ class TrialRing:
             if name not in self.stored:  # a target that the trials do not have
                 return ()
             rows = self.stored[name].index_select(0, slots)
-            return rows if name.startswith("task") else rows.transpose(0, 1).contiguous()
+            return rows if name.startswith(OF_A_TRIAL) else rows.transpose(0, 1).contiguous()
 
         sampled: Rollout = tree_map(taken, self.names)
         return sampled
@@ -125,13 +139,23 @@ class TrialRing:
         """Draw n trials; return the numbers among them, and the slots, of those that this process has."""
         if not len(self):
             raise ValueError("The ring has no trials yet: add some before the first sample.")
-        first = self._total() - len(self)
-        draws, numbers = torch.arange(n, device=key.device), first + rng.integers(key, n, len(self))
+        return self.find(self.first + rng.integers(key, n, len(self)))
+
+    def find(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Find trials by their `numbers` ``(n,)``, counted over all processes, of those that this process has.
+
+        Returns the indices of these among the n, ``(m,)``, and their slots in the columns of `stored`, ``(m,)``.
+        """
         addition, row = numbers // self.shard.every, numbers % self.shard.every - self.shard.first
-        if self.own < self.shard.every:  # `numbers` are among the trials of all processes
+        draws = torch.arange(len(numbers), device=numbers.device)
+        if self.own < self.shard.every:
             mine = (row >= 0) & (row < self.own)
             draws, addition, row = draws[mine], addition[mine], row[mine]
         return draws, (addition * self.own + row) % self.slots
+
+    def noted(self, name: str, slots: Tensor) -> Tensor:
+        """Return a note of the trials in these slots, ``(m, …)``."""
+        return self.stored[NOTE + name].index_select(0, slots)
 
     def trials(self, first: int, end: int) -> dict[str, Tensor]:
         """Return this process's trials of the numbers `first` … `end` - 1, which are still there, by their names."""
@@ -189,7 +213,7 @@ class TrialRing:
     def _allocate(self, columns: dict[str, Tensor]) -> None:
         """Take the memory for trials of these types and shapes, ``(B, T, …)`` or ``(B, …)``."""
         for name, column in columns.items():
-            shape = column.shape[1:] if name.startswith("task") else (self.steps, *column.shape[2:])
+            shape = column.shape[1:] if name.startswith(OF_A_TRIAL) else (self.steps, *column.shape[2:])
             self.stored[name] = column.new_zeros(self.slots, *shape)
 
 
@@ -217,7 +241,7 @@ def _trials_first(names: Any, rollout: Rollout) -> dict[str, Tensor]:
 
     def keep(name: str, leaf: Any) -> None:
         if isinstance(leaf, Tensor):  # a target is often ()
-            columns[name] = leaf if name.startswith("task") else leaf.transpose(0, 1)
+            columns[name] = leaf if name.startswith(OF_A_TRIAL) else leaf.transpose(0, 1)
 
     tree_map(keep, names, rollout)
     return columns

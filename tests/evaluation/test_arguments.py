@@ -15,8 +15,9 @@ from metarl.agents.random import RandomAgent
 from metarl.agents.rl2 import RL2Config
 from metarl.core import rng
 from metarl.core.family import TaskFamily
+from metarl.core.rollout import TrialProtocol
 from metarl.core.tree import features, take
-from metarl.evaluation.arguments import as_bool, as_int, as_tasks, check_rounds, same_spaces
+from metarl.evaluation.arguments import as_bool, as_greedy, as_int, as_tasks, check_rounds, same_spaces
 
 CPU = torch.device("cpu")
 
@@ -49,6 +50,16 @@ def test_truth_values():
     for value in (1, "yes", None, np.array([True, False])):
         with pytest.raises(ValueError, match="greedy must be True or False"):
             as_bool("greedy", value)
+
+
+@pytest.mark.parametrize("of_protocol", [True, False])
+def test_the_protocol_says_whether_evaluations_are_greedy_and_the_caller_may_say_otherwise(of_protocol: bool):
+    agent = RandomAgent(metarl.make("metarl/GridNavi-v0"))
+    agent.protocol = TrialProtocol(test_greedy=of_protocol)
+    assert as_greedy(agent, None) is of_protocol
+    assert as_greedy(agent, True) is True and as_greedy(agent, np.bool_(False)) is False
+    with pytest.raises(ValueError, match="greedy must be True or False, got 1"):
+        as_greedy(agent, 1)
 
 
 def equal(a, b) -> bool:

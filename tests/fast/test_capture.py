@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents import MAMLConfig, R2D2Config, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
 from metarl.core.rollout import run_trial
@@ -192,10 +192,12 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
     "config",
     [
         RL2Config(meta_batch_size=64, hidden_size=32),
+        # Draws by priority would differ where a priority does in its last bit.
+        R2D2Config(meta_batch_size=64, hidden_size=32, updates_per_iteration=3, priority_exponent=0.0),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer=PPOStep(inner_kl_coef=0.1)),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8),
     ],
-    ids=["rl2", "maml", "maml_trpo"],
+    ids=["rl2", "r2d2", "maml", "maml_trpo"],
 )
 def test_a_captured_update_learns_as_the_plain_one(config: Any):
     family, device = BernoulliBandit(5, 10), torch.device("cuda")

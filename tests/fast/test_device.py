@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents import MAMLConfig, R2D2Config, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -151,6 +151,27 @@ def test_a_minibatch_of_rl2_stays_on_the_device(memory: str, heads: str, family:
     metrics["losses"] = descend_twice(agent, batch, task, torch.zeros((), device=META), copies=copies)
     assert copies == []
     assert {value.device for value in metrics.values()} == {META}
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "in sequences"])
+def test_a_trial_and_a_minibatch_of_r2d2_stay_on_the_device(memory: str, whole: bool, copies: list[str]):
+    if memory == "transformer" and not whole:
+        pytest.skip("its state is not stored")
+    options: dict[str, Any] = {} if whole else {"replay_whole": 4, "sequence_length": 4, "burn_in": 2}
+    family = GridNavi(episodes_per_trial=1)
+    agent: Any = build(R2D2Config(meta_batch_size=4, hidden_size=8, memory=memory, **options), family)
+    task, key = imagined(family, 4)
+    run_trial(agent, family, task, key)
+    copies.clear()
+    (rollout,) = run_trial(agent, family, task, key)
+    assert copies == []
+    _, mine = agent.replay.add(rollout, agent.net.online)
+    batch = agent.replay.batch(mine, torch.ones(len(mine.slot), device=META), agent.net.online)
+    metrics, priority = descend_twice(agent, batch, torch.zeros((), device=META), copies=copies)
+    agent.first_priority(batch, torch.zeros((), device=META))
+    assert copies == []
+    assert metrics.device == priority.device == META
 
 
 @pytest.mark.parametrize("family", [BernoulliBandit(5, 4), Navigation2D(5, 2)], ids=["Discrete", "Box"])

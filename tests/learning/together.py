@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
+from metarl.agents import BeliefConfig, MAMLConfig, R2D2Config, RecurrentSACConfig, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -38,6 +38,22 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "RL2, inference loss": (RL2Config(num_minibatches=2, hidden_size=16, aux_coef=0.1), POINTS),
     "RL2, hypernetwork": (RL2Config(num_minibatches=2, hidden_size=16, head_size=4, heads="hyper"), POINTS),
     "RL2, chunks": (RL2Config(num_minibatches=2, hidden_size=16, chunk_length=3), BANDIT),
+    "R2D2": (R2D2Config(hidden_size=16, learning_starts=8, updates_per_iteration=3, batch_size=4, lr=0.01), BANDIT),
+    "R2D2, stored states": (
+        R2D2Config(
+            meta_batch_size=TASKS,
+            hidden_size=16,
+            learning_starts=8,
+            updates_per_iteration=2,
+            batch_size=4,
+            buffer_size=15,
+            replay_whole=4,
+            sequence_length=4,
+            burn_in=2,
+            norm_obs=True,
+        ),
+        "metarl/GridNavi-v0",
+    ),
     "PPO on the belief": (BeliefConfig(num_minibatches=2, hidden_sizes=(16,), critic="task"), BANDIT),
     "Recurrent SAC": (RecurrentSACConfig(**REPLAY, norm_obs=True, critic="task", num_critics=3), POINTS),
     "Recurrent SAC, discrete": (RecurrentSACConfig(**REPLAY, policy_frequency=2), BANDIT),

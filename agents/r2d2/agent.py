@@ -1,0 +1,186 @@
+"""R2D2: recurrent replay distributed DQN (Kapturowski et al. 2019), as a learner of adaptation.
+
+It adapts as RL² does: the network sees its previous action and reward and when an episode ended, and its memory is
+carried through all episodes of a trial. But it learns the values of actions, off-policy, from trials of the past. The
+trial is the episode of the problem: targets reach across the ends of inner episodes, and the trial's end is the only
+terminal. The actors are the rows of the batch, each with a share of uniform actions of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.profiler import record_function
+
+from metarl.agents.r2d2.config import R2D2Config
+from metarl.agents.r2d2.exploration import epsilon_greedy, ladder, mean_of_ladder
+from metarl.agents.r2d2.losses import sequence_priority, td_loss
+from metarl.agents.r2d2.network import QNetwork, R2D2Memory, R2D2Networks
+from metarl.agents.r2d2.replay import Batch, Replay
+from metarl.agents.r2d2.targets import n_step_double_targets, unscale
+from metarl.core import rng
+from metarl.core.agent import LearningAgent, at
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
+from metarl.core.tree import where
+from metarl.core.units import inverse
+from metarl.fast.adam import ClippedAdam
+from metarl.fast.capture import Captured
+from metarl.learning import ranks
+
+METRICS = "value", "q", "td_error", "grad_norm"
+
+
+class R2D2(LearningAgent, config=R2D2Config):
+    """The agent; see the module's docstring. Evaluations are greedy, unless they are asked for ``greedy=False``."""
+
+    protocol = TrialProtocol(test_greedy=True)
+    config: R2D2Config
+
+    def __init__(
+        self, config: R2D2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """Make a fresh agent. Raises ValueError for actions that are not Discrete, and as `Replay` does."""
+        self.config, self.family, self.device = config, family, torch.device(device)
+        if not isinstance(family.action_space, spaces.Discrete):
+            name = type(family).__name__
+            raise ValueError(f"R2D2 needs Discrete actions, and those of {name} are {family.action_space}: take RL2.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = R2D2Networks(config, family).to(self.device)
+        self.replay = Replay(config, family, self.device)
+        self.ring = self.replay.ring
+        self.optimizer = ClippedAdam(self.net.online.named_parameters(), at(config.lr, 0.0))
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.minibatch = Captured(self._descend, self.device, reduces=True)
+        self.first_priority = Captured(self._priority, self.device)
+        self.mean_epsilon = mean_of_ladder(config.epsilon, config.epsilon_alpha)
+        self.updates = self.gradient_steps = 0
+
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Minibatches": self.minibatch, "First priorities": self.first_priority}
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        online = self.net.online
+        epsilon = torch.full((num_tasks,), self.mean_epsilon, device=self.device)
+        return R2D2Memory(online.memory.initial(num_tasks, self.device), online.encoder.initial(num_tasks), epsilon)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        """Act ε-greedily, or greedily. A row's ε is that of a place on the ladder, drawn at the trial's first step.
+
+        So it depends only on the row, however many there are and whichever process plays it. The first step itself,
+        before the place counts, has the mean ε of the ladder.
+        """
+        config, online = self.config, self.net.online
+        with torch.no_grad():
+            q, state, last_obs = online.step(step, memory.state, memory.last_obs)
+            policy = epsilon_greedy(q, memory.epsilon)
+            own = policy.mode() if greedy else policy.sample(key)
+            value = q.amax(-1)
+            value = (unscale(value) if config.value_rescaling else value) * online.encoder.reward_size
+            place = rng.uniform(rng.fold(key, 1), 1).squeeze(-1)
+            starts = step.prev_action < online.actions.first  # there was no action yet
+            epsilon = torch.where(starts, ladder(place, config.epsilon, config.epsilon_alpha), memory.epsilon)
+        acted = Acted(online.actions.to_family(own), policy.log_prob(own), value)
+        return acted, R2D2Memory(state, last_obs, epsilon)
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        return memory  # the carried state did the learning
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        (rollout,) = trial
+        config, replay, online = self.config, self.replay, self.net.online
+        lr, gamma = at(config.lr, progress), at(config.gamma, progress)
+        self.optimizer.set_lr(lr)
+        discount = torch.tensor(gamma, device=self.device)
+        with record_function("metarl/replay"):
+            self._keep(rollout, discount)
+        sums, steps = torch.zeros(len(METRICS), device=self.device), 0
+        while steps < config.updates_per_iteration and len(self.ring) >= config.learning_starts:
+            key = rng.fold(rng.fold(self.key, self.updates), steps)
+            drawn, mine = replay.draw(key, config.batch_size)
+            batch = replay.batch(mine, drawn.weight[mine.order], online)
+            metrics, priority = self.minibatch(batch, discount)
+            replay.prioritise(drawn.entry, mine.order, priority)
+            sums, steps, self.gradient_steps = sums + metrics, steps + 1, self.gradient_steps + 1
+            if self.gradient_steps % config.target_network_frequency == 0:
+                self.net.copy_to_target()
+        self.updates += 1
+        losses = dict(zip(METRICS, (sums / steps).tolist(), strict=True)) if steps else {}
+        losses |= {"lr": lr, "gamma": gamma, "replayable": float(len(self.ring))}
+        return {f"loss/{name}": value for name, value in losses.items()}
+
+    def _keep(self, rollout: Rollout, gamma: Tensor) -> None:
+        """Put the trials into the ring, with priorities by their TD errors; let scales follow them."""
+        replay, encoder = self.replay, self.net.online.encoder
+        entry, mine = replay.add(rollout, self.net.online)  # with the scales that the network acted with
+        if self.config.norm_obs:
+            encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
+        encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
+        found = []
+        for part in torch.arange(len(mine.slot), device=self.device).split(self.config.batch_size):
+            batch = replay.batch(type(mine)(*(x[part] for x in mine)), torch.ones_like(part), self.net.online)
+            found.append(self.first_priority(batch, gamma))
+        replay.prioritise(entry, mine.order, torch.cat(found))
+
+    def _descend(self, batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one gradient step; return the values of `METRICS` and the sequences' new priorities ``(B,)``."""
+        net, config = self.net, self.config
+        net.online.zero_grad()
+        value, target, mask = self._learned(batch, gamma)
+        count = ranks.total(mask.sum())
+        loss = td_loss(value, target, mask, batch.weight, count)
+        loss.backward()
+        error = (target - value).detach()
+        means = [(x * mask).sum() / count.clamp_min(1.0) for x in (value.detach(), error.abs())]
+        found = ranks.sum_gradients(net.online.parameters(), torch.stack([loss.detach(), *means]))
+        grad_norm = self.optimizer.step(config.max_grad_norm)
+        return torch.cat([found, grad_norm[None]]), sequence_priority(error, mask, config.priority_eta)
+
+    @torch.no_grad()
+    def _priority(self, batch: Batch, gamma: Tensor) -> Tensor:
+        value, target, mask = self._learned(batch, gamma)
+        return sequence_priority(target - value, mask, self.config.priority_eta)
+
+    def _learned(self, batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values of the actions that were taken, their targets, and the mask: each ``(T, B)``."""
+        net, config, length = self.net, self.config, self.replay.length
+        q = self._values(net.online, batch)
+        with torch.no_grad():
+            reward = batch.reward * inverse(net.online.encoder.reward_size)
+            target = n_step_double_targets(
+                reward, batch.mask, q, self._values(net.target, batch), gamma, config.n_step, config.value_rescaling
+            )
+        value = q.gather(-1, batch.action[..., None]).squeeze(-1)
+        return value[:length], target[:length], batch.mask[:length]
+
+    def _values(self, network: QNetwork, batch: Batch) -> Tensor:
+        """Return a network's values ``(L, B, A)`` in the sequences, after their burn-in from the stored state."""
+        state = None
+        if not self.replay.whole:
+            with torch.no_grad():
+                state = network.after(batch.burn_in, batch.state) if len(batch.burn_in) else batch.state
+                empty = network.memory.initial(len(batch.begins), self.device)
+                state = where(batch.begins, empty, state)
+        return network.sequence(batch.raw, state)[0]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            **{f"net.{name}": value for name, value in self.net.state_dict().items()},
+            **self.optimizer.state_dict(),
+            # Like the optimiser's state they are only for learning, and belong to the trials in the ring.
+            "optimizer.priorities": self.replay.priorities.powers,
+            "optimizer.gradient_steps": torch.tensor(self.gradient_steps),
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        self.optimizer.load_state_dict(state)
+        if "optimizer.priorities" in state:  # not of an agent that was made only to act
+            self.replay.priorities.powers.copy_(state["optimizer.priorities"])
+            self.gradient_steps = int(state["optimizer.gradient_steps"])
+        self.updates = int(state["updates"])

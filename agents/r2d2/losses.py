@@ -1,0 +1,32 @@
+"""R2D2's loss and the priorities of sequences (Kapturowski et al. 2019, §2.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: Tensor) -> Tensor:
+    """Return the weighted mean of half the squared TD errors, a scalar.
+
+    `value` and `target` are ``(T, B)``, the values of the actions that were taken and what they should be; `mask`
+    ``(T, B)`` is 0 for padding, `weight` ``(B,)`` has the importance weights of the sequences. `count` is the number of
+    steps that the mean is over. Raises ValueError if the shapes differ.
+    """
+    if not value.shape == target.shape == mask.shape or mask.shape[1:] != weight.shape:
+        shapes = f"value {value.shape}, target {target.shape}, mask {mask.shape}, weight {weight.shape}"
+        raise ValueError(f"Shapes differ: {shapes}.")
+    return (0.5 * (target - value) ** 2 * mask * weight).sum() / count.clamp_min(1.0)
+
+
+def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
+    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` of each sequence ``(B,)``; 0 for one that is all padding.
+
+    `error` ``(T, B)`` are the TD errors, and `mask` ``(T, B)`` is 0 for padding. Raises ValueError if the shapes
+    differ.
+    """
+    if error.shape != mask.shape:
+        raise ValueError(f"Shapes differ: error {error.shape}, mask {mask.shape}.")
+    size = error.abs() * mask
+    mean = size.sum(0) / mask.sum(0).clamp_min(1.0)
+    return torch.lerp(mean, size.amax(0), eta)

@@ -1,0 +1,113 @@
+"""R2D2's networks: an encoder of steps, a memory, and a dueling head; twice, the online and the target network."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl.core.batch_env import Step
+from metarl.core.family import TaskFamily
+from metarl.core.units import ActionUnits, action_size
+from metarl.learning.encoder import StepEncoder
+from metarl.learning.memories import make_memory
+from metarl.learning.nets import Head, linear
+
+if TYPE_CHECKING:
+    from metarl.agents.r2d2 import R2D2Config
+
+
+class R2D2Memory(NamedTuple):
+    """The agent's memory between two steps."""
+
+    state: Any  # of the recurrent memory
+    last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`
+    epsilon: Tensor  # (B,) float32: the row's share of uniform actions
+
+
+class QNetwork(nn.Module):
+    """An encoder, a memory, and a head that reads the memory's output and the encoded step."""
+
+    def __init__(self, config: R2D2Config, family: TaskFamily) -> None:
+        super().__init__()
+        self.encoder = StepEncoder(
+            family.observation_space,
+            family.action_space,
+            config.embed_size,
+            transition=config.transition_input,
+            follows=config.norm_obs,
+            reactive=config.memory == "reactive",
+            parts=family.observation_parts,
+        )
+        self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
+        self.head = DuelingHead(
+            self.memory.hidden_size, self.encoder.output_size, config.head_size, action_size(family.action_space)
+        )
+        self.actions = ActionUnits(family.action_space)
+
+    def step(self, step: Step, state: Any, last_obs: Tensor) -> tuple[Tensor, Any, Tensor]:
+        """Return the values of all actions ``(B, A)`` in one step, the memory's state after it, and its observation."""
+        raw, last_obs = self.encoder.raw(step, last_obs)
+        x = self._embed(raw)
+        output, state = self.memory.step(x, state)
+        return self.head(output, x), state, last_obs
+
+    def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Any]:
+        """Return the values ``(T, B, A)`` in encoded steps ``(T, B, F)``, and the memory's state after the last one.
+
+        `state` is the memory's state before the first step; None: the start of a trial.
+        """
+        x = self._embed(raw)
+        output, state = self.memory.sequence(x, state)
+        return self.head(output, x), state
+
+    def after(self, raw: Tensor, state: Any | None) -> Any:
+        """Return only the memory's state after the steps."""
+        return self.memory.sequence(self._embed(raw), state)[1]
+
+    def _embed(self, raw: Tensor) -> Tensor:
+        encoder = self.encoder
+        seen = raw if encoder.images is None else encoder.images(raw)
+        return seen if encoder.embed is None else F.relu(encoder.embed(seen))
+
+
+class DuelingHead(nn.Module):
+    """The value of the state plus the advantages of the actions, of mean 0 (Wang et al. 2016, "Dueling", eq. 9).
+
+    Both have a hidden ReLU layer, over (memory output, embedded step).
+    """
+
+    def __init__(self, memory_size: int, step_size: int, hidden: int, actions: int) -> None:
+        super().__init__()
+        # One product for the hidden layers of both, as a sum over the two inputs: nothing has to be concatenated.
+        self.of_memory = Head(memory_size, 2 * hidden, 1.0)
+        self.of_step = nn.Linear(step_size, 2 * hidden, bias=False)
+        nn.init.orthogonal_(self.of_step.weight, 1.0)
+        self.value = Head(hidden, 1, 0.01)
+        self.advantage = Head(hidden, actions, 0.01)
+
+    def forward(self, output: Tensor, x: Tensor) -> Tensor:
+        """Return the values ``(…, A)`` of the actions, from the memory's output ``(…, H)`` and the step ``(…, E)``."""
+        hidden = F.relu(self.of_memory(output) + linear(x, self.of_step.weight))
+        of_value, of_advantage = hidden.chunk(2, dim=-1)
+        advantage = self.advantage(of_advantage)
+        q: Tensor = self.value(of_value) + advantage - advantage.mean(-1, keepdim=True)
+        return q
+
+
+class R2D2Networks(nn.Module):
+    """The online network, which acts and learns, and the target network, its copy of some gradient steps ago."""
+
+    def __init__(self, config: R2D2Config, family: TaskFamily) -> None:
+        super().__init__()
+        self.online = QNetwork(config, family)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+
+    @torch.no_grad()
+    def copy_to_target(self) -> None:
+        """Let the target network be the online one; in place, since a recording on a GPU reads it."""
+        for old, new in zip(self.target.parameters(), self.online.parameters(), strict=True):
+            old.copy_(new)
