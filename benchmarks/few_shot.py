@@ -3,7 +3,7 @@
 ``python -m benchmarks.few_shot [--runs DIR] [--seeds 1 2 3] [--tasks 300] [--train]`` plays the `test` tasks of
 FewShotDigits and Sinusoid with the trained agents under DIR, named ``<preset>_<seed>``, and with the nearest neighbour,
 a least-squares fit and random answers. With ``--train`` a run that is not finished is trained first. It prints two
-tables and writes ``few_shot.json`` and ``few_shot.png``. Intervals are over seeds and tasks.
+tables and writes ``few_shot.json`` and a figure. Intervals are over seeds and tasks.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=list(STUDIES), help="one family only")
     parser.add_argument("--train", action="store_true", help="train what is missing")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--figure", type=Path, default=RESULTS.parents[1] / "docs" / "images" / "few_shot.png")
     given = parser.parse_args(arguments)
     results: dict[str, Any] = {}
     for family, study in STUDIES.items():
@@ -169,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{family}: {study.what}\n\n{table(family, results[family])}\n")
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "few_shot.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    draw(results, given.out / "few_shot.png")
+    draw(results, given.figure)
 
 
 if __name__ == "__main__":

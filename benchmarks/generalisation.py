@@ -3,7 +3,7 @@
 ``python -m benchmarks.generalisation [--seeds 1 2 3] [--runs DIR] [--out DIR]`` trains RL² on a fixed list of N tasks
 (``train_tasks``), as long as its preset, for each N and seed (a run that is already finished under DIR is kept): on
 GridNavi, whose `train` has 15 goals, and on Navigation2D, a distribution. It prints a table and writes
-``generalisation.json`` and ``generalisation.png``. Intervals are over seeds and tasks.
+``generalisation.json`` and a figure. Intervals are over seeds and tasks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.drawing.colours import colour
 
 STUDIES: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "GridNavi": ("rl2_gridnavi", (5, 10, 15), ("--train_split=train", "--eval_splits=[valid]")),
@@ -45,7 +46,7 @@ def measure(preset: str, count: int, seeds: list[int], options: tuple[str, ...],
     for split, curve in curves.items():
         summary = curve.summary()
         found[split] = [summary["score"], summary["score_low"], summary["score_high"]]
-        found[f"{split}_tasks"] = curve.returns.shape[1]
+        found[f"{split}_evaluated"] = curve.returns.shape[1]
     found["gap"] = stats.generalisation_gap(curves["train"].scores, curves["test"].scores)
     return found
 
@@ -56,11 +57,11 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     for number, (name, rows) in enumerate(results.items(), start=1):
         ax = figure.add_subplot(1, len(results), number)
         counts = [row["train_tasks"] for row in rows]
-        for split, style, colour in (("train", "s--", "0.45"), ("test", "o-", "tab:blue")):
+        for split, style, shade in (("train", "s--", "0.45"), ("test", "o-", colour("RL2"))):
             middle, low, high = zip(*(row[split] for row in rows), strict=True)
             label = "on the tasks it trained on" if split == "train" else "on test tasks"
-            ax.plot(counts, middle, style, color=colour, label=label)
-            ax.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
+            ax.plot(counts, middle, style, color=shade, label=label)
+            ax.fill_between(counts, low, high, color=shade, alpha=0.2, linewidth=0)
         ax.set_xscale("log")
         ax.set_xticks(counts, [f"{count:,}" for count in counts])
         ax.minorticks_off()
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(STUDIES), help="one family alone")
     parser.add_argument("--runs", type=Path, default=Path("runs/generalisation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/images/generalisation.png"))
     args = parser.parse_args()
     print("| family | training tasks | on them | on test | gap |\n|---|---|---|---|---|", flush=True)
     results: dict[str, list[dict[str, Any]]] = {}
@@ -91,7 +93,7 @@ def main() -> None:
             print(f"| {name} | {count:,} | " + " | ".join(cells) + " |", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "generalisation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    draw(results, args.out / "generalisation.png")
+    draw(results, args.figure)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ def runs(tmp_path_factory):
 
 
 def test_everyone_has_a_curve_over_the_same_tasks(runs, tmp_path, capsys):
-    few_shot.main(
-        ["--only", "Sinusoid", "--runs", str(runs), "--seeds", "1", "2", "--tasks", "5", "--out", str(tmp_path)]
-    )
+    places = ["--runs", str(runs), "--out", str(tmp_path), "--figure", str(tmp_path / "few_shot.png")]
+    few_shot.main(["--only", "Sinusoid", "--seeds", "1", "2", "--tasks", "5", *places])
     (found,) = json.loads((tmp_path / "few_shot.json").read_text()).values()
     assert list(found) == ["RL²", "MAML, 0 gradient steps", "MAML, 1 gradient step", "least squares"]
     assert [row["seeds"] for row in found.values()] == [2, 2, 2, 1]

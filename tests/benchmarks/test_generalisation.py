@@ -31,7 +31,7 @@ def runs(tmp_path, monkeypatch):
 def test_a_row_has_both_scores_and_their_difference(runs):
     row = generalisation.measure("preset", 5, [1, 2], (), runs)
     assert row["train"][0] == 10.0 and row["test"][0] == 8.0 and row["gap"][0] == pytest.approx(2.0)
-    assert row["test_tasks"] == 50 and row["seeds"] == 2
+    assert row["train_tasks"] == 5 and row["test_evaluated"] == 50 and row["seeds"] == 2
 
 
 def test_the_figure_has_a_panel_for_each_family(runs):
