@@ -35,6 +35,8 @@ from metarl.report.few_shot.grading import Answers, answers
 from metarl.training import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
+SMALLEST = 0.02
+"""The smallest squared error that the figure shows; that of a fit to exact points is 0 but for rounding."""
 
 
 class Study(NamedTuple):
@@ -134,6 +136,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         ax.set_ylabel(STUDIES[family].what)
         if family == "Sinusoid":
             ax.set_yscale("log")
+            ax.set_ylim(bottom=SMALLEST)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
         ax.legend(frameon=False, fontsize="small")

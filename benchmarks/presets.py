@@ -63,7 +63,6 @@ NOT_MEASURED = {
     "varibad_sparse_point_robot": "it was never run",
     "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
-    "maml_supervised_few_shot_digits": "only the first iterations were tried",
     "belief_tabular_mdp": "it was never run",
     "belief_sparse_point_robot": "it was never run",
     "hyper_gridnavi": "it was never run",
