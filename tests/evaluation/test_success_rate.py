@@ -81,9 +81,8 @@ def test_it_is_kept_in_files_and_by_combine(tmp_path: Path):
     both = combine([found, loaded])
     assert both.success is not None and both.success.shape == both.returns.shape
     header = (tmp_path / "test.csv").read_text().splitlines()[0]
-    assert header.endswith(
-        'episode 4,"success, episode 1","success, episode 2","success, episode 3","success, episode 4"'
-    )
+    names = ",".join(f'"success, episode {number}"' for number in range(1, 5))
+    assert header.endswith(f'episode 4,{names},"score, odd trials","score, even trials"')
 
 
 def test_it_is_shown_and_logged():
