@@ -17,8 +17,9 @@ from metarl.cli import usage
 from metarl.cli.contenders import by_configuration, described, unique
 from metarl.core.family import TaskFamily
 from metarl.report.console import show
-from metarl.report.efficiency.comparison import EfficiencyComparison, Panel
+from metarl.report.efficiency.comparison import EfficiencyComparison
 from metarl.report.efficiency.history import history, read_records, splits_of
+from metarl.report.efficiency.panel import Panel
 from metarl.report.efficiency.training_curve import TrainingCurve
 from metarl.training import checkpoint
 from metarl.training.config import parsing
@@ -41,10 +42,10 @@ def check_options(options: Any) -> None:
     for name in PLAYS:
         if getattr(options, name) != parser.get_default(name):
             raise ValueError(
-                f"--{name} is about agents that play, and --x {options.x} reads what the runs recorded during training: "
+                f"--{name} is about agents that play, and --x {options.x} reads what runs recorded during training: "
                 "leave one of them out."
             )
-    if options.split and len(options.split) > 1:
+    if options.split is not None and len(options.split) > 1:
         raise ValueError(f"--x {options.x} compares on one split, got {', '.join(options.split)}.")
 
 

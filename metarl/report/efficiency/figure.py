@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from metarl.evaluation.drawing.colours import OPTIMUM, RANDOM, colours
 from metarl.evaluation.results import short
+from metarl.report.efficiency.panel import Panel
 from metarl.report.efficiency.training_curve import AXES, TrainingCurve
-
-if TYPE_CHECKING:
-    from metarl.report.efficiency.comparison import Panel
 
 COLUMNS = 3
 """Panels side by side at most."""
@@ -30,7 +28,7 @@ def figure(panels: Sequence[Panel], x: str) -> Figure:
     shades = colours(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     for number, panel in enumerate(panels, start=1):
         _draw(whole.add_subplot(lines, columns, number), panel, x, shades)
-    legend = {}
+    legend: dict[str, Artist] = {}
     for ax in whole.axes:
         legend |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     labels = sorted(legend, key=lambda label: label not in shades)  # the agents first
@@ -92,7 +90,9 @@ def _limit(ax: Axes, panel: Panel) -> None:
     high = max(high, min(float(bands.max()), high + 0.4 * span))
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if beyond:
-        ax.text(0.98, 0.03, "\n".join(beyond), transform=ax.transAxes, ha="right", fontsize="small", color="0.35")
+        plain = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+        said = ax.text(0.98, 0.03, "\n".join(beyond), transform=ax.transAxes, ha="right", bbox=plain)
+        said.set(fontsize="small", color="0.35")
 
 
 def _scale_steps(ax: Axes, panel: Panel, x: str) -> None:

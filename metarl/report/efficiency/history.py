@@ -82,7 +82,8 @@ def history(run: Path, records: Sequence[Mapping[str, Any]], split: str) -> Hist
         rows = [row for row in rows if row[0] < last[0]] + [last]
     if not rows:
         raise ValueError(f"{str(run)!r} has no evaluation on {split!r} with a number that is finite.")
-    return History(split, *np.array(rows, dtype=np.float64).T, final)
+    steps, seconds, returns, low, high = np.array(rows, dtype=np.float64).T
+    return History(split, steps, seconds, returns, low, high, final)
 
 
 def _evaluations(records: Sequence[Mapping[str, Any]], split: str) -> Iterator[tuple[float, ...]]:

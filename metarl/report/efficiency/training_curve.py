@@ -22,8 +22,9 @@ class TrainingCurve:
 
     Seeds are averaged at every place at which one of them was evaluated: the others are interpolated linearly between
     their evaluations, and one whose training has ended stays as it was at its end. The curve begins where all seeds
-    have been evaluated, and ends where the last one has ended, or a seed that is still being trained has come to. Raises ValueError (one sentence) where the seeds have no place in
-    common, seconds are asked for and were not recorded, or the evaluations at the end are of different tasks.
+    have been evaluated, and ends where the last one has ended, or a seed that is still being trained has come to.
+    Raises ValueError (one sentence) where the seeds have no place in common, seconds are asked for and were not
+    recorded, or the evaluations at the end are of different tasks.
     """
 
     name: str
