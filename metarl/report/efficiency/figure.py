@@ -88,7 +88,8 @@ def _limit(ax: Axes, panel: Panel) -> None:
     bands = np.concatenate([np.append(curve.interval(), curve.last()[1:]) for curve in panel.curves])
     low = min(low, max(float(bands.min()), low - 0.4 * span))
     high = max(high, min(float(bands.max()), high + 0.4 * span))
-    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    margin = 0.05 * max(high - low, span)
+    ax.set_ylim(low - margin, high + margin)
     if beyond:
         plain = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
         said = ax.text(0.98, 0.03, "\n".join(beyond), transform=ax.transAxes, ha="right", bbox=plain)

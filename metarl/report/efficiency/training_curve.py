@@ -13,7 +13,7 @@ from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.report.efficiency.history import Floats, History
 
 AXES = {"train_steps": "environment steps of meta-training", "time": "seconds of training, evaluations not counted"}
-"""What a training curve may stand over, and the words for it."""
+"""Axes that a training curve may stand over, and the words for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,8 @@ class TrainingCurve:
     def interval(self) -> tuple[Floats, Floats]:
         """95 % interval of the mean, (low, high), ``(points,)`` each; `interval_of` says what it is over."""
         if len(self.histories) == 1:  # as recorded
-            return self.histories[0].low.copy(), self.histories[0].high.copy()
+            only = self.histories[0]
+            return np.interp(self.at, self.places[0], only.low), np.interp(self.at, self.places[0], only.high)
         return stats.interval(self.values[:, None, :])
 
     def interval_of(self) -> str:
