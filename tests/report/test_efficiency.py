@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -206,14 +208,23 @@ def test_a_damaged_history_is_refused(line: str, tmp_path: Path):
 # ---- the program ---------------------------------------------------------------------------------------------------
 
 
+@cache
+def configuration() -> str:
+    """The configuration that the runs are made from."""
+    return parse(["--config=rl2_bernoulli_bandit_n10"]).text()
+
+
 def make_run(folder: Path, seed: int = 1, splits: tuple[str, ...] = ("valid",), options: tuple[str, ...] = ()) -> Path:
-    """A run's folder without an agent, as far as its history goes."""
-    config = parse(["--config=rl2_bernoulli_bandit_n10", f"--seed={seed}", *options])
+    """A run's folder without an agent, as far as its history goes. `options` are lines of its configuration."""
+    config = configuration()
+    for option in (f"seed: {seed}", *options):
+        config, found = re.subn(rf"(?m)^(\s*){option.split(':')[0]}: .*$", rf"\g<1>{option}", config)
+        assert found == 1, option
     records = [lines_of((n, 4.0 + n + seed), split=splits[0])[0] for n in (1, 2, 3)]
     for split in splits[1:]:
         records = [record | lines_of((record["iteration"], 0.5), split=split)[0] for record in records]
     write(folder, records)
-    (folder / "config.yaml").write_text(config.text(), encoding="utf-8")
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
     return folder
 
 
@@ -225,8 +236,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = make_run(folder / "two" / f"seed_{number}", number)
         about = ({"seed": number, "iteration": 3, "env_steps": 300},)
         replace(END, training=about).save(run / "evaluation" / "valid")
-    make_run(folder / "on_test", splits=("test",), options=("--agent.lr=0.1",))
-    make_run(folder / "on_both", splits=("valid", "test"), options=("--agent.lr=0.2",))
+    make_run(folder / "on_test", splits=("test",), options=("lr: 0.1",))
+    make_run(folder / "on_both", splits=("valid", "test"), options=("lr: 0.2",))
     return folder
 
 
@@ -280,8 +291,8 @@ def test_the_reported_split_comes_first(runs: Path):
 
 
 def test_seeds_are_one_line_and_other_tasks_another_panel(runs: Path, tmp_path: Path):
-    more = make_run(tmp_path / "more_arms", options=("--family.num_arms=10",))
-    elsewhere = make_run(tmp_path / "other_length", options=("--family.episodes_per_trial=5",))
+    more = make_run(tmp_path / "more_arms", options=("num_arms: 10",))
+    elsewhere = make_run(tmp_path / "other_length", options=("episodes_per_trial: 5",))
     given = [f"A={runs / 'two' / 'seed_1'}", f"A={more}", f"A={runs / 'two' / 'seed_2'}", f"A={elsewhere}"]
     first, second = read_comparison(given).panels
     assert [(curve.name, len(curve.histories)) for curve in first.curves] == [("A", 2), ("A (2)", 1)]
