@@ -193,6 +193,15 @@ def test_the_evaluation_at_the_end_is_the_last_point(tmp_path: Path):
     assert found.final is not None and found.final.returns.shape == (1, 2, 2)
 
 
+def test_a_run_that_has_gone_on_has_not_ended(tmp_path: Path):
+    run = write(tmp_path / "run", lines_of((1, 5.0), (2, 6.0), (4, 12.0)))
+    replace(END, training=({"seed": 1, "iteration": 3, "env_steps": 300},)).save(run / "evaluation" / "valid")
+    found = history(run, read_records(run), "valid")
+    np.testing.assert_array_equal(found.train_steps, [100, 200, 300, 400])
+    np.testing.assert_array_equal(found.returns, [5.0, 6.0, 10.0, 12.0])
+    assert found.final is None
+
+
 def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path):
     run = write(tmp_path / "run", lines_of((1, 5.0), (2, None), (3, 7.0)))  # nan is null in the file
     np.testing.assert_array_equal(history(run, read_records(run), "valid").train_steps, [100, 300])

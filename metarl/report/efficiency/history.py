@@ -79,7 +79,9 @@ def history(run: Path, records: Sequence[Mapping[str, Any]], split: str) -> Hist
     rows = list(_evaluations(records, split))
     final, last = _final(run, records, split)
     if last is not None:  # it replaces an evaluation of the same agent
-        rows = [row for row in rows if row[0] < last[0]] + [last]
+        rows = sorted([*(row for row in rows if row[0] != last[0]), last])
+        if last[0] < records[-1]["env_steps"]:  # the run has gone on since
+            final = None
     if not rows:
         raise ValueError(f"{str(run)!r} has no evaluation on {split!r} with a number that is finite.")
     steps, seconds, returns, low, high = np.array(rows, dtype=np.float64).T
