@@ -3,7 +3,8 @@
     metarl compare RUN [NAME=RUN …] [--baselines random oracle …] [--tasks 200]
 
 evaluates all of them on the same tasks with the same noise, prints a table per split, and writes
-``comparison.{json,csv,md,png}`` and a TensorBoard run. Runs of one configuration with several seeds are one line.
+``comparison.{json,csv,md,png}`` and a TensorBoard run. Runs of one configuration with several seeds are one line. With
+``--x train_steps`` (or ``time``) it reads how good the runs were during training instead.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from metarl.agents.reference.catalogue import baseline
-from metarl.cli import usage
+from metarl.cli import histories, usage
 from metarl.cli.contenders import Line, check_families, compare, lines, suite
 from metarl.core.errors import unknown
 from metarl.core.family import TaskFamily
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}.")
         allow(options.allow)
-        if options.suite:
+        if options.x != "adaptation":
+            _compare_histories(options, console)
+        elif options.suite:
             _compare_in_suite(options, console)
         else:
             _compare(options, console)
@@ -84,6 +87,19 @@ def _compare_in_suite(options: Any, console: Console) -> None:
         _say_written(folder, paths, console)
 
 
+def _compare_histories(options: Any, console: Console) -> None:
+    histories.check_options(options)
+    split = options.split[0] if options.split else None
+    comparison = histories.read_comparison(options.runs, options.x, split)
+    with _out(options, console) as folder:
+        paths = comparison.save(folder)
+        names = {curve.name: _file_name(curve.name) for panel in comparison.panels for curve in panel.curves}
+        histories.to_tensorboard(comparison, folder, names)
+        histories.print_comparison(comparison, console)
+        _say_written(folder, paths, console)
+    _say_curves(folder, console)
+
+
 def _compare(options: Any, console: Console) -> None:
     found = _asked(options)
     splits = _splits(options, found[0].family)
@@ -99,7 +115,7 @@ def _compare(options: Any, console: Console) -> None:
                 show(console, table)
         _print_gaps(comparison, console)
         _say_written(folder, paths, console)
-    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
+    _say_curves(folder, console)
 
 
 def _asked(options: Any) -> list[Line]:
@@ -125,6 +141,10 @@ def _splits(options: Any, family: TaskFamily) -> list[str]:
 def _say_written(folder: Path, paths: Sequence[Path], console: Console) -> None:
     names = ", ".join(path.name for path in paths)
     console.print(f"Written to {folder}: {names}", markup=False, soft_wrap=True)
+
+
+def _say_curves(folder: Path, console: Console) -> None:
+    console.print(f"Curves: tensorboard --logdir {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,22 @@ class Line(NamedTuple):
 
 def lines(runs: Sequence[str], device: str) -> list[Line]:
     """Load trained agents, one line for all runs of a configuration. Raises ValueError if a run cannot be loaded."""
+    found: list[Line] = []
+    for members in by_configuration(runs):
+        agents = [checkpoint.load(folder, device) for _, folder in members]
+        done = [checkpoint.load_state(checkpoint.find(folder))[1] for _, folder in members]
+        seconds = f", {sum(one.seconds for one in done) / len(done):,.0f} s" if all(one.seconds for one in done) else ""
+        budget = f"{done[0].env_steps:,} environment steps of training{seconds}, {len(done)} seed(s)"
+        name = unique(members[0][0], [line.name for line in found])
+        found.append(Line(name, list(agents), agents[0].family, budget))
+    return found
+
+
+def by_configuration(runs: Sequence[str]) -> list[list[tuple[str, Path | str]]]:
+    """Group runs by their configuration, the seed and what does not matter for the agent apart: (name, run) each.
+
+    Raises ValueError if a folder holds no run.
+    """
     groups: dict[str, list[tuple[str, Path | str]]] = {}
     for run in runs:
         name, folders = _folders(run)
@@ -49,15 +65,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
             values = read_yaml(checkpoint.find(folder) / "config.yaml")
             same = yaml.safe_dump({key: value for key, value in values.items() if key not in IRRELEVANT})
             groups.setdefault(same, []).append((name, folder))
-    found: list[Line] = []
-    for members in groups.values():
-        agents = [checkpoint.load(folder, device) for _, folder in members]
-        done = [checkpoint.load_state(checkpoint.find(folder))[1] for _, folder in members]
-        seconds = f", {sum(one.seconds for one in done) / len(done):,.0f} s" if all(one.seconds for one in done) else ""
-        budget = f"{done[0].env_steps:,} environment steps of training{seconds}, {len(done)} seed(s)"
-        name = _unique(members[0][0], [line.name for line in found])
-        found.append(Line(name, list(agents), agents[0].family, budget))
-    return found
+    return list(groups.values())
 
 
 def _folders(run: str) -> tuple[str, list[Path | str]]:
@@ -91,7 +99,8 @@ def named_run(run: str) -> tuple[str, str]:
     return splits[0] if splits and "/" not in splits[0][0] else ("", run)
 
 
-def _unique(name: str, taken: Sequence[str]) -> str:
+def unique(name: str, taken: Sequence[str]) -> str:
+    """Return a name that is not taken: the name itself, or with a number behind it."""
     number = 2
     tried = name
     while tried in taken:
@@ -106,8 +115,8 @@ def check_families(found: Sequence[Line]) -> None:
         same = type(line.family) is type(first.family)
         if not same or _options(line.family) != _options(first.family):
             raise ValueError(
-                f"Only agents for the same tasks compare: {first.name!r} is for {_described(first.family)}, "
-                f"{line.name!r} for {_described(line.family)}."
+                f"Only agents for the same tasks compare: {first.name!r} is for {described(first.family)}, "
+                f"{line.name!r} for {described(line.family)}."
             )
 
 
@@ -116,7 +125,8 @@ def _options(family: TaskFamily) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if name != "episodes_per_trial"}
 
 
-def _described(family: TaskFamily) -> str:
+def described(family: TaskFamily) -> str:
+    """Describe the tasks that an agent is for: class and options, without the episodes of a trial."""
     return f"{type(family).__name__}({', '.join(f'{k}={v!r}' for k, v in _options(family).items())})"
 
 
@@ -163,7 +173,7 @@ def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:
         name, folders = _folders(run)
         for folder in folders:
             agent = checkpoint.load(folder, str(resolve_device(options.device)))
-            agents.setdefault(_described(agent.family), {}).setdefault(name, []).append(agent)
+            agents.setdefault(described(agent.family), {}).setdefault(name, []).append(agent)
     split = (options.split or ["test"])[0]
     curves: dict[str, dict[str, AdaptationCurve]] = {}
     with console.status("") as status:

@@ -20,6 +20,7 @@ COMMANDS = {
 """The commands, with one line about each."""
 WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
 DEVICE = "cpu, cuda or auto (default: auto)"
+X = "return by experience on the task (default), or by the steps or seconds of training, as the runs recorded it"
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -117,6 +118,7 @@ def compare() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--suite", action="store_true", help="NAME=RUN agents, each on several families: one table")
+    parser.add_argument("--x", choices=("adaptation", "train_steps", "time"), default="adaptation", help=X)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)

@@ -41,22 +41,32 @@ def terminal_tables(rows: Sequence[Row], bounds: Mapping[str, float], title: str
     cells = [dict(zip(HEADINGS, _cells(row), strict=True)) for row in rows]
     for name, value in bounds.items():
         cells.append(dict.fromkeys(HEADINGS, "") | {"agent": f"({name})", "last": short(value)})
-    shown = [key for key in HEADINGS if key == "agent" or any(row[key] for row in cells)]
+    return tables_within(cells, HEADINGS, title, width)
+
+
+def tables_within(
+    cells: Sequence[Mapping[str, str]], headings: Mapping[str, str], title: str, width: int
+) -> list[Table]:
+    """Tables of texts by the keys of `headings`, the first of which is "agent"; empty columns are left out.
+
+    Columns that do not fit into `width` characters stand in a further table, next to the agents' names.
+    """
+    shown = [key for key in headings if key == "agent" or any(row[key] for row in cells)]
     parts: list[list[str]] = [[]]
     for key in shown[1:]:
-        if parts[-1] and width_of(_columns(cells, ["agent", *parts[-1], key])) > width:
+        if parts[-1] and width_of(_columns(cells, headings, ["agent", *parts[-1], key])) > width:
             parts.append([])
         parts[-1].append(key)
-    tables = [_columns(cells, ["agent", *part]) for part in parts]
+    tables = [_columns(cells, headings, ["agent", *part]) for part in parts]
     tables[0].title = Text(title, style="bold not italic")
     return tables
 
 
-def _columns(cells: list[dict[str, str]], keys: list[str]) -> Table:
+def _columns(cells: Sequence[Mapping[str, str]], headings: Mapping[str, str], keys: list[str]) -> Table:
     """A table of some of the columns."""
     table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
     for key in keys:
-        table.add_column(HEADINGS[key], justify="left" if key == "agent" else "right", no_wrap=True)
+        table.add_column(headings[key], justify="left" if key == "agent" else "right", no_wrap=True)
     for row in cells:
         table.add_row(*(Text(row[key]) for key in keys), style="dim" if row["agent"].startswith("(") else "")
     return table

@@ -10,6 +10,7 @@ OPTIMUM, RANDOM = "black", "#8a8a8a"
 KINDS = {
     "memoryless": "#9c755f",
     "recurrent": "#76b7b2",
+    "sac": "#76b7b2",
     "rl2": "#4e79a7",
     "hyper": "#7b5ea7",
     "varibad": "#d1495b",
