@@ -1,6 +1,7 @@
 """Agents, one folder for each algorithm. Importing this package registers those that a configuration can name."""
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
+from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
@@ -9,10 +10,14 @@ from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
 __all__ = [
+    "ES",
+    "ESMAML",
     "MAML",
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
+    "ESConfig",
+    "ESMAMLConfig",
     "MAMLConfig",
     "PPOConfig",
     "RL2Config",
@@ -28,3 +33,5 @@ register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
 register_agent("RecurrentSAC", RecurrentSACConfig)
 register_agent("VariBAD", VariBADConfig)
+register_agent("ES", ESConfig)
+register_agent("ESMAML", ESMAMLConfig)

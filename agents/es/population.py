@@ -1,0 +1,144 @@
+"""Evolution strategies (Salimans et al. 2017): a population of perturbed policies, and the step that their returns give.
+
+With parameters θ and returns F, the objective is that of a search distribution, J(θ) = E[F(θ + σ ε)] with standard
+normal ε. Its gradient E[F(θ + σ ε) ε] / σ needs no derivative of F: neither of the policy through time, nor of an
+adaptation. `Population` draws the ε of an iteration, holds the parameters of all policies as rows of one tensor, and
+takes a step of an optimiser along the estimate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metarl.agents.es.config import EvolutionConfig
+from metarl.core import rng
+from metarl.core.agent import at, load_optimizer_state, optimizer_state
+from metarl.core.family import Key
+from metarl.core.units import ALIKE
+from metarl.learning import ranks
+
+
+def antithetic(noise: Tensor) -> Tensor:
+    """Return ε, then -ε: ``(2 H, D)`` from `noise` ``(H, D)``."""
+    return torch.cat([noise, -noise])
+
+
+def centred_ranks(fitness: Tensor) -> Tensor:
+    """Return the ranks of `fitness` ``(P,)``, scaled to lie between -0.5 and 0.5; equal values share their mean rank.
+
+    So the step depends neither on the unit of returns nor on how far an outlier lies (Salimans et al. 2017, section 2).
+    """
+    below = (fitness[None] < fitness[:, None]).sum(1)
+    alike = (fitness[None] == fitness[:, None]).sum(1) - 1
+    return (below + 0.5 * alike) / max(len(fitness) - 1, 1) - 0.5
+
+
+def standardised(fitness: Tensor) -> Tensor:
+    """Scale `fitness` ``(P,)`` to mean 0 and standard deviation 1; zeros if all are alike."""
+    std, mean = torch.std_mean(fitness, correction=0)
+    return torch.where(std > ALIKE * fitness.square().mean().sqrt(), (fitness - mean) / std, 0.0)
+
+
+SHAPINGS = {"ranks": centred_ranks, "standardise": standardised}
+
+
+def es_gradient(fitness: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+    """Estimate the gradient ``(D,)`` of E[F(θ + σ ε)] from antithetic pairs.
+
+    `fitness` ``(2 H,)`` is F of θ + σ ε for each ε of `noise` ``(H, D)``, then that of θ - σ ε. The estimate is
+    unbiased, and exact in expectation for any σ if F is linear or quadratic.
+    """
+    plus, minus = fitness.chunk(2)
+    return (plus - minus) @ noise / (2.0 * len(noise) * sigma)
+
+
+class Population:
+    """The perturbed copies of a module's parameters in an iteration, and the optimiser of the mean.
+
+    The copies are drawn when the update before ends, into tensors that stay, so that a recording on a GPU reads them.
+    """
+
+    def __init__(self, module: nn.Module, config: EvolutionConfig, key: Key) -> None:
+        """Draw the first population; its noise is a function of `key` and the number of updates."""
+        self.config, self.key, self.updates = config, key, 0
+        self.names, self.parameters = map(list, zip(*module.named_parameters(), strict=True))
+        count, device = sum(p.numel() for p in self.parameters), key.device
+        self.sigma = torch.tensor(at(config.sigma, 0.0), device=device)
+        dtype = self.parameters[0].dtype
+        self.noise = torch.empty(config.population // 2, count, device=device, dtype=dtype)
+        self.flat = torch.empty(config.population, count, device=device, dtype=dtype)
+        self.optimizer = self._optimizer()
+        self.draw()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config, lr = self.config, at(self.config.lr, 0.0)
+        if config.optimizer == "adam":
+            return torch.optim.Adam(self.parameters, lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(self.parameters, lr, config.momentum, weight_decay=config.weight_decay)
+
+    @property
+    def of_mean(self) -> dict[str, Tensor]:
+        """The parameters θ themselves, as a population of one: ``(1, …)`` by name."""
+        return {name: p.detach()[None] for name, p in zip(self.names, self.parameters, strict=True)}
+
+    @property
+    def of_policies(self) -> dict[str, Tensor]:
+        """The parameters of all policies, ``(P, …)`` by name: θ + σ ε of every ε, then θ - σ ε."""
+        parts = self.flat.split([p.numel() for p in self.parameters], dim=1)
+        shapes = (p.shape for p in self.parameters)
+        return {n: part.unflatten(1, s) if s else part[:, 0] for n, part, s in zip(self.names, parts, shapes, strict=True)}
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Draw the population around the parameters θ."""
+        half, count = self.noise.shape
+        keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(half, device=self.key.device))
+        self.noise.copy_(rng.normal(keys, count))
+        theta = nn.utils.parameters_to_vector(self.parameters)
+        self.flat.copy_(theta + self.sigma * antithetic(self.noise))
+
+    @torch.no_grad()
+    def step(self, returns: Tensor, progress: float) -> dict[str, float]:
+        """Take a step from the returns ``(N, P)`` of all policies on this rank's tasks; return metrics.
+
+        Then draw the next population.
+        """
+        fitness = ranks.mean(returns.mean(0), len(returns))
+        gradient = es_gradient(SHAPINGS[self.config.shaping](fitness), self.noise, self.sigma)
+        parts = gradient.split([p.numel() for p in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = -part.reshape(parameter.shape)  # optimisers descend
+        lr, before = at(self.config.lr, progress), nn.utils.parameters_to_vector(self.parameters).clone()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        theta = nn.utils.parameters_to_vector(self.parameters)
+        plus, minus = fitness.chunk(2)
+        metrics = {
+            "fitness_std": fitness.std(correction=0),
+            "pair_std": (plus - minus).square().mean().sqrt() / 2.0,
+            "grad_norm": gradient.norm(),
+            "step_norm": (theta - before).norm(),
+            "weight_norm": theta.norm(),
+            "sigma": self.sigma,
+        }
+        found = {f"loss/{name}": float(value) for name, value in metrics.items()} | {"loss/lr": lr}
+        self.updates += 1
+        self.sigma.fill_(at(self.config.sigma, progress))
+        self.draw()
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the optimiser's state, σ and the number of updates; θ is the module's own."""
+        state = optimizer_state(self.optimizer, self.names)
+        # Under the optimiser's name: an agent that starts from this one's weights begins with its own σ.
+        return {**state, "optimizer.sigma": self.sigma, "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load a state that `state_dict` returned, once the module has its parameters, and draw its population."""
+        load_optimizer_state(self.optimizer, self.names, state)
+        self.sigma.copy_(state["optimizer.sigma"])
+        self.updates = int(state["updates"])
+        self.draw()
