@@ -66,8 +66,10 @@ class Population:
         count, device = sum(p.numel() for p in self.parameters), key.device
         self.sigma = torch.tensor(at(config.sigma, 0.0), device=device)
         dtype = self.parameters[0].dtype
-        self.noise = torch.empty(config.population // 2, count, device=device, dtype=dtype)
-        self.flat = torch.empty(config.population, count, device=device, dtype=dtype)
+        # Buffers of the module, so that they have its device and type; functions of its state, so no part of it.
+        for name, rows in (("noise", config.population // 2), ("perturbed", config.population)):
+            module.register_buffer(name, torch.empty(rows, count, device=device, dtype=dtype), persistent=False)
+        self.module = module
         self.optimizer = self._optimizer()
         self.draw()
 
@@ -78,16 +80,16 @@ class Population:
         return torch.optim.SGD(self.parameters, lr, config.momentum, weight_decay=config.weight_decay)
 
     @property
-    def of_mean(self) -> dict[str, Tensor]:
-        """The parameters θ themselves, as a population of one: ``(1, …)`` by name."""
-        return {name: p.detach()[None] for name, p in zip(self.names, self.parameters, strict=True)}
+    def noise(self) -> Tensor:
+        """The perturbations ε of the iteration, ``(P / 2, D)``."""
+        return self.module.get_buffer("noise")
 
     @property
     def of_policies(self) -> dict[str, Tensor]:
         """The parameters of all policies, ``(P, …)`` by name: θ + σ ε of every ε, then θ - σ ε."""
-        parts = self.flat.split([p.numel() for p in self.parameters], dim=1)
-        shapes = (p.shape for p in self.parameters)
-        return {n: part.unflatten(1, s) if s else part[:, 0] for n, part, s in zip(self.names, parts, shapes, strict=True)}
+        parts = self.module.get_buffer("perturbed").split([p.numel() for p in self.parameters], dim=1)
+        named = zip(self.names, parts, self.parameters, strict=True)
+        return {name: part.unflatten(1, p.shape) for name, part, p in named}
 
     @torch.no_grad()
     def draw(self) -> None:
@@ -96,7 +98,7 @@ class Population:
         keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(half, device=self.key.device))
         self.noise.copy_(rng.normal(keys, count))
         theta = nn.utils.parameters_to_vector(self.parameters)
-        self.flat.copy_(theta + self.sigma * antithetic(self.noise))
+        self.module.get_buffer("perturbed").copy_(theta + self.sigma * antithetic(self.noise))
 
     @torch.no_grad()
     def step(self, returns: Tensor, progress: float) -> dict[str, float]:
