@@ -38,9 +38,7 @@ class ES(LearningAgent, config=ESConfig):
 
     config: ESConfig
 
-    def __init__(
-        self, config: ESConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, config: ESConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
         self.protocol = TrialProtocol(
             envs_per_task=config.population, test_envs_per_task=1, noises=1 if config.common_noise else None

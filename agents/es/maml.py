@@ -1,4 +1,4 @@
-"""ES-MAML: initial parameters from which a policy adapts to a task, learned without second derivatives (Song et al. 2020).
+"""ES-MAML: initial parameters from which policies adapt, learned without second derivatives (Song et al. 2020).
 
 The fitness of initial parameters θ is the return after adaptation, F(U(θ)), with U some steps on the task's own
 trajectories. MAML differentiates U; ES-MAML takes F(U(θ ± σ ε)) as a function of which nothing but values are known
@@ -129,12 +129,10 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
             policies = self.adaptation.policies(memory.params, x.unflatten(0, (tasks, -1)))
             flat: Distribution = tree_map(lambda part: part.flatten(0, 1), policies)
             return flat
-        policies, each = self.config.population, self.population.of_policies
-        x = x.unflatten(0, (tasks, policies, -1)).transpose(0, 1).flatten(1, 2)  # (P, N × trajectories, F)
+        each = self.population.of_policies
+        x = x.unflatten(0, (tasks, self.config.population, -1)).transpose(0, 1).flatten(1, 2)  # (P, N × trajectories, F)
         found = self.adaptation.policies([each[name] for name in names], x)
-        rows: Distribution = tree_map(
-            lambda part: part.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 2), found
-        )
+        rows: Distribution = tree_map(lambda part: part.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 2), found)
         return rows
 
     def state_dict(self) -> dict[str, Tensor]:

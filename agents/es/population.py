@@ -1,4 +1,4 @@
-"""Evolution strategies (Salimans et al. 2017): a population of perturbed policies, and the step that their returns give.
+"""Evolution strategies (Salimans et al. 2017): a population of perturbed policies, and a step from its returns.
 
 With parameters θ and returns F, the objective is that of a search distribution, J(θ) = E[F(θ + σ ε)] with standard
 normal ε. Its gradient E[F(θ + σ ε) ε] / σ needs no derivative of F: neither of the policy through time, nor of an
@@ -47,7 +47,7 @@ def es_gradient(fitness: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor
     """Estimate the gradient ``(D,)`` of E[F(θ + σ ε)] from antithetic pairs.
 
     `fitness` ``(2 H,)`` is F of θ + σ ε for each ε of `noise` ``(H, D)``, then that of θ - σ ε. The estimate is
-    unbiased, and exact in expectation for any σ if F is linear or quadratic.
+    unbiased. For a linear or quadratic F that gradient is F's own, whatever σ is.
     """
     plus, minus = fitness.chunk(2)
     return (plus - minus) @ noise / (2.0 * len(noise) * sigma)

@@ -107,9 +107,9 @@ def collect(
 ) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
-    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step; or it is ``(B,)``,
-    one for each row. The environment has a key of its own. `watch` is called after each step. Returns the rollout and the memory after it. Raises
-    WrongResult, one sentence, if the family returns wrong types or shapes.
+    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. Or it is
+    ``(B,)``, one key for each row. The environment has a key of its own. `watch` is called after each step. Returns the
+    rollout and the memory after it. Raises WrongResult, one sentence, if the family returns wrong types or shapes.
     """
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)

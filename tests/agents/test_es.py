@@ -1,4 +1,4 @@
-"""ES and ES-MAML: the contract of agents, the gradient of a smoothed objective, and rows that play their own policies."""
+"""ES and ES-MAML: the contract of agents, the gradient of a smoothed objective, and rows with their own policies."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_rows_of_es_maml_adapt_their_own_initial_parameters():
     family = Reach()
     agent = es_maml(family, sigma=0.3, fast_lr=0.7)
     task = family.sample_tasks(rng.key(0), 3)
-    (first, _, memory), (second, _, _) = play_rounds(agent, family, task, rng.key(0))
+    first, second = (played for played, _, _ in play_rounds(agent, family, task, rng.key(0)))
     adapted = agent.adapt(agent.begin(3), first)
     policy, head = agent.net.policy, agent.net.policy.head
     for pair in range(12):
