@@ -29,7 +29,7 @@ def centred_ranks(fitness: Tensor) -> Tensor:
 
     So the step depends neither on the unit of returns nor on how far an outlier lies (Salimans et al. 2017, section 2).
     """
-    below = (fitness[None] < fitness[:, None]).sum(1)
+    below = (fitness[None] < fitness[:, None]).sum(1).to(fitness.dtype)
     alike = (fitness[None] == fitness[:, None]).sum(1) - 1
     return (below + 0.5 * alike) / max(len(fitness) - 1, 1) - 0.5
 
