@@ -132,7 +132,7 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
         each = self.population.of_policies
         x = (
             x.unflatten(0, (tasks, self.config.population, -1)).transpose(0, 1).flatten(1, 2)
-        )  # (P, N × trajectories, F)
+        )  # (P, rows of a policy, F)
         found = self.adaptation.policies([each[name] for name in names], x)
         rows: Distribution = tree_map(lambda part: part.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 2), found)
         return rows
