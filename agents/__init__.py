@@ -1,6 +1,7 @@
 """Agents, one folder for each algorithm. Importing this package registers those that a configuration can name."""
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
+from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.r2d2 import R2D2, R2D2Config
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
@@ -10,11 +11,15 @@ from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
 __all__ = [
+    "ES",
+    "ESMAML",
     "MAML",
     "R2D2",
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
+    "ESConfig",
+    "ESMAMLConfig",
     "MAMLConfig",
     "PPOConfig",
     "R2D2Config",
@@ -32,3 +37,5 @@ register_agent("Belief", BeliefConfig)
 register_agent("RecurrentSAC", RecurrentSACConfig)
 register_agent("VariBAD", VariBADConfig)
 register_agent("R2D2", R2D2Config)
+register_agent("ES", ESConfig)
+register_agent("ESMAML", ESMAMLConfig)

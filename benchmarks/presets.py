@@ -63,6 +63,8 @@ NOT_MEASURED = {
     "varibad_sparse_point_robot": "it was never run",
     "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
+    "es_bernoulli_bandit": "only a short training was tried",
+    "es_maml_navigation2d": "only a short training was tried",
     "belief_tabular_mdp": "it was never run",
     "belief_sparse_point_robot": "it was never run",
     "hyper_gridnavi": "it was never run",

@@ -53,6 +53,7 @@ class TrialProtocol(NamedTuple):
     test_envs_per_task: int | None = None
     targets: bool = False  # whether rollouts hold the family's right actions, for a supervised loss
     test_greedy: bool = False  # whether an evaluation is greedy where it is not asked to be or not
+    noises: int | None = None  # in training: streams of noise of a task, of which its row r has number r % noises
 
     def test(self) -> TrialProtocol:
         """Return the protocol of an evaluation."""
@@ -107,11 +108,12 @@ def collect(
 ) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
-    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. The environment
-    has a key of its own. `watch` is called after each step. Returns the rollout and the memory after it. Raises
-    WrongResult, one sentence, if the family returns wrong types or shapes.
+    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. Or it is
+    ``(B,)``, one key for each row. The environment has a key of its own. `watch` is called after each step. Returns the
+    rollout and the memory after it. Raises WrongResult, one sentence, if the family returns wrong types or shapes.
     """
-    rows = rng.fold(key, torch.arange(first_row, first_row + env.num_envs, device=key.device))
+    numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
+    rows = key if key.ndim else rng.fold(key, numbers)
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
     targets = list[Tensor]()
     with explained(env, steps, acts, outcomes):
@@ -198,23 +200,27 @@ def play_rounds(
     each = protocol.envs_per_task if envs_per_task is None else envs_per_task
     rows = take(task, torch.arange(n, device=key.device).repeat_interleave(each)) if each > 1 else task
     first_row = first_task * each
+    # Rows with the same noise differ only in their policies: common random numbers.
+    shared = protocol.noises if envs_per_task is None else None
+    streams = None if shared is None else _streams(first_task, n, each, shared).to(key.device)
     rounds = protocol.rounds if rounds is None else rounds
     episodes = protocol.episodes if episodes is None else episodes
     with torch.no_grad():
         memory = agent.begin(n, task)
         for number in range(rounds):
-            at = rng.fold(key, number)
+            keys = [rng.fold(rng.fold(key, number), part) for part in (0, 1)]  # of environment and agent
+            keys = keys if streams is None else [rng.fold(part, streams) for part in keys]
 
             def play(
                 greedy: bool,
                 watch: Callable[[BatchEnv], None] | None = None,
-                at: Key = at,
+                keys: list[Key] = keys,
                 memory: Memory = memory,
                 number: int = number,
             ) -> tuple[Rollout, Memory]:
-                env = make_env(family, rows, rng.fold(at, 0), episodes, first_row)
+                env = make_env(family, rows, keys[0], episodes, first_row)
                 try:
-                    return collect(agent, memory, env, rng.fold(at, 1), greedy, first_row, watch)
+                    return collect(agent, memory, env, keys[1], greedy, first_row, watch)
                 except Exception as error:
                     add_place(error, f"round {number + 1} of {rounds}")
                     raise
@@ -227,6 +233,11 @@ def play_rounds(
             yield Round(played, learned, memory)
             if not last:
                 memory = agent.adapt(memory, learned)
+
+
+def _streams(first_task: int, tasks: int, each: int, noises: int) -> Tensor:
+    """Return the number of each row's stream of noise, int64 ``(tasks * each,)``; the first task is `first_task`."""
+    return (torch.arange(first_task, first_task + tasks)[:, None] * noises + torch.arange(each) % noises).flatten()
 
 
 def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:

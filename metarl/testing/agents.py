@@ -107,10 +107,14 @@ def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, sample
     prob = prob.double().exp()
     if not isinstance(family.action_space, spaces.Box):
         drawn_actions, number = action.unique(dim=0, return_inverse=True)
-        claimed = torch.stack([prob[number == n].mean() for n in range(len(drawn_actions))])
+        # The harmonic mean over the draws of an action is the mean over all rows, also of rows with different policies.
+        inverse = [1.0 / prob[number == n] for n in range(len(drawn_actions))]
+        claimed = torch.stack([1.0 / x.mean() for x in inverse])
+        unsure = torch.stack([x.var(correction=0) / len(x) for x in inverse]) * claimed**4  # 0 for a single policy
         drawn = torch.stack([(number == n).double().mean() for n in range(len(drawn_actions))])
         error = (claimed * (1.0 - claimed) / len(action)).clamp_min(1e-9).sqrt()
-        good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all()) and float(claimed.sum()) < 1.0 + 1e-3
+        good = bool(((drawn - claimed).abs() < 5.0 * error + 1e-6).all())
+        good = good and float(claimed.sum()) < 1.0 + 1e-3 + 5.0 * float(unsure.sum().sqrt())
     else:
         # The mean of 1 / density over the draws that fall into a region is the region's volume. The agent chooses the
         # units of action for its densities, so two regions are compared.

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, R2D2Config, RecurrentSACConfig, RL2Config, VariBADConfig
+from metarl.agents import (
+    BeliefConfig,
+    ESConfig,
+    ESMAMLConfig,
+    MAMLConfig,
+    R2D2Config,
+    RecurrentSACConfig,
+    RL2Config,
+    VariBADConfig,
+)
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -68,6 +77,8 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
         VariBADConfig(num_minibatches=2, gru_size=8, elbo_terms=4, decoded_steps=5, norm_obs=True, decode=("task",)),
         BANDIT,
     ),
+    "ES": (ESConfig(population=6, hidden_size=8, norm_obs=True), POINTS),
+    "ES-MAML": (ESMAMLConfig(population=4, fast_batch_size=2, hidden_sizes=(8,)), POINTS),
     "MAML by TRPO": (MAMLConfig(fast_batch_size=3, outer=TRPO, norm_obs=True), POINTS),
     "MAML, learned baseline": (MAMLConfig(fast_batch_size=3, outer=TRPO, baseline="network"), POINTS),
     "E-MAML, chunks of tasks": (

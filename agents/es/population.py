@@ -1,0 +1,146 @@
+"""Evolution strategies (Salimans et al. 2017): a population of perturbed policies, and a step from its returns.
+
+With parameters θ and returns F, the objective is that of a search distribution, J(θ) = E[F(θ + σ ε)] with standard
+normal ε. Its gradient E[F(θ + σ ε) ε] / σ needs no derivative of F: neither of the policy through time, nor of an
+adaptation. `Population` draws the ε of an iteration, holds the parameters of all policies as rows of one tensor, and
+takes a step of an optimiser along the estimate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metarl.agents.es.config import EvolutionConfig
+from metarl.core import rng
+from metarl.core.agent import at, load_optimizer_state, optimizer_state
+from metarl.core.family import Key
+from metarl.core.units import ALIKE
+from metarl.learning import ranks
+
+
+def antithetic(noise: Tensor) -> Tensor:
+    """Return ε, then -ε: ``(2 H, D)`` from `noise` ``(H, D)``."""
+    return torch.cat([noise, -noise])
+
+
+def centred_ranks(fitness: Tensor) -> Tensor:
+    """Return the ranks of `fitness` ``(P,)``, scaled to lie between -0.5 and 0.5; equal values share their mean rank.
+
+    So the step depends neither on the unit of returns nor on how far an outlier lies (Salimans et al. 2017, section 2).
+    """
+    below = (fitness[None] < fitness[:, None]).sum(1).to(fitness.dtype)
+    alike = (fitness[None] == fitness[:, None]).sum(1) - 1
+    return (below + 0.5 * alike) / max(len(fitness) - 1, 1) - 0.5
+
+
+def standardised(fitness: Tensor) -> Tensor:
+    """Scale `fitness` ``(P,)`` to mean 0 and standard deviation 1; zeros if all are alike."""
+    std, mean = torch.std_mean(fitness, correction=0)
+    return torch.where(std > ALIKE * fitness.square().mean().sqrt(), (fitness - mean) / std, 0.0)
+
+
+SHAPINGS = {"ranks": centred_ranks, "standardise": standardised}
+
+
+def es_gradient(fitness: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+    """Estimate the gradient ``(D,)`` of E[F(θ + σ ε)] from antithetic pairs.
+
+    `fitness` ``(2 H,)`` is F of θ + σ ε for each ε of `noise` ``(H, D)``, then that of θ - σ ε. The estimate is
+    unbiased. For a linear or quadratic F that gradient is F's own, whatever σ is.
+    """
+    plus, minus = fitness.chunk(2)
+    return (plus - minus) @ noise / (2.0 * len(noise) * sigma)
+
+
+class Population:
+    """The perturbed copies of a module's parameters in an iteration, and the optimiser of the mean.
+
+    The copies are drawn when the update before ends, into tensors that stay, so that a recording on a GPU reads them.
+    """
+
+    def __init__(self, module: nn.Module, config: EvolutionConfig, key: Key) -> None:
+        """Draw the first population; its noise is a function of `key` and the number of updates."""
+        self.config, self.key, self.updates = config, key, 0
+        self.names, self.parameters = map(list, zip(*module.named_parameters(), strict=True))
+        count, device = sum(p.numel() for p in self.parameters), key.device
+        self.sigma = torch.tensor(at(config.sigma, 0.0), device=device)
+        dtype = self.parameters[0].dtype
+        # Buffers of the module, so that they have its device and type; functions of its state, so no part of it.
+        for name, rows in (("noise", config.population // 2), ("perturbed", config.population)):
+            module.register_buffer(name, torch.empty(rows, count, device=device, dtype=dtype), persistent=False)
+        self.module = module
+        self.optimizer = self._optimizer()
+        self.draw()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config, lr = self.config, at(self.config.lr, 0.0)
+        if config.optimizer == "adam":
+            return torch.optim.Adam(self.parameters, lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(self.parameters, lr, config.momentum, weight_decay=config.weight_decay)
+
+    @property
+    def noise(self) -> Tensor:
+        """The perturbations ε of the iteration, ``(P / 2, D)``."""
+        return self.module.get_buffer("noise")
+
+    @property
+    def of_policies(self) -> dict[str, Tensor]:
+        """The parameters of all policies, ``(P, …)`` by name: θ + σ ε of every ε, then θ - σ ε."""
+        parts = self.module.get_buffer("perturbed").split([p.numel() for p in self.parameters], dim=1)
+        named = zip(self.names, parts, self.parameters, strict=True)
+        return {name: part.unflatten(1, p.shape) for name, part, p in named}
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Draw the population around the parameters θ."""
+        half, count = self.noise.shape
+        keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(half, device=self.key.device))
+        self.noise.copy_(rng.normal(keys, count))
+        theta = nn.utils.parameters_to_vector(self.parameters)
+        self.module.get_buffer("perturbed").copy_(theta + self.sigma * antithetic(self.noise))
+
+    @torch.no_grad()
+    def step(self, returns: Tensor, progress: float) -> dict[str, float]:
+        """Take a step from the returns ``(N, P)`` of all policies on this rank's tasks; return metrics.
+
+        Then draw the next population.
+        """
+        fitness = ranks.mean(returns.mean(0), len(returns))
+        gradient = es_gradient(SHAPINGS[self.config.shaping](fitness), self.noise, self.sigma)
+        parts = gradient.split([p.numel() for p in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = -part.reshape(parameter.shape)  # optimisers descend
+        lr, before = at(self.config.lr, progress), nn.utils.parameters_to_vector(self.parameters).clone()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        theta = nn.utils.parameters_to_vector(self.parameters)
+        plus, minus = fitness.chunk(2)
+        metrics = {
+            "fitness_std": fitness.std(correction=0),
+            "pair_std": (plus - minus).square().mean().sqrt() / 2.0,
+            "grad_norm": gradient.norm(),
+            "step_norm": (theta - before).norm(),
+            "weight_norm": theta.norm(),
+            "sigma": self.sigma,
+        }
+        found = {f"loss/{name}": float(value) for name, value in metrics.items()} | {"loss/lr": lr}
+        self.updates += 1
+        self.sigma.fill_(at(self.config.sigma, progress))
+        self.draw()
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the optimiser's state, σ and the number of updates; θ is the module's own."""
+        state = optimizer_state(self.optimizer, self.names)
+        # Under the optimiser's name: an agent that starts from this one's weights begins with its own σ.
+        return {**state, "optimizer.sigma": self.sigma, "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load a state that `state_dict` returned, once the module has its parameters, and draw its population."""
+        load_optimizer_state(self.optimizer, self.names, state)
+        self.sigma.copy_(state["optimizer.sigma"])
+        self.updates = int(state["updates"])
+        self.draw()
