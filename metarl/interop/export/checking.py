@@ -21,7 +21,7 @@ from metarl.interop.export.program import Program
 from metarl.interop.export.weights import prune
 from metarl.interop.export.writing import FILES
 
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
 """The largest difference that a check lets pass, by the weights."""
 
 ROWS = 4
@@ -46,7 +46,11 @@ class Check(NamedTuple):
 
 
 def check(
-    agent: LearningAgent, folder: str | Path, memory: Memory | None = None, seed: int = 0, tolerance: float | None = None
+    agent: LearningAgent,
+    folder: str | Path,
+    memory: Memory | None = None,
+    seed: int = 0,
+    tolerance: float | None = None,
 ) -> Check:
     """Play a trial of `agent` on training tasks, and let the export in `folder` see the same steps.
 

@@ -40,7 +40,9 @@ class OnnxAgent(LearningAgent):
         expected = ["rows", *family.observation_space.shape]
         shapes = {each["name"]: each["shape"] for each in self.manifest["inputs"]}
         if shapes["obs"] != expected or self.manifest["action_space"] != str(family.action_space):
-            raise ValueError(f"The export in {str(folder)!r} is of an agent for {self.manifest['family']}, not {family}.")
+            raise ValueError(
+                f"The export in {str(folder)!r} is of an agent for {self.manifest['family']}, not {family}."
+            )
 
     @property
     def title(self) -> str:

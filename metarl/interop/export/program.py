@@ -52,12 +52,13 @@ class Program(nn.Module):
         super().__init__()
         self.acting = copy.deepcopy(acting).cpu().eval().requires_grad_(False)
         memory = self.acting.initial(1)
-        self.memory_names = tuple(name for name, leaf in _named(memory) if leaf.numel())
+        self.memory_names = tuple(name for name, leaf in _named(memory) if leaf.shape[1:].numel())
         self.kind = ""  # of the policy, once the program ran
 
     def initial(self, rows: int) -> tuple[Tensor, ...]:
         """Return the memory of `rows` trials at their start: zeros."""
-        return tuple(leaf for leaf in leaves(self.acting.initial(rows)) if leaf.numel() or not rows)
+        # Copies, since tracing takes the same tensor in two places for one input.
+        return tuple(leaf.clone() for leaf in leaves(self.acting.initial(rows)) if leaf.shape[1:].numel())
 
     def forward(
         self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, prev_done: Tensor, memory: tuple[Tensor, ...]
@@ -65,7 +66,8 @@ class Program(nn.Module):
         """Return the policy's numbers, the greedy action, and the memory after the step."""
         given = iter(memory)
         whole = tree_map(
-            lambda leaf: next(given) if leaf[:1].numel() else obs.new_zeros(obs.shape[0], 0), self.acting.initial(1)
+            lambda leaf: next(given) if leaf.shape[1:].numel() else obs.new_zeros(obs.shape[0], 0),
+            self.acting.initial(1),
         )
         policy, after = self.acting(Step(obs, prev_action, prev_reward, prev_done), whole)
         self.kind = kind_of(policy)
@@ -127,4 +129,6 @@ def _named(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         return [(name, tree)]
     fields = getattr(tree, "_fields", range(len(tree)))
-    return [pair for field, part in zip(fields, tree, strict=True) for pair in _named(part, f"{name}_{field}".strip("_"))]
+    return [
+        pair for field, part in zip(fields, tree, strict=True) for pair in _named(part, f"{name}_{field}".strip("_"))
+    ]

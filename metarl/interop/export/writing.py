@@ -49,7 +49,7 @@ def export(
     Raises ValueError, one sentence, for an agent that cannot be exported, for options that do not fit, and if a library
     is missing.
     """
-    _check(agent, format, weights, pruned)
+    check_options(agent, format, weights, pruned)
     program = Program(agent.acting_module(agent.begin(1) if memory is None else memory))
     prune(program, pruned)
     inputs = example(program, agent.family, 2)
@@ -70,8 +70,9 @@ def export(
     return path
 
 
-def _check(agent: LearningAgent, format: str, weights: str, pruned: float) -> None:
-    """Raise ValueError for what cannot be exported."""
+def check_options(agent: LearningAgent, format: str, weights: str, pruned: float) -> None:
+    """Raise ValueError, one sentence, for what `export` cannot do."""
+    agent.acting_module(agent.begin(1))
     if format not in FILES:
         raise ValueError(unknown("format", format, FILES))
     if weights not in WEIGHTS:
