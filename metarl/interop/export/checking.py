@@ -62,7 +62,7 @@ def check(
     reference = Program(agent.acting_module(agent.begin(1) if memory is None else memory))
     prune(reference, manifest["pruned"])
     run = _runner(agent, Path(folder), manifest)
-    found, actions = [], ActionUnits(agent.family.action_space)
+    found, actions = list[Tensor](), ActionUnits(agent.family.action_space)
     key = rng.key(seed)
     task = agent.family.sample_tasks(key, ROWS)
     env = make_env(agent.family, task, rng.fold(key, 1), manifest["episodes"])

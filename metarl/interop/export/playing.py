@@ -17,6 +17,7 @@ from metarl.core.units import ActionUnits
 from metarl.interop.export.manifest import read_manifest
 from metarl.interop.export.program import STEP, policy_of
 from metarl.interop.export.writing import FILES, NEEDED
+from metarl.learning.soft import SquashedGaussian
 
 
 class OnnxAgent(LearningAgent):
@@ -77,7 +78,7 @@ class OnnxAgent(LearningAgent):
         policy = policy_of(self.manifest["policy"]["kind"], outputs, self.actions)
         action = outputs["action"]
         if policy is not None and not greedy:
-            own = policy.draw(key)[0] if hasattr(policy, "draw") else policy.sample(key)
+            own = policy.draw(key)[0] if isinstance(policy, SquashedGaussian) else policy.sample(key)
             action = self.actions.to_family(own)
         zeros = torch.zeros(len(key))  # nothing learns from these actions, so nobody asks for their probability
         return Acted(action, zeros, zeros), {name: outputs[after] for name, after in self.manifest["memory"].items()}

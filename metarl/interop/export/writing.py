@@ -95,7 +95,7 @@ def check_options(agent: LearningAgent, format: str, weights: str, pruned: float
 
 def _onnx(exported: Any, program: Program, weights: str) -> bytes:
     """Translate a program to ONNX, and make its weights smaller."""
-    names = {"input_names": [*STEP, *program.memory_names], "output_names": list(program.outputs())}
+    names: dict[str, Any] = {"input_names": [*STEP, *program.memory_names], "output_names": list(program.outputs())}
     translated = torch.onnx.export(exported, (), dynamo=True, verbose=False, external_data=False, **names)
     assert translated is not None
     model = without_traces(translated.model_proto)
