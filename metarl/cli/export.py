@@ -105,9 +105,7 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
     given = [name for name in ("steps", "split", "task") if getattr(options, name) is not None]
     if protocol.rounds == 1:
         if given:
-            raise ValueError(
-                f"{agent.title} adapts while it acts, so its export is of no task: leave out --{given[0]}."
-            )
+            raise ValueError(f"{agent.title} adapts while it acts, so its export has no task: leave out --{given[0]}.")
         return Adapted(None, None)
     steps = protocol.rounds - 1 if options.steps is None else options.steps
     split = options.split or ("test" if "test" in family.splits else family.splits[-1])

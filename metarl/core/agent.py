@@ -135,7 +135,8 @@ class LearningAgent(Agent):
         `memory` is that of a single trial, as `begin` or `adapt` returned it: an agent that adapts its parameters
         exports those in it. Raises ValueError, one sentence, for an agent that cannot be exported.
         """
-        raise ValueError(f"{self.title} cannot be exported: RL2, MAML, VariBAD and RecurrentSAC can.")
+        name = type(self.config).__name__.removesuffix("Config")
+        raise ValueError(f"{name} cannot be exported: RL2, MAML, VariBAD and RecurrentSAC can.")
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""

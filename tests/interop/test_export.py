@@ -111,6 +111,7 @@ def test_every_agent_is_translated(case: str, tmp_path: Path):
     assert check(agent, tmp_path).passed
 
 
+@pytest.mark.slow
 def test_a_torch_file_is_the_agent(tmp_path: Path):
     agent = made(*CASES["gru"])
     assert export(agent, tmp_path, "torch").name == "policy.pt2"

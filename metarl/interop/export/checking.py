@@ -29,7 +29,7 @@ ROWS = 4
 
 
 class Check(NamedTuple):
-    """What a check found. Differences are in probability, or in units of half the range of actions."""
+    """Result of a check. Differences are in probability, or in units of half the range of actions."""
 
     difference: float  # the largest, between the policies of the program and of the networks that were exported
     greedy: float  # the most that the program loses to the agent's greedy action: its probability, or the distance
