@@ -111,8 +111,7 @@ class PPOOnBelief(LearningAgent):
 
     def _see(self, memory: BeliefMemory, step: Step) -> tuple[Tensor, BeliefMemory]:
         """Take in a step: return the networks' inputs ``(B, F)``, and the memory before the next one."""
-        ended = step.prev_done > 0.5
-        episode, since = memory.episode + ended, torch.where(ended, 0, memory.since)
+        episode, since = after_step(memory, step)
         share = self._share(episode, since)
         belief = self.belief.posterior(memory.belief, step)
         inputs = self.net.inputs(step.obs, self.belief.features(belief), share)
@@ -223,3 +222,9 @@ class PPOOnBelief(LearningAgent):
         self.return_mean.copy_(state["return_mean"])
         self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
+
+
+def after_step(memory: BeliefMemory, step: Step) -> tuple[Tensor, Tensor]:
+    """Return the episodes that are over, and the steps since, as a step shows them: int64 ``(B,)`` each."""
+    ended = step.prev_done > 0.5
+    return memory.episode + ended, torch.where(ended, 0, memory.since)

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from metarl.agents.maml.acting import ActingMAML
 from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
 from metarl.agents.maml.config import MAMLConfig, PPOStep, SupervisedStep, TRPOStep
 from metarl.agents.maml.network import MAMLNetwork
@@ -243,6 +244,9 @@ class MAML(LearningAgent, config=MAMLConfig):
             value_loss = ranks.sum_gradients(self.critic_optimizer.parameters, loss.detach())
             self.critic_optimizer.step()
         return {"loss/explained_variance": float(explained), "loss/value": float(value_loss)}
+
+    def acting_module(self, memory: MAMLMemory) -> ActingMAML:
+        return ActingMAML(self.net, memory.params)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.agents.recurrent_sac.acting import ActingSAC
 from metarl.agents.recurrent_sac.config import RecurrentSACConfig
 from metarl.agents.recurrent_sac.losses import actor_loss, critic_loss, soft_value, td_target, temperature_loss
 from metarl.agents.recurrent_sac.network import Memory, SACNetwork, choices, play
@@ -29,6 +30,7 @@ from metarl.core.tree import features, where
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
+from metarl.learning.acting import check_fixed_size
 from metarl.learning.soft import Choices, Point, polyak
 from metarl.learning.trial_ring import TrialRing
 
@@ -226,6 +228,10 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         if policy_learns:
             complete += [of_actor, alpha[None], torch.hypot(norms[2], norms[3])[None]]
         return torch.cat(complete)
+
+    def acting_module(self, memory: Memory) -> ActingSAC:
+        check_fixed_size(self.title, self.config.memory, self.net.actor.history.memory)
+        return ActingSAC(self.net)
 
     def state_dict(self) -> dict[str, Tensor]:
         found = {f"net.{name}": value for name, value in self.net.state_dict().items()}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.config import RL2Config
 from metarl.agents.rl2.network import RL2Memory, RL2Network
 from metarl.core import rng
@@ -28,6 +29,7 @@ from metarl.core.units import ALIKE
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
+from metarl.learning.acting import check_fixed_size
 from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
@@ -229,6 +231,10 @@ class RL2(LearningAgent, config=RL2Config):
     @torch.no_grad()
     def action_distribution(self, memory: Memory, step: Step) -> Distribution:
         return self.net.step(step, memory)[0]
+
+    def acting_module(self, memory: Memory) -> ActingRL2:
+        check_fixed_size(self.title, self.config.memory, self.net.memory)
+        return ActingRL2(self.net)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

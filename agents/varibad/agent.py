@@ -27,6 +27,7 @@ from torch.profiler import record_function
 
 from metarl.agents.belief.network import told_tasks
 from metarl.agents.belief.ppo import BeliefMemory, PPOOnBelief
+from metarl.agents.varibad.acting import ActingVariBAD
 from metarl.agents.varibad.config import VariBADConfig
 from metarl.agents.varibad.decoder import Evidence
 from metarl.agents.varibad.elbo import elbo
@@ -176,6 +177,9 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         time = torch.arange(len(ended), device=self.device)[:, None]
         began = torch.where(ended, time, 0).cummax(0).values
         return self.net.trial_inputs(rollout.step, self._share(ended.cumsum(0), time - began))
+
+    def acting_module(self, memory: BeliefMemory) -> ActingVariBAD:
+        return ActingVariBAD(self.net, self.family.horizon, self.family.episodes_per_trial)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that training changes but the ring, which is saved in files of its own."""

@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "evaluate several agents and baselines on the same tasks",
     "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
     "probe": "measure what a trained agent's memory knows of the task",
+    "export": "write a trained agent as a program for a small device: ONNX, 8 bits, …",
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
@@ -178,6 +179,43 @@ def probe() -> Parser:
     return parser
 
 
+def export() -> Parser:
+    """Make the parser of ``metarl export``."""
+    parser = Parser(
+        prog="metarl export",
+        description="Write what a trained agent computes between two actions as a program for a small device.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch"),
+        default="onnx",
+        help="onnx, or torch: torch.export (default: onnx)",
+    )
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--int8", action="store_true", help="quantise weights to 8 bits, and inputs as they come")
+    smaller.add_argument("--fp16", action="store_true", help="round weights to 16 bits")
+    parser.add_argument(
+        "--prune", type=float, default=0.0, metavar="SHARE", help="of each matrix's weights, the smallest, set to 0"
+    )
+    parser.add_argument("--check", action="store_true", help="compare the program with the agent over one trial")
+    parser.add_argument("--tolerance", type=float, metavar="X", help="of the check (default: by the weights)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="K",
+        help="gradient steps, for an agent that takes some (default: as trained)",
+    )
+    parser.add_argument("--split", metavar="NAME", help="whose task they are taken on (default: test)")
+    parser.add_argument("--task", type=int, metavar="N", help="its number in an evaluation (default: 0)")
+    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/exports/…)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
 def envs() -> Parser:
     """Make the parser of ``metarl envs``."""
     parser = Parser(prog="metarl envs", description="List the task families, or show the card of one.")
@@ -195,6 +233,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "compare": compare,
     "watch": watch,
     "probe": probe,
+    "export": export,
     "envs": envs,
 }
 """The parsers of all programs but ``train``, whose options depend on the agent and the family."""

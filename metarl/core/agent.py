@@ -137,6 +137,15 @@ class LearningAgent(Agent):
         """Return the distribution that `act` samples from, over the actions of `ActionUnits`; None if not known."""
         return None
 
+    def acting_module(self, memory: Memory) -> Any:
+        """Return what `act` computes, without the draw, as a `metarl.learning.acting.ActingModule`, for an export.
+
+        `memory` is that of a single trial, as `begin` or `adapt` returned it: an agent that adapts its parameters
+        exports those in it. Raises ValueError, one sentence, for an agent that cannot be exported.
+        """
+        name = type(self.config).__name__.removesuffix("Config")
+        raise ValueError(f"{name} cannot be exported: RL2, MAML, VariBAD and RecurrentSAC can.")
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
         raise NotImplementedError

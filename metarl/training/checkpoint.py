@@ -20,10 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.core.agent import LearningAgent
+from metarl.core.agent import AgentConfig, LearningAgent
 from metarl.core.errors import brief, nearest, unknown
+from metarl.core.family import TaskFamily
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
+from metarl.interop.export.manifest import MANIFEST
+from metarl.interop.export.playing import OnnxAgent
 from metarl.learning.samplers.sampler import TaskSampler
 from metarl.report.console import Parser, at_home, in_words
 from metarl.training import ring_files, state_file
@@ -130,6 +133,8 @@ def _path_of(folder: Path, which: str | int) -> Path:
         raise ConfigError(f"which must be 'last', 'best' or the number of an iteration, got {which!r}.")
     names = (CHECKPOINT, AGENT) if which == "last" else (BEST,)
     path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None and (folder / MANIFEST).is_file():
+        raise ConfigError(f"The folder {str(folder)!r} holds an export, not a run: only metarl evaluate plays it.")
     if path is None and which == "best":
         raise ConfigError(
             f"The run in {str(folder)!r} has no best checkpoint, since it was not evaluated on 'valid': "
@@ -214,18 +219,30 @@ def load(
 
     `which` is "last", the agent at the end of training, "best", the agent with the best score on `valid`, or the
     iteration of a kept checkpoint (`keep_checkpoints`). The agent has the attributes `config` and `family`. A run
-    directory is data: only the packages in `allow` are imported for it. Raises ConfigError (one sentence) if there is
-    no such agent.
+    directory is data: only the packages in `allow` are imported for it. The folder of an export is an agent, too,
+    an `OnnxAgent`. Raises ConfigError (one sentence) if there is no such agent.
     """
     folder = find(name)
     try:
         config = configuration.read(folder / "config.yaml", [f"--allow={package}" for package in allow])
     except ConfigError as error:
         raise ConfigError(f"The run in {str(folder)!r} cannot be loaded: {error}") from error
+    if (folder / MANIFEST).is_file():
+        return _exported(folder, config.agent, config.family, which)
     agent = config.agent.build(config.family, config.seed, torch.device(device))
     counters = restore(folder, agent, which)
     agent.trained = progress(config.seed, counters)
     return agent
+
+
+def _exported(folder: Path, config: AgentConfig, family: TaskFamily, which: str | int) -> OnnxAgent:
+    """Open the program in the folder of an export."""
+    if which != "last":
+        raise ConfigError(f"The export in {str(folder)!r} is of one checkpoint: leave out which={which!r}.")
+    try:
+        return OnnxAgent(folder, family, config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:

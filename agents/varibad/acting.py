@@ -1,0 +1,36 @@
+"""VariBAD's acting module, for exports: the encoder and the policy, without decoder and critic."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from metarl.agents.belief.ppo import BeliefMemory, after_step
+from metarl.agents.varibad.network import VariBADNetwork
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Distribution
+from metarl.learning.acting import ActingModule
+
+
+class ActingVariBAD(ActingModule):
+    """The encoder and the policy. Its memory is the encoder's state, and the place in the trial."""
+
+    def __init__(self, net: VariBADNetwork, horizon: int, episodes: int) -> None:
+        """Take the networks; `horizon` and `episodes` are those of the trials that the agent was trained on."""
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        del self.net.decoder, self.net.critic
+        self.actions = self.net.policy.head.actions
+        self.horizon, self.episodes = horizon, episodes
+
+    def initial(self, rows: int) -> BeliefMemory:
+        zeros = torch.zeros(rows, dtype=torch.int64)
+        return BeliefMemory(self.net.belief.prior(rows), zeros, zeros)
+
+    def forward(self, step: Step, memory: BeliefMemory) -> tuple[Distribution, BeliefMemory]:
+        episode, since = after_step(memory, step)
+        share = (episode + since / self.horizon) / self.episodes
+        belief = self.net.belief.posterior(memory.belief, step)
+        inputs = self.net.inputs(step.obs, self.net.belief.features(belief), share)
+        return self.net.policy(inputs), BeliefMemory(belief, episode, since + 1)

@@ -1,0 +1,7 @@
+"""Trained agents as programs for small devices: ONNX files that need neither torch nor metarl, and how they play."""
+
+from metarl.interop.export.checking import Check, check
+from metarl.interop.export.playing import OnnxAgent
+from metarl.interop.export.writing import WEIGHTS, export
+
+__all__ = ["WEIGHTS", "Check", "OnnxAgent", "check", "export"]
