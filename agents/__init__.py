@@ -2,6 +2,7 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.agents.sb3.config import PPOConfig
@@ -10,10 +11,12 @@ from metarl.core.agent import register_agent
 
 __all__ = [
     "MAML",
+    "PEARL",
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
     "MAMLConfig",
+    "PEARLConfig",
     "PPOConfig",
     "RL2Config",
     "RecurrentSAC",
@@ -28,3 +31,4 @@ register_agent("PPO", PPOConfig)
 register_agent("Belief", BeliefConfig)
 register_agent("RecurrentSAC", RecurrentSACConfig)
 register_agent("VariBAD", VariBADConfig)
+register_agent("PEARL", PEARLConfig)
