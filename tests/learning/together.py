@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import metarl
-from metarl.agents import BeliefConfig, MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
+from metarl.agents import BeliefConfig, MAMLConfig, PEARLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
 from metarl.agents.maml import PPOStep, ReptileStep, SupervisedStep, TRPOStep
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent
@@ -42,6 +42,21 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "Recurrent SAC": (RecurrentSACConfig(**REPLAY, norm_obs=True, critic="task", num_critics=3), POINTS),
     "Recurrent SAC, discrete": (RecurrentSACConfig(**REPLAY, policy_frequency=2), BANDIT),
     "Recurrent TD3, chunks": (RecurrentSACConfig(**REPLAY, algorithm="td3", chunk_length=7), POINTS),
+    "PEARL": (
+        PEARLConfig(
+            learning_starts=10,
+            updates_per_iteration=3,
+            task_batch=5,
+            batch_size=8,
+            context_size=6,
+            rounds=2,
+            encoder_sizes=(8,),
+            hidden_sizes=(8,),
+            buffer_size=50,
+            norm_obs=True,
+        ),
+        POINTS,
+    ),
     "VariBAD": (
         VariBADConfig(
             num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False

@@ -30,6 +30,7 @@ RL2 = "--agent=RL2 --agent.hidden_size=8 --agent.update_epochs=2 --agent.num_min
 MAML = "--agent=MAML --agent.fast_batch_size=3 --agent.hidden_sizes=[8]"
 PPO = "--agent=PPO --agent.batch_size=8 --agent.update_epochs=2 --agent.hidden_sizes=[8]"
 SAC = "--agent=RecurrentSAC --agent.hidden_size=8 --agent.updates_per_iteration=2 --agent.learning_starts=8"
+PEARL = "--agent=PEARL --agent.hidden_sizes=[8] --agent.encoder_sizes=[8] --agent.updates_per_iteration=2"
 AGENTS = {
     **{f"RL² with {memory}": f"{RL2} --agent.memory={memory}" for memory in MEMORIES},
     "RL² with statistics": f"{RL2} --agent.norm_obs=true --agent.norm_adv=false --agent.critic=task",
@@ -42,6 +43,7 @@ AGENTS = {
     "Meta-SGD": f"{MAML} --agent.outer=ppo --agent.rates=per_parameter",
     "ANIL": f"{MAML} --agent.outer=trpo --agent.adapted=head",
     "Recurrent SAC": f"{SAC} --agent.batch_size=4 --agent.buffer_size=10 --agent.norm_obs=true",
+    "PEARL": f"{PEARL} --agent.learning_starts=8 --agent.buffer_size=20 --agent.norm_obs=true",
     "PPO": PPO,
     "PPO, fine-tuned": f"{PPO} --agent.test_steps=1 --agent.fast_batch_size=2",
     "PPO, told the task": f"{PPO} --agent.task_input=true",
