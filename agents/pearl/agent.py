@@ -24,7 +24,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.agents.pearl.by_task import ByTask
+from metarl.agents.pearl.by_task import ByTask, episodes_of
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.agents.pearl.network import Memory, PEARLNetwork, transitions_of
 from metarl.agents.recurrent_sac.losses import actor_loss, critic_loss, soft_value, td_target, temperature_loss
@@ -48,7 +48,7 @@ OTHERS = "alpha", "encoder_grad_norm", "actor_grad_norm", "critic_grad_norm"
 
 
 class Batch(NamedTuple):
-    """What a gradient step learns from: for each of N tasks a context of C transitions, and M others."""
+    """The data of a gradient step: for each of N tasks a context of C transitions, and M others."""
 
     context: Tensor  # (N, C, F) encoded transitions
     seen: Tensor  # (N, M, S) scaled observations
@@ -134,11 +134,12 @@ class PEARL(LearningAgent, config=PEARLConfig):
                 weight = 1.0 / (self.updates * len(trial) + number + 1)
                 self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
             self.net.scaling.follow_rewards(rollout.outcome.reward, rollout.mask)
-            # A context is of one task, whose transitions several ranks may have played: so each holds all.
-            parts = ranks.all_gather(to_device(rollout, "cpu")) if ranks.several() else [rollout]
-            with ranks.alone():
-                for part in parts:
-                    self.ring.add(to_device(part, self.device))
+        episodes = episodes_of(trial)
+        # A context is of one task, whose transitions several ranks may have played: so each holds all.
+        parts = ranks.all_gather(to_device(episodes, "cpu")) if ranks.several() else [episodes]
+        with ranks.alone():
+            for part in parts:
+                self.ring.add(to_device(part, self.device))
         self.trials += ranks.shard(trial[0].mask.shape[1]).every
 
     def _schedules(self, progress: float) -> tuple[Tensor, Tensor]:

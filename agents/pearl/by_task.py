@@ -9,6 +9,8 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.family import Key
+from metarl.core.rollout import Rollout
+from metarl.core.tree import num_rows, take, tree_map
 from metarl.learning.trial_ring import TrialRing
 
 
@@ -74,6 +76,25 @@ class ByTask:
         slot, time = self.slots[place], number - self.starts[place]
         names = "step.obs", "acted.action", "outcome.reward", "outcome.terminated", "outcome.final_obs"
         return Transitions(*(self.ring.stored[name][slot, time] for name in names))
+
+
+def episodes_of(trial: list[Rollout]) -> Rollout:
+    """Return the rounds of B trials as rows of one rollout ``(T, B × rounds, …)``, those of a trial in succession.
+
+    So the newest episodes of a task in a ring are those of its last trial, from the first round to the last. Rounds
+    that are shorter than the longest one are padded.
+    """
+    longest = max(len(rollout.mask) for rollout in trial)
+
+    def joined(*rounds: Tensor) -> Tensor:
+        padded = [torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])]) for x in rounds]
+        return torch.stack(padded, dim=2).flatten(1, 2)  # (T, B, rounds, …) to (T, B × rounds, …)
+
+    first, *others = [(rollout.step, rollout.acted, rollout.outcome, rollout.mask) for rollout in trial]
+    step, acted, outcome, mask = tree_map(joined, first, *others)
+    task = trial[0].task
+    rows = torch.arange(num_rows(task), device=mask.device).repeat_interleave(len(trial))
+    return Rollout(step, acted, outcome, mask, take(task, rows))
 
 
 def _groups(ring: TrialRing, slots: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributions import Normal, kl_divergence
 import metarl
 from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.pearl.agent import Batch
-from metarl.agents.pearl.by_task import ByTask
+from metarl.agents.pearl.by_task import ByTask, episodes_of
 from metarl.agents.pearl.network import transitions_of
 from metarl.agents.pearl.posterior import Posterior
 from metarl.agents.recurrent_sac.network import choices
@@ -247,13 +247,14 @@ def test_a_trial_has_rounds_of_one_episode():
 
 
 def marked(family: TaskFamily, numbers: list[int], agent: PEARL) -> None:
-    """Put a trial into the ring for each number, whose rewards say the number and the row's task."""
+    """Put trials into the ring, whose rewards are 100 · (number) + 10 · (round) + (task)."""
     for number in numbers:
-        trial = trial_of(agent, family, 24, number)
-        for rollout in trial:
-            own = 10.0 * number + rollout.task.length.to(torch.float32)
-            reward = own.expand_as(rollout.outcome.reward)
-            agent._keep([rollout._replace(outcome=rollout.outcome._replace(reward=reward))])
+        trial = []
+        for played, rollout in enumerate(trial_of(agent, family, 24, number)):
+            own = 100.0 * number + 10.0 * played + rollout.task.length.to(torch.float32)
+            reward = own.expand_as(rollout.outcome.reward).clone()
+            trial.append(rollout._replace(outcome=rollout.outcome._replace(reward=reward)))
+        agent._keep(trial)
 
 
 def test_transitions_are_of_their_task_and_contexts_of_its_newest_episodes():
@@ -261,26 +262,27 @@ def test_transitions_are_of_their_task_and_contexts_of_its_newest_episodes():
     family = Corridor()
     agent = PEARL(config(buffer_size=300), family)
     marked(family, [0, 1, 2], agent)
-    by_task = ByTask(agent.ring, recent=2)
+    by_task = ByTask(agent.ring, recent=3)
     assert len(by_task) == 3
     keys = rng.fold(rng.key(0), torch.arange(3))
     every, newest = (draw(torch.arange(3), keys, 400).reward for draw in (by_task.ever, by_task.recently))
     for row, task in enumerate((1.0, 2.0, 4.0)):
         assert {*(every[row] % 10).tolist()} == {task} and {*(newest[row] % 10).tolist()} == {task}
-        assert {*(every[row] // 10).tolist()} == {0.0, 1.0, 2.0} and {*(newest[row] // 10).tolist()} == {2.0}
+        assert {*(every[row] // 10).tolist()} == {0.0, 1.0, 2.0, 10.0, 11.0, 12.0, 20.0, 21.0, 22.0}
+        assert {*(newest[row] // 10).tolist()} == {20.0, 21.0, 22.0}, "all rounds of the last trial"
 
 
 def test_every_transition_of_a_task_is_equally_likely_and_none_is_padding():
     family = Corridor()
     agent = PEARL(config(buffer_size=100), family)
-    rollouts = trial_of(agent, family, 8, 1)
-    numbered = 0
+    rollouts, numbered, trial = trial_of(agent, family, 8, 1), 0, []
     for rollout in rollouts:
         steps = rollout.mask.numel()
         reward = torch.arange(numbered, numbered + steps, dtype=torch.float32).reshape(rollout.mask.shape)
         numbered += steps
         reward = torch.where(rollout.mask > 0, reward, -1.0)
-        agent._keep([rollout._replace(outcome=rollout.outcome._replace(reward=reward))])
+        trial.append(rollout._replace(outcome=rollout.outcome._replace(reward=reward)))
+    agent._keep(trial)
     by_task = ByTask(agent.ring, recent=1)
     drawn = by_task.ever(torch.arange(len(by_task)), rng.fold(rng.key(0), torch.arange(len(by_task))), 6000).reward
     assert float(drawn.min()) >= 0.0
@@ -309,15 +311,17 @@ def test_tasks_without_end_make_a_group_for_each_trial():
     agent = PEARL(config(buffer_size=60), family)
     for n in range(4):  # 24 episodes each: the oldest leave the ring
         agent._keep(trial_of(agent, family, 8, n))
-    assert len(agent.ring) == 60 and len(ByTask(agent.ring, 3)) == 24  # of the second trial, the last 12 episodes
+    assert len(agent.ring) == 60 and len(ByTask(agent.ring, 3)) == 20  # 3 episodes each
 
 
 def test_trials_that_are_not_finite_are_never_drawn():
     family = Corridor()
     agent = PEARL(config(), family)
-    for rollout in trial_of(agent, family):
-        broken = rollout.outcome._replace(reward=torch.full_like(rollout.outcome.reward, torch.nan))
-        agent.ring.add(rollout._replace(outcome=broken))
+    broken = [
+        rollout._replace(outcome=rollout.outcome._replace(reward=torch.full_like(rollout.outcome.reward, torch.nan)))
+        for rollout in trial_of(agent, family)
+    ]
+    agent.ring.add(episodes_of(broken))
     assert len(ByTask(agent.ring, 3)) == 0
     metrics = agent.update(trial_of(agent, family))
     assert np.isfinite(list(metrics.values())).all()
@@ -530,9 +534,12 @@ class Corners(Reach):
         return Target(side.expand(len(keys), 2).to(torch.float32))
 
 
+@pytest.mark.slow
 def test_it_learns_to_reach_what_the_rewards_tell():
+    """In the first round it does not know the corner, and acts as if it knew."""
     family = Corners()
-    agent = PEARL(config(**QUICK | {"context_size": 6}, target_entropy=-2.0, kl_weight=0.01, init_alpha=0.01), family)
-    trained(agent, family, 25, 16)
+    options = QUICK | {"context_size": 6, "hidden_sizes": (32, 32), "encoder_sizes": (32,), "kl_weight": 0.01}
+    agent = PEARL(config(**options, target_entropy=-0.7), family)
+    trained(agent, family, 70, 16)
     first, *others = returns(agent, family)
-    assert first < -2.5 and min(others) > -1.0, (first, others)
+    assert first < -2.5 and max(others) == others[-1] > -0.5 and min(others) > -1.0, (first, others)
