@@ -27,7 +27,7 @@ class PEARLConfig(AgentConfig):
     next_obs: bool = False
     """The encoder sees the next observation of a transition, too: for tasks that change what actions do."""
     kl_weight: float = option(0.1, NOT_NEGATIVE)
-    """Weight of the KL divergence of the posterior from the prior (the paper: 0.1; where rewards are sparse 1)."""
+    """Weight of the KL divergence of the posterior from the prior, next to losses in units of the rewards' size."""
     context_size: int = option(64, at_least(1))
     """Transitions of a task from which a gradient step infers its latent (the paper: 64 to 1024)."""
     context_episodes: int | None = option(None, at_least(1))
