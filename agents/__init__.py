@@ -3,6 +3,7 @@
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.r2d2 import R2D2, R2D2Config
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
@@ -15,12 +16,14 @@ __all__ = [
     "ESMAML",
     "MAML",
     "R2D2",
+    "PEARL",
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
     "ESConfig",
     "ESMAMLConfig",
     "MAMLConfig",
+    "PEARLConfig",
     "PPOConfig",
     "R2D2Config",
     "RL2Config",
@@ -39,3 +42,4 @@ register_agent("VariBAD", VariBADConfig)
 register_agent("R2D2", R2D2Config)
 register_agent("ES", ESConfig)
 register_agent("ESMAML", ESMAMLConfig)
+register_agent("PEARL", PEARLConfig)

@@ -53,6 +53,8 @@ NOT_MEASURED = {
     "belief_darkroom": "only the first iterations were tried",
     "rl2_bernoulli_bandit_k10": "it was never run",
     "rl2_tabular_mdp_25": "it was never run",
+    "pearl_sparse_point_robot": "only a short training was tried",
+    "pearl_half_cheetah_vel": "it was never run",
     "sac_gridnavi": "only a short training was tried",
     "sac_sparse_point_robot": "only a short training was tried",
     "sac_windy_point": "it was never run",

@@ -32,7 +32,7 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
     agent = config.build(family, seed, torch.device("cpu"))
-    episodes = min(family.episodes_per_trial, 3)
+    episodes = agent.protocol.episodes or min(family.episodes_per_trial, 3)
     _check_acting(agent, family, task)
     if not _uses_memory(agent, family, task):
         learner = config.build(family, seed, torch.device("cpu"))
@@ -70,8 +70,9 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
 def _uses_memory(agent: LearningAgent, family: TaskFamily, task: Task) -> bool:
     """Tell whether a memory that changes also changes actions; one that does not change counts as used."""
     memory, step, keys = _start(agent, family, task)
-    fresh, after = agent.act(memory, step, keys)
-    later, _ = agent.act(after, step, keys)
+    _, after = agent.act(memory, step, keys)
+    others = rng.fold(keys, 1)  # the memory may hold what was drawn by `keys`
+    fresh, later = (agent.act(each, step, others)[0] for each in (memory, after))
     return same(list(leaves(memory)), list(leaves(after))) or not same(fresh, later)
 
 

@@ -10,6 +10,7 @@ from small_families import Reach, Target
 from torch import Tensor
 
 from metarl.agents.maml import MAML, MAMLConfig
+from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.core import rng
@@ -98,6 +99,20 @@ def test_powers_of_two_change_no_bit_of_recurrent_sac(units, options):
     )  # fmt: skip
     plain, other = Reach(), InUnits(**units)
     a, b = RecurrentSAC(config, plain, 1), RecurrentSAC(config, other, 1)
+    train(a, plain, 3)
+    train(b, other, 3)
+    assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("units", POWERS, ids=str)
+@pytest.mark.parametrize("norm_obs", [False, True])
+def test_powers_of_two_change_no_bit_of_pearl(units, norm_obs):
+    config = PEARLConfig(
+        meta_batch_size=ROWS, hidden_sizes=(16,), encoder_sizes=(16,), learning_starts=ROWS, updates_per_iteration=3,
+        norm_obs=norm_obs,
+    )  # fmt: skip
+    plain, other = Reach(), InUnits(**units)
+    a, b = PEARL(config, plain, 1), PEARL(config, other, 1)
     train(a, plain, 3)
     train(b, other, 3)
     assert torch.equal(weights(a), weights(b))

@@ -17,6 +17,7 @@ from metarl.agents import (
     ESConfig,
     ESMAMLConfig,
     MAMLConfig,
+    PEARLConfig,
     R2D2Config,
     RecurrentSACConfig,
     RL2Config,
@@ -67,6 +68,21 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
     "Recurrent SAC": (RecurrentSACConfig(**REPLAY, norm_obs=True, critic="task", num_critics=3), POINTS),
     "Recurrent SAC, discrete": (RecurrentSACConfig(**REPLAY, policy_frequency=2), BANDIT),
     "Recurrent TD3, chunks": (RecurrentSACConfig(**REPLAY, algorithm="td3", chunk_length=7), POINTS),
+    "PEARL": (
+        PEARLConfig(
+            learning_starts=10,
+            updates_per_iteration=3,
+            task_batch=5,
+            batch_size=8,
+            context_size=6,
+            rounds=2,
+            encoder_sizes=(8,),
+            hidden_sizes=(8,),
+            buffer_size=50,
+            norm_obs=True,
+        ),
+        POINTS,
+    ),
     "VariBAD": (
         VariBADConfig(
             num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False

@@ -31,6 +31,7 @@ MAML = "--agent=MAML --agent.fast_batch_size=3 --agent.hidden_sizes=[8]"
 PPO = "--agent=PPO --agent.batch_size=8 --agent.update_epochs=2 --agent.hidden_sizes=[8]"
 SAC = "--agent=RecurrentSAC --agent.hidden_size=8 --agent.updates_per_iteration=2 --agent.learning_starts=8"
 R2D2 = "--agent=R2D2 --agent.hidden_size=8 --agent.buffer_size=10 --agent.learning_starts=4 --agent.batch_size=4"
+PEARL = "--agent=PEARL --agent.hidden_sizes=[8] --agent.encoder_sizes=[8] --agent.updates_per_iteration=2"
 AGENTS = {
     **{f"RL² with {memory}": f"{RL2} --agent.memory={memory}" for memory in MEMORIES},
     "RL² with statistics": f"{RL2} --agent.norm_obs=true --agent.norm_adv=false --agent.critic=task",
@@ -45,6 +46,7 @@ AGENTS = {
     "Recurrent SAC": f"{SAC} --agent.batch_size=4 --agent.buffer_size=10 --agent.norm_obs=true",
     "R2D2": R2D2,
     "R2D2, stored states": f"{R2D2} --agent.replay_whole=2 --agent.sequence_length=2 --agent.burn_in=1",
+    "PEARL": f"{PEARL} --agent.learning_starts=8 --agent.buffer_size=20 --agent.norm_obs=true",
     "PPO": PPO,
     "PPO, fine-tuned": f"{PPO} --agent.test_steps=1 --agent.fast_batch_size=2",
     "PPO, told the task": f"{PPO} --agent.task_input=true",

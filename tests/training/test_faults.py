@@ -45,6 +45,8 @@ AGENTS = {
     "MAML": ["--agent=MAML", "--agent.meta_batch_size=4", "--agent.fast_batch_size=3"],
     "RecurrentSAC": ["--agent=RecurrentSAC", "--agent.hidden_size=4", "--agent.meta_batch_size=4",
                      "--agent.updates_per_iteration=1", "--agent.learning_starts=0", "--agent.batch_size=4"],
+    "PEARL": ["--agent=PEARL", "--agent.hidden_sizes=[4]", "--agent.encoder_sizes=[4]", "--agent.meta_batch_size=4",
+              "--agent.updates_per_iteration=1", "--agent.learning_starts=0", "--agent.batch_size=4"],
     "PPO": ["--agent=PPO", "--agent.meta_batch_size=4", "--agent.batch_size=20", "--agent.update_epochs=1"],
 }  # fmt: skip
 

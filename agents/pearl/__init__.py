@@ -1,0 +1,6 @@
+"""PEARL, posterior sampling with a learned posterior: read `agent.py` first."""
+
+from metarl.agents.pearl.agent import PEARL
+from metarl.agents.pearl.config import PEARLConfig
+
+__all__ = ["PEARL", "PEARLConfig"]

@@ -1,0 +1,252 @@
+"""PEARL: a soft actor-critic that acts on a sample from its posterior over tasks (Rakelly et al. 2019).
+
+A *latent* z stands for the task. An encoder turns each transition into a Gaussian factor, and the posterior over z is
+their product with the prior N(0, I) (`metarl.agents.pearl.posterior`). The agent draws a z at the start of an episode
+and acts on it to the end, as in posterior sampling: at first from the prior, to explore, then from the posterior. So
+`adapt` only adds the factors of a round to two sums.
+
+It learns off-policy (SAC, Haarnoja et al. 2018): actor and critics see z next to the observation. The encoder is
+trained by the critics' loss and the KL divergence of the posterior from the prior, not by the actor's loss.
+
+    each iteration:  play trials of several episodes                 act on (s, z)
+                     put them into the ring
+                     many times: draw tasks, for each a context of   _replay
+                     recent transitions, and others to learn from
+                     step down the losses                            _descend
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.agents.pearl.by_task import ByTask, episodes_of
+from metarl.agents.pearl.config import PEARLConfig
+from metarl.agents.pearl.network import Memory, PEARLNetwork, transitions_of
+from metarl.agents.recurrent_sac.losses import actor_loss, critic_loss, soft_value, td_target, temperature_loss
+from metarl.agents.recurrent_sac.network import choices, play
+from metarl.core import rng
+from metarl.core.agent import LearningAgent, at
+from metarl.core.batch_env import Step
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Rollout, TrialProtocol
+from metarl.core.tree import to_device
+from metarl.core.units import inverse
+from metarl.fast.adam import ClippedAdam
+from metarl.fast.capture import Captured
+from metarl.learning import ranks
+from metarl.learning.soft import polyak
+from metarl.learning.trial_ring import TrialRing
+
+METRICS = "critic", "q", "kl", "actor", "entropy"
+"""Metrics of a gradient step that are sums over the tasks of all ranks."""
+OTHERS = "alpha", "encoder_grad_norm", "actor_grad_norm", "critic_grad_norm"
+
+
+class Batch(NamedTuple):
+    """The data of a gradient step: for each of N tasks a context of C transitions, and M others."""
+
+    context: Tensor  # (N, C, F) encoded transitions
+    seen: Tensor  # (N, M, S) scaled observations
+    action: Tensor  # (N, M) or (N, M, A) in the network's own units
+    reward: Tensor  # (N, M) in units of the rewards' running size
+    next_seen: Tensor  # (N, M, S)
+    following: Tensor  # (N, M) 0 where the episode was terminated
+
+
+class PEARL(LearningAgent, config=PEARLConfig):
+    """The agent; see the module's docstring."""
+
+    config: PEARLConfig
+    step_name = "context episode"
+
+    def __init__(
+        self, config: PEARLConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """Make a fresh agent. Raises ValueError for actions or observations that it does not know."""
+        self.config, self.family, self.device = config, family, torch.device(device)
+        _check_actions(family)
+        self.protocol = TrialProtocol(config.rounds, episodes=1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = PEARLNetwork(config, family).to(self.device)
+        self.optimizers = {name: ClippedAdam(group, 0.0) for name, group in self.net.groups().items()}
+        self.ring = TrialRing(config.buffer_size, family, episodes=1)
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.gradient_step = Captured(self._descend, self.device, reduces=True)
+        self.updates = self.trials = 0
+
+    @property
+    def captured(self) -> dict[str, Captured]:
+        return {"Gradient steps": self.gradient_step}
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        prior = self.net.prior(num_tasks)
+        rounds = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
+        return Memory(prior, torch.zeros_like(prior.weighted), torch.ones_like(rounds, dtype=torch.bool), rounds)
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        """Act on the latent of the episode, which is drawn at its first step; greedy: the posterior's mean."""
+        with torch.no_grad():
+            guess = self.net.prior(len(key)).where(memory.rounds < self.config.prior_rounds, memory.posterior)
+            drawn = guess.mean if greedy else guess.draw(rng.normal(rng.fold(key, 1), self.config.latent_size))
+            starts = memory.fresh | (step.prev_done > 0)
+            latent = torch.where(starts[:, None], drawn, memory.latent)
+            policy = self.net.policy(self.net.scaling.scaled(step.obs, 1), latent)
+            action, log_prob = play(policy, key, greedy, noise=0.0)
+            # The critics are asked in `update`.
+            acted = Acted(self.net.actions.to_family(action), log_prob, torch.zeros_like(log_prob))
+            return acted, memory._replace(latent=latent, fresh=torch.zeros_like(starts))
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        """Add the factors of the round's transitions to the posterior's sums."""
+        with torch.no_grad():
+            factors = self.net.factors(self.net.encoded(transitions_of(rollout)))
+            posterior = memory.posterior.times(factors, rollout.mask)
+        return Memory(posterior, memory.latent, torch.ones_like(memory.fresh), memory.rounds + 1)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        config = self.config
+        self._keep(trial)
+        found = []
+        if self.trials >= config.learning_starts:
+            by_task = ByTask(self.ring, config.context_episodes or config.rounds)
+            schedules = self._schedules(progress)
+            # Without a task none of its numbers was finite, and the metrics of the trial say so.
+            for number in range(config.updates_per_iteration if len(by_task) else 0):
+                key = rng.fold(rng.fold(self.key, self.updates), number)
+                batch, places = self._replay(by_task, rng.fold(key, 0))
+                found.append(self.gradient_step(batch, rng.fold(rng.fold(key, 1), places), *schedules))
+        self.updates += 1
+        means = torch.stack(found).mean(0).tolist() if found else []
+        losses = dict(zip((*METRICS, *OTHERS), means, strict=False))
+        losses |= {"gamma": at(config.gamma, progress), "replayable": float(len(self.ring))}
+        return {f"loss/{name}": value for name, value in losses.items()}
+
+    def _keep(self, trial: list[Rollout]) -> None:
+        """Put the episodes into the ring, those of all ranks; let scales follow them."""
+        for number, rollout in enumerate(trial):
+            if self.config.norm_obs:
+                weight = 1.0 / (self.updates * len(trial) + number + 1)
+                self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
+            self.net.scaling.follow_rewards(rollout.outcome.reward, rollout.mask)
+        episodes = episodes_of(trial)
+        # A context is of one task, whose transitions several ranks may have played: so each holds all.
+        parts = ranks.all_gather(to_device(episodes, "cpu")) if ranks.several() else [episodes]
+        with ranks.alone():
+            for part in parts:
+                self.ring.add(to_device(part, self.device))
+        self.trials += ranks.shard(trial[0].mask.shape[1]).every
+
+    def _schedules(self, progress: float) -> tuple[Tensor, Tensor]:
+        """Set the learning rates; return the discount factor and the entropy that the temperature aims at."""
+        config, size = self.config, self.net.size
+        rates = {"encoder": config.encoder_lr, "actor": config.policy_lr, "critic": config.q_lr}
+        for name, optimizer in self.optimizers.items():
+            optimizer.set_lr(at(rates.get(name, config.alpha_lr), progress))
+        if self.net.actions.continuous:
+            entropy = at(config.target_entropy, progress) * size
+        else:
+            entropy = at(config.target_entropy_share, progress) * math.log(size)
+        return torch.tensor(at(config.gamma, progress), device=self.device), torch.tensor(entropy, device=self.device)
+
+    @torch.no_grad()
+    def _replay(self, by_task: ByTask, key: Key) -> tuple[Batch, Tensor]:
+        """Draw tasks, and transitions of this rank's part of them; return these, and the tasks' places in the draw."""
+        config, net = self.config, self.net
+        places = torch.arange(config.task_batch, device=self.device)[ranks.part(config.task_batch)]
+        tasks = by_task.tasks(rng.fold(key, 0), config.task_batch)[places]
+        context = by_task.recently(tasks, rng.fold(rng.fold(key, 1), places), config.context_size)
+        others = by_task.ever(tasks, rng.fold(rng.fold(key, 2), places), config.batch_size)
+        batch = Batch(
+            net.encoded(context),
+            net.scaling.scaled(others.obs, 2),
+            net.actions.to_own(others.action),
+            others.reward * inverse(net.scaling.reward_size),
+            net.scaling.scaled(others.next_obs, 2),
+            1.0 - others.terminated.to(others.reward.dtype),
+        )
+        return batch, places
+
+    def _descend(self, batch: Batch, keys: Tensor, gamma: Tensor, target_entropy: Tensor) -> Tensor:
+        """Take one gradient step. The keys ``(N,)`` draw latents and actions.
+
+        All losses are of the parameters before the step. Returns the values of `METRICS` and `OTHERS`.
+        """
+        net, config = self.net, self.config
+        weight = torch.full_like(batch.reward, 1.0 / (config.task_batch * config.batch_size))
+        numbers = torch.arange(config.batch_size, device=self.device)
+        next_keys, now_keys = (rng.fold(rng.fold(keys, n)[:, None], numbers) for n in (1, 2))  # (N, M) each
+        posterior = net.infer(batch.context)
+        latent = posterior.draw(rng.normal(rng.fold(keys, 0), config.latent_size))[:, None]  # (N, 1, Z)
+        given = latent.detach()  # only the critics' loss and the KL divergence train the encoder
+        target = self._targets(batch, given, next_keys, gamma)
+
+        situations = net.critic.begin(batch.seen, latent)
+        values = net.critic.finish(situations, batch.action if net.actions.continuous else None)
+        q = net.taken(values, batch.action)
+        of_critic = critic_loss(q, target, weight)
+        kl = posterior.kl().sum() / config.task_batch
+        (of_critic + config.kl_weight * kl).backward()
+
+        now = choices(net.policy(batch.seen, given), now_keys)
+        if net.actions.continuous:
+            values = net.critic.finish(situations.detach(), now.action, frozen=True)
+        else:
+            values = values.detach()
+        of_actor = actor_loss(values.amin(0), now, net.log_alpha.detach().exp(), weight)
+        of_actor.backward()
+        entropy = now.entropy().detach()
+        temperature_loss(net.log_alpha, entropy, target_entropy, weight).backward()
+        mean_q = (q.mean(0) * weight).sum()
+        return self._step(torch.stack([of_critic, mean_q, kl, of_actor, (entropy * weight).sum()]).detach())
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch, latent: Tensor, keys: Tensor, gamma: Tensor) -> Tensor:
+        """Return the critics' targets ``(N, M)``: reward and discounted soft value of the next observation.
+
+        The end of an episode by its horizon is no terminal (Pardo et al. 2018): the value counts there, too.
+        """
+        net = self.net
+        following = choices(net.policy(batch.next_seen, latent), keys)
+        values = net.critic_target.finish(net.critic_target.begin(batch.next_seen, latent), following.action)
+        value = soft_value(values.amin(0), following, net.log_alpha.exp())
+        return td_target(batch.reward, value, batch.following, gamma)
+
+    def _step(self, metrics: Tensor) -> Tensor:
+        """Step along the gradients of all ranks, and let the target critics follow; return the metrics, complete."""
+        net, config = self.net, self.config
+        optimizers = list(self.optimizers.values())
+        metrics = ranks.sum_gradients([p for each in optimizers for p in each.parameters], metrics)
+        alpha = net.log_alpha.detach().exp()
+        norms = {name: each.step(config.max_grad_norm) for name, each in self.optimizers.items()}
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        polyak(net.critic_target.parameters(), net.critic.parameters(), config.tau)
+        return torch.cat([metrics, torch.stack([alpha, norms["encoder"], norms["actor"], norms["critic"]])])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        found = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for optimizer in self.optimizers.values():
+            found |= optimizer.state_dict()
+        return found | {"updates": torch.tensor(self.updates), "trials": torch.tensor(self.trials)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        for optimizer in self.optimizers.values():
+            optimizer.load_state_dict(state)
+        self.updates, self.trials = int(state["updates"]), int(state["trials"])
+
+
+def _check_actions(family: TaskFamily) -> None:
+    """Raise ValueError, one sentence, for an action space that it does not know."""
+    space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
+    if isinstance(space, spaces.Box):
+        if not space.is_bounded():
+            raise ValueError(f"PEARL needs actions with finite bounds, {given}: take RL2.")
+    elif not isinstance(space, spaces.Discrete):
+        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: take RL2.")

@@ -1,0 +1,110 @@
+"""PEARL's networks: an encoder of transitions, and an actor and critics that see the latent task."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarl.agents.pearl.by_task import Transitions
+from metarl.agents.pearl.posterior import Posterior
+from metarl.agents.recurrent_sac.network import Policy
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout
+from metarl.core.units import ActionUnits, action_size
+from metarl.learning.encoder import StepEncoder
+from metarl.learning.soft import Perceptrons, SquashedGaussian
+
+if TYPE_CHECKING:
+    from metarl.agents.pearl.config import PEARLConfig
+
+
+class PEARLNetwork(nn.Module):
+    """All networks. `scaling` has no trained parameters: it puts observations, actions and rewards in common units."""
+
+    def __init__(self, config: PEARLConfig, family: TaskFamily) -> None:
+        """Make the networks. Raises ValueError for a family that shows images."""
+        super().__init__()
+        self.scaling = StepEncoder(
+            family.observation_space,
+            family.action_space,
+            transition=True,
+            follows=config.norm_obs,
+            parts=family.observation_parts,
+        )
+        if self.scaling.images is not None:
+            raise ValueError(f"The agent PEARL sees no images, and {family!r} shows some: choose RL2, for example.")
+        self.actions = ActionUnits(family.action_space)
+        self.size = action_size(family.action_space)
+        self.latent_size, self.next_obs = config.latent_size, config.next_obs
+        seen, latent = self.scaling.size, config.latent_size
+        inputs = self.scaling.raw_size - (0 if config.next_obs else seen)
+        self.encoder = Perceptrons(1, [inputs], config.encoder_sizes, 2 * latent)
+        continuous = self.actions.continuous
+        outputs = 2 * self.size if continuous else self.size
+        self.actor = Perceptrons(1, [seen, latent], config.hidden_sizes, outputs)
+        parts = [seen, latent, self.size] if continuous else [seen, latent]
+        self.critic = Perceptrons(2, parts, config.hidden_sizes, 1 if continuous else self.size)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
+
+    def prior(self, rows: int) -> Posterior:
+        """Return the prior of `rows` rows."""
+        return Posterior.prior(rows, self.latent_size, self.scaling.centre)
+
+    def factors(self, context: Tensor) -> Posterior:
+        """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``."""
+        mean, spread = self.encoder.finish(self.encoder.begin(context)).squeeze(0).chunk(2, dim=-1)
+        return Posterior.factors(mean, F.softplus(spread))
+
+    def infer(self, context: Tensor) -> Posterior:
+        """Return the posteriors ``(N, Z)`` given encoded transitions ``(N, M, F)``."""
+        factors = self.factors(context.transpose(0, 1))
+        return self.prior(len(context)).times(factors, torch.ones_like(factors.precision[..., 0]))
+
+    def encoded(self, transitions: Transitions) -> Tensor:
+        """Encode transitions for `factors`: observation, action, reward, end and, with `next_obs`, what came next.
+
+        Transitions are ``(N, M, …)``, and the result is ``(N, M, F)``.
+        """
+        rows = Transitions(*(leaf.flatten(0, 1) for leaf in transitions))
+        step = Step(rows.next_obs, rows.action, rows.reward, rows.terminated.to(rows.reward.dtype))
+        raw, _ = self.scaling.raw(step, self.scaling.scaled(rows.obs, 1))
+        return raw[:, 0 if self.next_obs else self.scaling.size :].unflatten(0, transitions.reward.shape)
+
+    def policy(self, seen: Tensor, latent: Tensor) -> Policy:
+        """Return the policies at scaled observations ``(…, F)``, given latent tasks ``(…, Z)``."""
+        outputs = self.actor.finish(self.actor.begin(seen, latent)).squeeze(0)
+        return SquashedGaussian.from_outputs(outputs) if self.actions.continuous else Categorical.from_logits(outputs)
+
+    def taken(self, values: Tensor, action: Tensor) -> Tensor:
+        """Return the values ``(2, N, M)`` of the actions that were taken, from the critics' ``(2, N, M, K)``."""
+        if self.actions.continuous:
+            return values.squeeze(-1)
+        return values.gather(-1, action.expand(len(values), *action.shape)[..., None]).squeeze(-1)
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return the trained parameters with their names, by the group that has an optimiser of its own."""
+        names = "encoder", "actor", "critic", "log_alpha"
+        named = list(self.named_parameters())
+        return {name: [(n, p) for n, p in named if n.partition(".")[0] == name] for name in names}
+
+
+class Memory(NamedTuple):
+    """The agent's memory: the posterior so far, and the latent task that it acts on in this episode."""
+
+    posterior: Posterior  # (N, Z) after the episodes that `adapt` has seen
+    latent: Tensor  # (N, Z)
+    fresh: Tensor  # (N,) bool: a latent has to be drawn at the next step
+    rounds: Tensor  # (N,) int64: the rounds that `adapt` has seen
+
+
+def transitions_of(rollout: Rollout) -> Transitions:
+    """Return the transitions of a round, ``(T, B, …)``."""
+    outcome = rollout.outcome
+    return Transitions(rollout.step.obs, rollout.acted.action, outcome.reward, outcome.terminated, outcome.final_obs)
