@@ -42,7 +42,6 @@ CONTROLS = {
 }
 """Presets that are others without a memory; the record has what the memory is worth, on the same tasks."""
 NOT_MEASURED = {
-    "rl2_ml1_reach": "it takes a virtual environment of its own and about an hour",
     "rl2_minigrid_multiroom": "only the first iterations were tried",
     "rl2_treasure_hunt": "only the first iterations were tried",
     "belief_gridnavi": "only a short training was tried",

@@ -50,6 +50,7 @@ KNOWN = {
         "47.28 at most without being told labels; 44.04 [43.97, 44.11] by the nearest neighbour in pixels (1,000 tasks "
         "of `test`)"
     ),
+    "rl2_ml1_reach": "unknown; Meta-World's scripted policy solves every episode",
     "rl2_rulesets_trivial": "2.76 by a player that is told the ruleset",
     "rl2_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
     "memoryless_lunar_lander": "unknown; Gymnasium calls 200 an episode solved, at nominal parameters",
@@ -75,6 +76,7 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
     "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_rulesets_trivial",
     "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
+    "rl2_ml1_reach",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
