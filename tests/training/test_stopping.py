@@ -212,7 +212,7 @@ def test_training_ends_at_a_number_of_environment_steps(option: str, limit: int,
 def test_training_ends_after_seconds_resumes_included():
     run = metarl.run("toy.yaml", total_iterations=100000, max_seconds=0.3, run_dir="run")
     first = run.counters
-    assert first.seconds >= 0.3 and lines("run")[-2]["seconds"] < 0.3
+    assert first.seconds >= 0.3 and lines("run")[-2]["seconds"] <= 0.3  # as written, to three digits
     assert metarl.run(resume="run").counters == first, "resumed, it ends at once"
     longer = metarl.run(resume="run", max_seconds=0.6).counters
     assert longer.seconds >= 0.6 and longer.iteration > first.iteration
