@@ -102,14 +102,6 @@ def train(
         second = done.iteration + 1 if config.profile else None  # the first warms up
         profiled = ProfiledIteration(second, device, run_dir / "trace.json")
 
-        def save() -> None:
-            check_before_saving(agent, done.iteration, run_dir)
-            ring_files.save(run_dir, agent.ring, done.iteration)  # first: the checkpoint is worth nothing without them
-            if first:
-                log.flush()
-                checkpoint.save(run_dir, agent, done, config.keep_checkpoints, sampler)
-            ring_files.prune(run_dir, agent.ring, checkpoint.oldest(run_dir, done.iteration))
-
         make_log = Logger if first else NoLog
         with (
             in_a_sentence(config, run_dir, lambda: iterate.doing),
@@ -128,10 +120,10 @@ def train(
                         logged = log.iteration(done, metrics, evaluated)
                 check_finite(metrics, culprit, done.iteration, run_dir)
                 if done.iteration % config.checkpoint_every == 0 or ranks.any_of(stop.save_asked()):
-                    save()
+                    _save(run_dir, agent, done, config, sampler, log)
                 if on_iteration is not None and ranks.any_of(bool(on_iteration(done.iteration, logged))):
                     break
-            save()
+            _save(run_dir, agent, done, config, sampler, log)
             _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
             if limit in ("max_seconds", "max_env_steps"):
                 log.say(f"Training has reached {limit} after iteration {done.iteration}")
@@ -143,6 +135,18 @@ def train(
                 command = checkpoint.resume_command(run_dir, config.allow)
                 log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
     return Run(agent, curves, run_dir, done, stop.signal)
+
+
+def _save(
+    run_dir: Path, agent: LearningAgent, done: Counters, config: TrainConfig, sampler: TaskSampler, log: Logger | NoLog
+) -> None:
+    """Save the run as it is: the trials that the agent looks back on, then its checkpoint; drop what none needs."""
+    check_before_saving(agent, done.iteration, run_dir)
+    ring_files.save(run_dir, agent.ring, done.iteration)  # first: the checkpoint is worth nothing without them
+    if isinstance(log, Logger):  # of the first rank
+        log.flush()
+        checkpoint.save(run_dir, agent, done, config.keep_checkpoints, sampler)
+    ring_files.prune(run_dir, agent.ring, checkpoint.oldest(run_dir, done.iteration))
 
 
 class Iterated(NamedTuple):

@@ -1,4 +1,6 @@
-"""Make docs/images/belief_*.png, what is believed along a trial: ``python -m docs.make_beliefs [--run NAME=RUN …]``.
+"""Make docs/images/belief_*.png, what is believed along a trial::
+
+python -m docs.make_belief_pictures [--run NAME=RUN …]
 
 A picture shows the agent of the package that has a belief, or as long as none ships the RL² agent, whose trial only the
 ideal observer explains. ``--run gridnavi=RUN_DIR`` takes another agent.
