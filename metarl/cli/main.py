@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         with AtOnce():
-            return int(importlib.import_module(f"metarl.cli.{name}").program(rest))
+            return int(importlib.import_module(usage.module(name)).program(rest))
     except KeyboardInterrupt as stopped:
         code = exit_code(stopped)
         print(f"metarl {name}: stopped at once by {signal_name(code - 128)}; what was saved is kept.", file=sys.stderr)

@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
+from metarl.cli.studies import parsers as studies
 from metarl.report.console import ALLOW, EXIT_CODES, QUIET, Parser
 
 COMMANDS = {
@@ -16,6 +17,7 @@ COMMANDS = {
     "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
     "probe": "measure what a trained agent's memory knows of the task",
     "export": "write a trained agent as a program for a small device: ONNX, 8 bits, …",
+    **studies.COMMANDS,
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
@@ -32,6 +34,11 @@ def _which(text: str) -> str | int:
     if text not in ("last", "best"):
         raise ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
     return text
+
+
+def module(command: str) -> str:
+    """Return the name of the module whose ``program`` a command runs."""
+    return f"metarl.cli.studies.{command}" if command in studies.COMMANDS else f"metarl.cli.{command}"
 
 
 def overview() -> str:
@@ -234,6 +241,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "watch": watch,
     "probe": probe,
     "export": export,
+    **studies.PARSERS,
     "envs": envs,
 }
 """The parsers of all programs but ``train``, whose options depend on the agent and the family."""

@@ -1,0 +1,1 @@
+"""The programs of `metarl.studies`: thin shells over its functions."""

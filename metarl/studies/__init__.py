@@ -1,0 +1,1 @@
+"""Studies that are made of many runs or evaluations: a benchmark, tuning, stress."""
