@@ -85,6 +85,11 @@ GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_supervised_sinusoid", "maml_supervised_few_shot_digits",
 )  # fmt: skip
 
+BELIEFS = ("belief_", "varibad_", "hyper_")
+REPLAY = ("r2d2_", "sac_", "pearl_")
+OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "paired_", "es_", "dpt_", "ad_", "distil_")
+"""How the names of the presets of three more tables begin: agents on beliefs, on replay, and of other kinds."""
+
 SHORT = (  # the README's table: the least and the best known problems of both kinds of agent
     "rl2_bernoulli_bandit_n10", "rl2_gridnavi", "rl2_two_step", "rl2_navigation2d", "maml_navigation2d",
     "maml_half_cheetah_vel",
@@ -128,6 +133,8 @@ def points(curve: Entry, limit: int, arrow: bool = False) -> str:
 
 def known(preset: str, curve: Entry) -> str:
     """What is known of the best; for the dependent bandits beside the regret, by seed where there are several."""
+    if preset not in KNOWN:  # another agent on a problem that RL² has a preset for: the same is known of it
+        preset = f"rl2_{problem}" if (problem := _problem(preset)) else preset
     if preset not in KNOWN:
         return f"{number(curve['oracle'])} known task" if curve["oracle"] is not None else "unknown"
     regret = ""
@@ -136,6 +143,12 @@ def known(preset: str, curve: Entry) -> str:
         seeds = f" ({', '.join(f'{each:.2f}' for each in lost)})" if len(lost) > 1 else ""
         regret = f"{sum(lost) / len(lost):.2f}{seeds}"
     return KNOWN[preset].format(oracle=number(curve["oracle"]), regret=regret)
+
+
+def _problem(preset: str) -> str:
+    """The second part of the name of a preset of the tables by kind, "" for other presets."""
+    kind = next((kind for kind in (*BELIEFS, *REPLAY, *OTHERS) if preset.startswith(kind)), "")
+    return preset.removeprefix(kind) if kind else ""
 
 
 def millions(steps: int | None) -> str:
@@ -162,11 +175,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def memory_table(record: Mapping[str, Entry]) -> str:
-    """The table of agents that learn in a trial."""
+def of_kind(record: Mapping[str, Entry], kinds: Sequence[str]) -> list[str]:
+    """The presets of the record of some kinds of agent, but those that learn by gradient steps: by kind, then name."""
+    found = [(number, name) for number, kind in enumerate(kinds) for name in record if name.startswith(kind)]
+    return [name for _, name in sorted(found) if name not in GRADIENTS]
+
+
+def memory_table(record: Mapping[str, Entry], presets: Sequence[str] = MEMORY) -> str:
+    """A table of agents that learn in a trial."""
     columns = ("preset", "split", "return of the trial", "per seed", "episode 1 → 2 → last", "random", "best known")
     rows = []
-    for preset in filter(record.__contains__, MEMORY):
+    for preset in filter(record.__contains__, presets):
         entry = record[preset]
         curve = target(entry)
         cells = [
@@ -285,6 +304,8 @@ def documents(record: Mapping[str, Entry], root: Path = ROOT) -> dict[Path, str]
     tables = {"results": memory_table, "maml": gradient_table, "memory": memory, "splits": splits}
     for mark, make in tables.items():
         page = between(page, mark, f"\n{make(record)}\n")
+    for mark, kinds in {"beliefs": BELIEFS, "replay": REPLAY, "others": OTHERS}.items():
+        page = between(page, mark, f"\n{memory_table(record, of_kind(record, kinds))}\n")
     readme = between((root / README).read_text(encoding="utf-8"), "results", short_table(record))
     made = {root / README: readme, root / PAGE: page}
     for preset, entry in record.items():

@@ -24,6 +24,18 @@ def test_every_preset_has_its_results():
     gradients = {name for name, entry in RECORD.items() if "gradient step" in entry["splits"]["train"]["points"][0][0]}
     assert set(make_results.GRADIENTS) == gradients
     assert set(make_results.MEMORY) == {name for name in RECORD if name.startswith(("rl2_", "memoryless_"))}
+    kinds = (*make_results.BELIEFS, *make_results.REPLAY, *make_results.OTHERS)
+    others = make_results.of_kind(RECORD, kinds)
+    assert len({*others}) == len(others) and not {*others} & gradients
+    alone = {name for name in RECORD if name.startswith(("ppo_", "recurrent_ppo_"))}
+    assert {*make_results.MEMORY, *gradients, *others} | alone == set(RECORD), "each has its table"
+
+
+def test_what_is_known_of_a_problem_is_known_for_every_agent():
+    curve = {"oracle": 44.0, "by_seed": [36.0]}
+    assert make_results.known("varibad_gridnavi", curve) == make_results.KNOWN["rl2_gridnavi"]
+    assert make_results.known("robust_plr_wall_maze", curve) == "44.00 known task"
+    assert make_results.known("ppo_gridnavi", curve) == "44.00 known task"
 
 
 @pytest.mark.parametrize("path", list(make_results.documents(RECORD)), ids=lambda path: path.name)
