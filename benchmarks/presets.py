@@ -68,6 +68,7 @@ NOT_MEASURED = {
     "es_maml_navigation2d": "only a short training was tried",
     "belief_tabular_mdp": "it was never run",
     "belief_sparse_point_robot": "it was never run",
+    "belief_half_cheetah_vel": "it was never run",
     "hyper_gridnavi": "it was never run",
     "hyper_bernoulli_bandit": "it was never run",
     "hyper_tabular_mdp": "it was never run",

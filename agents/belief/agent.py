@@ -19,7 +19,7 @@ from metarl.agents.belief.ppo import PPOOnBelief
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.places import goal_masses
 from metarl.core.family import TaskFamily
-from metarl.core.rollout import Memory
+from metarl.core.rollout import Memory, Rollout
 
 
 class BeliefPPO(PPOOnBelief, config=BeliefConfig):
@@ -44,6 +44,13 @@ class BeliefPPO(PPOOnBelief, config=BeliefConfig):
             torch.manual_seed(seed)
             self.net = BeliefNetwork(config, family, belief.size, told_tasks(family)).to(self.device)
         self._begin_to_learn(seed)
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        metrics = super().update(trial, progress)
+        if self.config.norm_obs:  # only now: the likelihood ratio is 1 with the scales that the policy acted with
+            (rollout,) = trial
+            self.net.scaling.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
+        return metrics
 
     def goal_map(self, memory: Memory, points: Tensor) -> Tensor:
         """Return the posterior mass of the goal at `points`, those of the family's ground: float32 ``(B, P)``.

@@ -44,6 +44,8 @@ class PPOOnBeliefConfig(AgentConfig):
     """End the passes of an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
+    norm_obs: bool = False
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

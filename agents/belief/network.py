@@ -40,7 +40,7 @@ class BeliefNetwork(nn.Module):
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
         self.register_buffer("task_centre", mean)
         self.register_buffer("task_scale", torch.where(std > 1e-6 * mean.abs(), 1.0 / std, 0.0))
-        self.scaling = Scaling(family.observation_space)
+        self.scaling = Scaling(family.observation_space, follows=config.norm_obs)
         inputs, hidden = self.scaling.size + size + 1, list(config.hidden_sizes)
         self.policy = MLPPolicy(inputs, family.action_space, hidden, config.activation, config.init_std)
         nn.init.orthogonal_(self.policy.head.linear.weight, 0.01)

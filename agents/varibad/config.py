@@ -55,8 +55,6 @@ class VariBADConfig(PPOOnBeliefConfig):
     """Draw so many prefixes of each trial for the ELBO, which saves memory on long trials; null: all."""
     decoded_steps: int | None = option(None, at_least(1))
     """Draw so many steps of each trial to be decoded from every prefix, past and future ones; null: all."""
-    norm_obs: bool = False
-    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Step
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
+from metarl.core.tree import features
 from metarl.envs.bandits.bernoulli import BernoulliBandit
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.testing import check_agent
@@ -29,8 +30,8 @@ def config(**changes: Any) -> BeliefConfig:
     return dataclasses.replace(small, **changes)
 
 
-def rollout_of(agent: BeliefPPO, family: TaskFamily, rows: int = 12) -> Rollout:
-    (rollout,) = run_trial(agent, family, family.sample_tasks(rng.key(0), rows), rng.key(0))
+def rollout_of(agent: BeliefPPO, family: TaskFamily, rows: int = 12, seed: int = 0) -> Rollout:
+    (rollout,) = run_trial(agent, family, family.sample_tasks(rng.key(seed), rows), rng.key(0))
     return rollout
 
 
@@ -53,13 +54,26 @@ def test_the_share_of_the_trial_and_the_belief_are_what_it_sees():
         assert torch.equal(batch.inputs[t, :, 2:-1], agent.belief.features(belief))
 
 
-def test_the_likelihood_ratio_is_one_at_first():
+@pytest.mark.parametrize("norm_obs", [False, True])
+def test_the_likelihood_ratio_is_one_at_first(norm_obs: bool):
     family = GridNavi()
-    agent = BeliefPPO(config(), family)
+    agent = BeliefPPO(config(norm_obs=norm_obs), family)
+    for number in range(3):  # also once the scales of observations have moved
+        rollout = rollout_of(agent, family, seed=number)
+        batch, _ = agent._prepare(rollout, features(rollout.task), 1.0)
+        log_prob = agent.net.policy(batch.inputs).log_prob(batch.action)
+        torch.testing.assert_close(log_prob, rollout.acted.log_prob, rtol=0, atol=1e-6)
+        agent.update([rollout])
+
+
+def test_observations_are_scaled_by_those_seen():
+    family = GridNavi()
+    agent = BeliefPPO(config(norm_obs=True), family)
     rollout = rollout_of(agent, family)
-    batch, _ = agent._prepare(rollout, torch.zeros(12, 2), 1.0)
-    log_prob = agent.net.policy(batch.inputs).log_prob(batch.action)
-    torch.testing.assert_close(log_prob, rollout.acted.log_prob, rtol=0, atol=1e-6)
+    agent.update([rollout])
+    seen = agent.net.scaling.scaled(rollout.step.obs.flatten(0, 1), 1)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen.std(0, correction=0), torch.ones(2), rtol=0, atol=1e-5)
 
 
 def test_padding_changes_no_gradient():
