@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
+    from metarl.studies.folds import cross_validate
     from metarl.testing.agents import check_agent
     from metarl.testing.families import check_family
     from metarl.training.loop import Run
     from metarl.training.runs import run
 
-__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "AdaptationCurve", "Player"]
+__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
 __all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
 __all__ += ["check_agent", "register_baseline", "BatchEnv", "collect", "run_trial", "__version__"]
 
@@ -55,6 +56,7 @@ _LAZY = {
     "check_agent": "metarl.testing.agents",
     "check_family": "metarl.testing.families",
     "collect": "metarl.core.rollout",
+    "cross_validate": "metarl.studies.folds",
     "evaluate": "metarl.evaluation.evaluator",
     "register_agent": "metarl.core.agent",
     "register_baseline": "metarl.agents.family_extras",

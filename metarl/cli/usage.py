@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
 from metarl.cli.studies import parsers as studies
+from metarl.cli.studies.parsers import DEVICE, WHICH, which
 from metarl.report.console import ALLOW, EXIT_CODES, QUIET, Parser
 
 COMMANDS = {
@@ -21,19 +21,8 @@ COMMANDS = {
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
-WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
-DEVICE = "cpu, cuda or auto (default: auto)"
 X = "return by experience on the task (default), or by the steps or seconds of training, as the runs recorded it"
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def _which(text: str) -> str | int:
-    """Convert the value of ``--which``."""
-    if text.isascii() and text.isdigit() and len(text) <= 16:
-        return int(text)
-    if text not in ("last", "best"):
-        raise ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
-    return text
 
 
 def module(command: str) -> str:
@@ -88,7 +77,7 @@ def evaluate() -> Parser:
     parser.add_argument(
         "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that there are)"
     )
-    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="tasks of each split (default: 1000)")
     parser.add_argument(
         "--repeats", type=int, metavar="R", help="trials on each task (default: enough for 20 steps of an episode)"
@@ -152,7 +141,7 @@ def watch() -> Parser:
         help="the one of the video and of the belief (median)",
     )
     parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
-    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
@@ -170,7 +159,7 @@ def probe() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
     parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks, and the prior (default: test)")
-    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="trials, a third held out (default: 1000)")
     parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="actions taken before (default: 12 of them)")
     parser.add_argument("--part", metavar="NAME", help="part of the memory: state, output, … (default: the first)")
@@ -215,7 +204,7 @@ def export() -> Parser:
     )
     parser.add_argument("--split", metavar="NAME", help="whose task they are taken on (default: test)")
     parser.add_argument("--task", type=int, metavar="N", help="its number in an evaluation (default: 0)")
-    parser.add_argument("--which", type=_which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/exports/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)

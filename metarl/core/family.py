@@ -136,6 +136,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, or always fresh tasks."""
     test_tasks: int | None = None
     """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
+    fold: tuple[int, int] | None = None
+    """Part of the tasks, and number of parts, that `hold_out` keeps for `test`; None: the family's own splits."""
     terminates: ClassVar[bool] = False
     """True if an episode can end before `horizon`. If False, `step` never returns a row as terminated."""
     noisy: ClassVar[bool] = True
@@ -219,6 +221,43 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         self.train_tasks = count
         self.num_tasks("train")
 
+    def hold_out(self, part: int, parts: int) -> None:
+        """Make `test` one of `parts` equal parts of a finite family's tasks, 1 to `parts`, and `train` all others.
+
+        The tasks are those of `all`, or of `train` for a family without such a split; parts are the same in every run.
+        `valid` is a part of the new `train`. Raises ValueError for a family with endlessly many tasks, or fewer than
+        `parts`, and for a part that there is not.
+        """
+        name, every = type(self).__name__, self.enumerate_tasks(self._whole)
+        if every is None:
+            raise ValueError(f"{name} has endlessly many tasks, so none needs to be left out: its `test` has others.")
+        if self.train_tasks is not None:
+            raise ValueError("A fold needs all training tasks: leave out train_tasks.")
+        if not 2 <= parts <= num_rows(every) or not 1 <= part <= parts:
+            raise ValueError(
+                f"A fold must be one of 2 to {num_rows(every)} parts of {name}'s tasks, such as 1/2, "
+                f"got {part}/{parts}."
+            )
+        self.fold = part, parts
+        if "test" not in self.splits:
+            self.splits = (*self.splits, "test")  # type: ignore[misc]
+
+    @property
+    def _whole(self) -> str:
+        """The split whose tasks `hold_out` divides."""
+        return "all" if "all" in self.splits else "train"
+
+    def _enumerated(self, split: str) -> TaskT | None:
+        """Return every task of a split that is not a part of another: that of the fold, if there is one."""
+        if self.fold is None or split not in ("train", "test"):
+            return self.enumerate_tasks(split)
+        every, (part, parts) = self.enumerate_tasks(self._whole), self.fold
+        assert every is not None, "hold_out has seen to it"
+        order = rng.permutation(rng.fold(rng.key(LISTS), len(ADDRESSES)), num_rows(every))
+        held_out = torch.zeros(num_rows(every), dtype=torch.bool)
+        held_out[order.tensor_split(parts)[part - 1]] = True
+        return take(every, torch.nonzero(held_out if split == "test" else ~held_out).squeeze(-1))
+
     def draw_tasks(self, keys: Key, split: str) -> TaskT:
         """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with `train` unless `valid_apart`."""
         name = type(self).__name__
@@ -244,7 +283,7 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     def _finite(self, split: str) -> TaskT | None:
         """Return all tasks of a finite split, or the part of it that its list or `valid` holds; None if infinite."""
         part = split == "valid" and not self.valid_apart
-        every = self.enumerate_tasks("train" if part else split)
+        every = self._enumerated("train" if part else split)
         if every is None:
             return None
         count = num_rows(every)

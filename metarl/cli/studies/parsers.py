@@ -2,11 +2,73 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 
-from metarl.report.console import Parser
+from metarl.report.console import ALLOW, QUIET, Parser
 
-COMMANDS: dict[str, str] = {}
+WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
+DEVICE = "cpu, cuda or auto (default: auto)"
+COMMANDS: dict[str, str] = {
+    "stress": "play a trained agent under conditions that it was not trained for",
+    "tune": "search hyper-parameters of a preset, by their score on valid",
+}
 """The commands, with one line about each; their programs are the modules of this folder with the same names."""
-PARSERS: dict[str, Callable[[], Parser]] = {}
+
+
+def which(text: str) -> str | int:
+    """Convert the value of ``--which``."""
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        return int(text)
+    if text not in ("last", "best"):
+        raise ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
+    return text
+
+
+def tune() -> Parser:
+    """Make the parser of ``metarl tune``."""
+    parser = Parser(
+        prog="metarl tune",
+        description="Search hyper-parameters with Optuna. The same command goes on with a study that was stopped.",
+    )
+    parser.add_argument("preset", metavar="PRESET_OR_FILE", help="what to start from: its other fields stay")
+    parser.add_argument("--space", required=True, metavar="FILE|NAME", help="fields and their values, in YAML; or rl2")
+    parser.add_argument("--trials", type=int, default=50, metavar="N", help="of the study, in all (default: 50)")
+    parser.add_argument("--target", type=float, metavar="X", help="minimise the seconds of training to this score")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change another field, for all trials"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    parser.add_argument("--storage", metavar="URL", help="Optuna's database (default: sqlite:///OUT/study.db)")
+    parser.add_argument("--name", metavar="NAME", help="of the study in the storage (default: that of the preset)")
+    parser.add_argument("--seed", type=int, default=0, help="of the proposals (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for runs and results (default: runs/tune_PRESET)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
+def stress() -> Parser:
+    """Make the parser of ``metarl stress``."""
+    parser = Parser(
+        prog="metarl stress",
+        description="Play a trained agent under conditions that it was not trained for, and see what each costs.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
+    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="kinds: 'longer trial', 'task switch', … (default: all)"
+    )
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--tasks", type=int, default=500, metavar="N", help="at most (default: 500)")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/stress/SPLIT)")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {"stress": stress, "tune": tune}
 """Their parsers."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass, field
 
 from metarl.core.agent import AgentConfig
-from metarl.core.errors import unknown
+from metarl.core.errors import brief, unknown
 from metarl.core.family import TaskFamily
 from metarl.core.options import make_parts, part
 from metarl.learning.samplers.accel import ACCELOptions
@@ -71,6 +72,9 @@ class TrainConfig:
     """The choice of tasks to train on: its name, with its own options. fresh: new draws of train_split."""
     train_tasks: int | None = None
     """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
+    fold: str | None = None
+    """A part of a finite family's tasks that becomes `test`, such as 2/5, the second of five; all others are `train`.
+    null: the family's own splits."""
     eval_every: int = 50
     """Iterations between evaluations; 0: only the evaluation at the end."""
     eval_tasks: int = 200
@@ -131,6 +135,8 @@ class TrainConfig:
             raise ConfigError(f"num_threads must be at most {MOST_THREADS}, got {self.num_threads}.")
         if self.train_tasks is not None:
             self.family.train_on(self.train_tasks)
+        if self.fold is not None:
+            self._hold_out(self.fold)
         if self.device.startswith("cuda:"):
             number = self.device.removeprefix("cuda:")
             raise ConfigError(
@@ -141,6 +147,15 @@ class TrainConfig:
             raise ConfigError(unknown("on_nan", self.on_nan, ("stop", "skip")))
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
+
+    def _hold_out(self, fold: str) -> None:
+        """Divide the family's tasks. Raises ConfigError for a fold that is none."""
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", fold)
+        if numbers is None:
+            raise ConfigError(f"fold must be PART/PARTS, such as 2/5, got {brief(fold)!r}.")
+        if self.train_split != "train":
+            raise ConfigError(f"A fold needs train_split: train, got {self.train_split!r}, which holds all tasks.")
+        self.family.hold_out(int(numbers[1]), int(numbers[2]))
 
 
 def reported_split(config: TrainConfig) -> str:

@@ -1,0 +1,1 @@
+"""Stress: what an agent loses under conditions that it was not trained for."""

@@ -1,0 +1,221 @@
+"""Stress: the family under it, what a condition costs, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_families import Corridor
+
+import metarl
+from metarl.agents.random import RandomAgent
+from metarl.cli.main import main
+from metarl.core import rng
+from metarl.core.family import AnyFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.core.tree import leaves, take
+from metarl.studies.stress import files, study
+from metarl.studies.stress.family import Stressed, StressedTask, switched, unchanged
+from metarl.testing import check_family
+
+IDS = ("metarl/GridNavi-v0", "metarl/BernoulliBandit-v0", "metarl/CartPole-v0", "metarl/Navigation2D-v0")
+STRESSES: tuple[dict[str, Any], ...] = (
+    {}, {"switch": True}, {"delay": 3}, {"reward_noise": 0.5}, {"obs_noise": 0.1},
+)  # fmt: skip
+
+
+def played(family: AnyFamily, task: Any, seed: int = 0) -> Rollout:
+    (rollout,) = run_trial(RandomAgent(family), family, task, rng.key(seed))
+    return rollout
+
+
+@pytest.mark.parametrize("id", IDS[:2])
+@pytest.mark.parametrize("options", STRESSES, ids=str)
+def test_it_keeps_the_contract_of_families(id: str, options: dict[str, Any]):
+    check_family(Stressed(id, **options))
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_without_stress_it_is_the_family_inside(id: str):
+    inner = metarl.make(id)
+    family, task = Stressed(inner), inner.sample_tasks(rng.key(1), 6)
+    drawn = family.sample_tasks(rng.key(1), 6)
+    assert all(torch.equal(*pair) for pair in zip(leaves(task), leaves(drawn.first), strict=True))
+    # The default environment draws the noise of a padded row, too: compare steps that count.
+    plain, stressed = played(inner, task), played(family, unchanged(task))
+    counts = plain.mask > 0
+    assert torch.equal(plain.mask, stressed.mask)
+    assert torch.equal(plain.step.obs[counts], stressed.step.obs[counts])
+    assert torch.equal(plain.outcome.reward[counts], stressed.outcome.reward[counts])
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_delayed_rewards_come_late_and_in_full(id: str):
+    inner = metarl.make(id)
+    task = inner.sample_tasks(rng.key(1), 6)
+    plain, late = played(inner, task), played(Stressed(inner, delay=2), unchanged(task))
+    reward, delayed = (rollout.outcome.reward * rollout.mask for rollout in (plain, late))
+    torch.testing.assert_close(delayed.sum(0), reward.sum(0), rtol=1e-5, atol=1e-4)
+    for row, length in enumerate(plain.mask.sum(0).int().tolist()):
+        before = length - 3
+        torch.testing.assert_close(delayed[2 : 2 + before, row], reward[:before, row], rtol=0, atol=0)
+        assert torch.equal(delayed[:2, row], torch.zeros(2))
+
+
+def test_a_repeated_action_adds_up_its_rewards():
+    inner = Corridor()
+    family, task = Stressed(inner, action_repeat=3), inner.sample_tasks(rng.key(0), 8)
+    assert family.horizon == -(-inner.horizon // 3)
+    key = rng.fold(rng.key(5), torch.arange(8))
+    state = family.reset(unchanged(task), key)
+    by_hand, ended = inner.reset(task, key), torch.zeros(8, dtype=torch.bool)
+    for number in range(family.horizon):
+        action = torch.full((8,), number % 2)
+        state, reward, terminated = family.step(unchanged(task), state, action, rng.fold(key, number))
+        total = torch.zeros(8)
+        for repeat in range(3):
+            if number * 3 + repeat < inner.horizon:
+                step_key = rng.fold(key, number)
+                at = step_key if repeat == 0 else rng.fold(rng.fold(step_key, 0), repeat)
+                following, more, over = inner.step(task, by_hand, action, at)
+                by_hand = take(following, slice(None)) if not bool(ended.any()) else following
+                total, ended = total + torch.where(ended, 0.0, more), ended | over
+        if bool(ended.any()):
+            break
+        torch.testing.assert_close(reward, total)
+        assert torch.equal(terminated, ended)
+
+
+def test_the_task_changes_in_the_middle_and_nobody_is_told():
+    inner = metarl.make("metarl/BernoulliBandit-v0", num_arms=2, episodes_per_trial=10)
+    family = Stressed(inner, switch=True)
+    sure = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    task = switched(inner.sample_tasks(rng.key(0), 2)._replace(probs=sure))
+    assert torch.equal(task.second.probs, sure.flip(0))
+    rollout = played(family, task)
+    first = rollout.acted.action == torch.tensor([0, 1])
+    expected = torch.where(torch.arange(10)[:, None] < 5, first, ~first).float()
+    assert torch.equal(rollout.outcome.reward, expected)
+    assert family.observation_space == inner.observation_space and family.action_space == inner.action_space
+    single = Stressed("metarl/CartPole-v0", switch=True)
+    single.episodes_per_trial = 1
+    halves = single._played(
+        StressedTask(torch.zeros(2), torch.ones(2)), torch.zeros(2).long(), torch.tensor([249, 250])
+    )
+    assert halves.tolist() == [0.0, 1.0]
+
+
+def test_noise_has_the_size_that_was_asked_for():
+    inner = metarl.make("metarl/Navigation2D-v0")
+    task = inner.sample_tasks(rng.key(0), 40)
+    plain = played(inner, task)
+    noisy = played(Stressed(inner, obs_noise=[0.05, 0.2], reward_noise=0.3), unchanged(task))
+    counts = plain.mask > 0
+    seen = (noisy.step.obs - plain.step.obs)[counts]
+    paid = (noisy.outcome.reward - plain.outcome.reward)[counts]
+    torch.testing.assert_close(seen.std(0), torch.tensor([0.05, 0.2]), rtol=0.05, atol=0)
+    assert float(paid.std()) == pytest.approx(0.3, rel=0.05) and abs(float(paid.mean())) < 0.02
+    assert float(torch.corrcoef(torch.stack([seen[:, 0], paid]))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"obs_noise": -1.0}, {"reward_noise": math.nan}, {"delay": -1}, {"action_repeat": 0}, {"action_repeat": 99}],
+)
+def test_wrong_options(options: dict[str, Any]):
+    with pytest.raises(ValueError, match="must"):
+        Stressed("metarl/GridNavi-v0", **options)
+
+
+def test_parameters_are_put_further_out():
+    family = metarl.make("metarl/CartPole-v0")
+    train, task = family.sample_tasks(rng.key(0), 1000), family.sample_tasks(rng.key(1), 50, "ood")
+    further = study.beyond(family, task, 2.0)
+    for mean, now, out in zip((leaf.mean(0) for leaf in leaves(train)), leaves(task), leaves(further), strict=True):
+        positive = bool((now > 0).all()) and not bool((now <= 1).all())
+        expected = mean * (now / mean) ** 2 if positive else mean + 2 * (now - mean)
+        if bool((now >= 0).all()):
+            assert bool((out >= 0).all())
+        if positive:
+            torch.testing.assert_close(out, expected)
+    means = study.beyond(metarl.make("metarl/BernoulliBandit-v0"), family_task("metarl/BernoulliBandit-v0"), 3.0).probs
+    assert float(means.min()) >= 0.0 and float(means.max()) <= 1.0
+    grid = metarl.make("metarl/GridNavi-v0")
+    assert "real numbers" in study.beyond(grid, grid.sample_tasks(rng.key(0), 3, "ood"), 2.0)
+
+
+def family_task(id: str) -> Any:
+    return metarl.make(id).sample_tasks(rng.key(0), 30, "ood")
+
+
+@pytest.fixture(scope="module")
+def found() -> study.Study:
+    agent = metarl.load("pretrained:rl2_bernoulli_bandit_n10")
+    return study.stress(agent, agent.family, "test", 100)
+
+
+def test_what_a_condition_costs(found: study.Study):
+    by_name = {(each.stress, each.strength): each for each in found.results}
+    assert set(found.left_out) == {"observation noise", "action repeat"}
+    plain = metarl.evaluate(metarl.load("pretrained:rl2_bernoulli_bandit_n10"), tasks=100, step_curve=False)
+    switch = by_name["task switch", 1]
+    assert switch.plain == pytest.approx(float(plain.returns.mean()), abs=0.03)
+    for each in found.results:
+        lost, low, high = each.lost
+        assert lost == pytest.approx(each.plain - each.score, abs=1e-6) and low <= lost <= high
+    assert by_name["delayed reward", 5].lost[1] > 0.0, "it cannot see what an arm pays"
+    assert by_name["reward noise", 2].lost[0] > by_name["reward noise", 0.5].lost[0]
+    assert by_name["reward noise", 0.5].random == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_share_that_is_kept():
+    before = study.Played(np.array([8.0, 8.0]), 0.0, 10.0)
+    assert study.expected(before, study.Played(np.array([1.0]), 2.0, 7.0)) == pytest.approx(2.0 + 0.8 * 5.0)
+    assert study.expected(before, study.Played(np.array([1.0]), 2.0, None)) == 8.0
+    result = study.Result("x", 1, "", 8.0, 4.0, (4.0, 3.0, 5.0), 2.0, 7.0, 6.0)
+    assert result.kept == 0.5 and result.share(6.0) == 1.0 and result.share(2.0) == 0.0
+    assert math.isnan(result._replace(expected=2.0).kept)
+
+
+def test_agents_in_rounds_have_no_switch():
+    agent = metarl.load("pretrained:maml_bernoulli_bandit_n10")
+    found = study.stress(agent, agent.family, "test", 4, ["task switch", "longer trial"])
+    assert [each.stress for each in found.results] == ["longer trial", "longer trial"]
+    assert "rounds" in found.left_out["task switch"]
+
+
+def test_the_files_hold_the_study(found: study.Study, tmp_path: Path):
+    paths = files.save(found._replace(results=(*found.results, found.results[0]._replace(expected=-9.0))), tmp_path)
+    data = json.loads(paths[0].read_text())
+    assert [each["score"] for each in data["results"][:-1]] == [each.score for each in found.results]
+    assert data["results"][-1]["kept"] is None and data["tasks"] == 100 and data["left_out"]
+    assert paths[1].read_text().count("\n") == len(data["results"]) + 1 and paths[2].stat().st_size > 5000
+    axes = files.draw(found).axes[0]
+    assert len(axes.get_yticklabels()) == len(found.results)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = "pretrained:rl2_bernoulli_bandit_n10"
+    words = ["stress", run, "--tasks", "20", "--only", "task switch", "--out", str(tmp_path), "--device", "cpu"]
+    assert main(words) == 0
+    assert "in the middle of the trial" in capsys.readouterr().out and (tmp_path / "stress.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--only", "storm"], "Unknown kind of stress: 'storm'"),
+        (["--split", "tset"], "Did you mean 'test'"),
+        (["--tasks", "0"], "tasks must be at least 1"),
+        (["--which", "best"], "best"),
+    ],
+)
+def test_mistakes_are_one_sentence(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["stress", "pretrained:rl2_bernoulli_bandit_n10", "--out", str(tmp_path / "x"), *words]) == 2
+    found = capsys.readouterr().err
+    assert sentence in found and found.count("\n") == 1
