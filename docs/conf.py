@@ -14,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import metarl  # noqa: E402  (the checkout that the site is about, not an installed one)
+from metarl.studies.bench.page import page  # noqa: E402
+from metarl.studies.bench.rows import read  # noqa: E402
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -71,6 +73,14 @@ def block_math(writer: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def write_leaderboard(app: Sphinx, problem: Exception | None) -> None:
+    """Write the page of the benchmark's stored results next to bench.html, which links to it."""
+    if problem is None and app.builder.format == "html":
+        stored = Path(__file__).parent.parent / "benchmarks" / "results" / "bench.json"
+        (Path(app.outdir) / "leaderboard.html").write_text(page(read(stored)), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Register the drawing of formulas."""
+    """Register the drawing of formulas, and the page of the benchmark."""
+    app.connect("build-finished", write_leaderboard)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))

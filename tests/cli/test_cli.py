@@ -30,8 +30,8 @@ def test_the_overview_names_every_command(arguments: list[str], capsys: pytest.C
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name}" in shown for name in usage.COMMANDS)
-    programs = {path.stem for path in (ROOT / "metarl" / "cli").glob("*.py")}
-    assert programs == {*usage.COMMANDS, "__init__", "main", "usage", "contenders", "histories"}
+    programs = {path.stem for path in (ROOT / "metarl" / "cli").rglob("*.py")}
+    assert programs == {*usage.COMMANDS, "__init__", "main", "usage", "contenders", "histories", "parsers"}
     assert {*usage.PARSERS} | {"train"} == {*usage.COMMANDS}
 
 

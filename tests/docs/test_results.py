@@ -11,7 +11,7 @@ from PIL import Image
 from test_log import curve
 
 from benchmarks import presets
-from docs import make_results, presets_figure
+from docs import make_bench, make_results, presets_figure
 from docs.presets_figure import Dot
 from metarl.evaluation.drawing.colours import colour
 from metarl.training.config import parsing as config
@@ -120,3 +120,8 @@ def test_all_presets_are_drawn(tmp_path: Path):
     presets_figure.draw(shown, tmp_path / "presets.png", "a note")
     with Image.open(tmp_path / "presets.png") as image:
         assert image.width == 900 and image.height > 600
+
+
+def test_the_leaderboard_says_what_the_stored_results_say():
+    page = make_bench.DOCS / "bench.md"
+    assert page.read_text(encoding="utf-8") == make_bench.document(), "make it anew: python -m docs.make_bench"

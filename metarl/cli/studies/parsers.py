@@ -11,6 +11,7 @@ from metarl.report.console import ALLOW, QUIET, Parser
 WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
 DEVICE = "cpu, cuda or auto (default: auto)"
 COMMANDS: dict[str, str] = {
+    "bench": "measure agents on a suite of families by a fixed protocol, and make a leaderboard",
     "stress": "play a trained agent under conditions that it was not trained for",
     "tune": "search hyper-parameters of a preset, by their score on valid",
 }
@@ -49,6 +50,30 @@ def tune() -> Parser:
     return parser
 
 
+def bench() -> Parser:
+    """Make the parser of ``metarl bench``."""
+    parser = Parser(
+        prog="metarl bench",
+        description="Train and evaluate agents on a suite of families by a fixed protocol, and make a leaderboard.",
+    )
+    parser.add_argument("--suite", default="small", metavar="NAME", help="small or full (default: small)")
+    parser.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems of the suite")
+    parser.add_argument("--agents", nargs="+", metavar="NAME", help="default: random oracle rl2 maml")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="training seeds of each (default: 1)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/bench"),
+        metavar="DIR",
+        help="runs <preset>_<seed> (default: runs/bench)",
+    )
+    parser.add_argument("--no_training", action="store_true", help="only finished runs and the agents of the package")
+    parser.add_argument("--add", nargs="+", type=Path, default=[], metavar="FILE", help="results.json of others")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the results (default: RUNS)")
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
 def stress() -> Parser:
     """Make the parser of ``metarl stress``."""
     parser = Parser(
@@ -70,5 +95,5 @@ def stress() -> Parser:
     return parser
 
 
-PARSERS: dict[str, Callable[[], Parser]] = {"stress": stress, "tune": tune}
+PARSERS: dict[str, Callable[[], Parser]] = {"bench": bench, "stress": stress, "tune": tune}
 """Their parsers."""

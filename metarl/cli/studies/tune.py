@@ -135,7 +135,7 @@ def _start_workers(workers: int, arguments: list[str]) -> None:
 
 
 class _Progress:
-    """What is said of each trial."""
+    """A line about each trial."""
 
     def __init__(self, console: Console, what: str, trials: int, decided: Any) -> None:
         self.console, self.what, self.trials, self.decided = console, what, trials, decided

@@ -42,7 +42,7 @@ class Stress:
 
     name: str
     about: str
-    """What a strength means, with {} for the number."""
+    """The meaning of a strength, with {} for the number."""
     strengths: tuple[float, ...]
 
 
@@ -58,7 +58,7 @@ STRESSES = (
 
 
 class Result(NamedTuple):
-    """What a condition costs; returns are of an episode, as a mean over the trial's, or after the last round."""
+    """The cost of a condition; returns are of an episode, as a mean over the trial's, or after the last round."""
 
     stress: str
     strength: float

@@ -1,4 +1,4 @@
-"""What a trial of a study is worth: an agent trained with its settings, scored on tasks that are not tested on.
+"""The worth of a trial of a study: an agent trained with its settings, scored on tasks that are not tested on.
 
 The score is that of the last evaluation in training, on `valid`; or, for a preset that trains on `all` the tasks that
 there are, on those. With a target it is the seconds of training, evaluations not counted, until one first reaches it.

@@ -1,0 +1,98 @@
+"""The protocol of metarl-bench: problems, suites of them, and agents. With any change of it, change `VERSION`.
+
+A problem is a family with its options and the tasks that agents are evaluated on. Agents are trained as they are on the
+split that the problem says, for as long as they are; what that took is reported with the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from metarl.core.errors import unknown
+from metarl.core.family import AnyFamily
+from metarl.core.registry import make
+
+VERSION = 1
+"""Results of different versions are not compared."""
+SEED = 0
+"""Seed of the evaluations' tasks and noise."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A family, and the tasks of it that agents are evaluated on."""
+
+    name: str
+    id: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    """The split whose tasks are played. With ``all``, agents train on these tasks as well, as in the literature."""
+    tasks: int = 200
+    """Different tasks at most."""
+
+    def family(self) -> AnyFamily:
+        """Make the family."""
+        return make(self.id, **self.options)
+
+
+PROBLEMS = {
+    problem.name: problem
+    for problem in (
+        Problem("bernoulli_bandit_n10", "metarl/BernoulliBandit-v0", {"episodes_per_trial": 10}),
+        Problem("bernoulli_bandit", "metarl/BernoulliBandit-v0", {"episodes_per_trial": 100}),
+        Problem("informative_bandit", "metarl/InformativeBandit-v0", split="all"),
+        Problem("tabular_mdp", "metarl/TabularMDP-v0"),
+        Problem("gridnavi", "metarl/GridNavi-v0", split="all"),
+        Problem("navigation2d", "metarl/Navigation2D-v0"),
+        Problem("sparse_point_robot", "metarl/SparsePointRobot-v0"),
+        Problem("tmaze", "metarl/TMaze-v0", split="all"),
+        Problem("darkroom", "metarl/DarkRoom-v0", {"episodes_per_trial": 10}, split="all"),
+        Problem("dark_key_to_door", "metarl/DarkKeyToDoor-v0"),
+        Problem("dependent_bandit_easy", "metarl/DependentBandit-v0", {"structure": "easy"}, split="all"),
+        Problem("dependent_bandit_medium", "metarl/DependentBandit-v0", {"structure": "medium"}, split="all"),
+        Problem("dependent_bandit_hard", "metarl/DependentBandit-v0", {"structure": "hard"}, split="all"),
+        Problem("two_step", "metarl/TwoStep-v0"),
+        Problem("harlow", "metarl/Harlow-v0"),
+        Problem("wall_maze", "metarl/WallMaze-v0"),
+        Problem("room_navi", "metarl/RoomNavi-v0", split="all"),
+        Problem("cartpole", "metarl/CartPole-v0"),
+        Problem("pendulum", "metarl/Pendulum-v0"),
+        Problem("half_cheetah_vel", "metarl/HalfCheetahVel-v0"),
+    )
+}
+"""Every problem by its name, which is also the second part of the names of the presets that train on it."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "small": (
+        "bernoulli_bandit_n10", "bernoulli_bandit", "informative_bandit", "tabular_mdp", "gridnavi", "navigation2d",
+        "sparse_point_robot", "tmaze",
+    ),
+    "full": tuple(PROBLEMS),
+}  # fmt: skip
+"""Problems by suite. All of `small` have a known optimum, so that scores can be averaged over them."""
+
+BASELINES = ("random", "oracle")
+"""Agents that are not trained. The oracle is told the task, so it is a bound and no contender."""
+LEARNERS = (
+    "rl2", "memoryless", "hyper", "varibad", "belief", "r2d2", "sac", "pearl", "maml", "fomaml", "anil", "metasgd",
+    "promp", "reptile", "es", "es_maml", "ppo", "recurrent_ppo",
+)  # fmt: skip
+"""Agents that are trained: the first parts of the names of their presets."""
+DEFAULT = ("random", "oracle", "rl2", "maml")
+"""Agents of a benchmark that names none."""
+
+
+def problems_of(suite: str) -> list[Problem]:
+    """Return the problems of a suite. Raises ValueError for a suite that there is not."""
+    if suite not in SUITES:
+        raise ValueError(unknown("suite", suite, SUITES))
+    return [PROBLEMS[name] for name in SUITES[suite]]
+
+
+def check_agents(agents: list[str]) -> None:
+    """Raise ValueError for an agent that there is not."""
+    for agent in agents:
+        if agent not in (*BASELINES, *LEARNERS):
+            raise ValueError(unknown("agent", agent, (*BASELINES, *LEARNERS)))
