@@ -2,6 +2,7 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig
+from metarl.agents.imitation import DPT, DAgger, DAggerConfig, DPTConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.r2d2 import R2D2, R2D2Config
@@ -12,6 +13,7 @@ from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
 __all__ = [
+    "DPT",
     "ES",
     "ESMAML",
     "MAML",
@@ -20,6 +22,9 @@ __all__ = [
     "RL2",
     "BeliefConfig",
     "BeliefPPO",
+    "DAgger",
+    "DAggerConfig",
+    "DPTConfig",
     "ESConfig",
     "ESMAMLConfig",
     "MAMLConfig",
@@ -43,3 +48,5 @@ register_agent("R2D2", R2D2Config)
 register_agent("ES", ESConfig)
 register_agent("ESMAML", ESMAMLConfig)
 register_agent("PEARL", PEARLConfig)
+register_agent("DPT", DPTConfig)
+register_agent("DAgger", DAggerConfig)

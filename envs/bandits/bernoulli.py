@@ -101,6 +101,9 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
             return ListedArms(listed)
         return BetaArms(self.num_arms, self.episodes_per_trial, 0.3 if split == "ood" else 1.0)
 
+    def optimal_action(self, task: BernoulliArms, obs: Tensor) -> Tensor:
+        return task.probs.argmax(-1)
+
     def oracle(self, task: BernoulliArms) -> Tensor:
         return task.probs.amax(-1)
 

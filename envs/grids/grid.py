@@ -68,6 +68,14 @@ def plan(
     return value[size * goal[:, 1] + goal[:, 0], size * start[1] + start[0]]
 
 
+def towards(goal: Tensor, position: Tensor) -> Tensor:
+    """The move (B,), a number of `MOVES`, on a shortest way from `position` (B, 2) to `goal`: first along x, then y."""
+    right, up = (goal - position).sign().unbind(-1)
+    along_x = torch.where(right > 0, 2, 4)
+    along_y = torch.where(up > 0, 1, torch.where(up < 0, 3, 0))
+    return torch.where(right == 0, along_y, along_x)
+
+
 def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
     """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])

@@ -13,7 +13,7 @@ from metarl.core.beliefs.places import Ground
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.grids.grid import Cell, cells, fixed_part, floor, grid_spaces, moves, plan, room
+from metarl.envs.grids.grid import Cell, cells, fixed_part, floor, grid_spaces, moves, plan, room, towards
 
 
 class GoalCell(NamedTuple):
@@ -125,6 +125,9 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
 
     def success(self, task: GoalCell, state: Cell) -> Tensor:
         return (state.position == task.goal).all(-1)
+
+    def optimal_action(self, task: GoalCell, obs: Tensor) -> Tensor:
+        return towards(task.goal, obs.to(torch.int64))
 
     def oracle(self, task: GoalCell) -> Tensor:
         return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))

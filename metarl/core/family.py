@@ -338,6 +338,14 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         """
         return None
 
+    def optimal_action(self, task: TaskT, obs: Tensor) -> Tensor | None:
+        """Return an action that is best for who is told the task, where `obs` is seen; None if that is not known.
+
+        `obs` is ``(B, *O)``, and the result like an action. It is a label for agents that learn by imitation, and
+        needs a family whose observation says where the agent is. Of several best actions it is always the same one.
+        """
+        return None
+
     def belief(self, split: str) -> Belief | None:
         """Return exact inference about the task, with a split's tasks as the prior; None if it cannot be computed.
 

@@ -1,0 +1,188 @@
+"""DPT and DAgger: a policy with a memory, taught which action is right at every step of a trial.
+
+Both are supervised. An iteration plays a trial on each task of a meta-batch, asks a teacher who may know the task for
+the right action at every step, and lowers the policy's cross-entropy to these actions, given only what the policy has
+seen up to there. So the policy learns the teacher's action *averaged over the tasks that are still possible*.
+
+**DPT**, the decision-pretrained transformer (Lee et al. 2023), is taught the best action for who is told the task, on
+trials of random play. Its policy is then the posterior over the best action: to sample from it is Thompson sampling
+(posterior sampling), which it was never taught as an algorithm.
+
+**DAgger** (Ross et al. 2011) learns from the states that the student itself comes to. With a teacher that is told
+nothing, such as the Gittins index, it copies how that one learns: a large or slow teacher becomes a small network. With
+a teacher that is told the task there is a gap (Weihs et al. 2021): such a teacher never explores, so nobody shows the
+student how to find out. It is still a quick start for RL², which can go on from it (``--init_from``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, labels_of, make_teacher
+from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig
+from metarl.agents.rl2.acting import ActingRL2
+from metarl.agents.rl2.network import RL2Memory, RL2Network
+from metarl.core import rng
+from metarl.core.agent import Learned, OwnLoopAgent, at
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Distribution
+from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol, run_trial
+from metarl.core.tree import features
+from metarl.fast.adam import ClippedAdam
+from metarl.learning.acting import check_fixed_size
+
+TOLD_TASKS = 512
+"""Training tasks that the network's scale of tasks is made of, as in RL²."""
+
+
+class Imitator(OwnLoopAgent):
+    """What DPT and DAgger share; see the module's docstring. Its memory is that of RL²."""
+
+    protocol = TrialProtocol()
+    config: ImitationConfig
+    teacher: Teacher
+
+    def __init__(
+        self, config: ImitationConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.family, self.device = config, family, torch.device(device)
+        tasks = features(family.sample_tasks(rng.key(0), TOLD_TASKS))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = RL2Network(config.network(), family, tasks).to(self.device)
+        self.optimizer = ClippedAdam(self._taught(), at(config.lr, 0.0))
+        self.key = rng.fold(rng.key(seed, self.device), 1)
+        self.updates = 0
+
+    def _taught(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Return the parameters that the loss teaches: all but the critic's, which a run of RL² may go on with."""
+        return [(name, each) for name, each in self.net.named_parameters() if not name.startswith("critic.")]
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        with torch.no_grad():
+            policy, _, memory = self.net.step(step, memory)
+            action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
+            log_prob = policy.log_prob(self.net.actions.to_own(action))
+            return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+
+    def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
+        return memory  # the carried state did the learning
+
+    def player(self, key: Key, progress: float) -> Agent:
+        """Return who plays the trials of an iteration."""
+        raise NotImplementedError
+
+    def label(self, rollout: Rollout, key: Key) -> Tensor:
+        """Return the right actions at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
+        return labels_of(rollout, self.teacher, key, greedy=True)
+
+    def learn(self, split: str, progress: float = 0.0) -> Learned:
+        """Play a trial on each of `meta_batch_size` tasks of `split`, label it, and lower the cross-entropy."""
+        config, key = self.config, rng.fold(self.key, self.updates)
+        with record_function("metarl/rollout"):
+            task = self.family.sample_tasks(rng.fold(key, 0), config.meta_batch_size, split)
+            (rollout,) = run_trial(self.player(rng.fold(key, 1), progress), self.family, task, rng.fold(key, 2))
+            labels = self.label(rollout, rng.fold(key, 3))
+        encoder, mask = self.net.encoder, rollout.mask
+        raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
+        lr = at(config.lr, progress)
+        self.optimizer.set_lr(lr)
+        orders = rng.permutation(rng.fold(rng.fold(key, 4), torch.arange(config.update_epochs)), config.meta_batch_size)
+        found = [
+            self._descend(raw[:, rows], labels[:, rows], mask[:, rows])
+            for order in orders
+            for rows in order.tensor_split(config.num_minibatches)
+        ]
+        if config.norm_obs:
+            encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
+        encoder.follow_rewards(rollout.outcome.reward, mask)
+        self.updates += 1
+        reward = (rollout.outcome.reward * mask).sum(0).mean()
+        loss, agreement, grad_norm = torch.stack(found).mean(0).tolist()
+        metrics = {
+            "train/trial_return": float(reward), "train/return": float(reward) / self.family.episodes_per_trial,
+            "loss/cross_entropy": loss, "loss/agreement": agreement, "loss/grad_norm": grad_norm, "loss/lr": lr,
+        }  # fmt: skip
+        return Learned(metrics, int(mask.sum()))
+
+    def _descend(self, raw: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+        """Take one step of Adam. Returns the loss, the share of steps whose mode is right, and the gradient's norm."""
+        self.optimizer.zero_grad()
+        loss, policy = self._loss(raw, label, mask)
+        loss.backward()
+        mode = self.net.actions.to_family(policy.mode())
+        same = (mode == label).reshape(*mask.shape, -1).all(-1)
+        agreement = (same * mask).sum() / mask.sum()
+        grad_norm = self.optimizer.step(self.config.max_grad_norm)
+        return torch.stack([loss.detach(), agreement, grad_norm])
+
+    def _loss(self, raw: Tensor, label: Tensor, mask: Tensor) -> tuple[Tensor, Distribution]:
+        """Return the mean cross-entropy of the policy to the labels, over steps that count, and the policy."""
+        output, x, _ = self.net.sequence(raw, None)
+        policy, _ = self.net.heads(output, x, None)
+        return -(policy.log_prob(self.net.actions.to_own(label)) * mask).sum() / mask.sum(), policy
+
+    @torch.no_grad()
+    def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:
+        return self.net.memory_features(step, memory)
+
+    @torch.no_grad()
+    def action_distribution(self, memory: Memory, step: Step) -> Distribution:
+        return self.net.step(step, memory)[0]
+
+    def acting_module(self, memory: Memory) -> ActingRL2:
+        check_fixed_size(self.title, self.config.memory, self.net.memory)
+        return ActingRL2(self.net)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        net = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        return {**net, **self.optimizer.state_dict(), "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        self.optimizer.load_state_dict(state)
+        self.updates = int(state["updates"])
+
+
+class DPT(Imitator, config=DPTConfig):
+    """The decision-pretrained transformer; see the module's docstring."""
+
+    config: DPTConfig
+
+    def __init__(
+        self, config: DPTConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """Make a fresh agent. Raises ValueError for a family without `optimal_action`, or without Discrete actions."""
+        self.teacher = make_teacher(OPTIMAL, family, torch.device(device))
+        Mixed(family, rng.key(0))  # which says what is wrong
+        super().__init__(config, family, seed, device)
+
+    def player(self, key: Key, progress: float) -> Agent:
+        return Mixed(self.family, key, uniform=self.config.behaviour == "uniform")
+
+
+class DAgger(Imitator, config=DAggerConfig):
+    """Distillation of a teacher; see the module's docstring."""
+
+    config: DAggerConfig
+
+    def __init__(
+        self, config: DAggerConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """Make a fresh agent. Raises ValueError for a teacher that there is not for the family."""
+        self.teacher = make_teacher(config.teacher, family, torch.device(device))
+        super().__init__(config, family, seed, device)
+
+    def player(self, key: Key, progress: float) -> Agent:
+        return Pair(self, self.teacher, at(self.config.beta, progress))
+
+    def label(self, rollout: Rollout, key: Key) -> Tensor:
+        return labels_of(rollout, self.teacher, key, greedy=self.config.labels == "greedy")

@@ -1,0 +1,82 @@
+"""The configurations of DPT and DAgger; `metarl.agents.imitation.agent` describes the algorithms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metarl.agents.rl2.config import RL2Config
+from metarl.core.agent import AgentConfig, Schedule
+from metarl.core.options import POSITIVE, POSITIVE_FINITE, Rule, at_least, between, one_of, option
+from metarl.learning.memories import MEMORIES
+
+NAME = Rule("be the name of a ready-made agent, such as 'oracle'", lambda value: isinstance(value, str) and value != "")
+
+
+@dataclass
+class ImitationConfig(AgentConfig):
+    """A policy with a memory that is told which action would have been right."""
+
+    memory: str = option("gru", one_of(*MEMORIES))
+    """gru, lstm, rnn, transformer or fast_weights, as in RL²; none: no memory, but the policy sees the last step; or
+    reactive: it sees only the observation."""
+    hidden_size: int = option(128, at_least(1))
+    """Units of the memory."""
+    transition_input: bool = False
+    """Show the policy also the observation before its previous action: the whole last step in one input."""
+    embed_size: int = option(0, at_least(0))
+    """ReLU units between the inputs and the memory; 0: the memory reads the inputs as they are."""
+    head_size: int = option(0, at_least(0))
+    """Hidden ReLU units of the policy's head; 0: a linear one."""
+    norm_obs: bool = False
+    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    init_std: float = option(0.6, POSITIVE_FINITE)
+    """Initial standard deviation of continuous actions, in units of half the action range."""
+    lr: Schedule = option(1e-3, between(0, 1))
+    """Adam's learning rate."""
+    num_minibatches: int = option(4, at_least(1))
+    """Minibatches of an iteration; each holds whole trials of some of the tasks."""
+    update_epochs: int = option(1, at_least(1))
+    """Passes over the trials of an iteration."""
+    max_grad_norm: float = option(1.0, POSITIVE)
+    """The gradient is scaled down to at most this norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory == "reactive" and self.transition_input:
+            raise ValueError("transition_input must be false with memory 'reactive', which sees only the observation.")
+        if self.num_minibatches > self.meta_batch_size:
+            raise ValueError(
+                f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
+            )
+
+    def network(self) -> RL2Config:
+        """Return the configuration of the network: that of RL², which can go on from it (``--init_from``)."""
+        return RL2Config(
+            memory=self.memory, hidden_size=self.hidden_size, transition_input=self.transition_input,
+            embed_size=self.embed_size, head_size=self.head_size, norm_obs=self.norm_obs, init_std=self.init_std,
+        )  # fmt: skip
+
+
+@dataclass
+class DPTConfig(ImitationConfig):
+    """The decision-pretrained transformer. A schedule is a number or points [[progress, value], …]."""
+
+    memory: str = option("transformer", one_of(*MEMORIES))
+    """The model of the context: transformer as published, or another memory of RL²'s."""
+    behaviour: str = option("mixed", one_of("mixed", "uniform"))
+    """The play that fills the contexts: uniform, or mixed: in each trial a distribution over actions of its own,
+    between one drawn uniformly and a single action, as published for bandits. Only for Discrete actions."""
+
+
+@dataclass
+class DAggerConfig(ImitationConfig):
+    """Distillation by DAgger. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+
+    teacher: str = option("oracle", NAME)
+    """Who says what is right: a ready-made agent of the family (``metarl envs FAMILY`` lists them), such as oracle,
+    gittins or bayes_optimal; or optimal, the best action for who is told the task."""
+    beta: Schedule = option(0.0, between(0, 1))
+    """Probability that a step of training is the teacher's, not the student's. A schedule from 1 to 0 starts with the
+    teacher's own trials."""
+    labels: str = option("greedy", one_of("greedy", "sampled"))
+    """The teacher's most likely action, or one that it samples: the student then learns its whole distribution."""
