@@ -1,0 +1,224 @@
+"""DPT and DAgger: who plays, who labels, the loss, and exact limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_families import Corridor
+
+import metarl
+from metarl.agents import DPT, RL2, DAgger, DAggerConfig, DPTConfig
+from metarl.agents.family_extras import baseline
+from metarl.agents.imitation.behaviour import Mixed, OptimalTeacher, Pair, labels_of, make_teacher
+from metarl.core import rng
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import Rollout, run_trial
+from metarl.core.tree import take
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.dark_room import DarkRoom
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.testing import check_agent
+
+SMALL: dict[str, Any] = {"meta_batch_size": 8, "hidden_size": 8, "num_minibatches": 2}
+
+
+def played(player: Any, family: TaskFamily, rows: int = 12, seed: int = 0) -> Rollout:
+    (rollout,) = run_trial(player, family, family.sample_tasks(rng.key(seed), rows), rng.key(seed))
+    return rollout
+
+
+@pytest.mark.parametrize("memory", ["transformer", "gru"])
+def test_dpt_keeps_the_contract_of_agents(memory: str):
+    check_agent(DPTConfig(memory=memory, **SMALL), BernoulliBandit(episodes_per_trial=4))
+
+
+@pytest.mark.parametrize(
+    ("family", "teacher"),
+    [(BernoulliBandit(episodes_per_trial=4), "gittins"), (GridNavi(2), "optimal")],
+    ids=["gittins", "optimal"],
+)
+def test_dagger_keeps_the_contract_of_agents(family: TaskFamily, teacher: str):
+    check_agent(DAggerConfig(teacher=teacher, **SMALL), family)
+
+
+def test_dagger_learns_continuous_actions():
+    check_agent(DAggerConfig(norm_obs=True, **SMALL), metarl.make("metarl/Navigation2D-v0", horizon=5))
+
+
+def test_optimal_actions_reach_the_optimum():
+    """The label is what a player who is told the task does: it earns the family's known optimum."""
+    for family in (GridNavi(1), DarkRoom(1), BernoulliBandit(episodes_per_trial=1)):
+        task = family.sample_tasks(rng.key(0), 60)
+        if isinstance(family, DarkRoom):  # with renamed actions, too
+            task = family.sample_tasks(rng.key(0), 60, "ood")
+        teacher = OptimalTeacher(family)
+        (rollout,) = run_trial(Pair(RL2like(family), teacher, beta=1.0), family, task, rng.key(1))
+        total, oracle = (rollout.outcome.reward * rollout.mask).sum(0), family.oracle(task)
+        if family.noisy:
+            assert torch.equal(rollout.acted.action[0], task.probs.argmax(-1))
+        else:
+            torch.testing.assert_close(total, oracle, rtol=0, atol=1e-4)
+
+
+def RL2like(family: TaskFamily) -> DPT | DAgger:
+    return DAggerConfig(teacher="optimal", **SMALL).build(family, 0, torch.device("cpu"))  # type: ignore[return-value]
+
+
+def test_labels_are_asked_where_the_student_went():
+    family, teacher = GridNavi(2), OptimalTeacher(GridNavi(2))
+    rollout = played(Mixed(family, rng.key(5)), family)
+    labels = labels_of(rollout, teacher, rng.key(0), greedy=True)
+    by_hand = torch.stack([family.optimal_action(rollout.task, obs) for obs in rollout.step.obs])
+    assert torch.equal(labels, by_hand) and not torch.equal(labels, rollout.acted.action)
+
+
+def test_a_teacher_that_learns_sees_the_trial_of_the_student():
+    """Fed with its own trial, a planner labels every step with what it did itself."""
+    family = GridNavi(3)
+    rollout = played(baseline("bayes_optimal", family), family)
+    teacher = make_teacher("bayes_optimal", family, torch.device("cpu"))
+    assert torch.equal(labels_of(rollout, teacher, rng.key(0), greedy=True), rollout.acted.action)
+    # On a student's trial it changes its mind where the student has seen what it would not have.
+    other = played(Mixed(family, rng.key(5)), family)
+    first, again = (labels_of(each, teacher, rng.key(0), greedy=True) for each in (rollout, other))
+    assert torch.equal(first[0], again[0]) and not torch.equal(first, again)
+
+
+def test_beta_says_who_plays():
+    family = BernoulliBandit(episodes_per_trial=30)
+    student, teacher = RL2like(family), OptimalTeacher(family)
+    best = family.sample_tasks(rng.key(0), 50).probs.argmax(-1)
+    shares = []
+    for beta in (0.0, 0.5, 1.0):
+        rollout = played(Pair(student, teacher, beta), family, 50)
+        shares.append(float((rollout.acted.action == best).float().mean()))
+    assert shares[2] == 1.0 and shares[0] == pytest.approx(0.2, abs=0.06) and shares[1] == pytest.approx(0.6, abs=0.06)
+
+
+def test_mixed_play_is_as_published():
+    family = BernoulliBandit(num_arms=4, episodes_per_trial=400)
+    probs = Mixed(family, rng.key(0)).begin(4000)
+    torch.testing.assert_close(probs.sum(1), torch.ones(4000))
+    assert float(probs.min()) >= 0.0
+    torch.testing.assert_close(probs.mean(0), torch.full((4,), 0.25), rtol=0, atol=0.02)
+    single = (probs.max(1).values > 0.9999).float().mean()
+    assert float(single) == pytest.approx(1 / 11, abs=0.02), "w is 1 in one trial of eleven"
+    # Mean of the square: w² for the single action, and (1 - w)² times that of a Dirichlet (2 / 20), and between them.
+    w = torch.arange(11) / 10
+    expected = ((1 - w) ** 2 * 0.1 + 2 * w * (1 - w) * 0.25 * 0.25 + w**2 * 0.25).mean()
+    assert float(probs[:, 0].square().mean()) == pytest.approx(float(expected), abs=0.01)
+    assert torch.equal(Mixed(family, rng.key(0), uniform=True).begin(3), torch.full((3, 4), 0.25))
+    (rollout,) = run_trial(player := Mixed(family, rng.key(0)), family, family.sample_tasks(rng.key(1), 6), rng.key(2))
+    shares = torch.nn.functional.one_hot(rollout.acted.action, 4).float().mean(0)
+    torch.testing.assert_close(shares, player.begin(6), rtol=0, atol=0.1)
+
+
+def test_the_loss_is_the_cross_entropy_of_a_naive_loop():
+    family = Corridor()
+    agent = DAggerConfig(teacher="random", **SMALL).build(family, 0, torch.device("cpu"))
+    rollout = played(agent, family, 6)
+    labels = labels_of(rollout, agent.teacher, rng.key(3), greedy=False)
+    raw, _ = agent.net.encoder.raw(rollout.step, agent.net.encoder.initial(6))
+    loss, _ = agent._loss(raw, labels, rollout.mask)
+    memory, total, count = agent.begin(6), 0.0, 0
+    for t in range(len(rollout.mask)):
+        policy, _, memory = agent.net.step(take(rollout.step, t), memory)
+        log_prob = policy.log_prob(labels[t])
+        for row in range(6):
+            if rollout.mask[t, row] > 0:
+                total, count = total - float(log_prob[row].detach()), count + 1
+    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    family = GridNavi(1)
+    agent = DAggerConfig(teacher="optimal", memory="gru", **SMALL).build(family, 0, torch.device("cpu"))
+    agent.net.double()
+    rollout = played(agent.__class__(agent.config, family), family, 5)
+    labels = labels_of(rollout, agent.teacher, rng.key(3), greedy=True)
+    raw, _ = agent.net.encoder.raw(rollout.step, agent.net.encoder.initial(5))
+    raw, mask = raw.double(), rollout.mask.double()
+    loss, _ = agent._loss(raw, labels, mask)
+    name, weight = next(item for item in agent._taught() if item[1].ndim == 2)
+    (gradient,) = torch.autograd.grad(loss, weight)
+    place, step = divmod(int(gradient.abs().argmax()), weight.shape[1]), 1e-5
+    with torch.no_grad():
+        ends = []
+        for sign in (1.0, -1.0):
+            weight[place] += sign * step
+            ends.append(float(agent._loss(raw, labels, mask)[0]))
+            weight[place] -= sign * step
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(gradient[place]), rel=1e-4), name
+
+
+def test_learning_lowers_the_loss_and_counts_its_steps():
+    family = BernoulliBandit(num_arms=2, episodes_per_trial=6)
+    config = DPTConfig(memory="gru", meta_batch_size=256, hidden_size=16, lr=0.01)
+    agent = config.build(family, 0, torch.device("cpu"))
+    learned = [agent.learn("train", 0.0) for _ in range(30)]
+    assert all(each.env_steps == 256 * 6 for each in learned)
+    losses = [each.metrics["loss/cross_entropy"] for each in learned]
+    assert losses[0] == pytest.approx(0.69, abs=0.05) and sum(losses[-5:]) < 0.93 * sum(losses[:5])
+    assert learned[-1].metrics["loss/agreement"] > 0.6
+
+
+def test_rl2_goes_on_from_a_student():
+    family = GridNavi(2)
+    student = DAggerConfig(teacher="optimal", **SMALL).build(family, 3, torch.device("cpu"))
+    student.learn("train", 0.0)
+    rl2 = student.config.network()
+    rl2.meta_batch_size = 8
+    agent = RL2(rl2, family, seed=5)
+    agent.start_from(student.state_dict())
+    step = take(played(student, family).step, 0)
+    mine, theirs = (each.action_distribution(each.begin(12), step) for each in (agent, student))
+    torch.testing.assert_close(mine.log_prob(torch.zeros(12).long()), theirs.log_prob(torch.zeros(12).long()))
+
+
+@pytest.mark.parametrize(
+    ("make", "family", "sentence"),
+    [
+        (DPTConfig, "metarl/Pendulum-v0", "has no optimal_action"),
+        (DPTConfig, "metarl/TabularMDP-v0", "has no optimal_action"),
+        (DAggerConfig, "metarl/BernoulliBandit-v0", "Unknown baseline"),
+    ],
+)
+def test_who_cannot_be_taught_is_told_so(make: Any, family: str, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        make(**SMALL).build(metarl.make(family), 0, torch.device("cpu"))
+
+
+def exact_posterior(successes: torch.Tensor, failures: torch.Tensor) -> torch.Tensor:
+    """The probability that each of two arms is the better one, by integration over their Beta posteriors."""
+    p = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    density = torch.stack([
+        torch.distributions.Beta(s.double() + 1, f.double() + 1).log_prob(p).exp() for s, f in zip(successes, failures)
+    ])  # fmt: skip
+    below = (density.cumsum(1) - 0.5 * density) / 4000
+    first = (density[0] * below[1]).mean()
+    return torch.stack([first, 1.0 - first])
+
+
+@pytest.mark.slow
+def test_dpt_learns_the_posterior_of_two_arms():
+    """For two arms and four pulls every history can be enumerated: the policy is the posterior over the best arm."""
+    family = BernoulliBandit(num_arms=2, episodes_per_trial=4)
+    config = DPTConfig(meta_batch_size=512, hidden_size=32, lr=[(0.0, 0.003), (1.0, 0.0)], behaviour="uniform")
+    agent = config.build(family, 0, torch.device("cpu"))
+    for number in range(250):
+        agent.learn("train", number / 250)
+    rollout = played(Mixed(family, rng.key(9), uniform=True), family, 256, seed=7)
+    memory, errors = agent.begin(256), []
+    wins, losses = torch.zeros(256, 2), torch.zeros(256, 2)
+    for t in range(4):
+        step = take(rollout.step, t)
+        policy, _, memory = agent.net.step(step, memory)
+        learned = policy.log_prob(torch.zeros(256).long()).exp()
+        exact = torch.stack([exact_posterior(w, f)[0] for w, f in zip(wins, losses, strict=True)])
+        errors.append(float((learned - exact).abs().mean()))
+        taken = torch.nn.functional.one_hot(rollout.acted.action[t], 2).float()
+        paid = rollout.outcome.reward[t][:, None]
+        wins, losses = wins + taken * paid, losses + taken * (1 - paid)
+    assert max(errors) < 0.03, errors
