@@ -41,7 +41,7 @@ TOLD_TASKS = 512
 
 
 class Imitator(OwnLoopAgent):
-    """What DPT and DAgger share; see the module's docstring. Its memory is that of RL²."""
+    """The part that DPT and DAgger share; see the module's docstring. Its memory is that of RL²."""
 
     protocol = TrialProtocol()
     config: ImitationConfig

@@ -167,6 +167,26 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         return expected if decoder.binary else expected * belief.steps.reward_size
 
     @torch.no_grad()
+    def reward_log_prob(self, memory: BeliefMemory, obs: Tensor, step: Step) -> Tensor:
+        """Return the log-likelihood of the reward that `step` shows, ``(B,)``, up to a constant.
+
+        It is the decoder's for the mean of the belief in `memory`, that before the step; `obs` ``(B, *O)`` is what was
+        seen when the step's action was chosen. Raises ValueError for an agent that does not decode rewards.
+        """
+        decoder, belief = self.net.decoder, self.net.belief
+        if decoder.reward is None:
+            raise ValueError(f"reward_log_prob needs a decoder of rewards, and decode is {list(self.config.decode)}.")
+        next_obs, action, rest = belief.raw(step).split(belief.inputs, dim=-1)
+        cell = torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
+        if decoder.cells is not None:
+            cell = decoder.cells(step.obs.flatten(1))
+        parts = belief.steps.scaled(obs, 1), action, next_obs, rest[..., 0], cell, torch.ones_like(rest[..., 0])
+        evidence = Evidence(*(part[None] for part in parts))
+        m = belief.gaussian(memory.belief).mean[None]
+        found: Tensor = decoder._reward_log_prob(decoder.predict_reward(m, evidence), evidence.reward)
+        return found[0, 0]
+
+    @torch.no_grad()
     def memory_features(self, memory: BeliefMemory, step: Step) -> Mapping[str, Tensor]:
         state = self.belief.posterior(memory.belief, step)
         return {"belief": self.belief.features(state), "state": state}

@@ -1,0 +1,167 @@
+"""Do several seeds together do better than one, and does their disagreement tell where they fail?
+
+``python -m benchmarks.ensembles [--runs DIR] [--seeds 1 2 3] [--tasks 500] [--docs]`` combines finished runs
+``DIR/<preset>_<seed>`` (seed 1 may be the agent of the package) to ensembles, and plays members and ensembles on the
+same held-out tasks with the same noise. It prints the returns, what each ensemble has above the mean of its members
+(paired), the members' disagreement on held-out tasks and on `ood`, and how well it tells which trials fail: the area
+under the ROC curve (AUROC), where a trial fails if it earns less than nine tenths of the trials of the held-out split
+do, in shares of what is known to be possible on its task. Writes ``ensembles.json``; with ``--docs`` also the table of
+docs/algorithms/ensemble.md. Intervals are 95 %; those of the AUROC are from a bootstrap over tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import metarl
+from benchmarks.hyper_heads import difference
+from docs.make_results import between, table
+from metarl.agents.ensemble import Ensemble
+from metarl.core import rng
+from metarl.core.batch_env import Step
+from metarl.core.family import Key
+from metarl.core.rollout import Acted, Memory, run_trial
+from metarl.evaluation.curve import combine
+from metarl.evaluation.files import to_json
+from metarl.evaluation.results import short
+from metarl.fast.runtime import tune
+from metarl.training import checkpoint
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "algorithms" / "ensemble.md"
+PRESETS = {
+    "rl2_gridnavi": "all",
+    "rl2_bernoulli_bandit_n10": "test",
+    "rl2_tabular_mdp": "test",
+    "varibad_gridnavi": "all",
+}
+"""Presets, and the split of the tasks that they are about."""
+DRAWS = 1000
+FAILS = 0.1
+"""Share of the held-out trials that count as failed."""
+
+
+class Watched(Ensemble):
+    """An ensemble that notes its members' disagreement in every step."""
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        acted, memory = super().act(memory, step, key, greedy)
+        self.noted.append(memory.disagreement)
+        return acted, memory
+
+    noted: list[Tensor]
+
+
+def members_of(preset: str, seeds: Sequence[int], runs: Path) -> list[Any]:
+    """Load the agents of a preset's seeds."""
+    found = []
+    for seed in seeds:
+        folder = runs / f"{preset}_{seed}"
+        there = (folder / checkpoint.CHECKPOINT).exists()
+        found.append(metarl.load(folder if there or seed > 1 else f"pretrained:{preset}"))
+    return found
+
+
+def returns(members: Sequence[Any], split: str, tasks: int) -> list[dict[str, Any]]:
+    """The members' returns, and those of every kind of ensemble of them, less the members' mean on the same tasks."""
+    family = members[0].family
+    alone = combine([metarl.evaluate(each, family, split, tasks, step_curve=False) for each in members])
+    numbers = alone.summary()
+    rows = [{"player": "members", "score": [numbers[f"score{end}"] for end in ("", "_low", "_high")], "more": None}]
+    kinds = ["uniform", "hedge", *(["likelihood"] if hasattr(members[0], "reward_log_prob") else [])]
+    for mix in ("step", "episode"):
+        for weights in kinds:
+            curve = metarl.evaluate(Ensemble(members, weights, mix), family, split, tasks, step_curve=False)
+            numbers = curve.summary()
+            score = [numbers[f"score{end}"] for end in ("", "_low", "_high")]
+            rows.append({"player": f"{weights}, each {mix}", "score": score, "more": difference(curve, alone)})
+    return rows
+
+
+def uncertainty(members: Sequence[Any], split: str, tasks: int) -> dict[str, Any]:
+    """The disagreement on the split and on `ood`, and the AUROC with which it tells the trials that fail."""
+    family, scores, noted = members[0].family, [], []
+    for place in (split, "ood"):
+        ensemble = Watched(members)
+        ensemble.noted = []
+        task = family.sample_tasks(rng.key(0), tasks, place)
+        (rollout,) = run_trial(ensemble, family, task, rng.key(1))
+        total = (rollout.outcome.reward * rollout.mask).sum(0)
+        low, high = (bound * family.episodes_per_trial for bound in (family.random_return(task), family.oracle(task)))
+        scores.append(((total - low) / (high - low).clamp_min(1e-6)).numpy())
+        noted.append((torch.stack(ensemble.noted) * rollout.mask).sum(0).div(rollout.mask.sum(0)).numpy())
+    threshold = np.quantile(scores[0], FAILS)
+    fails, each = np.concatenate(scores) < threshold, np.concatenate(noted)
+    draws = np.random.default_rng(0).integers(0, len(each), (DRAWS, len(each)))
+    drawn = [auroc(each[rows], fails[rows]) for rows in draws]
+    return {
+        "disagreement": [float(part.mean()) for part in noted],
+        "failed": [float((part < threshold).mean()) for part in scores],
+        "auroc": [auroc(each, fails), *np.nanpercentile(drawn, [2.5, 97.5]).tolist()],
+    }
+
+
+def auroc(values: np.ndarray, positive: np.ndarray) -> float:
+    """The probability that a positive has a larger value than a negative; ties count one half."""
+    if positive.all() or not positive.any():
+        return float("nan")
+    order = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(order[2])
+    ranks = (ends - 0.5 * (order[2] - 1))[order[1]]
+    count = int(positive.sum())
+    return float((ranks[positive].sum() - 0.5 * count * (count + 1)) / (count * (len(values) - count)))
+
+
+def as_tables(found: dict[str, Any]) -> str:
+    """What was found, in Markdown."""
+    lines, doubts = [], []
+    for preset, of in found.items():
+        for row in of["returns"]:
+            mean, low, high = map(short, row["score"])
+            more = "" if row["more"] is None else "{} [{}, {}]".format(*map(short, row["more"]))
+            lines.append([f"`{preset}`", row["player"], f"{mean} [{low}, {high}]", more])
+        of = of["uncertainty"]
+        doubts.append(
+            [
+                f"`{preset}`", *(f"{value:.3f}" for value in of["disagreement"]),
+                *(f"{100 * value:.0f} %" for value in of["failed"]), "{:.2f} [{:.2f}, {:.2f}]".format(*of["auroc"]),
+            ]
+        )  # fmt: skip
+    first = table(("preset", "player", "return of a trial", "more than its members, on the same tasks"), lines)
+    columns = ("preset", "disagreement, held out", "on `ood`", "trials that fail, held out", "on `ood`", "AUROC")
+    return f"{first}\n\n{table(columns, doubts)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--docs", action="store_true")
+    options = parser.parse_args(arguments)
+    tune()
+    found = {}
+    for preset, split in PRESETS.items():
+        members = members_of(preset, options.seeds, options.runs)
+        found[preset] = {
+            "split": split,
+            "returns": returns(members, split, options.tasks),
+            "uncertainty": uncertainty(members, split, options.tasks),
+        }
+        print(as_tables({preset: found[preset]}), "\n")
+    text = to_json({"seeds": options.seeds, "tasks": options.tasks, "presets": found}, indent=1)
+    (RESULTS / "ensembles.json").write_text(text + "\n", encoding="utf-8")
+    if options.docs:
+        page = between(PAGE.read_text(encoding="utf-8"), "ensembles", f"\n{as_tables(found)}\n")
+        PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

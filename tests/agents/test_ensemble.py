@@ -1,0 +1,210 @@
+"""Ensembles: the mixture, weights that follow Bayes' rule or Hedge, and disagreement."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import metarl
+from metarl.agents import RL2Config, VariBADConfig
+from metarl.agents.ensemble import Ensemble
+from metarl.agents.ensemble.weights import by_hedge, by_likelihood, disagreement, hedge_rate
+from metarl.core import rng
+from metarl.core.agent import LearningAgent
+from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical
+from metarl.core.rollout import Acted, TrialProtocol, run_trial
+from metarl.core.tree import take
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+
+FAMILY = BernoulliBandit(num_arms=2, episodes_per_trial=6)
+
+
+class Sure(LearningAgent):
+    """A member that believes in one task, ``(p_0, p_1)``, and pulls its better arm nine times out of ten."""
+
+    protocol = TrialProtocol()
+    device = torch.device("cpu")
+
+    def __init__(self, probs: tuple[float, float], family: Any = FAMILY) -> None:
+        self.probs, self.family = torch.tensor(probs), family
+        self.policy = torch.where(torch.arange(2) == self.probs.argmax(), 0.9, 0.1)
+
+    def begin(self, num_tasks: int, task: Any = None) -> Tensor:
+        return torch.zeros(num_tasks)
+
+    def act(self, memory: Any, step: Step, key: Tensor, greedy: bool = False) -> tuple[Acted, Any]:
+        raise_memory = memory + 1
+        nothing = torch.zeros(len(memory))
+        return Acted(nothing.long(), nothing, nothing), raise_memory
+
+    def adapt(self, memory: Any, rollout: Any) -> Any:
+        return memory
+
+    def action_distribution(self, memory: Any, step: Step) -> Categorical:
+        return Categorical.from_logits(self.policy.log().expand(len(memory), 2))
+
+    def reward_log_prob(self, memory: Any, obs: Tensor, step: Step) -> Tensor:
+        p = self.probs[step.prev_action]
+        return torch.where(step.prev_reward > 0, p, 1 - p).log()
+
+
+def played(ensemble: Ensemble, rows: int = 200, seed: int = 0) -> tuple[Any, list[Any]]:
+    """A trial, and the memory before each action but the first."""
+    task, memories = FAMILY.sample_tasks(rng.key(seed), rows), []
+    (rollout,) = run_trial(ensemble, FAMILY, task, rng.key(seed))
+    memory = ensemble.begin(rows)
+    for t in range(len(rollout.mask)):
+        step = take(rollout.step, t)
+        memories.append(ensemble._weighed(memory, step))
+        memory = ensemble.act(memory, step, rng.fold(rng.key(99), torch.arange(rows)))[1]
+    return rollout, memories
+
+
+def test_weights_equal_bayes_on_two_tasks():
+    """Two members, each sure of one of two tasks: the weights are the posterior over the tasks."""
+    tasks = (0.8, 0.3), (0.4, 0.9)
+    rollout, memories = played(Ensemble([Sure(each) for each in tasks], "likelihood"))
+    for row in (0, 7, 100):
+        likelihood = [1.0, 1.0]
+        for t in range(6):
+            posterior = [each / sum(likelihood) for each in likelihood]
+            assert memories[t].log_weights[row].exp().tolist() == pytest.approx(posterior, rel=1e-4)
+            arm, paid = int(rollout.acted.action[t, row]), float(rollout.outcome.reward[t, row]) > 0
+            likelihood = [
+                each * (task[arm] if paid else 1 - task[arm]) for each, task in zip(likelihood, tasks, strict=True)
+            ]
+
+
+def test_the_policy_is_the_convex_combination():
+    ensemble = Ensemble([Sure((0.8, 0.3)), Sure((0.4, 0.9)), Sure((0.2, 0.9))])
+    memory = ensemble.begin(40_000)
+    nothing = torch.zeros(40_000)
+    step = Step(torch.zeros(40_000, 1), nothing.long(), nothing, nothing)
+    acted, after = ensemble.act(memory, step, rng.fold(rng.key(0), torch.arange(40_000)))
+    expected = (0.9 + 0.1 + 0.1) / 3
+    assert float((acted.action == 0).float().mean()) == pytest.approx(expected, abs=0.01)
+    torch.testing.assert_close(acted.log_prob.exp(), torch.where(acted.action == 0, expected, 1 - expected))
+    greedy, _ = ensemble.act(memory, step, rng.fold(rng.key(0), torch.arange(40_000)), greedy=True)
+    assert bool((greedy.action == 1).all())
+    assert all(torch.equal(each, torch.ones(40_000)) for each in after.members), "every member sees every step"
+
+
+def test_an_episode_is_one_member_s():
+    """In a chain of equal actions a mixture of episodes keeps to one member's, a mixture of steps does not."""
+    family = metarl.make("metarl/GridNavi-v0", episodes_per_trial=2)
+    members = [_grid_member(family, action) for action in (1, 2)]
+    task = family.sample_tasks(rng.key(0), 64)
+    for mix, alone in (("episode", True), ("step", False)):
+        (rollout,) = run_trial(Ensemble(members, mix=mix), family, task, rng.key(0))
+        first = rollout.acted.action[:15]
+        assert bool((first == first[0]).all()) is alone
+        other = rollout.acted.action[15:30]
+        assert not bool((other == first[0]).all()), "the next episode is drawn anew"
+
+
+def _grid_member(family: Any, action: int) -> Sure:
+    member = Sure((0.5, 0.5), family)
+    member.policy = torch.nn.functional.one_hot(torch.tensor(action), 5).float()
+    member.action_distribution = lambda memory, step: Categorical.from_logits(  # type: ignore[method-assign]
+        (member.policy + 1e-9).log().expand(len(memory), 5)
+    )
+    return member
+
+
+def test_hedge_is_its_formula_and_finds_the_better_member():
+    log_weights = torch.tensor([[0.5, 0.5]]).log()
+    after = by_hedge(log_weights, torch.tensor([2.0]), torch.tensor([[math.log(1.5), math.log(0.5)]]), 0.3)
+    expected = torch.tensor([0.5 * math.exp(0.3 * 2 * 1.5), 0.5 * math.exp(0.3 * 2 * 0.5)])
+    torch.testing.assert_close(after.exp()[0], expected / expected.sum())
+    assert hedge_rate(2, 100) == pytest.approx(math.sqrt(8 * math.log(2) / 100))
+    bounded = by_hedge(log_weights, torch.tensor([1.0]), torch.tensor([[50.0, 0.0]]), 0.1)
+    assert bool(bounded.isfinite().all()), "the ratio is bounded"
+
+    for mix in ("step", "episode"):
+        good, bad = Sure((0.9, 0.1)), Sure((0.1, 0.9))
+        ensemble = Ensemble([good, bad], "hedge", mix, rate=1.0)
+        family = BernoulliBandit(num_arms=2, episodes_per_trial=40)
+        task = family.sample_tasks(rng.key(0), 300)._replace(probs=torch.tensor([[0.9, 0.1]]).expand(300, 2))
+        (rollout,) = run_trial(ensemble, family, task, rng.key(1))
+        early, late = ((rollout.acted.action[part] == 0).float().mean() for part in (slice(0, 1), slice(-5, None)))
+        assert float(early) < 0.6 and float(late) > 0.8, mix
+
+
+def test_uniform_weights_stay():
+    _, memories = played(Ensemble([Sure((0.8, 0.3)), Sure((0.4, 0.9))]), 5)
+    assert all(torch.allclose(each.log_weights.exp(), torch.tensor(0.5)) for each in memories)
+
+
+def test_disagreement_is_the_jensen_shannon_divergence():
+    p = torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]]])
+    weights = torch.tensor([0.25, 0.75]).expand(3, 2)
+    found = disagreement(p.log(), weights.log())
+    mixture = (weights[..., None] * p).sum(1)
+    naive = [
+        sum(
+            float(weights[row, m]) * float(p[row, m, a]) * math.log(float(p[row, m, a]) / float(mixture[row, a]))
+            for m in range(2) for a in range(2) if float(p[row, m, a]) > 0
+        )
+        for row in range(3)
+    ]  # fmt: skip
+    assert found.tolist() == pytest.approx(naive, abs=1e-6)
+    assert found[1] == pytest.approx(0.0, abs=1e-7)
+    assert float(found[2]) == pytest.approx(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), abs=1e-5)
+
+
+def test_bayes_rule():
+    found = by_likelihood(torch.tensor([[0.2, 0.8]]).log(), torch.tensor([[0.9, 0.3]]).log())
+    assert found.exp()[0].tolist() == pytest.approx([0.18 / 0.42, 0.24 / 0.42])
+
+
+def test_it_is_evaluated_like_any_agent():
+    agents = [RL2Config(meta_batch_size=8, hidden_size=8).build(FAMILY, seed, torch.device("cpu")) for seed in (0, 1)]
+    curve = metarl.evaluate(Ensemble(agents, "hedge"), FAMILY, "test", 50, repeats=2, step_curve=False)
+    assert curve.returns.shape == (1, 50, 6) and curve.agent == "Ensemble"
+
+
+def test_varibad_says_how_likely_a_reward_is():
+    """The same numbers as its ELBO decodes, for the mean of the belief."""
+    for family, options in (
+        (metarl.make("metarl/GridNavi-v0"), {"reward_likelihood": "bernoulli", "reward_head": "per_observation"}),
+        (metarl.make("metarl/SparsePointRobot-v0"), {}),
+    ):
+        config = VariBADConfig(meta_batch_size=8, gru_size=8, buffer_size=64, vae_batch=4, **options)
+        agent = config.build(family, 0, torch.device("cpu"))
+        (rollout,) = run_trial(agent, family, family.sample_tasks(rng.key(0), 6), rng.key(0))
+        memory, evidence = agent.begin(6), agent.evidence(rollout)
+        for t in range(1, 12):
+            step, before = take(rollout.step, t), take(rollout.step, t - 1)
+            memory = agent._see(memory, before)[1]
+            found = agent.reward_log_prob(memory, before.obs, step)
+            m = agent.net.belief.gaussian(memory.belief).mean[None]
+            one = type(evidence)(*(part[t - 1 : t] for part in evidence))
+            expected = agent.net.decoder._reward_log_prob(agent.net.decoder.predict_reward(m, one), one.reward)[0, 0]
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "sentence"),
+    [
+        ([Sure((0.5, 0.5))], {}, "two members"),
+        ([Sure((0.5, 0.5))] * 2, {"weights": "bayes"}, "Unknown kind of weights"),
+        ([Sure((0.5, 0.5))] * 2, {"mix": "trial"}, "Unknown kind of mix"),
+        ([Sure((0.5, 0.5)), Sure((0.5, 0.5), BernoulliBandit())], {}, "different families"),
+        ([Sure((0.5, 0.5), metarl.make("metarl/Navigation2D-v0"))] * 2, {}, "Discrete"),
+    ],
+    ids=range(5),
+)
+def test_what_cannot_be_combined(members: list[Any], options: dict[str, str], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        Ensemble(members, **options)
+
+
+def test_members_must_predict_rewards_for_bayes_rule():
+    agents = [RL2Config(meta_batch_size=8, hidden_size=8).build(FAMILY, seed, torch.device("cpu")) for seed in (0, 1)]
+    with pytest.raises(ValueError, match="predict rewards"):
+        Ensemble(agents, "likelihood")
