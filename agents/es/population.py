@@ -141,6 +141,7 @@ class Population:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load a state that `state_dict` returned, once the module has its parameters, and draw its population."""
         load_optimizer_state(self.optimizer, self.names, state)
-        self.sigma.copy_(state["optimizer.sigma"])
+        if "optimizer.sigma" in state:  # not of an agent that was made only to act
+            self.sigma.copy_(state["optimizer.sigma"])
         self.updates = int(state["updates"])
         self.draw()

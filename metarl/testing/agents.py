@@ -17,7 +17,7 @@ from metarl.core.family import Task, TaskFamily
 from metarl.core.options import parts_of
 from metarl.core.rollout import Memory, run_trial
 from metarl.core.tree import leaves, num_rows, take
-from metarl.testing.contract import ROWS, require, same
+from metarl.testing.contract import ROWS, Broken, require, same
 
 
 def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> None:
@@ -27,7 +27,7 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     key; the memory is not modified in place, and it is used, after a first update at the latest; the task that `begin`
     gets changes nothing, unless the agent has ``told = True``; log-probabilities are those of the actions; a row of a
     batch acts like a batch of one; `update` returns finite floats, changes parameters, and starts at likelihood ratio
-    1; a `state_dict` resumes exactly.
+    1; a `state_dict` resumes exactly, and without the entries `optimizer.…` it acts as before.
     """
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
@@ -178,10 +178,28 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
     if first.ring is not None:  # the trainer saves it next to the state
         second.ring.load_state_dict({k: v.clone() for k, v in first.ring.state_dict().items()})
+    _check_acts_alone(config, family, seed, {k: v for k, v in state.items() if not k.startswith("optimizer.")}, first)
     for agent in (first, second):
         _trained(agent, family, task, rng.key(seed + 1), episodes, 0.5)
     goes_on = same(_snapshot(first), _snapshot(second))
     require(goes_on, f"{name}: after load_state_dict, training does not go on as it would have without it.")
+
+
+def _check_acts_alone(
+    config: AgentConfig, family: TaskFamily, seed: int, state: dict[str, Tensor], trained: LearningAgent
+) -> None:
+    """Check that an agent acts without the state of its optimiser, as the best one of a run and shipped ones do."""
+    name, alone = type(trained).__name__, config.build(family, seed, torch.device("cpu"))
+    try:
+        alone.load_state_dict({k: v.clone() for k, v in state.items()})
+    except KeyError as error:
+        raise Broken(
+            f"{name}.load_state_dict needs {error.args[0]!r}, which files of agents that only act do not hold: let it "
+            "do without the entries that begin with 'optimizer.'."
+        ) from error
+    mine, theirs = (each.state_dict() for each in (alone, trained))
+    equal = all(torch.equal(mine[name], theirs[name]) for name in state)
+    require(equal, f"{name}: without the optimiser's state, load_state_dict does not restore the rest.")
 
 
 def _trained(

@@ -187,7 +187,10 @@ def _restore(path: Path, agent: LearningAgent, sampler: TaskSampler | None = Non
     saved = state_file.read(path, agent.device)
     reason = state_file.put(saved, agent, agent.load_state_dict)
     if reason is None:
-        reason = state_file.misfit(saved, state_file.kinds(agent.state_dict()))
+        own = agent.state_dict()
+        if not any(name.startswith("optimizer.") for name in saved.state):  # of an agent that only acts
+            own = state_file.without_optimiser(own)
+        reason = state_file.misfit(saved, state_file.kinds(own))
     if reason is None and sampler is not None:
         reason = state_file.put_sampler(saved, sampler)
     if reason is not None:
