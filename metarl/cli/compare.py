@@ -33,6 +33,7 @@ from metarl.report.comparison import Comparison
 from metarl.report.console import in_words, make_console, make_folder, new_folder, show
 from metarl.training.config.names import allow
 from metarl.training.lock import locked
+from metarl.training.log.curve_runs import write_curve
 
 
 def program(arguments: Sequence[str]) -> int:
@@ -51,6 +52,8 @@ def to_tensorboard(comparison: Comparison, folder: Path) -> None:
             for split, curve in curves.items():
                 for steps, value in zip(curve.env_steps, curve.mean(), strict=True):
                     writer.add_scalar(f"compare/{split}/return", float(value), int(steps))
+        for split, curve in curves.items():
+            write_curve(folder / _file_name(name) / split, curve)
 
 
 def _file_name(name: str) -> str:

@@ -24,8 +24,11 @@ from metarl.report.table import adaptation_table
 from metarl.training.checkpoint import Counters
 from metarl.training.config.run_config import TrainConfig, reported_split
 from metarl.training.faults.iterations import first_spoiled
+from metarl.training.log.curve_runs import write_curve
 from metarl.training.log.logger import Logger, NoLog
 
+CURVES = "adaptation"
+"""The folder of a run with its curves as TensorBoard runs of their own."""
 TABLE = "table.txt"
 """The file of the table at the end."""
 
@@ -52,6 +55,7 @@ def evaluate_at_the_end(
             curves[split] = evaluate(agent, family, split, config.final_eval_tasks, repeats)
         if ranks.rank() == 0:
             _save(curves[split], folder / split, warn)
+            write_curve(run_dir / CURVES / split, curves[split])
     if ranks.rank():  # all ranks have the curves, and the first one shows them
         return curves
     log.evaluation(done, curves)
