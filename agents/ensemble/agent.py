@@ -22,19 +22,27 @@ from metarl.agents.ensemble.weights import (
     by_likelihood,
     disagreement,
     hedge_rate,
+    normal_log_prob,
+    sampled_disagreement,
 )
 from metarl.agents.random import FixedAgent
 from metarl.core import rng
-from metarl.core.agent import LearningAgent
+from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
+from metarl.core.distributions import Categorical, Distribution
 from metarl.core.errors import unknown
 from metarl.core.family import Key, Task
-from metarl.core.rollout import Acted, Memory
+from metarl.core.rollout import Acted, Memory, run_trial
+from metarl.core.units import ActionUnits
 
 MIXES = ("step", "episode")
 """Things that are combined: the action distributions of each step, or the members' ways to play an episode."""
 REFERENCE_TASKS = 500
 """Training tasks whose known optimum and random return are the unit of Hedge's gains."""
+RESIDUAL_TASKS = 100
+"""Training tasks on which the size of a critic's errors is measured."""
+SAMPLES = 8
+"""Actions drawn from each member for the disagreement of distributions that are not categorical."""
 
 
 class EnsembleMemory(NamedTuple):
@@ -43,6 +51,7 @@ class EnsembleMemory(NamedTuple):
     members: tuple[Any, ...]
     log_weights: Tensor  # (B, M)
     last_obs: Tensor | None  # (B, O) before the last action; None at the trial's start
+    values: Tensor  # (B, M) of the members' critics before the last action; 0 where nothing asks for them
     log_own: Tensor  # (B, M) log-probability of this episode's actions under each member
     log_mixed: Tensor  # (B,) the same under the mixture of each step
     playing: Tensor  # (B,) int64: the member whose episode it is; only with ``mix="episode"``
@@ -60,13 +69,16 @@ class Ensemble(FixedAgent):
         mix: str = "step",
         rate: float | None = None,
     ) -> None:
-        """Combine `members`, at least two, that learn in their memory and act by Discrete actions.
+        """Combine `members`, at least two, that learn in their memory.
 
         `weights` is one of `WEIGHTS`. With ``mix="step"`` the action distributions are combined in every step, with
         "episode" a member is drawn by the weights for each episode: a plan that takes several steps, such as a sweep in
-        search of a goal, then stays whole. `rate` is Hedge's, by default that of `hedge_rate`. Raises ValueError for
-        members that cannot be combined, or that do not predict rewards with ``weights="likelihood"``, and for a family
-        whose returns have no known range with ``"hedge"``.
+        search of a goal, then stays whole. A greedy action of a Box is the member's mode that the mixture finds most
+        likely. With ``weights="likelihood"`` a member that does not predict rewards is judged by its critic: its
+        one-step errors count as normal, with the size that they have when it plays training tasks. `rate` is Hedge's,
+        by default that of `hedge_rate`. Raises ValueError for members that cannot be combined, or that predict neither
+        rewards nor returns with ``weights="likelihood"``, and for a family whose returns have no known range with
+        ``"hedge"``.
         """
         if len(members) < 2:
             raise ValueError(f"An ensemble needs two members or more, got {len(members)}.")
@@ -81,15 +93,16 @@ class Ensemble(FixedAgent):
                 raise ValueError(f"The members play different families: {first.family!r} and {member.family!r}.")
             if member.protocol.test().rounds > 1:
                 raise ValueError(f"{member.title} adapts in rounds: an ensemble combines agents that learn in memory.")
-        space = first.family.action_space
-        if not isinstance(space, gymnasium.spaces.Discrete):
-            raise ValueError(f"An ensemble mixes Discrete actions, and {first.family!r} has {space}.")
-        if weights == "likelihood" and not all(isinstance(member, PredictsReward) for member in members):
-            raise ValueError("weights='likelihood' needs members that predict rewards, such as VariBAD.")
         self.members, self.weights, self.mix, self.family = tuple(members), weights, mix, first.family
-        self.actions, self.start = int(space.n), int(space.start)
+        space = self.family.action_space
+        self.units = ActionUnits(space).to(self.device)
+        self.actions = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
         self.rate = hedge_rate(len(members), self.family.episodes_per_trial) if rate is None else rate
         self.unit = self._range_of_returns() if weights == "hedge" else 1.0
+        by_critic = [weights == "likelihood" and not isinstance(member, PredictsReward) for member in members]
+        self.residual_sizes = [
+            self._residual_size(member) if asked else None for member, asked in zip(members, by_critic, strict=True)
+        ]
 
     def _range_of_returns(self) -> float:
         """Return what an episode of a told player has above one of random play, in the mean over training tasks."""
@@ -99,60 +112,112 @@ class Ensemble(FixedAgent):
             raise ValueError(f"weights='hedge' needs a known range of returns, and {self.family!r} has none.")
         return float((best - random).mean())
 
+    def _residual_size(self, member: LearningAgent) -> float:
+        """Return the root mean square of a critic's one-step errors where its agent plays training tasks."""
+        task = self.family.sample_tasks(rng.key(0), RESIDUAL_TASKS)
+        (rollout,) = run_trial(member, self.family, task, rng.key(0))
+        value = rollout.acted.value * rollout.mask
+        if not bool(value.any()):
+            raise ValueError(
+                "weights='likelihood' needs members that predict rewards, such as VariBAD, or returns while they act, "
+                f"such as RL2 with critic: history; {member.title} does neither."
+            )
+        following = torch.cat([value[1:], torch.zeros_like(value[:1])])
+        residual = (rollout.outcome.reward + _discount(member) * following - value) * rollout.mask
+        return float((residual.square().sum() / rollout.mask.sum()).sqrt().clamp_min(1e-6))
+
     def begin(self, num_tasks: int, task: Task | None = None) -> EnsembleMemory:
         equal = torch.zeros(num_tasks, len(self.members), device=self.device).log_softmax(-1)
         nothing = torch.zeros(num_tasks, device=self.device)
         memories = tuple(member.begin(num_tasks) for member in self.members)
         nobody = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
-        return EnsembleMemory(memories, equal, None, torch.zeros_like(equal), nothing, nobody, nothing, nothing)
+        zeros = torch.zeros_like(equal)
+        return EnsembleMemory(memories, equal, None, zeros, zeros, nothing, nobody, nothing, nothing)
 
     @torch.no_grad()
     def act(self, memory: EnsembleMemory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        memory = self._weighed(memory, step)
-        log_probs = torch.stack(
-            [self._log_probs(*each, step) for each in zip(self.members, memory.members, strict=True)]
-        )
-        log_probs = log_probs.transpose(0, 1)  # (B, M, A)
-        mixture = torch.logsumexp(memory.log_weights[..., None] + log_probs, dim=1)
-        playing, policy = memory.playing, mixture
-        if self.mix == "episode":
-            drawn = rng.choice(rng.fold(key, 1), memory.log_weights.exp())
-            begins = step.prev_done > 0.5 if memory.last_obs is not None else drawn >= 0
-            playing = torch.where(begins, drawn, playing)
-            policy = log_probs[torch.arange(len(playing), device=self.device), playing]
-        index = policy.argmax(-1) if greedy else rng.choice(key, policy.exp())
-        chosen, mixed = (each.gather(-1, index[:, None]).squeeze(-1) for each in (policy, mixture))
-        of_members = log_probs.gather(-1, index[:, None, None].expand(-1, len(self.members), 1)).squeeze(-1)
-        memories = tuple(
-            member.act(own, step, key, greedy)[1] for member, own in zip(self.members, memory.members, strict=True)
-        )
+        both = list(zip(self.members, memory.members, strict=True))
+        acts = [member.act(own, step, key, greedy) for member, own in both]
+        values = torch.stack([acted.value for acted, _ in acts], dim=-1)
+        memory = self._weighed(memory, step, values)
+        policies = [self._policy(member, own, step) for member, own in both]
+        playing = self._playing(memory, step, key)
+        action = self._choose(policies, memory.log_weights, playing, key, greedy)
+        of_members = self._log_probs(policies, action)
+        mixed = torch.logsumexp(memory.log_weights + of_members, dim=-1)
+        chosen = of_members.gather(-1, playing[:, None]).squeeze(-1) if self.mix == "episode" else mixed
         memory = memory._replace(
-            members=memories, last_obs=step.obs, log_own=memory.log_own + of_members,
-            log_mixed=memory.log_mixed + mixed, playing=playing,
-            disagreement=disagreement(log_probs, memory.log_weights),
+            members=tuple(after for _, after in acts), last_obs=step.obs, values=values,
+            log_own=memory.log_own + of_members, log_mixed=memory.log_mixed + mixed, playing=playing,
+            disagreement=self._disagreement(policies, memory.log_weights, key),
         )  # fmt: skip
-        return Acted(index + self.start, chosen, torch.zeros_like(chosen)), memory
+        return Acted(self.units.to_family(action), chosen, torch.zeros_like(chosen)), memory
 
-    def _log_probs(self, member: LearningAgent, memory: Memory, step: Step) -> Tensor:
-        """Return a member's log-probabilities of all actions ``(B, A)``."""
+    def _policy(self, member: LearningAgent, memory: Memory, step: Step) -> Distribution:
+        """Return a member's distribution of actions."""
         policy = member.action_distribution(memory, step)
         if policy is None:
             raise ValueError(f"{member.title} does not say how likely its actions are, so it cannot be in an ensemble.")
-        rows = len(step.prev_reward)
-        every = torch.arange(self.actions, device=self.device)
-        return torch.stack([policy.log_prob(action.expand(rows)) for action in every], dim=-1)
+        return policy
 
-    def _weighed(self, memory: EnsembleMemory, step: Step) -> EnsembleMemory:
-        """Take in the reward that a step shows."""
+    def _playing(self, memory: EnsembleMemory, step: Step, key: Key) -> Tensor:
+        """Return the member ``(B,)`` that an action is drawn from: one for each step, or each episode."""
+        if self.mix == "step" and self.actions is not None:
+            return memory.playing  # the mixture itself is drawn from
+        drawn = rng.choice(rng.fold(key, 1), memory.log_weights.exp())
+        if self.mix == "step" or memory.last_obs is None:
+            return drawn
+        return torch.where(step.prev_done > 0.5, drawn, memory.playing)
+
+    def _choose(
+        self, policies: Sequence[Distribution], log_weights: Tensor, playing: Tensor, key: Key, greedy: bool
+    ) -> Tensor:
+        """Return the action ``(B,)`` or ``(B, A)``, in the units of networks."""
+        rows = torch.arange(len(playing), device=self.device)
+        if self.actions is not None:
+            log_probs = _categorical(policies)
+            policy = log_probs[rows, playing]
+            if self.mix == "step":
+                policy = torch.logsumexp(log_weights[..., None] + log_probs, dim=1)
+            return policy.argmax(-1) if greedy else rng.choice(key, policy.exp())
+        each = [policy.mode() if greedy else policy.sample(key) for policy in policies]
+        if greedy and self.mix == "step":  # a mixture of Gaussians has no formula for its mode
+            density = [torch.logsumexp(log_weights + self._log_probs(policies, mode), dim=-1) for mode in each]
+            playing = torch.stack(density, dim=-1).argmax(-1)
+        return torch.stack(each, dim=1)[rows, playing]
+
+    def _log_probs(self, policies: Sequence[Distribution], action: Tensor) -> Tensor:
+        """Return the log-probabilities ``(B, M)`` of an action under every member."""
+        return torch.stack([policy.log_prob(action) for policy in policies], dim=-1)
+
+    def _disagreement(self, policies: Sequence[Distribution], log_weights: Tensor, key: Key) -> Tensor:
+        if self.actions is not None:
+            return disagreement(_categorical(policies), log_weights)
+        keys = [rng.fold(key, 2 + number) for number in range(SAMPLES)]
+        drawn = [[self._log_probs(policies, policy.sample(key)) for policy in policies] for key in keys]
+        return sampled_disagreement(torch.stack([torch.stack(each, dim=1) for each in drawn]), log_weights)
+
+    def _reward_log_probs(self, memory: EnsembleMemory, last_obs: Tensor, step: Step, values: Tensor) -> Tensor:
+        """Return how likely each member finds the last reward, ``(B, M)``: by its prediction, or by its critic."""
+        found = []
+        for number, (member, own) in enumerate(zip(self.members, memory.members, strict=True)):
+            size = self.residual_sizes[number]
+            if size is None:
+                assert isinstance(member, PredictsReward)
+                found.append(member.reward_log_prob(own, last_obs, step))
+                continue
+            after, before = _discount(member) * values[:, number], memory.values[:, number]
+            found.append(normal_log_prob(step.prev_reward + after - before, size))
+        return torch.stack(found, dim=-1)
+
+    def _weighed(self, memory: EnsembleMemory, step: Step, values: Tensor | None = None) -> EnsembleMemory:
+        """Take in the reward that a step shows. `values` ``(B, M)`` are those of the members' critics in this step."""
         if memory.last_obs is None or self.weights == "uniform":
             return memory
         if self.weights == "likelihood":
-            found = [
-                member.reward_log_prob(own, memory.last_obs, step)
-                for member, own in zip(self.members, memory.members, strict=True)
-                if isinstance(member, PredictsReward)
-            ]
-            return memory._replace(log_weights=by_likelihood(memory.log_weights, torch.stack(found, dim=-1)))
+            values = memory.values if values is None else values
+            found = self._reward_log_probs(memory, memory.last_obs, step, values)
+            return memory._replace(log_weights=by_likelihood(memory.log_weights, found))
         gain, ended = memory.gain + step.prev_reward / self.unit, (step.prev_done > 0.5)[:, None]
         mixed = memory.log_mixed
         if self.mix == "episode":  # the mixture is one of whole episodes
@@ -164,3 +229,14 @@ class Ensemble(FixedAgent):
             log_mixed=torch.where(ended[:, 0], 0.0, memory.log_mixed),
             gain=torch.where(ended[:, 0], 0.0, gain),
         )
+
+
+def _categorical(policies: Sequence[Distribution]) -> Tensor:
+    """Return the members' log-probabilities of all actions ``(B, M, A)``."""
+    return torch.stack([policy.log_probs for policy in policies if isinstance(policy, Categorical)], dim=1)
+
+
+def _discount(member: LearningAgent) -> float:
+    """Return the discount of the returns that a member's critic predicts, at the end of its training."""
+    gamma = getattr(member.config, "gamma", 1.0)
+    return at(gamma, 1.0)

@@ -41,6 +41,11 @@ def by_hedge(log_weights: Tensor, gain: Tensor, log_ratio: Tensor, rate: float) 
     return (log_weights + rate * gain[:, None] * ratio).log_softmax(-1)
 
 
+def normal_log_prob(error: Tensor, size: float) -> Tensor:
+    """Return the log-density of errors under a normal distribution with mean 0 and a standard deviation `size`."""
+    return -0.5 * (error / size) ** 2 - math.log(size) - 0.5 * math.log(2.0 * math.pi)
+
+
 def hedge_rate(members: int, episodes: int) -> float:
     """Return the learning rate of Hedge for so many members and episodes: ``sqrt(8 ln M / K)``."""
     return math.sqrt(8.0 * math.log(max(members, 2)) / max(episodes, 1))
@@ -54,3 +59,14 @@ def disagreement(log_probs: Tensor, log_weights: Tensor) -> Tensor:
     mixture = torch.logsumexp(log_weights[..., None] + log_probs, dim=1, keepdim=True)
     divergence = (log_probs.exp() * (log_probs - mixture)).nan_to_num(0.0).sum(-1)
     return (log_weights.exp() * divergence).sum(-1)
+
+
+def sampled_disagreement(log_probs: Tensor, log_weights: Tensor) -> Tensor:
+    """Return an estimate of `disagreement`, ``(B,)``, from S actions of each member, for distributions of any kind.
+
+    ``log_probs[s, b, i, j]`` is the log-probability, under member j, of the action s that member i drew:
+    ``(S, B, M, M)``. The estimate is unbiased, so it may be a little below 0 where the members agree.
+    """
+    mixture = torch.logsumexp(log_weights[:, None] + log_probs, dim=-1)  # (S, B, M)
+    own = torch.diagonal(log_probs, dim1=-2, dim2=-1)
+    return (log_weights.exp() * (own - mixture).mean(0)).sum(-1)

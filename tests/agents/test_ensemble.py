@@ -12,11 +12,18 @@ from torch import Tensor
 import metarl
 from metarl.agents import RL2Config, VariBADConfig
 from metarl.agents.ensemble import Ensemble
-from metarl.agents.ensemble.weights import by_hedge, by_likelihood, disagreement, hedge_rate
+from metarl.agents.ensemble.weights import (
+    by_hedge,
+    by_likelihood,
+    disagreement,
+    hedge_rate,
+    normal_log_prob,
+    sampled_disagreement,
+)
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Step
-from metarl.core.distributions import Categorical
+from metarl.core.distributions import Categorical, DiagonalGaussian
 from metarl.core.rollout import Acted, TrialProtocol, run_trial
 from metarl.core.tree import take
 from metarl.envs.bandits.bernoulli import BernoulliBandit
@@ -195,9 +202,8 @@ def test_varibad_says_how_likely_a_reward_is():
         ([Sure((0.5, 0.5))] * 2, {"weights": "bayes"}, "Unknown kind of weights"),
         ([Sure((0.5, 0.5))] * 2, {"mix": "trial"}, "Unknown kind of mix"),
         ([Sure((0.5, 0.5)), Sure((0.5, 0.5), BernoulliBandit())], {}, "different families"),
-        ([Sure((0.5, 0.5), metarl.make("metarl/Navigation2D-v0"))] * 2, {}, "Discrete"),
     ],
-    ids=range(5),
+    ids=range(4),
 )
 def test_what_cannot_be_combined(members: list[Any], options: dict[str, str], sentence: str):
     with pytest.raises(ValueError, match=sentence):
@@ -208,3 +214,82 @@ def test_members_must_predict_rewards_for_bayes_rule():
     agents = [RL2Config(meta_batch_size=8, hidden_size=8).build(FAMILY, seed, torch.device("cpu")) for seed in (0, 1)]
     with pytest.raises(ValueError, match="predict rewards"):
         Ensemble(agents, "likelihood")
+
+
+PLANE = metarl.make("metarl/Navigation2D-v0")
+
+
+class Drawn(Sure):
+    """A member that moves by a normal distribution in the units of networks, and predicts a return of `value`."""
+
+    config = RL2Config(gamma=0.5)
+
+    def __init__(self, mean: float, value: float = 0.0) -> None:
+        super().__init__((0.5, 0.5), PLANE)
+        self.mean, self.value = mean, value
+
+    reward_log_prob = None  # type: ignore[assignment]
+
+    def act(self, memory: Any, step: Step, key: Tensor, greedy: bool = False) -> tuple[Acted, Any]:
+        nothing = torch.zeros(len(memory))
+        return Acted(torch.zeros(len(memory), 2), nothing, nothing + self.value), memory + 1
+
+    def action_distribution(self, memory: Any, step: Step) -> DiagonalGaussian:  # type: ignore[override]
+        return DiagonalGaussian(torch.full((len(memory), 2), self.mean), torch.full((2,), math.log(0.1)))
+
+
+def at_start(rows: int) -> Step:
+    """The first step of a trial on the plane."""
+    nothing = torch.zeros(rows)
+    return Step(torch.zeros(rows, 2), torch.zeros(rows, 2), nothing, nothing)
+
+
+def test_normal_distributions_are_mixed_as_densities():
+    """Half of the actions are each member's, and their log-probability is that under the mixture."""
+    ensemble = Ensemble([Drawn(-0.5), Drawn(0.5)])
+    acted, _ = ensemble.act(ensemble.begin(4000), at_start(4000), rng.fold(rng.key(0), torch.arange(4000)))
+    own = ensemble.units.to_own(acted.action)
+    assert float((own[:, 0] > 0).float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert bool(((own > 0).all(-1) | (own < 0).all(-1)).all()), "an action is of one member"
+    normals = [torch.distributions.Normal(mean, 0.1).log_prob(own).sum(-1) for mean in (-0.5, 0.5)]
+    expected = torch.logsumexp(torch.stack(normals), dim=0) - math.log(2)
+    torch.testing.assert_close(acted.log_prob, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_greedy_action_is_the_mode_that_the_mixture_prefers():
+    ensemble = Ensemble([Drawn(-0.5), Drawn(0.5), Drawn(0.55)])
+    acted, _ = ensemble.act(ensemble.begin(3), at_start(3), rng.fold(rng.key(0), torch.arange(3)), greedy=True)
+    assert bool((ensemble.units.to_own(acted.action) >= 0.49).all())
+
+
+def test_sampled_disagreement_is_the_divergence():
+    """Members far apart have ln 2, equal ones nothing; in between it agrees with the sum over a categorical."""
+    for mean, expected in ((0.5, 0.0), (-0.5, math.log(2))):
+        ensemble = Ensemble([Drawn(mean), Drawn(0.5)])
+        after = ensemble.act(ensemble.begin(50), at_start(50), rng.fold(rng.key(0), torch.arange(50)))[1]
+        assert float(after.disagreement.mean()) == pytest.approx(expected, abs=1e-3)
+    log_probs, log_weights = torch.tensor([[[0.9, 0.1], [0.2, 0.8]]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    keys = rng.fold(rng.key(0), torch.arange(20_000))
+    drawn = [rng.choice(rng.fold(keys, i), log_probs[0, i].exp().expand(20_000, 2)) for i in range(2)]
+    sampled = torch.stack([log_probs[0].T[each] for each in drawn], dim=1)[:, None]  # (S, 1, M, M)
+    torch.testing.assert_close(
+        sampled_disagreement(sampled, log_weights), disagreement(log_probs, log_weights), rtol=0.05, atol=0.0
+    )
+
+
+def test_a_critic_judges_a_member_that_predicts_no_rewards():
+    """Weights are Bayes' rule on one-step errors of the critics, each in its own size."""
+    members = [Drawn(0.0, value=-1.0), Drawn(0.0, value=-4.0)]
+    ensemble = Ensemble(members, "likelihood")
+    memory, key = ensemble.begin(1), rng.fold(rng.key(0), torch.arange(1))
+    _, memory = ensemble.act(memory, at_start(1), key)
+    rewarded = at_start(1)._replace(prev_reward=torch.tensor([-0.5]))
+    _, memory = ensemble.act(memory, rewarded, key)
+    log_probs = [
+        torch.distributions.Normal(0.0, size).log_prob(torch.tensor(-0.5 + 0.5 * each.value - each.value))
+        for each, size in zip(members, ensemble.residual_sizes, strict=True)
+    ]
+    torch.testing.assert_close(memory.log_weights[0], torch.stack(log_probs).log_softmax(0))
+    torch.testing.assert_close(
+        normal_log_prob(torch.tensor(0.3), 2.0), torch.distributions.Normal(0.0, 2.0).log_prob(torch.tensor(0.3))
+    )
