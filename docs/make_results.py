@@ -71,13 +71,13 @@ KNOWN = {
 """The best that is known of a preset's problem: from theory, or published."""
 
 MEMORY = (  # the first table: agents that learn in a trial of several episodes
-    "rl2_bernoulli_bandit_n10", "rl2_bernoulli_bandit", "rl2_bernoulli_bandit_k10", "rl2_tabular_mdp", "rl2_gridnavi",
-    "rl2_navigation2d",
+    "rl2_bernoulli_bandit_n10", "rl2_bernoulli_bandit", "memoryless_bernoulli_bandit", "rl2_bernoulli_bandit_k10",
+    "rl2_tabular_mdp", "memoryless_tabular_mdp", "rl2_gridnavi", "memoryless_gridnavi", "rl2_navigation2d",
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
-    "rl2_informative_bandit", "rl2_sparse_point_robot", "rl2_tmaze", "rl2_dark_key_to_door", "rl2_two_step",
-    "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy",
-    "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze", "rl2_rulesets_trivial",
-    "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
+    "rl2_informative_bandit", "rl2_sparse_point_robot", "memoryless_sparse_point_robot", "rl2_tmaze",
+    "rl2_dark_key_to_door", "rl2_two_step", "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum",
+    "memoryless_pendulum", "rl2_alchemy", "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze",
+    "rl2_rulesets_trivial", "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
     "rl2_ml1_reach",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
