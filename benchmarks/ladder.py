@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.docs:
         if args.only or (not args.incomplete and any(one["missing"] for one in ladders.values())):
             parser.error(
-                "--docs takes only a whole ladder, without --only: train what is missing (--train), or give --incomplete."
+                "--docs takes only a whole ladder, without --only: train what is missing, or give --incomplete."
             )
         write_docs(ladders, DOCS)
 
