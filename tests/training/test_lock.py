@@ -26,10 +26,14 @@ import os, sys, time
 from pathlib import Path
 from metarl.training.lock import locked
 with locked(Path(sys.argv[1]), print):
-    if "fork" in sys.argv and os.fork() == 0:
-        os.close(1)
-        time.sleep(60)
-        os._exit(0)
+    if "fork" in sys.argv:
+        told, tell = os.pipe()
+        if os.fork() == 0:
+            os.write(tell, b"!")  # it is running, so what a fork does first is done
+            os.close(1)
+            time.sleep(60)
+            os._exit(0)
+        os.read(told, 1)
     print("held", flush=True)
     time.sleep(60)
 """
