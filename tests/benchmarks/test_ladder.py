@@ -91,7 +91,7 @@ def test_what_was_played_is_kept_until_the_run_is_newer(runs: Path, found: Found
 def test_missing_rungs_are_trained_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(ladder, "evaluated", lambda preset, seed, runs: asked.append((preset, seed)) or tmp_path)
-    monkeypatch.setattr(ladder.checkpoint, "pretrained", lambda: ["rl2_gridnavi"])
+    monkeypatch.setattr(ladder.checkpoint, "pretrained", lambda: ["pretrained:rl2_gridnavi"])
     assert ladder.run_of("hyper_gridnavi", 1, tmp_path, train=False) is None and not asked
     assert ladder.run_of("rl2_gridnavi", 1, tmp_path, train=False) == "pretrained:rl2_gridnavi"
     assert ladder.run_of("rl2_gridnavi", 2, tmp_path, train=False) is None
