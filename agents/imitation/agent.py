@@ -11,7 +11,7 @@ trials of random play. Its policy is then the posterior over the best action: to
 **DAgger** (Ross et al. 2011) learns from the states that the student itself comes to. With a teacher that is told
 nothing, such as the Gittins index, it copies how that one learns: a large or slow teacher becomes a small network. With
 a teacher that is told the task there is a gap (Weihs et al. 2021): such a teacher never explores, so nobody shows the
-student how to find out. It is still a quick start for RL², which can go on from it (``--init_from``).
+student how to find out. RL² can go on from a student (``--init_from``).
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Imitator(OwnLoopAgent):
         raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
         lr = at(config.lr, progress)
         self.optimizer.set_lr(lr)
-        orders = rng.permutation(rng.fold(rng.fold(key, 4), torch.arange(config.update_epochs)), config.meta_batch_size)
+        epochs = rng.fold(rng.fold(key, 4), torch.arange(config.update_epochs, device=self.device))
+        orders = rng.permutation(epochs, config.meta_batch_size)
         found = [
             self._descend(raw[:, rows], labels[:, rows], mask[:, rows])
             for order in orders

@@ -40,9 +40,7 @@ class Mixed(FixedAgent):
         flat = torch.full((num_tasks, self.actions), 1.0 / self.actions, device=self.device)
         if self.uniform:
             return flat
-        spread = -torch.log1p(
-            -rng.uniform(rng.fold(keys, 0), self.actions)
-        )  # exponential: a Dirichlet's, once it sums to 1
+        spread = rng.exponential(rng.fold(keys, 0), self.actions)  # uniform among distributions, once it sums to 1
         single = torch.nn.functional.one_hot(rng.integers(rng.fold(keys, 1), 1, self.actions).squeeze(-1), self.actions)
         weight = 0.1 * rng.integers(rng.fold(keys, 2), 1, 11)
         return (1.0 - weight) * spread / spread.sum(1, keepdim=True) + weight * single

@@ -42,18 +42,14 @@ class ImitationConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.memory == "reactive" and self.transition_input:
-            raise ValueError("transition_input must be false with memory 'reactive', which sees only the observation.")
-        if self.num_minibatches > self.meta_batch_size:
-            raise ValueError(
-                f"num_minibatches must not exceed meta_batch_size = {self.meta_batch_size}, got {self.num_minibatches}."
-            )
+        self.network()  # what does not fit together there does not here
 
     def network(self) -> RL2Config:
         """Return the configuration of the network: that of RL², which can go on from it (``--init_from``)."""
         return RL2Config(
             memory=self.memory, hidden_size=self.hidden_size, transition_input=self.transition_input,
             embed_size=self.embed_size, head_size=self.head_size, norm_obs=self.norm_obs, init_std=self.init_std,
+            meta_batch_size=self.meta_batch_size, num_minibatches=self.num_minibatches,
         )  # fmt: skip
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metarl.cli.studies import parsers as studies
-from metarl.cli.studies.parsers import DEVICE, WHICH, which
-from metarl.report.console import ALLOW, EXIT_CODES, QUIET, Parser
+from metarl.report.console import ALLOW, DEVICE, EXIT_CODES, QUIET, WHICH, Parser, which
 
 COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",

@@ -22,11 +22,28 @@ QUIET = "Show nothing but the final tables, and mistakes on standard error."
 """The help of ``--quiet``."""
 
 
+WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
+"""The help of ``--which``."""
+
+
+DEVICE = "cpu, cuda or auto (default: auto)"
+"""The help of ``--device``."""
+
+
 EXIT_CODES = (
     "Exit codes: 0 done, 1 crashed (with a traceback), 2 a mistake in what was asked, or a file that cannot be read or "
     "written, 3 diverged, 128 + N stopped by the signal N."
 )
 """The exit codes of the programs, for their help."""
+
+
+def which(text: str) -> str | int:
+    """Convert the value of ``--which``."""
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        return int(text)
+    if text not in ("last", "best"):
+        raise argparse.ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
+    return text
 
 
 def make_console(quiet: bool = False, width: int | None = None) -> Console:

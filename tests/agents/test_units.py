@@ -9,6 +9,7 @@ import torch
 from small_families import Reach, Target
 from torch import Tensor
 
+from metarl.agents.imitation import DAgger, DAggerConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
@@ -116,6 +117,24 @@ def test_powers_of_two_change_no_bit_of_pearl(units, norm_obs):
     train(a, plain, 3)
     train(b, other, 3)
     assert torch.equal(weights(a), weights(b))
+
+
+class Taught(InUnits):
+    """The same, with the action that is best for who is told the task: the target itself."""
+
+    def optimal_action(self, task: Target, obs: Tensor) -> Tensor:
+        _, _, of_task, unit, shift = self.units
+        return shift + unit * task.position / of_task
+
+
+@pytest.mark.parametrize("units", POWERS, ids=str)
+@pytest.mark.parametrize("norm_obs", [False, True])
+def test_powers_of_two_change_no_bit_of_dagger(units, norm_obs):
+    config = DAggerConfig(meta_batch_size=ROWS, hidden_size=16, teacher="optimal", beta=0.5, norm_obs=norm_obs)
+    agents = [DAgger(config, family, 1) for family in (Taught(), Taught(**units))]
+    losses = [[agent.learn("train").metrics["loss/cross_entropy"] for _ in range(3)] for agent in agents]
+    assert losses[0] == losses[1] and losses[0][0] > losses[0][2]
+    assert torch.equal(*(weights(agent) for agent in agents))
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,12 @@ def test_the_page_needs_no_network():
     assert len(text) < 12e6
 
 
+def test_a_surface_is_of_a_seed_that_has_a_history():
+    shipped, trained = row(training=[]), row(seed=2)
+    assert "rl2 on gridnavi, seed 2" in page([shipped, trained])
+    assert "What does a return cost?" not in page([shipped])
+
+
 def test_the_command_measures_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["bench", "--agents", "random", "rl2", "--problems", "bernoulli_bandit_n10", "tmaze", "--no_training"]
     assert main([*words, "--runs", str(tmp_path)]) == 0

@@ -18,7 +18,8 @@ from metarl.cli.main import main
 from metarl.core import rng
 from metarl.core.family import AnyFamily
 from metarl.core.rollout import Rollout, run_trial
-from metarl.core.tree import leaves, take
+from metarl.core.tree import leaves, put, take
+from metarl.envs.adapter.gym_family import GymFamily
 from metarl.studies.stress import files, study
 from metarl.studies.stress.family import Stressed, StressedTask, switched, unchanged
 from metarl.testing import check_family
@@ -68,27 +69,32 @@ def test_delayed_rewards_come_late_and_in_full(id: str):
 
 
 def test_a_repeated_action_adds_up_its_rewards():
-    inner = Corridor()
-    family, task = Stressed(inner, action_repeat=3), inner.sample_tasks(rng.key(0), 8)
-    assert family.horizon == -(-inner.horizon // 3)
-    key = rng.fold(rng.key(5), torch.arange(8))
-    state = family.reset(unchanged(task), key)
-    by_hand, ended = inner.reset(task, key), torch.zeros(8, dtype=torch.bool)
+    """Against a plain loop: row by row, until the row's episode has ended by itself or by its length."""
+    inner = Corridor(episodes_per_trial=1)
+    repeats, rows = 4, 30
+    family, task = Stressed(inner, action_repeat=repeats), inner.sample_tasks(rng.key(0), rows, "train")
+    assert family.horizon == 2, "six steps, four of them in one action"
+    key = rng.fold(rng.key(5), torch.arange(rows))
+    state, compared = family.reset(unchanged(task), key), 0
+    plain, alive, taken = inner.reset(task, key), torch.ones(rows, dtype=torch.bool), 0
     for number in range(family.horizon):
-        action = torch.full((8,), number % 2)
-        state, reward, terminated = family.step(unchanged(task), state, action, rng.fold(key, number))
-        total = torch.zeros(8)
-        for repeat in range(3):
-            if number * 3 + repeat < inner.horizon:
-                step_key = rng.fold(key, number)
-                at = step_key if repeat == 0 else rng.fold(rng.fold(step_key, 0), repeat)
-                following, more, over = inner.step(task, by_hand, action, at)
-                by_hand = take(following, slice(None)) if not bool(ended.any()) else following
-                total, ended = total + torch.where(ended, 0.0, more), ended | over
-        if bool(ended.any()):
-            break
-        torch.testing.assert_close(reward, total)
-        assert torch.equal(terminated, ended)
+        action = (torch.arange(rows) + number) % 2
+        at = rng.fold(key, number)
+        state, reward, terminated = family.step(unchanged(task), state, action, at)
+        total, ended = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+        for repeat in range(repeats):
+            step_key = at if repeat == 0 else rng.fold(rng.fold(at, 0), repeat)
+            for row in range(rows):
+                if ended[row] or not alive[row] or taken + repeat >= inner.horizon:
+                    continue
+                one = torch.tensor([row])
+                after, paid, over = inner.step(take(task, one), take(plain, one), action[one], step_key[one])
+                plain, total[row], ended[row] = put(plain, one, after), total[row] + paid[0], over[0]
+        taken += repeats
+        torch.testing.assert_close(reward[alive], total[alive])
+        assert torch.equal(terminated[alive], ended[alive])
+        compared, alive = compared + int(alive.sum()), alive & ~ended
+    assert compared > rows and 0 < int(alive.sum()) < rows, "some rows ended early, and others by their length"
 
 
 def test_the_task_changes_in_the_middle_and_nobody_is_told():
@@ -130,6 +136,26 @@ def test_noise_has_the_size_that_was_asked_for():
 def test_wrong_options(options: dict[str, Any]):
     with pytest.raises(ValueError, match="must"):
         Stressed("metarl/GridNavi-v0", **options)
+
+
+@pytest.mark.parametrize("options", [{"switch": True}, {"action_repeat": 2}], ids=str)
+def test_a_simulator_is_not_stepped_twice(options: dict[str, Any]):
+    """Its states can be stepped once; noise and delays are between it and the agent."""
+    family = GymFamily()
+    with pytest.raises(ValueError, match="no simulator"):
+        Stressed(family, **options)
+    assert study._why_not(study.STRESSES[1], RandomAgent(family), family) == "the family is played in a simulator"
+    rollout = played(
+        Stressed(family, delay=1, reward_noise=0.1, obs_noise=0.1), unchanged(family.sample_tasks(rng.key(0), 2))
+    )
+    assert bool(rollout.outcome.reward.isfinite().all())
+
+
+def test_a_family_keeps_its_fold():
+    inner = metarl.make("metarl/GridNavi-v0")
+    inner.hold_out(1, 3)
+    own, stressed = inner.tasks_of("test"), Stressed(inner, delay=1).tasks_of("test")
+    assert own is not None and stressed is not None and torch.equal(own.goal, stressed.first.goal)
 
 
 def test_parameters_are_put_further_out():

@@ -150,6 +150,14 @@ def test_a_study_is_about_one_thing(space_file: Path, tmp_path: Path, capsys: py
     assert "has another space" in capsys.readouterr().err
 
 
+def test_another_machine_may_have_other_threads(space_file: Path, tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    for threads in (1, 2):
+        studies.open_study(storage, "x", made(tmp_path, space_file, num_threads=threads), 0)
+    with pytest.raises(ConfigError, match="has another fixed"):
+        studies.open_study(storage, "x", made(tmp_path, space_file, total_iterations=6), 0)
+
+
 @pytest.mark.parametrize("storage", ["nonsense", "sqlite:////nowhere/at/all.db", "notadb://x"])
 def test_a_storage_that_cannot_be_opened(
     storage: str, space_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.report.console import ALLOW, QUIET, Parser
+from metarl.report.console import ALLOW, DEVICE, QUIET, WHICH, Parser, which
 
-WHICH = "the checkpoint: last, best on valid, or the iteration of a kept one (default: last)"
-DEVICE = "cpu, cuda or auto (default: auto)"
 COMMANDS: dict[str, str] = {
     "bench": "measure agents on a suite of families by a fixed protocol, and make a leaderboard",
     "stress": "play a trained agent under conditions that it was not trained for",
     "tune": "search hyper-parameters of a preset, by their score on valid",
 }
 """The commands, with one line about each; their programs are the modules of this folder with the same names."""
-
-
-def which(text: str) -> str | int:
-    """Convert the value of ``--which``."""
-    if text.isascii() and text.isdigit() and len(text) <= 16:
-        return int(text)
-    if text not in ("last", "best"):
-        raise ArgumentTypeError(f"must be last, best or the number of an iteration, got {text!r}")
-    return text
 
 
 def tune() -> Parser:

@@ -16,6 +16,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +70,13 @@ def _tune(options: Any, arguments: list[str], console: Console) -> None:
     if options.workers > 1 and "num_threads" not in fixed:
         fixed["num_threads"] = max(1, (os.cpu_count() or 1) // options.workers)
     space = read_space(find_space(options.space))
-    first = objectives.Objective(options.preset, space, fixed, folder, "valid", options.target)
-    split = objectives.split_of(first.parsed({}).config)
-    objective = objectives.Objective(options.preset, space, fixed, folder, split, options.target)
+    objective = objectives.Objective(options.preset, space, fixed, folder, "valid", options.target)
+    objective = replace(objective, split=objectives.split_of(objective.parsed({}).config))
     objective.check()
     make_folder(folder)
     study = studies.open_study(options.storage or f"sqlite:///{folder}/study.db", name, objective, _seed(options))
-    say = _Progress(console, objective.tag, options.trials, lambda: len(studies.decided(study)))
     if options.workers == 1 or WORKER in os.environ:
-        studies.search(study, objective, options.trials, say.trial)
+        studies.search(study, objective, options.trials, partial(_say, console, options.trials, studies))
     else:
         _start_workers(options.workers, arguments)
     if WORKER in os.environ:
@@ -134,18 +134,11 @@ def _start_workers(workers: int, arguments: list[str]) -> None:
         raise ConfigError(f"All {workers} processes have ended with an error.")
 
 
-class _Progress:
-    """A line about each trial."""
-
-    def __init__(self, console: Console, what: str, trials: int, decided: Any) -> None:
-        self.console, self.what, self.trials, self.decided = console, what, trials, decided
-
-    def trial(self, trial: Any) -> None:
-        """Print a line about a trial that has ended."""
-        value = "pruned" if trial.value is None else f"{trial.value:.6g}"
-        self.console.print(
-            f"Trial {trial.number} ({self.decided()} of {self.trials}): {value}", markup=False, highlight=False
-        )
+def _say(console: Console, trials: int, studies: Any, study: Any, trial: Any) -> None:
+    """Print a line about a trial that has ended."""
+    value = "pruned" if trial.value is None else f"{trial.value:.6g}"
+    done = len(studies.decided(study))
+    console.print(f"Trial {trial.number} ({done} of {trials}): {value}", markup=False, highlight=False)
 
 
 def _table(study: Any, objective: Any, studies: Any) -> Table:

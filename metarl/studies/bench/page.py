@@ -57,7 +57,7 @@ def page(rows: Sequence[Row]) -> str:
         (
             "What does a return cost?",
             "The return by environment steps of meta-training and by adaptation on the task, in the evaluations during "
-            "training (seed 1, on other tasks than those above).",
+            "training of one seed, on other tasks than those above. Agents of the package have no such history.",
             _surfaces(board),
         ),
     ]
@@ -200,10 +200,10 @@ def _ranks(board: Board, shades: dict[str, str]) -> go.Figure | None:
 def _surfaces(board: Board) -> go.Figure | None:
     """Draw the budget surface of each agent and problem, one at a time, chosen from a list."""
     chosen = [
-        (f"{agent} on {name}", rows[0])
+        (f"{agent} on {name}, seed {row.seed}", row)
         for name, of in board.by_problem.items()
         for agent, rows in of.items()
-        if len(rows[0].training) >= 3 and len({len(each) for each in rows[0].training}) == 1
+        for row in [row for row in rows if len(row.training) >= 3 and len({*map(len, row.training)}) == 1][:1]
     ]
     if not chosen:
         return None

@@ -63,11 +63,11 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
 
         `obs_noise` and `reward_noise` are standard deviations of normal noise in the units of the family, added to
         every observation (one for each of its numbers, or one for all), within the bounds of its space, and to every
-        reward. Rewards come `delay` steps late, also
-        across episodes, and all that is owed is paid at the last step of the trial, so that the trial's return is the
-        same. Each action is taken `action_repeat` times, and its rewards are added up; an episode has as many fewer
-        steps. With `switch` the task changes once: with the middle episode of the trial, or in the middle of the
-        episode if there is only one. Raises ValueError for what is none of these.
+        reward. Rewards come `delay` steps late, also across episodes, and all that is owed is paid at the last step of
+        the trial, so that the trial's return is the same. Each action is taken `action_repeat` times, and its rewards
+        are added up; an episode has as many fewer steps. With `switch` the task changes once: with the middle episode
+        of the trial, or in the middle of the episode if there is only one. Raises ValueError for what is none of these,
+        and for repeats or a switch inside a simulator, whose states can be stepped once and belong to one task.
         """
         self.inner: AnyFamily = make(family) if isinstance(family, str) else family
         size = torch.Size(self.inner.observation_space.shape).numel()
@@ -76,6 +76,8 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
             raise ValueError("obs_noise, reward_noise and delay must not be negative.")
         if not 1 <= action_repeat <= self.inner.horizon:
             raise ValueError(f"action_repeat must be 1 to {self.inner.horizon}, an episode, got {action_repeat}.")
+        if self.inner.opaque and (action_repeat > 1 or switch):
+            raise ValueError(f"action_repeat and switch need a family that is no simulator, got {self.inner!r}.")
         self.family, self.obs_noise, self.reward_noise = family, obs_noise, reward_noise
         self.delay, self.action_repeat, self.switch = delay, action_repeat, switch
         self._deviations = deviations if bool((deviations > 0.0).any()) else None
@@ -94,21 +96,20 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         return take(to_device(every, keys.device), rng.integers(keys, 1, num_rows(every)).squeeze(-1))
 
     def enumerate_tasks(self, split: str) -> StressedTask | None:
-        every = None if self.switch else self.inner.enumerate_tasks(split)
+        every = None if self.switch else self.inner._enumerated(split)
         return None if every is None else StressedTask(every, every)
 
     def reset(self, task: StressedTask, key: Key) -> StressedState:
-        return self._begun(task, key, self.inner.reset(task.first, key), torch.zeros_like(key), None)
+        owed = torch.zeros(len(key), self.delay, device=key.device)
+        return self._begun(key, self.inner.reset(task.first, key), torch.zeros_like(key), owed)
 
     def restart(self, task: StressedTask, state: StressedState, key: Key) -> StressedState:
         episode = state.episode + 1
         played = self._played(task, episode, torch.zeros_like(episode))
-        return self._begun(task, key, self.inner.restart(played, state.inner, key), episode, state.owed)
+        return self._begun(key, self.inner.restart(played, state.inner, key), episode, state.owed)
 
-    def _begun(self, task: StressedTask, key: Key, inner: Any, episode: Tensor, owed: Tensor | None) -> StressedState:
+    def _begun(self, key: Key, inner: Any, episode: Tensor, owed: Tensor) -> StressedState:
         """Return the state at the beginning of an episode."""
-        if owed is None:
-            owed = torch.zeros(len(key), self.delay, device=key.device)
         noise = self._noise(rng.fold(rng.fold(key, OBSERVATION), 0))
         return StressedState(inner, episode, torch.zeros_like(episode), noise, owed)
 
@@ -134,11 +135,8 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
             over = (state.episode + 1 >= self.episodes_per_trial) & (terminated | (since >= self.horizon))
             reward = torch.where(over, owed.sum(1), owed[:, 0])
             owed = owed[:, 1:]
-        return (
-            StressedState(inner, state.episode, since, self._noise(rng.fold(key, OBSERVATION)), owed),
-            reward,
-            terminated,
-        )
+        noise = self._noise(rng.fold(key, OBSERVATION))
+        return StressedState(inner, state.episode, since, noise, owed), reward, terminated
 
     def _repeated(self, task: Any, state: StressedState, action: Tensor, key: Key) -> tuple[Any, Tensor, Tensor]:
         """Take an action `action_repeat` times, until the episode ends: state, sum of the rewards, terminated."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,7 +143,7 @@ def stress(
                 results.append(found)
         if reason is not None:
             left_out[each.name] = reason
-    plain = player.plain()
+    plain = player.plain
     return Study(
         plain.agent, plain.family, split, plain.returns.shape[1], plain.repeats, seed, tuple(results), left_out
     )
@@ -155,6 +156,8 @@ def _why_not(each: Stress, agent: Agent, family: AnyFamily) -> str | None:
         return "an agent that adapts in rounds begins each round anew"
     if each.name == "task switch" and family.episodes_per_trial == 1 and family.horizon == 1:
         return "a trial is a single step"
+    if each.name in ("task switch", "action repeat") and family.opaque:
+        return "the family is played in a simulator"
     if each.name == "action repeat" and family.horizon < 2 * max(each.strengths):
         return f"an episode has {family.horizon} step{'s'[: family.horizon != 1]}"
     if each.name == "beyond ood" and "ood" not in family.splits:
@@ -171,8 +174,6 @@ class _Player:
         self.tasks, distinct = choose_tasks(family, self.root, split, tasks)
         self.repeats = default_repeats(family, tasks, distinct, agent.costly)
         self.by_rounds = agent.protocol.test().rounds > 1
-        self._plain: dict[str, AdaptationCurve] = {}
-        self._units: tuple[Tensor, float] | None = None
 
     def played(
         self, family: AnyFamily, task: Any, rounds: int | None = None, episodes: int | None = None
@@ -188,11 +189,27 @@ class _Player:
         few = tree_map(lambda leaf: leaf[:REFERENCE_TASKS], task)
         return float(evaluate(RandomAgent(family), family, tasks=few, seed=self.seed, step_curve=False).returns.mean())
 
+    @cached_property
     def plain(self) -> AdaptationCurve:
-        """Return the undisturbed trials."""
-        if "plain" not in self._plain:
-            self._plain["plain"] = self.played(self.family, self.tasks)
-        return self._plain["plain"]
+        """The undisturbed trials."""
+        return self.played(self.family, self.tasks)
+
+    @cached_property
+    def undisturbed(self) -> Played:
+        """The scores of the undisturbed trials."""
+        return self._of_tasks(self.plain, self.family, self.tasks)
+
+    @cached_property
+    def ood(self) -> tuple[Any, Played]:
+        """Tasks of `ood`, and the scores on them."""
+        task, _ = choose_tasks(self.family, self.root, "ood", self.count)
+        return task, self._of_tasks(self.played(self.family, task), self.family, task)
+
+    @cached_property
+    def units(self) -> tuple[Tensor, float]:
+        """Standard deviations of undisturbed observations ``(N,)`` and of rewards."""
+        task = tree_map(lambda leaf: leaf[:MEASURED], self.tasks)
+        return _spread(run_trial(self.agent, self.family, task, rng.fold(self.root, 4)))
 
     def result(self, each: Stress, strength: float) -> Result | str:
         """Return what a condition costs, or why it does not apply."""
@@ -204,20 +221,20 @@ class _Player:
         if each.name == "task switch":
             options["switch"] = True
         elif each.name == "observation noise":
-            of_obs, _ = self.units()
+            of_obs, _ = self.units
             if not bool((of_obs > 0).any()):
                 return "observations are always the same"
             options["obs_noise"] = (strength * of_obs).tolist()
         elif each.name == "reward noise":
-            options["reward_noise"] = strength * self.units()[1]
+            options["reward_noise"] = strength * self.units[1]
         elif each.name == "delayed reward":
             options["delay"] = int(strength)
         else:
             options["action_repeat"] = int(strength)
         family = Stressed(self.family, **options)
         task = switched(self.tasks) if "switch" in options else unchanged(self.tasks)
-        before = self._of_tasks(self.plain(), self.family, self.tasks)
-        return self._result(each, strength, before, self._of_tasks(self.played(family, task), family, task))
+        after = self._of_tasks(self.played(family, task), family, task)
+        return self._result(each, strength, self.undisturbed, after)
 
     def _of_tasks(self, curve: AdaptationCurve, family: AnyFamily, task: Any) -> Played:
         """Return what a curve says of each task, with its bounds."""
@@ -230,11 +247,10 @@ class _Player:
 
     def _longer(self, each: Stress, factor: int) -> Result:
         """Compare the episodes, or the round, that a longer trial adds with the last one before."""
-        plain = self.plain()
+        plain, bounds = self.plain, self.undisturbed[1:]
         points = len(plain.labels)
         rounds, episodes = (1 + factor * (points - 1), None) if self.by_rounds else (None, factor * points)
         curve = self.played(self.family, self.tasks, rounds, episodes)
-        bounds = self.random(self.family, self.tasks), _bound(plain.oracle)
         last, added = plain.returns[0, :, -1], curve.returns[0, :, points:].mean(axis=1)
         return self._result(
             each, factor, Played(last.astype(np.float64), *bounds), Played(added.astype(np.float64), *bounds)
@@ -242,22 +258,12 @@ class _Player:
 
     def _beyond(self, each: Stress, factor: float) -> Result | str:
         """Compare tasks that are further out with those of `ood` that they come from."""
-        task, _ = choose_tasks(self.family, self.root, "ood", self.count)
+        task, before = self.ood
         extrapolated = beyond(self.family, task, factor)
         if isinstance(extrapolated, str):
             return extrapolated
-        if "ood" not in self._plain:
-            self._plain["ood"] = self.played(self.family, task)
         curve = self.played(self.family, extrapolated)
-        before = self._of_tasks(self._plain["ood"], self.family, task)
         return self._result(each, factor, before, self._of_tasks(curve, self.family, extrapolated))
-
-    def units(self) -> tuple[Tensor, float]:
-        """Return standard deviations of undisturbed observations ``(N,)`` and of rewards."""
-        if self._units is None:
-            task = tree_map(lambda leaf: leaf[:MEASURED], self.tasks)
-            self._units = _spread(run_trial(self.agent, self.family, task, rng.fold(self.root, 4)))
-        return self._units
 
     def _result(self, each: Stress, strength: float, before: Played, after: Played) -> Result:
         """Return what a condition costs, from the same tasks without and with it."""

@@ -31,6 +31,8 @@ ALIVE = 30
 """Seconds between a process's signs of life."""
 LOST = 120
 """Seconds without one after which a trial is another's to go on with."""
+OF_MACHINE = ("num_threads", "device")
+"""Fields in which the processes of a study may differ: none of them changes what is searched for."""
 STARTUP = 5
 """Trials that are drawn at random, and that end, before any is pruned."""
 
@@ -69,7 +71,7 @@ def _check_same(study: optuna.Study, objective: Objective) -> None:
     """Raise ConfigError if the study is about something else: another space, another preset, another objective."""
     about: dict[str, Any] = {
         "preset": objective.preset,
-        "fixed": dict(objective.fixed),
+        "fixed": {name: value for name, value in objective.fixed.items() if name not in OF_MACHINE},
         "split": objective.split,
         "target": objective.target,
         "space": described(objective.space),
@@ -91,17 +93,15 @@ def described(space: Space) -> dict[str, Any]:
 
 
 def search(
-    study: optuna.Study, objective: Objective, trials: int, on_trial: Callable[[FrozenTrial], None] | None = None
+    study: optuna.Study,
+    objective: Objective,
+    trials: int,
+    on_trial: Callable[[optuna.Study, FrozenTrial], None] = lambda study, trial: None,
 ) -> None:
     """Try settings until `trials` of the study are decided, those of other processes and earlier calls counted."""
-
-    def told(_: optuna.Study, trial: FrozenTrial) -> None:
-        if on_trial is not None:
-            on_trial(trial)
-
     enough = optuna.study.MaxTrialsCallback(trials, states=DECIDED)
     if len(decided(study)) < trials:
-        study.optimize(objective, callbacks=[told, enough])
+        study.optimize(objective, callbacks=[on_trial, enough])
 
 
 def decided(study: optuna.Study) -> list[FrozenTrial]:
