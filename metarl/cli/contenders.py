@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from metarl.agents.text import TextAgent
 from metarl.core.agent import LearningAgent
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
@@ -160,7 +161,13 @@ def compare(
                     for agent in line.agents
                 ]
                 entries.setdefault(line.name, {})[split] = combine(curves)
-    return Comparison(entries, {line.name: line.budget for line in found})
+    return Comparison(entries, {line.name: _spent(line) for line in found})
+
+
+def _spent(line: Line) -> str:
+    """Return what a line's agents were trained with, and how they answered if they play by text, in words."""
+    answers = [str(agent.answers) for agent in line.agents if isinstance(agent, TextAgent)]
+    return "; ".join([line.budget, *answers])
 
 
 def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:

@@ -152,6 +152,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """True if a state names a simulator that moves on: it can be stepped once, and nothing goes back to it."""
     max_rows: int | None = None
     """Rows at most that an evaluation plays at once, for families whose rows are costly to hold; None: no limit."""
+    action_names: tuple[str, ...] | None = None
+    """Names of the actions of a Discrete space, in their order, for players that read and write text; None: numbers."""
     valid_apart: ClassVar[bool] = False
     """True if `draw_tasks` and `enumerate_tasks` know the split `valid`, which has other tasks than `train`."""
 
@@ -343,6 +345,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
 
         `obs` is ``(B, *O)``, and the result like an action. It is a label for agents that learn by imitation, and
         needs a family whose observation says where the agent is. Of several best actions it is always the same one.
+        """
+        return None
+
+    def observation_text(self, obs: Tensor) -> str | None:
+        """Return what one row's observation ``(*O,)`` shows, in words or drawn in letters; None: its numbers say it.
+
+        It is for players that read text, next to the numbers.
         """
         return None
 
