@@ -35,14 +35,25 @@ if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
+    from metarl.studies.ensembles import ensemble
     from metarl.studies.folds import cross_validate
     from metarl.testing.agents import check_agent
     from metarl.testing.families import check_family
     from metarl.training.loop import Run
     from metarl.training.runs import run
 
-__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
-__all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
+__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "ensemble"]
+__all__ += [
+    "AdaptationCurve",
+    "Player",
+    "register",
+    "TaskFamily",
+    "check_family",
+    "register_agent",
+    "Agent",
+    "AgentConfig",
+    "LearningAgent",
+]
 __all__ += ["check_agent", "register_baseline", "TextAgent", "BatchEnv", "collect", "run_trial", "__version__"]
 
 _LAZY = {
@@ -59,6 +70,7 @@ _LAZY = {
     "check_family": "metarl.testing.families",
     "collect": "metarl.core.rollout",
     "cross_validate": "metarl.studies.folds",
+    "ensemble": "metarl.studies.ensembles",
     "evaluate": "metarl.evaluation.evaluator",
     "register_agent": "metarl.core.agent",
     "register_baseline": "metarl.agents.family_extras",

@@ -120,7 +120,8 @@ def test_with_episodes_a_member_learns_only_from_those_that_it_played():
 
 def test_its_curve_has_gradient_steps():
     family = FAMILIES["discrete"]
-    curve = metarl.evaluate(Ensemble([member(family, seed) for seed in (0, 1)]), tasks=5, repeats=1, split="train")
+    members = [member(family, seed) for seed in (0, 1)]
+    curve = metarl.evaluate(Ensemble(members), tasks=2, repeats=1, split="train", step_curve=False)
     assert curve.labels == ("0 gradient steps", "1 gradient step", "2 gradient steps")
 
 
