@@ -42,19 +42,10 @@ if TYPE_CHECKING:
     from metarl.training.loop import Run
     from metarl.training.runs import run
 
-__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "ensemble"]
-__all__ += [
-    "AdaptationCurve",
-    "Player",
-    "register",
-    "TaskFamily",
-    "check_family",
-    "register_agent",
-    "Agent",
-    "AgentConfig",
-    "LearningAgent",
-]
-__all__ += ["check_agent", "register_baseline", "TextAgent", "BatchEnv", "collect", "run_trial", "__version__"]
+__all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
+__all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
+__all__ += ["check_agent", "register_baseline", "TextAgent", "ensemble", "BatchEnv", "collect", "run_trial"]
+__all__ += ["__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.evaluation.curve",

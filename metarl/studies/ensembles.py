@@ -28,8 +28,8 @@ def ensemble(
 
         metarl.ensemble(["runs/seed_1", "runs/seed_2"], weights="hedge", mix="episode", run_dir="runs/both")
 
-    `runs` are run directories, folders of several seeds, or ``pretrained:NAME``; `which`, `device` and `allow` are those
-    of `metarl.load`. `weights`, `mix` and `rate` are those of `metarl.agents.ensemble.Ensemble`. With `run_dir` the
+    `runs` are run directories, folders of several seeds, or ``pretrained:NAME``; `which`, `device` and `allow` are as
+    in `metarl.load`. `weights`, `mix` and `rate` are those of `metarl.agents.ensemble.Ensemble`. With `run_dir` the
     ensemble is saved: its options, and a copy of each member. `metarl.load` and ``metarl evaluate`` then take this
     folder like that of a run. Raises ValueError, one sentence, for agents that cannot be loaded or combined, and for a
     `run_dir` that is not empty.
