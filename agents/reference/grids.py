@@ -133,7 +133,8 @@ class Sweep(FixedAgent):
         before, goal, found, t, episode = memory
         now, done = step.obs.long(), step.prev_done > 0.5
         moves = torch.tensor(MOVES, device=now.device)
-        landed = torch.where(done[:, None], before + moves[step.prev_action.clamp_min(0)], now)  # after an end one sees the start
+        # After an episode's end it sees where the next one starts, so it must know where its last action led.
+        landed = torch.where(done[:, None], before + moves[step.prev_action.clamp_min(0)], now)
         pays = step.prev_reward > 0.5
         goal = torch.where((pays & ~found)[:, None], landed, goal)
         found = found | pays
