@@ -63,7 +63,7 @@ def draw(study: Study) -> Figure:
     ax.set_yticks(places, [f"{each.stress}, {each.about}" for each in study.results])
     ax.set_ylim(max(places, default=0) + 0.7, -0.7)
     ax.set_xlim(-0.25, 1.25)
-    diamonds = "; ◆ trained under it" if any(each.retrained is not None for each in study.results) else ""
+    diamonds = "\n◆ trained under the condition" if any(each.retrained is not None for each in study.results) else ""
     ax.set_xlabel(f"share that is kept: 0 plays as random play, 1 loses nothing{diamonds}")
     ax.set_title(f"{study.agent} on {study.family.partition('(')[0]}, {study.split}", loc="left", fontsize="medium")
     ax.grid(axis="x", alpha=0.3)
