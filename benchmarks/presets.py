@@ -64,6 +64,7 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "regret_wall_maze": "it was never run",
+    "dagger_bernoulli_bandit": "it was never run",
     "dagger_gridnavi": "it was never run",
     "dagger_gridnavi_small": "it was never run",
     "dpt_gridnavi": "only a short training was tried",
