@@ -65,8 +65,6 @@ NOT_MEASURED = {
     "sfl_wall_maze": "it was never run",
     "regret_wall_maze": "it was never run",
     "dagger_bernoulli_bandit": "it was never run",
-    "dagger_gridnavi": "it was never run",
-    "dagger_gridnavi_small": "it was never run",
     "dpt_gridnavi": "only a short training was tried",
     "dpt_darkroom": "it was never run",
     "r2d2_bernoulli_bandit": "only a short training was tried",

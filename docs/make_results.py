@@ -29,6 +29,7 @@ KNOWN = {
     "rl2_bernoulli_bandit_k10": "83.5 published (Duan et al. 2016)",
     "rl2_tabular_mdp": "{oracle} known MDP; 156.2 published, with a GRU (Duan et al. 2016)",
     "rl2_gridnavi": "37.214 Bayes-optimal (4.000, then 11.071 per episode)",
+    "dagger_gridnavi_small": "37.214 Bayes-optimal; 37.21 its teacher",
     "rl2_navigation2d": "{oracle} known goal",
     "rl2_darkroom": "{oracle} known goal",
     "rl2_dependent_bandit_easy": "regret {regret}; least possible .625",
