@@ -18,7 +18,7 @@ from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.core.tree import put, take
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import STEPS, Cell, position, steps
+from metarl.envs.grids.grid import STEP_NAMES, STEPS, Cell, position, steps, view_in_letters
 
 SIZE = 13
 """Cells along a side, without the wall around them."""
@@ -108,6 +108,7 @@ class WallMaze(TaskFamily[WallTask, Cell]):
     terminates = True
     noisy = False
     random_start = False
+    action_names = STEP_NAMES
     shows_task = True  # the start and the walls around it
 
     def __init__(self, episodes_per_trial: int = 4) -> None:
@@ -150,6 +151,9 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         walls = task.walls[_rows(task)[:, None], around[..., 0], around[..., 1]]
         middle = (SIZE + 1) // 2
         return torch.cat([(state.position - middle) / (middle - 1), walls], dim=1)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return view_in_letters(obs[2:])
 
     def step(self, task: WallTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         target = state.position + steps(action.device)[action]

@@ -75,6 +75,9 @@ class TrainConfig:
     fold: str | None = None
     """A part of a finite family's tasks that becomes `test`, such as 2/5, the second of five; all others are `train`.
     null: the family's own splits."""
+    bootstrap: bool = False
+    """Draw the tasks of a finite train_split, or of train_tasks, from a sample of them with replacement that depends on
+    the seed: runs with several seeds are then members of a bagged ensemble."""
     eval_every: int = 50
     """Iterations between evaluations; 0: only the evaluation at the end."""
     eval_tasks: int = 200
@@ -137,6 +140,8 @@ class TrainConfig:
             self.family.train_on(self.train_tasks)
         if self.fold is not None:
             self._hold_out(self.fold)
+        if self.bootstrap:
+            self.family.resample(self.train_split, self.seed)
         if self.device.startswith("cuda:"):
             number = self.device.removeprefix("cuda:")
             raise ConfigError(
