@@ -6,11 +6,13 @@ import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.agents.pearl.by_task import Transitions
 from metarl.agents.pearl.posterior import Posterior
+from metarl.agents.pearl.prototypes import Prototypes
 from metarl.agents.recurrent_sac.network import Policy
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Categorical
@@ -52,6 +54,8 @@ class PEARLNetwork(nn.Module):
         self.critic = Perceptrons(2, parts, config.hidden_sizes, 1 if continuous else self.size)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
+        kept = Prototypes(config.prototypes, latent, config.distance) if config.keeps_prototypes else None
+        self.prototypes: Prototypes | None = kept
 
     def prior(self, rows: int) -> Posterior:
         """Return the prior of `rows` rows."""
@@ -108,3 +112,13 @@ def transitions_of(rollout: Rollout) -> Transitions:
     """Return the transitions of a round, ``(T, B, …)``."""
     outcome = rollout.outcome
     return Transitions(rollout.step.obs, rollout.acted.action, outcome.reward, outcome.terminated, outcome.final_obs)
+
+
+def check_actions(family: TaskFamily) -> None:
+    """Raise ValueError, one sentence, for an action space that it does not know."""
+    space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
+    if isinstance(space, spaces.Box):
+        if not space.is_bounded():
+            raise ValueError(f"PEARL needs actions with finite bounds, {given}: take RL2.")
+    elif not isinstance(space, spaces.Discrete):
+        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: take RL2.")
