@@ -20,6 +20,7 @@ from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
+from metarl.learning.nets import tanh
 from metarl.learning.soft import Perceptrons, SquashedGaussian
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class PEARLNetwork(nn.Module):
             raise ValueError(f"The agent PEARL sees no images, and {family!r} shows some: choose RL2, for example.")
         self.actions = ActionUnits(family.action_space)
         self.size = action_size(family.action_space)
-        self.latent_size, self.next_obs = config.latent_size, config.next_obs
+        self.latent_size, self.next_obs, self.bounded = config.latent_size, config.next_obs, config.by_distance
         seen, latent = self.scaling.size, config.latent_size
         inputs = self.scaling.raw_size - (0 if config.next_obs else seen)
         self.encoder = Perceptrons(1, [inputs], config.encoder_sizes, 2 * latent)
@@ -62,9 +63,12 @@ class PEARLNetwork(nn.Module):
         return Posterior.prior(rows, self.latent_size, self.scaling.centre)
 
     def factors(self, context: Tensor) -> Posterior:
-        """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``."""
+        """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``.
+
+        Where distances train the encoder, means are in (-1, 1), as in FOCAL: else repulsion would know no bound.
+        """
         mean, spread = self.encoder.finish(self.encoder.begin(context)).squeeze(0).chunk(2, dim=-1)
-        return Posterior.factors(mean, F.softplus(spread))
+        return Posterior.factors(tanh(mean) if self.bounded else mean, F.softplus(spread))
 
     def infer(self, context: Tensor) -> Posterior:
         """Return the posteriors ``(N, Z)`` given encoded transitions ``(N, M, F)``."""

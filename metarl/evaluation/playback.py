@@ -30,8 +30,8 @@ MAX_PULLS = 20
 class Watched(Agent):
     """An agent whose actions are noted down as it plays: those of the first `rows` rows of every trial, in every round.
 
-    So are the embeddings of its tasks, if it has some. Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played only for
-    `adapt`, by sampling, are not noted down.
+    So are the embeddings of its tasks, if it has some. Of a task's `repeats` trials the first is shown. With `greedy`
+    the rounds that are played only for `adapt`, by sampling, are not noted down.
     """
 
     def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
