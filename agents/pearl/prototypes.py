@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from metarl.agents.pearl.metric import distances
 from metarl.core import rng
 from metarl.core.family import Key
+from metarl.core.faults.memory import check_memory
 
 
 class Prototypes(nn.Module):
@@ -17,8 +18,12 @@ class Prototypes(nn.Module):
     count: Tensor  # () int64
 
     def __init__(self, capacity: int, size: int, distance: str) -> None:
-        """Make room. `distance` names the distance by which `nearest` chooses."""
+        """Make room. `distance` names the distance by which `nearest` chooses.
+
+        Raises ValueError, one sentence, if this machine has not the memory.
+        """
         super().__init__()
+        check_memory("The list of prototypes", float(capacity) * size, "prototypes")
         self.distance = distance
         self.register_buffer("embedding", torch.zeros(capacity, size))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
