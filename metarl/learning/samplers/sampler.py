@@ -23,6 +23,7 @@ class Proposal(NamedTuple):
 
     tasks: Task  # (N, …) the whole meta-batch, the same on every rank
     learn: bool = True  # False: the trial is played only to be scored, and the sampler is asked again
+    player: LearningAgent | None = None  # with learn = False: another agent of the same family that plays it
 
 
 class TaskSampler(ABC):
@@ -52,6 +53,13 @@ class TaskSampler(ABC):
     @abstractmethod
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
         """Take in the trial on this rank's part of the proposed tasks, before the agent learns from it."""
+
+    def learn(self, progress: float) -> dict[str, float]:
+        """Learn from the iteration's trials, after the agent has, and return metrics.
+
+        `progress` in [0, 1) is the share of training done. By default nothing is left to do: `score` did it all.
+        """
+        return {}
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics ``tasks/…`` of the last iteration."""
