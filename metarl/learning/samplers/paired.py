@@ -61,6 +61,7 @@ class Opponents(NamedTuple):
 
     antagonist: LearningAgent
     generator: Generator
+    seeds: Tensor  # (2,) int64: of each, as an agent's randomness is addressed by its seed
 
 
 class Game(NamedTuple):
@@ -90,8 +91,8 @@ class PAIRED(TaskSampler):
         if self.game is not None:
             return Proposal(self.game.tasks)
         if self.opponents is None:
-            self.opponents = self._opponents(rng.fold(key, 2))
-        antagonist, generator = self.opponents
+            self.opponents = self._opponents(rng.fold(rng.fold(key, 2), torch.arange(2, device=key.device)))
+        antagonist, generator, _ = self.opponents
         written = generator.write(rng.fold(key, 0), n)
         tasks = generator.tasks(written)
         good = possible(self.family, tasks)
@@ -120,7 +121,7 @@ class PAIRED(TaskSampler):
     def learn(self, progress: float) -> dict[str, float]:
         """Update the antagonist as the protagonist is, and the generator by the regrets."""
         assert self.opponents is not None and self.game is not None, "proposed before"
-        (antagonist, generator), (options, game) = self.opponents, (self.options, self.game)
+        (antagonist, generator, _), (options, game) = self.opponents, (self.options, self.game)
         assert game.trial is not None and game.regret is not None, "scored before"
         losses = antagonist.update(game.trial, progress)
         found = generator.update(
@@ -134,32 +135,38 @@ class PAIRED(TaskSampler):
     def metrics(self) -> dict[str, float]:
         return self.found
 
-    def _opponents(self, key: Key) -> Opponents:
-        """Make an antagonist and a generator that have not learned yet; `key` is a scalar."""
-        seeds = [int(rng.fold(key, number)) & (2**63 - 1) for number in range(2)]
-        antagonist = self.agent.config.build(self.family, seeds[0], self.device)
-        options = self.options
+    def _opponents(self, keys: Key) -> Opponents:
+        """Make an antagonist and a generator that have not learned yet, each from one of the `keys` ``(2,)``."""
+        options, seeds = self.options, keys & (2**63 - 1)  # a seed is not negative
+        antagonist = self.agent.config.build(self.family, int(seeds[0]), self.device)
         generator = Generator(
-            self.family, self.split, seeds[1], self.device,
+            self.family, self.split, int(seeds[1]), self.device,
             noise=options.noise, hidden_size=options.hidden_size, lr=options.lr,
         )  # fmt: skip
-        return Opponents(antagonist, generator)
+        return Opponents(antagonist, generator, seeds)
 
     def state_dict(self) -> dict[str, Tensor]:
         if self.opponents is None:
             return {}
-        parts = self.opponents._asdict().items()
-        return {f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()}
+        antagonist, generator, seeds = self.opponents
+        state = {f"antagonist.{name}": value for name, value in antagonist.state_dict().items()}
+        return state | {f"generator.{name}": value for name, value in generator.state_dict().items()} | {"seeds": seeds}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.game = None
         if not state:
             self.opponents = None
             return
-        self.opponents = self.opponents or self._opponents(rng.key(0, self.device))
-        for name, part in self.opponents._asdict().items():
-            mine = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-            part.load_state_dict(mine)
+        seeds = state["seeds"].to(self.device).clone()
+        if self.opponents is None or not torch.equal(seeds, self.opponents.seeds):
+            self.opponents = self._opponents(seeds)
+        antagonist, generator, _ = self.opponents
+        antagonist.load_state_dict(_part(state, "antagonist."))
+        generator.load_state_dict(_part(state, "generator."))
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def check(agent: LearningAgent, split: str) -> None:
