@@ -64,6 +64,7 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "regret_wall_maze": "it was never run",
+    "paired_wall_maze": "only the first iterations were tried",
     "r2d2_bernoulli_bandit": "only a short training was tried",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
