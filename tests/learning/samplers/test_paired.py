@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl.agents.r2d2.config import R2D2Config
 from metarl.core import rng
-from metarl.core.agent import AgentConfig, LearningAgent
+from metarl.core.agent import LearningAgent
 from metarl.core.checks import pattern_task
 from metarl.core.family import Key, TaskFamily
 from metarl.core.rollout import Acted, TrialProtocol, run_trial
@@ -180,7 +180,8 @@ def test_made_tasks_begin_as_those_of_the_split(kind):
         space = family.task_space[name]
         assert its.dtype == pattern.dtype and its.shape == own.shape
         for values in (own, its):
-            low, high = (space.low, space.high) if hasattr(space, "low") else (space.start, space.start + space.nvec - 1)
+            box = isinstance(space, gymnasium.spaces.Box)
+            low, high = (space.low, space.high) if box else (space.start, space.start + space.nvec - 1)
             assert (values.numpy() >= low - 1e-6).all() and (values.numpy() <= high + 1e-6).all(), name
         assert abs(float(own.double().mean() - its.double().mean())) < 0.2 * float(own.double().std()), name
     if kind is not WallMaze:
@@ -266,6 +267,10 @@ class Unbounded(Hill):
         return {"x": gymnasium.spaces.Box(-np.inf, np.inf, (), np.float32)}
 
 
+def r2d2() -> LearningAgent:
+    return R2D2Config(hidden_size=8, meta_batch_size=4).build(Hill(), 0, torch.device("cpu"))
+
+
 def listed() -> TaskFamily:
     family = Navigation2D()
     family.train_on(5)
@@ -275,19 +280,15 @@ def listed() -> TaskFamily:
 @pytest.mark.parametrize(
     ("agent", "sentence"),
     [
-        (lambda: make(Corridor()), "Corridor does not say in which space their field 'length' lies: let Corridor write"),
+        (lambda: make(Corridor()), "Corridor does not say in which space their field 'length' lies"),
         (lambda: make(Unbounded()), r"bounded Box spaces, but Unbounded.task_space has Box\(-inf, inf"),
         (lambda: make(listed()), "the split 'train' of Navigation2D does not hold, which has a fixed number of them"),
-        (lambda: r2d2().build(Hill(), 0, torch.device("cpu")), "the trials that one of R2D2 looks back on are not saved"),
+        (r2d2, "the trials that one of R2D2 looks back on are not saved"),
     ],
 )
 def test_who_cannot_be_served_is_told_so(agent, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         PAIRED(PAIREDOptions(), agent(), "train")
-
-
-def r2d2() -> AgentConfig:
-    return R2D2Config(hidden_size=8, meta_batch_size=4)
 
 
 def test_a_row_of_written_tasks_does_not_depend_on_the_others():
