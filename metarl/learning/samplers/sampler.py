@@ -18,12 +18,16 @@ from metarl.core.tree import num_rows, take
 from metarl.learning import ranks
 
 
+Player = LearningAgent
+"""An agent of the sampler's own, which plays in place of the agent in training."""
+
+
 class Proposal(NamedTuple):
     """Tasks that a sampler proposes."""
 
     tasks: Task  # (N, …) the whole meta-batch, the same on every rank
     learn: bool = True  # False: the trial is played only to be scored, and the sampler is asked again
-    player: LearningAgent | None = None  # with learn = False: another agent of the same family that plays it
+    player: Player | None = None  # with learn = False: an agent of the sampler's own that plays it
 
 
 class TaskSampler(ABC):
