@@ -186,8 +186,11 @@ def test_a_skipped_iteration_leaves_the_sampler_as_it_was(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path):
-    options = [*command("robust PLR", tmp_path / "one", 2), "--task_sampler.score=regret"]
+@pytest.mark.parametrize(
+    ("name", "option"), [("robust PLR", "--task_sampler.score=regret"), ("PAIRED", "--task_sampler.regret=mean")]
+)
+def test_two_processes_are_one(name: str, option: str, tmp_path: Path):
+    options = [*command(name, tmp_path / "one", 2), option]
     subprocess.run([sys.executable, "-m", "metarl.train", *options], check=True, capture_output=True)
     job = torchrun(2, *options, f"--run_dir={tmp_path / 'two'}")
     _, error = job.communicate(timeout=300)

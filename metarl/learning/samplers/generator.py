@@ -197,7 +197,7 @@ def generator_loss(
 def check_space(family: AnyFamily, title: str) -> None:
     """Raise ValueError, one sentence, unless the family says for each field of a task what it may be."""
     name, space = type(family).__name__, family.task_space
-    for field in named_leaves(pattern_task(family)):
+    for field, pattern in named_leaves(pattern_task(family)).items():
         if field not in space:
             raise ValueError(
                 f"{title} makes tasks, and {name} does not say in which space their field {field!r} lies: let {name} "
@@ -209,6 +209,11 @@ def check_space(family: AnyFamily, title: str) -> None:
             raise ValueError(
                 f"{title} makes tasks whose fields lie in Discrete, MultiDiscrete or bounded Box spaces, but "
                 f"{name}.task_space has {kind} for {field!r}."
+            )
+        if kind.shape != pattern.shape[1:]:
+            raise ValueError(
+                f"{name}.task_space must have spaces of the shapes of a task's fields, got {kind.shape} for {field!r}, "
+                f"whose shape is {tuple(pattern.shape[1:])}."
             )
 
 

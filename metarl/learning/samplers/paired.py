@@ -7,7 +7,7 @@ maximises the regret
     regret(task) = max over the antagonist's episodes of U - mean over the protagonist's episodes of U.
 
 A task that nobody can solve has no regret, and neither has one that both solve, so that tasks become as hard as the
-protagonist can learn next. At an equilibrium the protagonist is a minimax-regret policy (theorem 1).
+protagonist can learn next. At an equilibrium the protagonist is a minimax-regret policy (section 4).
 """
 
 from __future__ import annotations

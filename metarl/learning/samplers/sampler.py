@@ -17,7 +17,6 @@ from metarl.core.rollout import Rollout
 from metarl.core.tree import num_rows, take
 from metarl.learning import ranks
 
-
 Player = LearningAgent
 """An agent of the sampler's own, which plays in place of the agent in training."""
 

@@ -261,10 +261,11 @@ def test_the_state_is_whole():
     assert sampler.opponents is None
 
 
-class Unbounded(Hill):
-    @property
-    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        return {"x": gymnasium.spaces.Box(-np.inf, np.inf, (), np.float32)}
+def spaced(low: float, high: float, shape: tuple[int, ...]) -> LearningAgent:
+    class Spaced(Hill):
+        task_space = {"x": gymnasium.spaces.Box(low, high, shape, np.float32)}
+
+    return make(Spaced())
 
 
 def r2d2() -> LearningAgent:
@@ -281,7 +282,8 @@ def listed() -> TaskFamily:
     ("agent", "sentence"),
     [
         (lambda: make(Corridor()), "Corridor does not say in which space their field 'length' lies"),
-        (lambda: make(Unbounded()), r"bounded Box spaces, but Unbounded.task_space has Box\(-inf, inf"),
+        (lambda: spaced(-np.inf, np.inf, ()), r"bounded Box spaces, but Spaced.task_space has Box\(-inf, inf"),
+        (lambda: spaced(-1, 1, (2,)), r"the shapes of a task's fields, got \(2,\) for 'x', whose shape is \(\)"),
         (lambda: make(listed()), "the split 'train' of Navigation2D does not hold, which has a fixed number of them"),
         (r2d2, "the trials that one of R2D2 looks back on are not saved"),
     ],
