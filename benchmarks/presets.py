@@ -72,6 +72,7 @@ NOT_MEASURED = {
     "dagger_bernoulli_bandit": "it was never run",
     "dpt_gridnavi": "only a short training was tried",
     "dpt_darkroom": "it was never run",
+    "paired_wall_maze": "only the first iterations were tried",
     "r2d2_bernoulli_bandit": "only a short training was tried",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import gymnasium
@@ -421,6 +421,23 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         A changed task has to be one that the training split could hold.
         """
         return None
+
+    @property
+    def task_space(self) -> Mapping[str, gymnasium.Space[Any]]:
+        """The spaces of a task's fields by their names, of one row, for curricula that make tasks of their own.
+
+        A field has a Discrete, MultiDiscrete or bounded Box space of its own shape, which holds what it is in the
+        training split; fields that the family leaves out cannot be made. The fields of a task in this space may
+        contradict each other (`reconcile`).
+        """
+        return {}
+
+    def reconcile(self, task: TaskT) -> TaskT:
+        """Settle what the fields of tasks in `task_space` contradict each other in, such as a goal inside a wall.
+
+        `check_task` may still refuse the result. By default fields are independent, and the tasks are left as they are.
+        """
+        return task
 
     def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
         """Draw the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.
