@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
+    from metarl.learning.histories.files import load_histories
     from metarl.studies.folds import cross_validate
     from metarl.testing.agents import check_agent
     from metarl.testing.families import check_family
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
 __all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
-__all__ += ["check_agent", "register_baseline", "BatchEnv", "collect", "run_trial", "__version__"]
+__all__ += ["check_agent", "register_baseline", "BatchEnv", "collect", "run_trial", "load_histories", "__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.evaluation.curve",
@@ -58,6 +59,7 @@ _LAZY = {
     "collect": "metarl.core.rollout",
     "cross_validate": "metarl.studies.folds",
     "evaluate": "metarl.evaluation.evaluator",
+    "load_histories": "metarl.learning.histories.files",
     "register_agent": "metarl.core.agent",
     "register_baseline": "metarl.agents.family_extras",
     "run": "metarl.training.runs",

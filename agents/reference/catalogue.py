@@ -44,7 +44,7 @@ from metarl.envs.control.cartpole import CartPole
 from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.control.pendulum import Pendulum
 from metarl.envs.grids.dark_room import DarkRoom, DarkRoomHard
-from metarl.envs.grids.grid import cell_number
+from metarl.envs.grids.grid import MOVES, cell_number
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.envs.grids.key_to_door import DarkKeyToDoor
 from metarl.envs.grids.meta_maze import MetaMaze
@@ -147,7 +147,7 @@ def _q_learning(family: DarkRoom, device: torch.device | str) -> Agent:
     def state_of(obs: Tensor) -> Tensor:
         return cell_number(obs.to(torch.int64), family.size)
 
-    return q_learning.QLearning(family.size**2, int(family.action_space.n), state_of, device=device)
+    return q_learning.QLearning(family.size**2, len(MOVES), state_of, device=device)
 
 
 def _register_for_arms(name: str, agent: Callable[..., Agent]) -> None:

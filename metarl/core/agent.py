@@ -183,6 +183,12 @@ class OwnLoopAgent(LearningAgent):
     not_finite: NotFinite | None = None
     """The first thing in the last `learn` that was not finite, if the agent knows."""
 
+    def prepare(self, split: str) -> None:
+        """Find what `learn` needs besides the family, before a run on tasks of `split` begins; by default nothing.
+
+        Raises ValueError, one sentence, if that is missing.
+        """
+
     @abstractmethod
     def learn(self, split: str, progress: float = 0.0) -> Learned:
         """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the share of training done."""

@@ -89,6 +89,7 @@ def train(
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
+    _prepare(agent, config)
     if config.init_from is not None and not before:
         checkpoint.start_from(config.init_from, agent)
 
@@ -271,6 +272,15 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
             f"a task, got {config.agent.meta_batch_size}."
         )
     return agent
+
+
+def _prepare(agent: LearningAgent, config: TrainConfig) -> None:
+    """Let an agent in its own loop find what it learns from. Raises ConfigError if that is missing."""
+    try:
+        if isinstance(agent, OwnLoopAgent):
+            agent.prepare(config.train_split)
+    except ValueError as mistake:
+        raise ConfigError(str(mistake)) from mistake
 
 
 def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:

@@ -70,7 +70,9 @@ def dataset() -> Parser:
         description="Play the whole learning of an agent on tasks of a split, and write it down as histories.",
     )
     parser.add_argument(
-        "agent", metavar="AGENT", help="random, thompson, q_learning, ppo_scratch, …; a run directory or pretrained:NAME"
+        "agent",
+        metavar="AGENT",
+        help="random, thompson, q_learning, ppo_scratch, …; a run directory or pretrained:NAME",
     )
     parser.add_argument("--family", metavar="FAMILY", help="whose tasks (default: as a trained agent was trained)")
     parser.add_argument(

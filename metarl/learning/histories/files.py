@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.checks import pattern_task
-from metarl.core.family import Key, TaskFamily
+from metarl.core.family import AnyFamily, Key
 from metarl.core.faults.regular import read_regular
 from metarl.core.registry import make
 from metarl.core.tree import named_leaves, tree_map
@@ -49,10 +49,12 @@ def fields_of(history: History) -> dict[str, tuple[str, tuple[int, ...]]]:
 class Histories:
     """Learning histories in a folder, of which one shard at a time is in memory; made by `load_histories`."""
 
-    def __init__(self, folder: str | Path, family: TaskFamily | None = None) -> None:
+    def __init__(self, folder: str | Path, family: AnyFamily | None = None) -> None:
         self.folder = Path(folder)
         self.index = read_index(self.folder)
         self.family = family or _family_of(self.folder, self.index)
+        self._names = _named(pattern_task(self.family))
+        self._check_family()
         self._last: tuple[int, History] | None = None
 
     def __len__(self) -> int:
@@ -86,22 +88,18 @@ class Histories:
             whole = self.shard(number)
             rows = whole.mask.shape[1]
             order = torch.arange(rows) if key is None else rng.permutation(rng.fold(rng.fold(key, 1), number), rows)
-            for part in order.split(size):
+            for part in torch.split(order, size):
                 yield whole.rows(part)
 
-    def check_fit(self, family: TaskFamily, split: str) -> None:
-        """Raise ValueError, one sentence, unless the histories are about this family's spaces and tasks of `split`."""
-        index, where = self.index, f"The histories in {str(self.folder)!r}"
-        theirs, mine = (index.observation_shape, index.action_space), spaces_of(family)
-        if type(self.family) is not type(family) or theirs != mine:
+    def _check_family(self) -> None:
+        """Raise ValueError, one sentence, unless the histories are about a family of this class and these spaces."""
+        index, wanted = self.index, {*named_leaves(self._names).values(), *History._fields} - {"task", "optimal"}
+        same = index.played.partition("(")[0] == type(self.family).__name__
+        spaces = (index.observation_shape, index.action_space) == spaces_of(self.family)
+        if not same or not spaces or {*index.fields} - {"optimal"} != wanted:
             raise ValueError(
-                f"{where} are about {self.family!r}, with observations of shape {theirs[0]} and the actions "
-                f"{theirs[1]}, not about {family!r}: give those of the same family."
-            )
-        if index.split != split:
-            raise ValueError(
-                f"{where} are about tasks of {index.split!r}, and the run trains on {split!r}: let train_split be "
-                f"{index.split}, or give others."
+                f"The histories in {str(self.folder)!r} are about {index.played} with the actions {index.action_space}, "
+                f"not about {self.family!r}: give those of the same family."
             )
 
     def _read(self, shard: Shard) -> History:
@@ -117,13 +115,12 @@ class Histories:
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
             raise damaged(path, "it is no safetensors file") from error
         self._check(path, shard, found)
-        task = tree_map(found.__getitem__, _named(pattern_task(self.family)))
+        task = tree_map(found.__getitem__, self._names)
         return History(task, **{name: leaf for name, leaf in found.items() if not name.startswith(TASK)})
 
     def _check(self, path: Path, shard: Shard, found: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless the tensors are those that the index says."""
-        stated = {name: (dtype, tuple(shape)) for name, (dtype, shape) in self.index.fields.items()}
-        if {name: (_dtype(leaf), _trailing(name, leaf)) for name, leaf in found.items()} != stated:
+        if {name: (_dtype(leaf), _trailing(name, leaf)) for name, leaf in found.items()} != dict(self.index.fields):
             raise damaged(path, "it has not the tensors that the index says")
         for name, leaf in found.items():
             leading = (shard.histories,) if name.startswith(TASK) else (shard.steps, shard.histories)
@@ -131,7 +128,7 @@ class Histories:
                 raise damaged(path, f"{name} has another shape than the index says, or a number that is not finite")
 
 
-def load_histories(directory: str | Path, family: TaskFamily | None = None) -> Histories:
+def load_histories(directory: str | Path, family: AnyFamily | None = None) -> Histories:
     """Open the learning histories that ``metarl dataset`` wrote into a folder.
 
     ``histories.batches(32)`` yields each as a `History` of tensors ``(T, B, …)``, time first: ``obs (T, B, *O)``,
@@ -145,15 +142,15 @@ def load_histories(directory: str | Path, family: TaskFamily | None = None) -> H
     return Histories(directory, family)
 
 
-def spaces_of(family: TaskFamily) -> tuple[tuple[int, ...], str]:
+def spaces_of(family: AnyFamily) -> tuple[tuple[int, ...], str]:
     """Return the shape of observations and the space of actions as an index has them."""
     return tuple(family.observation_space.shape), " ".join(str(family.action_space).split())
 
 
-def _family_of(folder: Path, index: Index) -> TaskFamily:
+def _family_of(folder: Path, index: Index) -> AnyFamily:
     options = {name: value for name, value in index.family.items() if name != "name"}
     try:
-        family: TaskFamily = make(index.family["name"], **options)
+        family: AnyFamily = make(index.family["name"], **options)
         if index.train_tasks is not None:
             family.train_on(index.train_tasks)
         if index.fold is not None:

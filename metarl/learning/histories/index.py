@@ -48,6 +48,8 @@ class Index:
 
     family: Mapping[str, Any]
     """The id of the family, as ``name``, and its options, as in a configuration."""
+    played: str
+    """The family in words, such as ``DarkRoom(episodes_per_trial=5)``."""
     agent: str
     """Who learned, in words."""
     split: str
@@ -104,10 +106,12 @@ def read_index(folder: Path) -> Index:
         raise damaged(path, "its content does not match its checksum")
     if plain.get("format") != FORMAT:
         found = brief(str(plain.get("format")))
-        raise ValueError(f"The histories in {str(folder)!r} have format {found}; this version of metarl reads {FORMAT}.")
+        raise ValueError(
+            f"The histories in {str(folder)!r} have format {found}; this version of metarl reads {FORMAT}."
+        )
     try:
         return _index(plain)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise damaged(path, "it lacks something, has too much, or is impossible") from error
 
 
@@ -115,7 +119,8 @@ def _index(plain: dict[str, Any]) -> Index:
     """Make an index of plain data. Raises TypeError or ValueError for what no writer has written."""
     shards = tuple(Shard(**each) for each in plain.pop("shards", ()))
     shape = tuple(plain.pop("observation_shape"))
-    index = Index(**plain, shards=shards, observation_shape=shape)
+    fields = {name: (str(dtype), tuple(trailing)) for name, (dtype, trailing) in plain.pop("fields").items()}
+    index = Index(**plain, shards=shards, observation_shape=shape, fields=fields)
     numbers = [number for each in shards for number in (each.histories, each.steps, each.bytes)]
     counts = [getattr(index, name) for name in COUNTS]
     if (
@@ -123,8 +128,8 @@ def _index(plain: dict[str, Any]) -> Index:
         or not all(isinstance(each.file, str) and SHARD.fullmatch(each.file) for each in shards)
         or not all(type(number) is int and 0 < number < machine_memory() for number in numbers)
         or not all(type(count) is int and count >= 0 for count in counts)
-        or not all(isinstance(getattr(index, name), str) for name in ("agent", "split", "action_space"))
-        or not all(isinstance(getattr(index, name), dict) for name in ("family", "fields", "versions"))
+        or not all(isinstance(getattr(index, name), str) for name in ("agent", "split", "played", "action_space"))
+        or not all(isinstance(getattr(index, name), dict) for name in ("family", "versions"))
     ):
         raise ValueError("an impossible index")
     return index

@@ -1,4 +1,4 @@
-"""The way from play to files: each task's trial as a history, shard by shard, into a folder that is whole or not there."""
+"""The way from play to files: each task's trial as a history, by shards, into a folder that is whole or not there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from metarl.core import rng
 from metarl.core.errors import check_counts
-from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.family import Key, Task, TaskFamily, made_with
 from metarl.core.faults.memory import check_memory, row_numbers
 from metarl.core.rollout import Agent, check_endings, first_not_finite, play_rounds
 from metarl.core.tree import num_rows, take, to_device
@@ -72,7 +72,9 @@ def write_histories(
 def check_new(folder: Path) -> None:
     """Raise FileExistsError if there is something at `folder`: histories are never overwritten."""
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(None, "There is already something there, and histories are never overwritten", str(folder))
+        raise FileExistsError(
+            None, "There is already something there, and histories are never overwritten", str(folder)
+        )
 
 
 def check_wanted(source: Source, wanted: Wanted) -> None:
@@ -109,7 +111,7 @@ def _write(source: Source, wanted: Wanted, folder: Path, say: Callable[[str], No
     shape, actions = spaces_of(family)
     played = source.played
     index = Index(
-        family=played.values, train_tasks=played.train_tasks, fold=played.fold, agent=source.name, split=wanted.split,
+        family=played.values, played=made_with(family), train_tasks=played.train_tasks, fold=played.fold, agent=source.name, split=wanted.split,
         seed=wanted.seed, tasks=num_rows(task), trials=wanted.trials, rounds=rounds, episodes=rounds * each * episodes,
         env_steps=steps, observation_shape=shape, action_space=actions, fields=fields, shards=tuple(shards),
         versions=versions(),
@@ -118,9 +120,7 @@ def _write(source: Source, wanted: Wanted, folder: Path, say: Callable[[str], No
     return index
 
 
-def _histories(
-    source: Source, wanted: Wanted, task: Task, key: Key, say: Callable[[str], None]
-) -> Iterator[History]:
+def _histories(source: Source, wanted: Wanted, task: Task, key: Key, say: Callable[[str], None]) -> Iterator[History]:
     """Play the histories, a shard of them side by side: history i is about task ``i // trials``."""
     every = num_rows(task) * wanted.trials
     for first in range(0, every, wanted.shard_size):
@@ -130,9 +130,7 @@ def _histories(
         yield play_history(source.agent, source.played.family, rows, key, wanted, first)
 
 
-def play_history(
-    agent: Agent, family: TaskFamily, task: Task, key: Key, wanted: Wanted, first: int = 0
-) -> History:
+def play_history(agent: Agent, family: TaskFamily, task: Task, key: Key, wanted: Wanted, first: int = 0) -> History:
     """Play the learning of `agent` on each of N tasks: N histories, numbers `first` and after of those of `key`.
 
     Raises ValueError, one sentence, for numbers that are not finite, or episodes that end where the family says that

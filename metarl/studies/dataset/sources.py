@@ -49,7 +49,9 @@ def find_source(
     """
     trained = name.startswith("pretrained:") or Path(name).is_dir() or "/" in name
     if family is None and not trained:
-        raise ConfigError(f"A ready-made agent such as {name!r} needs a family to play: give --family, such as DarkRoom.")
+        raise ConfigError(
+            f"A ready-made agent such as {name!r} needs a family to play: give --family, such as DarkRoom."
+        )
     if family is None and options:
         raise ConfigError("--set is about the family of --family: give both, or neither.")
     allowed = [f"--allow={package}" for package in packages]
