@@ -98,8 +98,8 @@ class Histories:
         spaces = (index.observation_shape, index.action_space) == spaces_of(self.family)
         if not same or not spaces or {*index.fields} - {"optimal"} != wanted:
             raise ValueError(
-                f"The histories in {str(self.folder)!r} are about {index.played} with the actions {index.action_space}, "
-                f"not about {self.family!r}: give those of the same family."
+                f"The histories in {str(self.folder)!r} are about {index.played} with {index.action_space}, not "
+                f"about {self.family!r}: give those of the same family."
             )
 
     def _read(self, shard: Shard) -> History:

@@ -108,13 +108,12 @@ def _write(source: Source, wanted: Wanted, folder: Path, say: Callable[[str], No
         longest, number = history.mask.shape
         shards.append(Shard(name, number, longest, len(data), hashlib.sha256(data).hexdigest()))
         steps, fields = steps + int(history.mask.sum()), fields_of(history)
-    shape, actions = spaces_of(family)
-    played = source.played
+    (shape, actions), played = spaces_of(family), source.played
     index = Index(
-        family=played.values, played=made_with(family), train_tasks=played.train_tasks, fold=played.fold, agent=source.name, split=wanted.split,
-        seed=wanted.seed, tasks=num_rows(task), trials=wanted.trials, rounds=rounds, episodes=rounds * each * episodes,
-        env_steps=steps, observation_shape=shape, action_space=actions, fields=fields, shards=tuple(shards),
-        versions=versions(),
+        family=played.values, played=made_with(family), train_tasks=played.train_tasks, fold=played.fold,
+        agent=source.name, split=wanted.split, seed=wanted.seed, tasks=num_rows(task), trials=wanted.trials,
+        rounds=rounds, episodes=rounds * each * episodes, env_steps=steps, observation_shape=shape,
+        action_space=actions, fields=fields, shards=tuple(shards), versions=versions(),
     )  # fmt: skip
     replace_file(folder / INDEX, index.text())
     return index
