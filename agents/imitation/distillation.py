@@ -6,7 +6,7 @@ a learner well it has to find out how far learning has come, and what comes next
 context and without gradients, also on tasks that no history is about.
 
 A history is thinned out before it is shown: of every few episodes one is kept, at random which. The policy then sees
-learning sped up, and learns from fewer episodes than its source (section 4 of the paper, "data-efficient").
+learning sped up, and learns from fewer episodes than its source: the paper's "more data-efficient" algorithm.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ COUNTS = ("seed", "tasks", "trials", "rounds", "episodes", "env_steps")
 
 @dataclass(frozen=True)
 class Shard:
-    """What the index says of a file."""
+    """A file of the index."""
 
     file: str
     histories: int
@@ -44,7 +44,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of histories without opening their shards; the content of ``index.json``."""
+    """The content of ``index.json``: all that is known of histories without opening their shards."""
 
     family: Mapping[str, Any]
     """The id of the family, as ``name``, and its options, as in a configuration."""

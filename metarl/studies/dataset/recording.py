@@ -32,7 +32,7 @@ HISTORIES = 0x68697374  # "hist" in ASCII
 
 
 class Wanted(NamedTuple):
-    """What is to be played and written."""
+    """The histories that are asked for."""
 
     split: str = "train"
     tasks: int = 100
