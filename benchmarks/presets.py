@@ -40,6 +40,7 @@ CONTROLS = {
 NOT_MEASURED = {
     "rl2_minigrid_multiroom": "only the first iterations were tried",
     "rl2_treasure_hunt": "only the first iterations were tried",
+    "ad_darkroom": "only a short training was tried",
     "belief_darkroom": "only the first iterations were tried",
     "rl2_tabular_mdp_25": "it was never run",
     "pearl_sparse_point_robot": "only a short training was tried",

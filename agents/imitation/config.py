@@ -1,4 +1,4 @@
-"""The configurations of DPT and DAgger; `metarl.agents.imitation.agent` describes the algorithms."""
+"""The configurations of DPT, DAgger and AD; `agent.py` and `distillation.py` describe the algorithms."""
 
 from __future__ import annotations
 
@@ -85,3 +85,21 @@ class DAggerConfig(ImitationConfig):
     teacher's own trials."""
     labels: str = option("greedy", one_of("greedy", "sampled"))
     """The teacher's most likely action, or one that it samples: the student then learns its whole distribution."""
+
+
+@dataclass
+class ADConfig(ImitationConfig):
+    """Algorithm Distillation. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+
+    meta_batch_size: int = option(64, at_least(1))
+    """Histories of one iteration."""
+    memory: str = option("transformer", one_of(*MEMORIES))
+    """The model of the context: transformer as published, or another memory of RL²'s."""
+    histories: str = ""
+    """Folder of the learning histories, which metarl dataset writes. Only training reads it. ~ is your home."""
+    stride: int | None = option(None, at_least(1))
+    """Every how many episodes of a history are kept, from a random one of the first on: learning is seen sped up by as
+    much. null: as many as let a history last a trial."""
+    context: int | None = option(None, at_least(2))
+    """Steps that the policy looks back at most, across episodes; once there are as many it forgets the older half.
+    null: those of a trial of the family."""
