@@ -70,8 +70,6 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "regret_wall_maze": "it was never run",
-    "dagger_bernoulli_bandit": "it was never run",
-    "dpt_gridnavi": "only a short training was tried",
     "dpt_darkroom": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
     "r2d2_bernoulli_bandit": "only a short training was tried",
