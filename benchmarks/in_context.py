@@ -68,7 +68,8 @@ def study(name: str, seeds: Sequence[int], runs: Path, tasks: int) -> list[dict[
 
 
 def _played(agent: Any, family: Any, split: str, tasks: int, greedy: bool = False) -> AdaptationCurve:
-    return metarl.evaluate(agent, family, split, tasks, repeats=20, greedy=greedy, step_curve=False)
+    repeats = 20 if family.num_tasks(split) is None else 400  # of few tasks many trials, which are left to chance
+    return metarl.evaluate(agent, family, split, tasks, repeats=repeats, greedy=greedy, step_curve=False)
 
 
 def _row(

@@ -63,7 +63,6 @@ NOT_MEASURED = {
     "belief_half_cheetah_vel": "it was never run",
     "hyper_bernoulli_bandit": "it was never run",
     "hyper_tabular_mdp": "it was never run",
-    "hyper_sparse_point_robot": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
     "plr_wall_maze": "it was never run",
