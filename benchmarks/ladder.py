@@ -162,8 +162,11 @@ def ladder(name: str, found: Found) -> dict[str, Any]:
         for rung, curve in found.curves.items()
     ]
     for row in rungs:
-        compared = {RL2, row["rung"]} <= found.curves.keys() and row["rung"] in LEARNERS and row["rung"] != RL2
-        row["less_rl2"] = difference(found.curves[row["rung"]], found.curves[RL2]) if compared else None
+        learned, rl2 = found.curves[row["rung"]], found.curves.get(RL2)
+        compared = rl2 is not None and row["rung"] in LEARNERS and row["rung"] != RL2
+        # With fewer seeds of RL² than of the rung, its spread would be told too small.
+        enough = rl2 is not None and len(rl2.returns) >= len(learned.returns)
+        row["less_rl2"] = difference(learned, rl2) if compared and enough else None
     if (top := bound(lowest, TOLD)) is not None:
         rungs.append(top | {"less_rl2": None})
     return scaled({
