@@ -118,8 +118,7 @@ def played(sampler: PAIRED, number: int, n: int, protagonist: LearningAgent | No
     second = sampler.propose(rng.fold(key, 1), n)
     assert second.player is None and second.learn and second.tasks is first.tasks
     sampler.score(second, run_trial(player, sampler.family, second.tasks, key))
-    regret = sampler.game.regret
-    return second.tasks, regret, sampler.learn(0.25)
+    return second.tasks, sampler.game.regret, sampler.learn(0.25)
 
 
 def generator(family, **options) -> Generator:
@@ -263,7 +262,9 @@ def test_the_state_is_whole():
 
 def spaced(low: float, high: float, shape: tuple[int, ...]) -> LearningAgent:
     class Spaced(Hill):
-        task_space = {"x": gymnasium.spaces.Box(low, high, shape, np.float32)}
+        @property
+        def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+            return {"x": gymnasium.spaces.Box(low, high, shape, np.float32)}
 
     return make(Spaced())
 
