@@ -18,7 +18,15 @@ from metarl.cli.watch import main
 from metarl.core.rollout import Agent, Embedder, Memory, Rollout, TrialProtocol
 from metarl.evaluation.playback import watch
 from metarl.report.behaviour import pictures
-from metarl.report.embeddings.picture import check_embedded, embedding_figure, nothing_to_show, projected
+from metarl.report.embeddings.picture import (
+    MOST,
+    check_embedded,
+    clearest,
+    embedding_figure,
+    nothing_to_show,
+    projected,
+)
+from metarl.report.figures import Panel
 
 
 class Knowing(RandomAgent):
@@ -66,6 +74,17 @@ def test_the_plane_is_that_of_the_principal_components():
     np.testing.assert_allclose(projected(mixed[::-1])[0][::-1], places)
     np.testing.assert_array_equal(projected(mixed[:, :2])[0], mixed[:, :2])
     np.testing.assert_array_equal(projected(mixed[:, :1])[0], np.stack([mixed[:, 0], np.zeros(50)], axis=1))
+
+
+def test_of_many_numbers_those_are_shown_that_the_plane_explains():
+    rng = np.random.default_rng(2)
+    places = rng.normal(size=(80, 2))
+    panels = [Panel(f"n{n}", rng.normal(size=(80, 1)) * 5.0) for n in range(5)]
+    for n in (1, 3, 4):
+        panels[n] = Panel(f"n{n}", 7.0 + places @ rng.normal(size=(2, 1)) + 0.1 * panels[n].values)
+    names = [panel.name for panel in clearest(panels, places)]
+    assert len(names) == MOST and {"n1", "n3", "n4"} <= set(names) and names == sorted(names)
+    assert len(clearest(panels, np.zeros((80, 2)))) == MOST, "an embedding that is constant explains nothing"
 
 
 def test_an_evaluation_notes_the_embeddings_of_the_last_round():

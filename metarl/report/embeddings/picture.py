@@ -42,10 +42,10 @@ def embedding_figure(curve: AdaptationCurve, watched: Watched) -> Figure | None:
     assert watched.embedding is not None, "an agent in rounds has adapted"
     embedding = watched.embedding.detach().cpu().numpy().astype(np.float64)
     places, axes_names = projected(embedding)
-    shown = shades(panels(watched.task, places[:, 0]))[:MOST]
+    shown = clearest(shades(panels(watched.task, places[:, 0])), places)
     if not shown:
         return None
-    figure = Figure(figsize=(max(4.6 * len(shown), 6.4), 4.6), layout="constrained")
+    figure = Figure(figsize=(min(max(4.6 * len(shown), 6.4), 16.0), 4.6), layout="constrained")
     for ax, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         dots = ax.scatter(*places.T, c=panel.values[:, 0], s=14, linewidths=0, cmap="viridis")
         figure.colorbar(dots, ax=ax, label=f"the task's {panel.name}")
@@ -87,3 +87,14 @@ def shades(found: list[Panel]) -> list[Panel]:
         for n, column in enumerate(panel.values.T):
             single.append(Panel(f"{panel.name}[{n}]" if several else panel.name, column[:, None]))
     return single
+
+
+def clearest(found: list[Panel], places: Array) -> list[Panel]:
+    """Return the `MOST` panels, in their order, whose numbers the places explain best by a plane (R²)."""
+    centred = places - places.mean(axis=0)
+    missed = []
+    for panel in found:
+        values = panel.values[:, 0] - panel.values.mean()
+        plane = centred @ np.linalg.lstsq(centred, values, rcond=None)[0]
+        missed.append(float(np.square(values - plane).sum() / np.square(values).sum()))
+    return [found[index] for index in sorted(np.argsort(missed, kind="stable")[:MOST])]
