@@ -27,6 +27,7 @@ from metarl.interop.gym_ids import register_gymnasium
 
 if TYPE_CHECKING:
     from metarl.agents.family_extras import register_baseline
+    from metarl.agents.text import TextAgent
     from metarl.core.agent import AgentConfig, LearningAgent, register_agent
     from metarl.core.batch_env import BatchEnv
     from metarl.core.family import TaskFamily
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
     from metarl.learning.histories.files import load_histories
+    from metarl.studies.ensembles import ensemble
     from metarl.studies.folds import cross_validate
     from metarl.testing.agents import check_agent
     from metarl.testing.families import check_family
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
 __all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
-__all__ += ["check_agent", "register_baseline", "BatchEnv", "collect", "run_trial", "load_histories", "__version__"]
+__all__ += ["check_agent", "register_baseline", "TextAgent", "ensemble", "load_histories", "BatchEnv", "collect"]
+__all__ += ["run_trial", "__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.evaluation.curve",
@@ -54,10 +57,12 @@ _LAZY = {
     "Player": "metarl.interop.player",
     "Run": "metarl.training.loop",
     "TaskFamily": "metarl.core.family",
+    "TextAgent": "metarl.agents.text",
     "check_agent": "metarl.testing.agents",
     "check_family": "metarl.testing.families",
     "collect": "metarl.core.rollout",
     "cross_validate": "metarl.studies.folds",
+    "ensemble": "metarl.studies.ensembles",
     "evaluate": "metarl.evaluation.evaluator",
     "load_histories": "metarl.learning.histories.files",
     "register_agent": "metarl.core.agent",

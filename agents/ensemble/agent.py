@@ -4,6 +4,10 @@ All members see the same trial, each with its own memory. The ensemble's policy 
 ``Σ w_i π_i(a | h)`` of their action distributions, step by step, or of their ways to play an episode. The weights
 belong to a task: they start equal and follow what the trial shows (`weights.py`). Where members disagree, they have
 learned nothing in common about such a task, so their disagreement is a measure of how uncertain the ensemble is.
+
+Members that adapt in rounds (MAML) play every round together, and each takes a gradient step of its own from it. With
+``mix="episode"`` a member learns from the trajectories that it played; with "step" it learns from all of them, whose
+actions are weighted by their likelihood under the member and under the mixture.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import gymnasium
 import torch
 from torch import Tensor
 
+from metarl.agents.ensemble.config import MIXES, EnsembleConfig
+from metarl.agents.ensemble.members import AdaptsFromOthers, shared_protocol
 from metarl.agents.ensemble.weights import (
     WEIGHTS,
     PredictsReward,
@@ -25,18 +31,16 @@ from metarl.agents.ensemble.weights import (
     normal_log_prob,
     sampled_disagreement,
 )
-from metarl.agents.random import FixedAgent
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Categorical, Distribution
 from metarl.core.errors import unknown
 from metarl.core.family import Key, Task
-from metarl.core.rollout import Acted, Memory, run_trial
+from metarl.core.rollout import Acted, Memory, Rollout, run_trial
+from metarl.core.tree import num_rows, tree_map
 from metarl.core.units import ActionUnits
 
-MIXES = ("step", "episode")
-"""Things that are combined: the action distributions of each step, or the members' ways to play an episode."""
 REFERENCE_TASKS = 500
 """Training tasks whose known optimum and random return are the unit of Hedge's gains."""
 RESIDUAL_TASKS = 100
@@ -59,8 +63,10 @@ class EnsembleMemory(NamedTuple):
     disagreement: Tensor  # (B,) in the last step, nats
 
 
-class Ensemble(FixedAgent):
+class Ensemble(LearningAgent):
     """A convex combination of trained agents of one family; see the module's docstring."""
+
+    config: EnsembleConfig
 
     def __init__(
         self,
@@ -69,16 +75,16 @@ class Ensemble(FixedAgent):
         mix: str = "step",
         rate: float | None = None,
     ) -> None:
-        """Combine `members`, at least two, that learn in their memory.
+        """Combine `members`, at least two, that learn in their memory, or all in the same number of rounds.
 
         `weights` is one of `WEIGHTS`. With ``mix="step"`` the action distributions are combined in every step, with
         "episode" a member is drawn by the weights for each episode: a plan that takes several steps, such as a sweep in
         search of a goal, then stays whole. A greedy action of a Box is the member's mode that the mixture finds most
         likely. With ``weights="likelihood"`` a member that does not predict rewards is judged by its critic: its
         one-step errors count as normal, with the size that they have when it plays training tasks. `rate` is Hedge's,
-        by default that of `hedge_rate`. Raises ValueError for members that cannot be combined, or that predict neither
-        rewards nor returns with ``weights="likelihood"``, and for a family whose returns have no known range with
-        ``"hedge"``.
+        by default that of `hedge_rate`. Members that adapt in rounds have uniform weights. Raises ValueError for
+        members that cannot be combined, or that predict neither rewards nor returns with ``weights="likelihood"``, and
+        for a family whose returns have no known range with ``"hedge"``.
         """
         if len(members) < 2:
             raise ValueError(f"An ensemble needs two members or more, got {len(members)}.")
@@ -87,12 +93,8 @@ class Ensemble(FixedAgent):
         if mix not in MIXES:
             raise ValueError(unknown("kind of mix", mix, MIXES))
         first = members[0]
-        super().__init__(first.device)
-        for member in members:
-            if repr(member.family) != repr(first.family):
-                raise ValueError(f"The members play different families: {first.family!r} and {member.family!r}.")
-            if member.protocol.test().rounds > 1:
-                raise ValueError(f"{member.title} adapts in rounds: an ensemble combines agents that learn in memory.")
+        self.config, self.device = EnsembleConfig(weights=weights, mix=mix, rate=rate), first.device
+        self.protocol = shared_protocol(members, weights)
         self.members, self.weights, self.mix, self.family = tuple(members), weights, mix, first.family
         space = self.family.action_space
         self.units = ActionUnits(space).to(self.device)
@@ -127,15 +129,19 @@ class Ensemble(FixedAgent):
         return float((residual.square().sum() / rollout.mask.sum()).sqrt().clamp_min(1e-6))
 
     def begin(self, num_tasks: int, task: Task | None = None) -> EnsembleMemory:
+        return self._begin(num_tasks, tuple(member.begin(num_tasks) for member in self.members))
+
+    def _begin(self, num_tasks: int, memories: tuple[Any, ...]) -> EnsembleMemory:
+        """Return the memory of trials, or rounds, that begin with these memories of the members."""
         equal = torch.zeros(num_tasks, len(self.members), device=self.device).log_softmax(-1)
         nothing = torch.zeros(num_tasks, device=self.device)
-        memories = tuple(member.begin(num_tasks) for member in self.members)
         nobody = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
         zeros = torch.zeros_like(equal)
         return EnsembleMemory(memories, equal, None, zeros, zeros, nothing, nobody, nothing, nothing)
 
     @torch.no_grad()
     def act(self, memory: EnsembleMemory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        memory = _of_rows(memory, len(step.prev_reward))
         both = list(zip(self.members, memory.members, strict=True))
         acts = [member.act(own, step, key, greedy) for member, own in both]
         values = torch.stack([acted.value for acted, _ in acts], dim=-1)
@@ -152,6 +158,23 @@ class Ensemble(FixedAgent):
             disagreement=self._disagreement(policies, memory.log_weights, key),
         )  # fmt: skip
         return Acted(self.units.to_family(action), chosen, torch.zeros_like(chosen)), memory
+
+    def adapt(self, memory: EnsembleMemory, rollout: Rollout) -> Memory:
+        """Let each member that adapts in rounds learn from the round; others have learned while they acted."""
+        if self.protocol.test().rounds == 1:
+            return memory
+        adapted = []
+        for number, (member, own) in enumerate(zip(self.members, memory.members, strict=True)):
+            if self.mix == "episode":
+                mine = (memory.playing == number).to(rollout.mask.dtype)
+                adapted.append(member.adapt(own, rollout._replace(mask=rollout.mask * mine)))
+            else:
+                assert isinstance(member, AdaptsFromOthers), "shared_protocol has seen to it"
+                adapted.append(member.adapt_from_others(own, rollout))
+        return self._begin(num_rows(memory.members[0]), tuple(adapted))
+
+    def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
+        return {}
 
     def _policy(self, member: LearningAgent, memory: Memory, step: Step) -> Distribution:
         """Return a member's distribution of actions."""
@@ -229,6 +252,17 @@ class Ensemble(FixedAgent):
             log_mixed=torch.where(ended[:, 0], 0.0, memory.log_mixed),
             gain=torch.where(ended[:, 0], 0.0, gain),
         )
+
+
+def _of_rows(memory: EnsembleMemory, rows: int) -> EnsembleMemory:
+    """Return the memory of tasks, as `begin` makes it, as that of their rows; the members keep theirs."""
+    each = rows // len(memory.log_weights)
+    if each == 1:
+        return memory
+    repeated: EnsembleMemory = tree_map(
+        lambda part: part if part is None else part.repeat_interleave(each, 0), memory._replace(members=())
+    )
+    return repeated._replace(members=memory.members)
 
 
 def _categorical(policies: Sequence[Distribution]) -> Tensor:

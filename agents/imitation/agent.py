@@ -18,15 +18,15 @@ Algorithm Distillation, in `distillation.py`, shares `Imitator` with them, and h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, labels_of, make_teacher
-from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig
+from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, check_teacher, labels_of, make_teacher
+from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig, is_run
 from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.network import RL2Memory, RL2Network
 from metarl.core import rng
@@ -201,9 +201,16 @@ class DAgger(Imitator, config=DAggerConfig):
     def __init__(
         self, config: DAggerConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for a teacher that there is not for the family."""
-        self.teacher = make_teacher(config.teacher, family, torch.device(device))
+        """Make a fresh agent. Raises ValueError for a ready-made teacher that there is not for the family."""
+        if not is_run(config.teacher):  # a student acts where its teacher's run is not there
+            self.teacher = make_teacher(config.teacher, family, torch.device(device))
         super().__init__(config, family, seed, device)
+
+    def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
+        """Load the teacher if it is a trained agent. Raises ValueError for one that does not fit."""
+        if is_run(self.config.teacher):
+            self.teacher = load(self.config.teacher)
+            check_teacher(self.config.teacher, self.teacher, self.family)
 
     def player(self, key: Key, progress: float) -> Agent:
         return Pair(self, self.teacher, at(self.config.beta, progress))

@@ -9,7 +9,15 @@ from metarl.core.agent import AgentConfig, Schedule
 from metarl.core.options import POSITIVE, POSITIVE_FINITE, Rule, at_least, between, one_of, option
 from metarl.learning.memories import MEMORIES
 
-NAME = Rule("be the name of a ready-made agent, such as 'oracle'", lambda value: isinstance(value, str) and value != "")
+NAME = Rule(
+    "be the name of a ready-made agent, such as 'oracle', or of a run",
+    lambda value: isinstance(value, str) and value != "",
+)
+
+
+def is_run(teacher: str) -> bool:
+    """Tell whether a teacher is a trained agent: ``pretrained:NAME``, or the path of a run directory."""
+    return teacher.startswith("pretrained:") or "/" in teacher
 
 
 @dataclass
@@ -70,7 +78,8 @@ class DAggerConfig(ImitationConfig):
 
     teacher: str = option("oracle", NAME)
     """Who says what is right: a ready-made agent of the family (``metarl envs FAMILY`` lists them), such as oracle,
-    gittins or bayes_optimal; or optimal, the best action for who is told the task."""
+    gittins or bayes_optimal; a trained one, ``pretrained:rl2_gridnavi`` or the path of a run directory; or optimal, the
+    best action for who is told the task."""
     beta: Schedule = option(0.0, between(0, 1))
     """Probability that a step of training is the teacher's, not the student's. A schedule from 1 to 0 starts with the
     teacher's own trials."""

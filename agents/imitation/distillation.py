@@ -11,6 +11,7 @@ learning sped up, and learns from fewer episodes than its source: the paper's "m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Distribution
 from metarl.core.family import Key, Task, TaskFamily
-from metarl.core.rollout import Memory
+from metarl.core.rollout import Agent, Memory
 from metarl.core.tree import tree_map
 from metarl.learning.histories.files import Histories, load_histories
 from metarl.learning.histories.history import History
@@ -48,8 +49,11 @@ class AD(Imitator, config=ADConfig):
         self.context = config.context or max(2, family.horizon * family.episodes_per_trial)
         self._histories: Histories | None = None
 
-    def prepare(self, split: str) -> None:
+    def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
         """Open the histories. Raises ValueError, one sentence, if there are none, or they are about other tasks."""
+        self._open(split)
+
+    def _open(self, split: str) -> None:
         if not self.config.histories:
             raise ValueError(
                 "AD learns from histories: write some by metarl dataset AGENT --family FAMILY --out DIR, and give "
@@ -78,7 +82,7 @@ class AD(Imitator, config=ADConfig):
     def _draw(self, split: str, key: Key) -> History:
         """Draw `meta_batch_size` histories of a shard, again and again; each history has the same probability."""
         if self._histories is None:
-            self.prepare(split)
+            self._open(split)
         assert self._histories is not None
         sizes = torch.tensor([float(shard.histories) for shard in self._histories.index.shards], device=key.device)
         shard = self._histories.shard(int(rng.choice(rng.fold(key, 0), sizes / sizes.sum())))

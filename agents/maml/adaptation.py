@@ -35,7 +35,7 @@ from torch import Tensor
 
 from metarl.agents.maml.rounds import Samples
 from metarl.core.distributions import DiagonalGaussian, Distribution
-from metarl.core.tree import detach
+from metarl.core.tree import detach, tree_map
 from metarl.fast.twins import twin
 from metarl.learning.nets import MLPPolicy
 
@@ -98,6 +98,14 @@ def supervised(policies: Distribution, samples: Samples) -> Tensor:
     else:
         losses = -policies.log_prob(samples.target)
     return (losses * samples.weight).sum(-1)
+
+
+def rows_of(policies: Distribution) -> Distribution:
+    """Return the policies ``(N, M)`` of N tasks as those of N × M rows, one task after the other."""
+    if isinstance(policies, DiagonalGaussian):
+        policies = DiagonalGaussian(policies.mean, policies.log_std.expand_as(policies.mean))
+    flat: Distribution = tree_map(lambda part: part.flatten(0, 1), policies)
+    return flat
 
 
 class Adapted(NamedTuple):

@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from metarl.agents.maml.acting import ActingMAML
-from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta
+from metarl.agents.maml.adaptation import INNER_OBJECTIVES, Adaptation, Meta, likelihood_ratio, rows_of
 from metarl.agents.maml.config import MAMLConfig, PPOStep, SupervisedStep, TRPOStep
 from metarl.agents.maml.network import MAMLNetwork
 from metarl.agents.maml.ppo import PPO
@@ -48,6 +48,7 @@ from metarl.agents.maml.trpo import TRPO
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Step
+from metarl.core.distributions import Distribution
 from metarl.core.family import Key, Task, TaskFamily, has_target
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol, no_target
 from metarl.core.tree import detach
@@ -143,20 +144,41 @@ class MAML(LearningAgent, config=MAMLConfig):
 
     def act(self, memory: MAMLMemory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
-            tasks = memory.params[0].shape[0]
-            x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (tasks, -1))  # (N, rows of a task, F)
-            policies = self.adaptation.policies(memory.params, x)
-            own = policies.mode() if greedy else policies.sample(key.reshape(tasks, -1))
+            policies = self._policies(memory, step)
+            own = policies.mode() if greedy else policies.sample(key.reshape(len(memory.params[0]), -1))
             units = self.net.policy.head.actions
             action = units.to_family(own)
             log_prob = policies.log_prob(units.to_own(action)).flatten()
             return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
 
+    def _policies(self, memory: MAMLMemory, step: Step) -> Distribution:
+        """Return the policies ``(N, rows of a task)``, N being the tasks."""
+        x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (len(memory.params[0]), -1))
+        return self.adaptation.policies(memory.params, x)
+
+    def action_distribution(self, memory: MAMLMemory, step: Step) -> Distribution:
+        with torch.no_grad():
+            return rows_of(self._policies(memory, step))
+
     def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
         """Take one gradient step on each task, from the samples of the round."""
+        return self._stepped(memory, rollout, self.adaptation)
+
+    def adapt_from_others(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
+        """Take one gradient step on each task, from a round that another policy played.
+
+        ``rollout.acted.log_prob`` is that of the other policy. The step ascends the likelihood ratio times advantage:
+        the policy gradient by importance sampling of actions (Jie and Abbeel 2010), in the states that the other policy
+        reached. For a round of the agent's own it is the step of `adapt`. A supervised step asks for no likelihood.
+        """
+        by_ratio = self.adaptation._replace(inner_objective=likelihood_ratio)
+        supervised = self.adaptation.inner_objective is None
+        return self._stepped(memory, rollout, self.adaptation if supervised else by_ratio)
+
+    def _stepped(self, memory: MAMLMemory, rollout: Rollout, adaptation: Adaptation) -> MAMLMemory:
         samples = self.samples(rollout, len(memory.params[0]))
-        sizes = self.adaptation.step_sizes(detach(self.meta), int(memory.steps))
-        params, _ = self.adaptation.inner_step(memory.params, sizes, samples)
+        sizes = adaptation.step_sizes(detach(self.meta), int(memory.steps))
+        params, _ = adaptation.inner_step(memory.params, sizes, samples)
         return MAMLMemory(params, memory.steps + 1)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:

@@ -167,6 +167,11 @@ register_baseline(TabularMDP, "psrl", _plain(mdps.PSRL))
 register_baseline(TabularMDP, "opsrl", _plain(mdps.OPSRL))
 for _points in (SparsePointRobot, SemiCircle):
     register_baseline(_points, "search", _plain(points.ArcSearch))
+for _grid in (GridNavi, DarkRoom):
+    register_baseline(
+        _grid, "posterior_sampling", lambda family, device: grids.PosteriorSampling(family, device=device)
+    )
+    register_baseline(_grid, "psrl", lambda f, device: grids.PosteriorSampling(f, True, device))
 register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
 register_baseline(DarkRoom, "q_learning", _q_learning)
 register_baseline(DarkRoomHard, "search", _searched(1))

@@ -26,6 +26,7 @@ from metarl.envs.grids.grid import (
     plan,
     random_part,
     room,
+    room_in_letters,
     towards,
     with_actions,
 )
@@ -132,6 +133,9 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
 
     def observe(self, task: DarkTask, state: Cell) -> Tensor:
         return state.position.to(torch.float32)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return room_in_letters(self.size, obs)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         position = moved(state.position, task.actions, action, self.size)
@@ -249,6 +253,9 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
 
     def observe(self, task: DarkTask, state: Cell) -> Tensor:
         return state.position.to(torch.float32)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return room_in_letters(self.size, obs)
 
     def step(self, task: DarkTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         position = moved(state.position, task.actions, action, self.size)

@@ -18,6 +18,8 @@ from metarl.envs.drawing.cells import Cells, Frame, xy
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
 STEPS = MOVES[1:]  # of mazes, where nobody stays
+MOVE_NAMES = ("stay", "up", "right", "down", "left")
+STEP_NAMES = MOVE_NAMES[1:]
 
 
 class Cell(NamedTuple):
@@ -84,6 +86,19 @@ def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
 def floor(size: int, places: Callable[[Any], dict[str, Tensor]]) -> Ground:
     """The ground of a square room, a cell for each of its cells."""
     return Ground((0.0, 0.0), size, size, 1.0, places)
+
+
+def room_in_letters(size: int, obs: Tensor) -> str:
+    """Draw a square room with the agent, @, where ``obs[:2]``, x and y, says that it is; up is up."""
+    x, y = (round(number) for number in obs[:2].tolist())
+    return "\n".join(" ".join(".@"[(x, y) == (i, j)] for i in range(size)) for j in reversed(range(size)))
+
+
+def view_in_letters(walls: Tensor) -> str:
+    """Draw the 3 × 3 cells around the agent, @, from ``walls`` (9,), line by line from the upper left; # is wall."""
+    letters = [".#"[wall] for wall in (walls > 0.5).tolist()]
+    letters[4] = "@"
+    return "\n".join(" ".join(letters[at : at + 3]) for at in (0, 3, 6))
 
 
 def position(state: Cell) -> tuple[int, int]:

@@ -13,7 +13,19 @@ from metarl.core.beliefs.places import Ground
 from metarl.core.checks import within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.grids.grid import Cell, cells, fixed_part, floor, grid_spaces, moves, plan, room, towards
+from metarl.envs.grids.grid import (
+    MOVE_NAMES,
+    Cell,
+    cells,
+    fixed_part,
+    floor,
+    grid_spaces,
+    moves,
+    plan,
+    room,
+    room_in_letters,
+    towards,
+)
 
 
 class GoalCell(NamedTuple):
@@ -88,6 +100,7 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
     random_start = False
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
+    action_names = MOVE_NAMES
     size = 5
     TEST_GOALS = ((3, 1), (4, 1), (2, 2), (4, 2), (2, 4), (3, 4))
 
@@ -111,6 +124,9 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
 
     def observe(self, task: GoalCell, state: Cell) -> Tensor:
         return state.position.to(torch.float32)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return room_in_letters(self.size, obs)
 
     def step(self, task: GoalCell, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         position = (state.position + moves(action.device)[action]).clamp(0, self.size - 1)

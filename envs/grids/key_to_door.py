@@ -24,6 +24,7 @@ from metarl.envs.grids.grid import (
     hitting,
     moved,
     random_part,
+    room_in_letters,
     with_actions,
 )
 
@@ -132,6 +133,9 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
 
     def observe(self, task: KeyDoorTask, state: KeyDoorState) -> Tensor:
         return state.position.to(torch.float32)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return room_in_letters(self.size, obs)
 
     def step(
         self, task: KeyDoorTask, state: KeyDoorState, action: Tensor, key: Key

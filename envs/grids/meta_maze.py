@@ -17,7 +17,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.checks import possible, within
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import STEPS, Cell, fixed_part, position, steps
+from metarl.envs.grids.grid import STEP_NAMES, STEPS, Cell, fixed_part, position, steps, view_in_letters
 from metarl.envs.grids.maze_beliefs import GoalInMaze, Plan
 
 
@@ -84,6 +84,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
+    action_names = STEP_NAMES
     size = 9
     TEST_GOALS = ((1, 7), (2, 5), (4, 5), (5, 2), (5, 7), (6, 1), (6, 3), (7, 1))
     random_start = False
@@ -119,6 +120,9 @@ class MetaMaze(TaskFamily[Maze, Cell]):
     def observe(self, task: Maze, state: Cell) -> Tensor:
         around = state.position[:, None] + _around(task.walls.device)  # (B, 9, 2)
         return task.walls[_rows(task)[:, None], around[..., 0], around[..., 1]].to(torch.float32)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return view_in_letters(obs)
 
     def step(self, task: Maze, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         target = state.position + steps(action.device)[action]

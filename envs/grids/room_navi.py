@@ -19,7 +19,7 @@ from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.core.tree import take
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import MOVES, moves, random_part
+from metarl.envs.grids.grid import MOVE_NAMES, MOVES, moves, random_part
 
 FAR = (7, 1)
 """The largest |x| and |y| of a cell."""
@@ -120,6 +120,7 @@ class RoomNavi(TaskFamily[RoomGoals, RoomState]):
 
     noisy = False
     random_start = False
+    action_names = MOVE_NAMES
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
 

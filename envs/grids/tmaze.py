@@ -16,7 +16,7 @@ from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.drawing.cells import Cells, Frame
-from metarl.envs.grids.grid import STEPS, steps
+from metarl.envs.grids.grid import STEP_NAMES, STEPS, steps
 
 
 class Corridor(NamedTuple):
@@ -101,6 +101,7 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
     terminates = True
     noisy = False
     random_start = False
+    action_names = STEP_NAMES
     shows_task = True  # the cue is the first sight, unless it has to be looked for
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "ood", "all")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -18,7 +18,7 @@ from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.core.tree import put, take
 from metarl.envs.drawing.cells import Cells, Frame, xy
-from metarl.envs.grids.grid import STEPS, Cell, position, steps
+from metarl.envs.grids.grid import STEP_NAMES, STEPS, Cell, position, steps, view_in_letters
 
 SIZE = 13
 """Cells along a side, without the wall around them."""
@@ -108,6 +108,7 @@ class WallMaze(TaskFamily[WallTask, Cell]):
     terminates = True
     noisy = False
     random_start = False
+    action_names = STEP_NAMES
     shows_task = True  # the start and the walls around it
 
     def __init__(self, episodes_per_trial: int = 4) -> None:
@@ -131,6 +132,21 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         possible(_suits(task), f"A maze to change must have its goal {NEAREST} to {FARTHEST} moves from the start.")
         return _first_suitable(key, lambda key, rows: _changed(take(task, rows), key))
 
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        sides = np.ones((SIZE + 2, SIZE + 2), np.int64)  # of walls, with a single choice around the cells
+        inner = np.pad(np.ones((SIZE, SIZE), np.int64), 1)
+        cell = gymnasium.spaces.MultiDiscrete([SIZE, SIZE], start=[1, 1])
+        return {
+            "walls": gymnasium.spaces.MultiDiscrete(sides + inner, start=sides - inner),
+            "start": cell,
+            "goal": cell,
+        }
+
+    def reconcile(self, task: WallTask) -> WallTask:
+        """Take away walls at the start and at the goal."""
+        return task._replace(walls=task.walls & ~_mask(task.start) & ~_mask(task.goal))
+
     def check_task(self, task: WallTask) -> None:
         within("WallTask.start", task.start, 1, SIZE)
         within("WallTask.goal", task.goal, 1, SIZE)
@@ -150,6 +166,9 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         walls = task.walls[_rows(task)[:, None], around[..., 0], around[..., 1]]
         middle = (SIZE + 1) // 2
         return torch.cat([(state.position - middle) / (middle - 1), walls], dim=1)
+
+    def observation_text(self, obs: Tensor) -> str:
+        return view_in_letters(obs[2:])
 
     def step(self, task: WallTask, state: Cell, action: Tensor, key: Key) -> tuple[Cell, Tensor, Tensor]:
         target = state.position + steps(action.device)[action]

@@ -18,7 +18,7 @@ from metarl.envs.rulesets.bounds import most_return
 from metarl.envs.rulesets.generator import PRESETS, draw, out_of_distribution
 from metarl.envs.rulesets.pictures import RoomPicture
 from metarl.envs.rulesets.room import Room, Ruleset
-from metarl.envs.rulesets.rules import KINDS, TILES, Scene, is_met, produce
+from metarl.envs.rulesets.rules import KINDS, SIDES, TILES, Scene, is_met, produce
 
 VIEW = 5
 """Cells of the view in each direction."""
@@ -141,6 +141,7 @@ class Rulesets(TaskFamily[Ruleset, Room]):
     terminates = True
     noisy = False
     shows_task = True  # the objects, not which of them matter
+    action_names = ("forward", "turn left", "turn right", "pick up", "put down", "toggle")
 
     def __init__(
         self,
@@ -208,6 +209,18 @@ class Rulesets(TaskFamily[Ruleset, Room]):
             return tiles.pairs(device)[seen].reshape(-1, VIEW, VIEW, 2)
         looks = _compass(device)[state.direction]
         return torch.cat([tiles.one_hot(device)[seen].flatten(1), looks], dim=1)
+
+    def observation_text(self, obs: Tensor) -> str:
+        """The names of the tiles in sight, line by line, and what the agent holds."""
+        table = (tiles.one_hot if self.one_hot else tiles.pairs)(obs.device)
+        shown = obs[: VIEW * VIEW * tiles.FEATURES] if self.one_hot else obs
+        seen = (shown.reshape(VIEW * VIEW, 1, -1) == table).all(-1).to(torch.int64).argmax(-1)
+        names = [tiles.tile_name(number) for number in seen.tolist()]
+        held = "nothing" if names[OWN] == "floor" else f"the {names[OWN]}"
+        names[OWN] = "you"
+        looks = f"You look {SIDES[int(obs[-4:].argmax())].lower()} and hold" if self.one_hot else "You hold"
+        lines = [", ".join(names[at : at + VIEW]) for at in range(0, VIEW * VIEW, VIEW)]
+        return "\n".join([*lines, f"{looks} {held}."])
 
     def step(self, task: Ruleset, state: Room, action: Tensor, key: Key) -> tuple[Room, Tensor, Tensor]:
         beside = _beside(self.size, action.device)  # (5,): up, right, down, left, and the cell itself

@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from metarl.agents.text import TextAgent
 from metarl.core.agent import LearningAgent
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
@@ -45,9 +46,11 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
     found: list[Line] = []
     for members in by_configuration(runs):
         agents = [checkpoint.load(folder, device) for _, folder in members]
-        done = [checkpoint.load_state(checkpoint.find(folder))[1] for _, folder in members]
-        seconds = f", {sum(one.seconds for one in done) / len(done):,.0f} s" if all(one.seconds for one in done) else ""
-        budget = f"{done[0].env_steps:,} environment steps of training{seconds}, {len(done)} seed(s)"
+        done = [[checkpoint.load_state(part)[1] for part in _parts(folder)] for _, folder in members]
+        took = [one.seconds for parts in done for one in parts]
+        seconds = f", {sum(took) / len(done):,.0f} s" if all(took) else ""
+        steps = sum(one.env_steps for one in done[0])
+        budget = f"{steps:,} environment steps of training{seconds}, {len(done)} seed(s)"
         name = unique(members[0][0], [line.name for line in found])
         found.append(Line(name, list(agents), agents[0].family, budget))
     return found
@@ -62,10 +65,18 @@ def by_configuration(runs: Sequence[str]) -> list[list[tuple[str, Path | str]]]:
     for run in runs:
         name, folders = _folders(run)
         for folder in folders:
-            values = read_yaml(checkpoint.find(folder) / "config.yaml")
-            same = yaml.safe_dump({key: value for key, value in values.items() if key not in IRRELEVANT})
+            files = [part / "config.yaml" for part in _parts(folder)]
+            options = checkpoint.find(folder, ensembles=True) / checkpoint.ENSEMBLE
+            values = [read_yaml(path) for path in (*files, *[options] * options.is_file())]
+            same = yaml.safe_dump([{key: x for key, x in each.items() if key not in IRRELEVANT} for each in values])
             groups.setdefault(same, []).append((name, folder))
     return list(groups.values())
+
+
+def _parts(run: str | Path) -> list[Path]:
+    """Return the folder of a run, or those of an ensemble's members."""
+    folder = checkpoint.find(run, ensembles=True)
+    return checkpoint.members_of(folder) or [folder]
 
 
 def _folders(run: str) -> tuple[str, list[Path | str]]:
@@ -76,7 +87,7 @@ def _folders(run: str) -> tuple[str, list[Path | str]]:
     folder = Path(where)
     name = name or folder.resolve().name
     several = sorted(path.parent for path in folder.glob("*/config.yaml"))
-    if several and not (folder / "config.yaml").exists():
+    if several and not any((folder / name).exists() for name in ("config.yaml", checkpoint.ENSEMBLE)):
         return name, list(several)
     return name, [folder]
 
@@ -160,7 +171,13 @@ def compare(
                     for agent in line.agents
                 ]
                 entries.setdefault(line.name, {})[split] = combine(curves)
-    return Comparison(entries, {line.name: line.budget for line in found})
+    return Comparison(entries, {line.name: _spent(line) for line in found})
+
+
+def _spent(line: Line) -> str:
+    """Return what a line's agents were trained with, and how they answered if they play by text, in words."""
+    answers = [str(agent.answers) for agent in line.agents if isinstance(agent, TextAgent)]
+    return "; ".join([line.budget, *answers])
 
 
 def suite(runs: Sequence[str], options: Any, console: Console) -> Suite:

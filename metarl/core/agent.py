@@ -183,10 +183,11 @@ class OwnLoopAgent(LearningAgent):
     not_finite: NotFinite | None = None
     """The first thing in the last `learn` that was not finite, if the agent knows."""
 
-    def prepare(self, split: str) -> None:
+    def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
         """Find what `learn` needs besides the family, before a run on tasks of `split` begins; by default nothing.
 
-        Raises ValueError, one sentence, if that is missing.
+        `load` returns a trained agent, from a run directory or by ``pretrained:NAME``, on this agent's device. Raises
+        ValueError, one sentence, if something is missing.
         """
 
     @abstractmethod

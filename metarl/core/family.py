@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import gymnasium
@@ -100,6 +100,10 @@ LISTS = 20190524
 """The address of all fixed lists of tasks: the same for every seed and machine."""
 
 
+BOOTSTRAP = 0x626F6F74  # "boot" in ASCII
+"""The address of all resampled tasks: ``fold(key(seed), BOOTSTRAP)``."""
+
+
 class TaskFamily(ABC, Generic[TaskT, StateT]):
     """A distribution over tasks that share observation space, action space and episode length.
 
@@ -136,6 +140,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, or always fresh tasks."""
     test_tasks: int | None = None
     """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
+    resampled: tuple[str, int] | None = None
+    """A finite split whose tasks `sample_tasks` draws from a bootstrap sample of them, and its seed; None: from all."""
     fold: tuple[int, int] | None = None
     """Part of the tasks, and number of parts, that `hold_out` keeps for `test`; None: the family's own splits."""
     terminates: ClassVar[bool] = False
@@ -152,6 +158,8 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
     """True if a state names a simulator that moves on: it can be stepped once, and nothing goes back to it."""
     max_rows: int | None = None
     """Rows at most that an evaluation plays at once, for families whose rows are costly to hold; None: no limit."""
+    action_names: tuple[str, ...] | None = None
+    """Names of the actions of a Discrete space, in their order, for players that read and write text; None: numbers."""
     valid_apart: ClassVar[bool] = False
     """True if `draw_tasks` and `enumerate_tasks` know the split `valid`, which has other tasks than `train`."""
 
@@ -167,11 +175,21 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         keys = rng.fold(rng.fold(key, self._address(split)), torch.arange(first, first + n, device=key.device))
         every = self._finite(split)
         if every is not None:
-            return take(to_device(every, key.device), rng.integers(keys, 1, num_rows(every)).squeeze(-1))
+            return take(to_device(every, key.device), self._number(keys, num_rows(every), split))
         count = self._listed(split)
         if count is not None:
-            keys = _list_keys(split, rng.integers(keys, 1, count).squeeze(-1))
+            keys = _list_keys(split, self._number(keys, count, split))
         return self._drawn(keys, "train" if split == "valid" and not self.valid_apart else split)
+
+    def _number(self, keys: Key, count: int, split: str) -> Tensor:
+        """Draw the number of one of a split's `count` tasks per key, or of one in its bootstrap sample: int64 (N,)."""
+        number = rng.integers(keys, 1, count).squeeze(-1)
+        if self.resampled is None or self.resampled[0] != split:
+            return number
+        each = rng.fold(
+            rng.fold(rng.key(self.resampled[1], keys.device), BOOTSTRAP), torch.arange(count, device=keys.device)
+        )
+        return rng.integers(each, 1, count).squeeze(-1)[number]
 
     def _drawn(self, keys: Key, split: str) -> TaskT:
         """Draw tasks. Raises WrongResult unless there is one for each key, of float32 or whole numbers."""
@@ -220,6 +238,20 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
             raise ValueError(f"train_tasks must be a whole number of at least 1, got {short(count)}.")
         self.train_tasks = count
         self.num_tasks("train")
+
+    def resample(self, split: str, seed: int) -> None:
+        """Let `sample_tasks` draw a finite split's tasks from a bootstrap sample: as many, drawn with replacement.
+
+        So 63 % of many tasks are trained on, some of them more often than others: members of an ensemble that differ in
+        what they have seen (bagging, Breiman 1996). `tasks_of`, and so every evaluation, still has each task once.
+        Raises ValueError for a split with endlessly many tasks, or one that the family does not have.
+        """
+        if self.num_tasks(split) is None:
+            raise ValueError(
+                f"Only finitely many tasks can be resampled, and {split} of {type(self).__name__} has no end of them: "
+                "give train_tasks."
+            )
+        self.resampled = split, seed
 
     def hold_out(self, part: int, parts: int) -> None:
         """Make `test` one of `parts` equal parts of a finite family's tasks, 1 to `parts`, and `train` all others.
@@ -346,6 +378,13 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         """
         return None
 
+    def observation_text(self, obs: Tensor) -> str | None:
+        """Return what one row's observation ``(*O,)`` shows, in words or drawn in letters; None: its numbers say it.
+
+        It is for players that read text, next to the numbers.
+        """
+        return None
+
     def belief(self, split: str) -> Belief | None:
         """Return exact inference about the task, with a split's tasks as the prior; None if it cannot be computed.
 
@@ -382,6 +421,23 @@ class TaskFamily(ABC, Generic[TaskT, StateT]):
         A changed task has to be one that the training split could hold.
         """
         return None
+
+    @property
+    def task_space(self) -> Mapping[str, gymnasium.Space[Any]]:
+        """The spaces of a task's fields by their names, of one row, for curricula that make tasks of their own.
+
+        A field has a Discrete, MultiDiscrete or bounded Box space of its own shape, which holds what it is in the
+        training split; fields that the family leaves out cannot be made. The fields of a task in this space may
+        contradict each other (`reconcile`).
+        """
+        return {}
+
+    def reconcile(self, task: TaskT) -> TaskT:
+        """Settle what the fields of tasks in `task_space` contradict each other in, such as a goal inside a wall.
+
+        `check_task` may still refuse the result. By default fields are independent, and the tasks are left as they are.
+        """
+        return task
 
     def render(self, task: TaskT, states: list[StateT]) -> np.ndarray:
         """Draw the visited `states` of one row (leading dimension 1): uint8 ``(height, width, 3)``.

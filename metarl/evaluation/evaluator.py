@@ -76,7 +76,7 @@ def evaluate(
 ) -> AdaptationCurve:
     """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
 
-    `family` is a family or the id of one; by default it is the one that the agent was trained on.
+    `family` is a family or the id of one; by default it is the one that the agent was trained on, or made for.
 
     **Tasks.** Of a distribution, `tasks` are drawn. A finite split (`TaskFamily.num_tasks`) with at most as many tasks
     is played whole, each task once; of a larger one, `tasks` distinct ones are chosen. So the number of tasks in the
@@ -207,9 +207,10 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
         return family
     if family is not None:
         raise ValueError(f"family must be a TaskFamily or the id of one, got {short(family)}.")
-    if not isinstance(agent, LearningAgent):
-        raise ValueError(f"A family is needed: {type(agent).__name__} was not trained on one.")
-    return agent.family
+    known = getattr(agent, "family", None)
+    if not isinstance(known, TaskFamily):
+        raise ValueError(f"A family is needed: {type(agent).__name__} was not made for one.")
+    return known
 
 
 def _plan(

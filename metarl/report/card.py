@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import re
-import textwrap
 from types import ModuleType
 from typing import Any, NamedTuple, TypeGuard
 
@@ -15,6 +12,7 @@ from metarl.core.errors import unknown
 from metarl.core.family import TaskFamily
 from metarl.core.options import MISSING, options_of
 from metarl.core.registry import family_class, registered
+from metarl.interop.docstrings import parts
 
 
 class Card(NamedTuple):
@@ -68,13 +66,6 @@ def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
         except ValueError as error:
             missing.setdefault(str(error), []).append(id)
     return cards, missing
-
-
-def parts(docstring: str) -> tuple[str, dict[str, str]]:
-    """Split a docstring into its first paragraph, as one line, and the text under each heading, a line with a colon."""
-    first, *rest = re.split(r"^(\w[\w ]*):\n", inspect.cleandoc(docstring) + "\n", flags=re.MULTILINE)
-    summary = " ".join(first.strip().split("\n\n")[0].split())
-    return summary, {rest[i]: textwrap.dedent(rest[i + 1]).strip() for i in range(0, len(rest), 2)}
 
 
 def find(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarl.agents.ensemble import Ensemble
 from metarl.core.agent import AgentConfig, LearningAgent
 from metarl.core.errors import brief, nearest, unknown
 from metarl.core.family import TaskFamily
@@ -32,7 +33,7 @@ from metarl.report.console import Parser, at_home, in_words
 from metarl.training import ring_files, state_file
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
-from metarl.training.config.file import check_regular, complete
+from metarl.training.config.file import check_regular, complete, read_yaml
 from metarl.training.state_file import Counters, Damaged
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
@@ -40,6 +41,10 @@ CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; o
 
 BEST = "best.safetensors"
 """The file of a run's agent that scored best on `valid`, without the optimiser's state."""
+
+
+ENSEMBLE = "ensemble.yaml"
+"""The options of a saved ensemble, next to the folders ``member_1``, ``member_2`` … of its members."""
 
 
 NUMBERED = re.compile(r"checkpoint_(0|[1-9]\d{0,15})\.safetensors", re.ASCII).fullmatch
@@ -223,9 +228,12 @@ def load(
     `which` is "last", the agent at the end of training, "best", the agent with the best score on `valid`, or the
     iteration of a kept checkpoint (`keep_checkpoints`). The agent has the attributes `config` and `family`. A run
     directory is data: only the packages in `allow` are imported for it. The folder of an export is an agent, too,
-    an `OnnxAgent`. Raises ConfigError (one sentence) if there is no such agent.
+    an `OnnxAgent`, and so is that of an `Ensemble` (`metarl.ensemble`). Raises ConfigError (one sentence) if there is
+    no such agent.
     """
-    folder = find(name)
+    folder = find(name, ensembles=True)
+    if (folder / ENSEMBLE).is_file():
+        return _ensemble(folder, device, which, allow)
     try:
         config = configuration.read(folder / "config.yaml", [f"--allow={package}" for package in allow])
     except ConfigError as error:
@@ -235,6 +243,26 @@ def load(
     agent = config.agent.build(config.family, config.seed, torch.device(device))
     counters = restore(folder, agent, which)
     agent.trained = progress(config.seed, counters)
+    return agent
+
+
+def members_of(folder: Path) -> list[Path]:
+    """Return the folders of the members of a saved ensemble, in order; none for a run."""
+    found = [path.parent for path in folder.glob("member_*/config.yaml") if path.parent.name[7:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[7:])) if (folder / ENSEMBLE).is_file() else []
+
+
+def _ensemble(folder: Path, device: torch.device | str, which: str | int, allow: Sequence[str]) -> Ensemble:
+    """Load the ensemble in a folder."""
+    if which != "last":
+        raise ConfigError(f"An ensemble holds one checkpoint of each member: leave out which={which!r}.")
+    options = read_yaml(folder / ENSEMBLE)
+    members = [load(path, device, allow=allow) for path in members_of(folder)]
+    try:
+        agent = Ensemble(members, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The ensemble in {str(folder)!r} cannot be loaded: {error}") from error
+    agent.trained = {**members[0].trained, "env_steps": sum(member.trained["env_steps"] for member in members)}
     return agent
 
 
@@ -277,8 +305,11 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
-def find(name: str | Path) -> Path:
-    """Return the folder of a run, or of ``pretrained:NAME``. Raises ConfigError if it holds no run."""
+def find(name: str | Path, ensembles: bool = False) -> Path:
+    """Return the folder of a run, or of ``pretrained:NAME``, or also that of an ensemble.
+
+    Raises ConfigError if it holds none of these.
+    """
     if isinstance(name, str) and name.startswith("pretrained:"):
         known = pretrained()
         if name not in known:
@@ -291,7 +322,10 @@ def find(name: str | Path) -> Path:
         also = f", and no agent of that name comes with the package. {near}" if known else "."
         also = also if len(str(name)) <= 40 else "."  # a longer one is a path
         raise ConfigError(f"There is no run directory {brief(str(folder), 160)!r}{also}")
-    if not (folder / "config.yaml").is_file():
+    ensemble = (folder / ENSEMBLE).is_file()
+    if ensemble and not ensembles:
+        raise ConfigError(f"The folder {str(folder)!r} holds an ensemble, not a run: name one of its members.")
+    if not ensemble and not (folder / "config.yaml").is_file():
         raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
     check_regular(folder)
     return folder
@@ -310,15 +344,21 @@ def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAI
     curves = {path.stem: _document(path) for path in curve_files(source / "evaluation")}
     if not curves:
         raise ConfigError(f"The run in {str(source)!r} has no evaluation: finish it, or run metarl evaluate on it.")
-    state, counters = load_state(source)
+    copy_agent(source, target)
+    replace_file(target / "curve.json", to_json(curves, indent=1, ensure_ascii=False) + "\n")
+    return target
+
+
+def copy_agent(source: Path, target: Path, which: str | int = "last", allow: Sequence[str] = ()) -> None:
+    """Copy the agent of a run (without optimiser) and its configuration into the folder `target`."""
+    state, counters = load_state(source, which=which)
     target.mkdir(parents=True, exist_ok=True)
     replace_file(target / AGENT, state_file.pack(state_file.without_optimiser(state), counters))
     # The run's folder and its number of threads do not matter for the agent.
-    config = configuration.parse(["--config", str(source / "config.yaml")]).values
+    allowed = [f"--allow={package}" for package in allow]
+    config = configuration.parse(["--config", str(source / "config.yaml"), *allowed]).values
     config |= {"run_dir": None, "num_threads": None}
     replace_file(target / "config.yaml", complete(configuration.as_yaml(config)))
-    replace_file(target / "curve.json", to_json(curves, indent=1, ensure_ascii=False) + "\n")
-    return target
 
 
 def _document(path: Path) -> dict[str, Any]:

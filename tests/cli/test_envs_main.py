@@ -11,7 +11,8 @@ from registered_families import IDS
 from rich.console import Console
 
 from metarl.cli.envs import main, show_all
-from metarl.report.card import card, find, length, parts, short_space
+from metarl.interop.docstrings import parts
+from metarl.report.card import card, find, length, short_space
 
 SOME = ["metarl/GridNavi-v0", "metarl/MountainCarContinuous-v0", "metarl/TMaze-v0"]
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(path for path in (DOCS / "tutorials").glob("*.md") if path.stem != "index")
+PAGES = [*sorted(path for path in (DOCS / "tutorials").glob("*.md") if path.stem != "index"), DOCS / "text_agents.md"]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 

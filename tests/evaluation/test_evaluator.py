@@ -91,7 +91,7 @@ def test_given_tasks_and_whole_numbers_of_numpy():
 def test_the_family_is_that_of_training():
     agent = metarl.load("pretrained:rl2_gridnavi")
     assert evaluate(agent, tasks=5).family.startswith("GridNavi(")
-    with pytest.raises(ValueError, match="A family is needed: RandomAgent was not trained on one"):
+    with pytest.raises(ValueError, match="A family is needed: RandomAgent was not made for one"):
         evaluate(RandomAgent(GridNavi()))
 
 

@@ -110,6 +110,9 @@ def stress() -> Parser:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="kinds: 'longer trial', 'task switch', … (default: all)"
     )
+    parser.add_argument(
+        "--retrained", nargs="+", default=[], metavar="RUN", help="agents that were trained under one of the conditions"
+    )
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=500, metavar="N", help="at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")

@@ -13,6 +13,7 @@ from metarl.core.family import TaskFamily
 from metarl.core.options import make_parts, part
 from metarl.learning.samplers.accel import ACCELOptions
 from metarl.learning.samplers.fresh import FreshOptions
+from metarl.learning.samplers.paired import PAIREDOptions
 from metarl.learning.samplers.plr import PLROptions
 from metarl.learning.samplers.roml import RoMLOptions
 from metarl.learning.samplers.sampler import SamplerOptions
@@ -67,7 +68,12 @@ class TrainConfig:
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
     task_sampler: SamplerOptions = part(
-        fresh=FreshOptions, plr=PLROptions, accel=ACCELOptions, sfl=SFLOptions, roml=RoMLOptions
+        fresh=FreshOptions,
+        plr=PLROptions,
+        accel=ACCELOptions,
+        sfl=SFLOptions,
+        roml=RoMLOptions,
+        paired=PAIREDOptions,
     )
     """The choice of tasks to train on: its name, with its own options. fresh: new draws of train_split."""
     train_tasks: int | None = None
@@ -75,6 +81,9 @@ class TrainConfig:
     fold: str | None = None
     """A part of a finite family's tasks that becomes `test`, such as 2/5, the second of five; all others are `train`.
     null: the family's own splits."""
+    bootstrap: bool = False
+    """Draw the tasks of a finite train_split, or of train_tasks, from a sample of them with replacement that depends on
+    the seed: runs with several seeds are then members of a bagged ensemble."""
     eval_every: int = 50
     """Iterations between evaluations; 0: only the evaluation at the end."""
     eval_tasks: int = 200
@@ -137,6 +146,8 @@ class TrainConfig:
             self.family.train_on(self.train_tasks)
         if self.fold is not None:
             self._hold_out(self.fold)
+        if self.bootstrap:
+            self.family.resample(self.train_split, self.seed)
         if self.device.startswith("cuda:"):
             number = self.device.removeprefix("cuda:")
             raise ConfigError(
