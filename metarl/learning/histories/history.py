@@ -52,7 +52,8 @@ class History(NamedTuple):
 
     def rows(self, index: Any) -> History:
         """Take some of the histories; `index` is a slice, an index tensor or a mask."""
-        return tree_map(lambda leaf: leaf[:, index], self._replace(task=()))._replace(task=take(self.task, index))
+        taken: History = tree_map(lambda leaf: leaf[:, index], self._replace(task=()))
+        return taken._replace(task=take(self.task, index))
 
     def only(self, wanted: Tensor) -> History:
         """Keep the steps that are `wanted`, bool ``(T, B)``, and move them together; T becomes the longest history's.

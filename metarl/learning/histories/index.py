@@ -55,7 +55,7 @@ class Index:
     split: str
     seed: int
     tasks: int
-    """Different tasks; history i is about task ``i // trials``."""
+    """Different tasks; history i is about task ``i % tasks``."""
     trials: int
     """Histories of each task."""
     rounds: int

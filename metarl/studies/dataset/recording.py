@@ -120,12 +120,12 @@ def _write(source: Source, wanted: Wanted, folder: Path, say: Callable[[str], No
 
 
 def _histories(source: Source, wanted: Wanted, task: Task, key: Key, say: Callable[[str], None]) -> Iterator[History]:
-    """Play the histories, a shard of them side by side: history i is about task ``i // trials``."""
+    """Play the histories, a shard of them side by side: history i is about task ``i % tasks``, so a shard is varied."""
     every = num_rows(task) * wanted.trials
     for first in range(0, every, wanted.shard_size):
         numbers = torch.arange(first, min(first + wanted.shard_size, every))
         say(f"histories {first + 1} to {first + len(numbers)} of {every}")
-        rows = to_device(take(task, numbers // wanted.trials), key.device)
+        rows = to_device(take(task, numbers % num_rows(task)), key.device)
         yield play_history(source.agent, source.played.family, rows, key, wanted, first)
 
 

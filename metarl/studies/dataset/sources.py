@@ -47,7 +47,7 @@ def find_source(
     `packages` register those of other projects. Raises ValueError, one sentence, for what there is not, or does not
     fit.
     """
-    trained = name.startswith("pretrained:") or Path(name).is_dir() or "/" in name
+    trained = name.startswith("pretrained:") or "/" in name or (Path(name) / "config.yaml").is_file()
     if family is None and not trained:
         raise ConfigError(
             f"A ready-made agent such as {name!r} needs a family to play: give --family, such as DarkRoom."
