@@ -2,7 +2,7 @@
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig
-from metarl.agents.imitation import DPT, DAgger, DAggerConfig, DPTConfig
+from metarl.agents.imitation import AD, DPT, ADConfig, DAgger, DAggerConfig, DPTConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.pearl import PEARL, PEARLConfig
 from metarl.agents.r2d2 import R2D2, R2D2Config
@@ -13,6 +13,7 @@ from metarl.agents.varibad import VariBAD, VariBADConfig
 from metarl.core.agent import register_agent
 
 __all__ = [
+    "AD",
     "DPT",
     "ES",
     "ESMAML",
@@ -20,6 +21,7 @@ __all__ = [
     "R2D2",
     "PEARL",
     "RL2",
+    "ADConfig",
     "BeliefConfig",
     "BeliefPPO",
     "DAgger",
@@ -50,3 +52,4 @@ register_agent("ESMAML", ESMAMLConfig)
 register_agent("PEARL", PEARLConfig)
 register_agent("DPT", DPTConfig)
 register_agent("DAgger", DAggerConfig)
+register_agent("AD", ADConfig)

@@ -34,6 +34,7 @@ PRESETS = {
     "robust PLR": "robust_plr_wall_maze",
     "SFL": "sfl_wall_maze",
     "PLR, exact regret": "regret_wall_maze",
+    "PAIRED": "paired_wall_maze",
 }
 """The samplers by their titles; all others are compared with the first one."""
 

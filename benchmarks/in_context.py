@@ -1,17 +1,19 @@
-"""Is DPT Thompson sampling? Its agents next to the exact limits, on the same tasks with the same noise.
+"""Is DPT posterior sampling? Its agents next to the exact limits, on the same tasks with the same noise.
 
-``python -m benchmarks.in_context [--runs DIR] [--seeds 1 2 3] [--tasks 2000] [--docs]`` plays the runs
-``DIR/<preset>_<seed>`` of the presets dpt_* and dagger_* on Bernoulli bandits: DPT as it samples, whose exact limit is
-Thompson sampling, and greedily; and next to them the Gittins index, which DAgger's teacher is. It prints a table with
-paired differences and writes ``in_context.json``; with ``--docs`` also the table of docs/algorithms/imitation.md.
+``python -m benchmarks.in_context [--runs DIR] [--seeds 1 2 3] [--tasks 2000] [--only PROBLEM …] [--docs]`` plays the
+runs ``DIR/<preset>_<seed>`` of the presets dpt_* and dagger_*: DPT as it samples, whose exact limit is posterior
+sampling (Thompson sampling on bandits), and greedily; and DAgger next to its teacher. It prints a table with paired
+differences and writes ``in_context.json``, where a problem keeps its rows until it is played again; with ``--docs``
+also the table of docs/algorithms/imitation.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import metarl
 from benchmarks.hyper_heads import difference
@@ -21,38 +23,69 @@ from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.evaluation.files import to_json
 from metarl.evaluation.results import short
 from metarl.fast.runtime import tune
+from metarl.training.config import parsing as config
+from metarl.training.config.run_config import reported_split
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "algorithms" / "imitation.md"
-PULLS = (10, 100)
-NAMES = {10: "bernoulli_bandit_n10", 100: "bernoulli_bandit"}
 
 
-def study(pulls: int, seeds: Sequence[int], runs: Path, tasks: int) -> list[dict[str, Any]]:
+class Problem(NamedTuple):
+    """A preset's second name with the players that are exact limits on it."""
+
+    title: str
+    sampling: str  # the limit of DPT that samples
+    best: str  # what DAgger's teacher is, and where given the limit of a greedy DPT
+    greedy: bool = True  # whether the best is one
+
+
+PROBLEMS = {
+    "bernoulli_bandit_n10": Problem("Bernoulli bandit, 10 pulls", "thompson", "gittins"),
+    "bernoulli_bandit": Problem("Bernoulli bandit, 100 pulls", "thompson", "gittins"),
+    "gridnavi": Problem("GridNavi", "posterior_sampling", "bayes_optimal", greedy=False),
+    "darkroom": Problem("DarkRoom, 10 episodes", "posterior_sampling", "search", greedy=False),
+}
+
+
+def study(name: str, seeds: Sequence[int], runs: Path, tasks: int) -> list[dict[str, Any]]:
     """A row for each player: its return of a trial, and what it has above the exact limit it is compared with."""
-    family = metarl.make("metarl/BernoulliBandit-v0", episodes_per_trial=pulls)
-    exact = {name: _played(baseline(name, family), family, tasks) for name in ("thompson", "gittins")}
-    rows = [_row(pulls, name, exact[name], None, None) for name in exact]
-    learned = {("DPT, sampling", "dpt", False): "thompson", ("DPT, greedy", "dpt", True): "gittins"}
-    learned |= {("DAgger of the Gittins index", "dagger", False): "gittins"}
+    problem, trained = PROBLEMS[name], config.read(f"dpt_{name}")
+    family, split = trained.family, reported_split(trained)
+    exact = {
+        player: _played(baseline(player, family), family, split, tasks) for player in (problem.sampling, problem.best)
+    }
+    rows = [_row(problem, player, exact[player], None, None) for player in exact]
+    learned = {("DPT, sampling", "dpt", False): problem.sampling}
+    learned |= {("DPT, greedy", "dpt", True): problem.best} if problem.greedy else {}
+    learned |= {(f"DAgger of {problem.best}", "dagger", False): problem.best}
     for (title, kind, greedy), limit in learned.items():
-        folders = [runs / f"{kind}_{NAMES[pulls]}_{seed}" for seed in seeds]
+        folders = [runs / f"{kind}_{name}_{seed}" for seed in seeds]
         there = [folder for folder in folders if (folder / "evaluation" / "table.txt").exists()]
         if there:
-            curve = combine([_played(metarl.load(folder), family, tasks, greedy) for folder in there])
-            rows.append(_row(pulls, title, curve, limit, difference(curve, exact[limit])))
+            curve = combine([_played(metarl.load(folder), family, split, tasks, greedy) for folder in there])
+            rows.append(_row(problem, title, curve, limit, difference(curve, exact[limit])))
     return rows
 
 
-def _played(agent: Any, family: Any, tasks: int, greedy: bool = False) -> AdaptationCurve:
-    return metarl.evaluate(agent, family, "test", tasks, repeats=20, greedy=greedy, step_curve=False)
+def _played(agent: Any, family: Any, split: str, tasks: int, greedy: bool = False) -> AdaptationCurve:
+    repeats = 20 if family.num_tasks(split) is None else 400  # of few tasks many trials, which are left to chance
+    return metarl.evaluate(agent, family, split, tasks, repeats=repeats, greedy=greedy, step_curve=False)
 
 
-def _row(pulls: int, name: str, curve: AdaptationCurve, limit: str | None, above: list[float] | None) -> dict[str, Any]:
+def _row(
+    problem: Problem, name: str, curve: AdaptationCurve, limit: str | None, above: list[float] | None
+) -> dict[str, Any]:
     numbers = curve.summary()
     score = [numbers[each] for each in ("score", "score_low", "score_high")]
     seeds = curve.scores.mean(axis=1, dtype=float).tolist()
-    return {"pulls": pulls, "player": name, "score": score, "by_seed": seeds, "limit": limit, "above_limit": above}
+    return {
+        "problem": problem.title,
+        "player": name,
+        "score": score,
+        "by_seed": seeds,
+        "limit": limit,
+        "above_limit": above,
+    }
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -64,10 +97,8 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
             *map(short, row["above_limit"]), row["limit"]
         )  # fmt: skip
         seeds = ", ".join(map(short, row["by_seed"])) if row["limit"] else ""
-        lines.append(
-            [str(row["pulls"]), row["player"], f"**{short(mean)}** [{short(low)}, {short(high)}]", seeds, above]
-        )
-    return table(("pulls", "player", "return of a trial", "per seed", "more, on the same tasks"), lines)
+        lines.append([row["problem"], row["player"], f"**{short(mean)}** [{short(low)}, {short(high)}]", seeds, above])
+    return table(("problem", "player", "return of a trial", "per seed", "more, on the same tasks"), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,14 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--only", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args(arguments)
     tune()
-    rows = [row for pulls in PULLS for row in study(pulls, options.seeds, options.runs, options.tasks)]
-    (RESULTS / "in_context.json").write_text(to_json({"tasks": options.tasks, "rows": rows}, indent=1) + "\n")
-    print(as_table(rows))
+    record = RESULTS / "in_context.json"
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    found = {name: study(name, options.seeds, options.runs, options.tasks) for name in options.only}
+    kept = {name: found.get(name, kept.get(name, [])) for name in PROBLEMS}
+    record.write_text(to_json(kept, indent=1) + "\n", encoding="utf-8")
+    shown = as_table([row for rows in kept.values() for row in rows])
+    print(shown)
     if options.docs:
-        PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), "limits", f"\n{as_table(rows)}\n"), encoding="utf-8")
+        PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), "limits", f"\n{shown}\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 ``python -m benchmarks.ladder [--runs DIR] [--seeds 1 2 3] [--only FAMILY] [--out DIR] [--train] [--docs]`` gathers
 finished runs DIR/<preset>_<seed>, as `benchmarks.presets` makes them, and plays each agent on the same held-out tasks
 with the same noise; next to them stand random play, a classical player and the return of who is told the task. Rungs
-whose runs are missing are left out and named; with ``--train`` they are trained first. What was played is kept in
-DIR/ladder, until a run is newer. Writes ``ladder.json``, ``ladder.md`` and ``ladder.png``; with ``--docs`` also the
-tables of docs/ladder.md and their figure, from a ladder without missing rungs, or with ``--incomplete`` from what there
-is. Intervals are those of `metarl.evaluation.stats`.
+whose runs are missing are those of the record, ``ladder.json`` in the folder ``--out``, or are left out and named; with
+``--train`` they are trained first. What was played is kept in DIR/ladder, until a run is newer. Writes the record,
+``ladder.md`` and ``ladder.png``; with ``--docs`` also the tables of docs/ladder.md and their figure, from a ladder
+without missing rungs, or with ``--incomplete`` from what there is. Intervals are those of `metarl.evaluation.stats`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,27 +162,46 @@ def ladder(name: str, found: Found) -> dict[str, Any]:
         for rung, curve in found.curves.items()
     ]
     for row in rungs:
-        compared = {RL2, row["rung"]} <= found.curves.keys() and row["rung"] in LEARNERS and row["rung"] != RL2
-        row["less_rl2"] = difference(found.curves[row["rung"]], found.curves[RL2]) if compared else None
-    best = max((row for row in rungs), key=lambda row: float(row["score"]))
-    one = next(row for row in rungs if row["rung"] == subject.called) if subject.optimal else best
+        learned, rl2 = found.curves[row["rung"]], found.curves.get(RL2)
+        compared = rl2 is not None and row["rung"] in LEARNERS and row["rung"] != RL2
+        # With fewer seeds of RL² than of the rung, its spread would be told too small.
+        enough = rl2 is not None and len(rl2.returns) >= len(learned.returns)
+        row["less_rl2"] = difference(learned, rl2) if compared and enough else None
     if (top := bound(lowest, TOLD)) is not None:
         rungs.append(top | {"less_rl2": None})
-    ends = rungs[0]["score"], one["score"]
-    for row in rungs:
-        row["normalised"] = [_normalised(row[field], ends) for field in ("score", "low", "high")]
-        row["normalised_by_seed"] = [_normalised(value, ends) for value in row["by_seed"]]
-    return {
+    return scaled({
         "title": subject.title,
         "split": lowest.split,
         "tasks": lowest.returns.shape[1],
         "repeats": lowest.repeats,
-        "zero": ends[0],
-        "one": ends[1],
-        "one_is": one["rung"],
         "rungs": rungs,
         "missing": found.missing,
-    }
+    }, subject)  # fmt: skip
+
+
+def scaled(one: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """A ladder with its scale: what 0 and 1 are, and every rung on it."""
+    rungs = {row["rung"]: row for row in one["rungs"]}
+    untold = [row for name, row in rungs.items() if name != TOLD]
+    top = rungs[subject.called] if subject.optimal else max(untold, key=lambda row: float(row["score"]))
+    ends = rungs[RANDOM]["score"], top["score"]
+    for row in rungs.values():
+        row["normalised"] = [_normalised(row[field], ends) for field in ("score", "low", "high")]
+        row["normalised_by_seed"] = [_normalised(value, ends) for value in row["by_seed"]]
+    return one | {"zero": ends[0], "one": ends[1], "one_is": top["rung"]}
+
+
+def with_record(one: dict[str, Any], record: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """A ladder with the record's rungs where that has more seeds of them, as it has when runs are no longer there."""
+    rungs = {row["rung"]: row for row in one["rungs"]}
+    for row in record["rungs"]:
+        if len(row["by_seed"]) > len(rungs.get(row["rung"], {"by_seed": []})["by_seed"]):
+            rungs[row["rung"]] = row
+    order = [RANDOM, *LEARNERS, subject.called, TOLD]
+    missing = {rung: why for rung, why in one["missing"].items() if rung not in rungs or rungs[rung] in one["rungs"]}
+    missing |= {rung: why for rung, why in record["missing"].items() if rungs.get(rung) in record["rungs"]}
+    kept = sorted(rungs.values(), key=lambda row: order.index(row["rung"]))
+    return scaled(one | {"rungs": kept, "missing": missing}, subject)
 
 
 def _normalised(value: float, ends: tuple[float, float]) -> float | None:
@@ -234,19 +254,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--incomplete", action="store_true", help="--docs although rungs are missing, which it names")
     args = parser.parse_args(arguments)
     tune()
-    ladders = {}
+    record = args.out / "ladder.json"
+    ladders = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for name in [args.only] if args.only else SUBJECTS:
-        ladders[name] = ladder(name, gather(name, args.seeds, args.runs, args.tasks, args.train))
+        one = ladder(name, gather(name, args.seeds, args.runs, args.tasks, args.train))
+        ladders[name] = with_record(one, ladders[name], SUBJECTS[name]) if name in ladders else one
         print(f"{SUBJECTS[name].title}: {about(ladders[name])}", flush=True)
+    ladders = {name: ladders[name] for name in SUBJECTS if name in ladders}
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "ladder.json").write_text(to_json(ladders, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    record.write_text(to_json(ladders, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (args.out / "ladder.md").write_text(markdown(ladders) + "\n", encoding="utf-8")
     draw(ladders, args.out / "ladder.png")
     if args.docs:
-        if args.only or (not args.incomplete and any(one["missing"] for one in ladders.values())):
-            parser.error(
-                "--docs takes only a whole ladder, without --only: train what is missing, or give --incomplete."
-            )
+        absent = len(ladders) < len(SUBJECTS) or any(one["missing"] for one in ladders.values())
+        if absent and not args.incomplete:
+            parser.error("--docs takes only a whole ladder: train what is missing, or give --incomplete.")
         write_docs(ladders, DOCS)
 
 

@@ -52,6 +52,22 @@ TARGETS = {
         ("--agent.meta_batch_size=256",),
         ("--eval_every=5", "--eval_tasks=2000"),
     ),
+    "bandit_student": Target(
+        "dagger_bernoulli_bandit",
+        "DAgger of the Gittins index, bandit, 5 arms, 100 pulls: return of a trial",
+        "eval/valid/score",
+        77.5,
+        (),
+        ("--eval_every=10", "--eval_tasks=20000"),
+    ),
+    "gridnavi_student": Target(
+        "dagger_gridnavi",
+        "DAgger of the Bayes-optimal sweep, GridNavi: return of a trial",
+        "eval/all/score",
+        35.0,
+        (),
+        ("--eval_every=10", "--eval_tasks=2000"),
+    ),
     "maml": Target(
         "maml_navigation2d",
         "MAML, Navigation2D: return after one gradient step",

@@ -29,6 +29,7 @@ KNOWN = {
     "rl2_bernoulli_bandit_k10": "83.5 published (Duan et al. 2016)",
     "rl2_tabular_mdp": "{oracle} known MDP; 156.2 published, with a GRU (Duan et al. 2016)",
     "rl2_gridnavi": "37.214 Bayes-optimal (4.000, then 11.071 per episode)",
+    "dagger_gridnavi_small": "37.214 Bayes-optimal; 37.21 its teacher",
     "rl2_navigation2d": "{oracle} known goal",
     "rl2_darkroom": "{oracle} known goal",
     "rl2_dependent_bandit_easy": "regret {regret}; least possible .625",
@@ -88,7 +89,7 @@ GRADIENTS = (  # the second table: those that learn by gradient steps
 )  # fmt: skip
 
 BELIEFS = ("belief_", "varibad_", "hyper_")
-REPLAY = ("r2d2_", "sac_", "pearl_")
+REPLAY = ("r2d2_", "sac_", "td3_", "pearl_")
 OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "paired_", "es_", "dpt_", "dagger_")
 """How the names of the presets of three more tables begin: agents on beliefs, on replay, and of other kinds."""
 

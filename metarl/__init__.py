@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.evaluator import evaluate
     from metarl.interop.player import Player
+    from metarl.learning.histories.files import load_histories
     from metarl.studies.ensembles import ensemble
     from metarl.studies.folds import cross_validate
     from metarl.testing.agents import check_agent
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["registered", "make", "load", "evaluate", "run", "Run", "cross_validate", "AdaptationCurve", "Player"]
 __all__ += ["register", "TaskFamily", "check_family", "register_agent", "Agent", "AgentConfig", "LearningAgent"]
-__all__ += ["check_agent", "register_baseline", "TextAgent", "ensemble", "BatchEnv", "collect", "run_trial"]
-__all__ += ["__version__"]
+__all__ += ["check_agent", "register_baseline", "TextAgent", "ensemble", "load_histories", "BatchEnv", "collect"]
+__all__ += ["run_trial", "__version__"]
 
 _LAZY = {
     "AdaptationCurve": "metarl.evaluation.curve",
@@ -63,6 +64,7 @@ _LAZY = {
     "cross_validate": "metarl.studies.folds",
     "ensemble": "metarl.studies.ensembles",
     "evaluate": "metarl.evaluation.evaluator",
+    "load_histories": "metarl.learning.histories.files",
     "register_agent": "metarl.core.agent",
     "register_baseline": "metarl.agents.family_extras",
     "run": "metarl.training.runs",

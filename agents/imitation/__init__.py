@@ -1,6 +1,10 @@
-"""Learning by imitation: read `agent.py` for what DPT and DAgger share, `behaviour.py` for how each plays."""
+"""Learning by imitation: read `agent.py` for what all share, `behaviour.py` for how DPT and DAgger play.
+
+`distillation.py` is Algorithm Distillation, which learns from what others have done.
+"""
 
 from metarl.agents.imitation.agent import DPT, DAgger
-from metarl.agents.imitation.config import DAggerConfig, DPTConfig
+from metarl.agents.imitation.config import ADConfig, DAggerConfig, DPTConfig
+from metarl.agents.imitation.distillation import AD
 
-__all__ = ["DPT", "DAgger", "DAggerConfig", "DPTConfig"]
+__all__ = ["AD", "DPT", "ADConfig", "DAgger", "DAggerConfig", "DPTConfig"]

@@ -12,18 +12,21 @@ trials of random play. Its policy is then the posterior over the best action: to
 nothing, such as the Gittins index, it copies how that one learns: a large or slow teacher becomes a small network. With
 a teacher that is told the task there is a gap (Weihs et al. 2021): such a teacher never explores, so nobody shows the
 student how to find out. RL² can go on from a student (``--init_from``).
+
+Algorithm Distillation, in `distillation.py`, shares `Imitator` with them, and has other lessons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, labels_of, make_teacher
-from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig
+from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, check_teacher, labels_of, make_teacher
+from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig, is_run
 from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.network import RL2Memory, RL2Network
 from metarl.core import rng
@@ -40,8 +43,20 @@ TOLD_TASKS = 512
 """Training tasks that the network's scale of tasks is made of, as in RL²."""
 
 
+class Lesson(NamedTuple):
+    """The steps that an iteration learns from, B sequences of T steps."""
+
+    raw: Tensor  # (T, B, F) what the policy sees, as the encoder has it
+    obs: Tensor  # (T, B, *O) the observations in it
+    label: Tensor  # (T, B) or (T, B, A) the right actions
+    reward: Tensor  # (T, B)
+    mask: Tensor  # (T, B) 0 for padding
+    metrics: dict[str, float]  # returns of the episodes in it
+    env_steps: int  # played for it
+
+
 class Imitator(OwnLoopAgent):
-    """The part that DPT and DAgger share; see the module's docstring. Its memory is that of RL²."""
+    """The part that all imitators share; see the module's docstring. Its memory is that of RL²."""
 
     protocol = TrialProtocol()
     config: ImitationConfig
@@ -68,10 +83,15 @@ class Imitator(OwnLoopAgent):
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
-            policy, _, memory = self.net.step(step, memory)
+            policy, memory = self.policy(step, memory)
             action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
             log_prob = policy.log_prob(self.net.actions.to_own(action))
             return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
+
+    def policy(self, step: Step, memory: Memory) -> tuple[Distribution, Memory]:
+        """Return the policy for one step ``(B, …)``, and the memory after it."""
+        policy, _, memory = self.net.step(step, memory)
+        return policy, memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         return memory  # the carried state did the learning
@@ -84,35 +104,38 @@ class Imitator(OwnLoopAgent):
         """Return the right actions at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
         return labels_of(rollout, self.teacher, key, greedy=True)
 
+    def lesson(self, split: str, key: Key, progress: float) -> Lesson:
+        """Play a trial on each of `meta_batch_size` tasks of `split`, and ask the teacher at every step."""
+        task = self.family.sample_tasks(rng.fold(key, 0), self.config.meta_batch_size, split)
+        (rollout,) = run_trial(self.player(rng.fold(key, 1), progress), self.family, task, rng.fold(key, 2))
+        labels, mask = self.label(rollout, rng.fold(key, 3)), rollout.mask
+        raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
+        reward = float((rollout.outcome.reward * mask).sum(0).mean())
+        returns = {"train/trial_return": reward, "train/return": reward / self.family.episodes_per_trial}
+        return Lesson(raw, rollout.step.obs, labels, rollout.outcome.reward, mask, returns, int(mask.sum()))
+
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """Play a trial on each of `meta_batch_size` tasks of `split`, label it, and lower the cross-entropy."""
+        """Do one iteration: take the lesson of `split`, and lower the cross-entropy to its labels."""
         config, key = self.config, rng.fold(self.key, self.updates)
         with record_function("metarl/rollout"):
-            task = self.family.sample_tasks(rng.fold(key, 0), config.meta_batch_size, split)
-            (rollout,) = run_trial(self.player(rng.fold(key, 1), progress), self.family, task, rng.fold(key, 2))
-            labels = self.label(rollout, rng.fold(key, 3))
-        encoder, mask = self.net.encoder, rollout.mask
-        raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
+            lesson = self.lesson(split, key, progress)
+        raw, mask = lesson.raw, lesson.mask
         lr = at(config.lr, progress)
         self.optimizer.set_lr(lr)
         epochs = rng.fold(rng.fold(key, 4), torch.arange(config.update_epochs, device=self.device))
         orders = rng.permutation(epochs, config.meta_batch_size)
         found = [
-            self._descend(raw[:, rows], labels[:, rows], mask[:, rows])
+            self._descend(raw[:, rows], lesson.label[:, rows], mask[:, rows])
             for order in orders
             for rows in order.tensor_split(config.num_minibatches)
         ]
         if config.norm_obs:
-            encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
-        encoder.follow_rewards(rollout.outcome.reward, mask)
+            self.net.encoder.follow(lesson.obs, mask, 1.0 / (self.updates + 1))
+        self.net.encoder.follow_rewards(lesson.reward, mask)
         self.updates += 1
-        reward = (rollout.outcome.reward * mask).sum(0).mean()
         loss, agreement, grad_norm = torch.stack(found).mean(0).tolist()
-        metrics = {
-            "train/trial_return": float(reward), "train/return": float(reward) / self.family.episodes_per_trial,
-            "loss/cross_entropy": loss, "loss/agreement": agreement, "loss/grad_norm": grad_norm, "loss/lr": lr,
-        }  # fmt: skip
-        return Learned(metrics, int(mask.sum()))
+        metrics = {"loss/cross_entropy": loss, "loss/agreement": agreement, "loss/grad_norm": grad_norm, "loss/lr": lr}
+        return Learned(lesson.metrics | metrics, lesson.env_steps)
 
     def _descend(self, raw: Tensor, label: Tensor, mask: Tensor) -> Tensor:
         """Take one step of Adam. Returns the loss, the share of steps whose mode is right, and the gradient's norm."""
@@ -137,7 +160,7 @@ class Imitator(OwnLoopAgent):
 
     @torch.no_grad()
     def action_distribution(self, memory: Memory, step: Step) -> Distribution:
-        return self.net.step(step, memory)[0]
+        return self.policy(step, memory)[0]
 
     def acting_module(self, memory: Memory) -> ActingRL2:
         check_fixed_size(self.title, self.config.memory, self.net.memory)
@@ -178,9 +201,16 @@ class DAgger(Imitator, config=DAggerConfig):
     def __init__(
         self, config: DAggerConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for a teacher that there is not for the family."""
-        self.teacher = make_teacher(config.teacher, family, torch.device(device))
+        """Make a fresh agent. Raises ValueError for a ready-made teacher that there is not for the family."""
+        if not is_run(config.teacher):  # a student acts where its teacher's run is not there
+            self.teacher = make_teacher(config.teacher, family, torch.device(device))
         super().__init__(config, family, seed, device)
+
+    def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
+        """Load the teacher if it is a trained agent. Raises ValueError for one that does not fit."""
+        if is_run(self.config.teacher):
+            self.teacher = load(self.config.teacher)
+            check_teacher(self.config.teacher, self.teacher, self.family)
 
     def player(self, key: Key, progress: float) -> Agent:
         return Pair(self, self.teacher, at(self.config.beta, progress))

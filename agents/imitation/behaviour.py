@@ -83,12 +83,21 @@ class OptimalTeacher:
 
 
 def make_teacher(name: str, family: AnyFamily, device: torch.device) -> Teacher:
-    """Make a teacher by its name. Raises ValueError for one that there is not for the family."""
+    """Make a ready-made teacher by its name. Raises ValueError for one that there is not for the family."""
     if name == OPTIMAL:
         return OptimalTeacher(family)
     import metarl.agents.reference.catalogue  # noqa: F401  (registers them, which takes a while)
 
     return baseline(name, family, device)
+
+
+def check_teacher(name: str, agent: Agent, family: AnyFamily) -> None:
+    """Raise ValueError, one sentence, for a trained teacher that cannot teach trials of the family."""
+    if agent.protocol.test().rounds > 1:
+        raise ValueError(f"The teacher {name} adapts in rounds, and DAgger learns from trials of a single one.")
+    known = getattr(agent, "family", family)
+    if (known.observation_space, known.action_space) != (family.observation_space, family.action_space):
+        raise ValueError(f"The teacher {name} was trained on {known!r}, whose spaces are not those of {family!r}.")
 
 
 class PairMemory(NamedTuple):

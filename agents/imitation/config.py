@@ -1,4 +1,4 @@
-"""The configurations of DPT and DAgger; `metarl.agents.imitation.agent` describes the algorithms."""
+"""The configurations of DPT, DAgger and AD; `agent.py` and `distillation.py` describe the algorithms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from metarl.core.agent import AgentConfig, Schedule
 from metarl.core.options import POSITIVE, POSITIVE_FINITE, Rule, at_least, between, one_of, option
 from metarl.learning.memories import MEMORIES
 
-NAME = Rule("be the name of a ready-made agent, such as 'oracle'", lambda value: isinstance(value, str) and value != "")
+TEXT = Rule("be a path", lambda value: isinstance(value, str))
+NAME = Rule(
+    "be the name of a ready-made agent, such as 'oracle', or of a run",
+    lambda value: isinstance(value, str) and value != "",
+)
+
+
+def is_run(teacher: str) -> bool:
+    """Tell whether a teacher is a trained agent: ``pretrained:NAME``, or the path of a run directory."""
+    return teacher.startswith("pretrained:") or "/" in teacher
 
 
 @dataclass
@@ -70,9 +79,28 @@ class DAggerConfig(ImitationConfig):
 
     teacher: str = option("oracle", NAME)
     """Who says what is right: a ready-made agent of the family (``metarl envs FAMILY`` lists them), such as oracle,
-    gittins or bayes_optimal; or optimal, the best action for who is told the task."""
+    gittins or bayes_optimal; a trained one, ``pretrained:rl2_gridnavi`` or the path of a run directory; or optimal, the
+    best action for who is told the task."""
     beta: Schedule = option(0.0, between(0, 1))
     """Probability that a step of training is the teacher's, not the student's. A schedule from 1 to 0 starts with the
     teacher's own trials."""
     labels: str = option("greedy", one_of("greedy", "sampled"))
     """The teacher's most likely action, or one that it samples: the student then learns its whole distribution."""
+
+
+@dataclass
+class ADConfig(ImitationConfig):
+    """Algorithm Distillation. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+
+    meta_batch_size: int = option(64, at_least(1))
+    """Histories of one iteration."""
+    memory: str = option("transformer", one_of(*MEMORIES))
+    """The model of the context: transformer as published, or another memory of RL²'s."""
+    histories: str = option("", TEXT)
+    """Folder of the learning histories, which metarl dataset writes. Only training reads it. ~ is your home."""
+    stride: int | None = option(None, at_least(1))
+    """Every how many episodes of a history are kept, from a random one of the first on: learning is seen sped up by as
+    much. null: as many as let a history last a trial."""
+    context: int | None = option(None, at_least(2))
+    """Steps that the policy looks back at most, across episodes; once there are as many it forgets the older half.
+    null: those of a trial of the family."""

@@ -6,7 +6,8 @@ and acts on it to the end, as in posterior sampling: at first from the prior, to
 `adapt` only adds the factors of a round to two sums.
 
 It learns off-policy (SAC, Haarnoja et al. 2018): actor and critics see z next to the observation. The encoder is
-trained by the critics' loss and the KL divergence of the posterior from the prior, not by the actor's loss.
+trained by the critics' loss and the KL divergence of the posterior from the prior, not by the actor's loss. Or it is
+trained by distances alone, as in FOCAL (`metarl.agents.pearl.metric`), and z is the posterior's mean.
 
     each iteration:  play trials of several episodes                 act on (s, z)
                      put them into the ring
@@ -18,15 +19,15 @@ trained by the critics' loss and the KL divergence of the posterior from the pri
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.pearl.by_task import ByTask, episodes_of
 from metarl.agents.pearl.config import PEARLConfig
-from metarl.agents.pearl.network import Memory, PEARLNetwork, transitions_of
+from metarl.agents.pearl.metric import Pairs, embedding_loss, weights
+from metarl.agents.pearl.network import Memory, PEARLNetwork, check_actions, transitions_of
 from metarl.agents.recurrent_sac.losses import actor_loss, critic_loss, soft_value, td_target, temperature_loss
 from metarl.agents.recurrent_sac.network import choices, play
 from metarl.core import rng
@@ -42,8 +43,8 @@ from metarl.learning import ranks
 from metarl.learning.soft import polyak
 from metarl.learning.trial_ring import TrialRing
 
-METRICS = "critic", "q", "kl", "actor", "entropy"
-"""Metrics of a gradient step that are sums over the tasks of all ranks."""
+METRICS = "critic", "q", "encoder", "actor", "entropy"
+"""Metrics of a gradient step that are sums over the tasks of all ranks; the encoder's is called "kl" or "embedding"."""
 OTHERS = "alpha", "encoder_grad_norm", "actor_grad_norm", "critic_grad_norm"
 
 
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
     reward: Tensor  # (N, M) in units of the rewards' running size
     next_seen: Tensor  # (N, M, S)
     following: Tensor  # (N, M) 0 where the episode was terminated
+    pairs: Any = ()  # `Pairs` of contexts where distances train the encoder
 
 
 class PEARL(LearningAgent, config=PEARLConfig):
@@ -69,7 +71,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
     ) -> None:
         """Make a fresh agent. Raises ValueError for actions or observations that it does not know."""
         self.config, self.family, self.device = config, family, torch.device(device)
-        _check_actions(family)
+        check_actions(family)
         self.protocol = TrialProtocol(config.rounds, episodes=1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -81,6 +83,10 @@ class PEARL(LearningAgent, config=PEARLConfig):
         self.updates = self.trials = 0
 
     @property
+    def title(self) -> str:
+        return self.config.title
+
+    @property
     def captured(self) -> dict[str, Captured]:
         return {"Gradient steps": self.gradient_step}
 
@@ -90,17 +96,32 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return Memory(prior, torch.zeros_like(prior.weighted), torch.ones_like(rounds, dtype=torch.bool), rounds)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        """Act on the latent of the episode, which is drawn at its first step; greedy: the posterior's mean."""
+        """Act on the latent of the episode, which is drawn at its first step; greedy: the distribution's mean."""
         with torch.no_grad():
-            guess = self.net.prior(len(key)).where(memory.rounds < self.config.prior_rounds, memory.posterior)
-            drawn = guess.mean if greedy else guess.draw(rng.normal(rng.fold(key, 1), self.config.latent_size))
             starts = memory.fresh | (step.prev_done > 0)
-            latent = torch.where(starts[:, None], drawn, memory.latent)
+            latent = torch.where(starts[:, None], self._guess(memory, rng.fold(key, 1), greedy), memory.latent)
             policy = self.net.policy(self.net.scaling.scaled(step.obs, 1), latent)
             action, log_prob = play(policy, key, greedy, noise=0.0)
             # The critics are asked in `update`.
             acted = Acted(self.net.actions.to_family(action), log_prob, torch.zeros_like(log_prob))
             return acted, memory._replace(latent=latent, fresh=torch.zeros_like(starts))
+
+    def _guess(self, memory: Memory, key: Key, greedy: bool) -> Tensor:
+        """Return the latents ``(N, Z)`` of episodes that begin: to explore in the first rounds, then what is known."""
+        config, prototypes = self.config, self.net.prototypes
+        noise = torch.zeros_like(memory.latent) if greedy else rng.normal(key, config.latent_size)
+        explored = self.net.prior(len(key)).draw(noise)
+        inferred = memory.posterior.mean if config.by_distance else memory.posterior.draw(noise)
+        if prototypes is not None:
+            drawn = prototypes.mean() if greedy else prototypes.draw(key)
+            explored = torch.where(prototypes.count > 0, drawn, explored)
+            if config.inference == "nearest":
+                inferred = prototypes.nearest(memory.posterior.mean)
+        return torch.where((memory.rounds < config.prior_rounds)[:, None], explored, inferred)
+
+    def task_embedding(self, memory: Memory) -> Tensor:
+        """Return the mean of the posterior, float32 ``(N, Z)``: see `metarl.core.rollout.Embedder`."""
+        return memory.posterior.mean
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         """Add the factors of the round's transitions to the posterior's sums."""
@@ -121,9 +142,13 @@ class PEARL(LearningAgent, config=PEARLConfig):
                 key = rng.fold(rng.fold(self.key, self.updates), number)
                 batch, places = self._replay(by_task, rng.fold(key, 0))
                 found.append(self.gradient_step(batch, rng.fold(rng.fold(key, 1), places), *schedules))
+            if self.net.prototypes is not None and len(by_task):
+                self._remember(by_task, rng.fold(rng.fold(self.key, self.updates), config.updates_per_iteration))
         self.updates += 1
         means = torch.stack(found).mean(0).tolist() if found else []
         losses = dict(zip((*METRICS, *OTHERS), means, strict=False))
+        if losses:
+            losses["embedding" if config.by_distance else "kl"] = losses.pop("encoder")
         losses |= {"gamma": at(config.gamma, progress), "replayable": float(len(self.ring))}
         return {f"loss/{name}": value for name, value in losses.items()}
 
@@ -159,7 +184,8 @@ class PEARL(LearningAgent, config=PEARLConfig):
         """Draw tasks, and transitions of this rank's part of them; return these, and the tasks' places in the draw."""
         config, net = self.config, self.net
         places = torch.arange(config.task_batch, device=self.device)[ranks.part(config.task_batch)]
-        tasks = by_task.tasks(rng.fold(key, 0), config.task_batch)[places]
+        drawn = by_task.tasks(rng.fold(key, 0), config.task_batch)
+        tasks = drawn[places]
         context = by_task.recently(tasks, rng.fold(rng.fold(key, 1), places), config.context_size)
         others = by_task.ever(tasks, rng.fold(rng.fold(key, 2), places), config.batch_size)
         batch = Batch(
@@ -169,8 +195,27 @@ class PEARL(LearningAgent, config=PEARLConfig):
             others.reward * inverse(net.scaling.reward_size),
             net.scaling.scaled(others.next_obs, 2),
             1.0 - others.terminated.to(others.reward.dtype),
+            self._pairs(by_task, drawn, places, rng.fold(key, 3)) if config.by_distance else (),
         )
         return batch, places
+
+    def _pairs(self, by_task: ByTask, tasks: Tensor, places: Tensor, key: Key) -> Pairs:
+        """Draw two contexts of each of all ranks' `tasks`; this rank compares those at its `places` with all."""
+        twice = tasks.repeat(2)
+        keys = rng.fold(key, torch.arange(len(twice), device=self.device))
+        context = self.net.encoded(by_task.recently(twice, keys, self.config.context_size))
+        rows = torch.cat([places, places + len(tasks)])
+        same, other = (each.to(context.dtype) for each in weights(twice, rows))
+        return Pairs(context, rows, same, other)
+
+    @torch.no_grad()
+    def _remember(self, by_task: ByTask, key: Key) -> None:
+        """Make prototypes of the tasks in the buffer, as the encoder sees their newest episodes now."""
+        config, net = self.config, self.net
+        assert net.prototypes is not None
+        tasks = rng.permutation(rng.fold(key, 0), len(by_task))[: config.prototypes]
+        context = by_task.recently(tasks, rng.fold(rng.fold(key, 1), tasks), config.context_size)
+        net.prototypes.put(net.infer(net.encoded(context)).mean)
 
     def _descend(self, batch: Batch, keys: Tensor, gamma: Tensor, target_entropy: Tensor) -> Tensor:
         """Take one gradient step. The keys ``(N,)`` draw latents and actions.
@@ -181,17 +226,15 @@ class PEARL(LearningAgent, config=PEARLConfig):
         weight = torch.full_like(batch.reward, 1.0 / (config.task_batch * config.batch_size))
         numbers = torch.arange(config.batch_size, device=self.device)
         next_keys, now_keys = (rng.fold(rng.fold(keys, n)[:, None], numbers) for n in (1, 2))  # (N, M) each
-        posterior = net.infer(batch.context)
-        latent = posterior.draw(rng.normal(rng.fold(keys, 0), config.latent_size))[:, None]  # (N, 1, Z)
-        given = latent.detach()  # only the critics' loss and the KL divergence train the encoder
+        latent, of_encoder = self._encode(batch, rng.fold(keys, 0))
+        given = latent.detach()  # neither targets nor the actor's loss train the encoder
         target = self._targets(batch, given, next_keys, gamma)
 
         situations = net.critic.begin(batch.seen, latent)
         values = net.critic.finish(situations, batch.action if net.actions.continuous else None)
         q = net.taken(values, batch.action)
         of_critic = critic_loss(q, target, weight)
-        kl = posterior.kl().sum() / config.task_batch
-        (of_critic + config.kl_weight * kl).backward()
+        (of_critic + (1.0 if config.by_distance else config.kl_weight) * of_encoder).backward()
 
         now = choices(net.policy(batch.seen, given), now_keys)
         if net.actions.continuous:
@@ -203,7 +246,19 @@ class PEARL(LearningAgent, config=PEARLConfig):
         entropy = now.entropy().detach()
         temperature_loss(net.log_alpha, entropy, target_entropy, weight).backward()
         mean_q = (q.mean(0) * weight).sum()
-        return self._step(torch.stack([of_critic, mean_q, kl, of_actor, (entropy * weight).sum()]).detach())
+        return self._step(torch.stack([of_critic, mean_q, of_encoder, of_actor, (entropy * weight).sum()]).detach())
+
+    def _encode(self, batch: Batch, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents ``(N, 1, Z)``, and the encoder's loss next to the critics': a KL divergence or distances.
+
+        Where distances train the encoder, the latents carry no gradient to it.
+        """
+        config, posterior = self.config, self.net.infer(batch.context)
+        if config.by_distance:
+            embedding = self.net.infer(batch.pairs.context).mean
+            return posterior.mean.detach()[:, None], embedding_loss(config, embedding, batch.pairs)
+        latent = posterior.draw(rng.normal(keys, config.latent_size))
+        return latent[:, None], posterior.kl().sum() / config.task_batch
 
     @torch.no_grad()
     def _targets(self, batch: Batch, latent: Tensor, keys: Tensor, gamma: Tensor) -> Tensor:
@@ -240,13 +295,3 @@ class PEARL(LearningAgent, config=PEARLConfig):
         for optimizer in self.optimizers.values():
             optimizer.load_state_dict(state)
         self.updates, self.trials = int(state["updates"]), int(state["trials"])
-
-
-def _check_actions(family: TaskFamily) -> None:
-    """Raise ValueError, one sentence, for an action space that it does not know."""
-    space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
-    if isinstance(space, spaces.Box):
-        if not space.is_bounded():
-            raise ValueError(f"PEARL needs actions with finite bounds, {given}: take RL2.")
-    elif not isinstance(space, spaces.Discrete):
-        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: take RL2.")

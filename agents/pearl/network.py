@@ -6,11 +6,13 @@ import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.agents.pearl.by_task import Transitions
 from metarl.agents.pearl.posterior import Posterior
+from metarl.agents.pearl.prototypes import Prototypes
 from metarl.agents.recurrent_sac.network import Policy
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Categorical
@@ -18,6 +20,7 @@ from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
+from metarl.learning.nets import tanh
 from metarl.learning.soft import Perceptrons, SquashedGaussian
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class PEARLNetwork(nn.Module):
             raise ValueError(f"The agent PEARL sees no images, and {family!r} shows some: choose RL2, for example.")
         self.actions = ActionUnits(family.action_space)
         self.size = action_size(family.action_space)
-        self.latent_size, self.next_obs = config.latent_size, config.next_obs
+        self.latent_size, self.next_obs, self.bounded = config.latent_size, config.next_obs, config.by_distance
         seen, latent = self.scaling.size, config.latent_size
         inputs = self.scaling.raw_size - (0 if config.next_obs else seen)
         self.encoder = Perceptrons(1, [inputs], config.encoder_sizes, 2 * latent)
@@ -52,15 +55,20 @@ class PEARLNetwork(nn.Module):
         self.critic = Perceptrons(2, parts, config.hidden_sizes, 1 if continuous else self.size)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
+        kept = Prototypes(config.prototypes, latent, config.distance) if config.keeps_prototypes else None
+        self.prototypes: Prototypes | None = kept
 
     def prior(self, rows: int) -> Posterior:
         """Return the prior of `rows` rows."""
         return Posterior.prior(rows, self.latent_size, self.scaling.centre)
 
     def factors(self, context: Tensor) -> Posterior:
-        """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``."""
+        """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``.
+
+        Where distances train the encoder, means are in (-1, 1), as in FOCAL: else repulsion would know no bound.
+        """
         mean, spread = self.encoder.finish(self.encoder.begin(context)).squeeze(0).chunk(2, dim=-1)
-        return Posterior.factors(mean, F.softplus(spread))
+        return Posterior.factors(tanh(mean) if self.bounded else mean, F.softplus(spread))
 
     def infer(self, context: Tensor) -> Posterior:
         """Return the posteriors ``(N, Z)`` given encoded transitions ``(N, M, F)``."""
@@ -108,3 +116,13 @@ def transitions_of(rollout: Rollout) -> Transitions:
     """Return the transitions of a round, ``(T, B, …)``."""
     outcome = rollout.outcome
     return Transitions(rollout.step.obs, rollout.acted.action, outcome.reward, outcome.terminated, outcome.final_obs)
+
+
+def check_actions(family: TaskFamily) -> None:
+    """Raise ValueError, one sentence, for an action space that it does not know."""
+    space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
+    if isinstance(space, spaces.Box):
+        if not space.is_bounded():
+            raise ValueError(f"PEARL needs actions with finite bounds, {given}: take RL2.")
+    elif not isinstance(space, spaces.Discrete):
+        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: take RL2.")

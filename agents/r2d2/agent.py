@@ -8,6 +8,8 @@ terminal. The actors are the rows of the batch, each with a share of uniform act
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -166,6 +168,10 @@ class R2D2(LearningAgent, config=R2D2Config):
                 empty = network.memory.initial(len(batch.begins), self.device)
                 state = where(batch.begins, empty, state)
         return network.sequence(batch.raw, state)[0]
+
+    @torch.no_grad()
+    def memory_features(self, memory: R2D2Memory, step: Step) -> Mapping[str, Tensor]:
+        return self.net.online.memory_features(step, memory.state, memory.last_obs)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

@@ -55,6 +55,11 @@ class QNetwork(nn.Module):
         output, state = self.memory.step(x, state)
         return self.head(output, x), state, last_obs
 
+    def memory_features(self, step: Step, state: Any, last_obs: Tensor) -> dict[str, Tensor]:
+        """Return the memory after a step as vectors (`metarl.learning.memories.Memory.vectors`)."""
+        raw, _ = self.encoder.raw(step, last_obs)
+        return self.memory.vectors(self._embed(raw), state)
+
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Any]:
         """Return the values ``(T, B, A)`` in encoded steps ``(T, B, F)``, and the memory's state after the last one.
 

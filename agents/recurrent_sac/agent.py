@@ -10,6 +10,7 @@ critics have a memory each. Algorithms are SAC (Haarnoja et al. 2018), SAC-Discr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -228,6 +229,13 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         if policy_learns:
             complete += [of_actor, alpha[None], torch.hypot(norms[2], norms[3])[None]]
         return torch.cat(complete)
+
+    @torch.no_grad()
+    def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:
+        """Return the memory of the policy; the critics' are only for learning."""
+        encoder = self.net.encoder
+        raw, _ = encoder.raw(step, encoder.initial(len(step.obs)))
+        return self.net.actor.history.memory_features(raw, memory.state)
 
     def acting_module(self, memory: Memory) -> ActingSAC:
         check_fixed_size(self.title, self.config.memory, self.net.actor.history.memory)

@@ -126,6 +126,10 @@ class History(nn.Module):
         output, state = self.memory.step(x, state)
         return (output, x), state
 
+    def memory_features(self, raw: Tensor, state: Any) -> dict[str, Tensor]:
+        """Return the memory after one encoded step ``(B, F)`` as vectors."""
+        return self.memory.vectors(self.embed(raw), state)
+
     def forward(self, raw: Tensor, burn_in: Tensor) -> tuple[Tensor, Tensor]:
         """Return what a head reads at each step ``(T, B, F)``: outputs ``(T, B, H)`` of the memory, embedded steps.
 

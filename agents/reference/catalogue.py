@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from metarl.agents.family_extras import MakeAgent, baseline, baselines_for, register_baseline
 from metarl.agents.random import RandomAgent
@@ -23,6 +24,7 @@ from metarl.agents.reference import (
     mdps,
     other_bandits,
     points,
+    q_learning,
 )
 from metarl.agents.reference.robots.meta_world import MetaWorldScript
 from metarl.agents.reference.rulesets import oracle as rulesets
@@ -42,6 +44,7 @@ from metarl.envs.control.cartpole import CartPole
 from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.control.pendulum import Pendulum
 from metarl.envs.grids.dark_room import DarkRoom, DarkRoomHard
+from metarl.envs.grids.grid import MOVES, cell_number
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.envs.grids.key_to_door import DarkKeyToDoor
 from metarl.envs.grids.meta_maze import MetaMaze
@@ -140,6 +143,13 @@ def _gaussian_thompson(family: GaussianBandit, device: torch.device | str) -> Ag
     return other_bandits.GaussianThompsonBandit(family.num_arms, family.std, device)
 
 
+def _q_learning(family: DarkRoom, device: torch.device | str) -> Agent:
+    def state_of(obs: Tensor) -> Tensor:
+        return cell_number(obs.to(torch.int64), family.size)
+
+    return q_learning.QLearning(family.size**2, len(MOVES), state_of, device=device)
+
+
 def _register_for_arms(name: str, agent: Callable[..., Agent]) -> None:
     """Register an agent for Bernoulli bandits of any number of arms."""
     register_baseline(BernoulliBandit, name, lambda family, device: agent(family.num_arms, device=device))
@@ -157,7 +167,13 @@ register_baseline(TabularMDP, "psrl", _plain(mdps.PSRL))
 register_baseline(TabularMDP, "opsrl", _plain(mdps.OPSRL))
 for _points in (SparsePointRobot, SemiCircle):
     register_baseline(_points, "search", _plain(points.ArcSearch))
+for _grid in (GridNavi, DarkRoom):
+    register_baseline(
+        _grid, "posterior_sampling", lambda family, device: grids.PosteriorSampling(family, device=device)
+    )
+    register_baseline(_grid, "psrl", lambda f, device: grids.PosteriorSampling(f, True, device))
 register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
+register_baseline(DarkRoom, "q_learning", _q_learning)
 register_baseline(DarkRoomHard, "search", _searched(1))
 register_baseline(DarkKeyToDoor, "search", _searched(2))
 register_baseline(MetaMaze, "search", _plain(mazes.MetaMazeSearch))

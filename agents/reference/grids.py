@@ -1,4 +1,4 @@
-"""Reference players for grids and rooms: sweeps, searches, and players that know the goal."""
+"""Reference players for grids and rooms: sweeps, searches, posterior sampling, and players that know the goal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from metarl.agents.random import FixedAgent, scripted
 from metarl.agents.reference.told import told
+from metarl.core import rng
 from metarl.core.batch_env import Step
-from metarl.core.family import Key, Task
+from metarl.core.beliefs.belief import BeliefState, FiniteBelief
+from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.rollout import Acted, Memory
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid import MOVES
@@ -103,19 +105,19 @@ def _move_towards(target: Tensor, cell: Tensor) -> Tensor:
 class SweepMemory(NamedTuple):
     """The progress of a sweep: int64 ``(B, …)`` but for `found`."""
 
-    cell: Tensor  # (B, 2) where the last action led
+    cell: Tensor  # (B, 2) seen last
     goal: Tensor  # (B, 2) the rewarding cell, once `found`
     found: Tensor  # (B,) bool
-    t: Tensor  # (B,) steps made in this episode
+    t: Tensor  # (B,) cells of the path that were reached in this episode
     episode: Tensor  # (B,)
 
 
 class Sweep(FixedAgent):
     """Walks `path` until a cell pays, then goes straight there in every episode.
 
-    `path` ``(episodes, horizon, 2)`` holds the cell to be in after each step, neighbours of each other; trials longer
-    than that repeat its last episode. Actions: 0 stay, 1 (y + 1), 2 (x + 1), 3 (y - 1), 4 (x - 1). It looks at rewards
-    and ends of episodes only, never at the observation.
+    `path` ``(episodes, horizon, 2)`` holds the cells to go to one after the other, neighbours of each other; trials
+    longer than that repeat its last episode. Whoever is led off the path, as a student's teacher is, goes back to it.
+    Actions: 0 stay, 1 (y + 1), 2 (x + 1), 3 (y - 1), 4 (x - 1).
     """
 
     def __init__(self, path: Tensor, start: tuple[int, int], device: torch.device | str = "cpu") -> None:
@@ -128,20 +130,22 @@ class Sweep(FixedAgent):
         return SweepMemory(start, start, zeros.bool(), zeros, zeros)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        cell, goal, found, t, episode = memory
+        before, goal, found, t, episode = memory
+        now, done = step.obs.long(), step.prev_done > 0.5
+        moves = torch.tensor(MOVES, device=now.device)
+        # After an episode's end it sees where the next one starts, so it must know where its last action led.
+        landed = torch.where(done[:, None], before + moves[step.prev_action.clamp_min(0)], now)
         pays = step.prev_reward > 0.5
-        goal = torch.where((pays & ~found)[:, None], cell, goal)
+        goal = torch.where((pays & ~found)[:, None], landed, goal)
         found = found | pays
-        done = step.prev_done > 0.5
-        cell = torch.where(done[:, None], self.start, cell)
+        t = t + ((step.prev_action >= 0) & (landed == self._planned(episode, t)).all(-1))
         t, episode = torch.where(done, 0, t), episode + done
-        planned = self.path[episode.clamp_max(len(self.path) - 1), t]
-        x, y = (torch.where(found[:, None], goal, planned) - cell).unbind(1)
-        across = x != 0
-        dx, dy = x.sign(), torch.where(across, 0, y.sign())
-        action = torch.where(across, torch.where(dx > 0, 2, 4), torch.where(dy > 0, 1, torch.where(dy < 0, 3, 0)))
-        cell = cell + torch.stack([dx, dy], dim=1)
-        return scripted(action, step), SweepMemory(cell, goal, found, t + 1, episode)
+        move = _move_towards(torch.where(found[:, None], goal, self._planned(episode, t)), now)
+        return scripted(move, step), SweepMemory(now, goal, found, t, episode)
+
+    def _planned(self, episode: Tensor, t: Tensor) -> Tensor:
+        episodes, horizon = self.path.shape[:2]
+        return self.path[episode.clamp_max(episodes - 1), t.clamp_max(horizon - 1)]
 
 
 def _cells(digits: str) -> list[tuple[int, int]]:
@@ -177,3 +181,52 @@ class DarkRoomSweep(Sweep):
             episodes.append(torch.stack([-y, x], dim=1))
         episodes.append(torch.zeros_like(block))
         super().__init__(torch.stack(episodes) + 4, (4, 4), device)
+
+
+class Sampled(NamedTuple):
+    """What posterior sampling knows, and the task that it plays as if it were the true one."""
+
+    belief: BeliefState
+    number: Tensor  # (B,) int64: the task's place in the belief's list
+
+
+class PosteriorSampling(FixedAgent):
+    """Draws a task from the exact posterior, and takes what would be the best action in it.
+
+    It draws at every step, which is what a perfect decision-pretrained transformer does when it samples (Lee et al.
+    2023); with ``hold`` once an episode (PSRL, Osband et al. 2013), so that it goes to the end of what it set out for.
+    When it is greedy, it takes the action that is best in the most of the posterior.
+    """
+
+    def __init__(self, family: AnyFamily, hold: bool = False, device: torch.device | str = "cpu") -> None:
+        """Make the player of a family with finitely many tasks, all of which (`all`) it thinks equally likely."""
+        super().__init__(device)
+        belief = family.belief("all")
+        assert isinstance(belief, FiniteBelief), "it is registered for families with a list of tasks"
+        self.family, self.inference, self.hold = family, belief, hold
+        self.actions = len(MOVES)
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Sampled:
+        return Sampled(self.inference.prior(num_tasks, self.device), torch.zeros(num_tasks, dtype=torch.int64))
+
+    def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
+        belief = self.inference.posterior(memory.belief, step)
+        probs = self.inference.probs(belief)
+        drawn = rng.choice(key, probs)
+        if self.hold:
+            first = (step.prev_done > 0.5) | (belief.steps == 1)
+            possible = probs.gather(1, memory.number[:, None])[:, 0] > 0.0  # not yet ruled out
+            drawn = torch.where(first | ~possible, drawn, memory.number)
+        action = self.best_actions(step.obs)
+        chosen = action.gather(1, drawn[:, None])[:, 0]
+        if greedy:
+            votes = torch.zeros(len(probs), self.actions, device=probs.device).scatter_add_(1, action, probs)
+            chosen = votes.argmax(1)
+        return scripted(chosen, step), Sampled(belief, drawn)
+
+    def best_actions(self, obs: Tensor) -> Tensor:
+        """The best action in each of the M tasks, where `obs` is seen: int64 ``(B, M)``."""
+        tasks = self.inference.repeated(len(obs), obs.device)
+        action = self.family.optimal_action(tasks, obs.repeat_interleave(self.inference.count, 0))
+        assert action is not None, "it is registered for families that know it"
+        return action.reshape(len(obs), self.inference.count)

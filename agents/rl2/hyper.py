@@ -15,6 +15,13 @@ from torch.nn import functional as F
 
 from metarl.learning.nets import Head, mlp
 
+BOUND = 5.0
+"""Largest magnitude of a number of the step that the heads read; it is in units of a standard deviation or a range.
+
+The previous action is such a number, so an action is fed back. With generated weights the feedback is as strong as the
+memory makes it, and above 1 it grows like a power: actions of 10³⁰ after the 100 steps of a trial, which was seen.
+"""
+
 
 class HyperHeads(nn.Module):
     """The policy's and the critic's head on the embedded step, with weights that are made from the memory's output.
@@ -44,7 +51,7 @@ class HyperHeads(nn.Module):
 
         `output` ``(…, H)`` is the memory's, `x` ``(…, E)`` the embedded step, `task` ``(B, D)`` the standardised task.
         """
-        embedding = with_one(self.embed(output))
+        embedding, x = with_one(self.embed(output)), x.clamp(-BOUND, BOUND)
         of_policy, of_critic = self.first(embedding, x).split(self.widths, dim=-1)
         if self.of_task is not None and task is not None:
             of_critic = of_critic + self.of_task(task)

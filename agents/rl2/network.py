@@ -12,7 +12,7 @@ from metarl.agents.rl2.hyper import HyperHeads
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Distribution, make_distribution
 from metarl.core.family import TaskFamily
-from metarl.core.tree import detach, features, leaves
+from metarl.core.tree import detach
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
 from metarl.learning.memories import make_memory
@@ -80,16 +80,9 @@ class RL2Network(nn.Module):
         return policy, value, RL2Memory(state, last_obs)
 
     def memory_features(self, step: Step, memory: RL2Memory) -> dict[str, Tensor]:
-        """Return the memory after a step: its ``state`` as a flat vector, and the ``output`` that the heads read.
-
-        A state that grows with the trial is left out, and so is an output that is the state itself.
-        """
+        """Return the memory after a step as vectors (`metarl.learning.memories.Memory.vectors`)."""
         raw, _ = self.encoder.raw(step, memory.last_obs)
-        output, state = self.memory.step(self._embed(raw), memory.state)
-        if isinstance(state, Tensor) and state.shape == output.shape:
-            return {"state": output}  # a GRU's, and an Elman network's
-        fixed = {} if self.memory.grows or not leaves(state) else {"state": features(state)}
-        return fixed | {"output": output}
+        return self.memory.vectors(self._embed(raw), memory.state)
 
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
         """Run the memory over encoded steps ``(T, B, F)``, from the state before them (None: the start of a trial).

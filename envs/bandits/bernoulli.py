@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +85,10 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     def draw_tasks(self, keys: Key, split: str) -> BernoulliArms:
         probs = rng.uniform(keys, self.num_arms)
         return BernoulliArms(0.3 * probs if split == "ood" else probs)
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        return {"probs": gymnasium.spaces.Box(0.0, 1.0, (self.num_arms,), np.float32)}
 
     def check_task(self, task: BernoulliArms) -> None:
         within("BernoulliArms.probs", task.probs, 0, 1)

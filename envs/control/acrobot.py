@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers, uniform_in, wrapped
+from metarl.envs.control.scales import multipliers, scale_space, uniform_in, wrapped
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -101,6 +101,10 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
 
     def draw_tasks(self, keys: Key, split: str) -> AcrobotScales:
         return AcrobotScales(*multipliers(keys, 4, split))
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        return scale_space(AcrobotScales)
 
     def check_task(self, task: AcrobotScales) -> None:
         positive(task)

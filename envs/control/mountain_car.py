@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,7 +14,7 @@ from metarl.core import rng
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers
+from metarl.envs.control.scales import multipliers, scale_space
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -92,6 +92,10 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
         return MountainCarScales(*multipliers(keys, 2, split))
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        return scale_space(MountainCarScales)
 
     def check_task(self, task: MountainCarScales) -> None:
         positive(task)
@@ -175,6 +179,10 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
         return MountainCarScales(*multipliers(keys, 2, split))
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        return scale_space(MountainCarScales)
 
     def check_task(self, task: MountainCarScales) -> None:
         positive(task)

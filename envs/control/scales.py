@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +27,12 @@ def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
     else:
         log = math.log(WIDEST) * (2.0 * u[..., :n] - 1.0)
     return torch.exp(log).T.contiguous().unbind(0)
+
+
+def scale_space(kind: type[tuple[Any, ...]]) -> dict[str, gymnasium.Space[Any]]:
+    """The training range of the multipliers of a task of this NamedTuple: `TaskFamily.task_space`."""
+    fields: tuple[str, ...] = getattr(kind, "_fields", ())
+    return {name: gymnasium.spaces.Box(1.0 / WIDEST, WIDEST, (), np.float32) for name in fields}
 
 
 def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -131,6 +131,21 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         # From another maze there may be no such change, and the search for one would never end.
         possible(_suits(task), f"A maze to change must have its goal {NEAREST} to {FARTHEST} moves from the start.")
         return _first_suitable(key, lambda key, rows: _changed(take(task, rows), key))
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        sides = np.ones((SIZE + 2, SIZE + 2), np.int64)  # of walls, with a single choice around the cells
+        inner = np.pad(np.ones((SIZE, SIZE), np.int64), 1)
+        cell = gymnasium.spaces.MultiDiscrete([SIZE, SIZE], start=[1, 1])
+        return {
+            "walls": gymnasium.spaces.MultiDiscrete(sides + inner, start=sides - inner),
+            "start": cell,
+            "goal": cell,
+        }
+
+    def reconcile(self, task: WallTask) -> WallTask:
+        """Take away walls at the start and at the goal."""
+        return task._replace(walls=task.walls & ~_mask(task.start) & ~_mask(task.goal))
 
     def check_task(self, task: WallTask) -> None:
         within("WallTask.start", task.start, 1, SIZE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import torch
@@ -84,6 +86,10 @@ class Navigation2D(TaskFamily[Goal, Point]):
         if split == "ood":
             return Goal(uniform_in_ring(keys, inner=0.5, outer=0.8))
         return Goal(rng.uniform(keys, 2) - 0.5)
+
+    @property
+    def task_space(self) -> dict[str, gymnasium.Space[Any]]:
+        return {"position": gymnasium.spaces.Box(-0.5, 0.5, (2,), np.float32)}
 
     def reset(self, task: Goal, key: Key) -> Point:
         return Point(torch.zeros_like(task.position))

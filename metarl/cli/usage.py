@@ -134,6 +134,9 @@ def watch() -> Parser:
         "--belief", type=Path, metavar="FILE", help="draw where reward is expected along a trial, in a .png"
     )
     parser.add_argument(
+        "--embedding", type=Path, metavar="FILE", help="draw the vectors for the tasks, of PEARL, in a .png"
+    )
+    parser.add_argument(
         "--trial",
         choices=("lowest", "median", "highest"),
         default="median",

@@ -3,9 +3,10 @@
     metarl watch RUN_DIR [--split test] [--tasks 50] [--greedy]
     metarl watch pretrained:rl2_gridnavi --video trial.gif
     metarl watch pretrained:rl2_gridnavi --belief belief.png
+    metarl watch RUN_DIR --embedding embedding.png --tasks 500
 
 The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them,
-or shows what is believed along it about the place of the reward.
+or shows what is believed along it about the place of the reward, or where an agent's vectors for all tasks lie.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from metarl.cli import usage
+from metarl.core.agent import LearningAgent
 from metarl.core.errors import check_counts, unknown
 from metarl.core.family import has_picture
 from metarl.core.tree import to_device
@@ -30,6 +32,8 @@ from metarl.report.behaviour import behaviour_strip, chosen_trials, frames
 from metarl.report.beliefs.picture import belief_picture
 from metarl.report.beliefs.story import check_shown
 from metarl.report.console import in_words, make_console, make_folder
+from metarl.report.embeddings.picture import check_embedded, embedding_figure
+from metarl.report.figures import png
 from metarl.report.images import image_png
 from metarl.report.video import check_video, save_video
 from metarl.training.checkpoint import load
@@ -70,12 +74,9 @@ def _watch(options: Any, console: Console) -> None:
     check_size(family, split, options.tasks)
     if not has_picture(family):
         raise ValueError(f"There is nothing to watch: {type(family).__name__} has no picture: {family.no_picture}")
-    if options.belief is not None:
-        if options.belief.suffix != ".png":
-            raise ValueError(f"A picture of beliefs is a .png, got {str(options.belief)!r}.")
-        check_shown(agent, family, split, agent.protocol.test().rounds > 1)
+    _check_pictures(options, agent)
     picture = options.out or _default(options.run, split)
-    for path in (picture, options.video, options.belief):
+    for path in (picture, options.video, options.belief, options.embedding):
         if path is not None:
             make_folder(path.parent)
     curve, watched = watch(agent, family, split, options.tasks, options.seed, options.greedy or None)
@@ -88,11 +89,29 @@ def _watch(options: Any, console: Console) -> None:
     if options.belief is not None:
         replace_file(options.belief, belief_picture(family, curve, watched, trial.number))
         console.print(f"Written to {options.belief}", markup=False, highlight=False, soft_wrap=True)
+    if options.embedding is not None:
+        figure = embedding_figure(curve, watched)
+        if figure is None:
+            raise ValueError(f"There is no embedding to show: no number varies between the tasks of {split!r} played.")
+        replace_file(options.embedding, png(figure))
+        console.print(f"Written to {options.embedding}", markup=False, highlight=False, soft_wrap=True)
     if options.video is not None:
         scene = robot_scene(family, to_device(trial.task, "cpu"), FRAME)
         shown = frames(family, trial, FRAMES, FRAME, None if scene is None else scene.image)
         save_video(shown, options.video)
         console.print(f"Written to {options.video}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_pictures(options: Any, agent: LearningAgent) -> None:
+    """Raise ValueError if a picture that is asked for has nothing to show, or is no .png."""
+    rounds = agent.protocol.test().rounds
+    for name, path in {"beliefs": options.belief, "embeddings": options.embedding}.items():
+        if path is not None and path.suffix != ".png":
+            raise ValueError(f"A picture of {name} is a .png, got {str(path)!r}.")
+    if options.belief is not None:
+        check_shown(agent, agent.family, options.split, rounds > 1)
+    if options.embedding is not None:
+        check_embedded(agent, rounds)
 
 
 def _default(run: str, split: str) -> Path:

@@ -183,6 +183,13 @@ class OwnLoopAgent(LearningAgent):
     not_finite: NotFinite | None = None
     """The first thing in the last `learn` that was not finite, if the agent knows."""
 
+    def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
+        """Find what `learn` needs besides the family, before a run on tasks of `split` begins; by default nothing.
+
+        `load` returns a trained agent, from a run directory or by ``pretrained:NAME``, on this agent's device. Raises
+        ValueError, one sentence, if something is missing.
+        """
+
     @abstractmethod
     def learn(self, split: str, progress: float = 0.0) -> Learned:
         """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the share of training done."""

@@ -97,6 +97,14 @@ class Believer(Protocol):
         """
 
 
+@runtime_checkable
+class Embedder(Protocol):
+    """An agent in rounds for which a vector stands for the task; its pictures of embeddings show it."""
+
+    def task_embedding(self, memory: Memory) -> Tensor:
+        """Return the vectors of the tasks, float32 ``(N, Z)``, given a memory that `adapt` returned."""
+
+
 def collect(
     agent: Agent,
     memory: Memory,

@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Step, make_env
 from metarl.core.family import Key, State, Task, TaskFamily
-from metarl.core.rollout import Acted, Agent, Memory, Rollout
+from metarl.core.rollout import Acted, Agent, Embedder, Memory, Rollout
 from metarl.core.tree import concatenate, num_rows, take, to_device
 from metarl.evaluation.arguments import as_greedy
 from metarl.evaluation.curve import AdaptationCurve
@@ -30,8 +30,8 @@ MAX_PULLS = 20
 class Watched(Agent):
     """An agent whose actions are noted down as it plays: those of the first `rows` rows of every trial, in every round.
 
-    Of a task's `repeats` trials the first is shown. With `greedy` the rounds that are played only for
-    `adapt`, by sampling, are not noted down.
+    So are the embeddings of its tasks, if it has some. Of a task's `repeats` trials the first is shown. With `greedy`
+    the rounds that are played only for `adapt`, by sampling, are not noted down.
     """
 
     def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
@@ -41,6 +41,7 @@ class Watched(Agent):
         self.step_name, self.costly = agent.step_name, agent.costly
         self._tasks: list[Task] = []  # one entry per chunk of the evaluation
         self._actions: list[list[list[Tensor]]] = []  # [chunk][round][step] (N, rows, …)
+        self._embeddings: list[Tensor] = []  # [chunk] (N, Z) after the last `adapt`
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         self._tasks.append(task)
@@ -57,7 +58,10 @@ class Watched(Agent):
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         self._actions[-1].append([])
-        return self.agent.adapt(memory, rollout)
+        memory = self.agent.adapt(memory, rollout)
+        if isinstance(self.agent, Embedder):
+            self._embeddings[len(self._actions) - 1 :] = [self.agent.task_embedding(memory).clone()]
+        return memory
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         return self.agent.update(trial, progress)
@@ -65,15 +69,22 @@ class Watched(Agent):
     def join(self) -> None:
         """Put together what all ranks have noted down; their tasks are one after the other."""
         if ranks.several():
-            every = ranks.all_gather(to_device((self._tasks, self._actions), "cpu"))
-            self._tasks = [to_device(task, self.device) for tasks, _ in every for task in tasks]
-            self._actions = [to_device(rounds, self.device) for _, actions in every for rounds in actions]
+            every = ranks.all_gather(to_device((self._tasks, self._actions, self._embeddings), "cpu"))
+            self._tasks, self._actions, self._embeddings = (
+                [to_device(chunk, self.device) for chunks in noted for chunk in chunks]
+                for noted in zip(*every, strict=True)
+            )
 
     @property
     def task(self) -> Task:
         """All tasks that were played, in their order."""
         every = concatenate(self._tasks)
         return every if self.repeats == 1 else take(every, slice(0, None, self.repeats))
+
+    @property
+    def embedding(self) -> Tensor | None:
+        """The agent's embedding of each task ``(tasks, Z)``, on which the last round was played; None without one."""
+        return torch.cat(self._embeddings)[:: self.repeats] if self._embeddings else None
 
     def actions(self, number: int, row: int = 0) -> list[list[Tensor]]:
         """The actions of a row of task `number` by [round][step], ``(1, …)`` each. ValueError if it was not played."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.core.errors import unknown
+from metarl.core.tree import features, leaves
 from metarl.fast.twins import twin
 from metarl.learning.nets import mlp
 
@@ -49,6 +50,17 @@ class Memory(nn.Module, ABC):
         """Return the output ``(B, H)`` and the next state."""
         output, state = self.sequence(x[None], state)
         return output[0], state
+
+    def vectors(self, x: Tensor, state: State) -> dict[str, Tensor]:
+        """Return the memory after a step: its ``state`` as flat vectors, and the ``output``, each ``(B, F)``.
+
+        A state that grows with the trial is left out, and so is an output that is the state itself.
+        """
+        output, state = self.step(x, state)
+        if isinstance(state, Tensor) and state.shape == output.shape:
+            return {"state": output}  # a GRU's, and an Elman network's
+        fixed = {} if self.grows or not leaves(state) else {"state": features(state)}
+        return fixed | {"output": output}
 
 
 @twin("gru")

@@ -19,6 +19,7 @@ from metarl.evaluation.playback import Episode, Watched, replay
 from metarl.evaluation.results import chosen_points
 from metarl.report.beliefs.picture import belief_picture
 from metarl.report.beliefs.story import nothing_to_show
+from metarl.report.embeddings import picture as embeddings
 from metarl.report.figures import png, task_map, where
 from metarl.report.images import Captioned, gif, image_png, stack, strip
 
@@ -193,6 +194,8 @@ def _plan(
         makers |= {name: functools.partial(shown.drawn, draw) for name, draw in pictures_for(family).items()}
         if not nothing_to_show(watched.agent, family, split, curve.rounds):
             makers["belief"] = shown.belief
+        if not embeddings.nothing_to_show(watched.agent, len(curve.labels)):
+            makers["embedding"] = shown.embedding
         if has_picture(family):
             makers |= {"behaviour/strip": shown.strip, "behaviour/trial": shown.trial}
         for name, make in makers.items():
@@ -222,6 +225,10 @@ class _OfSplit:
 
     def belief(self) -> bytes:
         return belief_picture(self.family, self.curve, self.watched, self.trials[len(self.trials) // 2].number)
+
+    def embedding(self) -> bytes | None:
+        figure = embeddings.embedding_figure(self.curve, self.watched)
+        return None if figure is None else png(figure)
 
     def trial(self) -> bytes:
         return gif(frames(self.family, self.trials[len(self.trials) // 2]))

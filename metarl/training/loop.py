@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -89,6 +90,7 @@ def train(
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
+    _prepare(agent, config)
     if config.init_from is not None and not before:
         checkpoint.start_from(config.init_from, agent)
 
@@ -167,9 +169,8 @@ class Iteration:
         self.agent, self.config, self.sampler = agent, config, sampler or Fresh(agent, config.train_split)
         self.root = rng.fold(rng.key(config.seed, device), TRAINING)
         self.mine = ranks.part(config.agent.meta_batch_size)
-        self.play = Captured(
-            lambda tasks, key: run_trial(agent, config.family, tasks, key, first_task=self.mine.start), device
-        )
+        self.player = functools.cache(self._player)
+        self.play = self.player(agent)
         self.doing = "before the first iteration"
 
     def __call__(self, done: Counters) -> Iterated:
@@ -186,7 +187,7 @@ class Iteration:
                 trial, played = self._collect(done.iteration)
             collected = time.perf_counter()
             with record_function(phase("update")):
-                loss = agent.update(trial, progress)
+                loss = agent.update(trial, progress) | self.sampler.learn(progress)
             metrics = trial_metrics(trial, agent.protocol.episodes or config.family.episodes_per_trial) | loss
             if found := self.sampler.metrics():
                 metrics |= found | {"tasks/scored": (len(played) - len(trial)) / len(trial)}
@@ -206,6 +207,11 @@ class Iteration:
         culprit = None if finite(metrics) else culprit_of(agent, trial, config.train_split)
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
+    def _player(self, agent: LearningAgent) -> Captured:
+        """Return the function that plays a trial of an agent, this one or the sampler's, on this rank's tasks."""
+        family, first = self.config.family, self.mine.start
+        return Captured(lambda tasks, key: run_trial(agent, family, tasks, key, first_task=first), self.root.device)
+
     def _collect(self, number: int) -> tuple[list[Rollout], list[Rollout]]:
         """Play trials on tasks that the sampler proposes, until the agent is to learn from one.
 
@@ -224,9 +230,9 @@ class Iteration:
 
     def _trial(self, proposal: Proposal, key: Key, number: int) -> list[Rollout]:
         """Play a trial on each of this rank's tasks. Raises ConfigError for an undeclared ending."""
-        agent, family, tasks = self.agent, self.config.family, of_this_rank(proposal.tasks)
+        agent, family, tasks = proposal.player or self.agent, self.config.family, of_this_rank(proposal.tasks)
         if self.sampler.watch is None or proposal.learn:
-            trial: list[Rollout] = self.play(tasks, key)
+            trial: list[Rollout] = self.player(agent)(tasks, key)
         else:
             first, watch = self.mine.start, self.sampler.watch
             trial = [played for played, _, _ in play_rounds(agent, family, tasks, key, first_task=first, watch=watch)]
@@ -271,6 +277,15 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
             f"a task, got {config.agent.meta_batch_size}."
         )
     return agent
+
+
+def _prepare(agent: LearningAgent, config: TrainConfig) -> None:
+    """Let an agent in its own loop find what it learns from. Raises ConfigError if that is missing."""
+    if isinstance(agent, OwnLoopAgent):
+        try:
+            agent.prepare(config.train_split, lambda name: checkpoint.load(name, agent.device))
+        except ValueError as mistake:
+            raise ConfigError(" ".join(str(mistake).split())) from mistake
 
 
 def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:

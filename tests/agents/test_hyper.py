@@ -235,3 +235,16 @@ def test_it_learns_what_it_sees_and_what_is_hidden():
         agent.update([rollout_of(agent, family, tasks=64, seed=n)], n / 35)
     returns = episode_returns(rollout_of(agent, family, tasks=200, seed=1000), 4).mean(0)
     assert bool((returns[1:] > 0.85).all())
+
+
+def test_an_action_that_comes_back_does_not_grow_like_a_power():
+    """The previous action is an input, and generated weights may feed it back with a gain above 1."""
+    agent = build(Reach(horizon=30), head_size=8)
+    assert agent.net.hyper is not None
+    stirred(agent.net.hyper)
+    with torch.no_grad():
+        for parameter in agent.net.hyper.parameters():
+            parameter.mul_(5.0)
+    largest = rollout_of(agent, agent.family).acted.action.abs().amax((1, 2))
+    assert largest[:5].max() > 10.0, "strong enough to grow"
+    assert largest[-10:].max() < 3.0 * largest[:10].max()

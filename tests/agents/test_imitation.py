@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import metarl
 from metarl.agents import DPT, RL2, DAgger, DAggerConfig, DPTConfig
 from metarl.agents.family_extras import baseline
 from metarl.agents.imitation.behaviour import Mixed, OptimalTeacher, Pair, labels_of, make_teacher
+from metarl.cli.main import main
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
@@ -84,6 +86,44 @@ def test_a_teacher_that_learns_sees_the_trial_of_the_student():
     other = played(Mixed(family, rng.key(5)), family)
     first, again = (labels_of(each, teacher, rng.key(0), greedy=True) for each in (rollout, other))
     assert torch.equal(first[0], again[0]) and not torch.equal(first, again)
+
+
+def test_a_trained_agent_teaches():
+    config, family = DAggerConfig(teacher="pretrained:rl2_gridnavi", **SMALL), GridNavi()
+    student = config.build(family, 0, torch.device("cpu"))
+    assert not hasattr(student, "teacher"), "a student acts without its teacher's run"
+    student.prepare("all", metarl.load)
+    assert student.learn("all").metrics["loss/cross_entropy"] > 0.0
+    rollout = played(student, family)
+    labels, teacher = labels_of(rollout, student.teacher, rng.key(1), greedy=True), metarl.load(config.teacher)
+    memory = teacher.begin(12)
+    for t in range(20):
+        acted, memory = teacher.act(memory, take(rollout.step, t), rng.key(t).expand(12), greedy=True)
+        assert torch.equal(labels[t], acted.action)
+
+
+def test_a_run_with_a_teacher_that_there_is_not_ends_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["train", "dagger_gridnavi", "--agent.teacher", "runs/nowhere", "--run_dir", str(tmp_path / "run")]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "runs/nowhere" in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        ("pretrained:rl2_cartpole", "was trained on CartPole"),
+        ("pretrained:maml_gridnavi", "adapts in rounds"),
+        ("pretrained:rl2_gridnavy", "rl2_gridnavi"),
+        ("runs/nowhere", "runs/nowhere"),
+    ],
+)
+def test_a_trained_teacher_that_does_not_fit_is_refused(teacher: str, sentence: str):
+    student = DAggerConfig(teacher=teacher, **SMALL).build(GridNavi(), 0, torch.device("cpu"))
+    with pytest.raises(ValueError, match=sentence):
+        student.prepare("all", metarl.load)
 
 
 def test_beta_says_who_plays():

@@ -1,4 +1,4 @@
-"""PSRL and OPSRL: the posterior, the plan, and the published returns."""
+"""PSRL, OPSRL and sampling at every step: the posterior, the plan, and the published returns."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,13 @@ import scipy.stats
 import torch
 from test_envs import assert_mean
 
+from metarl.agents.reference.grids import PosteriorSampling
 from metarl.agents.reference.mdps import OPSRL, PSRL, Experience, TabularMDPOracle
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.rollout import collect
+from metarl.envs.grids.dark_room import DarkRoom
+from metarl.envs.grids.grid_navi import GridNavi
 from metarl.envs.mdp import TabularMDP
 from metarl.evaluation import evaluator
 from metarl.evaluation.evaluator import evaluate
@@ -109,3 +112,38 @@ def test_a_row_acts_alone_as_beside_others():
     for agent in (PSRL(4, 3, 5), OPSRL(4, 3, 5, num_samples=3)):
         few, many = (evaluate(agent, family, tasks=n).returns[0] for n in (3, 12))
         np.testing.assert_array_equal(few, many[:3])
+
+
+GRIDS = [GridNavi(), DarkRoom(3)]
+
+
+@pytest.mark.parametrize("family", GRIDS, ids=repr)
+def test_on_grids_actions_are_as_frequent_as_they_are_best_in_the_posterior(family):
+    rows, goals = 4_000, family.tasks_of("all").goal
+    step = BatchEnv(family, family.sample_tasks(rng.key(0), rows, "all"), rng.key(1)).reset()
+    agent = PosteriorSampling(family)
+    acted, _ = agent.act(agent.begin(rows), step, rng.fold(rng.key(2), torch.arange(rows)))
+    share = acted.action.bincount(minlength=5) / rows
+    right, left = ((goals[:, 0] - step.obs[0, 0]).sign() == sign for sign in (1, -1))  # ways go along x first
+    assert share[2] == pytest.approx(right.float().mean().item(), abs=0.03)
+    assert share[4] == pytest.approx(left.float().mean().item(), abs=0.03)
+    best = agent.best_actions(step.obs)[0].bincount(minlength=5).argmax()
+    greedy, _ = agent.act(agent.begin(rows), step, rng.fold(rng.key(2), torch.arange(rows)), greedy=True)
+    assert (greedy.action == best).all()
+
+
+@pytest.mark.parametrize("family", GRIDS, ids=repr)
+def test_who_holds_a_goal_walks_straight_to_it_until_it_is_ruled_out(family):
+    rows = 200
+    env = BatchEnv(family, family.sample_tasks(rng.key(0), rows, "all"), rng.key(1))
+    agent, step = PosteriorSampling(family, hold=True), env.reset()
+    memory = agent.begin(rows)
+    for t in range(family.horizon):
+        before = memory
+        acted, memory = agent.act(before, step, rng.fold(rng.fold(rng.key(2), t), torch.arange(rows)))
+        probs = agent.inference.probs(memory.belief)
+        still = probs.gather(1, before.number[:, None])[:, 0] > 0
+        assert t == 0 or torch.equal(memory.number[still], before.number[still])
+        assert (probs.gather(1, memory.number[:, None]) > 0).all()
+        assert torch.equal(acted.action, agent.best_actions(step.obs).gather(1, memory.number[:, None])[:, 0])
+        _, step = env.step(acted.action)

@@ -52,7 +52,7 @@ def test_the_presets_are_there_and_differ_in_their_tasks_only():
     configs = {title: read(preset) for title, preset in curricula.PRESETS.items()}
     uniform = configs.pop("uniform")
     assert all(config.agent == uniform.agent for config in configs.values())
-    assert len({str(config.task_sampler) for config in [uniform, *configs.values()]}) == 5
+    assert len({str(config.task_sampler) for config in [uniform, *configs.values()]}) == 6
 
 
 def test_a_single_trial_is_refused(capsys):

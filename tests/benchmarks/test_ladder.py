@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -125,6 +126,23 @@ def test_where_no_optimum_is_known_the_best_untold_rung_is_1(found: Found):
 def test_a_family_without_an_oracle_has_no_told_rung(found: Found):
     curves = {name: dataclasses.replace(curve, oracle=None) for name, curve in found.curves.items()}
     assert [row["rung"] for row in ladder.ladder("gridnavi", Found(curves, {}))["rungs"]] == list(curves)
+
+
+def test_the_record_keeps_what_was_measured_with_more_seeds(found: Found):
+    subject = SUBJECTS["gridnavi"]
+    one = ladder.ladder("gridnavi", found)
+    record = copy.deepcopy(one) | {"missing": {}}
+    rows = {row["rung"]: row for row in record["rungs"]}
+    rows["no memory"] |= {"score": 1.0, "by_seed": [0.9, 1.0, 1.1]}  # of three seeds, now there is one
+    rows[RL2] |= {"score": 2.0, "by_seed": [2.0]}  # of one seed, now there are two
+    record["rungs"].append(rows[RL2] | {"rung": "VariBAD", "score": 3.0, "by_seed": [3.0]})
+    joined = ladder.with_record(one, record, subject)
+    by_rung = {row["rung"]: row["score"] for row in joined["rungs"]}
+    assert list(by_rung) == [RANDOM, "no memory", RL2, "VariBAD", "Bayes-optimal", TOLD]
+    assert by_rung["no memory"] == 1.0 and by_rung["VariBAD"] == 3.0
+    assert by_rung[RL2] == pytest.approx(found.curves[RL2].summary()["score"])
+    assert set(joined["missing"]) == {"hyper-RL²", BELIEF}
+    assert ladder.with_record(one, one, subject) == one
 
 
 def test_the_program_writes_numbers_tables_and_a_figure(runs: Path, found: Found, tmp_path: Path, capsys: Any):

@@ -83,6 +83,22 @@ AGENTS: dict[str, tuple[AgentConfig, str]] = {
         ),
         POINTS,
     ),
+    "PEARL, contrastive": (
+        PEARLConfig(
+            learning_starts=10,
+            updates_per_iteration=2,
+            task_batch=5,
+            batch_size=8,
+            context_size=6,
+            rounds=2,
+            encoder_sizes=(8,),
+            hidden_sizes=(8,),
+            buffer_size=50,
+            embedding_loss="contrastive",
+            inference="nearest",
+        ),
+        POINTS,
+    ),
     "VariBAD": (
         VariBADConfig(
             num_minibatches=2, hidden_sizes=(16,), gru_size=8, buffer_size=10, vae_batch=9, stop_gradient=False

@@ -13,6 +13,7 @@ import torch
 from small_families import Corridor
 
 import metarl
+from metarl.agents import RL2Config
 from metarl.agents.random import RandomAgent
 from metarl.cli.main import main
 from metarl.core import rng
@@ -20,6 +21,7 @@ from metarl.core.family import AnyFamily
 from metarl.core.rollout import Rollout, run_trial
 from metarl.core.tree import leaves, put, take
 from metarl.envs.adapter.gym_family import GymFamily
+from metarl.evaluation.evaluator import EVALUATION, choose_tasks
 from metarl.studies.stress import files, study
 from metarl.studies.stress.family import Stressed, StressedTask, switched, unchanged
 from metarl.testing import check_family
@@ -197,6 +199,23 @@ def test_what_a_condition_costs(found: study.Study):
     assert by_name["delayed reward", 5].lost[1] > 0.0, "it cannot see what an arm pays"
     assert by_name["reward noise", 2].lost[0] > by_name["reward noise", 0.5].lost[0]
     assert by_name["reward noise", 0.5].random == pytest.approx(0.5, abs=0.05)
+
+
+def test_who_was_trained_under_a_condition_plays_it(tmp_path: Path):
+    inner = metarl.make("metarl/BernoulliBandit-v0", episodes_per_trial=10)
+    agent = metarl.load("pretrained:rl2_bernoulli_bandit_n10")
+    again = RL2Config(hidden_size=8).build(Stressed(inner, delay=5), 0, torch.device("cpu"))
+    found = study.stress(agent, inner, "test", 20, ["delayed reward"], retrained=[again])
+    assert [each.retrained is None for each in found.results] == [True, False]
+    chosen, _ = choose_tasks(inner, rng.fold(rng.key(0), EVALUATION), "test", 20)
+    curve = metarl.evaluate(
+        again, again.family, tasks=unchanged(chosen), repeats=found.repeats, step_curve=False
+    )  # fmt: skip
+    assert found.results[1].retrained == pytest.approx(float(curve.returns.mean()), abs=1e-6)
+    assert "retrained" in [str(column.header) for column in files.stress_table(found).columns]
+    files.draw(found).savefig(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="fits none of the conditions: train it on a Stressed family"):
+        study.stress(agent, inner, "test", 4, ["task switch"], retrained=[again])
 
 
 def test_the_share_that_is_kept():

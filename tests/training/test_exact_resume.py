@@ -46,7 +46,8 @@ AGENTS = {
     "Recurrent SAC": f"{SAC} --agent.batch_size=4 --agent.buffer_size=10 --agent.norm_obs=true",
     "R2D2": R2D2,
     "R2D2, stored states": f"{R2D2} --agent.replay_whole=2 --agent.sequence_length=2 --agent.burn_in=1",
-    "PEARL": f"{PEARL} --agent.learning_starts=8 --agent.buffer_size=20 --agent.norm_obs=true",
+    "PEARL": f"{PEARL} --agent.learning_starts=8 --agent.buffer_size=20 --agent.norm_obs=true "
+    "--agent.inference=nearest",
     "PPO": PPO,
     "PPO, fine-tuned": f"{PPO} --agent.test_steps=1 --agent.fast_batch_size=2",
     "PPO, told the task": f"{PPO} --agent.task_input=true",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,12 +19,14 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from toy import TOY, Guess
 
+import metarl
 from metarl.agents import RL2Config
 from metarl.core import rng
 from metarl.core.rollout import Rollout, run_trial
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.training.checkpoint import Counters
 from metarl.training.config import parsing as config
+from metarl.training.log import hparams
 from metarl.training.log.former import keep_lines
 from metarl.training.log.logger import Logger
 from metarl.training.log.metrics import curve_metrics, memory_metrics, point_tags, trial_metrics
@@ -209,6 +212,22 @@ def test_hparams_stand_beside_the_results_of_every_split(tmp_path: Path, values:
     splits = ("test", "train", "ood")
     assert names[:4] == [*(f"eval/{split}/score" for split in splits), "eval/test/normalised"]
     assert {"eval/ood/normalised", "train/return"} <= set(names) and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("preset", ["rl2_gridnavi", "maml_half_cheetah_vel", "rl2_bernoulli_bandit_n10"])
+def test_hparams_are_what_differs_from_the_defaults(preset: str):
+    """A preset holds nothing else, so they are its own fields."""
+    own = yaml.safe_load((Path(metarl.__file__).parent / "configs" / f"{preset}.yaml").read_text("utf-8"))
+    flat: dict[str, Any] = {"seed": 1}
+    for name, value in own.items():
+        if name in ("family", "agent"):
+            part = value if isinstance(value, dict) else {"name": value}
+            flat |= {name: part["name"]} | {f"{name}.{key}": x for key, x in part.items() if key != "name"}
+        else:
+            flat[name] = value
+    found = hparams.shown(config.parse(["--config", preset, "--seed", "1", "--run_dir", "x"]).values)
+    assert found.keys() == flat.keys()
+    assert all(value in (flat[key], json.dumps(flat[key])) for key, value in found.items() if key != "agent.outer")
 
 
 def test_pictures_are_shown_as_they_are(tmp_path: Path, values: dict[str, Any]):

@@ -41,6 +41,7 @@ RUNS = {
     "SFL": [*POINT, "--task_sampler=sfl", "--task_sampler.candidates=9", "--task_sampler.keep=4",
             "--task_sampler.every=3"],
     "RoML": [*MAML, "--task_sampler=roml"],
+    "PAIRED": [*CART, "--task_sampler=paired"],
 }  # fmt: skip
 
 
@@ -141,6 +142,32 @@ def test_robust_replay_takes_no_gradient_on_new_tasks_and_its_steps_count(monkey
     assert scored == len(seen) - 4
 
 
+def test_the_antagonist_plays_the_same_tasks_and_its_steps_count(monkeypatch: pytest.MonkeyPatch):
+    config = read("rl2_wall_maze", [*SMALL, *CART, "--task_sampler=paired"])
+    agent = config.agent.build(config.family, 1, torch.device("cpu"))
+    sampler = config.task_sampler.build(agent, "train")
+    seen, learned, score, update = [], [], sampler.score, agent.update
+
+    def spy(proposal: Proposal, trial) -> None:
+        seen.append((proposal, trial))
+        score(proposal, trial)
+
+    monkeypatch.setattr(sampler, "score", spy)
+    monkeypatch.setattr(agent, "update", lambda trial, progress: learned.append(trial) or update(trial, progress))
+    iterate, done = Iteration(agent, config, torch.device("cpu"), sampler), Counters()
+    for number in range(2):
+        iterated = iterate(done)
+        (its, theirs), (mine, own) = seen[-2:]
+        assert len(seen) == 2 * number + 2 and its.player is sampler.opponents.antagonist and mine.player is None
+        for tasks in (theirs[0].task, own[0].task):
+            assert all(torch.equal(a, b) for a, b in zip(tasks, its.tasks))
+        assert learned[-1] is own and not torch.equal(theirs[0].acted.log_prob[0], own[0].acted.log_prob[0])
+        steps = [int(sum(rollout.mask.sum() for rollout in trial)) for trial in (theirs, own)]
+        assert all(steps) and iterated.done.env_steps - done.env_steps == sum(steps)
+        assert iterated.metrics["tasks/scored"] == 1.0 and "antagonist/policy" in iterated.metrics
+        done = iterated.done
+
+
 def test_a_skipped_iteration_leaves_the_sampler_as_it_was(tmp_path: Path):
     from metarl.training.faults.iterations import Skipping
 
@@ -159,8 +186,11 @@ def test_a_skipped_iteration_leaves_the_sampler_as_it_was(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path):
-    options = [*command("robust PLR", tmp_path / "one", 2), "--task_sampler.score=regret"]
+@pytest.mark.parametrize(
+    ("name", "option"), [("robust PLR", "--task_sampler.score=regret"), ("PAIRED", "--task_sampler.regret=mean")]
+)
+def test_two_processes_are_one(name: str, option: str, tmp_path: Path):
+    options = [*command(name, tmp_path / "one", 2), option]
     subprocess.run([sys.executable, "-m", "metarl.train", *options], check=True, capture_output=True)
     job = torchrun(2, *options, f"--run_dir={tmp_path / 'two'}")
     _, error = job.communicate(timeout=300)
@@ -184,6 +214,7 @@ def test_two_processes_are_one(tmp_path: Path):
             r"PPO draws its tasks itself, in its own loop",
         ),
         (["--task_sampler=sfl", "--family=CartPole"], r"CartPole does not say"),
+        (["--task_sampler=paired", "--family=SparsePointRobot"], r"SparsePointRobot does not say in which space"),
         (["--task_sampler"], r"--task_sampler needs a value, one of fresh, plr"),
     ],
 )

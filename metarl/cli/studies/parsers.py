@@ -9,6 +9,7 @@ from metarl.report.console import ALLOW, DEVICE, QUIET, WHICH, Parser, which
 
 COMMANDS: dict[str, str] = {
     "bench": "measure agents on a suite of families by a fixed protocol, and make a leaderboard",
+    "dataset": "write down how an agent learns on many tasks, for agents that learn from it",
     "stress": "play a trained agent under conditions that it was not trained for",
     "tune": "search hyper-parameters of a preset, by their score on valid",
 }
@@ -62,6 +63,42 @@ def bench() -> Parser:
     return parser
 
 
+def dataset() -> Parser:
+    """Make the parser of ``metarl dataset``."""
+    parser = Parser(
+        prog="metarl dataset",
+        description="Play the whole learning of an agent on tasks of a split, and write it down as histories.",
+    )
+    parser.add_argument(
+        "agent",
+        metavar="AGENT",
+        help="random, thompson, q_learning, ppo_scratch, …; a run directory or pretrained:NAME",
+    )
+    parser.add_argument("--family", metavar="FAMILY", help="whose tasks (default: as a trained agent was trained)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change an option of the family"
+    )
+    parser.add_argument("--split", default="train", metavar="NAME", help="whose tasks (default: train)")
+    parser.add_argument(
+        "--tasks", type=int, default=100, metavar="N", help="different ones; all of a split with fewer (default: 100)"
+    )
+    parser.add_argument("--trials", type=int, default=1, metavar="R", help="histories of each task (default: 1)")
+    parser.add_argument(
+        "--episodes", type=int, metavar="K", help="of a history, or of a round of it (default: as the agent or family)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="R", help="of a history, for agents that adapt in rounds (default: as trained)"
+    )
+    parser.add_argument("--shard_size", type=int, default=64, metavar="N", help="histories of a file (default: 64)")
+    parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the files")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
+    parser.add_argument("--device", default="auto", help=DEVICE)
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
+    return parser
+
+
 def stress() -> Parser:
     """Make the parser of ``metarl stress``."""
     parser = Parser(
@@ -73,6 +110,9 @@ def stress() -> Parser:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="kinds: 'longer trial', 'task switch', … (default: all)"
     )
+    parser.add_argument(
+        "--retrained", nargs="+", default=[], metavar="RUN", help="agents that were trained under one of the conditions"
+    )
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=500, metavar="N", help="at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
@@ -83,5 +123,5 @@ def stress() -> Parser:
     return parser
 
 
-PARSERS: dict[str, Callable[[], Parser]] = {"bench": bench, "stress": stress, "tune": tune}
+PARSERS: dict[str, Callable[[], Parser]] = {"bench": bench, "dataset": dataset, "stress": stress, "tune": tune}
 """Their parsers."""

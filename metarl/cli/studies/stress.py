@@ -35,14 +35,17 @@ def program(arguments: Sequence[str]) -> int:
         allow(options.allow)
         check_counts(tasks=options.tasks)
         rng.key(options.seed)
-        agent = load(options.run, str(resolve_device(options.device)), options.which)
+        device = str(resolve_device(options.device))
+        agent = load(options.run, device, options.which)
+        retrained = [load(each, device) for each in options.retrained]
         folder = options.out or _default_folder(options.run, options.split)
         make_folder(folder)
         with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
             with console.status("undisturbed") as status:  # shown only on a terminal
                 found = stress(
-                    agent, _family_of(agent), options.split, options.tasks, options.only, options.seed, status.update
-                )
+                    agent, _family_of(agent), options.split, options.tasks, options.only, options.seed, status.update,
+                    retrained,
+                )  # fmt: skip
             from metarl.studies.stress.files import save, stress_table  # they draw, which is slow to import
 
             show(console, stress_table(found))

@@ -17,12 +17,16 @@ from metarl.core.rollout import Rollout
 from metarl.core.tree import num_rows, take
 from metarl.learning import ranks
 
+Player = LearningAgent
+"""An agent of the sampler's own, which plays in place of the agent in training."""
+
 
 class Proposal(NamedTuple):
     """Tasks that a sampler proposes."""
 
     tasks: Task  # (N, …) the whole meta-batch, the same on every rank
     learn: bool = True  # False: the trial is played only to be scored, and the sampler is asked again
+    player: Player | None = None  # with learn = False: an agent of the sampler's own that plays it
 
 
 class TaskSampler(ABC):
@@ -52,6 +56,13 @@ class TaskSampler(ABC):
     @abstractmethod
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
         """Take in the trial on this rank's part of the proposed tasks, before the agent learns from it."""
+
+    def learn(self, progress: float) -> dict[str, float]:
+        """Learn from the iteration's trials, after the agent has, and return metrics.
+
+        `progress` in [0, 1) is the share of training done. By default nothing is left to do: `score` did it all.
+        """
+        return {}
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics ``tasks/…`` of the last iteration."""

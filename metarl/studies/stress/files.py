@@ -32,25 +32,18 @@ def stress_table(study: Study) -> Table:
             style="dim not italic",
         ),
     )  # fmt: skip
-    for column in (
-        "condition",
-        "",
-        "undis-\nturbed",
-        "under\nstress",
-        "lost",
-        "95 %\ninterval",
-        "kept",
-        "random",
-        "told",
-    ):
+    retrained = any(each.retrained is not None for each in study.results)
+    columns = ["condition", "", "undis-\nturbed", "under\nstress", "lost", "95 %\ninterval", "kept", "random", "told"]
+    for column in [*columns, *(["retrained"] if retrained else [])]:
         table.add_column(column, justify="left" if column in ("condition", "") else "right")
     before = ""
     for each in study.results:
         lost, low, high = each.lost
-        told = "" if each.oracle is None else short(each.oracle)
+        told, again = ("" if value is None else short(value) for value in (each.oracle, each.retrained))
         table.add_row(
             each.stress if each.stress != before else "", each.about, short(each.plain), short(each.score), short(lost),
             f"[{short(low)}, {short(high)}]", f"{each.kept:.2f}", short(each.random), told,
+            *([again] if retrained else []),
         )  # fmt: skip
         before = each.stress
     return table
@@ -70,7 +63,8 @@ def draw(study: Study) -> Figure:
     ax.set_yticks(places, [f"{each.stress}, {each.about}" for each in study.results])
     ax.set_ylim(max(places, default=0) + 0.7, -0.7)
     ax.set_xlim(-0.25, 1.25)
-    ax.set_xlabel("share that is kept: 0 plays as random play, 1 loses nothing")
+    diamonds = "\n◆ trained under the condition" if any(each.retrained is not None for each in study.results) else ""
+    ax.set_xlabel(f"share that is kept: 0 plays as random play, 1 loses nothing{diamonds}")
     ax.set_title(f"{study.agent} on {study.family.partition('(')[0]}, {study.split}", loc="left", fontsize="medium")
     ax.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
@@ -89,6 +83,8 @@ def _draw_row(ax: Axes, place: float, each: Result, shade: Any) -> None:
     ax.plot([0.0, each.kept], [place, place], color=shade, linewidth=7, alpha=0.25, solid_capstyle="butt")
     ax.plot(ends, [place, place], color=shade, linewidth=3, solid_capstyle="butt")
     ax.plot(each.kept, place, "o", color=shade, markersize=7, clip_on=True)
+    if each.retrained is not None:
+        ax.plot(each.share(each.retrained), place, "D", color="0.25", markersize=6, clip_on=True)
 
 
 def save(study: Study, folder: Path) -> list[Path]:

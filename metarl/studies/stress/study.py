@@ -20,6 +20,7 @@ from torch import Tensor
 
 from metarl.agents.random import RandomAgent
 from metarl.core import rng
+from metarl.core.agent import LearningAgent
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
 from metarl.core.rollout import Agent, Rollout, run_trial
@@ -76,6 +77,8 @@ class Result(NamedTuple):
     """The best known return of who is told the task under this stress; None: not known."""
     expected: float
     """The score that would lose nothing (`expected`)."""
+    retrained: float | None = None
+    """The same trials by an agent that was trained under the condition; None: there is none."""
 
     @property
     def kept(self) -> float:
@@ -118,16 +121,18 @@ def stress(
     only: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[str], Any] = lambda condition: None,
+    retrained: Sequence[LearningAgent] = (),
 ) -> Study:
     """Play an agent under stress, on at most `tasks` tasks of a split.
 
-    `only` names kinds of stress, by default all of `STRESSES`. Raises ValueError for a kind or a split that there is
-    not.
+    `only` names kinds of stress, by default all of `STRESSES`. The agents `retrained` were trained on a `Stressed`
+    family; they play the condition that is nearest to theirs, on the same trials. Raises ValueError for a kind or a
+    split that there is not, and for retrained agents that fit no condition.
     """
     for name in only:
         if name not in (known := [each.name for each in STRESSES]):
             raise ValueError(unknown("kind of stress", name, known))
-    player = _Player(agent, family, split, tasks, seed)
+    player = _Player(agent, family, split, tasks, seed, retrained)
     results, left_out = list[Result](), dict[str, str]()
     for each in STRESSES:
         if only and each.name not in only:
@@ -143,6 +148,7 @@ def stress(
                 results.append(found)
         if reason is not None:
             left_out[each.name] = reason
+    player.check_all_fitted()
     plain = player.plain
     return Study(
         plain.agent, plain.family, split, plain.returns.shape[1], plain.repeats, seed, tuple(results), left_out
@@ -168,7 +174,16 @@ def _why_not(each: Stress, agent: Agent, family: AnyFamily) -> str | None:
 class _Player:
     """The undisturbed trials of an agent, and those under stress, on the same tasks."""
 
-    def __init__(self, agent: Agent, family: AnyFamily, split: str, tasks: int, seed: int) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        family: AnyFamily,
+        split: str,
+        tasks: int,
+        seed: int,
+        retrained: Sequence[LearningAgent] = (),
+    ) -> None:
+        self.retrained, self.fitted = retrained, set[int]()
         self.agent, self.family, self.split, self.seed, self.count = agent, family, split, seed, tasks
         self.root = rng.fold(rng.key(seed), EVALUATION)
         self.tasks, distinct = choose_tasks(family, self.root, split, tasks)
@@ -176,12 +191,17 @@ class _Player:
         self.by_rounds = agent.protocol.test().rounds > 1
 
     def played(
-        self, family: AnyFamily, task: Any, rounds: int | None = None, episodes: int | None = None
+        self,
+        family: AnyFamily,
+        task: Any,
+        rounds: int | None = None,
+        episodes: int | None = None,
+        agent: Agent | None = None,
     ) -> AdaptationCurve:
         """Play tasks that are given, with the noise that belongs to their numbers."""
         return evaluate(
-            self.agent, family, tasks=task, repeats=self.repeats, episodes=episodes, rounds=rounds, seed=self.seed,
-            step_curve=False,
+            agent or self.agent, family, tasks=task, repeats=self.repeats, episodes=episodes, rounds=rounds,
+            seed=self.seed, step_curve=False,
         )  # fmt: skip
 
     def random(self, family: AnyFamily, task: Any) -> float:
@@ -234,7 +254,24 @@ class _Player:
         family = Stressed(self.family, **options)
         task = switched(self.tasks) if "switch" in options else unchanged(self.tasks)
         after = self._of_tasks(self.played(family, task), family, task)
-        return self._result(each, strength, self.undisturbed, after)
+        found = self._result(each, strength, self.undisturbed, after)
+        return found._replace(retrained=self._retrained(family, task))
+
+    def _retrained(self, family: Stressed, task: Any) -> float | None:
+        """Return the mean score of the agents that were trained under the family's stress; None without any."""
+        there = [number for number, agent in enumerate(self.retrained) if same_stress(agent.family, family)]
+        self.fitted |= set(there)
+        scores = [self._per_episode(self.played(family, task, agent=self.retrained[number])) for number in there]
+        return float(np.mean(scores)) if scores else None
+
+    def check_all_fitted(self) -> None:
+        """Raise ValueError for a retrained agent that no condition was for."""
+        for number, agent in enumerate(self.retrained):
+            if number not in self.fitted:
+                raise ValueError(
+                    f"An agent that was trained on {agent.family!r} fits none of the conditions: train it on a "
+                    f"Stressed family around {self.family!r}, with the strength of one of them."
+                )
 
     def _of_tasks(self, curve: AdaptationCurve, family: AnyFamily, task: Any) -> Played:
         """Return what a curve says of each task, with its bounds."""
@@ -273,6 +310,15 @@ class _Player:
             each.name, strength, each.about.format(f"{strength:g}"), float(before.scores.mean()),
             float(after.scores.mean()), (lost, low, high), after.random, after.oracle, expected(before, after),
         )  # fmt: skip
+
+
+def same_stress(trained: AnyFamily, played: Stressed) -> bool:
+    """Tell whether a family is `played`; noise may differ by a tenth, since its unit is measured."""
+    if not isinstance(trained, Stressed) or repr(trained.inner) != repr(played.inner):
+        return False
+    ways = [(each.delay, each.action_repeat, each.switch) for each in (trained, played)]
+    before, now = (np.append(each.obs_noise, each.reward_noise).astype(float) for each in (trained, played))
+    return ways[0] == ways[1] and before.shape == now.shape and np.allclose(before, now, rtol=0.1)
 
 
 def _spread(rollouts: Sequence[Rollout]) -> tuple[Tensor, float]:

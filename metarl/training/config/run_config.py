@@ -13,6 +13,7 @@ from metarl.core.family import TaskFamily
 from metarl.core.options import make_parts, part
 from metarl.learning.samplers.accel import ACCELOptions
 from metarl.learning.samplers.fresh import FreshOptions
+from metarl.learning.samplers.paired import PAIREDOptions
 from metarl.learning.samplers.plr import PLROptions
 from metarl.learning.samplers.roml import RoMLOptions
 from metarl.learning.samplers.sampler import SamplerOptions
@@ -67,7 +68,12 @@ class TrainConfig:
     train_split: str = "train"
     """The split of the family's tasks that training samples from."""
     task_sampler: SamplerOptions = part(
-        fresh=FreshOptions, plr=PLROptions, accel=ACCELOptions, sfl=SFLOptions, roml=RoMLOptions
+        fresh=FreshOptions,
+        plr=PLROptions,
+        accel=ACCELOptions,
+        sfl=SFLOptions,
+        roml=RoMLOptions,
+        paired=PAIREDOptions,
     )
     """The choice of tasks to train on: its name, with its own options. fresh: new draws of train_split."""
     train_tasks: int | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from metarl.training.config.parsing import as_yaml
 from metarl.training.faults.guarded import Guarded, Warn
 from metarl.training.log.event_files import rewind, take_out
 from metarl.training.log.former import changes, keep_lines
+from metarl.training.log.hparams import shown
 from metarl.training.log.metrics import all_curve_metrics
 from metarl.training.log.pages import layout, verbatim
 
@@ -178,16 +178,11 @@ class Logger:
 
     def _add_hparams(self, values: dict[str, Any], splits: Sequence[str]) -> None:
         """Write the page "HParams". SummaryWriter.add_hparams would make a second run and a wrong point at step 0."""
-        flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
-        for name in ("family", "agent", *({"task_sampler"} & values.keys())):
-            flat |= {f"{name}.{key}": value for key, value in values[name].items()}
-            flat[name] = flat.pop(f"{name}.name")
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in flat.items()}
         evaluated = dict.fromkeys([*values["eval_splits"], *splits])
         # TensorBoard's table shows the first five by default.
         tags = [f"eval/{split}/{name}" for name in ("score", "normalised") for split in evaluated]
         tags += ["train/return", "train/adaptation"]
-        for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
+        for summary in hparams(shown(values), dict.fromkeys(tags, 0.0)):
             self.writer("_get_file_writer.add_summary", summary)
 
     def _show(self, counters: Counters, metrics: dict[str, float], evaluated: bool) -> None:

@@ -1,0 +1,221 @@
+"""Splits: which tasks a family trains on, tests on and chooses a checkpoint by, and how they are drawn."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.errors import WrongResult, add_place, short, unknown
+from metarl.core.tree import named_leaves, num_rows, take, to_device
+
+TaskT = TypeVar("TaskT")
+"""The family's type of task: a NamedTuple of tensors whose leading dimension is the row."""
+
+
+Key = Tensor
+
+
+ADDRESSES = ("train", "test", "ood", "all", "valid")
+"""The index of a name is the address of the split's tasks. Add new names at the end, so that no address changes."""
+
+
+LISTS = 20190524
+"""The address of all fixed lists of tasks: the same for every seed and machine."""
+
+
+BOOTSTRAP = 0x626F6F74  # "boot" in ASCII
+"""The address of all resampled tasks: ``fold(key(seed), BOOTSTRAP)``."""
+
+
+class Splits(ABC, Generic[TaskT]):
+    """The part of a `TaskFamily` that knows its tasks, by splits.
+
+    A subclass writes `draw_tasks` for a distribution of tasks, or `enumerate_tasks` for a finite set.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood")
+    train_tasks: int | None = None
+    """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, or always fresh tasks."""
+    test_tasks: int | None = None
+    """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
+    resampled: tuple[str, int] | None = None
+    """A finite split whose tasks `sample_tasks` draws from a bootstrap sample of them, and its seed; None: from all."""
+    fold: tuple[int, int] | None = None
+    """Part of the tasks, and number of parts, that `hold_out` keeps for `test`; None: the family's own splits."""
+    valid_apart: ClassVar[bool] = False
+    """True if `draw_tasks` and `enumerate_tasks` know the split `valid`, which has other tasks than `train`."""
+
+    def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
+        """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
+
+        Task i depends only on (key, split, i): every split has its own sequence, and a shard of a meta-batch holds the
+        same tasks as the whole. Tasks of a finite split are drawn uniformly, with replacement. Every family has the
+        split `valid`; if it is not declared, its tasks follow the training distribution.
+
+        Raises ValueError for a split that the family does not have.
+        """
+        keys = rng.fold(rng.fold(key, self._address(split)), torch.arange(first, first + n, device=key.device))
+        every = self._finite(split)
+        if every is not None:
+            return take(to_device(every, key.device), self._number(keys, num_rows(every), split))
+        count = self._listed(split)
+        if count is not None:
+            keys = _list_keys(split, self._number(keys, count, split))
+        return self._drawn(keys, "train" if split == "valid" and not self.valid_apart else split)
+
+    def _number(self, keys: Key, count: int, split: str) -> Tensor:
+        """Draw the number of one of a split's `count` tasks per key, or of one in its bootstrap sample: int64 (N,)."""
+        number = rng.integers(keys, 1, count).squeeze(-1)
+        if self.resampled is None or self.resampled[0] != split:
+            return number
+        each = rng.fold(
+            rng.fold(rng.key(self.resampled[1], keys.device), BOOTSTRAP), torch.arange(count, device=keys.device)
+        )
+        return rng.integers(each, 1, count).squeeze(-1)[number]
+
+    def _drawn(self, keys: Key, split: str) -> TaskT:
+        """Draw tasks. Raises WrongResult unless there is one for each key, of float32 or whole numbers."""
+        name = f"{type(self).__name__}.draw_tasks"
+        try:
+            drawn = self.draw_tasks(keys, split)
+        except Exception as error:  # a family's code may raise anything
+            add_place(error, f"{name} of the split {split!r}")
+            raise
+        if not isinstance(drawn, tuple) or not hasattr(drawn, "_fields"):
+            raise WrongResult(f"{name} must return a NamedTuple of tensors, got {type(drawn).__name__}.")
+        rows, on = len(keys), keys.device
+        for field, leaf in named_leaves(drawn).items():
+            right = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == rows and leaf.device == on
+            if not right or leaf.dtype is torch.float64:
+                got = f"{leaf.dtype} {tuple(leaf.shape)}, {leaf.device}" if isinstance(leaf, Tensor) else type(leaf)
+                raise WrongResult(
+                    f"{name} must return one row for each of {len(keys)} keys, as tensors on {keys.device} that are "
+                    f"not float64, got for {field}: {got}."
+                )
+        return drawn
+
+    def tasks_of(self, split: str) -> TaskT | None:
+        """Return every task of a finite split, each once, on the CPU; None for an infinite split.
+
+        Raises ValueError for a split that the family does not have.
+        """
+        self._address(split)
+        every = self._finite(split)
+        if every is None and (count := self._listed(split)) is not None:
+            every = self.draw_tasks(_list_keys(split, torch.arange(count)), split)
+        return every
+
+    def num_tasks(self, split: str) -> int | None:
+        """Return how many tasks a split has; None for an infinite split. Raises ValueError as `tasks_of` does."""
+        self._address(split)
+        every = self._finite(split)
+        return self._listed(split) if every is None else num_rows(every)
+
+    def train_on(self, count: int) -> None:
+        """Make `train` a fixed, seeded list of `count` tasks, the same in every run; a longer list starts with them.
+
+        Raises ValueError if `count` is not an int of at least 1, or a finite `train` has fewer tasks.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"train_tasks must be a whole number of at least 1, got {short(count)}.")
+        self.train_tasks = count
+        self.num_tasks("train")
+
+    def resample(self, split: str, seed: int) -> None:
+        """Let `sample_tasks` draw a finite split's tasks from a bootstrap sample: as many, drawn with replacement.
+
+        So 63 % of many tasks are trained on, some of them more often than others: members of an ensemble that differ in
+        what they have seen (bagging, Breiman 1996). `tasks_of`, and so every evaluation, still has each task once.
+        Raises ValueError for a split with endlessly many tasks, or one that the family does not have.
+        """
+        if self.num_tasks(split) is None:
+            raise ValueError(
+                f"Only finitely many tasks can be resampled, and {split} of {type(self).__name__} has no end of them: "
+                "give train_tasks."
+            )
+        self.resampled = split, seed
+
+    def hold_out(self, part: int, parts: int) -> None:
+        """Make `test` one of `parts` equal parts of a finite family's tasks, 1 to `parts`, and `train` all others.
+
+        The tasks are those of `all`, or of `train` for a family without such a split; parts are the same in every run.
+        `valid` is a part of the new `train`. Raises ValueError for a family with endlessly many tasks, or fewer than
+        `parts`, and for a part that there is not.
+        """
+        name, every = type(self).__name__, self.enumerate_tasks(self._whole)
+        if every is None:
+            raise ValueError(f"{name} has endlessly many tasks, so none needs to be left out: its `test` has others.")
+        if self.train_tasks is not None:
+            raise ValueError("A fold needs all training tasks: leave out train_tasks.")
+        if not 2 <= parts <= num_rows(every) or not 1 <= part <= parts:
+            raise ValueError(
+                f"A fold must be one of 2 to {num_rows(every)} parts of {name}'s tasks, such as 1/2, "
+                f"got {part}/{parts}."
+            )
+        self.fold = part, parts
+        if "test" not in self.splits:
+            self.splits = (*self.splits, "test")  # type: ignore[misc]
+
+    @property
+    def _whole(self) -> str:
+        """The split whose tasks `hold_out` divides."""
+        return "all" if "all" in self.splits else "train"
+
+    def _enumerated(self, split: str) -> TaskT | None:
+        """Return every task of a split that is not a part of another: that of the fold, if there is one."""
+        if self.fold is None or split not in ("train", "test"):
+            return self.enumerate_tasks(split)
+        every, (part, parts) = self.enumerate_tasks(self._whole), self.fold
+        assert every is not None, "hold_out has seen to it"
+        order = rng.permutation(rng.fold(rng.key(LISTS), len(ADDRESSES)), num_rows(every))
+        held_out = torch.zeros(num_rows(every), dtype=torch.bool)
+        held_out[order.tensor_split(parts)[part - 1]] = True
+        return take(every, torch.nonzero(held_out if split == "test" else ~held_out).squeeze(-1))
+
+    def draw_tasks(self, keys: Key, split: str) -> TaskT:
+        """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with `train` unless `valid_apart`."""
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
+
+    def enumerate_tasks(self, split: str) -> TaskT | None:
+        """Return every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
+
+        It is never called for `valid`, which is a part of `train`, unless `valid_apart`.
+        """
+        return None
+
+    def _address(self, split: str) -> int:
+        """Return the address of a split's tasks. Raises ValueError if there is no such split."""
+        if split not in self.splits and not (split == "valid" and "train" in self.splits):
+            raise ValueError(unknown("split", split, self.splits, where=f" of {type(self).__name__}"))
+        return ADDRESSES.index(split) if split in ADDRESSES else 2**16 + zlib.crc32(split.encode())
+
+    def _listed(self, split: str) -> int | None:
+        """Return the length of a split's fixed list of tasks; None if it has none."""
+        return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
+
+    def _finite(self, split: str) -> TaskT | None:
+        """Return all tasks of a finite split, or the part of it that its list or `valid` holds; None if infinite."""
+        part = split == "valid" and not self.valid_apart
+        every = self._enumerated("train" if part else split)
+        if every is None:
+            return None
+        count = num_rows(every)
+        # A part of fewer than six tasks would be too small to choose a checkpoint by: `valid` is then all of them.
+        size = (count // 3 if count >= 6 else count) if part else self._listed(split)
+        if size is None or size == count:
+            return every
+        if size > count:
+            raise ValueError(f"{split}_tasks of {type(self).__name__} must be at most {count}, got {size}.")
+        address = rng.fold(rng.key(LISTS), ADDRESSES.index(split))
+        return take(every, rng.permutation(address, count)[:size].sort().values)
+
+
+def _list_keys(split: str, numbers: Tensor) -> Key:
+    """Return the keys of the tasks with these numbers in a split's fixed list, the same for every seed and machine."""
+    return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)
