@@ -62,7 +62,6 @@ NOT_MEASURED = {
     "belief_sparse_point_robot": "it was never run",
     "belief_half_cheetah_vel": "it was never run",
     "hyper_bernoulli_bandit": "it was never run",
-    "hyper_tabular_mdp": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
     "plr_wall_maze": "it was never run",

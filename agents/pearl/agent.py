@@ -115,8 +115,8 @@ class PEARL(LearningAgent, config=PEARLConfig):
         if prototypes is not None:
             drawn = prototypes.mean() if greedy else prototypes.draw(key)
             explored = torch.where(prototypes.count > 0, drawn, explored)
-            if config.inference == "nearest":
-                inferred = prototypes.nearest(memory.posterior.mean)
+        if config.inference == "nearest":
+            inferred = self.net.nearest(memory.posterior.mean)
         return torch.where((memory.rounds < config.prior_rounds)[:, None], explored, inferred)
 
     def task_embedding(self, memory: Memory) -> Tensor:

@@ -75,6 +75,15 @@ class PEARLNetwork(nn.Module):
         factors = self.factors(context.transpose(0, 1))
         return self.prior(len(context)).times(factors, torch.ones_like(factors.precision[..., 0]))
 
+    def nearest(self, embedding: Tensor) -> Tensor:
+        """Return the prototypes that are nearest to embeddings ``(N, Z)``. Raises ValueError if none are kept."""
+        if self.prototypes is None:
+            raise ValueError(
+                "This agent keeps no embeddings of training tasks: train it with inference 'nearest', or with "
+                "embedding_loss 'contrastive' or 'siamese'."
+            )
+        return self.prototypes.nearest(embedding)
+
     def encoded(self, transitions: Transitions) -> Tensor:
         """Encode transitions for `factors`: observation, action, reward, end and, with `next_obs`, what came next.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 LEAST_VARIANCE = 1e-7
@@ -60,7 +59,3 @@ class Posterior(NamedTuple):
     def kl(self) -> Tensor:
         """Return the KL divergence ``(…)`` of the posterior from the prior N(0, I), in nats."""
         return 0.5 * (self.variance + self.mean**2 - 1.0 + self.precision.log()).sum(-1)
-
-    def where(self, rows: Tensor, other: Posterior) -> Posterior:
-        """Return this one in the rows where `rows`, bool ``(N,)``, is true, and `other` elsewhere."""
-        return Posterior(*(torch.where(rows[:, None], a, b) for a, b in zip(self, other, strict=True)))

@@ -62,9 +62,9 @@ class TaskFamily(Splits[TaskT], Generic[TaskT, StateT]):
 
     Splits: `train` and `test` have the same distribution but no task in common (finite sets are partitioned). `valid`,
     for tuning and for choosing a checkpoint, has other tasks of this distribution, or a fixed part of a finite `train`;
-    with ``valid_apart = True`` it is a distribution of its own.
-    `ood` lies outside the training distribution. `all` is a finite set that papers both train and test on. A family may
-    have further splits.
+    with ``valid_apart = True`` it is a distribution of its own. `ood` lies outside the training distribution. `all` is
+    a finite set that papers both train and test on. A family may have further splits. The methods that draw tasks from
+    them are those of `metarl.core.tasks.splits.Splits`.
     """
 
     observation_space: gymnasium.spaces.Box

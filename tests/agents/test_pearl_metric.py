@@ -301,6 +301,13 @@ def test_a_variant_has_its_own_name_in_tables():
     assert PEARL(config(inference="nearest"), Reach()).title == "PEARL (contrastive, nearest task)"
 
 
+def test_an_agent_without_prototypes_has_no_nearest_one():
+    agent = PEARL(config(embedding_loss="critic"), Reach())
+    agent.config.inference = "nearest"
+    with pytest.raises(ValueError, match="This agent keeps no embeddings of training tasks: train it with"):
+        trial_of(agent, agent.family)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
