@@ -184,7 +184,7 @@ class DarkRoomSweep(Sweep):
 
 
 class Sampled(NamedTuple):
-    """What posterior sampling knows, and the task that it plays as if it were the true one."""
+    """The memory of posterior sampling: what it knows, and the task that it plays as if it were the true one."""
 
     belief: BeliefState
     number: Tensor  # (B,) int64: the task's place in the belief's list

@@ -1,4 +1,4 @@
-"""What the page "HParams" shows of a configuration: what differs from the defaults."""
+"""The part of a configuration that the page "HParams" shows: what differs from the defaults."""
 
 from __future__ import annotations
 
