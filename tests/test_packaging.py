@@ -107,7 +107,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path):
     assert {Path(name).suffix for name in found} <= {".py", ".typed", ".yaml", ".json", ".csv", ".safetensors"}
     linked = {"metarl/envs/grids/grid_navi.py", "metarl/agents/rl2/agent.py", "metarl/configs/rl2_gridnavi.yaml"}
     assert linked <= found.keys()
-    assert wheel.stat().st_size < 10e6, "it stays small"
+    assert wheel.stat().st_size < 15e6, "it stays small"
 
 
 def test_a_source_distribution_makes_the_same_wheel_and_holds_the_tests(wheel: Path, tmp_path: Path):
