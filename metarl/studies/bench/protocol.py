@@ -77,7 +77,7 @@ BASELINES = ("random", "oracle")
 """Agents that are not trained. The oracle is told the task, so it is a bound and no contender."""
 LEARNERS = (
     "rl2", "memoryless", "hyper", "varibad", "belief", "r2d2", "sac", "td3", "pearl", "maml", "fomaml", "anil",
-    "metasgd", "promp", "reptile", "es", "es_maml", "dpt", "dagger", "ppo", "recurrent_ppo",
+    "metasgd", "promp", "reptile", "es", "es_maml", "dpt", "dagger", "ad", "ppo", "recurrent_ppo",
 )  # fmt: skip
 """Agents that are trained: the first parts of the names of their presets."""
 DEFAULT = ("random", "oracle", "rl2", "maml")
