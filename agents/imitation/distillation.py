@@ -109,7 +109,8 @@ class AD(Imitator, config=ADConfig):
     def _forget(self, memory: ADMemory) -> ADMemory:
         """Forget the older half of a full context: the rest is read again, as a window that begins there.
 
-        In training windows begin anywhere, too. A step takes the time of two on average, and memory is bounded.
+        In training, windows of histories longer than the context begin anywhere, too. A step takes the time of two on
+        average, and memory is bounded.
         """
         if memory.steps.shape[1] < self.context:
             return memory
