@@ -61,7 +61,6 @@ NOT_MEASURED = {
     "es_maml_navigation2d": "only a short training was tried",
     "belief_sparse_point_robot": "it was never run",
     "belief_half_cheetah_vel": "it was never run",
-    "hyper_bernoulli_bandit": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
     "plr_wall_maze": "it was never run",
