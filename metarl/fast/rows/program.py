@@ -1,58 +1,114 @@
-"""Functions of tensors of one row, played as NumPy programs."""
+"""Functions of tensors of one row, played as NumPy programs.
+
+A *row* is a tuple of the values of a tree of tensors in the order of its leaves: NumPy's scalars for tensors of one
+number, arrays for others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.fast.rows.tape import NotRecorded, Ref, Tape
+from metarl.core.tree import leaves, tree_map
+from metarl.fast.rows.tape import NotRecorded, Ref, Tape, record
 from metarl.fast.rows.translate import Writer
 
 MOST = 2000
 """Operations of a tape at most: longer ones take long to compile."""
 
+Row = tuple[Any, ...]
+Playing = Callable[..., Row]
+
 
 class Program:
-    """The program of a tape. Each `copy` has memory of its own, and may be called by one thread at a time.
+    """The program of a function, which takes the row of all its arguments and returns that of its result.
 
-    A copy takes and gives rows of NumPy values (see `as_row`), in the order of the tape's leaves.
+    `result` is an example of the result, and tells the shapes and the types. Each `copy` has memory of its own, and may
+    be called by one thread at a time.
     """
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, result: Any) -> None:
         if len(tape.operations) > MOST:
             raise NotRecorded(f"there are {len(tape.operations)} operations, more than {MOST}")
+        self.result = result
         writer = Writer(tape)
         results = "".join(f"{writer.name(Ref(number))}, " for number in tape.outputs)
-        inputs = ", ".join(f"v{number}" for number in tape.inputs)
         boxes = [name for kind, used in writer.boxes.items() for name in (kind, *(f"{kind}_{each}" for each in used))]
-        lines = [f"def make({', '.join([*writer.names, *boxes])}):", f"    def program({inputs}):"]
-        lines += [f"        {line}" for line in writer.lines]
-        lines += [f"        return ({results})", "    return program"]
+        lines = [
+            f"def make({', '.join([*writer.names, *boxes])}):",
+            f"    def program({', '.join(f'v{number}' for number in tape.inputs)}):",
+            *(f"        {line}" for line in writer.lines),
+            f"        return ({results})",
+            "    return program",
+        ]
         self.source = "\n".join(lines)
-        self._boxes, self._constants = writer.boxes, writer.names
+        self._constants, self._boxes = writer.names, writer.boxes
         space: dict[str, Any] = {}
-        exec(compile(self.source, "<row>", "exec"), space)
+        exec(compile(self.source, "<row>", "exec"), space)  # the source is made of numbers and names alone
         self._make = space["make"]
 
-    def copy(self) -> Callable[..., tuple[Any, ...]]:
+    def copy(self) -> Playing:
+        """Return the program with memory of its own."""
         boxes: dict[str, Any] = {}
         for kind, used in self._boxes.items():
             box = boxes[kind] = np.zeros(1, kind)
             boxes |= {f"{kind}_{name}": getattr(torch.from_numpy(box), f"{name}_") for name in used}
-        program = self._make(**self._constants, **boxes)
-        return np.errstate(all="ignore")(program)
+        playing: Playing = np.errstate(all="ignore")(self._make(**self._constants, **boxes))
+        return playing
+
+    def tensors(self, row: Row) -> Any:
+        """Return the tree of tensors of a result."""
+        return as_tensors(row, self.result)
 
 
-def as_row(tensor: Tensor) -> Any:
-    """Return a tensor's values as a program has them: one number as NumPy's scalar, several as an array."""
-    array = tensor.detach().numpy()
-    return array.reshape(-1)[0] if array.size == 1 else array
+def learned(function: Callable[..., Any], *calls: tuple[Any, ...]) -> Program:
+    """Return the program of a function of trees, from several calls that must agree.
+
+    Raises NotRecorded, with the reason, if they do not, or if the program does not give what the function gives, bit
+    for bit.
+    """
+    tapes, results = [], []
+    for call in calls:
+        found: list[Any] = []
+
+        def flat(*tensors: Tensor, call: tuple[Any, ...] = call, found: list[Any] = found) -> list[Tensor]:
+            found.append(function(*_rebuilt(call, iter(tensors))))
+            return leaves(found[0])
+
+        tapes.append(record(flat, leaves(call))[0])
+        results.append(found[0])
+    if not all(tapes[0].alike(tape) for tape in tapes):
+        raise NotRecorded("two calls did not do the same")
+    program = Program(tapes[0], results[0])
+    playing = program.copy()
+    for call, result in zip(calls, results, strict=True):
+        if not same_bits(as_row(result), playing(*as_row(call))):
+            raise NotRecorded("the program gives other numbers")
+    return program
 
 
-def as_tensor(value: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return a program's value as a tensor."""
-    return torch.from_numpy(np.asarray(value).reshape(shape))
+def as_row(tree: Any) -> Row:
+    """Return the row of a tree of tensors."""
+    arrays = [leaf.detach().numpy() for leaf in leaves(tree)]
+    return tuple(array.reshape(-1)[0] if array.size == 1 else array for array in arrays)
+
+
+def as_tensors(row: Row, like: Any) -> Any:
+    """Return a row as a tree of tensors with the shapes of those of `like`."""
+    values = iter(row)
+    return _rebuilt(like, (torch.from_numpy(np.array(next(values)).reshape(leaf.shape)) for leaf in leaves(like)))
+
+
+def same_bits(one: Row, other: Row) -> bool:
+    """Tell whether two rows have the same types and bits."""
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True)]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _rebuilt(tree: Any, tensors: Iterator[Tensor]) -> Any:
+    """Return a tree like `tree` with other tensors."""
+    return tree_map(lambda leaf: next(tensors) if isinstance(leaf, Tensor) else leaf, tree)

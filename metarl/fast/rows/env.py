@@ -1,0 +1,318 @@
+"""The batch environment of one row, which plays NumPy programs: the same trials bit for bit.
+
+torch takes about a microsecond for an operation on one number, and a step is dozens of them. After some steps the
+family's step and reset are recorded once (`metarl.fast.rows.tape`) and written as NumPy programs. A family that cannot
+be recorded, since it looks at a value or draws from a generator of its own, is played as before.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.core import rng
+from metarl.core.batch_env import Outcome, Step
+from metarl.core.family import AnyFamily, Key, State, Task
+from metarl.core.tree import leaves, num_rows
+from metarl.fast.rows.program import Program, Row, as_row, as_tensors, learned
+from metarl.fast.rows.tape import NotRecorded
+from metarl.fast.stepping import FastEnv
+
+PATIENCE = 100
+"""Steps of a family in batches of one row before they are recorded, which takes as long as some hundred steps."""
+CHANGES = 3
+"""Changes of a family's attributes after which it is no longer recorded again."""
+
+
+class Played(NamedTuple):
+    """The result of an action in a row, as `Outcome` and `Step` have it, in NumPy's values."""
+
+    obs: np.ndarray
+    """The first observation of the next episode where one ended; in a trial that is over the last one again."""
+    final_obs: np.ndarray
+    reward: np.float32
+    terminated: bool
+    truncated: bool
+    success: bool | None  # None if the family has none
+    episode: int  # the number of the action's episode in its trial
+    over: bool  # whether the trial is over
+
+
+class Skill:
+    """The programs of a family. `why_not` is None until a reason is known why there are none."""
+
+    def __init__(self, family: AnyFamily) -> None:
+        self.family = family
+        self.why_not: str | None = None
+        self.step: Program | None = None
+        self.begin: Program | None = None
+        self.open: Program | None = None
+        self._steps = self._changes = 0
+        self._seen = dict(vars(family))
+        self._others: dict[Any, Program] = {}
+
+    def ready(self, env: FastEnv, action: Tensor) -> bool:
+        """Tell whether there are programs; they are made when the family has been stepped often enough."""
+        if self.why_not is not None:
+            return False
+        if self.step is None:
+            self._steps += 1
+            if self._steps > PATIENCE:
+                self._learn(env, action)
+        return self.step is not None
+
+    def fresh(self) -> None:
+        """Forget the programs if the family's attributes have changed since they were made."""
+        now = vars(self.family)
+        if len(now) == len(self._seen) and all(now[name] is value for name, value in self._seen.items()):
+            return
+        self._seen, self.step, self._others = dict(now), None, {}
+        self._changes += 1
+        if self._changes > CHANGES:
+            self.why_not = "its attributes change"
+
+    def other(self, name: Any, function: Callable[..., Any], *calls: tuple[Any, ...]) -> Program | None:
+        """Return the program of another function that depends on the family alone, made at the first call."""
+        if name not in self._others and self.why_not is None:
+            try:
+                self._others[name] = learned(function, *calls)
+            except Exception as error:
+                self._refuse(error)
+        return self._others.get(name)
+
+    def _learn(self, env: FastEnv, action: Tensor) -> None:
+        task, keys, age = env.task, env._keys, torch.as_tensor(env._step - env._start).reshape(1)
+        try:
+            after = self.stepped(task, env.state, action, env._step_keys, age)[0]
+            both = enumerate((env.state, after))
+            step = learned(self.stepped, *((task, state, action, env._step_keys, age + i) for i, state in both))
+            self.begin = learned(self.begun, *((task, env._reset_keys, env.episode + i) for i in range(2)))
+            self.open = learned(self.opened, *((task, keys + i) for i in range(2)))
+            self.step = step
+        except Exception as error:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Note the reason. A family's code may raise anything; what is wrong shows in plain steps, too."""
+        said = str(error).partition("\n")[0]
+        self.why_not = said if isinstance(error, NotRecorded) else f"{type(error).__name__}: {said}"
+
+    def stepped(self, task: Task, state: State, action: Tensor, keys: Key, age: Tensor) -> tuple[Any, ...]:
+        """Step, observe, and ask for success."""
+        family = self.family
+        after, reward, terminated = family.step(task, state, action, rng.fold(keys, age) if family.noisy else keys)
+        return after, reward, terminated, family.observe(task, after), family.success(task, after)
+
+    def begun(self, task: Task, keys: Key, episode: Tensor) -> tuple[State, Tensor]:
+        """Begin an episode."""
+        state = self.family.reset(task, rng.fold(keys, episode) if self.family.random_start else keys)
+        return state, self.family.observe(task, state)
+
+    def opened(self, task: Task, keys: Key) -> tuple[Key, Key, State, Tensor]:
+        """Begin a trial: the keys of its episodes and of its steps, and its first episode."""
+        reset_keys, step_keys = rng.fold(keys, 0), rng.fold(keys, 1)
+        return reset_keys, step_keys, *self.begun(task, reset_keys, torch.zeros_like(keys))
+
+
+@functools.lru_cache(maxsize=64)
+def skill(family: AnyFamily) -> Skill:
+    """Return the skill of a family, shared by all its environments."""
+    return Skill(family)
+
+
+class _Now:
+    """Where a trial is: what `RowEnv` knows instead of tensors."""
+
+    __slots__ = ("began", "episode", "final", "first", "key", "obs", "opened", "reset_key", "start", "state", "step_key", "task")
+
+    def __init__(self, task: Row, key: Any, reset_key: Any, step_key: Any, state: Row, obs: Any) -> None:
+        self.task, self.key, self.reset_key, self.step_key = task, key, reset_key, step_key
+        self.obs = obs  # in `state`
+        self.opened = False  # by `begin`, with a key of its own
+        self.state: Row | None = state  # None after the end of a trial, while nobody asks for its next episode
+        self.final = self.first = state
+        self.episode = self.began = self.start = 0
+
+
+TENSORS = frozenset(
+    ("task", "state", "final_state", "first_state", "episode", "_began", "_start", "_keys", "_reset_keys", "_step_keys")
+)
+"""Attributes that `RowEnv` has as tensors only when somebody asks for one of them."""
+
+
+class RowEnv(FastEnv):
+    """The `FastEnv` of one row on the CPU that plays the family's programs once there are any.
+
+    While it does, its tensors are made when they are asked for, and read again at the next step: whatever changes them
+    counts. `play` and `begin` are `step` and `reset` without tensors, for views of a single environment; they may be
+    called while `playable` is true.
+    """
+
+    def __init__(
+        self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+    ) -> None:
+        super().__init__(family, task, key, episodes, first_row)
+        self._skill, self._kind = skill(family), task
+        self._now: _Now | None = None
+        self._copied: Program | None = None
+        self._skill.fresh()
+
+    @property
+    def playable(self) -> bool:
+        """True when the family has programs."""
+        return self._skill.step is not None
+
+    @property
+    def why_not(self) -> str | None:
+        """The reason why steps are not played by programs; None if they are or will be."""
+        return self._skill.why_not
+
+    def step(self, action: Tensor) -> tuple[Outcome, Step]:
+        """Act in the row; if its episode ended, the next one starts."""
+        if action.requires_grad or not self._skill.ready(self, action):
+            return super().step(action)
+        try:
+            played = self.play(*as_row(action))
+        except Exception:  # a family's code may raise anything: plain steps say it in its own words
+            return super().step(action)
+        done = played.terminated or played.truncated
+        reward, terminated, truncated = (
+            torch.from_numpy(np.array([value])) for value in (played.reward, played.terminated, played.truncated)
+        )
+        final_obs = torch.from_numpy(played.final_obs)
+        obs = torch.from_numpy(self._next_obs()) if done else final_obs
+        outcome = Outcome(reward, terminated, truncated, final_obs)
+        return outcome, Step(obs, action, reward, torch.full((1,), float(done)))
+
+    def play(self, action: Any) -> Played:
+        """Act; `action` is its only value, NumPy's scalar or an array ``(1, …)``."""
+        now = self._now or self._enter()
+        if now.state is None:
+            self._begin_episode(now)
+        state, size = now.state, self._size
+        assert state is not None
+        result = self._step_copy(*now.task, *state, action, now.step_key, np.int64(self._step - now.start))
+        self._step += 1
+        reward, terminated, obs, *success = result[size:]
+        now.state = now.final = result[:size]
+        now.obs = final_obs = obs if isinstance(obs, np.ndarray) else np.array(obs).reshape(self._obs_shape)
+        late = self._step - now.began >= self.family.horizon
+        over = False
+        if late or terminated:
+            now.episode += 1
+            now.began = self._step
+            over = now.episode >= self.episodes
+            if over:
+                now.state = None
+            else:
+                self._begin_episode(now)
+        return Played(
+            now.obs, final_obs, reward, bool(terminated), late and not terminated,
+            bool(success[0]) if success else None, now.episode - (late or bool(terminated)), over,
+        )  # fmt: skip
+
+    def begin(self, task: Row, key: Any) -> np.ndarray:
+        """Begin a trial on the task of a row, with its key; return the first observation ``(1, …)``."""
+        self._copy_programs()
+        reset_key, step_key, *rest = self._open_copy(*task, key)
+        self._step = 0
+        self._drop_tensors()
+        now = self._now = _Now(task, key, reset_key, step_key, tuple(rest[:-1]), rest[-1])
+        self._lockstep, self._due = not self.family.terminates, self.family.horizon
+        now.opened = True
+        now.obs = now.obs if isinstance(now.obs, np.ndarray) else np.array(now.obs).reshape(self._obs_shape)
+        obs: np.ndarray = now.obs
+        return obs
+
+    def _begin_episode(self, now: _Now) -> None:
+        """Start the next episode of the trial, or of the padding after it."""
+        *state, obs = self._begin_copy(*now.task, now.reset_key, np.int64(now.episode))
+        now.state = tuple(state)
+        now.obs = obs if isinstance(obs, np.ndarray) else np.array(obs).reshape(self._obs_shape)
+
+    def _next_obs(self) -> np.ndarray:
+        """Return the first observation of the episode that has just begun."""
+        now = self._now
+        assert now is not None
+        if now.state is None:
+            self._begin_episode(now)
+        obs: np.ndarray = now.obs
+        return obs
+
+    def _enter(self) -> _Now:
+        """Read the tensors, of which there will be none."""
+        self._copy_programs()
+        (key,), (reset_key,), (step_key,) = map(as_row, (self._keys, self._reset_keys, self._step_keys))
+        now = _Now(as_row(self.task), key, reset_key, step_key, as_row(self.state), None)
+        now.final, now.first = as_row(self.final_state), as_row(self.first_state)
+        now.episode, now.began, now.start = int(self.episode), int(self._began), int(self._start)
+        self._drop_tensors()
+        self._now = now
+        return now
+
+    def _copy_programs(self) -> None:
+        """Have programs of its own, with their memory."""
+        step, begin, start = self._skill.step, self._skill.begin, self._skill.open
+        assert step is not None and begin is not None and start is not None
+        if self._copied is not step:
+            self._copied, self._step_copy = step, step.copy()
+            self._begin_copy, self._open_copy = begin.copy(), start.copy()
+            self._size, self._obs_shape = len(leaves(step.result[0])), step.result[3].shape
+
+    def _drop_tensors(self) -> None:
+        for name in TENSORS:
+            self.__dict__.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the tensors, if it is one of them that is asked for."""
+        if name not in TENSORS or self.__dict__.get("_now") is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        now = self._now
+        assert now is not None and self._copied is not None
+        if now.state is None:
+            self._begin_episode(now)
+        kind, rows = self._copied.result[0], self.__dict__
+        rows["task"] = self._kind = as_tensors(now.task, self._kind)
+        rows["state"], rows["final_state"], rows["first_state"] = (
+            as_tensors(row, kind) for row in (now.state, now.final, now.first)
+        )
+        rows["_keys"], rows["_reset_keys"], rows["_step_keys"], rows["episode"], rows["_began"] = (
+            torch.from_numpy(np.array([number], np.int64))
+            for number in (now.key, now.reset_key, now.step_key, now.episode, now.began)
+        )
+        rows["_start"], self._now = now.start, None
+        if now.opened:
+            self._key = rows["_keys"]
+        self._due = now.began + self.family.horizon
+        return rows[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: tensors, and no programs."""
+        if self._now is not None:
+            _ = self.state
+        return {name: value for name, value in self.__dict__.items() if name not in COPIES} | {"_copied": None}
+
+    @property
+    def alive(self) -> Tensor:
+        """Rows whose trial is not over: bool (1,)."""
+        return super().alive if self._now is None else torch.from_numpy(np.array([self._now.episode < self.episodes]))
+
+    def all_done(self) -> bool:
+        """Tell whether the row has finished its trial."""
+        return super().all_done() if self._now is None else self._now.episode >= self.episodes
+
+
+COPIES = ("_step_copy", "_begin_copy", "_open_copy", "_copied")
+
+
+def fastest(
+    family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
+) -> FastEnv:
+    """Make a `RowEnv` for one row on the CPU, and a `FastEnv` for others."""
+    kind = RowEnv if key.is_cpu and num_rows(task) == 1 else FastEnv
+    return kind(family, task, key, episodes, first_row)
