@@ -18,9 +18,11 @@ from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
+from metarl.interop.counts import Counts, Inner
 from metarl.interop.flat import flat_space, flatten
 from metarl.interop.numbering import Numbering
 from metarl.interop.recorder import Recorder
+from metarl.interop.single import Single, SingleStep
 
 CHECKED_STEPS = 32
 """The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
@@ -36,14 +38,6 @@ class Shown(NamedTuple):
     episode_index: Tensor  # (B,) int64: number of the action's episode in its trial, from 0
     success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
     inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
-
-
-class Inner(NamedTuple):
-    """Episodes inside trials that ended with a step."""
-
-    ended: Tensor  # (B,) bool: whether an episode ended
-    returns: Tensor  # (B,) float64: its return
-    lengths: Tensor  # (B,) int64: its steps
 
 
 def infos_of(shown: Shown) -> list[dict[str, Any]]:
@@ -102,6 +96,8 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
+        alone = self.num_envs == 1 and not record and max_steps is None and not family.opaque
+        self._single = Single(family, trial) if alone else None
         self.recorder = Recorder(family, self.num_envs, family.episodes_per_trial if trial else 1)
 
     @property
@@ -159,6 +155,8 @@ class TrialStream:
         `task` or `split` replaces that of these rows for all their trials until the next call. Raises ValueError if
         both are given, or if the first call is not for all rows.
         """
+        if task is split is rows is None and (first := self._begin_single()) is not None:
+            return first
         if task is not None and split is not None:
             raise ValueError("Give a task or a split, not both: a task is played whatever split it came from.")
         if split is not None:
@@ -175,11 +173,27 @@ class TrialStream:
         tasks, keys = self._next(torch.arange(self.num_envs))
         self._env, self._steps = make_env(self.family, tasks, keys, None if self.trial else 1), 0
         step = self._first(self._env.reset, self.num_envs)
-        self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
-        self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
+        self._counts = Counts(self.num_envs)
         if self.record:
             self.recorder.begin(range(self.num_envs), self._env.state)
         return self._view(step)
+
+    def _begin_single(self) -> Tensor | None:
+        """Start a trial on a drawn task in the only row, if that goes without tensors."""
+        if self._single is None or self._fixed is not None:
+            return None
+        obs = self._single.begin(self._env, self._numbering, self.split)
+        if obs is None:
+            return None
+        self._option_task = self._option_split = None
+        self._coming, self._steps, self._counts = False, 0, Counts(1)
+        return torch.from_numpy(obs)
+
+    def play(self, action: Any) -> SingleStep | None:
+        """Act in the only row without tensors; None, and nothing done, if that is not possible (`Single`)."""
+        found = None if self._single is None else self._single.play(self._env, self._counts, action)
+        self._steps += found is not None
+        return found
 
     def step(self, action: Tensor) -> Shown:
         """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
@@ -201,13 +215,12 @@ class TrialStream:
         at_end = ended.reshape(-1, *[1] * (outcome.final_obs.ndim - 1))
         obs = self._view(step._replace(obs=torch.where(at_end, outcome.final_obs, step.obs)))
         success = self.family.success(env.task, env.final_state)
-        inner = self._count(outcome) if self.trial else None
+        inner = self._counts.add(outcome) if self.trial else None
         terminated, truncated = outcome.terminated, outcome.truncated
         if self.trial or self.family.horizon == 1:
             terminated, truncated = ended, torch.zeros_like(ended)
         if self.max_steps is not None:
-            self._elapsed = self._elapsed + 1
-            truncated = truncated | (self._elapsed >= self.max_steps)
+            truncated = truncated | (self._counts.elapse() >= self.max_steps)
         return Shown(obs, outcome.reward, terminated, truncated, episode_index, success, inner)
 
     def restart(self, rows: Tensor) -> Tensor:
@@ -215,9 +228,7 @@ class TrialStream:
         env = self._playing()
         tasks, keys = self._next(rows)
         step = self._first(lambda: env.restart(rows, tasks, key=keys), len(rows))
-        nothing = torch.zeros_like(rows)
-        self._returns = put(self._returns, rows, nothing.to(torch.float64))
-        self._lengths, self._elapsed = (put(counts, rows, nothing) for counts in (self._lengths, self._elapsed))
+        self._counts.forget(rows)
         if self.record:
             self.recorder.begin(rows.tolist(), env.state)
         return self._view(step)
@@ -269,16 +280,6 @@ class TrialStream:
         if self._env is None:
             raise ValueError("Call reset() first.")
         return self._env
-
-    def _count(self, outcome: Outcome) -> Inner | None:
-        """Add a step to the returns and lengths of episodes inside trials; return those that ended, if any did."""
-        self._returns, self._lengths = self._returns + outcome.reward, self._lengths + 1
-        ended = outcome.terminated | outcome.truncated
-        if not bool(ended.any()):
-            return None
-        inner = Inner(ended, self._returns, self._lengths)
-        self._returns, self._lengths = torch.where(ended, 0.0, inner.returns), torch.where(ended, 0, inner.lengths)
-        return inner
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:
         """Return tasks and keys of the trials that begin in the rows. A set task uses up a number, too."""

@@ -7,6 +7,7 @@ be recorded, since it looks at a value or draws from a generator of its own, is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ class Skill:
         self.open: Program | None = None
         self._steps = self._changes = 0
         self._seen = dict(vars(family))
-        self._others: dict[Any, Program] = {}
+        self._others: dict[Any, Program | None] = {}
 
     def ready(self, env: FastEnv, action: Tensor) -> bool:
         """Tell whether there are programs; they are made when the family has been stepped often enough."""
@@ -76,14 +77,16 @@ class Skill:
         if self._changes > CHANGES:
             self.why_not = "its attributes change"
 
-    def other(self, name: Any, function: Callable[..., Any], *calls: tuple[Any, ...]) -> Program | None:
-        """Return the program of another function that depends on the family alone, made at the first call."""
-        if name not in self._others and self.why_not is None:
-            try:
-                self._others[name] = learned(function, *calls)
-            except Exception as error:
-                self._refuse(error)
-        return self._others.get(name)
+    def other(self, name: Any, calls: Callable[[], tuple[Any, ...]]) -> Program | None:
+        """Return the program of another function that depends on the family alone; None if there can be none.
+
+        `calls` gives the function and the arguments of some calls of it; it is asked once.
+        """
+        if name not in self._others:
+            self._others[name] = None
+            with contextlib.suppress(Exception):  # a family's code may raise anything
+                self._others[name] = learned(*calls())
+        return self._others[name]
 
     def _learn(self, env: FastEnv, action: Tensor) -> None:
         task, keys, age = env.task, env._keys, torch.as_tensor(env._step - env._start).reshape(1)
@@ -166,6 +169,12 @@ class RowEnv(FastEnv):
     def playable(self) -> bool:
         """True when the family has programs."""
         return self._skill.step is not None
+
+    @property
+    def current(self) -> bool:
+        """True when the family has programs that are of its attributes as they are now: to be asked before `begin`."""
+        self._skill.fresh()
+        return self.playable
 
     @property
     def why_not(self) -> str | None:
