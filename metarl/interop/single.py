@@ -11,10 +11,11 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Step
-from metarl.core.family import AnyFamily, Key, Task, TaskFamily
+from metarl.core.family import AnyFamily, TaskFamily
 from metarl.core.units import no_action
-from metarl.fast.rows.env import RowEnv, Skill, skill
+from metarl.fast.rows.env import RowEnv
 from metarl.fast.rows.program import Playing, Program, as_row
+from metarl.fast.rows.skill import Skill, skill
 from metarl.interop.counts import Counts
 from metarl.interop.flat import flatten
 from metarl.interop.numbering import Numbering

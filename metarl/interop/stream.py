@@ -155,7 +155,7 @@ class TrialStream:
         `task` or `split` replaces that of these rows for all their trials until the next call. Raises ValueError if
         both are given, or if the first call is not for all rows.
         """
-        if task is split is rows is None and (first := self._begin_single()) is not None:
+        if task is None and split is None and rows is None and (first := self._begin_single()) is not None:
             return first
         if task is not None and split is not None:
             raise ValueError("Give a task or a split, not both: a task is played whatever split it came from.")

@@ -7,27 +7,18 @@ be recorded, since it looks at a value or draws from a generator of its own, is 
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.core import rng
 from metarl.core.batch_env import Outcome, Step
-from metarl.core.family import AnyFamily, Key, State, Task
+from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.tree import leaves, num_rows
-from metarl.fast.rows.program import Program, Row, as_row, as_tensors, learned
-from metarl.fast.rows.tape import NotRecorded
+from metarl.fast.rows.program import Program, Row, as_row, as_tensors
+from metarl.fast.rows.skill import skill
 from metarl.fast.stepping import FastEnv
-
-PATIENCE = 100
-"""Steps of a family in batches of one row before they are recorded, which takes as long as some hundred steps."""
-CHANGES = 3
-"""Changes of a family's attributes after which it is no longer recorded again."""
 
 
 class Played(NamedTuple):
@@ -44,94 +35,23 @@ class Played(NamedTuple):
     over: bool  # whether the trial is over
 
 
-class Skill:
-    """The programs of a family. `why_not` is None until a reason is known why there are none."""
-
-    def __init__(self, family: AnyFamily) -> None:
-        self.family = family
-        self.why_not: str | None = None
-        self.step: Program | None = None
-        self.begin: Program | None = None
-        self.open: Program | None = None
-        self._steps = self._changes = 0
-        self._seen = dict(vars(family))
-        self._others: dict[Any, Program | None] = {}
-
-    def ready(self, env: FastEnv, action: Tensor) -> bool:
-        """Tell whether there are programs; they are made when the family has been stepped often enough."""
-        if self.why_not is not None:
-            return False
-        if self.step is None:
-            self._steps += 1
-            if self._steps > PATIENCE:
-                self._learn(env, action)
-        return self.step is not None
-
-    def fresh(self) -> None:
-        """Forget the programs if the family's attributes have changed since they were made."""
-        now = vars(self.family)
-        if len(now) == len(self._seen) and all(now[name] is value for name, value in self._seen.items()):
-            return
-        self._seen, self.step, self._others = dict(now), None, {}
-        self._changes += 1
-        if self._changes > CHANGES:
-            self.why_not = "its attributes change"
-
-    def other(self, name: Any, calls: Callable[[], tuple[Any, ...]]) -> Program | None:
-        """Return the program of another function that depends on the family alone; None if there can be none.
-
-        `calls` gives the function and the arguments of some calls of it; it is asked once.
-        """
-        if name not in self._others:
-            self._others[name] = None
-            with contextlib.suppress(Exception):  # a family's code may raise anything
-                self._others[name] = learned(*calls())
-        return self._others[name]
-
-    def _learn(self, env: FastEnv, action: Tensor) -> None:
-        task, keys, age = env.task, env._keys, torch.as_tensor(env._step - env._start).reshape(1)
-        try:
-            after = self.stepped(task, env.state, action, env._step_keys, age)[0]
-            both = enumerate((env.state, after))
-            step = learned(self.stepped, *((task, state, action, env._step_keys, age + i) for i, state in both))
-            self.begin = learned(self.begun, *((task, env._reset_keys, env.episode + i) for i in range(2)))
-            self.open = learned(self.opened, *((task, keys + i) for i in range(2)))
-            self.step = step
-        except Exception as error:
-            self._refuse(error)
-
-    def _refuse(self, error: Exception) -> None:
-        """Note the reason. A family's code may raise anything; what is wrong shows in plain steps, too."""
-        said = str(error).partition("\n")[0]
-        self.why_not = said if isinstance(error, NotRecorded) else f"{type(error).__name__}: {said}"
-
-    def stepped(self, task: Task, state: State, action: Tensor, keys: Key, age: Tensor) -> tuple[Any, ...]:
-        """Step, observe, and ask for success."""
-        family = self.family
-        after, reward, terminated = family.step(task, state, action, rng.fold(keys, age) if family.noisy else keys)
-        return after, reward, terminated, family.observe(task, after), family.success(task, after)
-
-    def begun(self, task: Task, keys: Key, episode: Tensor) -> tuple[State, Tensor]:
-        """Begin an episode."""
-        state = self.family.reset(task, rng.fold(keys, episode) if self.family.random_start else keys)
-        return state, self.family.observe(task, state)
-
-    def opened(self, task: Task, keys: Key) -> tuple[Key, Key, State, Tensor]:
-        """Begin a trial: the keys of its episodes and of its steps, and its first episode."""
-        reset_keys, step_keys = rng.fold(keys, 0), rng.fold(keys, 1)
-        return reset_keys, step_keys, *self.begun(task, reset_keys, torch.zeros_like(keys))
-
-
-@functools.lru_cache(maxsize=64)
-def skill(family: AnyFamily) -> Skill:
-    """Return the skill of a family, shared by all its environments."""
-    return Skill(family)
-
-
 class _Now:
     """Where a trial is: what `RowEnv` knows instead of tensors."""
 
-    __slots__ = ("began", "episode", "final", "first", "key", "obs", "opened", "reset_key", "start", "state", "step_key", "task")
+    __slots__ = (
+        "began",
+        "episode",
+        "final",
+        "first",
+        "key",
+        "obs",
+        "opened",
+        "reset_key",
+        "start",
+        "state",
+        "step_key",
+        "task",
+    )
 
     def __init__(self, task: Row, key: Any, reset_key: Any, step_key: Any, state: Row, obs: Any) -> None:
         self.task, self.key, self.reset_key, self.step_key = task, key, reset_key, step_key
@@ -283,12 +203,11 @@ class RowEnv(FastEnv):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         now = self._now
         assert now is not None and self._copied is not None
-        if now.state is None:
-            self._begin_episode(now)
+        self._next_obs()
         kind, rows = self._copied.result[0], self.__dict__
         rows["task"] = self._kind = as_tensors(now.task, self._kind)
         rows["state"], rows["final_state"], rows["first_state"] = (
-            as_tensors(row, kind) for row in (now.state, now.final, now.first)
+            as_tensors(row, kind) for row in (now.state or (), now.final, now.first)
         )
         rows["_keys"], rows["_reset_keys"], rows["_step_keys"], rows["episode"], rows["_began"] = (
             torch.from_numpy(np.array([number], np.int64))
@@ -319,9 +238,7 @@ class RowEnv(FastEnv):
 COPIES = ("_step_copy", "_begin_copy", "_open_copy", "_copied")
 
 
-def fastest(
-    family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
-) -> FastEnv:
+def fastest(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> FastEnv:
     """Make a `RowEnv` for one row on the CPU, and a `FastEnv` for others."""
     kind = RowEnv if key.is_cpu and num_rows(task) == 1 else FastEnv
     return kind(family, task, key, episodes, first_row)

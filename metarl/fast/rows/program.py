@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.core.tree import leaves, tree_map
 from metarl.fast.rows.tape import NotRecorded, Ref, Tape, record
-from metarl.fast.rows.translate import Writer
+from metarl.fast.rows.translate import translated
 
 MOST = 2000
 """Operations of a tape at most: longer ones take long to compile."""
@@ -35,7 +35,7 @@ class Program:
         if len(tape.operations) > MOST:
             raise NotRecorded(f"there are {len(tape.operations)} operations, more than {MOST}")
         self.result = result
-        writer = Writer(tape)
+        writer = translated(tape)
         results = "".join(f"{writer.name(Ref(number))}, " for number in tape.outputs)
         boxes = [name for kind, used in writer.boxes.items() for name in (kind, *(f"{kind}_{each}" for each in used))]
         lines = [
@@ -79,7 +79,7 @@ def learned(function: Callable[..., Any], *calls: tuple[Any, ...]) -> Program:
             found.append(function(*_rebuilt(call, iter(tensors))))
             return leaves(found[0])
 
-        tapes.append(record(flat, leaves(call))[0])
+        tapes.append(record(flat, leaves(call)))
         results.append(found[0])
     if not all(tapes[0].alike(tape) for tape in tapes):
         raise NotRecorded("two calls did not do the same")

@@ -7,7 +7,6 @@ written into that other tensors share. What does not depend on the arguments is 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +23,6 @@ LOOKS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.
 """Functions of a tensor's values that torch does not dispatch."""
 FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 """Operations whose result is made of the shape of a tensor alone."""
-_recording = threading.Lock()
 
 
 class NotRecorded(Exception):
@@ -75,32 +73,33 @@ class Tape(NamedTuple):
 
 
 def _same_operation(one: Operation, other: Operation) -> bool:
-    parts = [(getattr(f, "func", f), *getattr(f, "args", ())) for f in (one.function, other.function)]
-    return one._replace(function=None) == other._replace(function=None) and parts[0] == parts[1]
+    parts = [(getattr(f, "func", f), *getattr(f, "args", ())) for f in (one.function, other.function)]  # of a partial
+    return one._replace(function=other.function) == other and parts[0] == parts[1]
 
 
 def _same_value(one: Value, other: Value) -> bool:
-    if one[:2] != other[:2] or (one.constant is None) != (other.constant is None):
-        return False
-    return one.constant is None or np.array_equal(one.constant, other.constant, equal_nan=one.dtype.is_floating_point)
+    known = [each.constant.tobytes() if each.constant is not None else None for each in (one, other)]
+    return one[:2] == other[:2] and known[0] == known[1]
 
 
-def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[Tape, Sequence[Tensor]]:
-    """Call ``function(*inputs)``, which gives a sequence of tensors; return the tape and what the call gave.
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Tape:
+    """Call ``function(*inputs)``, which returns several tensors, and return the tape of the call.
 
     Raises NotRecorded if the tape would not be the function.
     """
-    with _recording:
-        inputs = [each.detach().clone() for each in inputs]  # fields may be one tensor now, and not later
-        recorder = _Recorder(inputs)
-        with torch.no_grad(), host.watched_by(recorder.on_host), _Looks(recorder), recorder:
-            outputs = function(*inputs)
-        tape = Tape(recorder.values, recorder.operations, [*range(len(inputs))], [*map(recorder.number, outputs)])
-    return tape, outputs
+    inputs = [each.detach().clone() for each in inputs]  # two of them may be one tensor now, and not later
+    recorder = _Recorder(inputs)
+    with torch.no_grad(), host.watched_by(recorder.on_host), _Looks(recorder), recorder:
+        outputs = function(*inputs)
+    return Tape(recorder.values, recorder.operations, [*range(len(inputs))], [*map(recorder.number, outputs)])
 
 
 class _Recorder(TorchDispatchMode):
     """Writes down what is dispatched."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else torch imports its compiler, which takes seconds
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -156,12 +155,12 @@ class _Recorder(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if writes:
             name = name.removesuffix("_")
-        if isinstance(result, Tensor) or isinstance(result, (tuple, list)):
+        if isinstance(result, (Tensor, tuple, list)):
             outs = [result] if isinstance(result, Tensor) else list(result)
             fixed = constant or name in FILLED
             numbers = tuple(self._made(out, fixed) for out in outs)
             if not fixed:
-                self.operations.append(Operation(name, func, *numbered, numbers))
+                self.operations.append(Operation(name, func, numbered[0], numbered[1], numbers))
         elif not constant:
             raise NotRecorded(f"{name} looks at the values of tensors")
         return result
