@@ -26,8 +26,9 @@ def called(writer: Writer, operation: Operation) -> str:
         value = writer.value(results[0])
         if value.dtype == writer.value(args[0].number).dtype and value.dtype.is_floating_point:
             return _in_place(writer, operation, value)
+    called = QUICKER.get(operation.name, operation.function)
     if operation.function._schema.is_mutable:  # type: ignore[attr-defined]
-        raise NotRecorded(f"{operation.name} works in place")
+        called = _not_in_place(operation)
 
     def written(tree: Any) -> str:
         if isinstance(tree, Ref):
@@ -37,7 +38,7 @@ def called(writer: Writer, operation: Operation) -> str:
         return writer.constant(tree)
 
     writer.names["from_numpy"] = torch.from_numpy
-    function = writer.constant(QUICKER.get(operation.name, operation.function), "f")
+    function = writer.constant(called, "f")
     given = [written(arg) for arg in args] + [f"{name}={written(arg)}" for name, arg in operation.kwargs.items()]
     call = f"{function}({', '.join(given)})"
     if len(results) == 1:
@@ -47,6 +48,15 @@ def called(writer: Writer, operation: Operation) -> str:
     writer.lines.append(f"{', '.join(targets)}, = {call}")
     writer.lines += [f"{target} = {target}.numpy()" for target in targets]
     return _singles(writer, operation)
+
+
+def _not_in_place(operation: Operation) -> Any:
+    """Return the twin of an operation in place that makes a new tensor."""
+    overload = operation.function._overloadname  # type: ignore[attr-defined]
+    twin = getattr(getattr(torch.ops.aten, operation.name, None), overload, None)
+    if twin is None:
+        raise NotRecorded(f"{operation.name} works in place")
+    return twin
 
 
 def on_host(writer: Writer, operation: Operation) -> str:
