@@ -140,12 +140,13 @@ class Simulator:
         rows, steps = len(state), self.frame_skip
         threads = self._threads(rows)
         pool = self._pool(threads)
-        states = np.empty((rows, steps, state.shape[1]))
+        states, controls = np.empty((rows, steps, state.shape[1])), np.empty((rows, steps, ctrl.shape[1]))
+        controls[:] = ctrl[:, None]
         pool.rollout.rollout(
             models,
             pool.data,
             np.ascontiguousarray(state),
-            np.repeat(ctrl[:, None], steps, axis=1),
+            controls,
             nstep=steps,
             initial_warmstart=np.zeros((rows, self.model.nv)),
             state=states,
@@ -174,7 +175,7 @@ class Simulator:
             return read
 
         pool = self._pool(threads)
-        bounds = np.linspace(0, len(state), threads + 1).astype(int).tolist()
+        bounds = [len(state) * number // threads for number in range(threads + 1)]
         shares = [range(low, high) for low, high in itertools.pairwise(bounds)]
         map_ = map if pool.executor is None else pool.executor.map
         return after, np.stack([row for share in map_(part, pool.data, shares) for row in share])

@@ -121,7 +121,7 @@ def test_the_view_keeps_to_tasks_and_seeds_that_are_set():
         seen += episodes(env, 30)
         env.set_task(None)
         env.reset(options={"split": "ood"})
-        return seen + [int(env.get_task().length)] + episodes(env, 30)
+        return [*seen, int(env.get_task().length), *episodes(env, 30)]
 
     with twins.plain(twins.STEPPING):
         expected = played()

@@ -37,7 +37,9 @@ def _moved(writer: Writer, name: str, shape: tuple[int, ...], places: np.ndarray
     if len(flat) == math.prod(shape) and (steps == 1).all():
         return name if value.shape == shape else f"{name}.reshape({value.shape})"
     if flat.size and (steps == steps[:1]).all() and steps[:1].tolist() != [0] and steps[0] > 0:
-        return f"{name}.reshape(-1)[{flat[0]}:{flat[-1] + 1}:{steps[0]}].reshape({value.shape})"
+        part = f"{flat[0]}:{flat[-1] + 1}:{steps[0]}"
+        in_row = len(shape) == len(value.shape) == 2 and shape[0] == value.shape[0] == 1
+        return f"{name}[:, {part}]" if in_row else f"{name}.reshape(-1)[{part}].reshape({value.shape})"
     return f"{name}.reshape(-1)[{writer.constant(places)}]"
 
 

@@ -37,27 +37,24 @@ class Program:
         self.result = result
         writer = translated(tape)
         results = "".join(f"{writer.name(Ref(number))}, " for number in tape.outputs)
-        boxes = [name for kind, used in writer.boxes.items() for name in (kind, *(f"{kind}_{each}" for each in used))]
+        own = [name for make in writer.own.values() for name in make()]
         lines = [
-            f"def make({', '.join([*writer.names, *boxes])}):",
+            f"def make({', '.join([*writer.names, *own])}):",
             f"    def program({', '.join(f'v{number}' for number in tape.inputs)}):",
             *(f"        {line}" for line in writer.lines),
             f"        return ({results})",
             "    return program",
         ]
         self.source = "\n".join(lines)
-        self._constants, self._boxes = writer.names, writer.boxes
+        self._constants, self._own = writer.names, writer.own
         space: dict[str, Any] = {}
         exec(compile(self.source, "<row>", "exec"), space)  # the source is made of numbers and names alone
         self._make = space["make"]
 
     def copy(self) -> Playing:
         """Return the program with memory of its own."""
-        boxes: dict[str, Any] = {}
-        for kind, used in self._boxes.items():
-            box = boxes[kind] = np.zeros(1, kind)
-            boxes |= {f"{kind}_{name}": getattr(torch.from_numpy(box), f"{name}_") for name in used}
-        playing: Playing = np.errstate(all="ignore")(self._make(**self._constants, **boxes))
+        own = {name: made for make in self._own.values() for name, made in make().items()}
+        playing: Playing = np.errstate(all="ignore")(self._make(**self._constants, **own))
         return playing
 
     def tensors(self, row: Row) -> Any:

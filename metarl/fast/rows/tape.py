@@ -40,6 +40,7 @@ class Value(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    dense: bool  # whether its numbers lie one after the other in memory
     constant: np.ndarray | None = None
 
 
@@ -79,7 +80,7 @@ def _same_operation(one: Operation, other: Operation) -> bool:
 
 def _same_value(one: Value, other: Value) -> bool:
     known = [each.constant.tobytes() if each.constant is not None else None for each in (one, other)]
-    return one[:2] == other[:2] and known[0] == known[1]
+    return one[:3] == other[:3] and known[0] == known[1]
 
 
 def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Tape:
@@ -127,7 +128,8 @@ class _Recorder(TorchDispatchMode):
             storage = tensor.untyped_storage().data_ptr()
             self._shared[storage] = self._shared.get(storage, 0) + 1
         number = self._numbers[id(tensor)] = len(self.values)
-        self.values.append(Value(tuple(tensor.shape), tensor.dtype, self._copied(tensor) if fixed else None))
+        known = self._copied(tensor) if fixed else None
+        self.values.append(Value(tuple(tensor.shape), tensor.dtype, tensor.is_contiguous(), known))
         return number
 
     def _made(self, tensor: Tensor, fixed: bool = False) -> int:

@@ -19,6 +19,10 @@ Translation = Callable[["Writer", Operation], str | None]
 """Writes an operation: the expression of its only result, or `DONE`; None if it has to be a call of torch."""
 
 
+Own = Callable[[], dict[str, Any]]
+"""Makes memory that a program works on, and functions of it, by their names."""
+
+
 class Writer:
     """Collects the program of a tape: its `lines`, and the constants that they name.
 
@@ -29,7 +33,7 @@ class Writer:
         self.tape = tape
         self.lines: list[str] = []
         self.names: dict[str, Any] = {"np": np}
-        self.boxes: dict[str, set[str]] = {}  # by NumPy's type, the functions that work on one number in place
+        self.own: dict[str, Own] = {}  # what every copy of the program makes for itself, by its first name
 
     def value(self, number: int) -> Value:
         """Return what is known of a value."""
