@@ -37,6 +37,7 @@ NEXT_TO = {
     "HumanoidDir": "Humanoid-v5",
 }
 """Families and the environments of Gymnasium of which they vary something."""
+OURS = "metarl:metarl/{}-v0"
 STEPS = 250
 """Steps of a round; two of them warm up."""
 
@@ -69,9 +70,9 @@ def child(names: list[str], rounds: int, own: bool) -> dict[str, float]:
 
     warnings.simplefilter("ignore")  # MuJoCo's, of Gymnasium's files
     torch.set_num_threads(1)
-    ids = [f"metarl:metarl/{name}-v0" for name in names]
+    ids = [OURS.format(name) for name in names]
     ids += [NEXT_TO[name] for name in names if own and name in NEXT_TO]
-    return {id.rpartition("/")[2]: cost(id, rounds) for id in ids}
+    return {id: cost(id, rounds) for id in ids}
 
 
 def turn(root: Path, names: list[str], rounds: int, own: bool) -> dict[str, float]:
@@ -94,9 +95,9 @@ def measure(names: list[str], former: Path | None, turns: int, rounds: int) -> d
         costs = turn(ROOT, names, rounds, own=True)
         before = {} if former is None else turn(former, names, rounds, own=False)
         for name in names:
-            note(name, "metarl", costs[f"{name}-v0"])
+            note(name, "metarl", costs[OURS.format(name)])
             if former is not None:
-                note(name, "former", before[f"{name}-v0"])
+                note(name, "former", before[OURS.format(name)])
             if name in NEXT_TO:
                 note(name, "gymnasium", costs[NEXT_TO[name]])
     return found

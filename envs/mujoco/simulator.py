@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.core.host import on_host
+from metarl.core.host.calls import on_host
 
 Model = Any  # mujoco.MjModel
 

@@ -68,8 +68,8 @@ class SingleAction:
             usual = type(action) is int or isinstance(action, np.integer)
             return np.int64(action) if usual and self._first <= action <= self._last else None
         usual = isinstance(action, np.ndarray) and action.dtype == np.float32 and action.shape == self._shape
-        if not usual or not math.isfinite(action.dot(action) if action.ndim == 1 else action.sum()):
-            return None  # it may also be large
+        if not usual or not all(map(math.isfinite, action.reshape(-1).tolist())):
+            return None
         return action.reshape(-1)[0] if action.size == 1 else action[None].copy()
 
 

@@ -14,7 +14,7 @@ from metarl.core.batch_env import BatchEnv, Step
 from metarl.core.family import AnyFamily, TaskFamily
 from metarl.core.units import no_action
 from metarl.fast.rows.env import RowEnv
-from metarl.fast.rows.program import Playing, Program, as_row
+from metarl.fast.rows.program import Playing, Program, Row, as_row
 from metarl.fast.rows.skill import Skill, skill
 from metarl.interop.counts import Counts
 from metarl.interop.flat import flatten
@@ -27,8 +27,7 @@ SingleStep = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 class Single:
     """Plays the only row of a stream with the trials that the stream itself would play, bit for bit.
 
-    `play` and `begin` return None where that is not possible, or not yet: the stream then goes on by itself. They
-    change nothing in this case.
+    Where that is not possible, or not yet, the stream goes on by itself.
     """
 
     def __init__(self, family: AnyFamily, trial: bool) -> None:
@@ -42,7 +41,7 @@ class Single:
         return self.__dict__ | {"_copies": {}}
 
     def play(self, env: BatchEnv | None, counts: Counts, action: Any) -> SingleStep | None:
-        """Act; `action` is NumPy's scalar or an array ``(1, …)``, as `metarl.interop.actions.SingleAction` gives it."""
+        """Act; None, and nothing done, if that is not possible. `action` is what `SingleAction` gives."""
         if not isinstance(env, RowEnv) or not env.playable:
             return None
         flat = self._flat() if self.trial else None
@@ -65,20 +64,27 @@ class Single:
             (obs,) = flat(obs, action, played.reward, np.float32(ended))
         return obs[0].copy(), float(played.reward), terminated, truncated, info
 
-    def begin(self, env: BatchEnv | None, numbering: Numbering, split: str) -> np.ndarray | None:
-        """Begin the next trial in the environment; return its first observation ``(1, D)``."""
-        if not isinstance(env, RowEnv) or not env.current:
-            return None
-        draw = self._draw(numbering, split)
+    def ready(self, env: BatchEnv | None) -> bool:
+        """Tell whether `begin` can be called."""
+        return isinstance(env, RowEnv) and env.current and not (self.trial and self._flat() is None)
+
+    def begin(self, env: BatchEnv | None, task: Row, key: Any) -> np.ndarray:
+        """Begin a trial on the task of a row with its key; return the first observation ``(1, D)``."""
+        assert isinstance(env, RowEnv)
+        obs = env.begin(task, key)
         flat = self._flat() if self.trial else None
-        if draw is None or (self.trial and flat is None):
-            return None
-        root, number = numbering.take(0)
-        *task, key = draw(root.numpy()[()], np.int64(number))
-        obs = env.begin(tuple(task), key)
         if flat is not None:
             (obs,) = flat(obs, self._nothing, np.float32(0.0), np.float32(0.0))
         return obs
+
+    def drawn(self, numbering: Numbering, split: str) -> tuple[Row, Any] | None:
+        """Draw the row of the next trial's task and its key; None, and nothing done, if that needs tensors."""
+        draw = self._draw(numbering, split)
+        if draw is None:
+            return None
+        root, number = numbering.take(0)
+        *task, key = draw(root.numpy()[()], np.int64(number))
+        return tuple(task), key
 
     def _draw(self, numbering: Numbering, split: str) -> Playing | None:
         """Return the program that draws a trial's task and key."""

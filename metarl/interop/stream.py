@@ -18,6 +18,7 @@ from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
+from metarl.fast.rows.program import as_row
 from metarl.interop.counts import Counts, Inner
 from metarl.interop.flat import flat_space, flatten
 from metarl.interop.numbering import Numbering
@@ -179,15 +180,16 @@ class TrialStream:
         return self._view(step)
 
     def _begin_single(self) -> Tensor | None:
-        """Start a trial on a drawn task in the only row, if that goes without tensors."""
-        if self._single is None or self._fixed is not None:
-            return None
-        obs = self._single.begin(self._env, self._numbering, self.split)
-        if obs is None:
+        """Start a trial in the only row without making an environment, if that is possible."""
+        if self._single is None or not self._single.ready(self._env):
             return None
         self._option_task = self._option_split = None
+        drawn = self._single.drawn(self._numbering, self.split) if self._fixed is None else None
+        if drawn is None:
+            task, keys = self._next(torch.arange(1))
+            drawn = as_row(task), as_row(keys)[0]
         self._coming, self._steps, self._counts = False, 0, Counts(1)
-        return torch.from_numpy(obs)
+        return torch.from_numpy(self._single.begin(self._env, *drawn).copy())
 
     def play(self, action: Any) -> SingleStep | None:
         """Act in the only row without tensors; None, and nothing done, if that is not possible (`Single`)."""

@@ -19,7 +19,7 @@ import metarl
 from metarl.core import rng, tree
 from metarl.core.batch_env import BatchEnv, make_env
 from metarl.core.family import TaskFamily
-from metarl.core.host import on_host
+from metarl.core.host.calls import on_host
 from metarl.fast import twins
 from metarl.fast.rows import skill as skills
 from metarl.fast.rows.env import RowEnv
@@ -139,6 +139,17 @@ def test_what_a_user_keeps_is_not_changed_later():
         obs[:] = obs
         action[:] = 99.0
     assert all((kept == before).all() for kept, before in seen)
+
+
+def test_results_that_are_changed_in_place_change_nothing_else():
+    plain, fast = both(metarl.make("metarl/GridNavi-v0"))
+    assert same(plain.reset(), fast.reset())
+    for number in range(40):
+        action = action_at(plain.family, number)
+        expected, found = plain.step(action), fast.step(action)
+        assert same(expected, found)
+        for leaf in (found[0].final_obs, found[1].obs, found[0].terminated):
+            leaf += True
 
 
 class Looks(Corridor):

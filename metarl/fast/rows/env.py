@@ -113,8 +113,8 @@ class RowEnv(FastEnv):
         reward, terminated, truncated = (
             torch.from_numpy(np.array([value])) for value in (played.reward, played.terminated, played.truncated)
         )
-        final_obs = torch.from_numpy(played.final_obs)
-        obs = torch.from_numpy(self._next_obs()) if done else final_obs
+        final_obs = torch.from_numpy(played.final_obs.copy())  # it may be a constant of the program
+        obs = torch.from_numpy(self._next_obs().copy()) if done else final_obs
         outcome = Outcome(reward, terminated, truncated, final_obs)
         return outcome, Step(obs, action, reward, torch.full((1,), float(done)))
 

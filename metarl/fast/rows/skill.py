@@ -1,4 +1,4 @@
-"""What is known of a family: the programs of its step, of its reset, and of whatever else depends on it alone."""
+"""The programs of a family: of its step, of its reset, and of whatever else depends on it alone."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metarl.core import host
+from metarl.core.host import calls as host
 from metarl.core.tree import tree_map
 
 LOOKS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
@@ -36,7 +36,7 @@ class Ref(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is known of a value before the tape is played."""
+    """A value of the tape: all that is known of it before the tape is played."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
