@@ -56,6 +56,21 @@ def infos_of(shown: Shown) -> list[dict[str, Any]]:
     return infos
 
 
+def _shown(obs: np.ndarray, reward: float, terminated: bool, truncated: bool, info: dict[str, Any]) -> Shown:
+    """Return the step of a single row as tensors."""
+
+    def one(number: Any) -> Tensor:
+        return torch.from_numpy(np.array([number]))
+
+    ended, success = info.get("inner_episode"), info.get("success")
+    inner = None if ended is None else Inner(one(True), one(ended["r"]), one(ended["l"]))
+    solved = None if success is None else one(success)
+    index = one(info["episode_index"])
+    return Shown(
+        torch.from_numpy(obs)[None], one(np.float32(reward)), one(terminated), one(truncated), index, solved, inner
+    )
+
+
 class TrialStream:
     """A stream of trials in `num_envs` rows, for interfaces that have no trials.
 
@@ -156,8 +171,6 @@ class TrialStream:
         `task` or `split` replaces that of these rows for all their trials until the next call. Raises ValueError if
         both are given, or if the first call is not for all rows.
         """
-        if task is None and split is None and rows is None and (first := self._begin_single()) is not None:
-            return first
         if task is not None and split is not None:
             raise ValueError("Give a task or a split, not both: a task is played whatever split it came from.")
         if split is not None:
@@ -171,6 +184,9 @@ class TrialStream:
         self._coming = False
         if rows is not None:
             return self.restart(rows)
+        if (first := self._begin_single()) is not None:
+            self._steps = 0
+            return first
         tasks, keys = self._next(torch.arange(self.num_envs))
         self._env, self._steps = make_env(self.family, tasks, keys, None if self.trial else 1), 0
         step = self._first(self._env.reset, self.num_envs)
@@ -180,15 +196,16 @@ class TrialStream:
         return self._view(step)
 
     def _begin_single(self) -> Tensor | None:
-        """Start a trial in the only row without making an environment, if that is possible."""
+        """Start a trial in the only row without making an environment; None, and nothing done, if that cannot be."""
         if self._single is None or not self._single.ready(self._env):
             return None
-        self._option_task = self._option_split = None
-        drawn = self._single.drawn(self._numbering, self.split) if self._fixed is None else None
+        drawn = None
+        if self._fixed is None and self._option_task is None and self._option_split is None:
+            drawn = self._single.drawn(self._numbering, self.split)
         if drawn is None:
             task, keys = self._next(torch.arange(1))
             drawn = as_row(task), as_row(keys)[0]
-        self._coming, self._steps, self._counts = False, 0, Counts(1)
+        self._counts = Counts(1)
         return torch.from_numpy(self._single.begin(self._env, *drawn).copy())
 
     def play(self, action: Any) -> SingleStep | None:
@@ -199,6 +216,8 @@ class TrialStream:
 
     def step(self, action: Tensor) -> Shown:
         """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
+        if self._single is not None and (found := self.play(as_row(action)[0])) is not None:
+            return _shown(*found)
         env = self._playing()
         episode_index = env.episode
         self._steps += 1
@@ -228,6 +247,8 @@ class TrialStream:
     def restart(self, rows: Tensor) -> Tensor:
         """Start a new trial in the rows of these indices; return their first observations ``(M, D)``."""
         env = self._playing()
+        if (first := self._begin_single()) is not None:
+            return first
         tasks, keys = self._next(rows)
         step = self._first(lambda: env.restart(rows, tasks, key=keys), len(rows))
         self._counts.forget(rows)

@@ -36,22 +36,12 @@ class Played(NamedTuple):
 
 
 class _Now:
-    """Where a trial is: what `RowEnv` knows instead of tensors."""
+    """Where a trial is, as rows; `seen` are the tensors that somebody has asked for."""
 
     __slots__ = (
-        "began",
-        "episode",
-        "final",
-        "first",
-        "key",
-        "obs",
-        "opened",
-        "reset_key",
-        "start",
-        "state",
-        "step_key",
+        "began", "episode", "final", "first", "key", "obs", "opened", "reset_key", "seen", "start", "state", "step_key",
         "task",
-    )
+    )  # fmt: skip
 
     def __init__(self, task: Row, key: Any, reset_key: Any, step_key: Any, state: Row, obs: Any) -> None:
         self.task, self.key, self.reset_key, self.step_key = task, key, reset_key, step_key
@@ -60,20 +50,24 @@ class _Now:
         self.state: Row | None = state  # None after the end of a trial, while nobody asks for its next episode
         self.final = self.first = state
         self.episode = self.began = self.start = 0
+        self.seen: dict[str, Any] = {}
 
 
-TENSORS = frozenset(
-    ("task", "state", "final_state", "first_state", "episode", "_began", "_start", "_keys", "_reset_keys", "_step_keys")
-)
-"""Attributes that `RowEnv` has as tensors only when somebody asks for one of them."""
+STATES = {"state": "state", "final_state": "final", "first_state": "first"}
+NUMBERS = {
+    "episode": "episode", "_began": "began", "_keys": "key", "_reset_keys": "reset_key", "_step_keys": "step_key"
+}  # fmt: skip
+TENSORS = frozenset((*STATES, *NUMBERS, "task", "_start"))
+"""Attributes that `RowEnv` has as tensors only when somebody asks for them."""
+MOVING = ("state", "final_state", "episode", "_began")
 
 
 class RowEnv(FastEnv):
     """The `FastEnv` of one row on the CPU that plays the family's programs once there are any.
 
-    While it does, its tensors are made when they are asked for, and read again at the next step: whatever changes them
-    counts. `play` and `begin` are `step` and `reset` without tensors, for views of a single environment; they may be
-    called while `playable` is true.
+    While it does, its tensors are made when they are asked for. A state, task or episode that is set counts, and so
+    does what `FastEnv` does to them. `play` and `begin` are `step` and `reset` without tensors, for views of a single
+    environment; they may be called while `playable` is true.
     """
 
     def __init__(
@@ -120,49 +114,51 @@ class RowEnv(FastEnv):
 
     def play(self, action: Any) -> Played:
         """Act; `action` is its only value, NumPy's scalar or an array ``(1, …)``."""
-        now = self._now or self._enter()
+        now, own = self._now, self.__dict__
+        if now is None or "state" in own or "task" in own or "episode" in own:
+            now = self._enter()
         if now.state is None:
             self._begin_episode(now)
-        state, size = now.state, self._size
-        assert state is not None
-        result = self._step_copy(*now.task, *state, action, now.step_key, np.int64(self._step - now.start))
-        self._step += 1
+        assert now.state is not None
+        if now.seen:
+            for name in MOVING:
+                now.seen.pop(name, None)
+        age, size, episode = np.int64(self._step - now.start), self._size, now.episode
+        result = self._step_copy(*now.task, *now.state, action, now.step_key, age)
         reward, terminated, obs, *success = result[size:]
+        self._step += 1
         now.state = now.final = result[:size]
-        now.obs = final_obs = obs if isinstance(obs, np.ndarray) else np.array(obs).reshape(self._obs_shape)
-        late = self._step - now.began >= self.family.horizon
-        over = False
+        now.obs = final_obs = self._shown(obs)
+        late, over = self._step - now.began >= self.family.horizon, False
         if late or terminated:
-            now.episode += 1
-            now.began = self._step
+            now.episode, now.began = episode + 1, self._step
             over = now.episode >= self.episodes
             if over:
                 now.state = None
             else:
                 self._begin_episode(now)
-        return Played(
-            now.obs, final_obs, reward, bool(terminated), late and not terminated,
-            bool(success[0]) if success else None, now.episode - (late or bool(terminated)), over,
-        )  # fmt: skip
+        succeeded = bool(success[0]) if success else None
+        truncated = late and not terminated
+        return Played(now.obs, final_obs, reward, bool(terminated), truncated, succeeded, episode, over)
 
     def begin(self, task: Row, key: Any) -> np.ndarray:
         """Begin a trial on the task of a row, with its key; return the first observation ``(1, …)``."""
         self._copy_programs()
-        reset_key, step_key, *rest = self._open_copy(*task, key)
-        self._step = 0
+        reset_key, step_key, *state, obs = self._open_copy(*task, key)
         self._drop_tensors()
-        now = self._now = _Now(task, key, reset_key, step_key, tuple(rest[:-1]), rest[-1])
-        self._lockstep, self._due = not self.family.terminates, self.family.horizon
-        now.opened = True
-        now.obs = now.obs if isinstance(now.obs, np.ndarray) else np.array(now.obs).reshape(self._obs_shape)
-        obs: np.ndarray = now.obs
-        return obs
+        self._step, self._lockstep, self._due = 0, not self.family.terminates, self.family.horizon
+        self._now = _Now(task, key, reset_key, step_key, tuple(state), self._shown(obs))
+        self._now.opened = True
+        return self._next_obs()
 
     def _begin_episode(self, now: _Now) -> None:
         """Start the next episode of the trial, or of the padding after it."""
         *state, obs = self._begin_copy(*now.task, now.reset_key, np.int64(now.episode))
-        now.state = tuple(state)
-        now.obs = obs if isinstance(obs, np.ndarray) else np.array(obs).reshape(self._obs_shape)
+        now.state, now.obs = tuple(state), self._shown(obs)
+
+    def _shown(self, obs: Any) -> np.ndarray:
+        """Return an observation ``(1, …)``, which may be a scalar before."""
+        return obs if isinstance(obs, np.ndarray) else np.array(obs).reshape(self._obs_shape)
 
     def _next_obs(self) -> np.ndarray:
         """Return the first observation of the episode that has just begun."""
@@ -174,12 +170,13 @@ class RowEnv(FastEnv):
         return obs
 
     def _enter(self) -> _Now:
-        """Read the tensors, of which there will be none."""
+        """Read the tensors into rows."""
         self._copy_programs()
         (key,), (reset_key,), (step_key,) = map(as_row, (self._keys, self._reset_keys, self._step_keys))
         now = _Now(as_row(self.task), key, reset_key, step_key, as_row(self.state), None)
         now.final, now.first = as_row(self.final_state), as_row(self.first_state)
         now.episode, now.began, now.start = int(self.episode), int(self._began), int(self._start)
+        now.seen["task"] = self._kind = self.task
         self._drop_tensors()
         self._now = now
         return now
@@ -198,41 +195,47 @@ class RowEnv(FastEnv):
             self.__dict__.pop(name, None)
 
     def __getattr__(self, name: str) -> Any:
-        """Make the tensors, if it is one of them that is asked for."""
-        if name not in TENSORS or self.__dict__.get("_now") is None:
+        """Make a tensor from its row."""
+        now = self.__dict__.get("_now")
+        if name not in TENSORS or now is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        now = self._now
-        assert now is not None and self._copied is not None
-        self._next_obs()
-        kind, rows = self._copied.result[0], self.__dict__
-        rows["task"] = self._kind = as_tensors(now.task, self._kind)
-        rows["state"], rows["final_state"], rows["first_state"] = (
-            as_tensors(row, kind) for row in (now.state or (), now.final, now.first)
-        )
-        rows["_keys"], rows["_reset_keys"], rows["_step_keys"], rows["episode"], rows["_began"] = (
-            torch.from_numpy(np.array([number], np.int64))
-            for number in (now.key, now.reset_key, now.step_key, now.episode, now.began)
-        )
-        rows["_start"], self._now = now.start, None
-        if now.opened:
-            self._key = rows["_keys"]
-        self._due = now.began + self.family.horizon
-        return rows[name]
+        if name not in now.seen:
+            now.seen[name] = self._made(name, now)
+        return now.seen[name]
+
+    def _made(self, name: str, now: _Now) -> Any:
+        if name == "_start":
+            return now.start
+        if name == "task":
+            self._kind = as_tensors(now.task, self._kind)
+            return self._kind
+        if name in NUMBERS:
+            return torch.from_numpy(np.array([getattr(now, NUMBERS[name])], np.int64))
+        if now.state is None:
+            self._begin_episode(now)
+        assert self._copied is not None
+        return as_tensors(getattr(now, STATES[name]), self._copied.result[0])
+
+    def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
+        """Start a new trial in the row, as `BatchEnv.restart` does."""
+        if self._now is not None and self._now.opened:
+            self._key = self._keys
+        return super().restart(rows, task, first_row, key)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: tensors, and no programs."""
-        if self._now is not None:
-            _ = self.state
-        return {name: value for name, value in self.__dict__.items() if name not in COPIES} | {"_copied": None}
-
-    @property
-    def alive(self) -> Tensor:
-        """Rows whose trial is not over: bool (1,)."""
-        return super().alive if self._now is None else torch.from_numpy(np.array([self._now.episode < self.episodes]))
+        own = {name: value for name, value in self.__dict__.items() if name not in COPIES}
+        return (
+            own
+            | {name: getattr(self, name) for name in TENSORS if hasattr(self, name)}
+            | {"_copied": None, "_now": None}
+        )
 
     def all_done(self) -> bool:
         """Tell whether the row has finished its trial."""
-        return super().all_done() if self._now is None else self._now.episode >= self.episodes
+        if self._now is None or "episode" in self.__dict__:
+            return super().all_done()
+        return self._now.episode >= self.episodes
 
 
 COPIES = ("_step_copy", "_begin_copy", "_open_copy", "_copied")
