@@ -43,7 +43,8 @@ from metarl.core.family import Task, TaskFamily, has_picture
 from metarl.core.faults.memory import check_memory, task_numbers
 from metarl.core.tree import take
 from metarl.interop.actions import SingleAction, as_array, checked_actions
-from metarl.interop.stream import Shown, TrialStream, family_of_view, infos_of, joined
+from metarl.interop.shown import Shown, infos_of
+from metarl.interop.stream import TrialStream, family_of_view, joined
 
 _RENDER_FPS = 10
 

@@ -16,9 +16,9 @@ from metarl.core.units import no_action
 from metarl.fast.rows.env import RowEnv
 from metarl.fast.rows.program import Playing, Program, Row, as_row
 from metarl.fast.rows.skill import Skill, skill
-from metarl.interop.counts import Counts
 from metarl.interop.flat import flatten
 from metarl.interop.numbering import Numbering
+from metarl.interop.shown import Counts
 
 SingleStep = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 """Observation without the row's dimension, reward, terminated, truncated and info, as Gymnasium's `step` returns."""

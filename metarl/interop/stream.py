@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,56 +19,14 @@ from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
 from metarl.fast.rows.program import as_row
-from metarl.interop.counts import Counts, Inner
 from metarl.interop.flat import flat_space, flatten
 from metarl.interop.numbering import Numbering
 from metarl.interop.recorder import Recorder
+from metarl.interop.shown import Counts, Shown, shown_alone
 from metarl.interop.single import Single, SingleStep
 
 CHECKED_STEPS = 32
 """The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
-
-
-class Shown(NamedTuple):
-    """One step of a `TrialStream`."""
-
-    obs: Tensor  # (B, D) after the action, also where the episode ended with it
-    reward: Tensor  # (B,) float32
-    terminated: Tensor  # (B,) bool
-    truncated: Tensor  # (B,) bool
-    episode_index: Tensor  # (B,) int64: number of the action's episode in its trial, from 0
-    success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
-    inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
-
-
-def infos_of(shown: Shown) -> list[dict[str, Any]]:
-    """Return the info of each row, with Python's numbers; `metarl.interop.gym_env` describes the entries."""
-    index, infos = shown.episode_index.tolist(), list[dict[str, Any]]()
-    if shown.success is None:
-        infos = [{"episode_index": number} for number in index]
-    else:
-        both = zip(index, shown.success.tolist(), strict=True)
-        infos = [{"episode_index": number, "success": success} for number, success in both]
-    if shown.inner is not None:
-        for row in shown.inner.ended.nonzero().squeeze(1).tolist():
-            returns, lengths = float(shown.inner.returns[row]), int(shown.inner.lengths[row])
-            infos[row]["inner_episode"] = {"r": returns, "l": lengths, "index": index[row]}
-    return infos
-
-
-def _shown(obs: np.ndarray, reward: float, terminated: bool, truncated: bool, info: dict[str, Any]) -> Shown:
-    """Return the step of a single row as tensors."""
-
-    def one(number: Any) -> Tensor:
-        return torch.from_numpy(np.array([number]))
-
-    ended, success = info.get("inner_episode"), info.get("success")
-    inner = None if ended is None else Inner(one(True), one(ended["r"]), one(ended["l"]))
-    solved = None if success is None else one(success)
-    index = one(info["episode_index"])
-    return Shown(
-        torch.from_numpy(obs)[None], one(np.float32(reward)), one(terminated), one(truncated), index, solved, inner
-    )
 
 
 class TrialStream:
@@ -217,7 +175,7 @@ class TrialStream:
     def step(self, action: Tensor) -> Shown:
         """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
         if self._single is not None and (found := self.play(as_row(action)[0])) is not None:
-            return _shown(*found)
+            return shown_alone(*found)
         env = self._playing()
         episode_index = env.episode
         self._steps += 1
