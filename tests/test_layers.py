@@ -21,7 +21,7 @@ FLOORS = (
 DOORS = ("__init__", "__main__", "train")
 """Modules beside the floors: they may import anything, and no floor imports them."""
 CORE = {
-    "rng": 0, "tree": 0, "errors": 0, "beliefs.step": 0, "options": 1, "units": 1, "distributions": 1,
+    "rng": 0, "tree": 0, "errors": 0, "host.calls": 0, "beliefs.step": 0, "options": 1, "units": 1, "distributions": 1,
     "faults.regular": 1, "beliefs.belief": 1, "family": 2, "faults.results": 3, "beliefs.enumeration": 3, "checks": 4,
     "registry": 3, "batch_env": 4, "faults.memory": 5, "faults.diagnosis": 5, "rollout": 6, "agent": 7,
     "beliefs.places": 1, "tasks.sketch": 0, "tasks.splits": 1,

@@ -234,7 +234,7 @@ class HopperRandParams(RobotFamily[BodyScales]):
 def run(robot: Robot, bodies: Bodies, task: BodyScales, state: Physics, action: Tensor) -> tuple[Physics, Tensor]:
     """The next state of rows with bodies of their own, and the reward."""
     action = robot.clipped(action)
-    after = robot.move(state, action, bodies.of(task))
+    after = robot.move(state, action, bodies, task)
     return after, robot.speed(state, after) + 1.0 - 0.001 * effort(action)
 
 

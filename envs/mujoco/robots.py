@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -72,9 +72,13 @@ class Robot:
         """The action clipped to its range, which is the same for all motors of a robot."""
         return action.clamp(-self.strongest, self.strongest)
 
-    def move(self, physics: Physics, action: Tensor, models: Sequence[Model] | None = None) -> Physics:
-        """The state after a (clipped) action; `models` where rows have bodies of their own."""
-        return self.simulator.advance(physics, action, models)
+    def move(
+        self, physics: Physics, action: Tensor, bodies: Bodies | None = None, task: tuple[Tensor, ...] = ()
+    ) -> Physics:
+        """The state after a (clipped) action; `bodies` and the `task` where rows have bodies of their own."""
+        if bodies is None:
+            return self.simulator.advance(physics, action)
+        return self.simulator.advance(physics, action, bodies.described, features(task))
 
     def speed(self, before: Physics, after: Physics) -> Tensor:
         """Mean speed along x between two actions: float32 ``(B,)`` m/s."""
@@ -85,23 +89,28 @@ class Bodies:
     """The models of tasks that change a robot's body: ``factors(row)`` multiplies fields of its model.
 
     They are made once per task. A batch goes on with the same tasks for a whole trial, so those of the last batch are
-    at hand without a look at the numbers.
+    at hand.
     """
 
     def __init__(self, simulator: Simulator, factors: Callable[[np.ndarray, Model], dict[str, np.ndarray]]) -> None:
         self.simulator, self.factors = simulator, factors
         self._made = functools.lru_cache(maxsize=2048)(self._make)
-        self._last: tuple[Tensor | None, list[Model]] = (None, [])
+        self._last: tuple[np.ndarray, list[Model]] = (np.empty(0), [])
 
     def __reduce__(self) -> tuple[type[Bodies], tuple[Simulator, Any]]:
         return Bodies, (self.simulator, self.factors)
 
     def of(self, task: tuple[Tensor, ...]) -> list[Model]:
         """One model per row of a task, whose fields are float32 ``(B, …)``."""
-        if self._last[0] is not task[0]:
-            rows = features(task).cpu().numpy()
-            self._last = task[0], [self._made(row.tobytes()) for row in rows]
-        return self._last[1]
+        return self.described(features(task).cpu().numpy())
+
+    def described(self, rows: np.ndarray) -> list[Model]:
+        """One model per row of numbers, which are all those of a task: float32 ``(B, D)``."""
+        known, models = self._last
+        if not np.array_equal(known, rows):
+            models = [self._made(row.tobytes()) for row in rows]
+            self._last = rows.copy(), models
+        return models
 
     def _make(self, row: bytes) -> Model:
         values = np.frombuffer(row, np.float32).astype(np.float64)

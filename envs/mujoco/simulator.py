@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.core.host.calls import on_host
+
 Model = Any  # mujoco.MjModel
 
 
@@ -34,6 +36,10 @@ Data = Any  # mujoco.MjData
 
 
 Reading = Callable[[Model, Data], np.ndarray]
+
+
+ModelsOf = Callable[[Any], Sequence[Model]]
+"""Makes the models of rows, one each, of the numbers ``(B, D)`` that describe them."""
 
 
 ROWS_PER_THREAD = 8
@@ -87,26 +93,22 @@ class Simulator:
 
     def start(self, positions: Tensor, velocities: Tensor) -> Physics:
         """Rows that are at time 0 at these positions and velocities, ``(B, nq)`` and ``(B, nv)``."""
-        device = positions.device
         state = torch.cat([torch.zeros_like(positions[:, :1]), positions, velocities], dim=1).double()
         if self.reading is None:
-            return Physics(state, state.new_empty(len(state), 0))
-        data = self._pool(1).data[0]
-        with quiet(self.mujoco):
-            reading = [self._look(data, row) for row in _numpy(state)]
-        return Physics(state, torch.from_numpy(np.stack(reading)).to(device))
+            return Physics(state, state.new_zeros(len(state), 0))
+        _refuse_recording(state)
+        return Physics(state, *on_host(self._looks, state))
 
-    def advance(self, physics: Physics, control: Tensor, models: Sequence[Model] | None = None) -> Physics:
-        """The rows `frame_skip` simulation steps later, under the `control` ``(B, nu)``; one model per row or none."""
-        device, rows = control.device, len(control)
-        state, ctrl = _numpy(physics.state), np.ascontiguousarray(_numpy(control), np.float64)
-        models = [self.model] * rows if models is None else models
-        with quiet(self.mujoco):
-            if self.reading is None:
-                after, reading = self._rollout(models, state, ctrl), np.empty((rows, 0))
-            else:
-                after, reading = self._loop(models, state, ctrl, self.reading)
-        return Physics(torch.from_numpy(after).to(device), torch.from_numpy(reading).to(device))
+    def advance(
+        self, physics: Physics, control: Tensor, models: ModelsOf | None = None, numbers: Tensor | None = None
+    ) -> Physics:
+        """The rows `frame_skip` simulation steps later, under the `control` ``(B, nu)``.
+
+        Rows with models of their own have those that ``models`` makes of the `numbers` ``(B, D)`` that describe them.
+        """
+        _refuse_recording(control)
+        given = () if numbers is None else (numbers,)
+        return Physics(*on_host(functools.partial(self._stepped, models), physics.state, control, *given))
 
     def changed(self, factors: dict[str, np.ndarray]) -> Model:
         """A copy of the model with fields, such as ``body_mass``, multiplied, and all that follows from them."""
@@ -116,17 +118,35 @@ class Simulator:
         self.mujoco.mj_setConst(model, self._pool(1).data[0])
         return model
 
+    def _looks(self, state: np.ndarray) -> tuple[np.ndarray]:
+        """Read each row of a start."""
+        data = self._pool(1).data[0]
+        with quiet(self.mujoco):
+            return (np.stack([self._look(data, row) for row in state]),)
+
+    def _stepped(
+        self, models_of: ModelsOf | None, state: np.ndarray, control: np.ndarray, numbers: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Step all rows; return their states and readings."""
+        ctrl = np.ascontiguousarray(control, np.float64)
+        models = [self.model] * len(state) if models_of is None else models_of(numbers)
+        with quiet(self.mujoco):
+            if self.reading is None:
+                return self._rollout(models, state, ctrl), np.empty((len(state), 0))
+            return self._loop(models, state, ctrl, self.reading)
+
     def _rollout(self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
         """Step with MuJoCo's own pool of threads, where nothing else is to be read."""
         rows, steps = len(state), self.frame_skip
         threads = self._threads(rows)
         pool = self._pool(threads)
-        states = np.empty((rows, steps, state.shape[1]))
+        states, controls = np.empty((rows, steps, state.shape[1])), np.empty((rows, steps, ctrl.shape[1]))
+        controls[:] = ctrl[:, None]
         pool.rollout.rollout(
             models,
             pool.data,
             np.ascontiguousarray(state),
-            np.repeat(ctrl[:, None], steps, axis=1),
+            controls,
             nstep=steps,
             initial_warmstart=np.zeros((rows, self.model.nv)),
             state=states,
@@ -155,7 +175,7 @@ class Simulator:
             return read
 
         pool = self._pool(threads)
-        bounds = np.linspace(0, len(state), threads + 1).astype(int).tolist()
+        bounds = [len(state) * number // threads for number in range(threads + 1)]
         shares = [range(low, high) for low, high in itertools.pairwise(bounds)]
         map_ = map if pool.executor is None else pool.executor.map
         return after, np.stack([row for share in map_(part, pool.data, shares) for row in share])
@@ -261,8 +281,7 @@ def load(xml: str) -> Model:
     return model
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
+def _refuse_recording(tensor: Tensor) -> None:
     if not tensor.is_cpu and torch.cuda.is_current_stream_capturing():
         # Said before the copy: a copy that waits for the device would spoil more than the recording.
         raise RuntimeError("MuJoCo steps on the CPU, which cannot be recorded")
-    return tensor.detach().cpu().numpy()

@@ -8,6 +8,7 @@ that ended, and the next `Step` has the first observation of the new one, with t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -154,7 +155,7 @@ class OpaqueEnv(BatchEnv):
         return self.family.restart(task, take(self.state, rows), keys)
 
 
-_kind: type[BatchEnv] = BatchEnv
+_kind: Callable[..., BatchEnv] = BatchEnv
 
 
 def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
@@ -162,8 +163,8 @@ def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = Non
     return (OpaqueEnv if family.opaque else _kind)(family, task, key, episodes, first_row)
 
 
-def step_by(kind: type[BatchEnv]) -> type[BatchEnv]:
-    """Let `make_env` make environments of this class; returns the previous class."""
+def step_by(kind: Callable[..., BatchEnv]) -> Callable[..., BatchEnv]:
+    """Let `make_env` make environments by this class, or function; returns the previous one."""
     global _kind
     before, _kind = _kind, kind
     return before

@@ -9,7 +9,8 @@ plain calls.
 from __future__ import annotations
 
 from metarl.core.batch_env import step_by
-from metarl.fast import gru, linear, perceptron, ppo, stepping, tanh
+from metarl.fast import gru, linear, perceptron, ppo, tanh
+from metarl.fast.rows import env
 from metarl.fast.twins import register
 
 register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
@@ -19,4 +20,4 @@ register("linear", linear.linear, on=("cpu",))
 register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))
 register("ppo_loss", ppo.ppo_loss, on=("cpu", "cuda", "meta"))
 register("tanh", tanh.tanh, on=("cpu",))
-step_by(stepping.FastEnv)
+step_by(env.fastest)

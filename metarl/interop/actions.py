@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -48,6 +49,28 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
     if not np.isfinite(made).all():
         raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
     return torch.as_tensor(made)
+
+
+class SingleAction:
+    """Converts the action of a single environment to NumPy's value of a row, where that takes no checks of shape.
+
+    A call returns None for anything but the usual: `checked_actions` is then to be asked.
+    """
+
+    def __init__(self, space: gymnasium.Space) -> None:
+        self._whole = isinstance(space, spaces.Discrete)
+        if isinstance(space, spaces.Discrete):
+            self._first, self._last = int(space.start), int(space.start + space.n - 1)
+        self._shape = space.shape if isinstance(space, spaces.Box) else None
+
+    def __call__(self, action: Any) -> Any:
+        if self._whole:
+            usual = type(action) is int or isinstance(action, np.integer)
+            return np.int64(action) if usual and self._first <= action <= self._last else None
+        usual = isinstance(action, np.ndarray) and action.dtype == np.float32 and action.shape == self._shape
+        if not usual or not all(map(math.isfinite, action.reshape(-1).tolist())):
+            return None
+        return action.reshape(-1)[0] if action.size == 1 else action[None].copy()
 
 
 def _ranges(first: np.ndarray, last: np.ndarray) -> str:

@@ -42,8 +42,9 @@ from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
 from metarl.core.faults.memory import check_memory, task_numbers
 from metarl.core.tree import take
-from metarl.interop.actions import as_array, checked_actions
-from metarl.interop.stream import Shown, TrialStream, family_of_view, infos_of, joined
+from metarl.interop.actions import SingleAction, as_array, checked_actions
+from metarl.interop.shown import Shown, infos_of
+from metarl.interop.stream import TrialStream, family_of_view, joined
 
 _RENDER_FPS = 10
 
@@ -72,6 +73,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         self._stream = TrialStream(self.family, 1, split, trial, record=render_mode is not None)
         self.observation_space = self._stream.observation_space
         self.action_space = self.family.action_space
+        self._usual = SingleAction(self.action_space)
         self._over = True
 
     @property
@@ -116,6 +118,10 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         """Act. Raises ResetNeeded after the end or after `set_task`, and ValueError for an invalid action."""
         if self._over:
             raise gymnasium.error.ResetNeeded("The episode is over, or a task was set: call reset() first.")
+        usual = self._usual(action)
+        if usual is not None and (played := self._stream.play(usual)) is not None:
+            self._over = played[2] or played[3]
+            return played
         shown = self._stream.step(checked_actions(as_array(action)[None], self.action_space, 1))
         terminated, truncated = bool(shown.terminated), bool(shown.truncated)
         self._over = terminated or truncated

@@ -52,6 +52,25 @@ class Numbering:
             keys.append(key)
         return concatenate(tasks), torch.cat(keys)
 
+    def take(self, row: int) -> tuple[Key, int]:
+        """Return the root of the seed and the number of the trial that begins in a row. Raises ValueError as `next`."""
+        if row in self._own:
+            root, number = self._own[row]
+            self._own[row] = (root, number + 1)
+            return root, number
+        if self._root is None:
+            raise ValueError("Give a seed first.")
+        self._count += 1
+        return self._root, self._count - 1
+
+    def numbered(self, root: Key, numbers: Tensor, split: str) -> tuple[Task, Key]:
+        """Return tasks and keys of the trials with these numbers, int64 ``(M,)``, of the seed that has this root.
+
+        It is what `next` gives for families that draw their tasks by `TaskFamily.sample_tasks`.
+        """
+        task = self.family.numbered_tasks(rng.fold(root, 0), numbers, split)
+        return task, rng.fold(rng.fold(root, 1), numbers)
+
     def _next_shared(self, count: int, split: str) -> tuple[Task, Key]:
         if self._root is None:
             raise ValueError("Give a seed first.")
@@ -59,9 +78,7 @@ class Numbering:
         return self._trials(self._root, first, count, split)
 
     def _next_own(self, row: int, split: str) -> tuple[Task, Key]:
-        root, number = self._own[row]
-        self._own[row] = (root, number + 1)
-        return self._trials(root, number, 1, split)
+        return self._trials(*self.take(row), 1, split)
 
     def _trials(self, root: Key, first: int, count: int, split: str) -> tuple[Task, Key]:
         task = self.family.sample_tasks(rng.fold(root, 0), count, split, first=first)

@@ -27,7 +27,8 @@ from metarl.core.family import Task, TaskFamily
 from metarl.core.rollout import NotFinite
 from metarl.core.tree import features, take
 from metarl.interop.actions import checked_actions
-from metarl.interop.stream import TrialStream, family_of_view, infos_of, joined
+from metarl.interop.shown import infos_of
+from metarl.interop.stream import TrialStream, family_of_view, joined
 
 
 class SB3VecEnv(VecEnv):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,47 +18,15 @@ from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
+from metarl.fast.rows.program import as_row
 from metarl.interop.flat import flat_space, flatten
 from metarl.interop.numbering import Numbering
 from metarl.interop.recorder import Recorder
+from metarl.interop.shown import Counts, Shown, shown_alone
+from metarl.interop.single import Single, SingleStep
 
 CHECKED_STEPS = 32
 """The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
-
-
-class Shown(NamedTuple):
-    """One step of a `TrialStream`."""
-
-    obs: Tensor  # (B, D) after the action, also where the episode ended with it
-    reward: Tensor  # (B,) float32
-    terminated: Tensor  # (B,) bool
-    truncated: Tensor  # (B,) bool
-    episode_index: Tensor  # (B,) int64: number of the action's episode in its trial, from 0
-    success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
-    inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
-
-
-class Inner(NamedTuple):
-    """Episodes inside trials that ended with a step."""
-
-    ended: Tensor  # (B,) bool: whether an episode ended
-    returns: Tensor  # (B,) float64: its return
-    lengths: Tensor  # (B,) int64: its steps
-
-
-def infos_of(shown: Shown) -> list[dict[str, Any]]:
-    """Return the info of each row, with Python's numbers; `metarl.interop.gym_env` describes the entries."""
-    index, infos = shown.episode_index.tolist(), list[dict[str, Any]]()
-    if shown.success is None:
-        infos = [{"episode_index": number} for number in index]
-    else:
-        both = zip(index, shown.success.tolist(), strict=True)
-        infos = [{"episode_index": number, "success": success} for number, success in both]
-    if shown.inner is not None:
-        for row in shown.inner.ended.nonzero().squeeze(1).tolist():
-            returns, lengths = float(shown.inner.returns[row]), int(shown.inner.lengths[row])
-            infos[row]["inner_episode"] = {"r": returns, "l": lengths, "index": index[row]}
-    return infos
 
 
 class TrialStream:
@@ -102,6 +70,8 @@ class TrialStream:
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
         self._numbering = Numbering(family)
+        alone = self.num_envs == 1 and not record and max_steps is None and not family.opaque
+        self._single = Single(family, trial) if alone else None
         self.recorder = Recorder(family, self.num_envs, family.episodes_per_trial if trial else 1)
 
     @property
@@ -172,17 +142,40 @@ class TrialStream:
         self._coming = False
         if rows is not None:
             return self.restart(rows)
+        if (first := self._begin_single()) is not None:
+            self._steps = 0
+            return first
         tasks, keys = self._next(torch.arange(self.num_envs))
         self._env, self._steps = make_env(self.family, tasks, keys, None if self.trial else 1), 0
         step = self._first(self._env.reset, self.num_envs)
-        self._returns = torch.zeros(self.num_envs, dtype=torch.float64)
-        self._lengths, self._elapsed = torch.zeros(2, self.num_envs, dtype=torch.int64)
+        self._counts = Counts(self.num_envs)
         if self.record:
             self.recorder.begin(range(self.num_envs), self._env.state)
         return self._view(step)
 
+    def _begin_single(self) -> Tensor | None:
+        """Start a trial in the only row without making an environment; None, and nothing done, if that cannot be."""
+        if self._single is None or not self._single.ready(self._env):
+            return None
+        drawn = None
+        if self._fixed is None and self._option_task is None and self._option_split is None:
+            drawn = self._single.drawn(self._numbering, self.split)
+        if drawn is None:
+            task, keys = self._next(torch.arange(1))
+            drawn = as_row(task), as_row(keys)[0]
+        self._counts = Counts(1)
+        return torch.from_numpy(self._single.begin(self._env, *drawn).copy())
+
+    def play(self, action: Any) -> SingleStep | None:
+        """Act in the only row without tensors; None, and nothing done, if that is not possible (`Single`)."""
+        found = None if self._single is None else self._single.play(self._env, self._counts, action)
+        self._steps += found is not None
+        return found
+
     def step(self, action: Tensor) -> Shown:
         """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
+        if self._single is not None and (found := self.play(as_row(action)[0])) is not None:
+            return shown_alone(*found)
         env = self._playing()
         episode_index = env.episode
         self._steps += 1
@@ -201,23 +194,22 @@ class TrialStream:
         at_end = ended.reshape(-1, *[1] * (outcome.final_obs.ndim - 1))
         obs = self._view(step._replace(obs=torch.where(at_end, outcome.final_obs, step.obs)))
         success = self.family.success(env.task, env.final_state)
-        inner = self._count(outcome) if self.trial else None
+        inner = self._counts.add(outcome) if self.trial else None
         terminated, truncated = outcome.terminated, outcome.truncated
         if self.trial or self.family.horizon == 1:
             terminated, truncated = ended, torch.zeros_like(ended)
         if self.max_steps is not None:
-            self._elapsed = self._elapsed + 1
-            truncated = truncated | (self._elapsed >= self.max_steps)
+            truncated = truncated | (self._counts.elapse() >= self.max_steps)
         return Shown(obs, outcome.reward, terminated, truncated, episode_index, success, inner)
 
     def restart(self, rows: Tensor) -> Tensor:
         """Start a new trial in the rows of these indices; return their first observations ``(M, D)``."""
         env = self._playing()
+        if (first := self._begin_single()) is not None:
+            return first
         tasks, keys = self._next(rows)
         step = self._first(lambda: env.restart(rows, tasks, key=keys), len(rows))
-        nothing = torch.zeros_like(rows)
-        self._returns = put(self._returns, rows, nothing.to(torch.float64))
-        self._lengths, self._elapsed = (put(counts, rows, nothing) for counts in (self._lengths, self._elapsed))
+        self._counts.forget(rows)
         if self.record:
             self.recorder.begin(rows.tolist(), env.state)
         return self._view(step)
@@ -269,16 +261,6 @@ class TrialStream:
         if self._env is None:
             raise ValueError("Call reset() first.")
         return self._env
-
-    def _count(self, outcome: Outcome) -> Inner | None:
-        """Add a step to the returns and lengths of episodes inside trials; return those that ended, if any did."""
-        self._returns, self._lengths = self._returns + outcome.reward, self._lengths + 1
-        ended = outcome.terminated | outcome.truncated
-        if not bool(ended.any()):
-            return None
-        inner = Inner(ended, self._returns, self._lengths)
-        self._returns, self._lengths = torch.where(ended, 0.0, inner.returns), torch.where(ended, 0, inner.lengths)
-        return inner
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:
         """Return tasks and keys of the trials that begin in the rows. A set task uses up a number, too."""

@@ -59,7 +59,14 @@ class Splits(ABC, Generic[TaskT]):
 
         Raises ValueError for a split that the family does not have.
         """
-        keys = rng.fold(rng.fold(key, self._address(split)), torch.arange(first, first + n, device=key.device))
+        return self.numbered_tasks(key, torch.arange(first, first + n, device=key.device), split)
+
+    def numbered_tasks(self, key: Key, numbers: Tensor, split: str = "train") -> TaskT:
+        """Draw the tasks that have these numbers, int64 ``(N,)``, in the sequence of `sample_tasks`.
+
+        Raises ValueError for a split that the family does not have.
+        """
+        keys = rng.fold(rng.fold(key, self._address(split)), numbers)
         every = self._finite(split)
         if every is not None:
             return take(to_device(every, key.device), self._number(keys, num_rows(every), split))
