@@ -31,9 +31,11 @@ from metarl.evaluation.files import to_json
 from metarl.evaluation.results import short
 from metarl.fast.runtime import tune
 from metarl.interop.export import OnnxAgent, export
+from metarl.training.config import parsing as config
+from metarl.training.config.run_config import reported_split
 
-NAMES = ("rl2_gridnavi", "rl2_bernoulli_bandit_n10")
-"""Agents of the package."""
+NAMES = ("rl2_gridnavi", "dagger_gridnavi_small", "rl2_bernoulli_bandit_n10")
+"""Agents of the package; the second one is a student of the first, with a quarter of its units."""
 STEPS = 2000
 """Steps of which the latency is the median, after a tenth as many that are not counted."""
 
@@ -88,7 +90,7 @@ def session_latency(agent: OnnxAgent, steps: int) -> float:
 def study(name: str, tasks: int, steps: int = STEPS, variants: Sequence[Variant] = VARIANTS) -> list[dict[str, Any]]:
     """The agent itself, then each variant: bytes, latency in microseconds, score, and its difference to the agent's."""
     agent = metarl.load(f"pretrained:{name}")
-    split = "test" if "test" in agent.family.splits else agent.family.splits[-1]
+    split = reported_split(config.read(name))
     itself = played(agent, split, tasks)
     summary = itself.summary()
     score = [summary["score"], summary["score_low"], summary["score_high"]]
