@@ -40,7 +40,6 @@ CONTROLS = {
 NOT_MEASURED = {
     "rl2_minigrid_multiroom": "only the first iterations were tried",
     "rl2_treasure_hunt": "only the first iterations were tried",
-    "ad_darkroom": "only a short training was tried",
     "belief_darkroom": "only the first iterations were tried",
     "rl2_tabular_mdp_25": "it was never run",
     "pearl_sparse_point_robot": "only a short training was tried",
@@ -51,7 +50,6 @@ NOT_MEASURED = {
     "pearl_point_robot": "it was never run",
     "td3_sparse_point_robot": "it was never run",
     "sac_gridnavi": "only a short training was tried",
-    "sac_sparse_point_robot": "only a short training was tried",
     "sac_windy_point": "it was never run",
     "sac_half_cheetah_vel": "it was never run",
     "varibad_tabular_mdp": "it was never run",
