@@ -28,7 +28,7 @@ from metarl.training.config.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--config=toy.yaml", "--total_iterations=1"]
-NAMES = ["lr=0.001,seed=1", "it's $HOME", "~", "[bold]$a_b$", "x;y&z #", "-%{a}.b=c"]
+NAMES = ["it's $HOME", "~", "[bold]$a_b$;x&y #", "-%{a}.b=c,lr=0.001"]
 
 
 @pytest.fixture(autouse=True)
