@@ -207,7 +207,8 @@ class PosteriorSampling(FixedAgent):
         self.actions = len(MOVES)
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Sampled:
-        return Sampled(self.inference.prior(num_tasks, self.device), torch.zeros(num_tasks, dtype=torch.int64))
+        nothing = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
+        return Sampled(self.inference.prior(num_tasks, self.device), nothing)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         belief = self.inference.posterior(memory.belief, step)

@@ -90,9 +90,7 @@ def train(
     before = saved_run(parsed)
     if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
-    _prepare(agent, config)
-    if config.init_from is not None and not before:
-        checkpoint.start_from(config.init_from, agent)
+    _prepare(agent, config, new=not before)
 
     with contextlib.ExitStack() as held, Stop(say) as stop:
         run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
@@ -279,13 +277,18 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
     return agent
 
 
-def _prepare(agent: LearningAgent, config: TrainConfig) -> None:
-    """Let an agent in its own loop find what it learns from. Raises ConfigError if that is missing."""
+def _prepare(agent: LearningAgent, config: TrainConfig, new: bool) -> None:
+    """Let an agent in its own loop find what it learns from, and a new run start from the parameters it names.
+
+    Raises ConfigError if something is missing.
+    """
     if isinstance(agent, OwnLoopAgent):
         try:
             agent.prepare(config.train_split, lambda name: checkpoint.load(name, agent.device))
         except ValueError as mistake:
             raise ConfigError(" ".join(str(mistake).split())) from mistake
+    if config.init_from is not None and new:
+        checkpoint.start_from(config.init_from, agent)
 
 
 def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:

@@ -48,7 +48,7 @@ def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
         assert abs(score_of(curve)[0] - points["mean"][0]) <= 4.0 * np.hypot(error, score_of(curve)[1])
         return
     claimed = document["summary"]
-    tasks = 400 if agent.protocol.rounds == 1 else 60  # each played by many rows in every round
+    tasks = 1000 if agent.protocol.rounds == 1 else 100  # each played by many rows in every round
     if type(agent.family).__name__ in itertools.chain(*SIMULATED.values()):
         tasks //= 4  # a step takes a thousand times as long
     if agent.family.opaque:
