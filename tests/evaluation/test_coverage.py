@@ -81,7 +81,8 @@ def test_few_tasks_of_one_seed(tasks):
 def test_few_tasks_of_several_seeds_give_an_interval_with_an_end(seeds, tasks, spread):
     """Half the width is at most the t quantile of the least degrees of freedom times the root of both variances."""
     generator = np.random.default_rng(tasks)
-    data = spread[0] * generator.normal(size=(seeds, 1, STUDIES)) + spread[1] * generator.normal(size=(1, tasks, STUDIES))
+    data = spread[0] * generator.normal(size=(seeds, 1, STUDIES))
+    data = data + spread[1] * generator.normal(size=(1, tasks, STUDIES))
     data = data + spread[2] * generator.normal(size=(seeds, tasks, STUDIES))
     low, high = stats.interval(data)
     assert ((low <= 0) & (high >= 0)).mean() >= 0.93
