@@ -47,13 +47,12 @@ class DirichletTables(Belief):
     """The belief about tables with P(· | s, a) ~ Dirichlet(α, …, α) and means m(s, a) ~ N(1, 1) of rewards ~ N(m, 1).
 
     The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
-    1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; and, for the
-    current state, mean rewards and variances once more, and `plan`, in which a perceptron finds what to do with tables of
-    hundreds of numbers.
+    1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; then, for
+    the current state alone, mean rewards, variances and `plan`, which a perceptron does not find in hundreds of numbers.
     """
 
     def __init__(self, num_states: int, num_actions: int, concentration: float, horizon: int) -> None:
-        """Make the belief for the prior Dirichlet(α, …, α), α being `concentration`, and episodes of `horizon` steps."""
+        """Make the belief; the prior of each row is Dirichlet(`concentration`, …), an episode has `horizon` steps."""
         self.num_states, self.num_actions, self.concentration = num_states, num_actions, concentration
         self.horizon = horizon
         self.size = num_states * num_actions * (num_states + 2) + 3 * num_actions
