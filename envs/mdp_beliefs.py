@@ -48,7 +48,7 @@ class DirichletTables(Belief):
 
     The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
     1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; then, for
-    the current state alone, mean rewards, variances and `plan`, which a perceptron does not find in hundreds of numbers.
+    the current state alone, mean rewards, variances and `plan`, which a perceptron would not find in such tables.
     """
 
     def __init__(self, num_states: int, num_actions: int, concentration: float, horizon: int) -> None:
