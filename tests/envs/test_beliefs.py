@@ -375,13 +375,26 @@ def test_the_features_show_where_on_the_arc_the_goal_is():
     family = metarl.make("metarl/SparsePointRobot-v0", dense=True)
     belief, task = belief_of(family), family.sample_tasks(rng.key(0), 20)
     first, *_, end = inferred(belief, visits(family, task)[:10])
-    mean, std = belief.features(first)[:, -4:].chunk(2, dim=1)
+    mean, std, _ = belief.features(first)[:, -6:].chunk(3, dim=1)
     # Of cos θ and sin θ for θ ~ U[0, π).
     torch.testing.assert_close(mean, torch.tensor([0.0, 2.0 / math.pi]).expand(20, 2), rtol=0, atol=1e-4)
     torch.testing.assert_close(std, torch.tensor([0.5, 0.5 - 4.0 / math.pi**2]).sqrt().expand(20, 2), rtol=0, atol=1e-4)
-    mean, std = belief.features(end)[:, -4:].chunk(2, dim=1)
+    mean, std, nearest = belief.features(end)[:, -6:].chunk(3, dim=1)
     torch.testing.assert_close(mean, task.position, rtol=0, atol=0.01)
     assert float(std.max()) < 0.01
+    torch.testing.assert_close(nearest, task.position - end.position, rtol=0, atol=0.02)
+
+
+def test_the_features_show_the_nearest_place_that_was_not_searched():
+    belief = belief_of(metarl.make("metarl/SparsePointRobot-v0"))
+    assert isinstance(belief, GoalOnArc)
+    state, cells = belief.prior(2), torch.arange(belief.count)
+    # What is left are the first and the last tenth of the arc; one row stands near its end, the other at its start.
+    left = torch.where((cells < 72) | (cells >= 648), 0.0, -torch.inf).expand(2, -1)
+    state = state._replace(log_mass=left.log_softmax(-1), position=torch.tensor([[-0.6, 0.8], [1.0, 0.0]]))
+    angle = torch.tensor([648.5 / 720, 0.5 / 720]) * math.pi
+    expected = torch.stack([angle.cos(), angle.sin()], dim=1) - state.position
+    torch.testing.assert_close(belief.features(state)[:, -2:], expected, rtol=0, atol=1e-5)
 
 
 def test_what_was_searched_is_ruled_out_and_what_was_not_is_not():
