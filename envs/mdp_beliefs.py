@@ -48,14 +48,15 @@ class DirichletTables(Belief):
 
     The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
     1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; then, for
-    the current state alone, mean rewards, variances and `plan`, which a perceptron would not find in such tables.
+    the current state alone, mean rewards, variances and `plan`, without optimism and with 1, which a perceptron would
+    not find in such tables.
     """
 
     def __init__(self, num_states: int, num_actions: int, concentration: float, horizon: int) -> None:
         """Make the belief; the prior of each row is Dirichlet(`concentration`, …), an episode has `horizon` steps."""
         self.num_states, self.num_actions, self.concentration = num_states, num_actions, concentration
         self.horizon = horizon
-        self.size = num_states * num_actions * (num_states + 2) + 3 * num_actions
+        self.size = num_states * num_actions * (num_states + 2) + 4 * num_actions
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Seen:
         S, A = self.num_states, self.num_actions
@@ -73,14 +74,16 @@ class DirichletTables(Belief):
         (transition, mean), variance = self.mean_tables(belief), 1.0 / (1.0 + belief.tries)
         here = [(belief.current[..., None] * table).sum(1) for table in (mean, variance)]
         tables = [transition.flatten(1), mean.flatten(1), variance.flatten(1)]
-        return torch.cat([*tables, *here, self.plan(belief)], dim=1)
+        return torch.cat([*tables, *here, self.plan(belief), self.plan(belief, optimism=1.0)], dim=1)
 
-    def plan(self, belief: Seen) -> Tensor:
+    def plan(self, belief: Seen, optimism: float = 0.0) -> Tensor:
         """Return what each action is worth if the mean tables are true, ``(B, A)``, less the mean over the actions.
 
-        That is Q(s, a) of the current state s for the steps that are left of the episode, by value iteration.
+        That is Q(s, a) of the current state s for the steps that are left of the episode, by value iteration. With
+        `optimism`, mean rewards are so many of their standard deviations higher.
         """
         transition, reward = self.mean_tables(belief)
+        reward = reward + optimism * (1.0 + belief.tries).rsqrt()
         found, value = torch.zeros_like(reward[:, 0]), torch.zeros_like(belief.current)
         for steps in range(1, self.horizon + 1):
             worth = reward + (transition @ value[:, None, :, None])[..., 0]  # (B, S, A)
