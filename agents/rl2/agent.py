@@ -30,7 +30,7 @@ from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
 from metarl.learning.acting import check_fixed_size
-from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise
+from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise, time_in_trial
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 TOLD_TASKS = 512
@@ -45,6 +45,7 @@ class Batch(NamedTuple):
     log_prob: Tensor  # (T, B) under the policy that acted
     advantage: Tensor  # (T, B)
     target: Tensor  # (T, B) the critic's target, standardised like its output
+    share: Tensor  # (T, B) of the trial that is over
     mask: Tensor  # (T, B) 0 for padding
 
 
@@ -92,7 +93,7 @@ class RL2(LearningAgent, config=RL2Config):
             policy, value, memory = self.net.step(step, memory)
             action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
             log_prob = policy.log_prob(self.net.actions.to_own(action))  # of the rounded action, as in `update`
-            if self.config.critic == "task":  # the critic is asked in `update`, where the task is known
+            if self.config.critic != "history":  # the critic is asked in `update`, where the task is known
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
 
@@ -131,7 +132,7 @@ class RL2(LearningAgent, config=RL2Config):
         The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
         """
         config, mask, encoder = self.config, rollout.mask, self.net.encoder
-        value = self._values(rollout, task)
+        value, share = self._values(rollout, task), self._share(rollout.step)
         following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
         reward = rollout.outcome.reward * mask
         advantage = gae(reward, value, 1.0 - following, torch.zeros_like(mask[0]), gamma, config.gae_lambda) * mask
@@ -155,7 +156,7 @@ class RL2(LearningAgent, config=RL2Config):
         if config.norm_obs:
             encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, mask)
-        return Batch(raw, action, rollout.acted.log_prob, advantage, target, mask), metrics
+        return Batch(raw, action, rollout.acted.log_prob, advantage, target, share, mask), metrics
 
     def _values(self, rollout: Rollout, task: Tensor) -> Tensor:
         """Return the values ``(T, B)`` of the critic before each step."""
@@ -163,18 +164,23 @@ class RL2(LearningAgent, config=RL2Config):
             return rollout.acted.value
         return self._unscale(self._told_values(rollout.step, task))
 
+    def _share(self, step: Step) -> Tensor:
+        """Return the share of the trial that is over before each step, ``(T, B)``."""
+        episodes, since = time_in_trial(step.prev_done)
+        return (episodes + since / self.family.horizon) / self.family.episodes_per_trial
+
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:
         """Return the values ``(T, B)`` of a critic that sees the task; parts at a time, to save memory."""
         config, encoder = self.config, self.net.encoder
         raw, _ = encoder.raw(step, encoder.initial(len(task)))
         length, values = config.chunk_length or len(raw), []
-        parts = raw.tensor_split(config.num_minibatches, dim=1), task.tensor_split(config.num_minibatches)
-        for part, tasks in zip(*parts, strict=True):
+        parts = [each.tensor_split(config.num_minibatches, dim=1) for each in (raw, self._share(step))]
+        for part, shares, tasks in zip(*parts, task.tensor_split(config.num_minibatches), strict=True):
             state, times = None, []
-            for chunk in part.split(length):
+            for chunk, share in zip(part.split(length), shares.split(length), strict=True):
                 output, x, state = self.net.sequence(chunk, state)
-                times.append(self.net.heads(output, x, tasks)[1])
+                times.append(self.net.heads(output, x, tasks, share)[1])
             values.append(torch.cat(times))
         return torch.cat(values, dim=1)
 
@@ -192,7 +198,7 @@ class RL2(LearningAgent, config=RL2Config):
             chunk = take(batch, slice(start, start + length)) if length < steps else batch
             each = weight[start : start + length]
             output, x, state = net.sequence(chunk.raw, state)
-            policy, value = net.heads(output, x, task)
+            policy, value = net.heads(output, x, task, chunk.share)
             loss, found = ppo_loss(
                 value, policy, chunk.action, chunk.log_prob, chunk.advantage, chunk.target, each,
                 clip_coef=config.clip_coef, vf_coef=config.vf_coef, ent_coef=ent_coef,

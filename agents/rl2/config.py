@@ -29,9 +29,10 @@ class RL2Config(AgentConfig):
     an embedding of the memory (Beck et al. 2022)."""
     hyper_size: int = option(25, at_least(1))
     """Numbers of the embedding from which ``heads: hyper`` makes weights."""
-    critic: str = option("history", one_of("history", "task"))
-    """Input of the critic next to the memory: history (nothing more), or task (the true task, as in asymmetric
-    actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it)."""
+    critic: str = option("history", one_of("history", "task", "task_and_time"))
+    """Input of the critic next to the memory: history (nothing more), task (the true task, as in asymmetric
+    actor-critic, Pinto et al. 2018: less variance, no bias; the policy never sees it, and acting does not need it), or
+    task_and_time (the share of the trial that is over, too)."""
     aux_coef: float = option(0.0, NOT_NEGATIVE)
     """Weight of an auxiliary loss: a linear layer reads the (standardised) task off the memory (task inference, Humplik
     et al. 2019). It teaches the memory what to remember; used only in training. 0: none."""

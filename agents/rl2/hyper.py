@@ -30,12 +30,14 @@ class HyperHeads(nn.Module):
     and its biases the plain head's initial weights ("Bias-HyperInit" in Beck et al. 2022).
     """
 
-    def __init__(self, memory: int, inputs: int, outputs: int, *, hidden: int, size: int, task_size: int) -> None:
+    def __init__(
+        self, memory: int, inputs: int, outputs: int, *, hidden: int, size: int, task_size: int, timed: bool = False
+    ) -> None:
         """Make heads on `inputs` features of a step, with `hidden` ReLU units or (0) linear ones.
 
         The policy's head has `outputs` outputs, the critic's one; `memory` is the size of the memory's output, `size`
-        that of its embedding. With a `task_size` the critic's head is told the task by a perceptron of its own, whose
-        weights are not generated.
+        that of its embedding. With a `task_size` the critic's head is told the task by a perceptron of its own, and if
+        `timed` the time by a linear layer; their weights are not generated.
         """
         super().__init__()
         self.embed = Head(memory, size, gain=1.0)
@@ -43,18 +45,24 @@ class HyperHeads(nn.Module):
         self.widths = list(widths)
         self.first = GeneratedLayer(inputs, widths, gains, size)
         self.of_task = mlp([task_size, 64, widths[1]], nn.ReLU) if task_size else None
+        self.of_time = nn.Linear(1, widths[1], bias=False) if timed else None
         self.policy_last = GeneratedLayer(hidden, (outputs,), (0.01,), size) if hidden else None
         self.critic_last = GeneratedLayer(hidden, (1,), (1.0,), size) if hidden else None
 
-    def forward(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, output: Tensor, x: Tensor, task: Tensor | None, share: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the policy's outputs ``(…, A)`` and the standardised value ``(…)``.
 
-        `output` ``(…, H)`` is the memory's, `x` ``(…, E)`` the embedded step, `task` ``(B, D)`` the standardised task.
+        `output` ``(…, H)`` is the memory's, `x` ``(…, E)`` the embedded step, `task` ``(B, D)`` the standardised task,
+        `share` ``(…)`` that of the trial that is over.
         """
         embedding, x = with_one(self.embed(output)), x.clamp(-BOUND, BOUND)
         of_policy, of_critic = self.first(embedding, x).split(self.widths, dim=-1)
         if self.of_task is not None and task is not None:
             of_critic = of_critic + self.of_task(task)
+        if self.of_time is not None and share is not None:
+            of_critic = of_critic + self.of_time(share[..., None])
         if self.policy_last is not None and self.critic_last is not None:
             of_policy = self.policy_last(embedding, F.relu(of_policy))
             of_critic = self.critic_last(embedding, F.relu(of_critic))

@@ -50,14 +50,15 @@ class RL2Network(nn.Module):
         )
         self.memory = make_memory(config.memory, self.encoder.output_size, config.hidden_size)
         outputs = action_size(family.action_space)
-        seen = task_size if config.critic == "task" else 0
+        seen, timed = 0 if config.critic == "history" else task_size, config.critic == "task_and_time"
         self.hyper: HyperHeads | None = None
         if config.heads == "hyper":
             sizes = self.memory.hidden_size, self.encoder.output_size, outputs
-            self.hyper = HyperHeads(*sizes, hidden=config.head_size, size=config.hyper_size, task_size=seen)
+            hidden, size = config.head_size, config.hyper_size
+            self.hyper = HyperHeads(*sizes, hidden=hidden, size=size, task_size=seen, timed=timed)
         else:
             self.policy = RL2Head(self, config.head_size, outputs, gain=0.01)
-            self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen)
+            self.critic = RL2Head(self, config.head_size, 1, gain=1.0, task_size=seen, timed=timed)
         self.infer = nn.Linear(config.hidden_size, task_size) if config.aux_coef else None
         self.actions = ActionUnits(family.action_space)
         self.log_std: nn.Parameter | None = None
@@ -94,21 +95,24 @@ class RL2Network(nn.Module):
         output, state = self.memory.sequence(x, state if state is None else detach(state))
         return output, x, state
 
-    def heads(self, output: Tensor, x: Tensor, task: Tensor | None) -> tuple[Distribution, Tensor]:
+    def heads(
+        self, output: Tensor, x: Tensor, task: Tensor | None, share: Tensor | None = None
+    ) -> tuple[Distribution, Tensor]:
         """Return the policy, over the network's own actions (see `ActionUnits`), and the standardised value ``(…)``.
 
         Both heads read the memory's output ``(…, H)`` and the embedded step ``(…, E)``; with ``critic: task`` the
-        critic also reads the numbers of the task ``(B, D)``.
+        critic also reads the numbers of the task ``(B, D)``, and with ``critic: task_and_time`` the `share` ``(…)`` of
+        the trial that is over.
         """
         if self.hyper is not None:
-            outputs, value = self.hyper(output, x, self._told(task))
+            outputs, value = self.hyper(output, x, self._told(task), share)
             return make_distribution(outputs, self.log_std, self.actions.sizes), value
         heads = self.policy, self.critic  # the first layers of both are one matrix product
         bias = torch.cat([head.of_memory.bias for head in heads])
         total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)
         total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
         of_policy, of_critic = total.split([len(head.of_memory.bias) for head in heads], dim=-1)
-        outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task)).squeeze(-1)
+        outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task), share).squeeze(-1)
         return make_distribution(outputs, self.log_std, self.actions.sizes), value
 
     def _embed(self, raw: Tensor) -> Tensor:
@@ -122,9 +126,11 @@ class RL2Network(nn.Module):
 
 
 class RL2Head(nn.Module):
-    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, embedded step[, task])."""
+    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, embedded step[, task[, time]])."""
 
-    def __init__(self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0) -> None:
+    def __init__(
+        self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0, timed: bool = False
+    ) -> None:
         super().__init__()
         width = hidden or outputs
         first = 1.0 if hidden else gain
@@ -133,12 +139,15 @@ class RL2Head(nn.Module):
         self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
         nn.init.orthogonal_(self.of_step.weight, first)
         self.of_task = nn.Sequential(nn.Linear(task_size, 64), nn.ReLU(), nn.Linear(64, width)) if task_size else None
+        self.of_time = nn.Linear(1, width, bias=False) if timed else None
         self.last = Head(hidden, outputs, gain) if hidden else None
 
-    def forward(self, total: Tensor, task: Tensor | None = None) -> Tensor:
+    def forward(self, total: Tensor, task: Tensor | None = None, share: Tensor | None = None) -> Tensor:
         """Finish the head; `total` is the first layer's sum over memory output and step (see `RL2Network.heads`)."""
         if self.of_task is not None and task is not None:
             total = total + self.of_task(task)
+        if self.of_time is not None and share is not None:
+            total = total + self.of_time(share[..., None])
         return total if self.last is None else self.last(F.relu(total))
 
 

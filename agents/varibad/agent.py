@@ -42,6 +42,7 @@ from metarl.core.units import no_action
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
+from metarl.learning.estimators import time_in_trial
 from metarl.learning.trial_ring import TrialRing
 
 ELBO_METRICS = "elbo", "reconstruction", "kl"
@@ -193,10 +194,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
 
     def _inputs(self, rollout: Rollout) -> Tensor:
         """Return the networks' inputs at all steps of a trial, ``(T, B, F)``, by one pass of the encoder."""
-        ended = rollout.step.prev_done > 0.5
-        time = torch.arange(len(ended), device=self.device)[:, None]
-        began = torch.where(ended, time, 0).cummax(0).values
-        return self.net.trial_inputs(rollout.step, self._share(ended.cumsum(0), time - began))
+        return self.net.trial_inputs(rollout.step, self._share(*time_in_trial(rollout.step.prev_done)))
 
     def acting_module(self, memory: BeliefMemory) -> ActingVariBAD:
         return ActingVariBAD(self.net, self.family.horizon, self.family.episodes_per_trial)

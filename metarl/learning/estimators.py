@@ -63,6 +63,17 @@ def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, rid
     return (x @ weight).squeeze(-1)
 
 
+def time_in_trial(prev_done: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many episodes are over before each step of a trial, and the steps since: int64 ``(T, B)`` each.
+
+    `prev_done` ``(T, B)`` is above 0.5 at the first step of a new episode.
+    """
+    ended = prev_done > 0.5
+    time = torch.arange(len(ended), device=ended.device)[:, None]
+    began = torch.where(ended, time, 0).cummax(0).values
+    return ended.cumsum(0), time - began
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over the entries where `mask` is 1, a scalar. Raises ValueError if the shapes differ."""
     if x.shape != mask.shape:
