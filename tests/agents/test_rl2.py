@@ -38,11 +38,13 @@ def parameters(agent: RL2) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in agent.net.parameters()])
 
 
-def whole_trial(agent: RL2, rollout: Rollout, task: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
+def whole_trial(
+    agent: RL2, rollout: Rollout, task: torch.Tensor | None = None, share: torch.Tensor | None = None
+) -> tuple[Distribution, torch.Tensor]:
     """Policy and value of every step of a trial, as `update` sees them."""
     raw, _ = agent.net.encoder.raw(rollout.step, agent.net.encoder.initial(rollout.mask.shape[1]))
     output, x, _ = agent.net.sequence(raw, None)
-    return agent.net.heads(output, x, task)
+    return agent.net.heads(output, x, task, share)
 
 
 def spoil(rollout: Rollout) -> Rollout:
@@ -70,7 +72,7 @@ def test_the_contract_of_agents(memory: str, family: TaskFamily):
 
 
 @pytest.mark.parametrize("changes", [
-    {"critic": "task"}, {"embed_size": 8, "head_size": 8}, {"chunk_length": 2},
+    {"critic": "task"}, {"critic": "task_and_time"}, {"embed_size": 8, "head_size": 8}, {"chunk_length": 2},
     {"transition_input": True, "chunk_length": 2}, {"aux_coef": 0.1}, {"norm_obs": True}])  # fmt: skip
 def test_the_contract_holds_with_options(changes: dict):
     check_agent(config(**changes), Corridor())
@@ -237,9 +239,10 @@ def test_the_first_returns_that_differ_set_the_scale():
     assert float(std) == pytest.approx(1.05 * float(target.std(correction=0)))
 
 
-def test_a_critic_that_sees_the_task_leaves_the_policy_blind():
+@pytest.mark.parametrize("critic", ["task", "task_and_time"])
+def test_a_critic_that_sees_the_task_leaves_the_policy_blind(critic: str):
     family = Reach()
-    agent = build(family, critic="task")
+    agent = build(family, critic=critic)
     tasks = [family.sample_tasks(rng.key(seed), 12) for seed in (0, 1)]
     memory, step = agent.begin(12), rollout_of(agent, family).step
     first = take(step, 0)
@@ -312,14 +315,36 @@ def test_continuous_actions_are_learned():
     assert trained[0] > 0.5 * random[0], f"returns are negative, 0 is best: {random} before, {trained} after"
 
 
+@pytest.mark.parametrize("heads", ["plain", "hyper"])
+def test_only_the_critic_is_told_the_time(heads: str):
+    family = Corridor()
+    agent = build(family, critic="task_and_time", heads=heads)
+    rollout = rollout_of(agent, family)
+    task, share = features(rollout.task), agent._share(rollout.step)
+    episode, since = 0, 0
+    for row in range(12):  # by counting
+        for t in range(int(rollout.mask[:, row].sum())):
+            ended = bool(rollout.step.prev_done[t, row] > 0.5)
+            episode, since = (0, 0) if t == 0 else (episode + ended, 0 if ended else since + 1)
+            expected = (episode + since / family.horizon) / family.episodes_per_trial
+            assert float(share[t, row]) == pytest.approx(expected, abs=1e-6)
+    assert 0.5 < float(share[rollout.mask > 0].max()) < 1.0
+    with torch.no_grad():
+        policy, value = whole_trial(agent, rollout, task, share)
+        other, later = whole_trial(agent, rollout, task, share + 0.5)
+    assert torch.equal(policy.log_prob(rollout.acted.action), other.log_prob(rollout.acted.action))
+    assert float((value - later).abs().min()) > 0.0
+
+
+@pytest.mark.parametrize("critic", ["task", "task_and_time"])
 @pytest.mark.parametrize("chunk_length", [None, 4])
-def test_values_that_know_the_task_are_those_of_the_whole_trial(chunk_length: int | None):
+def test_values_that_know_the_task_are_those_of_the_whole_trial(chunk_length: int | None, critic: str):
     """Made for some tasks and steps at a time, with the memory carried from part to part."""
     family = Corridor()
-    agent = build(family, critic="task", chunk_length=chunk_length, num_minibatches=3)
+    agent = build(family, critic=critic, chunk_length=chunk_length, num_minibatches=3)
     task = family.sample_tasks(rng.key(0), 8)
     (rollout,) = run_trial(agent, family, task, rng.key(1))
     told = features(task)
     with torch.no_grad():
-        whole = whole_trial(agent, rollout, told)[1]
+        whole = whole_trial(agent, rollout, told, agent._share(rollout.step))[1]
     torch.testing.assert_close(agent._told_values(rollout.step, told), whole)
