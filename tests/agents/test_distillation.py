@@ -157,7 +157,7 @@ def test_the_numbers_of_actions_do_not_matter(tmp_path: Path):
 
 def test_more_episodes_cannot_be_left_out_than_there_are(corridor: Path):
     build(Corridor(), corridor, stride=12).learn("train")
-    with pytest.raises(ValueError, match="stride must not exceed the 12 episodes of a history in .*one in 13"):
+    with pytest.raises(ValueError, match=r"stride must not exceed the 12 episodes of a history in .*one in 13"):
         build(Corridor(), corridor, stride=13).learn("train")
 
 

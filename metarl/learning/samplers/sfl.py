@@ -137,8 +137,7 @@ def _check_trials(options: SFLOptions, agent: LearningAgent) -> None:
             f"SFL plays a candidate {trials} times in one meta-batch: trials must not exceed meta_batch_size = {tasks}."
         )
     if trials * episodes_of(agent) * agent.protocol.envs_per_task < 2:
-        raise ValueError("SFL needs two episodes of a candidate or more, as of one its learnability is always 0: let "
-                         "trials be at least 2.")  # fmt: skip
+        raise ValueError("SFL needs two episodes of a candidate or more, as with one p (1 - p) is 0: let trials be 2.")
 
 
 def learnability(rate: Tensor) -> Tensor:
