@@ -81,7 +81,8 @@ def test_padding_that_is_not_finite_is_found_where_nothing_else_is():
     )
     reward = reward.index_fill(0, torch.tensor([0]), torch.inf)
     both = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
-    assert first_not_finite([padded, both]) == NotFinite("reward", "step 1, row 0 of 4: Length(length=[1]); round 2 of 2")
+    place = "step 1, row 0 of 4: Length(length=[1]); round 2 of 2"
+    assert first_not_finite([padded, both]) == NotFinite("reward", place)
 
 
 def test_what_the_agent_is_shown_is_what_is_stacked():
