@@ -22,7 +22,11 @@ class PredictsReward(Protocol):
     """An agent that says how likely a reward is, such as `VariBAD`."""
 
     def reward_log_prob(self, memory: Any, obs: Tensor, step: Step) -> Tensor:
-        """Return log p of the reward that `step` shows, ``(B,)``, for its action in `obs`, by the memory before it."""
+        """Return log p of the reward that `step` shows, ``(B,)``, for its action in `obs`, by the memory before it.
+
+        After the last action of an episode, `step` shows the first observation of the next one. An agent that cannot
+        judge such a reward returns 0.
+        """
 
 
 def by_likelihood(log_weights: Tensor, log_probs: Tensor) -> Tensor:

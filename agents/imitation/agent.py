@@ -152,7 +152,9 @@ class Imitator(OwnLoopAgent):
         """Return the mean cross-entropy of the policy to the labels, over steps that count, and the policy."""
         output, x, _ = self.net.sequence(raw, None)
         policy, _ = self.net.heads(output, x, None)
-        return -(policy.log_prob(self.net.actions.to_own(label)) * mask).sum() / mask.sum(), policy
+        own = self.net.actions.to_own(label)
+        own = own.masked_fill(mask.reshape(*mask.shape, *[1] * (own.ndim - 2)) == 0, 0)  # padding may hold no action
+        return -(policy.log_prob(own) * mask).sum() / mask.sum(), policy
 
     @torch.no_grad()
     def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:

@@ -65,6 +65,12 @@ class AD(Imitator, config=ADConfig):
                 f"The histories in {self.config.histories!r} are about tasks of {histories.index.split!r}, and the run "
                 f"trains on {split!r}: let train_split be {histories.index.split}, or give others."
             )
+        stride, episodes = self.config.stride or 1, histories.index.episodes
+        if stride > episodes:
+            raise ValueError(
+                f"stride must not exceed the {episodes} episodes of a history in {self.config.histories!r}, of which "
+                f"it keeps one in {stride}."
+            )
         self._histories = histories
 
     def lesson(self, split: str, key: Key, progress: float) -> Lesson:

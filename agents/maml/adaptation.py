@@ -12,7 +12,7 @@ by their advantages, is ascended. The step needs only the gradient: for the poli
 objective           expectation of its Hessian                                        source
 ==================  ================================================================  ==========================
 `vpg`               not the Hessian of the return: it leaves out how the parameters   Williams 1992; Finn et al.
-                    change which samples are drawn                                    2017, section 4.2
+                    change which samples are drawn                                    2017, section 3.2
 `likelihood_ratio`  the Hessian of the return, without the terms between actions of   Rothfuss et al. 2019
                     one episode; exact for episodes of one decision                   (ProMP), section 5
 `dice`              the Hessian of the return; its variance grows with the episode    Foerster et al. 2018
@@ -63,10 +63,11 @@ def likelihood_ratio(log_prob: Tensor, samples: Samples) -> Tensor:
 def dice(log_prob: Tensor, samples: Samples) -> Tensor:
     """Return ☐(a_1 … a_t) - ☐(a_1 … a_t-1) ``(N, M)``, where ☐ is the likelihood ratio of a sequence of actions.
 
-    Summed with returns as advantages it is DiCE's Σ_t ☐(a_1 … a_t) r_t up to a constant (Foerster et al. 2018). The
-    difference of two ☐ allows a baseline (Mao et al. 2019; Loaded DiCE, Farquhar et al. 2019). DiCE's ☐ divides by the
-    likelihood under the current parameters; here it divides by the likelihood under the policy that acted. Both are the
-    same for the policy that acted.
+    Summed with undiscounted returns as advantages it is DiCE's Σ_t ☐(a_1 … a_t) r_t up to a constant (Foerster et al.
+    2018). With a discount below 1, returns are discounted from each step on, as in every policy gradient here, and DiCE
+    would discount rewards from the start of the episode. The difference of two ☐ allows a baseline (Mao et al. 2019;
+    Loaded DiCE, Farquhar et al. 2019). DiCE's ☐ divides by the likelihood under the current parameters; here it divides
+    by the likelihood under the policy that acted. Both are the same for the policy that acted.
     """
     log_ratio = (log_prob - samples.log_prob) * (samples.weight > 0)
     return torch.exp(_sum_before(log_ratio, samples.time)) * torch.expm1(log_ratio)

@@ -168,7 +168,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         """Take one gradient step on each task, from a round that another policy played.
 
         ``rollout.acted.log_prob`` is that of the other policy. The step ascends the likelihood ratio times advantage:
-        the policy gradient by importance sampling of actions (Jie and Abbeel 2010), in the states that the other policy
+        the policy gradient by importance sampling of actions (Tang & Abbeel 2010), in the states that the other policy
         reached. For a round of the agent's own it is the step of `adapt`. A supervised step asks for no likelihood.
         """
         by_ratio = self.adaptation._replace(inner_objective=likelihood_ratio)

@@ -165,6 +165,8 @@ class PPO(Minibatches):
         kls = ranks.mean(torch.stack(_divergences(before, policies, rounds)), len(rounds[0].x)).tolist()
         for n, kl in enumerate(kls):
             self.inner_kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
+        # After some 140 halvings a weight would be 0, and doubling it would not bring it back.
+        self.inner_kl_coef.clamp_min_(torch.finfo(self.inner_kl_coef.dtype).tiny)
         return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -172,7 +172,9 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         """Return the log-likelihood of the reward that `step` shows, ``(B,)``, up to a constant.
 
         It is the decoder's for the mean of the belief in `memory`, that before the step; `obs` ``(B, *O)`` is what was
-        seen when the step's action was chosen. Raises ValueError for an agent that does not decode rewards.
+        seen when the step's action was chosen. It is 0 where an episode has just ended: the decoder would have to know
+        what was observed after the action, and the step shows the first observation of the next episode. Raises
+        ValueError for an agent that does not decode rewards.
         """
         decoder, belief = self.net.decoder, self.net.belief
         if decoder.reward is None:
@@ -185,7 +187,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         evidence = Evidence(*(part[None] for part in parts))
         m = belief.gaussian(memory.belief).mean[None]
         found: Tensor = decoder._reward_log_prob(decoder.predict_reward(m, evidence), evidence.reward)
-        return found[0, 0]
+        return torch.where(step.prev_done > 0.5, 0.0, found[0, 0])
 
     @torch.no_grad()
     def memory_features(self, memory: BeliefMemory, step: Step) -> Mapping[str, Tensor]:

@@ -267,8 +267,13 @@ class NotFinite(NamedTuple):
 def first_not_finite(trial: list[Rollout]) -> NotFinite | None:
     """Find the first thing in a trial that is not finite; None if all are finite.
 
-    "action" includes its log-probability and value. Later numbers may be wrong only because of the first one.
+    "action" includes its log-probability and value. Later numbers may be wrong only because of the first one. Padding
+    is looked at last: it has the weight 0, and 0 times nan is nan.
     """
+    return _first_not_finite(trial, padding=False) or _first_not_finite(trial, padding=True)
+
+
+def _first_not_finite(trial: list[Rollout], padding: bool) -> NotFinite | None:
     for number, rollout in enumerate(trial, start=1):
         acted = [x.flatten(2) for x in (rollout.acted.action[..., None], rollout.acted.log_prob[..., None])]
         parts = {
@@ -279,14 +284,15 @@ def first_not_finite(trial: list[Rollout]) -> NotFinite | None:
         }
         times = {}
         for name, part in parts.items():
-            broken = (~part.isfinite().all(-1) & (rollout.mask[: len(part)] > 0)).nonzero()
+            broken = (~part.isfinite().all(-1) & ((rollout.mask[: len(part)] > 0) ^ padding)).nonzero()
             if len(broken):
                 times[name] = broken[0].tolist()
         if times:  # within a step in this order: told, observed, acted, rewarded
             what = min(times, key=lambda name: times[name][0])
             step, row = times[what]
             at = f"row {row} of {rollout.mask.shape[1]}: {shown_task(rollout.task, row)}"
-            return NotFinite(what, f"step {step + 1}, {at}; round {number} of {len(trial)}")
+            after = ", after the row's last episode" if padding else ""
+            return NotFinite(what, f"step {step + 1}, {at}; round {number} of {len(trial)}{after}")
     return None
 
 

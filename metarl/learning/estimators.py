@@ -38,7 +38,7 @@ def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
 
 
 def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Return the linear feature baseline (Duan et al. 2016, "Benchmarking", §4) of N tasks: float32 ``(N, M)``.
+    """Return the linear feature baseline (Duan et al. 2016, "Benchmarking", §5) of N tasks: float32 ``(N, M)``.
 
     `obs` (N, M, O) are M samples of each task, `time` (N, M) their steps within the episode, in hundreds. For every
     task a linear function of obs, obs², time, time², time³ and 1 is fitted to `target` (N, M) by least squares, over

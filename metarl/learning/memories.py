@@ -194,7 +194,7 @@ class FastWeights(Memory):
     """Fast weights (Schmidhuber 1992) as linear attention: a table that is written and read by content.
 
     At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query. Keys and queries
-    are softmax features of the input (Schlag et al. 2021); values come from a hidden ReLU layer. The head returns
+    are softmax features of the input (Irie et al. 2021); values come from a hidden ReLU layer. The head returns
     ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
     logarithm of ``1 + Σ weight``. This suits inputs that hold the whole last step (state, action, reward): the reward
     of an action in the current state is one look-up, while a gated unit has to learn the binding (docs/findings.md, 4).

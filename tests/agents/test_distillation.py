@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from recorded import written
@@ -129,6 +130,35 @@ def test_a_full_context_forgets_its_older_half(memory: str):
         torch.testing.assert_close(policy.log_probs, expected.log_probs)
         assert memory_now.steps.shape[1] == t + 1 - first <= 6
     assert first == 15, "it has forgotten five times"
+
+
+class FromOne(Corridor):
+    """The same corridor with the actions 1 and 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def step(self, task: Any, state: Any, action: Tensor, key: Tensor) -> Any:
+        return super().step(task, state, action - 1, key)
+
+
+def test_the_numbers_of_actions_do_not_matter(tmp_path: Path):
+    """Histories of various lengths end in padding, where there is no action."""
+    found = []
+    for family in (Corridor(), FromOne()):
+        folder = tmp_path / type(family).__name__
+        written(RandomAgent(family), family, folder, tasks=6, episodes=6, shard_size=8)
+        agent = build(family, folder, stride=1, context=200)
+        assert not bool(agent.lesson("train", agent.key, 0.0).mask.all())
+        found.append(agent.learn("train").metrics)
+    assert found[0] == found[1]
+
+
+def test_more_episodes_cannot_be_left_out_than_there_are(corridor: Path):
+    build(Corridor(), corridor, stride=12).learn("train")
+    with pytest.raises(ValueError, match=r"stride must not exceed the 12 episodes of a history in .*one in 13"):
+        build(Corridor(), corridor, stride=13).learn("train")
 
 
 class Improves(FixedAgent):

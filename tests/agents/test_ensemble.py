@@ -195,6 +195,22 @@ def test_varibad_says_how_likely_a_reward_is():
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_what_was_observed_in_another_episode_explains_no_reward():
+    """A step after the end of an episode shows where the next one begins: the weights do not depend on it."""
+    family = metarl.make("metarl/GridNavi-v0")
+    config = VariBADConfig(meta_batch_size=8, gru_size=8, reward_likelihood="bernoulli", reward_head="per_observation")
+    agents = [config.build(family, seed, torch.device("cpu")) for seed in (0, 1)]
+    ensemble = Ensemble(agents, "likelihood")
+    (rollout,) = run_trial(ensemble, family, family.sample_tasks(rng.key(0), 6), rng.key(0))
+    memory = ensemble.begin(6)
+    for t in range(family.horizon + 1):
+        step = take(rollout.step, t)
+        elsewhere = ensemble._weighed(memory, step._replace(obs=4.0 - step.obs)).log_weights
+        weights = ensemble._weighed(memory, step).log_weights
+        assert torch.equal(elsewhere, weights) == (t in (0, family.horizon))
+        memory = ensemble.act(memory, step, rng.fold(rng.key(9), torch.arange(6)))[1]
+
+
 @pytest.mark.parametrize(
     ("members", "options", "sentence"),
     [

@@ -387,6 +387,11 @@ def test_the_penalty_follows_the_divergence_before_each_step():
     agent.outer.options = dataclasses.replace(agent.outer.options, inner_kl_target=1e-9)
     metrics = agent.update(play(agent))
     assert metrics["loss/inner_kl"] > 1e-6 and metrics["loss/inner_kl_coef"] == 1.0
+    agent.outer.inner_kl_coef.fill_(torch.finfo(torch.float32).tiny)
+    for target, least in ((1e3, 1.0), (1e-9, 2.0)):
+        agent.outer.options = dataclasses.replace(agent.outer.options, inner_kl_target=target)
+        agent.update(play(agent))
+        assert float(agent.outer.inner_kl_coef) == least * torch.finfo(torch.float32).tiny, "it never vanishes for good"
 
 
 def test_the_outer_rounds_are_those_of_the_configuration():

@@ -8,11 +8,13 @@ from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.rollout import (
     Acted,
+    NotFinite,
     TrialProtocol,
     collect,
     episode_index,
     episode_lengths,
     episode_returns,
+    first_not_finite,
     run_trial,
 )
 
@@ -64,6 +66,23 @@ def test_padding_does_not_count():
     reward = torch.where(rollout.mask > 0, rollout.outcome.reward, 1000.0)
     changed = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
     assert torch.equal(episode_returns(rollout, 2), episode_returns(changed, 2))
+
+
+def test_padding_that_is_not_finite_is_found_where_nothing_else_is():
+    """It spoils an update, since 0 times nan is nan, and would be taken for the update's own fault."""
+    env = BatchEnv(Corridor(episodes_per_trial=2), LENGTHS, rng.key(0))
+    rollout, _ = collect(Scripted(), torch.zeros(4), env, rng.key(1))
+    assert first_not_finite([rollout]) is None
+    reward = torch.where(rollout.mask > 0, rollout.outcome.reward, torch.nan)
+    padded = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
+    ended = int(rollout.mask[:, 0].sum())
+    assert first_not_finite([rollout, padded]) == NotFinite(
+        "reward", f"step {ended + 1}, row 0 of 4: Length(length=[1]); round 2 of 2, after the row's last episode"
+    )
+    reward = reward.index_fill(0, torch.tensor([0]), torch.inf)
+    both = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
+    place = "step 1, row 0 of 4: Length(length=[1]); round 2 of 2"
+    assert first_not_finite([padded, both]) == NotFinite("reward", place)
 
 
 def test_what_the_agent_is_shown_is_what_is_stacked():

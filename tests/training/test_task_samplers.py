@@ -40,7 +40,7 @@ RUNS = {
     "ACCEL": [*CART, "--task_sampler=accel", *PLR_SMALL],
     "SFL": [*POINT, "--task_sampler=sfl", "--task_sampler.candidates=9", "--task_sampler.keep=4",
             "--task_sampler.every=3"],
-    "RoML": [*MAML, "--task_sampler=roml"],
+    "RoML": [*MAML, "--task_sampler=roml", "--task_sampler.batch=15"],
     "PAIRED": [*CART, "--task_sampler=paired"],
 }  # fmt: skip
 

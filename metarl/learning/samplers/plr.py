@@ -56,7 +56,7 @@ class PLROptions(SamplerOptions):
     replace: bool = False
     """Draw a batch with replacement, as the papers do with few tasks side by side; otherwise its tasks differ."""
     gamma: float = option(0.99, between(0, 1))
-    """Discount factor of the positive value loss."""
+    """Discount factor of the positive value loss; that of the agent, whose critic it compares with."""
     gae_lambda: float = option(0.95, between(0, 1))
     """Bias against variance of the advantages in the positive value loss."""
 

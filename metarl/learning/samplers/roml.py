@@ -7,14 +7,15 @@ normal z by its rank in a fixed sample of the split, and tasks are drawn from a 
 
     w(z) = Π N(z; mean, std²) / N(z; 0, 1).
 
-So every task is one that the split has, whatever its tasks are made of. After each batch, mean and std are fitted to
-the tasks with returns at or below the quantile `alpha` of the split, each with the weight 1 / w by which it was drawn
-too often (Greenberg et al. 2022, algorithm 1).
+So every task is one that the split has, whatever its tasks are made of. Once `batch` tasks are played, mean and std are
+fitted to those with returns at or below the quantile `alpha` of the split, each with the weight 1 / w by which it was
+drawn too often (Greenberg et al. 2022, algorithm 1).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +45,9 @@ class RoMLOptions(SamplerOptions):
     fresh: float = option(0.2, between(0, 1))
     """Share of each batch that is drawn from the training split itself."""
     rate: float = option(0.5, SHARE)
-    """Step of mean and standard deviation toward those of the worst tasks of a batch."""
+    """Step of mean and standard deviation toward those of the worst tasks that were played since the last step."""
+    batch: int = option(128, at_least(2))
+    """Tasks of one step at least; smaller meta-batches are put together. Of few tasks the worst hardly differ."""
     min_std: float = option(0.2, Rule("lie in (0, 1]", lambda value: 0 < value <= 1))
     """Least standard deviation; that of the training split is 1."""
     pool: int = option(16, at_least(2))
@@ -52,6 +55,14 @@ class RoMLOptions(SamplerOptions):
 
     def build(self, agent: LearningAgent, split: str) -> RoML:
         return RoML(self, agent, split)
+
+
+class Played(NamedTuple):
+    """The tasks that were played since the last step."""
+
+    z: Tensor  # (N, D) their numbers as standard normals
+    weight: Tensor  # (N,) density of the split over that which they were drawn by
+    returns: Tensor  # (N,) mean return of an episode
 
 
 class RoML(TaskSampler):
@@ -73,6 +84,7 @@ class RoML(TaskSampler):
         self.mean = torch.zeros(len(self.sample), device=self.device)
         self.std = torch.ones(len(self.sample), device=self.device)
         self.quantile = torch.zeros((), device=self.device)
+        self.played = self._nothing()
 
     def propose(self, key: Key, n: int) -> Proposal:
         """Propose new tasks of the split, most of them chosen by their weights."""
@@ -95,10 +107,18 @@ class RoML(TaskSampler):
         self.fit(proposal.tasks, gathered(outcome(self.agent, trial[-1], own).mean))
 
     def fit(self, tasks: Task, returns: Tensor) -> None:
-        """Do one step of the cross-entropy method, from the returns ``(N,)`` of tasks that were drawn by `propose`."""
-        options, z = self.options, self.normal(tasks)
-        share = round(options.fresh * len(z)) / len(z)
-        weight = 1.0 / (share + (1.0 - share) * self._ratio(z))
+        """Take in the returns ``(N,)`` of tasks that were drawn by `propose`, and do a step once there are enough."""
+        z = self.normal(tasks)
+        share = round(self.options.fresh * len(z)) / len(z)
+        new = Played(z, 1.0 / (share + (1.0 - share) * self._ratio(z)), returns)
+        self.played = Played(*(torch.cat(both) for both in zip(self.played, new, strict=True)))
+        if len(self.played.returns) >= self.options.batch:
+            self._step(*self.played)
+            self.played = self._nothing()
+
+    def _step(self, z: Tensor, weight: Tensor, returns: Tensor) -> None:
+        """Do one step of the cross-entropy method."""
+        options = self.options
         order = returns.argsort(stable=True)
         upto = weight[order].cumsum(0) / weight.sum()
         self.quantile = returns[order][(upto < options.alpha).sum().clamp_max(len(order) - 1)]
@@ -108,6 +128,10 @@ class RoML(TaskSampler):
         std = (weight @ (z - mean) ** 2).sqrt()
         self.mean = self.mean + options.rate * (mean - self.mean)
         self.std = (self.std + options.rate * (std - self.std)).clamp(options.min_std, 1.0)
+
+    def _nothing(self) -> Played:
+        none = torch.zeros(0, device=self.device)
+        return Played(none.new_zeros(0, len(self.sample)), none, none)
 
     def weight(self, tasks: Task) -> Tensor:
         """Return w of each task ``(N,)``."""
@@ -132,10 +156,14 @@ class RoML(TaskSampler):
         return {"tasks/quantile": float(self.quantile), "tasks/divergence": float(divergence.sum())}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "std": self.std, "quantile": self.quantile}
+        state = {"mean": self.mean, "std": self.std, "quantile": self.quantile}
+        return state | {f"played.{name}": value for name, value in self.played._asdict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if state["mean"].shape != self.mean.shape or state["std"].shape != self.std.shape:
+        played = state["played.z"], state["played.weight"], state["played.returns"]
+        shapes = state["mean"].shape, state["std"].shape, played[0].shape[1:]
+        if any(shape != self.mean.shape for shape in shapes) or len({len(part) for part in played}) > 1:
             raise ValueError("its tasks are those of another family")
         state = {name: value.to(self.device).clone() for name, value in state.items()}
+        self.played = Played(*(state[f"played.{name}"] for name in Played._fields))
         self.mean, self.std, self.quantile = state["mean"], state["std"], state["quantile"]

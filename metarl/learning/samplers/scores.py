@@ -58,7 +58,8 @@ def max_mc(agent: LearningAgent, rollout: Rollout, best: Tensor) -> Tensor:
 
     It is the mean over the steps of R_max - V(s): how far the critic's value is below the best return that was ever
     had on the task, `best` ``(N,)``. A value is one of all that is left of the trial, so that R_max stands for as many
-    of the best episodes as are left. With one episode in a round this is the paper's formula.
+    of the best episodes as are left. With one episode in a round this is the paper's formula: R_max is not discounted,
+    even if values are, and does not leave out what was earned before a step.
     """
     tasks, mask = len(best), rollout.mask
     left = episodes_of(agent) - episode_index(rollout)

@@ -53,6 +53,7 @@ class SFL(TaskSampler):
         super().__init__(agent, split)
         if type(self.family).success is TaskFamily.success:
             raise ValueError(unsolved(self.family))
+        _check_trials(options, agent)
         self.options, self.watch = options, self._watch
         self.kept: Task = None  # the tasks of the highest learnability; None before the first scoring
         self.rate = torch.zeros(0, device=self.device)  # p of the kept tasks
@@ -126,6 +127,17 @@ class SFL(TaskSampler):
             self.kept = tasks_from(state, "task.", pattern_task(self.family), self.device)
             if len(leaves(self.kept)[0]) != len(self.rate):
                 raise ValueError("its tasks and their rates of success differ in number")
+
+
+def _check_trials(options: SFLOptions, agent: LearningAgent) -> None:
+    """Raise ValueError, one sentence, if a candidate is not played as often as its learnability needs."""
+    tasks, trials = agent.config.meta_batch_size, options.trials
+    if trials > tasks:
+        raise ValueError(
+            f"SFL plays a candidate {trials} times in one meta-batch: trials must not exceed meta_batch_size = {tasks}."
+        )
+    if trials * episodes_of(agent) * agent.protocol.envs_per_task < 2:
+        raise ValueError("SFL needs two episodes of a candidate or more, as with one p (1 - p) is 0: let trials be 2.")
 
 
 def learnability(rate: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from test_plr import KEY, make
 
 from metarl.core import rng
+from metarl.core.tree import concatenate
 from metarl.envs.control.cartpole import CartPole
 from metarl.envs.grids.wall_maze import WallMaze
 from metarl.learning.samplers.roml import RoML, RoMLOptions
@@ -61,11 +62,29 @@ def test_the_quantile_is_that_of_the_split_whatever_was_drawn():
     assert float(found.quantile) == pytest.approx(float(expected), abs=0.06)
 
 
+@pytest.mark.parametrize("size", [1, 16])
+def test_small_batches_are_as_good_as_large_ones(size: int):
+    """A batch of one task says neither what is bad nor how tasks differ: only many together do."""
+    found, whole = sampler(batch=400), sampler()
+    tasks = [found.propose(rng.fold(KEY, number), size).tasks for number in range(400 // size)]
+    for part in tasks[:-1]:
+        found.fit(part, hardness(part))
+        assert not found.mean.any() and bool((found.std == 1).all())
+    found.fit(tasks[-1], hardness(tasks[-1]))
+    together = concatenate(tasks)
+    whole.fit(together, hardness(together))
+    torch.testing.assert_close((found.mean, found.std, found.quantile), (whole.mean, whole.std, whole.quantile))
+    assert found.mean.any() and not len(found.played.returns)
+
+
 def test_the_state_is_whole():
-    found, again = sampler(), sampler()
-    tasks = found.propose(KEY, 50).tasks
+    found, again = sampler(batch=100), sampler(batch=100)
+    tasks = found.propose(KEY, 70).tasks
     found.fit(tasks, hardness(tasks))
     again.load_state_dict(found.state_dict())
+    for each in (found, again):
+        each.fit(tasks, hardness(tasks))
+    assert found.mean.any()
     assert all(torch.equal(x, y) for x, y in zip(found.propose(KEY, 50).tasks, again.propose(KEY, 50).tasks))
 
 

@@ -8,6 +8,7 @@ from metarl.core import rng
 from metarl.core.rollout import play_rounds
 from metarl.core.tree import num_rows
 from metarl.envs.control.cartpole import CartPole
+from metarl.envs.grids.wall_maze import WallMaze
 from metarl.learning.samplers.buffer import fingerprint
 from metarl.learning.samplers.sfl import SFL, SFLOptions, learnability
 
@@ -72,3 +73,16 @@ def test_the_state_is_whole():
 def test_a_family_that_does_not_say_what_is_solved_is_refused():
     with pytest.raises(ValueError, match="SFL needs to know whether a task is solved, and CartPole does not say"):
         SFL(SFLOptions(), make(CartPole()), "train")
+
+
+@pytest.mark.parametrize(
+    ("options", "episodes", "sentence"),
+    [
+        (SFLOptions(trials=9), 2, "trials must not exceed meta_batch_size = 8"),
+        (SFLOptions(trials=1), 1, "SFL needs two episodes of a candidate or more"),
+    ],
+)
+def test_candidates_are_played_often_enough_to_be_judged(options: SFLOptions, episodes: int, sentence: str):
+    """With one episode p is 0 or 1, and the learnability of every task 0."""
+    with pytest.raises(ValueError, match=sentence):
+        SFL(options, make(WallMaze(episodes_per_trial=episodes)), "train")
