@@ -56,7 +56,6 @@ NOT_MEASURED = {
     "varibad_half_cheetah_dir": "it was never run",
     "es_bernoulli_bandit": "only a short training was tried",
     "es_maml_navigation2d": "only a short training was tried",
-    "belief_sparse_point_robot": "it was never run",
     "belief_half_cheetah_vel": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
