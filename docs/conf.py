@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,9 +59,27 @@ pygments_dark_style = "monokai"
 vars(metarl).update({name: getattr(metarl, name) for name in metarl.__all__})
 
 
+ACCENT = re.compile(
+    r"<munderover>\s*(<mi>.</mi>)\s*(<m(\w+)>.*?</m\3>)\s*(<mo stretchy=\"false\">.</mo>)\s*</munderover>", re.DOTALL
+)
+"""A letter with an index and an accent, as docutils writes ``\\bar Q_i``: with the index below the letter."""
+
+APPLIED = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m(?!o))")
+"""Where a function such as log stands before its argument without a bracket."""
+
+INTERVAL = re.compile(r"\[(-?[\d.,]*\d), (-?[\d.,]*\d)\]")
+
+
+def mathml(text: str, as_block: bool) -> str:
+    """A formula as MathML, which browsers draw without a script."""
+    written = tex2mathml(text, as_block=as_block)
+    written = ACCENT.sub(r"<msub><mover accent="true">\1\4</mover>\2</msub>", written)
+    return APPLIED.sub('<mspace width="0.17em"></mspace>', written)
+
+
 def inline_math(writer: Any, node: nodes.math) -> None:
-    """Write a formula of a sentence as MathML, which browsers draw without a script."""
-    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    """Write a formula of a sentence."""
+    writer.body.append(mathml(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
@@ -69,8 +88,16 @@ def block_math(writer: Any, node: nodes.math_block) -> None:
     text = node.astext()
     if "\\\\" in text:
         text = f"\\begin{{{pick_math_environment(text)}}}{text}\\end{{{pick_math_environment(text)}}}"
-    writer.body.append(f'<div class="math">{tex2mathml(text, as_block=True)}</div>')
+    writer.body.append(f'<div class="math">{mathml(text, as_block=True)}</div>')
     raise nodes.SkipNode
+
+
+def keep_intervals_whole(app: Sphinx, document: nodes.document, name: str) -> None:
+    """Let no line of a table end inside of an interval ``[low, high]``."""
+    for table in document.findall(nodes.table):
+        for text in list(table.findall(nodes.Text)):
+            if INTERVAL.search(text):
+                text.parent.replace(text, nodes.Text(INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)))
 
 
 def write_leaderboard(app: Sphinx, problem: Exception | None) -> None:
@@ -81,6 +108,7 @@ def write_leaderboard(app: Sphinx, problem: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Register the drawing of formulas, and the page of the benchmark."""
+    """Register the drawing of formulas, the line breaks of tables, and the page of the benchmark."""
+    app.connect("doctree-resolved", keep_intervals_whole)
     app.connect("build-finished", write_leaderboard)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
