@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from docutils.utils.math import pick_math_environment
 from docutils.utils.math.latex2mathml import tex2mathml
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -67,6 +68,9 @@ ACCENT = re.compile(
 APPLIED = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m(?!o))")
 """Where a function such as log stands before its argument without a bracket."""
 
+WIDEST = 760
+"""Pixels for which the text is wide enough."""
+
 INTERVAL = re.compile(r"\[(-?[\d.,]*\d), (-?[\d.,]*\d)\]")
 
 
@@ -100,15 +104,25 @@ def keep_intervals_whole(app: Sphinx, document: nodes.document, name: str) -> No
                 text.parent.replace(text, nodes.Text(INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)))
 
 
+def open_large_pictures(app: Sphinx, document: nodes.document) -> None:
+    """Make a picture that is wider than the page a link to itself in its own size."""
+    for picture in document.findall(nodes.image):
+        path = Path(app.srcdir) / picture["uri"]
+        if path.suffix == ".png" and Image.open(path).width > WIDEST:
+            picture["width"] = "100%"  # to what has a width, Sphinx adds the link
+
+
 def write_leaderboard(app: Sphinx, problem: Exception | None) -> None:
     """Write the page of the benchmark's stored results next to bench.html, which links to it."""
     if problem is None and app.builder.format == "html":
         stored = Path(__file__).parent.parent / "benchmarks" / "results" / "bench.json"
-        (Path(app.outdir) / "leaderboard.html").write_text(page(read(stored)), encoding="utf-8")
+        written = page(read(stored)).replace("<body>", '<body><p><a href="bench.html">metarl-bench</a></p>')
+        (Path(app.outdir) / "leaderboard.html").write_text(written, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:
-    """Register the drawing of formulas, the line breaks of tables, and the page of the benchmark."""
+    """Register the drawing of formulas, the line breaks of tables, the links of pictures, and the page of the benchmark."""
+    app.connect("doctree-read", open_large_pictures)
     app.connect("doctree-resolved", keep_intervals_whole)
     app.connect("build-finished", write_leaderboard)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
