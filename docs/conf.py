@@ -76,8 +76,8 @@ INTERVAL = re.compile(r"\[(-?[\d.,]*\d), (-?[\d.,]*\d)\]")
 
 def mathml(text: str, as_block: bool) -> str:
     """A formula as MathML, which browsers draw without a script."""
-    written = tex2mathml(text, as_block=as_block)
-    written = ACCENT.sub(r'<msub><mover accent="true">\1\4</mover>\2</msub>', written)
+    written = tex2mathml(text, as_block=as_block).replace('<mover accent="true">', "<mover>")  # bars would touch letters
+    written = ACCENT.sub(r"<msub><mover>\1\4</mover>\2</msub>", written)
     return APPLIED.sub('<mspace width="0.17em"></mspace>', written)
 
 
