@@ -76,7 +76,8 @@ INTERVAL = re.compile(r"\[(-?[\d.,]*\d), (-?[\d.,]*\d)\]")
 
 def mathml(text: str, as_block: bool) -> str:
     """A formula as MathML, which browsers draw without a script."""
-    written = tex2mathml(text, as_block=as_block).replace('<mover accent="true">', "<mover>")  # bars would touch letters
+    written = tex2mathml(text, as_block=as_block)
+    written = written.replace('<mover accent="true">', "<mover>")  # an accent's bar would touch its letter
     written = ACCENT.sub(r"<msub><mover>\1\4</mover>\2</msub>", written)
     return APPLIED.sub('<mspace width="0.17em"></mspace>', written)
 
@@ -121,7 +122,7 @@ def write_leaderboard(app: Sphinx, problem: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Register the drawing of formulas, the line breaks of tables, the links of pictures, and the page of the benchmark."""
+    """Register what is done to formulas, tables and pictures, and the writing of the benchmark's page."""
     app.connect("doctree-read", open_large_pictures)
     app.connect("doctree-resolved", keep_intervals_whole)
     app.connect("build-finished", write_leaderboard)

@@ -3,7 +3,8 @@
     python -m docs.make_results
 
 Writes the README's short table, the tables of docs/results.md and docs/every_split.md, docs/images/presets.png and the
-sentence "Reached: …" in the header of every preset. What is not measured here (values known from theory, published ones) stands in `KNOWN`.
+sentence "Reached: …" in the header of every preset. What is not measured here (values known from theory, published
+ones) stands in `KNOWN`.
 """
 
 from __future__ import annotations

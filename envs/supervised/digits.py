@@ -127,7 +127,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
     Source:
         Santoro et al. 2016, "Meta-learning with memory-augmented neural networks", section 4.1. The images are those of
         Alpaydin & Kaynak 1998, "Optical recognition of handwritten digits", 173 of each digit, as scikit-learn ships
-        them: ``pip install 'metarl[digits]'``.
+        them: ``pip install -c constraints.txt -e '.[digits]'``.
 
     Version history:
         v0: first version.
