@@ -291,7 +291,9 @@ def pages(ids: Sequence[str]) -> dict[str, str]:
     found = {INDEX: index(cards), PUBLISHED: f"{MADE_FROM_TABLE}\n{published.page(link)}"}
     for file, group in GROUPS.items():
         chapters = [chapter(cards[name]) for name in group.names]
-        found[file] = "\n".join([f"{MADE}\n# {group.title}\n", f"{group.about}\n", *chapters])
+        links = " · ".join(f"[{name}](#{anchor(name)})" for name in group.names)
+        top = [f"{MADE}\n# {group.title}\n", f"{group.about}\n", *([f"{links}\n"] if len(chapters) > 1 else [])]
+        found[file] = "\n".join([*top, *chapters])
     return found
 
 
