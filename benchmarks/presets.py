@@ -52,7 +52,6 @@ NOT_MEASURED = {
     "sac_gridnavi": "only a short training was tried",
     "sac_windy_point": "it was never run",
     "sac_half_cheetah_vel": "it was never run",
-    "varibad_tabular_mdp": "it was never run",
     "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
     "es_bernoulli_bandit": "only a short training was tried",

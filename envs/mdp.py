@@ -121,7 +121,7 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         listed = self.tasks_of(split)
         if listed is not None:
             return ListedTables(listed)
-        return DirichletTables(self.num_states, self.num_actions, SPARSE if split == "ood" else 1.0)
+        return DirichletTables(self.num_states, self.num_actions, SPARSE if split == "ood" else 1.0, self.horizon)
 
     def oracle(self, task: Tables) -> Tensor:
         value = torch.zeros_like(task.reward_mean[..., 0])  # (B, S)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.core.beliefs.belief import Belief, FiniteBelief, updated
 from metarl.core.beliefs.step import Step
+from metarl.core.tree import features
 from metarl.envs.tables import Tables
 
 
@@ -20,6 +21,7 @@ class Seen(NamedTuple):
     moves: Tensor  # (B, S, A, S) float32: how often an action led from a state to a state
     tries: Tensor  # (B, S, A) float32: how often it was taken
     total: Tensor  # (B, S, A) float32: the sum of its rewards
+    left: Tensor  # (B,) int64: actions that are left in the episode
 
 
 class Move(NamedTuple):
@@ -45,31 +47,59 @@ class DirichletTables(Belief):
     """The belief about tables with P(· | s, a) ~ Dirichlet(α, …, α) and means m(s, a) ~ N(1, 1) of rewards ~ N(m, 1).
 
     The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
-    1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances.
+    1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; then, for
+    the current state alone, mean rewards, variances and `plan`, without optimism and with 1, which a perceptron would
+    not find in such tables.
     """
 
-    def __init__(self, num_states: int, num_actions: int, concentration: float) -> None:
+    def __init__(self, num_states: int, num_actions: int, concentration: float, horizon: int) -> None:
+        """Make the belief; the prior of each row is Dirichlet(`concentration`, …), an episode has `horizon` steps."""
         self.num_states, self.num_actions, self.concentration = num_states, num_actions, concentration
-        self.size = num_states * num_actions * (num_states + 2)
+        self.horizon = horizon
+        self.size = num_states * num_actions * (num_states + 2) + 4 * num_actions
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Seen:
         S, A = self.num_states, self.num_actions
         tries = torch.zeros(rows, S, A, device=device)
-        return Seen(tries[..., 0], torch.zeros(rows, S, A, S, device=device), tries, tries)
+        left = torch.full((rows,), self.horizon + 1, device=device)  # the first observation takes one
+        return Seen(tries[..., 0], torch.zeros(rows, S, A, S, device=device), tries, tries, left)
 
     def posterior(self, belief: Seen, step: Step) -> Seen:
         tried, moved = move_of(belief.current, step, self.num_actions)
         reward = step.prev_reward[:, None, None]
-        return Seen(step.obs, belief.moves + moved, belief.tries + tried, belief.total + tried * reward)
+        left = torch.where(step.prev_done > 0.5, self.horizon, belief.left - 1)
+        return Seen(step.obs, belief.moves + moved, belief.tries + tried, belief.total + tried * reward, left)
 
     def features(self, belief: Seen) -> Tensor:
-        return torch.cat([self.task_mean(belief), (1.0 / (1.0 + belief.tries)).flatten(1)], dim=1)
+        (transition, mean), variance = self.mean_tables(belief), 1.0 / (1.0 + belief.tries)
+        here = [(belief.current[..., None] * table).sum(1) for table in (mean, variance)]
+        tables = [transition.flatten(1), mean.flatten(1), variance.flatten(1)]
+        return torch.cat([*tables, *here, self.plan(belief), self.plan(belief, optimism=1.0)], dim=1)
+
+    def plan(self, belief: Seen, optimism: float = 0.0) -> Tensor:
+        """Return what each action is worth if the mean tables are true, ``(B, A)``, less the mean over the actions.
+
+        That is Q(s, a) of the current state s for the steps that are left of the episode, by value iteration. With
+        `optimism`, mean rewards are so many of their standard deviations higher.
+        """
+        transition, reward = self.mean_tables(belief)
+        reward = reward + optimism * (1.0 + belief.tries).rsqrt()
+        found, value = torch.zeros_like(reward[:, 0]), torch.zeros_like(belief.current)
+        for steps in range(1, self.horizon + 1):
+            worth = reward + (transition @ value[:, None, :, None])[..., 0]  # (B, S, A)
+            here = (belief.current[..., None] * worth).sum(1)
+            found = torch.where((belief.left == steps)[:, None], here, found)
+            value = worth.amax(-1)
+        return found - found.mean(-1, keepdim=True)
+
+    def mean_tables(self, belief: Seen) -> Tables:
+        """Return the posterior means of both tables."""
+        weights = self.concentration + belief.moves
+        reward = (1.0 + belief.total) * (1.0 / (1.0 + belief.tries))
+        return Tables(weights / weights.sum(-1, keepdim=True), reward)
 
     def task_mean(self, belief: Seen) -> Tensor:
-        weights = self.concentration + belief.moves
-        transition = weights / weights.sum(-1, keepdim=True)
-        mean = (1.0 + belief.total) * (1.0 / (1.0 + belief.tries))
-        return torch.cat([transition.flatten(1), mean.flatten(1)], dim=1)
+        return features(self.mean_tables(belief))
 
     def log_prob(self, belief: Seen, task: Tables) -> Tensor:
         """Return the log density of the tables, whose rows of probabilities have one number that is not free."""

@@ -42,7 +42,8 @@ class GoalOnArc(GridBelief):
     goal is found. Over all steps it is 0.0019, 0.0001 with ``dense=True``, and 0.036 in SemiCircle, where only the
     disc's edge tells more about a goal that was found, so that in the end few cells are left.
 
-    `features` are the masses of 90 equal arcs over that of the likeliest.
+    `features` are the masses of 90 equal arcs over that of the likeliest; then, in metres along x and y, mean and
+    standard deviation of the goal's place, and how far off the nearest place is where it may be.
     """
 
     def __init__(self, distances: Callable[[Tensor], tuple[Tensor, Tensor]], side: float, cells: int = CELLS) -> None:
@@ -52,7 +53,7 @@ class GoalOnArc(GridBelief):
         """
         middles = _on_circle((torch.arange(cells) + 0.5) * math.pi / cells)
         super().__init__(Goal(side * middles))
-        self.distances, self.side, self.size = distances, side, SHOWN
+        self.distances, self.side, self.size = distances, side, SHOWN + 6
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Searched:
         steps = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -79,8 +80,14 @@ class GoalOnArc(GridBelief):
         return torch.where(before, (1.0 - radius).abs(), nearest), torch.where(beyond, 1.0 + radius, farthest)
 
     def features(self, belief: Searched) -> Tensor:
-        arcs = self.probs(belief).reshape(len(belief.steps), SHOWN, -1).sum(-1)
-        return arcs / arcs.amax(-1, keepdim=True)
+        probs, places = self.probs(belief), self.tasks_on(belief.log_mass.device).position
+        arcs = probs.reshape(len(probs), SHOWN, -1).sum(-1)
+        mean = probs @ places
+        std = (probs @ places**2 - mean**2).clamp_min(0.0).sqrt()
+        away = places - belief.position[:, None]  # (B, M, 2)
+        distance = torch.where(probs > 0.0, away.norm(dim=-1), torch.inf)
+        nearest = away[torch.arange(len(away), device=away.device), distance.argmin(-1)]
+        return torch.cat([arcs / arcs.amax(-1, keepdim=True), mean, std, nearest], dim=1)
 
     def log_prob(self, belief: Searched, task: Goal) -> Tensor:
         """Return the log density of a goal's angle, in 1 / radians; minus infinity off the half circle."""

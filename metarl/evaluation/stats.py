@@ -95,7 +95,12 @@ class Spread(NamedTuple):
     cells: tuple[tuple[Floats, int], ...]
 
     def total(self) -> tuple[Floats, Floats]:
-        """The variance of the estimate and its degrees of freedom (Satterthwaite 1946)."""
+        """The variance of the estimate and its degrees of freedom (Satterthwaite 1946).
+
+        Satterthwaite's formula is for sums. Where a part is subtracted that is nearly as large as the others, as with
+        a few tasks and noisy results it may be, it gives freedom near 0 and an interval without end. No sum of these
+        parts has less freedom than the part that has least, which is the bound.
+        """
         parts = [*self.seeds, *self.tasks, *self.cells]
         if not parts:
             return np.zeros(1), np.ones(1)
@@ -107,6 +112,7 @@ class Spread(NamedTuple):
         variance = np.maximum(of_seeds + of_tasks - of_cells, np.maximum(of_seeds, of_tasks))
         with np.errstate(divide="ignore", invalid="ignore"):
             freedom = variance**2 / sum((each**2 / degrees for each, degrees in parts), zero)
+        freedom = np.maximum(freedom, min(degrees for _, degrees in parts))
         return variance, np.where(variance > 0, freedom, 1.0)
 
 

@@ -21,6 +21,7 @@ from metarl.core.tree import num_rows, take
 from metarl.envs.bandits.arms import BernoulliArms, GaussianArms
 from metarl.envs.bandits.beliefs import BetaArms, Counts, ListedArms, NormalArms, Sums
 from metarl.envs.bandits.walk_beliefs import WanderingArms
+from metarl.envs.mdp_beliefs import DirichletTables
 from metarl.envs.points.beliefs import GoalOnArc
 from metarl.envs.points.goal_beliefs import GoalByDistance
 from metarl.testing.beliefs import check_beliefs, inferred
@@ -219,6 +220,26 @@ def test_tables_count_what_was_seen(split: str):
         assert float(belief.log_prob(state, task)[row]) == pytest.approx(expected, rel=1e-3, abs=1e-2)
 
 
+def worth(transition: Tensor, reward: Tensor, s: int, a: int, left: int) -> float:
+    """Return Q(s, a) with `left` actions to go, by recursion over tables ``(S, A, S)`` and ``(S, A)``."""
+    if left == 1:
+        return float(reward[s, a])
+    later = [max(worth(transition, reward, after, b, left - 1) for b in range(2)) for after in range(3)]
+    return float(reward[s, a]) + sum(float(p) * value for p, value in zip(transition[s, a], later, strict=True))
+
+
+def test_the_plan_on_mean_tables_by_recursion():
+    """Q(s, a) for the steps that are left of the episode, row by row, in the middle and at the end of episodes."""
+    family = metarl.make("metarl/TabularMDP-v0", num_states=3, num_actions=2, horizon=4, episodes_per_trial=2)
+    belief, task = belief_of(family), family.sample_tasks(rng.key(0), 3)
+    assert isinstance(belief, DirichletTables)
+    for number, state in enumerate(inferred(belief, play(family, task))[1:]):
+        for row, (transition, reward) in enumerate(zip(*belief.mean_tables(state), strict=True)):
+            here = int(state.current[row].argmax())
+            values = torch.tensor([worth(transition, reward, here, a, 4 - number % 4) for a in range(2)])
+            torch.testing.assert_close(belief.plan(state)[row], values - values.mean(), rtol=1e-4, atol=1e-4)
+
+
 def test_the_two_step_filter_by_all_paths():
     """Five rounds have 32 paths: their prior and their likelihood by hand."""
     family = metarl.make("metarl/TwoStep-v0", rounds=5)
@@ -348,6 +369,32 @@ def test_the_error_of_the_grid_of_angles(name: str, options: dict, unfound: floa
         before.append(errors[-1][~found])
         assert bool(coarse.log_prob(one, task).isfinite().all()) and bool(fine.log_prob(other, task).isfinite().all())
     assert float(torch.cat(before).mean()) < unfound and float(torch.stack(errors).mean()) < over_all
+
+
+def test_the_features_show_where_on_the_arc_the_goal_is():
+    family = metarl.make("metarl/SparsePointRobot-v0", dense=True)
+    belief, task = belief_of(family), family.sample_tasks(rng.key(0), 20)
+    first, *_, end = inferred(belief, visits(family, task)[:10])
+    mean, std, _ = belief.features(first)[:, -6:].chunk(3, dim=1)
+    # Of cos θ and sin θ for θ ~ U[0, π).
+    torch.testing.assert_close(mean, torch.tensor([0.0, 2.0 / math.pi]).expand(20, 2), rtol=0, atol=1e-4)
+    torch.testing.assert_close(std, torch.tensor([0.5, 0.5 - 4.0 / math.pi**2]).sqrt().expand(20, 2), rtol=0, atol=1e-4)
+    mean, std, nearest = belief.features(end)[:, -6:].chunk(3, dim=1)
+    torch.testing.assert_close(mean, task.position, rtol=0, atol=0.01)
+    assert float(std.max()) < 0.01
+    torch.testing.assert_close(nearest, task.position - end.position, rtol=0, atol=0.02)
+
+
+def test_the_features_show_the_nearest_place_that_was_not_searched():
+    belief = belief_of(metarl.make("metarl/SparsePointRobot-v0"))
+    assert isinstance(belief, GoalOnArc)
+    state, cells = belief.prior(2), torch.arange(belief.count)
+    # What is left are the first and the last tenth of the arc; one row stands near its end, the other at its start.
+    left = torch.where((cells < 72) | (cells >= 648), 0.0, -torch.inf).expand(2, -1)
+    state = state._replace(log_mass=left.log_softmax(-1), position=torch.tensor([[-0.6, 0.8], [1.0, 0.0]]))
+    angle = torch.tensor([648.5 / 720, 0.5 / 720]) * math.pi
+    expected = torch.stack([angle.cos(), angle.sin()], dim=1) - state.position
+    torch.testing.assert_close(belief.features(state)[:, -2:], expected, rtol=0, atol=1e-5)
 
 
 def test_what_was_searched_is_ruled_out_and_what_was_not_is_not():

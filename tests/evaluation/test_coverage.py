@@ -76,6 +76,21 @@ def test_few_tasks_of_one_seed(tasks):
         assert 0.93 <= ((low <= 0) & (high >= 0)).mean() <= 0.99
 
 
+@pytest.mark.parametrize("spread", [(0, 0, 1), (1, 1, 3), (1, 5, 5), (0.1, 5, 0.1)])
+@pytest.mark.parametrize(("seeds", "tasks"), [(2, 2), (3, 2), (3, 3), (3, 6), (5, 2)])
+def test_few_tasks_of_several_seeds_give_an_interval_with_an_end(seeds, tasks, spread):
+    """Half the width is at most the t quantile of the least degrees of freedom times the root of both variances."""
+    generator = np.random.default_rng(tasks)
+    data = spread[0] * generator.normal(size=(seeds, 1, STUDIES))
+    data = data + spread[1] * generator.normal(size=(1, tasks, STUDIES))
+    data = data + spread[2] * generator.normal(size=(seeds, tasks, STUDIES))
+    low, high = stats.interval(data)
+    assert ((low <= 0) & (high >= 0)).mean() >= 0.93
+    both = data.mean(1).var(0, ddof=1) / seeds + data.mean(0).var(0, ddof=1) / tasks
+    longest = scipy_stats.t.ppf(0.975, min(seeds, tasks) - 1) * np.sqrt(both)
+    assert (high - low <= 2 * longest + 1e-9).all()
+
+
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 3), (3, 5)])
 def test_the_paired_difference_covers(seeds):
     generator, hits = np.random.default_rng(0), 0
