@@ -41,7 +41,8 @@ LEARNED = (RL2, MAML, TUNED, SCRATCH, MULTI)
 
 
 HEAD = """\
-Made by `python -m benchmarks.adaptation`. Everyone plays the same tasks with the same noise. The numbers are returns
+How fast learned agents, stable-baselines3's PPO and classical players get to know a new task, on five families. Made by
+`python -m benchmarks.adaptation`. Everyone plays the same tasks with the same noise. The numbers are returns
 of an episode (of a bandit: of a pull) at the last point of the adaptation curve, with 95 % intervals over seeds and
 tasks ([how to read a number](reading.md)): three training seeds and {tasks} tasks a split, {costly_tasks} of them for
 the agents that train on each task (fine-tuned, from scratch). Learned agents sample their actions, and were trained

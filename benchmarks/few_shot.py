@@ -30,7 +30,7 @@ from metarl.core.rollout import Agent
 from metarl.envs.supervised.digits import FewShotDigits
 from metarl.envs.supervised.sinusoid import Sinusoid
 from metarl.evaluation import stats
-from metarl.evaluation.drawing.colours import colours
+from metarl.evaluation.drawing.colours import colour
 from metarl.report.few_shot.grading import Answers, answers
 from metarl.training import checkpoint
 
@@ -126,11 +126,10 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(5.6 * len(results), 4.2), layout="constrained")
     for number, (family, rows) in enumerate(results.items(), start=1):
         ax = figure.add_subplot(1, len(results), number)
-        chosen = colours(rows)
         for name, row in rows.items():
-            at = np.arange(len(row["mean"])) + 1
-            ax.plot(at, row["mean"], ".-", color=chosen[name], label=name)
-            ax.fill_between(at, row["low"], row["high"], color=chosen[name], alpha=0.2, linewidth=0)
+            at, shade = np.arange(len(row["mean"])) + 1, colour(name)
+            ax.plot(at, row["mean"], ".--" if ", 0 " in name else ".-", color=shade, label=name)  # dashed: not adapted
+            ax.fill_between(at, row["low"], row["high"], color=shade, alpha=0.2, linewidth=0)
         ax.set_title(family)
         ax.set_xlabel(STUDIES[family].example)
         ax.set_ylabel(STUDIES[family].what)

@@ -63,7 +63,8 @@ def rows(lines: Sequence[str]) -> list[list[str]]:
 
 
 def text(rst: str) -> str:
-    """Inline markup: literals in double backticks get single ones, and a lone * is no emphasis."""
+    """Inline markup: literals in double backticks get single ones; a lone * is no emphasis, a first ~ no definition."""
+    rst = re.sub(r"^~ ", r"\\~ ", re.sub(r"::$", ":", rst, flags=re.MULTILINE), flags=re.MULTILINE)
     pieces = re.split(r"(``.+?``|`[^`]+`)", rst, flags=re.DOTALL)
     return "".join(
         f"`{piece.strip('`')}`" if piece.startswith("`") else piece.replace("*", r"\*").replace("<", "&lt;")

@@ -67,7 +67,7 @@ class Scene(NamedTuple):
 
 
 RL2 = "the RL² agent of the package"
-PULLS = "Each mark is a pull, green where it paid and red where not; yellow: the best arm."
+PULLS = "Each mark is a pull, blue where it paid and red where not; yellow: the best arm."
 PATH = "Paths run from pale to dark, from the black start."
 CELLS = "Paths run from pale to dark, numbers count visits; black frame: the start, red: the goal."
 CART = "Cars run from pale to dark in time."
@@ -77,7 +77,7 @@ SCENES: dict[str, Scene] = {
     "GaussianBandit": Scene(
         "Thompson sampling",
         lambda f: other_bandits.GaussianThompsonBandit(5),
-        "Each mark is a pull, from red (paid little) to green (paid much); yellow: the best arm.",
+        "Each mark is a pull, from red (paid little) to blue (paid much); yellow: the best arm.",
     ),
     "DependentBandit": Scene(f"{RL2} for `structure='medium'`", "rl2_dependent_bandit_medium", PULLS, number=1),
     "InformativeBandit": Scene(
@@ -91,7 +91,7 @@ SCENES: dict[str, Scene] = {
     "TabularMDP": Scene(
         RL2,
         "rl2_tabular_mdp",
-        "One line per state; dark: likely, green: pays, red: costs, blue: where it was in the ten episodes.",
+        "One line per state; dark: likely; blue: pays, red: costs; then where it was in the ten episodes.",
     ),
     "TwoStep": Scene(RL2, "rl2_two_step", "Each column is a round."),
     "Navigation2D": Scene(RL2, "rl2_navigation2d", f"{PATH} The blue square is the reach of one step.", (1, 2)),
@@ -171,7 +171,7 @@ SCENES: dict[str, Scene] = {
     "FewShotDigits": Scene(
         RL2,
         "rl2_few_shot_digits",
-        "A row for each label, with its images in the order in which they came; green: named right, red: not.",
+        "A row for each label, with its images in the order in which they came; blue: named right, red: not.",
         (1,),
     ),
     "Gym": Scene(f"{RL2}, on LunarLander", "rl2_lunar_lander", "The last moment of each episode.", (1, 2)),
@@ -291,7 +291,9 @@ def pages(ids: Sequence[str]) -> dict[str, str]:
     found = {INDEX: index(cards), PUBLISHED: f"{MADE_FROM_TABLE}\n{published.page(link)}"}
     for file, group in GROUPS.items():
         chapters = [chapter(cards[name]) for name in group.names]
-        found[file] = "\n".join([f"{MADE}\n# {group.title}\n", f"{group.about}\n", *chapters])
+        links = " · ".join(f"[{name}](#{anchor(name)})" for name in group.names)
+        top = [f"{MADE}\n# {group.title}\n", f"{group.about}\n", *([f"{links}\n"] if len(chapters) > 1 else [])]
+        found[file] = "\n".join([*top, *chapters])
     return found
 
 

@@ -2,8 +2,9 @@
 
     python -m docs.make_results
 
-Writes the README's short table, the tables of docs/results.md, docs/images/presets.png and the sentence "Reached: …"
-in the header of every preset. What is not measured here (values known from theory, published ones) stands in `KNOWN`.
+Writes the README's short table, the tables of docs/results.md and docs/every_split.md, docs/images/presets.png and the
+sentence "Reached: …" in the header of every preset. What is not measured here (values known from theory, published
+ones) stands in `KNOWN`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from docs.presets_figure import dots, draw
 from metarl.evaluation.results import chosen_points, short
 
 ROOT = Path(__file__).parent.parent
-README, PAGE, FIGURE, CONFIGS = "README.md", "docs/results.md", "docs/images/presets.png", "configs"
+README, PAGE, SPLITS = "README.md", "docs/results.md", "docs/every_split.md"
+FIGURE, CONFIGS = "docs/images/presets.png", "configs"
 
 KNOWN = {
     "rl2_bernoulli_bandit_n10": "6.660 Bayes-optimal; 6.7 published (Duan et al. 2016)",
@@ -210,6 +212,7 @@ def gradient_table(record: Mapping[str, Entry]) -> str:
             f"{number(mean)} {bracket(low, high)}" if n in (1, 3) else number(mean)
             for n, (_, mean, low, high) in enumerate(curve["points"][:4])
         ]
+        after += [""] * (4 - len(after))  # of those that take fewer steps
         seeds = ", ".join(number(row[1]) for row in curve["points_by_seed"])
         ends = f"{number(curve['random'])} / {number(curve['oracle'])}"
         agent = curve["agent"]
@@ -232,7 +235,7 @@ def short_table(record: Mapping[str, Entry]) -> str:
 
 def splits(record: Mapping[str, Entry]) -> str:
     """Every preset on every split, a section each."""
-    return "\n\n".join(f"### {preset}\n\n{split_table(entry)}" for preset, entry in sorted(record.items()))
+    return "\n\n".join(f"## {preset}\n\n{split_table(entry)}" for preset, entry in sorted(record.items()))
 
 
 def split_table(entry: Entry) -> str:
@@ -304,13 +307,14 @@ def between(text: str, mark: str, table: str) -> str:
 def documents(record: Mapping[str, Entry], root: Path = ROOT) -> dict[Path, str]:
     """What every file that holds results should say: path → text."""
     page = (root / PAGE).read_text(encoding="utf-8")
-    tables = {"results": memory_table, "maml": gradient_table, "memory": memory, "splits": splits}
+    tables = {"results": memory_table, "maml": gradient_table, "memory": memory}
     for mark, make in tables.items():
         page = between(page, mark, f"\n{make(record)}\n")
     for mark, kinds in {"beliefs": BELIEFS, "replay": REPLAY, "others": OTHERS}.items():
         page = between(page, mark, f"\n{memory_table(record, of_kind(record, kinds))}\n")
     readme = between((root / README).read_text(encoding="utf-8"), "results", short_table(record))
-    made = {root / README: readme, root / PAGE: page}
+    every = between((root / SPLITS).read_text(encoding="utf-8"), "splits", f"\n{splits(record)}\n")
+    made = {root / README: readme, root / PAGE: page, root / SPLITS: every}
     for preset, entry in record.items():
         path = root / CONFIGS / f"{preset}.yaml"
         made[path] = with_header(path.read_text(encoding="utf-8"), reached(preset, entry))
@@ -329,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path, text in documents(record).items():
         path.write_text(text, encoding="utf-8")
     draw(dots(record), ROOT / FIGURE, note(record))
-    print(f"Wrote {README}, {PAGE}, {FIGURE} and {len(record)} headers in {CONFIGS}/")
+    print(f"Wrote {README}, {PAGE}, {SPLITS}, {FIGURE} and {len(record)} headers in {CONFIGS}/")
 
 
 if __name__ == "__main__":

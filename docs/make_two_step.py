@@ -43,16 +43,21 @@ def effects(stay: Tensor) -> tuple[float, float]:
     return float((rewarded - unrewarded).mean()), float(rewarded[1] - rewarded[0] - unrewarded[1] + unrewarded[0]) / 2
 
 
+def signed(effect: float) -> str:
+    """An effect with its sign, which a zero has not."""
+    return f"{effect:+.2f}" if abs(effect) >= 0.005 else "0.00"
+
+
 def draw(ax: Axes, title: str, groups: Tensor) -> None:
     mean = groups.mean(0)
     error = 1.96 * groups.std(0) / len(groups) ** 0.5
     main, interaction = effects(mean)
-    for common, label, colour in ((1, "common transition", "#1971c2"), (0, "uncommon transition", "#ffa94d")):
+    for common, label, colour in ((1, "common transition", "#343a40"), (0, "uncommon transition", "#adb5bd")):
         at = np.arange(2) + (0.0 if common else 0.38)
         order = [1, 0]  # rewarded first, as the field draws it
         ax.bar(at, mean[order, common], 0.36, yerr=error[order, common], color=colour, label=label, capsize=3)
     ax.set_xticks([0.19, 1.19], ["rewarded", "unrewarded"])
-    ax.set_title(f"{title}\nreward {main:+.2f}, reward × transition {interaction:+.2f}", fontsize="medium")
+    ax.set_title(f"{title}\nreward {signed(main)}, reward × transition {signed(interaction)}", fontsize="medium")
     ax.set_ylim(0.0, 1.0)
 
 
@@ -67,11 +72,11 @@ def main(args: Sequence[str] | None = None) -> None:
         "plans with the exact belief": signature(TwoStepBayes()),
         "repeats what paid (20 % noise)": signature(TwoStepWinStay(noise=0.2)),
     }
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
     for number, (title, groups) in enumerate(panels.items(), start=1):
         draw(figure.add_subplot(1, 3, number), title, groups)
     figure.axes[0].set_ylabel("probability of the same choice again")
-    figure.axes[0].legend(fontsize="small", loc="lower left")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(PICTURE, dpi=90)
     for title, groups in panels.items():
         print(f"{title}: reward {effects(groups.mean(0))[0]:+.3f}, interaction {effects(groups.mean(0))[1]:+.3f}")

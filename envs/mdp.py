@@ -188,8 +188,8 @@ class _TablesAndVisits(Sketch[MDPState]):
                     grey = round(240 * (1 - math.sqrt(p)))
                     self._square(self.LEFT + block * a + cell * after, s, (grey, grey, grey))
                 fade = round(255 * (1 - min(abs(mean) / 3.0, 1.0)))
-                green, red = (fade, 255 - (255 - fade) // 3, fade), (255, fade, fade)
-                self._square(self.rewards + cell * a, s, green if mean > 0 else red)
+                blue, red = (fade, (255 + fade) // 2, 255), (255, fade, fade)
+                self._square(self.rewards + cell * a, s, blue if mean > 0 else red)
 
     def _square(self, x: int, line: int, fill: tuple[int, int, int]) -> None:
         y = self.TOP + self.CELL * line

@@ -124,5 +124,5 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
         return task.probs.mean(-1)
 
     def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
-        """One line per arm: its probability as a bar, then its pulls in time, green where it paid and red where not."""
+        """One line per arm: its probability as a bar, then its pulls in time, blue where it paid and red where not."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)

@@ -15,6 +15,7 @@ from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.bandits.pictures import Arms, Line, Mark
 from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
+from metarl.envs.drawing.sheet import BAD, GOOD
 
 
 class InformativeArms(NamedTuple):
@@ -122,12 +123,12 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
         """One line per arm: its payment as a bar, then its pulls in time with what they paid."""
         target, clue = int(task.target[0]), float(task.clue[0])
         pays = [5.0 if arm == target else 1.0 for arm in range(self.INFORMATIVE)] + [clue]
-        colours = {target: "#2f9e44", self.INFORMATIVE: "#1971c2"}
+        colours = {target: GOOD, self.INFORMATIVE: "#868e96"}
         return Arms(
             "pays",
             [Line(f"{arm}   {paid:.1f}", paid / 5.0, arm == target) for arm, paid in enumerate(pays)],
             episodes,
-            lambda arm, paid: Mark(colours.get(arm, "#e03131"), f"{paid:.1f}"),
+            lambda arm, paid: Mark(colours.get(arm, BAD), f"{paid:.1f}"),
             lambda count, total: f"{count} pulls paid {total:.1f}",
             wide=True,
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.core.family import Sketch
 from metarl.envs.bandits.pull import Pull
-from metarl.envs.drawing.sheet import Sheet, pixels
+from metarl.envs.drawing.sheet import BAD, GOOD, Sheet, pixels
 
 MOST = 210
 """Pulls side by side; the next one begins a new page."""
@@ -31,8 +31,8 @@ class Mark(NamedTuple):
 
 
 def payment_colour(share: float) -> str:
-    """A colour from red (0, a poor payment) over pale yellow to green (1)."""
-    poor, middle, good = np.array([224, 49, 49]), np.array([255, 243, 191]), np.array([47, 158, 68])
+    """A colour from red (0, a poor payment) over pale yellow to blue (1)."""
+    poor, middle, good = np.array([224, 49, 49]), np.array([255, 243, 191]), np.array([25, 113, 194])
     s = min(max(share, 0.0), 1.0)
     mixed = poor + (middle - poor) * 2 * s if s < 0.5 else middle + (good - middle) * (2 * s - 1)
     return "#{:02x}{:02x}{:02x}".format(*(round(float(c)) for c in mixed))
@@ -99,6 +99,6 @@ def probabilities(probs: Sequence[float], pulls: int) -> Arms:
         "pays with p",
         lines,
         pulls,
-        lambda arm, paid: Mark("#2f9e44" if paid else "#e03131"),
+        lambda arm, paid: Mark(GOOD if paid else BAD),
         lambda count, total: f"{count} pulls, {total:.0f} paid",
     )

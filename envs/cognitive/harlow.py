@@ -16,7 +16,7 @@ from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.core.tree import named_leaves
 from metarl.envs.cognitive.harlow_beliefs import RightObject, Tape
-from metarl.envs.drawing.sheet import Sheet, pixels
+from metarl.envs.drawing.sheet import BAD, GOOD, Sheet, pixels
 
 TAPE = 17  # cells, closed to a circle
 
@@ -190,7 +190,7 @@ class _Tapes(Sketch[HarlowState]):
         self.width = self.LEFT + self.cell * TAPE + 30
         self.sheet = Sheet(max(self.width * self.columns, 400), self.TOP + self.LINE * (horizon + 1) + 6)
         ground = self.sheet.ground
-        ground.text((8, 4), "green: pays 1     red: costs 1     +: fixation cross", fill="black", font_size=14)
+        ground.text((8, 4), "blue: pays 1     red: costs 1     +: fixation cross", fill="black", font_size=14)
         said = f"the {TAPE} cells around the gaze, grey: seen; time runs downwards"
         ground.text((8, 24), said, fill="#666666", font_size=13)
         self.round, self.time, self.left = 0, 0, 0
@@ -207,7 +207,7 @@ class _Tapes(Sketch[HarlowState]):
             x, offset = tape + self.cell * i, (gaze + i - TAPE // 2 - cross) % TAPE
             fill = "#dee2e6" if abs(i - TAPE // 2) <= REACH else "#ffffff"
             if fixated and offset in (APART, TAPE - APART):
-                fill = "#2f9e44" if offset == right else "#e03131"
+                fill = GOOD if offset == right else BAD
             pen.rectangle((x, y, x + self.cell - 2, y + self.LINE - 3), fill=fill, outline="#adb5bd")
             if offset == 0 and not fixated:
                 pen.text((x + self.cell // 2 - 1, y + 6), "+", fill="black", font_size=14, anchor="mm")

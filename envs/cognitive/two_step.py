@@ -153,6 +153,7 @@ class _Columns(Sketch[RoundState]):
 
     LEFT, TOP, LINE = 130, 40, 30  # pixels
     COLOURS, PALE = {1: "#1971c2", 2: "#e8590c"}, {1: "#a5d8ff", 2: "#ffd8a8"}
+    PAID, UNPAID = "#343a40", "#dee2e6"
 
     def __init__(self, better: list[int], common: list[int]) -> None:
         self.common, rounds = common, len(better)
@@ -178,12 +179,12 @@ class _Columns(Sketch[RoundState]):
             self._mark(pen, at, 2, (self.COLOURS if usual else self.PALE)[now])
         elif self.chose:
             self.paid += reward
-            self._mark(pen, at - 1, 3, "#2f9e44" if reward else "#e03131")
+            self._mark(pen, at - 1, 3, self.PAID if reward else self.UNPAID)
         self.chose = bool(now)
 
     def image(self) -> np.ndarray:
         image, draw = self.sheet.with_marks()
-        legend = f"S2 blue, S3 orange; pale: by an uncommon transition. Paid {self.paid:.0f} times."
+        legend = f"S2 blue, S3 orange; pale: by an uncommon transition. Paid (black) {self.paid:.0f} times."
         draw.text((10, 10), legend, fill="black", font_size=14)
         return pixels(image)
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+GOOD, BAD = "#1971c2", "#e03131"
+"""Blue for what paid or was right, red for what was not: a pair that colour-blind readers can tell apart."""
+
+
 EARLIER = 0.4
 """Opacity that the marks of an episode keep when the next one begins."""
 

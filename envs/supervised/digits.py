@@ -16,7 +16,7 @@ from metarl.core import rng
 from metarl.core.checks import possible, within
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.drawing.sheet import Sheet, pixels
+from metarl.envs.drawing.sheet import BAD, GOOD, Sheet, pixels
 
 SIZE = 8  # pixels of an image's side
 
@@ -127,7 +127,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
     Source:
         Santoro et al. 2016, "Meta-learning with memory-augmented neural networks", section 4.1. The images are those of
         Alpaydin & Kaynak 1998, "Optical recognition of handwritten digits", 173 of each digit, as scikit-learn ships
-        them: ``pip install 'metarl[digits]'``.
+        them: ``pip install -c constraints.txt -e '.[digits]'``.
 
     Version history:
         v0: first version.
@@ -202,7 +202,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         return inverted + (1.0 - 2.0 * inverted) * image
 
     def sketch(self, task: Characters, episodes: int = 1) -> Sketch[Deck]:
-        """A row for each label with its images in the order in which they came, framed green where named right."""
+        """A row for each label with its images in the order in which they came, framed blue where named right."""
         return _Album(self, task)
 
 
@@ -262,7 +262,7 @@ class _Album(Sketch[Deck]):
         shown = Image.fromarray((255 * (1.0 - image)).to(torch.uint8).numpy()).resize((self.SIDE - 8,) * 2, 0)
         x, y = self.LEFT + self.SIDE * self.counts[label], self.TOP + self.SIDE * label
         self.sheet.marks.paste(shown.convert("RGBA"), (x + 4, y + 4))
-        colour = "#2f9e44" if answer == label else "#e03131"
+        colour = GOOD if answer == label else BAD
         self.sheet.pen.rectangle((x + 1, y + 1, x + self.SIDE - 3, y + self.SIDE - 3), outline=colour, width=2)
         self.counts[label] += 1
         self.right += answer == label

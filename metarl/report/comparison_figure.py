@@ -91,7 +91,8 @@ def _draw_steps(ax: Axes, curves: Curves, shades: Mapping[str, str]) -> None:
 def _logarithmic(ax: Axes, linear_to: float) -> None:
     """Make the horizontal axis logarithmic beyond `linear_to`."""
     ax.set_xscale("symlog", linthresh=linear_to)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    near = 0.35 * linear_to  # in the linear part a number so near to 0 would touch it
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "" if 0 < value < near else f"{value:,.0f}"))
 
 
 def _draw_profiles(ax: Axes, split: str, curves: Curves, shades: Mapping[str, str]) -> None:

@@ -147,7 +147,7 @@ def where(curve: AdaptationCurve, task: Task) -> Figure | None:
 
 def _draw_panel(ax: Axes, panel: Panel, scores: Array, shade: str) -> None:
     x = panel.values[:, 0]
-    ax.plot(x, scores, ".", color=shade, markersize=4, alpha=0.35, markeredgewidth=0, label="a task")
+    ax.plot(x, scores, ".", color=shade, markersize=4, alpha=max(0.35, min(0.8, 100 / len(x))), mew=0, label="a task")
     if panel.name == "known-task optimum":
         ends = [x.min(), x.max()]
         ax.plot(ends, ends, "--", color=OPTIMUM, linewidth=1.2, label="as good as told the task")
@@ -257,4 +257,5 @@ def _colour_bar(figure: Figure, drawn: Collection, values: Array, label: str, ax
     low, high = _limits(values)
     below, above = bool(values.min() < low), bool(values.max() > high)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
-    figure.colorbar(drawn, ax=ax, label=label, extend=extend[below, above])
+    bar = figure.colorbar(drawn, ax=ax, label=label, extend=extend[below, above])
+    bar.ax.yaxis.set_label_position("left")  # at the right it would read as the label of the next panel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def test_what_is_known_of_a_problem_is_known_for_every_agent():
     assert make_results.known("varibad_gridnavi", curve) == make_results.KNOWN["rl2_gridnavi"]
     assert make_results.known("robust_plr_wall_maze", curve) == "44.00 known task"
     assert make_results.known("ppo_gridnavi", curve) == "44.00 known task"
+
+
+def test_rows_have_a_cell_for_each_column():
+    for made in (make_results.gradient_table(RECORD), make_results.memory_table(RECORD), make_results.splits(RECORD)):
+        for table in re.findall(r"(?:^\|.*\n?)+", made, re.MULTILINE):
+            assert len({line.count(" | ") for line in table.splitlines()[:1] + table.splitlines()[2:]}) == 1, table
 
 
 @pytest.mark.parametrize("path", list(make_results.documents(RECORD)), ids=lambda path: path.name)

@@ -95,7 +95,7 @@ def test_pictures(family):
 
 def test_payment_colours():
     assert payment_colour(-1.0) == payment_colour(0.0) == "#e03131"
-    assert payment_colour(1.0) == payment_colour(2.0) == "#2f9e44"
+    assert payment_colour(1.0) == payment_colour(2.0) == "#1971c2"
 
 
 # ---- Gaussian ------------------------------------------------------------------------------------------------------

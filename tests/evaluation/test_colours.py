@@ -7,6 +7,8 @@ def test_a_kind_has_its_colour_whatever_else_is_shown():
     assert colour("RL2") == colour("rl2_gridnavi") == colour("RL²") == colours(["MAML", "RL2"])["RL2"]
     assert colour("random") == RANDOM and colour("oracle") == OPTIMUM
     assert colour("PPO, from scratch") == colour("ppo_gridnavi")
+    assert colour("RecurrentSAC") == colour("sac_gridnavi") != colour("recurrent_ppo_gridnavi")
+    assert colour("dagger_gridnavi_small") == colour("DAgger of bayes_optimal")
 
 
 def test_no_two_are_alike_in_one_figure():

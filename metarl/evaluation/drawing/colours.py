@@ -9,8 +9,16 @@ OPTIMUM, RANDOM = "black", "#8a8a8a"
 
 KINDS = {
     "memoryless": "#9c755f",
+    "recurrentsac": "#b6992d",
     "recurrent": "#76b7b2",
-    "sac": "#76b7b2",
+    "sac": "#b6992d",
+    "td3": "#8c6d31",
+    "r2d2": "#499894",
+    "pearl": "#d45087",
+    "es": "#665191",
+    "dpt": "#6f9e00",
+    "dagger": "#c85200",
+    "ad": "#5fa2ce",
     "rl2": "#4e79a7",
     "hyper": "#7b5ea7",
     "varibad": "#d1495b",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -89,7 +90,13 @@ def _add_legend(ax: Axes, curve: Results) -> None:
     seeds, tasks, _ = curve.returns.shape
     how = "greedy" if curve.greedy else "sampling"
     often = f" × {curve.repeats} repeats" if curve.repeats > 1 else ""
+    handles, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # several curves on the same axes have intervals of the same kind
+    if len(once) < len(labels):
+        once |= {label: Patch(color="0.8") for label in once if labels.count(label) > 1}
     ax.legend(
+        once.values(),
+        once.keys(),
         title=f"{tasks} tasks{often}, {seeds} seed{'s'[: seeds != 1]}, {how}",
         fontsize="small",
         title_fontsize="small",

@@ -30,7 +30,8 @@ def probe_figure(probe: Probe) -> Figure:
         _draw_divergence(axes[-1], probe)
     for ax in axes:
         _scale(ax, probe)
-    figure.suptitle(textwrap.fill(title(probe), 44 * panels), fontsize="medium")
+    who, what = title(probe).rsplit(": ", 1)
+    figure.suptitle(f"{textwrap.fill(who, 44 * panels)}\n{what}", fontsize="medium")
     figure.supxlabel(textwrap.fill(NOTE, 50 * panels), fontsize="small", color="0.35")
     return figure
 

@@ -25,6 +25,7 @@ LAYOUT: dict[str, Any] = {
 }
 STYLE = """
 body { font-family: system-ui, sans-serif; max-width: 1150px; margin: 2rem auto; padding: 0 1rem; color: #222; }
+.wide { overflow-x: auto; } .figure { min-width: 56rem; }
 h1 { font-weight: 600; } h2 { font-weight: 600; margin-top: 2.5rem; } p { max-width: 46rem; line-height: 1.5; }
 table { border-collapse: collapse; font-size: .92rem; } th, td { padding: .3rem .8rem; text-align: right; }
 th { border-bottom: 2px solid #999; font-weight: 600; } td { border-bottom: 1px solid #e4e4e4; }
@@ -67,18 +68,19 @@ def page(rows: Sequence[Row]) -> str:
             continue
         body = figure.to_html(full_html=False, include_plotlyjs=library, config={"displaylogo": False})
         library = False
-        parts.append(f"<h2>{title}</h2><p>{text}</p>{body}")
+        parts.append(f"<h2>{title}</h2><p>{text}</p><div class='wide'><div class='figure'>{body}</div></div>")
     parts += [_problem(board, name) for name in board.by_problem]
     return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>metarl-bench</title><style>{STYLE}</style>"
-        f"</head><body><h1>metarl-bench, version {VERSION}</h1>{''.join(parts)}</body></html>\n"
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width'><title>metarl-bench</title><style>{STYLE}</style></head>"
+        f"<body><h1>metarl-bench, version {VERSION}</h1>{''.join(parts)}</body></html>\n"
     )
 
 
 def _html_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(each)}</th>" for each in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(each)}</td>" for each in line) + "</tr>" for line in cells)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _overall(board: Board) -> str:

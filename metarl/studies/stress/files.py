@@ -64,7 +64,7 @@ def draw(study: Study) -> Figure:
     ax.set_ylim(max(places, default=0) + 0.7, -0.7)
     ax.set_xlim(-0.25, 1.25)
     diamonds = "\n◆ trained under the condition" if any(each.retrained is not None for each in study.results) else ""
-    ax.set_xlabel(f"share that is kept: 0 plays as random play, 1 loses nothing{diamonds}")
+    ax.set_xlabel(f"share that is kept, with its 95 % interval: 0 plays as random play, 1 loses nothing{diamonds}")
     ax.set_title(f"{study.agent} on {study.family.partition('(')[0]}, {study.split}", loc="left", fontsize="medium")
     ax.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):

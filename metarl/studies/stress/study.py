@@ -47,6 +47,10 @@ class Stress:
     """The meaning of a strength, with {} for the number."""
     strengths: tuple[float, ...]
 
+    def said(self, strength: float) -> str:
+        """Return the meaning of a strength in words."""
+        return self.about.replace("steps", "step" if strength == 1 else "steps").format(f"{strength:g}")
+
 
 STRESSES = (
     Stress("longer trial", "{}× the episodes", (2, 4)),
@@ -140,7 +144,7 @@ def stress(
         reason = _why_not(each, agent, family)
         if reason is None:
             for strength in each.strengths:
-                progress(f"{each.name}, {each.about.format(strength)}")
+                progress(f"{each.name}, {each.said(strength)}")
                 found = player.result(each, strength)
                 if isinstance(found, str):
                     reason = found
@@ -307,7 +311,7 @@ class _Player:
         difference = stats.paired_difference(before.scores[None, :, None], after.scores[None, :, None])
         lost, low, high = (float(value[0]) for value in difference)
         return Result(
-            each.name, strength, each.about.format(f"{strength:g}"), float(before.scores.mean()),
+            each.name, strength, each.said(strength), float(before.scores.mean()),
             float(after.scores.mean()), (lost, low, high), after.random, after.oracle, expected(before, after),
         )  # fmt: skip
 
