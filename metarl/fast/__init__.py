@@ -15,6 +15,7 @@ from metarl.fast.twins import register
 
 register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
 register("gru", gru.gru, on=("cpu",))
+register("grus", gru.grus, on=("cpu",), suits=gru.alike)
 register("gru_step", gru.gru_step, on=("cpu",))
 register("linear", linear.linear, on=("cpu",))
 register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))

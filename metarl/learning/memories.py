@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,12 @@ def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
     return output
 
 
+@twin("grus")
+def grus(xs: Sequence[Tensor], states: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> list[Tensor]:
+    """Return what `gru` returns for each of several cells, which have inputs and states of their own."""
+    return [gru(x, state, cell) for x, state, cell in zip(xs, states, cells, strict=True)]
+
+
 @twin("gru_step")
 def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
     """Return the next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
@@ -95,6 +102,19 @@ class GRU(Memory):
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = gru_step(x, state, self.cell)
         return state, state
+
+
+def sequences(
+    memories: Sequence[Memory], xs: Sequence[Tensor], states: Sequence[State | None]
+) -> list[tuple[Tensor, State]]:
+    """Return what `Memory.sequence` returns for each of several memories; those of GRUs take one pass over time.
+
+    Gradients can be taken once, and those of all memories together.
+    """
+    if all(isinstance(memory, GRU) for memory in memories):
+        outputs = grus(tuple(xs), states, [memory.cell for memory in memories])
+        return [(output, output[-1]) for output in outputs]
+    return [memory.sequence(x, state) for memory, x, state in zip(memories, xs, states, strict=True)]
 
 
 class LSTM(Memory):

@@ -148,11 +148,11 @@ class Perceptrons(nn.Module):
 
         if last is not None:
             total = total + linear(last, held(self.parts[-1]))
-        # (number, H, rows): features first in memory, as the fast GRU leaves them, are not copied.
-        x = torch.unflatten(F.relu(total).movedim(-1, 0).flatten(1), 0, (self.number, -1))
+        # (number, rows, H): a view, since the product takes rows that are far apart in memory.
+        x = torch.unflatten(F.relu(total).flatten(0, -2), -1, (self.number, -1)).transpose(0, 1)
         for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(held(bias), held(weight), F.relu(x) if n else x)
-        return torch.unflatten(x, -1, total.shape[:-1]).movedim(1, -1)
+            x = torch.baddbmm(held(bias).mT, F.relu(x, inplace=True) if n else x, held(weight).mT)
+        return torch.unflatten(x, 1, total.shape[:-1])
 
 
 def _uniform(shape: Sequence[int], bound: float) -> nn.Parameter:
