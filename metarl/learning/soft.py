@@ -146,10 +146,11 @@ class Perceptrons(nn.Module):
         def held(parameter: Tensor) -> Tensor:
             return parameter.detach() if frozen else parameter
 
+        rows = total.flatten(0, -2)
         if last is not None:
-            total = total + linear(last, held(self.parts[-1]))
+            rows = torch.addmm(rows, last.flatten(0, -2), held(self.parts[-1]).t())
         # (number, rows, H): a view, since the product takes rows that are far apart in memory.
-        x = torch.unflatten(F.relu(total).flatten(0, -2), -1, (self.number, -1)).transpose(0, 1)
+        x = torch.unflatten(F.relu(rows, inplace=last is not None), -1, (self.number, -1)).transpose(0, 1)
         for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(held(bias).mT, F.relu(x, inplace=True) if n else x, held(weight).mT)
         return torch.unflatten(x, 1, total.shape[:-1])
