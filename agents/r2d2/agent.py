@@ -165,7 +165,9 @@ class R2D2(LearningAgent, config=R2D2Config):
 
     def _values(self, batch: Batch) -> list[Tensor]:
         """Return the values ``(L, B, A)`` in the sequences of the online and of the target network."""
-        states = [None if self.replay.whole else self._burnt_in(net, batch) for net in (self.net.online, self.net.target)]
+        states = [
+            None if self.replay.whole else self._burnt_in(net, batch) for net in (self.net.online, self.net.target)
+        ]
         return self.net.values(batch.raw, states)
 
     @torch.no_grad()

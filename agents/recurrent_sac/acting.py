@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from metarl.agents.recurrent_sac.network import Policy, Memory, SACNetwork
+from metarl.agents.recurrent_sac.network import Memory, Policy, SACNetwork
 from metarl.core.batch_env import Step
 from metarl.learning.acting import ActingModule
 

@@ -159,10 +159,10 @@ class _GRUs(torch.autograd.Function):
         grad_h = _back(lambda carry, block: carry.baddbmm_(block, back), by_states, parts, states, of_h)
         by_new, by_gates, inputs = new_gate.flatten(1, 2), blocks.flatten(1, 2), seen[:, :-1].flatten(1, 2)
         grad_x = torch.bmm(by_gates, weight[..., size:-1]).baddbmm_(by_new, of_inputs[..., :-1]).unflatten(1, steps)
-        of_weights = torch.bmm(by_gates.mT, inputs), torch.bmm(by_new.mT, inputs[..., size:])
-        grads = grad_x, grad_h, *map(torch.stack, zip(*map(_parted, *of_weights), strict=True))
-        others = [None] * (number - ctx.learning)
-        return None, None, *(each for grad in grads for each in (*(grad if grad is not None else [None] * ctx.learning), *others))
+        of_weights = map(_parted, torch.bmm(by_gates.mT, inputs), torch.bmm(by_new.mT, inputs[..., size:]))
+        none: list[Tensor | None] = [None] * number
+        parts_of_cells = grad_x.unbind(), none if grad_h is None else grad_h.unbind(), *zip(*of_weights, strict=True)
+        return None, None, *(grad for part in parts_of_cells for grad in [*part, *none][:number])
 
 
 def _steps_of(new_gate: Tensor, blocks: Tensor, seen: Tensor) -> tuple[list[Sequence[Tensor]], Sequence[Tensor]]:

@@ -111,9 +111,9 @@ def sequences(
 
     Gradients can be taken once, and those of all memories together.
     """
-    if all(isinstance(memory, GRU) for memory in memories):
-        outputs = grus(tuple(xs), states, [memory.cell for memory in memories])
-        return [(output, output[-1]) for output in outputs]
+    cells = [memory.cell for memory in memories if isinstance(memory, GRU)]
+    if len(cells) == len(memories):
+        return [(output, output[-1]) for output in grus(tuple(xs), states, cells)]
     return [memory.sequence(x, state) for memory, x, state in zip(memories, xs, states, strict=True)]
 
 

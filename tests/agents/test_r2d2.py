@@ -206,6 +206,16 @@ def test_new_trials_get_priorities_by_their_errors():
     assert not bool(agent.replay.priorities.powers[ROWS:].any())
 
 
+@pytest.mark.parametrize("options", [{}, CUT], ids=["whole", "cut"])
+def test_with_exponent_0_all_sequences_with_a_step_are_drawn_alike(options: dict[str, Any]):
+    agent = built(Corridor(3, 6), priority_exponent=0.0, updates_per_iteration=1, learning_starts=50, **options)
+    rollout = played(agent)
+    agent.update([rollout])
+    parts, replay = torch.arange(agent.replay.parts), agent.replay
+    wanted = rollout.mask.sum(0)[:, None] > (parts * replay.stride)[None]  # (B, parts)
+    assert torch.equal(replay.priorities.powers[: wanted.numel()].reshape(wanted.shape), wanted.double())
+
+
 def test_sequences_that_are_all_padding_are_never_drawn():
     agent = built(Corridor(3, 6), **CUT)
     rollout = played(agent)
