@@ -122,7 +122,7 @@ class SACNetwork(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What a head reads of its network's history: ``(…, B, F)`` each."""
+    """The inputs of a head, which its network's history gives: ``(…, B, F)`` each."""
 
     output: Tensor  # of the memory
     embedded: Tensor  # the step
