@@ -9,6 +9,7 @@ terminal. The actors are the rows of the batch, each with a share of uniform act
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -122,6 +123,9 @@ class R2D2(LearningAgent, config=R2D2Config):
         if self.config.norm_obs:
             encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
+        if self.config.priority_exponent == 0.0:  # all the same
+            replay.prioritise(entry, mine.order, replay.lengths(mine))
+            return
         found = []
         for part in torch.arange(len(mine.slot), device=self.device).split(self.config.batch_size):
             batch = replay.batch(type(mine)(*(x[part] for x in mine)), torch.ones_like(part), self.net.online)
@@ -150,24 +154,27 @@ class R2D2(LearningAgent, config=R2D2Config):
     def _learned(self, batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the values of the actions that were taken, their targets, and the mask: each ``(T, B)``."""
         net, config, length = self.net, self.config, self.replay.length
-        q = self._values(net.online, batch)
+        q, of_target = self._values(batch)
         with torch.no_grad():
             reward = batch.reward * inverse(net.online.encoder.reward_size)
             target = n_step_double_targets(
-                reward, batch.mask, q, self._values(net.target, batch), gamma, config.n_step, config.value_rescaling
+                reward, batch.mask, q, of_target, gamma, config.n_step, config.value_rescaling
             )
         value = q.gather(-1, batch.action[..., None]).squeeze(-1)
         return value[:length], target[:length], batch.mask[:length]
 
-    def _values(self, network: QNetwork, batch: Batch) -> Tensor:
-        """Return a network's values ``(L, B, A)`` in the sequences, after their burn-in from the stored state."""
-        state = None
-        if not self.replay.whole:
-            with torch.no_grad():
-                state = network.after(batch.burn_in, batch.state) if len(batch.burn_in) else batch.state
-                empty = network.memory.initial(len(batch.begins), self.device)
-                state = where(batch.begins, empty, state)
-        return network.sequence(batch.raw, state)[0]
+    def _values(self, batch: Batch) -> list[Tensor]:
+        """Return the values ``(L, B, A)`` in the sequences of the online and of the target network."""
+        states = [
+            None if self.replay.whole else self._burnt_in(net, batch) for net in (self.net.online, self.net.target)
+        ]
+        return self.net.values(batch.raw, states)
+
+    @torch.no_grad()
+    def _burnt_in(self, network: QNetwork, batch: Batch) -> Any:
+        """Return the state of a network's memory before the sequences: that after the burn-in from the stored state."""
+        state = network.after(batch.burn_in, batch.state) if len(batch.burn_in) else batch.state
+        return where(batch.begins, network.memory.initial(len(batch.begins), self.device), state)
 
     @torch.no_grad()
     def memory_features(self, memory: R2D2Memory, step: Step) -> Mapping[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from metarl.core.batch_env import Step
 from metarl.core.family import TaskFamily
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
-from metarl.learning.memories import make_memory
+from metarl.learning.memories import make_memory, sequences
 from metarl.learning.nets import Head, linear
 
 if TYPE_CHECKING:
@@ -51,29 +52,21 @@ class QNetwork(nn.Module):
     def step(self, step: Step, state: Any, last_obs: Tensor) -> tuple[Tensor, Any, Tensor]:
         """Return the values of all actions ``(B, A)`` in one step, the memory's state after it, and its observation."""
         raw, last_obs = self.encoder.raw(step, last_obs)
-        x = self._embed(raw)
+        x = self.embed(raw)
         output, state = self.memory.step(x, state)
         return self.head(output, x), state, last_obs
 
     def memory_features(self, step: Step, state: Any, last_obs: Tensor) -> dict[str, Tensor]:
         """Return the memory after a step as vectors (`metarl.learning.memories.Memory.vectors`)."""
         raw, _ = self.encoder.raw(step, last_obs)
-        return self.memory.vectors(self._embed(raw), state)
-
-    def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Any]:
-        """Return the values ``(T, B, A)`` in encoded steps ``(T, B, F)``, and the memory's state after the last one.
-
-        `state` is the memory's state before the first step; None: the start of a trial.
-        """
-        x = self._embed(raw)
-        output, state = self.memory.sequence(x, state)
-        return self.head(output, x), state
+        return self.memory.vectors(self.embed(raw), state)
 
     def after(self, raw: Tensor, state: Any | None) -> Any:
-        """Return only the memory's state after the steps."""
-        return self.memory.sequence(self._embed(raw), state)[1]
+        """Return the memory's state after encoded steps ``(T, B, F)``, from that before; None: the start of a trial."""
+        return self.memory.sequence(self.embed(raw), state)[1]
 
-    def _embed(self, raw: Tensor) -> Tensor:
+    def embed(self, raw: Tensor) -> Tensor:
+        """Return what the memory reads of encoded steps ``(…, F)``."""
         encoder = self.encoder
         seen = raw if encoder.images is None else encoder.images(raw)
         return seen if encoder.embed is None else F.relu(encoder.embed(seen))
@@ -110,6 +103,17 @@ class R2D2Networks(nn.Module):
         super().__init__()
         self.online = QNetwork(config, family)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
+
+    def values(self, raw: Tensor, states: Sequence[Any]) -> list[Tensor]:
+        """Return the values ``(T, B, A)`` of the online and of the target network in encoded steps ``(T, B, F)``.
+
+        `states` are those of both memories before the first step; None: the start of a trial. The memories take one
+        pass over time.
+        """
+        networks = self.online, self.target
+        steps = [network.embed(raw) for network in networks]
+        outputs = sequences([network.memory for network in networks], steps, states)
+        return [network.head(output, x) for network, (output, _), x in zip(networks, outputs, steps, strict=True)]
 
     @torch.no_grad()
     def copy_to_target(self) -> None:

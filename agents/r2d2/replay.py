@@ -100,6 +100,13 @@ class Replay:
         every[order] = priority.to(torch.float64)
         self.priorities.put(entry, ranks.total(every))
 
+    def lengths(self, found: Sequences) -> Tensor:
+        """Return the number of steps of sequences ``(m,)``, without padding."""
+        mask = self.ring.stored["mask"][found.slot]  # (m, T)
+        first = (found.part * self.stride)[:, None]
+        time = torch.arange(mask.shape[1], device=mask.device)
+        return (mask * (time >= first) * (time < first + self.length)).sum(1)
+
     def batch(self, found: Sequences, weight: Tensor, net: QNetwork) -> Batch:
         """Return sequences with the importance weights `weight` ``(m,)``, encoded by `net`."""
         start = found.part * self.stride
@@ -159,8 +166,7 @@ class Replay:
         if encoder.last_size and not self.whole:
             before = self.ring.stored["step.obs"][slot, (start - 1).clamp_min(0)]
             last_obs = encoder.scaled(before, 1) * (start > 0)[:, None]
-        # Features first in memory, as the fast GRU wants them.
-        return encoder.raw(step, last_obs)[0].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+        return encoder.raw(step, last_obs)[0]
 
 
 class Played(NamedTuple):

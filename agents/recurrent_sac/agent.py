@@ -20,7 +20,7 @@ from torch import Tensor
 from metarl.agents.recurrent_sac.acting import ActingSAC
 from metarl.agents.recurrent_sac.config import RecurrentSACConfig
 from metarl.agents.recurrent_sac.losses import actor_loss, critic_loss, soft_value, td_target, temperature_loss
-from metarl.agents.recurrent_sac.network import Memory, SACNetwork, choices, play
+from metarl.agents.recurrent_sac.network import Memory, SACNetwork, Seen, choices, play
 from metarl.agents.recurrent_sac.replay import Batch, replayed
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
@@ -160,32 +160,40 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         weight = batch.mask / ranks.total(batch.mask.sum()).clamp_min(1.0)
         alpha = net.log_alpha.exp().detach() if config.algorithm == "sac" else 0.0
         each = rng.fold(keys, torch.arange(len(batch.raw), device=self.device)[:, None])  # (T + 1, B)
-        with torch.set_grad_enabled(policy_learns):
-            now = choices(net.actor(batch.raw, batch.burn_in), each)
-        target = self._targets(batch, now, each, subset, alpha, gamma)
+        net.actor.requires_grad_(policy_learns)
+        seen = net.see(batch.raw, batch.burn_in)
+        now = choices(net.actor.policy(seen["actor"]), each)
+        target = self._targets(batch, seen, now, each, subset, alpha, gamma)
 
-        situations = net.critic.situations(batch.raw[:-1], batch.burn_in, batch.task)
+        situations = net.critic.situations(seen["critic"], batch.task)[:-1]  # without what comes after the last step
         values = net.critic.values(situations, batch.action if net.actions.continuous else None)
         q = net.taken(values, batch.action)
         loss = critic_loss(q, target, weight)
-        loss.backward()
         found = [loss.detach(), (q.detach().mean(0) * weight).sum()]
 
         if policy_learns:
-            now = now.until(-1)  # without what comes after the last step
+            now = now.until(-1)
             if net.actions.continuous:
                 values = net.critic.values(situations.detach(), now.action, frozen=True)
             of_policy = actor_loss(self._followed(values), now, alpha, weight)
-            of_policy.backward()
             entropy = now.entropy().detach()
+            loss = loss + of_policy
             if config.algorithm == "sac":
-                temperature_loss(net.log_alpha, entropy, target_entropy, weight).backward()
+                loss = loss + temperature_loss(net.log_alpha, entropy, target_entropy, weight)
             found += [of_policy.detach(), (entropy * weight).sum()]
+        loss.backward()  # no two of the losses train the same parameters
         return self._step(torch.stack(found), policy_learns)
 
     @torch.no_grad()
     def _targets(
-        self, batch: Batch, now: Choices, each: Tensor, subset: Key, alpha: Tensor | float, gamma: Tensor
+        self,
+        batch: Batch,
+        seen: Mapping[str, Seen],
+        now: Choices,
+        each: Tensor,
+        subset: Key,
+        alpha: Tensor | float,
+        gamma: Tensor,
     ) -> Tensor:
         """Return the critics' targets ``(T, B)``: the soft value of the next step by the least of the target critics.
 
@@ -193,10 +201,10 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         """
         net, config = self.net, self.config
         if net.actor_target is not None:
-            policy = net.actor_target(batch.raw, batch.burn_in)
+            policy = net.actor_target.policy(seen["actor_target"])
             assert isinstance(policy, Point)
             now = policy.choices(policy.draw(each, config.policy_noise, config.noise_clip)[0])
-        situations = net.critic_target.situations(batch.raw, batch.burn_in, batch.task)
+        situations = net.critic_target.situations(seen["critic_target"], batch.task)
         values = net.critic_target.values(situations, now.action)
         if config.target_critics < config.num_critics:
             values = values[rng.permutation(subset, config.num_critics)[: config.target_critics]]

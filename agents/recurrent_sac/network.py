@@ -17,7 +17,7 @@ from metarl.core.distributions import Categorical
 from metarl.core.family import TaskFamily
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
-from metarl.learning.memories import make_memory
+from metarl.learning.memories import make_memory, sequences
 from metarl.learning.nets import linear
 from metarl.learning.soft import Choices, Perceptrons, Point, SquashedGaussian, all_choices
 
@@ -90,11 +90,42 @@ class SACNetwork(nn.Module):
         prefixes = ("actor.history.", "actor.head.", "critic.history.", "critic.head.", "log_alpha")
         return {prefix.removesuffix("."): named(prefix) for prefix in prefixes}
 
+    def see(self, raw: Tensor, burn_in: Tensor) -> dict[str, Seen]:
+        """Return what the heads of each network, by its name, read at every step ``(T, B, F)``.
+
+        `burn_in` ``(S, B, F)`` are the steps before, through which no gradient flows. All memories take one pass over
+        time, so that gradients can be taken once, those of all networks together.
+        """
+        networks: dict[str, Actor | Critic] = {
+            "actor": self.actor,
+            "critic": self.critic,
+            "critic_target": self.critic_target,
+        }
+        if self.actor_target is not None:
+            networks["actor_target"] = self.actor_target
+        histories = [network.history for network in networks.values()]
+        memories = [history.memory for history in histories]
+        states: list[Any] = [None] * len(histories)
+        if len(burn_in):
+            with torch.no_grad():
+                before = sequences(memories, [history.embed(burn_in) for history in histories], states)
+            states = [state for _, state in before]
+        embedded = [history.embed(raw) for history in histories]
+        outputs = [output for output, _ in sequences(memories, embedded, states)]
+        return dict(zip(networks, map(Seen, outputs, embedded), strict=True))
+
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         """Yield each target network with the one that it follows."""
         yield self.critic_target, self.critic
         if self.actor_target is not None:
             yield self.actor_target, self.actor
+
+
+class Seen(NamedTuple):
+    """The inputs of a head, which its network's history gives: ``(…, B, F)`` each."""
+
+    output: Tensor  # of the memory
+    embedded: Tensor  # the step
 
 
 class History(nn.Module):
@@ -120,28 +151,15 @@ class History(nn.Module):
         # One product in place of three.
         return F.relu(linear(seen, torch.block_diag(*self.weights), torch.cat(list(self.biases))))
 
-    def step(self, raw: Tensor, state: Any) -> tuple[tuple[Tensor, Tensor], Any]:
+    def step(self, raw: Tensor, state: Any) -> tuple[Seen, Any]:
         """Take in one encoded step ``(B, F)``; return what a head reads, and the state of the memory."""
         x = self.embed(raw)
         output, state = self.memory.step(x, state)
-        return (output, x), state
+        return Seen(output, x), state
 
     def memory_features(self, raw: Tensor, state: Any) -> dict[str, Tensor]:
         """Return the memory after one encoded step ``(B, F)`` as vectors."""
         return self.memory.vectors(self.embed(raw), state)
-
-    def forward(self, raw: Tensor, burn_in: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a head reads at each step ``(T, B, F)``: outputs ``(T, B, H)`` of the memory, embedded steps.
-
-        `burn_in` ``(S, B, F)`` are the steps before; no gradient flows through them.
-        """
-        state = None
-        if len(burn_in):
-            with torch.no_grad():
-                _, state = self.memory.sequence(self.embed(burn_in), None)
-        x = self.embed(raw)
-        output, _ = self.memory.sequence(x, state)
-        return output, x
 
 
 class Actor(nn.Module):
@@ -156,15 +174,12 @@ class Actor(nn.Module):
         outputs = 2 * actions if continuous and not self.deterministic else actions
         self.head = Perceptrons(1, inputs, config.head_sizes, outputs)
 
-    def policy(self, seen: tuple[Tensor, Tensor]) -> Policy:
+    def policy(self, seen: Seen) -> Policy:
         """Return the policies of what the history gives."""
         outputs = self.head.finish(self.head.begin(*seen)).squeeze(0)
         if self.deterministic:
             return Point(torch.tanh(outputs))
         return SquashedGaussian.from_outputs(outputs) if self.continuous else Categorical.from_logits(outputs)
-
-    def forward(self, raw: Tensor, burn_in: Tensor) -> Policy:
-        return self.policy(self.history(raw, burn_in))
 
 
 class Critic(nn.Module):
@@ -187,10 +202,10 @@ class Critic(nn.Module):
             1 if continuous else actions,
         )
 
-    def situations(self, raw: Tensor, burn_in: Tensor, task: Tensor) -> Tensor:
-        """Return what `values` needs of each step ``(T, B, F)``; `task` ``(B, D)`` is the standardised task."""
-        task = task.expand(len(raw), *task.shape)
-        return self.head.begin(*self.history(raw, burn_in), *([task] if self.told else []))
+    def situations(self, seen: Seen, task: Tensor) -> Tensor:
+        """Return what `values` needs of each step ``(T, B, …)``; `task` ``(B, D)`` is the standardised task."""
+        task = task.expand(len(seen.output), *task.shape)
+        return self.head.begin(*seen, *([task] if self.told else []))
 
     def values(self, situations: Tensor, action: Tensor | None, frozen: bool = False) -> Tensor:
         """Return the values ``(N, T, B, K)`` of a Box's `action` ``(T, B, A)``, K = 1, or (None) of all K actions.

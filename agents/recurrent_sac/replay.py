@@ -36,8 +36,7 @@ def replayed(net: SACNetwork, rollout: Rollout, first: int, length: int, burn_in
     end, start = min(first + length, len(mask)), max(first - burn_in, 0)
     following = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
     steps = take(with_last(rollout, following), slice(start, end + 1))
-    # Features first in memory, as the fast GRU wants them.
-    raw = encoder.raw(steps, encoder.initial(mask.shape[1]))[0].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    raw, _ = encoder.raw(steps, encoder.initial(mask.shape[1]))
     part = slice(first, end)
     return Batch(
         raw[: first - start],

@@ -15,7 +15,9 @@ from metarl.fast.twins import register
 
 register("gradient_through_steps", perceptron.gradient_through_steps, on=("cpu",), suits=perceptron.suits)
 register("gru", gru.gru, on=("cpu",))
+register("grus", gru.grus, on=("cpu",), suits=gru.alike)
 register("gru_step", gru.gru_step, on=("cpu",))
+register("hidden_layers", linear.hidden_layers, on=("cpu",), suits=linear.many_rows)
 register("linear", linear.linear, on=("cpu",))
 register("clipped_surrogate", ppo.clipped_surrogate, on=("cpu", "cuda", "meta"))
 register("ppo_loss", ppo.ppo_loss, on=("cpu", "cuda", "meta"))

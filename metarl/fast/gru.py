@@ -10,12 +10,16 @@ With x_t the input, h the state and σ the sigmoid (Cho et al. 2014, as in cuDNN
     n = tanh(W_in x_t + b_in + r ∘ (W_hn h + b_hn))
     next h = n + z ∘ (h - n)
 
+Several cells of the same sizes can take one pass over time, side by side: with few rows a step is mostly the cost of
+calling its operations, which is then paid once. There the order in memory is cells, time, batch, features: a step's
+rows stay together, and long products still see all steps at once.
+
 Public shapes are time first, then batch, then features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +35,24 @@ def gru(x: Tensor, h: Tensor | None, cell: nn.GRU) -> Tensor:
     """
     states: Tensor = _GRU.apply(x.permute(2, 0, 1), h if h is None else h.t(), *cell.parameters())
     return states.permute(1, 2, 0)
+
+
+def grus(xs: Sequence[Tensor], hs: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> list[Tensor]:
+    """Return what `gru` returns for each of several `alike` cells, from inputs ``(T, B, F)`` and states of their own.
+
+    Gradients can be taken once, and those of all cells together. A cell without gradients costs no backward pass.
+    """
+    given = [(x, h, *cell.parameters()) for x, h, cell in zip(xs, hs, cells, strict=True)]
+    learns = [torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in each) for each in given]
+    order = sorted(range(len(cells)), key=lambda number: not learns[number])  # those that learn first
+    states = _GRUs.apply(sum(learns), len(cells), *(given[number][part] for part in range(6) for number in order))
+    return [states[order.index(number)] for number in range(len(cells))]
+
+
+def alike(xs: Sequence[Tensor], hs: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> bool:
+    """Tell whether all cells, inputs and states have the same shapes, so that `grus` can take them side by side."""
+    shapes = {(x.shape, h is None, cell.input_size, cell.hidden_size) for x, h, cell in zip(xs, hs, cells, strict=True)}
+    return len(shapes) == 1
 
 
 def gru_step(x: Tensor, h: Tensor, cell: nn.GRU) -> Tensor:
@@ -70,15 +92,9 @@ class _GRU(torch.autograd.Function):
         torch.mm(2.0 * of_inputs, seen[size:, :-1].flatten(1), out=new_gate.flatten(1))
         all_seen, states = seen.unbind(1), seen[:size].unbind(1)
         parts = [part.unbind(1) for part in (new_gate, blocks, blocks[: 2 * size], *blocks.split(size))]
-        minus_one = x.new_full((), -1.0)
-        for t, (new, block, rz, reset, update, recurrent) in enumerate(zip(*parts, strict=True)):
-            if t == 0 and h0 is None:
-                torch.mm(weight[:, size:], all_seen[t][size:], out=block)
-            else:
-                torch.mm(weight, all_seen[t], out=block)
-            rz.sigmoid_()
-            new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
-            torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), states[t], update, out=states[t + 1])
+        if h0 is None:
+            torch.mm(weight[:, size:], all_seen[0][size:], out=parts[1][0])
+        _forth(lambda seen, block: torch.mm(weight, seen, out=block), all_seen, parts, states, skip=h0 is None)
         ctx.save_for_backward(weight, of_inputs, new_gate, blocks, seen)
         ctx.views = parts, states
         return seen[:size, 1:]
@@ -91,7 +107,9 @@ class _GRU(torch.autograd.Function):
             ctx.views,
             None,
         )  # kept until here: making them takes as long as a product
-        grad_h = _back(weight[:, :size], grad_outputs[0].unbind(1), parts, states, of_h)
+        back = weight[:, :size].t().contiguous()
+        by_states = grad_outputs[0].unbind(1)
+        grad_h = _back(lambda carry, block: carry.addmm_(back, block), by_states, parts, states, of_h)
         by_new, by_gates, inputs = new_gate.flatten(1), blocks.flatten(1), seen[:, :-1].flatten(1)
         grad_x = None
         if of_x:
@@ -101,14 +119,91 @@ class _GRU(torch.autograd.Function):
         return grad_x, grad_h, *grads
 
 
+class _GRUs(torch.autograd.Function):
+    """Several GRUs as one node; all tensors are ``(cells, T, B, features)``, and otherwise as in `_GRU`.
+
+    Arguments are of the cells in order, of which the first `learning` have gradients: all inputs ``(T, B, F)``, all
+    first states, and four times all weights. One product for each cell, in a batch, takes the place of each product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, learning: int, number: int, *given: Any) -> tuple[Tensor, ...]:
+        xs, hs, *weights = (given[n : n + number] for n in range(0, 6 * number, number))
+        (steps, batch, inputs), size = xs[0].shape, weights[1][0].shape[1]
+        weight, of_inputs = map(torch.stack, zip(*map(_joined, *weights), strict=True))
+        seen = xs[0].new_empty(number, steps + 1, batch, size + inputs + 1)
+        seen[:, 0, :, :size] = 0.0 if hs[0] is None else torch.stack(hs)
+        seen[..., -1] = 1.0
+        torch.stack(xs, out=seen[:, :-1, :, size:-1])
+        new_gate = torch.bmm(seen[:, :-1, :, size:].flatten(1, 2), 2.0 * of_inputs.mT).unflatten(1, (steps, batch))
+        # Without gradients the steps share the memory for a block.
+        blocks = seen.new_empty(number, steps if learning else 1, batch, 3 * size).expand(-1, steps, -1, -1)
+        parts, states = _steps_of(new_gate, blocks, seen)
+        of_seen = weight.mT.contiguous()
+        _forth(lambda seen, block: torch.bmm(seen, of_seen, out=block), seen.unbind(1), parts, states)
+        ctx.save_for_backward(weight, of_inputs, new_gate, blocks, seen)
+        ctx.learning = learning
+        outputs: tuple[Tensor, ...] = seen[:, 1:, :, :size].unbind()
+        ctx.mark_non_differentiable(*outputs[learning:])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        learn, number = slice(ctx.learning), len(grad_outputs)
+        weight, of_inputs, new_gate, blocks, seen = (saved[learn] for saved in ctx.saved_tensors)
+        size, steps = of_inputs.shape[1], blocks.shape[1:3]
+        of_h = any(ctx.needs_input_grad[2 + number : 2 + 2 * number])
+        parts, states = _steps_of(new_gate, blocks, seen)
+        back = weight[..., :size].contiguous()
+        by_states = torch.stack(grad_outputs[learn]).unbind(1)
+        grad_h = _back(lambda carry, block: carry.baddbmm_(block, back), by_states, parts, states, of_h)
+        by_new, by_gates, inputs = new_gate.flatten(1, 2), blocks.flatten(1, 2), seen[:, :-1].flatten(1, 2)
+        grad_x = torch.bmm(by_gates, weight[..., size:-1]).baddbmm_(by_new, of_inputs[..., :-1]).unflatten(1, steps)
+        of_weights = map(_parted, torch.bmm(by_gates.mT, inputs), torch.bmm(by_new.mT, inputs[..., size:]))
+        none: list[Tensor | None] = [None] * number
+        parts_of_cells = grad_x.unbind(), none if grad_h is None else grad_h.unbind(), *zip(*of_weights, strict=True)
+        return None, None, *(grad for part in parts_of_cells for grad in [*part, *none][:number])
+
+
+def _steps_of(new_gate: Tensor, blocks: Tensor, seen: Tensor) -> tuple[list[Sequence[Tensor]], Sequence[Tensor]]:
+    """Return a step's n, its block and the parts of that, and its state, for all steps, of tensors ``(N, T, B, F)``."""
+    size = new_gate.shape[-1]
+    parts = new_gate, blocks, blocks[..., : 2 * size], *blocks.split(size, -1)
+    return [part.unbind(1) for part in parts], seen[..., :size].unbind(1)
+
+
+def _forth(
+    product: Callable[[Tensor, Tensor], Any],
+    all_seen: Sequence[Tensor],
+    parts: list[Sequence[Tensor]],
+    states: Sequence[Tensor],
+    skip: bool = False,
+) -> None:
+    """Fill in the gates, n and the state after it, step by step; ``product(seen, block)`` fills a step's block.
+
+    With `skip` that of the first step is there.
+    """
+    minus_one = states[0].new_full((), -1.0)
+    for t, (new, block, rz, reset, update, recurrent) in enumerate(zip(*parts, strict=True)):
+        if t or not skip:
+            product(all_seen[t], block)
+        rz.sigmoid_()
+        new.addcmul_(reset, recurrent, value=2.0).sigmoid_()
+        torch.lerp(torch.add(minus_one, new, alpha=2.0, out=new), states[t], update, out=states[t + 1])
+
+
 def _back(
-    w_h: Tensor, by_states: Sequence[Tensor], parts: list[Sequence[Tensor]], states: Sequence[Tensor], of_h: bool
+    product: Callable[[Tensor, Tensor], Any],
+    by_states: Sequence[Tensor],
+    parts: list[Sequence[Tensor]],
+    states: Sequence[Tensor],
+    of_h: bool,
 ) -> Tensor | None:
     """Write a step's gradients over its n and its gates, from the last step to the first.
 
+    ``product(carry, block)`` adds a block's gradient by the recurrent weights to the carry, that of the state before.
     Returns the gradient of the first state if `of_h`.
     """
-    back = w_h.t().contiguous()
     by_new, scratch = torch.empty_like(states[0]), torch.empty_like(states[0])
     carry = by_states[-1]
     for t, (new, block, _, reset, update, recurrent) in reversed(list(enumerate(zip(*parts, strict=True)))):
@@ -123,7 +218,7 @@ def _back(
         if t:
             carry.add_(by_states[t - 1])
         if t or of_h:
-            carry.addmm_(back, block)
+            product(carry, block)
     return carry if of_h else None
 
 

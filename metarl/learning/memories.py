@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,12 @@ def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
     return output
 
 
+@twin("grus")
+def grus(xs: Sequence[Tensor], states: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> list[Tensor]:
+    """Return what `gru` returns for each of several cells, which have inputs and states of their own."""
+    return [gru(x, state, cell) for x, state, cell in zip(xs, states, cells, strict=True)]
+
+
 @twin("gru_step")
 def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
     """Return the next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
@@ -95,6 +102,19 @@ class GRU(Memory):
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = gru_step(x, state, self.cell)
         return state, state
+
+
+def sequences(
+    memories: Sequence[Memory], xs: Sequence[Tensor], states: Sequence[State | None]
+) -> list[tuple[Tensor, State]]:
+    """Return what `Memory.sequence` returns for each of several memories; those of GRUs take one pass over time.
+
+    Gradients can be taken once, and those of all memories together.
+    """
+    cells = [memory.cell for memory in memories if isinstance(memory, GRU)]
+    if len(cells) == len(memories):
+        return [(output, output[-1]) for output in grus(tuple(xs), states, cells)]
+    return [memory.sequence(x, state) for memory, x, state in zip(memories, xs, states, strict=True)]
 
 
 class LSTM(Memory):
@@ -225,7 +245,8 @@ class FastWeights(Memory):
         state = self.initial(x.shape[1], x.device) if state is None else state
         key, query, value = self._write_and_ask(x)
         # A step reads what was in the table at the start, what the steps before it wrote, and what it writes itself.
-        output = self._answer(query @ state + (query @ key.transpose(-1, -2)).tril() @ value)
+        before = torch.ones(len(x), len(x), device=x.device, dtype=x.dtype).tril()  # `tril` of all would take longer
+        output = self._answer(query @ state + (query @ key.transpose(-1, -2) * before) @ value)
         return output.permute(2, 0, 1, 3).flatten(2), state + key.transpose(-1, -2) @ value
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from metarl.core import rng
 from metarl.core.distributions import Categorical, DiagonalGaussian
+from metarl.fast.twins import twin
 from metarl.learning.nets import linear, tanh
 
 LOG_STD = -20.0, 2.0
@@ -143,16 +144,32 @@ class Perceptrons(nn.Module):
     def finish(self, total: Tensor, last: Tensor | None = None, frozen: bool = False) -> Tensor:
         """Return the outputs ``(number, …, outputs)``; `last` ``(…, F)`` is the last part of the input, if left out."""
 
-        def held(parameter: Tensor) -> Tensor:
-            return parameter.detach() if frozen else parameter
+        def held(parameters: Iterable[Tensor]) -> list[Tensor]:
+            return [parameter.detach() if frozen else parameter for parameter in parameters]
 
+        of_last, rows = None, None
         if last is not None:
-            total = total + linear(last, held(self.parts[-1]))
-        # (number, H, rows): features first in memory, as the fast GRU leaves them, are not copied.
-        x = torch.unflatten(F.relu(total).movedim(-1, 0).flatten(1), 0, (self.number, -1))
-        for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(held(bias), held(weight), F.relu(x) if n else x)
-        return torch.unflatten(x, -1, total.shape[:-1]).movedim(1, -1)
+            (of_last,), rows = held([self.parts[-1]]), last.flatten(0, -2)
+        outputs = hidden_layers(total.flatten(0, -2), rows, of_last, held(self.weights), held(self.biases))
+        return torch.unflatten(outputs, 1, total.shape[:-1])
+
+
+@twin("hidden_layers")
+def hidden_layers(
+    total: Tensor, last: Tensor | None, of_last: Tensor | None, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """Return the outputs ``(N, rows, outputs)`` of N perceptrons from the sums of their first layers ``(rows, N · H)``.
+
+    To these the product of `last` ``(rows, F)`` with `of_last` ``(N · H, F)`` is added, if there is one. `weights` are
+    ``(N, out, in)`` and `biases` ``(N, out, 1)``, for each later layer.
+    """
+    if last is not None and of_last is not None:
+        total = torch.addmm(total, last, of_last.t())
+    # (N, rows, H): a view, since the product takes rows that are far apart in memory.
+    x = torch.unflatten(F.relu(total, inplace=last is not None), 1, (len(weights[0]), -1)).transpose(0, 1)
+    for n, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = torch.baddbmm(bias.mT, F.relu(x, inplace=True) if n else x, weight.mT)
+    return x
 
 
 def _uniform(shape: Sequence[int], bound: float) -> nn.Parameter:

@@ -61,7 +61,7 @@ def batch_of(agent: R2D2, part: int = 0, rows: int = ROWS) -> Batch:
 def whole_values(agent: R2D2, rollout: Rollout) -> Tensor:
     """The values in all steps of a rollout, from the empty memory: ``(T, B, A)``."""
     encoder = agent.net.online.encoder
-    return agent.net.online.sequence(encoder.raw(rollout.step, encoder.initial(rollout.mask.shape[1]))[0], None)[0]
+    return agent.net.values(encoder.raw(rollout.step, encoder.initial(rollout.mask.shape[1]))[0], [None, None])[0]
 
 
 @pytest.mark.parametrize("memory", ["gru", "lstm", "rnn", "transformer", "fast_weights", "none", "reactive"])
@@ -116,7 +116,7 @@ def test_a_batch_of_whole_trials_is_what_was_played():
     rollout = played(agent)
     agent.replay.add(rollout, agent.net.online)
     batch, length = batch_of(agent), len(rollout.mask)
-    torch.testing.assert_close(agent._values(agent.net.online, batch)[:length], whole_values(agent, rollout))
+    torch.testing.assert_close(agent._values(batch)[0][:length], whole_values(agent, rollout))
     assert torch.equal(batch.action[:length], rollout.acted.action)
     assert torch.equal(batch.reward[:length], rollout.outcome.reward)
     assert torch.equal(batch.mask[:length], rollout.mask) and not bool(batch.mask[length:].any())
@@ -130,23 +130,23 @@ def test_sequences_from_stored_states_have_the_values_of_whole_trials(memory: st
     rollout = played(agent)
     agent.replay.add(rollout, agent.net.online)
     wanted = whole_values(agent, rollout)[2 * part : 2 * part + 4]
-    found = agent._values(agent.net.online, batch_of(agent, part))[: len(wanted)]
+    found = agent._values(batch_of(agent, part))[0][: len(wanted)]
     there = rollout.mask[2 * part : 2 * part + 4, :, None]
     assert bool(there.any())
     torch.testing.assert_close(found * there, wanted * there, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", ["online", "target"])
-def test_a_burn_in_that_reaches_the_start_is_the_whole_replay(network: str):
+@pytest.mark.parametrize("number", [0, 1], ids=["online", "target"])
+def test_a_burn_in_that_reaches_the_start_is_the_whole_replay(number: int):
     """With another network than the one that played, too: it does not need the stored state then."""
     agent = built(Corridor(3, 6), **CUT)
     rollout = played(agent)
     agent.replay.add(rollout, agent.net.online)
     with torch.no_grad():
         for net in (agent.net.online, agent.net.target):
-            for number, parameter in enumerate(net.parameters()):
-                parameter.add_(torch.sin(torch.arange(parameter.numel()) + number).reshape(parameter.shape))
-    found = agent._values(getattr(agent.net, network), batch_of(agent, part=1))
+            for place, parameter in enumerate(net.parameters()):
+                parameter.add_(torch.sin(torch.arange(parameter.numel()) + place).reshape(parameter.shape))
+    found = agent._values(batch_of(agent, part=1))[number]
     torch.testing.assert_close(found[:4], whole_values(agent, rollout)[2:6], rtol=1e-4, atol=1e-5)
 
 
@@ -172,9 +172,9 @@ def test_the_state_that_is_stored_is_the_one_that_acted():
 def test_stored_states_are_used_by_all_but_the_first_sequence():
     agent = built(Corridor(3, 6), **CUT)
     agent.replay.add(played(agent), agent.net.online)
-    before = [agent._values(agent.net.online, batch_of(agent, part)) for part in range(4)]
+    before = [agent._values(batch_of(agent, part))[0] for part in range(4)]
     agent.ring.stored["note.state.0"].add_(1.0)
-    after = [agent._values(agent.net.online, batch_of(agent, part)) for part in range(4)]
+    after = [agent._values(batch_of(agent, part))[0] for part in range(4)]
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, False, False]
 
 
@@ -183,7 +183,7 @@ def test_no_gradient_flows_into_the_burn_in():
     agent.replay.add(played(agent), agent.net.online)
     batch = batch_of(agent, part=2)
     inputs = [batch.burn_in.requires_grad_(), batch.raw.requires_grad_()]
-    agent._values(agent.net.online, batch._replace(burn_in=inputs[0], raw=inputs[1])).sum().backward()
+    agent._values(batch._replace(burn_in=inputs[0], raw=inputs[1]))[0].sum().backward()
     assert inputs[0].grad is None and inputs[1].grad is not None
 
 
@@ -204,6 +204,16 @@ def test_new_trials_get_priorities_by_their_errors():
         wanted = (0.9 * errors.max() + 0.1 * errors.mean()) ** 0.9
         torch.testing.assert_close(agent.replay.priorities.powers[row].float(), wanted, rtol=1e-4, atol=1e-6)
     assert not bool(agent.replay.priorities.powers[ROWS:].any())
+
+
+@pytest.mark.parametrize("options", [{}, CUT], ids=["whole", "cut"])
+def test_with_exponent_0_all_sequences_with_a_step_are_drawn_alike(options: dict[str, Any]):
+    agent = built(Corridor(3, 6), priority_exponent=0.0, updates_per_iteration=1, learning_starts=50, **options)
+    rollout = played(agent)
+    agent.update([rollout])
+    parts, replay = torch.arange(agent.replay.parts), agent.replay
+    wanted = rollout.mask.sum(0)[:, None] > (parts * replay.stride)[None]  # (B, parts)
+    assert torch.equal(replay.priorities.powers[: wanted.numel()].reshape(wanted.shape), wanted.double())
 
 
 def test_sequences_that_are_all_padding_are_never_drawn():

@@ -54,6 +54,10 @@ def whole(agent: RecurrentSAC, rollout: Rollout, first: int = 0, length: int = 1
     return replayed(agent.net, rollout, first, length, burn_in, agent.config.bootstrap_end)
 
 
+def policy_of(agent: RecurrentSAC, batch: Batch) -> Any:
+    return agent.net.actor.policy(agent.net.see(batch.raw, batch.burn_in)["actor"])
+
+
 def keys_of(batch: Batch) -> torch.Tensor:
     return rng.fold(rng.key(3), torch.arange(batch.mask.shape[1]))
 
@@ -149,7 +153,7 @@ def test_replayed_steps_are_what_the_policy_saw():
     rollout = rollout_of(agent, family, 8)
     assert bool((rollout.mask == 0).any())
     batch = whole(agent, rollout)
-    policy = agent.net.actor(batch.raw, batch.burn_in)
+    policy = policy_of(agent, batch)
     log_prob = policy.log_probs[:-1].gather(-1, batch.action[..., None]).squeeze(-1)
     torch.testing.assert_close(log_prob * batch.mask, rollout.acted.log_prob * batch.mask, rtol=0, atol=1e-5)
 
@@ -178,9 +182,10 @@ def test_targets_are_those_of_a_naive_loop(bootstrap_end: bool):
     rollout = rollout_of(agent, family, 8, 9)
     batch = whole(agent, rollout)
     with torch.no_grad():
-        now = choices(agent.net.actor(batch.raw, batch.burn_in), torch.zeros(()))
-        found = agent._targets(batch, now, torch.zeros(()), rng.key(0), 0.3, torch.tensor(0.9))
-        situations = agent.net.critic_target.situations(batch.raw, batch.burn_in, batch.task)
+        now = choices(policy_of(agent, batch), torch.zeros(()))
+        seen = agent.net.see(batch.raw, batch.burn_in)
+        found = agent._targets(batch, seen, now, torch.zeros(()), rng.key(0), 0.3, torch.tensor(0.9))
+        situations = agent.net.critic_target.situations(seen["critic_target"], batch.task)
         q = agent.net.critic_target.values(situations, None)
     size = float(agent.net.encoder.reward_size)
     for row in range(8):
@@ -214,17 +219,13 @@ def test_a_burn_in_that_covers_the_trial_gives_the_memories_of_the_whole_trial()
     agent = RecurrentSAC(config(), family)
     trained(agent, family, 1)
     rollout = rollout_of(agent, family, 8, 5)
-    everything = agent.net.actor(*_of(whole(agent, rollout)))
+    everything = policy_of(agent, whole(agent, rollout))
     for first in (0, 13, 39):
-        part = agent.net.actor(*_of(whole(agent, rollout, first, 9, burn_in=40)))
+        part = policy_of(agent, whole(agent, rollout, first, 9, burn_in=40))
         expected = everything.mean[first : first + 10]
         torch.testing.assert_close(part.mean, expected, rtol=1e-4, atol=1e-5)
-    short = agent.net.actor(*_of(whole(agent, rollout, 13, 9, burn_in=2)))
+    short = policy_of(agent, whole(agent, rollout, 13, 9, burn_in=2))
     assert not torch.allclose(short.mean, everything.mean[13:23], rtol=1e-4, atol=1e-5)
-
-
-def _of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch.raw, batch.burn_in
 
 
 def test_a_chunk_as_long_as_the_trial_is_the_trial():
@@ -252,13 +253,15 @@ def test_the_gradient_of_the_critics_is_that_of_finite_differences():
     analytic = gradients(agent, batch)
     with torch.no_grad():
         each = rng.fold(keys_of(batch), torch.arange(len(batch.raw))[:, None])
-        now = choices(agent.net.actor(batch.raw, batch.burn_in), each)
+        now = choices(policy_of(agent, batch), each)
         alpha = agent.net.log_alpha.exp()
-        target = agent._targets(batch, now, each, rng.key(4), alpha, torch.tensor(0.9))
+        seen = agent.net.see(batch.raw, batch.burn_in)
+        target = agent._targets(batch, seen, now, each, rng.key(4), alpha, torch.tensor(0.9))
 
     def loss() -> float:
         with torch.no_grad():
-            situations = agent.net.critic.situations(batch.raw[:-1], batch.burn_in, batch.task)
+            seen = agent.net.see(batch.raw, batch.burn_in)["critic"]
+            situations = agent.net.critic.situations(seen, batch.task)[:-1]
             q = agent.net.critic.values(situations, batch.action).squeeze(-1)
             return float((0.5 * (q - target) ** 2 * batch.mask).sum() / batch.mask.sum())
 
@@ -277,8 +280,9 @@ def test_the_gradient_of_the_actor_is_that_of_finite_differences():
 
     def loss() -> float:
         with torch.no_grad():
-            now = choices(agent.net.actor(batch.raw, batch.burn_in), each).until(-1)
-            situations = agent.net.critic.situations(batch.raw[:-1], batch.burn_in, batch.task)
+            now = choices(policy_of(agent, batch), each).until(-1)
+            seen = agent.net.see(batch.raw, batch.burn_in)["critic"]
+            situations = agent.net.critic.situations(seen, batch.task)[:-1]
             q = agent.net.critic.values(situations, now.action).amin(0).squeeze(-1)
             each_loss = agent.net.log_alpha.exp() * now.log_prob.squeeze(-1) - q
             return float((each_loss * batch.mask).sum() / batch.mask.sum())
@@ -337,8 +341,10 @@ def test_targets_take_the_least_of_some_critics():
     trained(agent, family, 1)
     batch = whole(agent, rollout_of(agent, family, 4))
     with torch.no_grad():
-        now = choices(agent.net.actor(batch.raw, batch.burn_in), torch.zeros(()))
-        found = [agent._targets(batch, now, torch.zeros(()), rng.key(n), 0.1, torch.tensor(0.9)) for n in range(80)]
+        now = choices(policy_of(agent, batch), torch.zeros(()))
+        seen = agent.net.see(batch.raw, batch.burn_in)
+        arguments = batch, seen, now, torch.zeros(())
+        found = [agent._targets(*arguments, rng.key(n), 0.1, torch.tensor(0.9)) for n in range(80)]
     assert len({float(target.sum()) for target in found}) == 10, "the pairs of five"
 
 
@@ -455,5 +461,5 @@ def test_columns_of_a_rollout_replay_as_they_were_played():
     rows = torch.tensor([2, 5])
     part = rollout._replace(**{n: columns(getattr(rollout, n), rows) for n in ("step", "acted", "outcome", "mask")})
     part = part._replace(task=type(rollout.task)(*(field[rows] for field in rollout.task)))
-    a, b = (agent.net.actor(*_of(whole(agent, each))).mean for each in (rollout, part))
+    a, b = (policy_of(agent, whole(agent, each)).mean for each in (rollout, part))
     torch.testing.assert_close(a[:, rows], b, rtol=1e-4, atol=1e-5)

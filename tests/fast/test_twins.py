@@ -10,7 +10,7 @@ import torch
 from small_families import Corridor, Reach
 from torch import Tensor
 
-from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents import MAMLConfig, RecurrentSACConfig, RL2Config
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, make_env
@@ -22,6 +22,9 @@ from metarl.learning.losses import clipped_surrogate
 
 CONFIGS = {
     "RL²": RL2Config(meta_batch_size=12, hidden_size=16, num_minibatches=2, critic="task", aux_coef=0.1),
+    "recurrent SAC": RecurrentSACConfig(
+        meta_batch_size=6, hidden_size=8, head_sizes=(8,), updates_per_iteration=2, learning_starts=0, batch_size=4
+    ),
     "MAML with PPO": MAMLConfig(
         meta_batch_size=6, hidden_sizes=(8, 8), fast_batch_size=4, inner_steps=2, outer=PPOStep(inner_kl_coef=0.1)
     ),
@@ -42,7 +45,7 @@ def updated(config: Any, family: TaskFamily, plain: bool) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["discrete", "continuous"])
-@pytest.mark.parametrize("name", ["RL²", "MAML with PPO"])
+@pytest.mark.parametrize("name", ["RL²", "recurrent SAC", "MAML with PPO"])
 def test_an_update_is_that_of_the_plain_functions(name: str, family: TaskFamily):
     fast, plain = (updated(CONFIGS[name], family, plain) for plain in (False, True))
     assert fast.keys() == plain.keys()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from metarl.core.tree import leaves
 from metarl.fast import twins
-from metarl.fast.gru import gru, gru_step
+from metarl.fast.gru import alike, gru, gru_step, grus
 from metarl.fast.linear import linear
 from metarl.learning import memories
 
@@ -127,6 +128,45 @@ def test_the_gradient_of_the_gru_is_that_of_finite_differences():
                     leaf.view(-1)[place] += nudge
                 values.append(loss().item())
             assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient.flatten()[place].item(), abs=1e-8)
+
+
+@pytest.mark.parametrize("learn", [(True, True, True), (False, True, True), (True, False, False), (False,) * 3])
+@pytest.mark.parametrize("empty", [False, True])
+def test_grus_side_by_side_equal_torchs_one_by_one(empty: bool, learn: tuple[bool, ...]):
+    """In values and gradients, whichever of them learn."""
+    cells = [torch_gru().requires_grad_(on) for on in learn]
+    for number, cell in enumerate(cells):
+        torch.nn.init.normal_(cell.weight_hh_l0, std=0.1 * (number + 1))
+    xs = [(inputs(T, B, F) + n).requires_grad_(on) for n, on in enumerate(learn)]
+    hs = [None if empty else (inputs(B, H) * n).requires_grad_(on) for n, on in enumerate(learn)]
+    leaves = [leaf for group in (xs, hs, *map(weights, cells)) for leaf in group if leaf is not None]
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
+    results = []
+    for outputs in (
+        grus(xs, hs, cells),
+        [cell(x, None if h is None else h[None])[0] for x, h, cell in zip(xs, hs, cells, strict=True)],
+    ):
+        assert [output.requires_grad for output in outputs] == list(learn)
+        total = sum((output * direction).sum() for output, direction in zip(outputs, inputs(3, T, B, H), strict=True))
+        results.append([*outputs, *(torch.autograd.grad(total, leaves) if leaves else ())])
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
+
+
+def test_grus_of_other_sizes_are_not_alike():
+    cells, xs = [nn.GRU(F, H), nn.GRU(F, H + 1)], [torch.zeros(T, B, F)] * 2
+    assert alike(xs, [None, None], [cells[0]] * 2)
+    assert not alike(xs, [None, None], cells) and not alike(xs, [None, torch.zeros(B, H)], [cells[0]] * 2)
+
+
+@pytest.mark.parametrize("kind", memories.MEMORIES)
+def test_memories_side_by_side_are_each_its_own(kind: str):
+    nets, xs = [memory(kind) for _ in range(2)], [inputs(T, B, F), inputs(T, B, F) + 1.0]
+    found = memories.sequences(nets, xs, [None, None])
+    for net, x, (output, state) in zip(nets, xs, found, strict=True):
+        expected, after = net.sequence(x, None)
+        for ours, its_own in zip(leaves((output, state)), leaves((expected, after)), strict=True):
+            torch.testing.assert_close(ours, its_own, rtol=0, atol=1e-10)
 
 
 def test_linear_of_any_layout():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
 
 from metarl.core import rng
 from metarl.core.distributions import Categorical
+from metarl.fast import linear, twins
 from metarl.learning.soft import LOG_STD, Perceptrons, Point, SquashedGaussian, all_choices, polyak
 
 
@@ -115,6 +118,26 @@ def test_frozen_perceptrons_give_their_inputs_the_same_gradient_and_take_none():
         nets.finish(total, action, frozen).sum().backward()
     assert torch.equal(actions[0].grad, actions[1].grad)
     assert all(p.grad is None for p in nets.parameters())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_hidden_layers_block_by_block_are_those_at_once(last: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("metarl.fast.linear.BLOCK", 90)  # five rows of 18 numbers
+    torch.manual_seed(0)
+    nets = Perceptrons(3, [4, 2], (6, 5, 4), 2).double()
+    results = []
+    for plain in (False, True):
+        total, y = (torch.arange(13.0 * n).double().reshape(13, n).sin().requires_grad_() for n in (18, 2))
+        with twins.plain("hidden_layers") if plain else contextlib.nullcontext():
+            outputs = nets.finish(total, y if last else None, frozen)
+        weight = torch.arange(outputs.numel()).reshape(outputs.shape).sin()
+        leaves = [total, *([y] if last else []), *([] if frozen else [*nets.weights, *nets.biases])]
+        leaves += [nets.parts[-1]] if last and not frozen else []
+        results.append([outputs, *torch.autograd.grad((outputs * weight).sum(), leaves)])
+    assert linear.many_rows(total, y, None, [], [])
+    for ours, plain_ones in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain_ones, rtol=0, atol=1e-12)
 
 
 def test_perceptrons_need_a_hidden_layer():
