@@ -206,6 +206,20 @@ def test_new_trials_get_priorities_by_their_errors():
     assert not bool(agent.replay.priorities.powers[ROWS:].any())
 
 
+def test_the_target_network_rates_what_comes_after():
+    agent = built(Corridor())
+    agent.replay.add(played(agent), agent.net.online)
+    batch, gamma = batch_of(agent), torch.tensor(0.9)
+    agent.net.online.encoder.reward_size.fill_(1.0)
+    value, target, mask = agent._learned(batch, gamma)
+    with torch.no_grad():
+        for parameter in agent.net.target.head.value.parameters():
+            parameter.add_(1.0)
+    same, other, _ = agent._learned(batch, gamma)
+    following = torch.cat([mask[agent.config.n_step :], torch.zeros(agent.config.n_step, ROWS)])
+    assert torch.equal(value, same) and torch.equal(target != other, following > 0)
+
+
 def test_sequences_that_are_all_padding_are_never_drawn():
     agent = built(Corridor(3, 6), **CUT)
     rollout = played(agent)
