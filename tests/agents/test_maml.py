@@ -16,14 +16,14 @@ import metarl
 from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, SupervisedStep, TRPOStep, trpo
 from metarl.agents.maml.adaptation import Meta
 from metarl.agents.maml.ppo import PPO
-from metarl.agents.maml.rounds import Samples, credited, episode_time
+from metarl.agents.maml.rounds import Samples, credited, episode_time, make_samples
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.distributions import Distribution
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, collect, episode_returns, run_trial
 from metarl.core.tree import detach, take
-from metarl.learning.estimators import discounted_returns, linear_baseline
+from metarl.learning.estimators import discounted_returns, linear_baseline, row_std
 from metarl.learning.trust_region import unflatten
 from metarl.testing import check_agent
 
@@ -413,6 +413,16 @@ def test_the_penalty_is_the_divergence_of_the_old_policy_from_the_new_one():
     agent.outer.inner_kl_coef.zero_()
     penalty = with_penalty - agent.outer.loss(new, data, old[:-1])[0]
     torch.testing.assert_close(penalty, (old[0].kl(new[0]) * data[0].weight).sum(-1).mean())
+
+
+def test_normalised_advantages_are_of_returns_in_a_known_unit():
+    """That of the credit for later rounds, which stands next to them in the loss."""
+    agent = build(Corridor())
+    rollout = play(agent)[0]
+    x = agent.net.scaling.scaled(rollout.step.obs, 2)
+    raw, scaled = (make_samples(rollout, x, 6, gamma=0.9, norm_adv=norm_adv) for norm_adv in (False, True))
+    std = row_std(raw.advantage, (raw.weight > 0).float())[:, None]
+    torch.testing.assert_close(scaled.return_scale * std, raw.return_scale)
 
 
 def test_a_round_is_credited_for_later_rounds_alone():

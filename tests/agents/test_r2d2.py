@@ -230,6 +230,17 @@ def test_sequences_that_are_all_padding_are_never_drawn():
     assert torch.equal(powers > 0, starts < lengths[:, None]) and bool((lengths < 18).any())
 
 
+def test_what_is_beyond_the_longest_trial_is_padding():
+    agent = built(Corridor(3, 6), **CUT)
+    agent.replay.add(played(agent), agent.net.online)
+    agent.ring.stored["mask"].fill_(1.0)
+    replay = agent.replay
+    for part in range(replay.parts):
+        there = torch.arange(replay.length + replay.after) + part * replay.stride < agent.ring.steps
+        assert torch.equal(batch_of(agent, part).mask, there[:, None].expand(-1, ROWS).float())
+    assert not there.all()
+
+
 def test_the_entries_of_the_ring_are_those_of_its_newest_trials():
     """A draw finds the trial whose priority it is, also after the ring has gone round."""
     agent = built(Corridor(), buffer_size=10, learning_starts=10, importance_exponent=0.0)

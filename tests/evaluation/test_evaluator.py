@@ -18,7 +18,7 @@ from metarl.core import rng
 from metarl.core.rollout import Rollout, TrialProtocol, episode_returns, episode_rewards, run_trial
 from metarl.core.tree import take
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D
-from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.curve import AdaptationCurve, combine, generalisation_gaps
 from metarl.evaluation.evaluator import EVALUATION, _noise, default_repeats, evaluate
 from metarl.evaluation.step_curve import MAX_BINS, StepCurve, binned, borders
 
@@ -305,6 +305,9 @@ def test_combined_curves_combine_as_their_seeds_would():
     np.testing.assert_allclose(together.env_steps, 3.0 * curve.env_steps)
     np.testing.assert_allclose(pairwise.env_steps, together.env_steps)
     assert pairwise.total_steps == together.total_steps == 180.0
+    assert generalisation_gaps({"train": together, "test": curve, "ood": pairwise}).keys() == {"ood"}, (
+        "of as many seeds"
+    )
 
 
 def test_a_curve_says_what_it_was_made_with(tmp_path):
