@@ -42,6 +42,8 @@ def test_of_a_larger_split_different_tasks_are_chosen():
     curve = evaluate(RandomAgent(family), family, tasks=10)
     assert curve.returns.shape[1] == 10 and curve.distinct == 16 and curve.repeats == 1
     assert len(np.unique(curve.task_values["goal"], axis=0)) == 10
+    other = evaluate(RandomAgent(family), family, tasks=10, seed=1)
+    assert {*map(tuple, other.task_values["goal"])} != {*map(tuple, curve.task_values["goal"])}
     more = evaluate(RandomAgent(family), family, tasks=12)
     np.testing.assert_array_equal(more.task_values["goal"][:10], curve.task_values["goal"])
     np.testing.assert_array_equal(more.returns[:, :10], curve.returns)
