@@ -287,6 +287,19 @@ def test_the_newest_episodes_are_known_once_the_ring_has_come_round():
         assert {*newest[row].tolist()} == {*numbers[lengths == length][-3:].tolist()}
 
 
+def test_the_target_critics_follow_the_critics():
+    family = Corridor()
+    agent = PEARL(config(tau=0.25), family)
+    before = [p.clone() for p in agent.net.critic_target.parameters()]
+    agent._keep(trial_of(agent, family))
+    batch, keys = batch_of(agent)
+    agent.gradient_step(batch, keys, *agent._schedules(0.0))
+    triples = zip(before, agent.net.critic_target.parameters(), agent.net.critic.parameters(), strict=True)
+    for old, target, online in triples:
+        torch.testing.assert_close(target, torch.lerp(old, online.detach(), 0.25))
+        assert not torch.equal(old, online)
+
+
 def test_contexts_are_recent_and_what_is_learned_from_is_of_any_time():
     family = Corridor()
     agent = PEARL(config(), family)

@@ -230,6 +230,22 @@ def test_sequences_that_are_all_padding_are_never_drawn():
     assert torch.equal(powers > 0, starts < lengths[:, None]) and bool((lengths < 18).any())
 
 
+def test_what_was_learned_from_gets_its_new_priority():
+    agent = built(Corridor(), updates_per_iteration=1, learning_starts=1)
+    minibatch, learned = agent.minibatch, []
+
+    def noted(batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        metrics, priority = minibatch(batch, gamma)
+        learned.append(torch.full_like(priority, 3.0))
+        return metrics, learned[-1]
+
+    agent.minibatch = noted  # type: ignore[assignment]
+    agent.update([played(agent)])
+    drawn, _ = agent.replay.draw(rng.fold(rng.fold(agent.key, 0), 0), agent.config.batch_size)
+    found = agent.replay.priorities.powers == 3.0**agent.config.priority_exponent
+    assert len(learned) == 1 and found.any() and found.sum() <= len(drawn.entry)
+
+
 def test_what_is_beyond_the_longest_trial_is_padding():
     agent = built(Corridor(3, 6), **CUT)
     agent.replay.add(played(agent), agent.net.online)

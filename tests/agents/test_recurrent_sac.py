@@ -332,6 +332,20 @@ def test_td3_has_a_target_policy_and_no_temperature():
     assert metrics["loss/alpha"] == pytest.approx(0.1) and metrics["loss/entropy"] == 0.0
 
 
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_the_target_networks_follow_the_others(algorithm: str):
+    family = metarl.make("metarl/WindyPoint-v0")
+    agent = RecurrentSAC(config(algorithm=algorithm, tau=0.25, updates_per_iteration=1), family)
+    before = [[p.clone() for p in target.parameters()] for target, _ in agent.net.targets()]
+    trained(agent, family, 1)
+    assert len(before) == (2 if algorithm == "td3" else 1)
+    for olds, (target, online) in zip(before, agent.net.targets(), strict=True):
+        triples = list(zip(olds, target.parameters(), online.parameters(), strict=True))
+        assert not all(torch.equal(old, now) for old, _, now in triples)
+        for old, follower, now in triples:
+            torch.testing.assert_close(follower, torch.lerp(old, now.detach(), 0.25))
+
+
 def test_targets_are_those_of_the_target_critics():
     family = metarl.make("metarl/GridNavi-v0")
     agent = RecurrentSAC(config(), family)

@@ -212,6 +212,14 @@ SIZED = {
 
 
 @pytest.mark.parametrize("name", SIZED)
+def test_seeds_differ_in_their_parameters_and_in_what_is_drawn(name: str):
+    agents = [SIZED[name][0].build(GridNavi(1), seed, torch.device("cpu")) for seed in (0, 1)]
+    first, second = ({k: v for k, v in agent.state_dict().items() if k.endswith("weight")} for agent in agents)
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(agents[0].key, agents[1].key)
+
+
+@pytest.mark.parametrize("name", SIZED)
 def test_the_unit_of_rewards_is_their_size_from_the_first_update_on(name: str):
     """Until then rewards are shown as 0."""
     config, encoder = SIZED[name]

@@ -11,7 +11,7 @@ from small_families import Corridor, Reach, Target, TwoDoors
 from torch import Tensor
 
 import metarl
-from metarl.agents import RL2Config
+from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
 from metarl.agents.reference.catalogue import baseline
 from metarl.core import rng
@@ -147,6 +147,12 @@ def test_greedy_maml_still_adapts():
     agent = metarl.load("pretrained:maml_navigation2d")
     mean = evaluate(agent, tasks=20, greedy=True).mean()
     assert mean[0] < -25 and mean[1] > -20 and mean[-1] > -6
+
+
+def test_an_agent_that_adapts_in_rounds_is_measured_by_rounds_even_in_one():
+    agent = MAMLConfig(fast_batch_size=2, hidden_sizes=(4,)).build(Reach(), 0, torch.device("cpu"))
+    curve = evaluate(agent, tasks=2, rounds=1)
+    assert curve.rounds and curve.labels == ("0 gradient steps",)
 
 
 @pytest.mark.parametrize(("greedy", "played"), [(False, 2), (True, 3)])
