@@ -153,6 +153,7 @@ def test_an_agent_that_adapts_in_rounds_is_measured_by_rounds_even_in_one():
     agent = MAMLConfig(fast_batch_size=2, hidden_sizes=(4,)).build(Reach(), 0, torch.device("cpu"))
     curve = evaluate(agent, tasks=2, rounds=1)
     assert curve.rounds and curve.labels == ("0 gradient steps",)
+    assert evaluate(agent, tasks=2, rounds=3).episodes.tolist() == [0.0, 2.0, 4.0], "of its two rows in each round"
 
 
 @pytest.mark.parametrize(("greedy", "played"), [(False, 2), (True, 3)])
