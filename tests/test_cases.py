@@ -24,7 +24,6 @@ from metarl import train
 from metarl.agents.rl2 import RL2Config
 from metarl.interop.gym_env import GymEnv
 from metarl.interop.sb3_env import SB3VecEnv
-from metarl.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 SHORT = "--total_iterations=3 --eval_every=1 --eval_tasks=8 --final_eval_tasks=8 --num_threads=1 --device=cpu"
@@ -140,21 +139,6 @@ def test_actions_without_bounds(run: Run, agent: list[str]):
         assert np.isfinite(evaluation("run", "test")["summary"]["score"])
     else:
         assert refused(code, said) and "bound" in said
-
-
-@pytest.mark.parametrize("seeds", [None, 2])
-def test_a_picture_that_fails_ends_no_run(
-    seeds: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.chdir(tmp_path)
-    args = ["--family=wrong/NoDisplay-v0", *RL2, "--run_dir=run"]
-    assert train.main(args if seeds is None else [*args, f"--seeds={seeds}"]) == 0
-    said = "".join(capsys.readouterr())
-    assert "no display" in said and "NoDisplay" in said and "Traceback" not in said
-    runs = [Path("run")] if seeds is None else [Path("run/seed_1"), Path("run/seed_2")]
-    for each in runs:
-        assert evaluation(each, "test")["split"] == "test"
-        assert checkpoint.load_state(each)[1].iteration == 3
 
 
 def bandit(arms: int):

@@ -15,7 +15,6 @@ from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 from metarl.core.family import Task
 from metarl.core.tree import named_leaves
@@ -184,8 +183,7 @@ def group_means(x: Array, y: Array, groups: int = 10) -> tuple[Array, Array]:
     """Means of `x` and `y` in equal groups by `x`, or for each value of `x` where there are few."""
     values, member = np.unique(x, return_inverse=True)
     if len(values) > groups:
-        member = scipy_stats.rankdata(x, method="ordinal").astype(int) - 1
-        member = member * groups // len(x)
+        member = x.argsort(kind="stable").argsort() * groups // len(x)
     count = np.bincount(member)
     return np.bincount(member, x) / count, np.bincount(member, y) / count
 
@@ -209,7 +207,9 @@ def _split(name: str, values: Array) -> list[Panel]:
 
 def _rank_correlation(x: Array, y: Array) -> float:
     """Spearman's rank correlation; 0 where one of them does not vary."""
-    ranks = [scipy_stats.rankdata(values) for values in (x, y)]
+    from scipy.stats import rankdata  # which takes a while
+
+    ranks = [rankdata(values) for values in (x, y)]
     if min(rank.std() for rank in ranks) == 0.0:
         return 0.0
     return float(np.corrcoef(ranks)[0, 1])

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from scipy import stats as scipy_stats
 
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve
@@ -84,7 +83,7 @@ class Suite:
                 seeds, tasks, _ = curve.returns.shape
                 over_trials = curve.every_task and curve.noise is not None
                 freedom = seeds - 1 if seeds > 1 else stats.MANY if over_trials else max(1, tasks - 1)
-                error = float(high - low) / 2.0 / scipy_stats.t.ppf(0.975, freedom)
+                error = float(high - low) / 2.0 / stats.quantile(0.95, freedom)
                 drawn[:, a, f] = self.means[a, f] + error * generator.standard_t(freedom, DRAWS)
         return drawn
 
@@ -93,10 +92,12 @@ class Suite:
 
         A number is (value, low, high). Rank 1 is the best on a family; ties share the mean of their ranks.
         """
+        from scipy.stats import rankdata  # which takes a while
+
         measures: dict[str, Callable[[Floats], Floats]] = {
             "mean": lambda means: means.mean(axis=-1),
-            "iqm": lambda means: np.asarray(scipy_stats.trim_mean(means, stats.TRIM, axis=-1)),
-            "rank": lambda means: scipy_stats.rankdata(-means, axis=-2).mean(axis=-1),
+            "iqm": lambda means: stats.trimmed_mean(means, axis=-1),
+            "rank": lambda means: rankdata(-means, axis=-2).mean(axis=-1),
         }
         rows: list[dict[str, Any]] = [{"agent": agent} for agent in self.agents]
         for name, measure in measures.items():

@@ -23,7 +23,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from metarl.core import rng
@@ -155,8 +154,10 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
             allowed = 2 if len(sets[mine]) > 0.9 * _TASKS else 0
             require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also {mine!r} tasks.")
     if "ood" in drawn:
+        from scipy.stats import ks_2samp  # which takes a while, and programs that train do not ask for it
+
         columns = zip(drawn["train"].T, drawn["ood"].T, strict=True)
-        p = min(float(stats.ks_2samp(a, b, method="asymp").pvalue) for a, b in columns)
+        p = min(float(ks_2samp(a, b, method="asymp").pvalue) for a, b in columns)
         p *= drawn["ood"].shape[1]  # the smallest of many (Bonferroni)
         require(p < 1e-3, f"{name}: 'ood' tasks are distributed like 'train' tasks.")
     if "all" in sets and len(sets["all"]) * 20 < _TASKS:  # so few that all of them were seen

@@ -45,7 +45,7 @@ def evaluate_at_the_end(
     family, folder, repeats = config.family, run_dir / "evaluation", config.final_eval_repeats
     # A picture takes about half a second, so only the reported split and `ood` have them.
     shown = {reported_split(config), "ood"}
-    curves, watched = {}, {}
+    curves, watched, drawn = {}, {}, dict[str, list[Path]]()
     for number, split in enumerate(family.splits, start=1):
         log.say(f"Evaluating on {config.final_eval_tasks} tasks of {split} ({number} of {len(family.splits)} splits)")
         if split in shown:
@@ -54,11 +54,14 @@ def evaluate_at_the_end(
         else:
             curves[split] = evaluate(agent, family, split, config.final_eval_tasks, repeats)
         if ranks.rank() == 0:
-            _save(curves[split], folder / split, warn)
+            drawn[split] = _save(curves[split], folder / split, warn)
             write_curve(run_dir / CURVES / split, curves[split])
     if ranks.rank():  # all ranks have the curves, and the first one shows them
         return curves
-    log.evaluation(done, curves)
+    log.evaluation(done, curves, figures=False)
+    for split, files in drawn.items():  # to draw them again would take as long as all the rest
+        for name, file in zip(("curve", "steps"), files, strict=False):
+            log.picture(done, f"eval/{split}/{name}", file.read_bytes())
     log.bar.stop()
     table = adaptation_table(curves, log.console.width)
     show(log.console, table)
@@ -94,13 +97,14 @@ def show_again(run_dir: Path, splits: Sequence[str], console: Console) -> dict[s
     return curves
 
 
-def _save(curve: AdaptationCurve, path: Path, warn: Callable[[str], None]) -> None:
-    """Save a curve; a picture of it that cannot be drawn is only warned of."""
+def _save(curve: AdaptationCurve, path: Path, warn: Callable[[str], None]) -> list[Path]:
+    """Save a curve; return its pictures. One that cannot be drawn is only warned of."""
     try:
-        curve.save(path)
+        return [file for file in curve.save(path) if file.suffix == ".png"]
     except OSError:
         raise
     except Exception as error:  # matplotlib may raise anything; the numbers were written before it draws
         if not path.with_suffix(".json").exists():
             raise
         warn(f"The picture of {path} could not be drawn ({type(error).__name__}: {str(error)[:100]}).")
+        return []

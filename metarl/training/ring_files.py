@@ -75,7 +75,7 @@ def prune(run_dir: str | Path, ring: TrialRing | None, oldest: int) -> None:
     parts = _parts(run_dir)
     needed = max((part.end for part in parts if part.iteration <= oldest), default=0) - ring.slots
     for part in parts:
-        if part.end <= needed and part.iteration < oldest:
+        if part.end <= needed:
             part.path.unlink()
 
 

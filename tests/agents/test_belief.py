@@ -66,6 +66,15 @@ def test_the_likelihood_ratio_is_one_at_first(norm_obs: bool):
         agent.update([rollout])
 
 
+def test_advantages_have_mean_0_and_standard_deviation_1():
+    family = GridNavi()
+    agent = BeliefPPO(config(), family)
+    rollout = rollout_of(agent, family)
+    batch, _ = agent._prepare(rollout, features(rollout.task), 0.9)
+    assert float(batch.advantage.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(batch.advantage.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_observations_are_scaled_by_those_seen():
     family = GridNavi()
     agent = BeliefPPO(config(norm_obs=True), family)

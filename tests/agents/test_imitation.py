@@ -76,6 +76,16 @@ def test_labels_are_asked_where_the_student_went():
     assert torch.equal(labels, by_hand) and not torch.equal(labels, rollout.acted.action)
 
 
+def test_labels_are_the_teacher_s_mode_or_drawn_from_it():
+    family, student = GridNavi(1), RL2like(GridNavi(1))
+    assert isinstance(student, DAgger)
+    student.teacher, rollout = RL2like(family), played(Mixed(family, rng.key(5)), family)
+    mode, drawn = (labels_of(rollout, student.teacher, rng.key(0), greedy=greedy) for greedy in (True, False))
+    assert torch.equal(student.label(rollout, rng.key(0)), mode) and not torch.equal(mode, drawn)
+    student.config.labels = "sampled"
+    assert torch.equal(student.label(rollout, rng.key(0)), drawn)
+
+
 def test_a_teacher_that_learns_sees_the_trial_of_the_student():
     """Fed with its own trial, a planner labels every step with what it did itself."""
     family = GridNavi(3)
@@ -202,6 +212,15 @@ def test_learning_lowers_the_loss_and_counts_its_steps():
     losses = [each.metrics["loss/cross_entropy"] for each in learned]
     assert losses[0] == pytest.approx(0.69, abs=0.05) and sum(losses[-5:]) < 0.93 * sum(losses[:5])
     assert learned[-1].metrics["loss/agreement"] > 0.6
+
+
+def test_every_iteration_has_a_lesson_of_its_own():
+    agent, lessons = RL2like(GridNavi(1)), []
+    lesson = agent.lesson
+    agent.lesson = lambda *given: lessons.append(lesson(*given)) or lessons[-1]  # type: ignore[method-assign]
+    agent.learn("train")
+    agent.learn("train")
+    assert not torch.equal(lessons[0].label, lessons[1].label), "other tasks"
 
 
 def test_rl2_goes_on_from_a_student():

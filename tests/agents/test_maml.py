@@ -16,14 +16,14 @@ import metarl
 from metarl.agents.maml import MAML, MAMLConfig, PPOStep, ReptileStep, SupervisedStep, TRPOStep, trpo
 from metarl.agents.maml.adaptation import Meta
 from metarl.agents.maml.ppo import PPO
-from metarl.agents.maml.rounds import Samples, credited, episode_time
+from metarl.agents.maml.rounds import Samples, credited, episode_time, make_samples
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv
 from metarl.core.distributions import Distribution
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, collect, episode_returns, run_trial
 from metarl.core.tree import detach, take
-from metarl.learning.estimators import discounted_returns, linear_baseline
+from metarl.learning.estimators import discounted_returns, linear_baseline, row_std
 from metarl.learning.trust_region import unflatten
 from metarl.testing import check_agent
 
@@ -369,6 +369,20 @@ def test_minibatches_hold_whole_tasks():
     assert whole.outer.optimizer.steps == 1 and parts.outer.optimizer.steps == 3
 
 
+def test_every_epoch_has_minibatches_of_its_own():
+    agent, seen = build(Reach(), outer="ppo", num_minibatches=3, update_epochs=2), []
+    minibatch = agent.outer.minibatch
+
+    def noted(rounds, before):
+        seen.append(rounds[0].mean_return[:, 0])
+        return minibatch(rounds, before)
+
+    agent.outer.minibatch = noted
+    agent.update(play(agent))
+    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert torch.equal(first.sort().values, second.sort().values) and not torch.equal(first, second)
+
+
 def test_reptile_moves_to_the_adapted_mean():
     agent = build(Reach(), outer="reptile", lr=0.25)
     trial, start = play(agent), flat(agent.meta)
@@ -392,6 +406,38 @@ def test_the_penalty_follows_the_divergence_before_each_step():
         agent.outer.options = dataclasses.replace(agent.outer.options, inner_kl_target=target)
         agent.update(play(agent))
         assert float(agent.outer.inner_kl_coef) == least * torch.finfo(torch.float32).tiny, "it never vanishes for good"
+
+
+def test_the_penalty_is_the_divergence_of_the_old_policy_from_the_new_one():
+    """Not the other way round: the two differ where the new one is wider."""
+    agent = build(Reach(), outer="ppo", inner_kl_coef=1.0)
+    data = [agent.samples(rollout, 6) for rollout in play(agent)]
+    old = agent.adaptation.adapt(agent.meta, data).policies
+    new = [policy._replace(log_std=policy.log_std + 0.3) for policy in old]
+    with_penalty = agent.outer.loss(new, data, old[:-1])[0]
+    agent.outer.inner_kl_coef.zero_()
+    penalty = with_penalty - agent.outer.loss(new, data, old[:-1])[0]
+    torch.testing.assert_close(penalty, (old[0].kl(new[0]) * data[0].weight).sum(-1).mean())
+
+
+def test_normalised_advantages_are_of_returns_in_a_known_unit():
+    """That of the credit for later rounds, which stands next to them in the loss."""
+    agent = build(Corridor())
+    rollout = play(agent)[0]
+    x = agent.net.scaling.scaled(rollout.step.obs, 2)
+    raw, scaled = (make_samples(rollout, x, 6, gamma=0.9, norm_adv=norm_adv) for norm_adv in (False, True))
+    std = row_std(raw.advantage, (raw.weight > 0).float())[:, None]
+    torch.testing.assert_close(scaled.return_scale * std, raw.return_scale)
+
+
+def test_a_round_is_credited_for_later_rounds_alone():
+    agent = build(Corridor(), exploration=1.0, inner_steps=2, meta_rounds="all")
+    data = [agent.samples(rollout, 6) for rollout in play(agent)]
+    better = torch.arange(6.0)[:, None]
+    for changed, credited_rounds in ((0, []), (1, [0]), (2, [0, 1])):
+        other = [s._replace(mean_return=s.mean_return + better * (n == changed)) for n, s in enumerate(data)]
+        pairs = zip(credited(data, agent.adaptation.outer), credited(other, agent.adaptation.outer), strict=True)
+        assert [n for n, (a, b) in enumerate(pairs) if not torch.equal(a.credit, b.credit)] == credited_rounds
 
 
 def test_the_outer_rounds_are_those_of_the_configuration():

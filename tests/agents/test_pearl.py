@@ -272,6 +272,47 @@ def test_transitions_are_of_their_task_and_contexts_of_its_newest_episodes():
         assert {*(newest[row] // 10).tolist()} == {20.0, 21.0, 22.0}, "all rounds of the last trial"
 
 
+def test_the_newest_episodes_are_known_once_the_ring_has_come_round():
+    """Rewards are the episodes' numbers: the last three of each task are the largest three."""
+    family = Corridor()
+    agent = PEARL(config(buffer_size=100), family)
+    marked(family, [0, 1], agent)
+    ring = agent.ring
+    assert ring.oldest() > 0
+    numbers = torch.arange(ring.oldest(), ring.added)
+    ring.stored["outcome.reward"][numbers % ring.slots] = numbers[:, None].float()
+    lengths = ring.stored["task.length"][numbers % ring.slots]
+    newest = ByTask(ring, recent=3).recently(torch.arange(3), rng.fold(rng.key(0), torch.arange(3)), 200).reward
+    for row, length in enumerate((1, 2, 4)):
+        assert {*newest[row].tolist()} == {*numbers[lengths == length][-3:].tolist()}
+
+
+def test_the_target_critics_follow_the_critics():
+    family = Corridor()
+    agent = PEARL(config(tau=0.25), family)
+    before = [p.clone() for p in agent.net.critic_target.parameters()]
+    agent._keep(trial_of(agent, family))
+    batch, keys = batch_of(agent)
+    agent.gradient_step(batch, keys, *agent._schedules(0.0))
+    triples = zip(before, agent.net.critic_target.parameters(), agent.net.critic.parameters(), strict=True)
+    for old, target, online in triples:
+        torch.testing.assert_close(target, torch.lerp(old, online.detach(), 0.25))
+        assert not torch.equal(old, online)
+
+
+def test_contexts_are_recent_and_what_is_learned_from_is_of_any_time():
+    family = Corridor()
+    agent = PEARL(config(), family)
+    marked(family, [0, 1], agent)
+    by_task, drawn = ByTask(agent.ring, recent=1), {}
+    for name in ("recently", "ever"):
+        draw = getattr(by_task, name)
+        setattr(by_task, name, lambda *given, name=name, draw=draw: drawn.setdefault(name, draw(*given)))
+    batch, _ = agent._replay(by_task, rng.key(0))
+    assert torch.equal(batch.context, agent.net.encoded(drawn["recently"]))
+    assert torch.equal(batch.action, drawn["ever"].action)
+
+
 def test_every_transition_of_a_task_is_equally_likely_and_none_is_padding():
     family = Corridor()
     agent = PEARL(config(buffer_size=100), family)

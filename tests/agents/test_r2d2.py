@@ -216,6 +216,20 @@ def test_with_exponent_0_all_sequences_with_a_step_are_drawn_alike(options: dict
     assert torch.equal(replay.priorities.powers[: wanted.numel()].reshape(wanted.shape), wanted.double())
 
 
+def test_the_target_network_rates_what_comes_after():
+    agent = built(Corridor())
+    agent.replay.add(played(agent), agent.net.online)
+    batch, gamma = batch_of(agent), torch.tensor(0.9)
+    agent.net.online.encoder.reward_size.fill_(1.0)
+    value, target, mask = agent._learned(batch, gamma)
+    with torch.no_grad():
+        for parameter in agent.net.target.head.value.parameters():
+            parameter.add_(1.0)
+    same, other, _ = agent._learned(batch, gamma)
+    following = torch.cat([mask[agent.config.n_step :], torch.zeros(agent.config.n_step, ROWS)])
+    assert torch.equal(value, same) and torch.equal(target != other, following > 0)
+
+
 def test_sequences_that_are_all_padding_are_never_drawn():
     agent = built(Corridor(3, 6), **CUT)
     rollout = played(agent)
@@ -224,6 +238,33 @@ def test_sequences_that_are_all_padding_are_never_drawn():
     lengths = rollout.mask.sum(0)
     starts = torch.arange(agent.replay.parts) * 2
     assert torch.equal(powers > 0, starts < lengths[:, None]) and bool((lengths < 18).any())
+
+
+def test_what_was_learned_from_gets_its_new_priority():
+    agent = built(Corridor(), updates_per_iteration=1, learning_starts=1)
+    minibatch, learned = agent.minibatch, []
+
+    def noted(batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        metrics, priority = minibatch(batch, gamma)
+        learned.append(torch.full_like(priority, 3.0))
+        return metrics, learned[-1]
+
+    agent.minibatch = noted  # type: ignore[assignment]
+    agent.update([played(agent)])
+    drawn, _ = agent.replay.draw(rng.fold(rng.fold(agent.key, 0), 0), agent.config.batch_size)
+    found = agent.replay.priorities.powers == 3.0**agent.config.priority_exponent
+    assert len(learned) == 1 and found.any() and found.sum() <= len(drawn.entry)
+
+
+def test_what_is_beyond_the_longest_trial_is_padding():
+    agent = built(Corridor(3, 6), **CUT)
+    agent.replay.add(played(agent), agent.net.online)
+    agent.ring.stored["mask"].fill_(1.0)
+    replay = agent.replay
+    for part in range(replay.parts):
+        there = torch.arange(replay.length + replay.after) + part * replay.stride < agent.ring.steps
+        assert torch.equal(batch_of(agent, part).mask, there[:, None].expand(-1, ROWS).float())
+    assert not there.all()
 
 
 def test_the_entries_of_the_ring_are_those_of_its_newest_trials():

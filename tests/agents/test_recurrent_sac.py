@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import gymnasium
@@ -333,6 +334,40 @@ def test_td3_has_a_target_policy_and_no_temperature():
     metrics = trained(agent, family, 2)[-1]
     assert not torch.equal(agent.net.actor_target.head.weights[0], before)
     assert metrics["loss/alpha"] == pytest.approx(0.1) and metrics["loss/entropy"] == 0.0
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_the_target_networks_follow_the_others(algorithm: str):
+    family = metarl.make("metarl/WindyPoint-v0")
+    agent = RecurrentSAC(config(algorithm=algorithm, tau=0.25, updates_per_iteration=1), family)
+    before = [[p.clone() for p in target.parameters()] for target, _ in agent.net.targets()]
+    trained(agent, family, 1)
+    assert len(before) == (2 if algorithm == "td3" else 1)
+    for olds, (target, online) in zip(before, agent.net.targets(), strict=True):
+        triples = list(zip(olds, target.parameters(), online.parameters(), strict=True))
+        assert not all(torch.equal(old, now) for old, _, now in triples)
+        for old, follower, now in triples:
+            torch.testing.assert_close(follower, torch.lerp(old, now.detach(), 0.25))
+
+
+def test_targets_are_those_of_the_target_critics():
+    family = metarl.make("metarl/GridNavi-v0")
+    agent = RecurrentSAC(config(), family)
+    trained(agent, family, 1)
+    batch = whole(agent, rollout_of(agent, family, 4))
+    with torch.no_grad():
+        now, found = choices(agent.net.actor(batch.raw, batch.burn_in), torch.zeros(())), []
+        for network in (agent.net.critic, agent.net.critic_target):
+            network.head.biases[-1].add_(1.0)
+            found.append(agent._targets(batch, now, torch.zeros(()), rng.key(0), 0.1, torch.tensor(0.9)))
+    torch.testing.assert_close(found[1] - found[0], 0.9 * batch.following, rtol=0, atol=1e-5)
+
+
+def test_the_temperature_aims_at_an_entropy_of_each_dimension_or_a_share_of_the_largest():
+    schedules = {"target_entropy": [(0.0, -1.0), (1.0, -2.0)], "target_entropy_share": 0.3, "gamma": 0.8}
+    for family, entropy in (("WindyPoint", 2 * -1.5), ("GridNavi", 0.3 * math.log(5))):
+        agent = RecurrentSAC(config(**schedules), metarl.make(f"metarl/{family}-v0"))
+        assert [float(each) for each in agent._schedules(0.5)] == pytest.approx([0.8, entropy])
 
 
 def test_targets_take_the_least_of_some_critics():

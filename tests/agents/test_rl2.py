@@ -170,6 +170,14 @@ def test_the_only_terminal_is_the_trials_end():
         assert not bool(batch.advantage[steps:, row].any())
 
 
+def test_normalised_advantages_have_mean_0_and_standard_deviation_1():
+    family = TwoDoors(episodes_per_trial=3)
+    agent = build(family)
+    rollout = rollout_of(agent, family)
+    found = agent._prepare(rollout, features(rollout.task), 0.9)[0].advantage
+    assert float(found.mean()) == pytest.approx(0.0, abs=1e-5) and float(found.std(correction=0)) == pytest.approx(1.0)
+
+
 def test_a_later_episodes_reward_counts_for_an_earlier_action():
     family = TwoDoors(episodes_per_trial=3)
     agent = build(family, norm_adv=False)

@@ -12,11 +12,15 @@ from torch import Tensor
 from metarl.agents.imitation import DAgger, DAggerConfig
 from metarl.agents.maml import MAML, MAMLConfig
 from metarl.agents.pearl import PEARL, PEARLConfig
+from metarl.agents.r2d2 import R2D2Config
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.rl2 import RL2, RL2Config
+from metarl.agents.varibad import VariBADConfig
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import run_trial
+from metarl.envs import GridNavi
+from metarl.learning.estimators import mean_square
 
 torch.set_num_threads(1)
 ROWS = 32
@@ -196,3 +200,32 @@ def test_actions_without_bounds_are_learned_too(low, high):
     family = Free()
     metrics = [train(agent, family, 2, rows) for agent, rows in ((rl2(family), ROWS), (maml(family), 4))]
     assert np.isfinite(metrics).all()
+
+
+SIZED = {
+    "RL2": (RL2Config(hidden_size=8, num_minibatches=2), lambda agent: agent.net.encoder),
+    "R2D2": (R2D2Config(hidden_size=8, learning_starts=99), lambda agent: agent.net.online.encoder),
+    "RecurrentSAC": (RecurrentSACConfig(hidden_size=8, learning_starts=99), lambda agent: agent.net.encoder),
+    "PEARL": (PEARLConfig(rounds=2, learning_starts=99, hidden_sizes=(8,)), lambda agent: agent.net.scaling),
+    "VariBAD": (VariBADConfig(gru_size=8, num_minibatches=2, vae_updates=1), lambda agent: agent.net.belief.steps),
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_seeds_differ_in_their_parameters_and_in_what_is_drawn(name: str):
+    agents = [SIZED[name][0].build(GridNavi(1), seed, torch.device("cpu")) for seed in (0, 1)]
+    first, second = ({k: v for k, v in agent.state_dict().items() if k.endswith("weight")} for agent in agents)
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(agents[0].key, agents[1].key)
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_unit_of_rewards_is_their_size_from_the_first_update_on(name: str):
+    """Until then rewards are shown as 0."""
+    config, encoder = SIZED[name]
+    family = GridNavi(episodes_per_trial=1)
+    agent = config.build(family, 0, torch.device("cpu"))
+    trial = run_trial(agent, family, family.sample_tasks(rng.key(0), 8), rng.key(0))
+    agent.update(trial)
+    sizes = torch.stack([mean_square((rollout.outcome.reward * rollout.mask).flatten()) for rollout in trial])
+    torch.testing.assert_close(encoder(agent).reward_size, sizes.mean().sqrt())

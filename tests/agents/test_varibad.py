@@ -149,6 +149,17 @@ def test_the_elbo_teaches_encoder_and_decoder_only():
         assert torch.equal(value, before[name]) == name.startswith(("policy.", "critic.")), name
 
 
+def test_steps_go_up_the_elbo():
+    family = GridNavi()
+    agent = VariBAD(config(), family)
+    rollout = rollout_of(agent, family)
+    agent.ring.add(rollout)
+    agent.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
+    batch = agent._replay(rng.key(0))
+    found = [float(agent._ascend(*batch)[0]) for _ in range(10)]
+    assert found[-1] > found[0]
+
+
 def evidence_of(agent: VariBAD, rollout: Rollout) -> tuple[Evidence, Tensor]:
     task = agent.net.standardised(features(rollout.task))
     return tree_map(lambda x: x.double() if x.is_floating_point() else x, agent.evidence(rollout)), task.double()

@@ -15,6 +15,7 @@ from metarl.core.rollout import (
     episode_lengths,
     episode_returns,
     first_not_finite,
+    play_rounds,
     run_trial,
 )
 
@@ -117,6 +118,18 @@ def test_a_trial_of_several_rounds():
     assert not torch.equal(trial[0].acted.action[:5], trial[1].acted.action[:5]), "rounds have noise of their own"
     actions = trial[0].acted.action
     assert not torch.equal(actions[:, ::2], actions[:, 1::2]), "rows of one task have noise of their own"
+
+
+def test_after_a_greedy_round_the_memory_is_that_of_the_sampled_one():
+    class Marked(Scripted):
+        def act(self, memory, step, key, greedy=False):
+            acted, memory = super().act(memory, step, key)
+            return acted, memory + 1000 * greedy
+
+    agent, family = Marked(protocol=TrialProtocol(rounds=2, episodes=3)), TwoDoors()
+    first, last = play_rounds(agent, family, family.sample_tasks(rng.key(0), 5), rng.key(0), greedy=True)
+    assert first.memory.tolist() == [3.0] * 5 and torch.equal(agent.adapted[0].mask, first.learned.mask)
+    assert last.played.acted.value[0].tolist() == [103.0] * 5
 
 
 def test_arguments_overrule_the_protocol():

@@ -10,7 +10,7 @@ from torch import Tensor
 import metarl
 from metarl.core import rng
 from metarl.core.family import TaskFamily
-from metarl.core.tree import features, num_rows
+from metarl.core.tree import features, num_rows, take
 from metarl.envs import GridNavi, Navigation2D
 from metarl.envs.mujoco.half_cheetah import HalfCheetahVel
 from metarl.envs.points.plane import Goal
@@ -85,11 +85,20 @@ def test_a_training_list_of_a_finite_set():
     valid, every = rows(family.tasks_of("valid")), rows(family.tasks_of("train"))
     family.train_tasks = 5
     part = rows(family.sample_tasks(rng.key(0), 1000))
-    assert len(part) == 5 and part < every
+    assert len(part) == len(valid) == 5 and part < every and valid < every
     assert rows(family.tasks_of("valid")) == valid, "`valid` does not depend on how much one trains on"
     family.train_tasks = 16
     with pytest.raises(ValueError, match="train_tasks of GridNavi must be at most 15, got 16"):
         family.sample_tasks(rng.key(0), 1)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(5, 5), (6, 2), (11, 3)])
+def test_valid_is_a_third_of_six_tasks_or_more_and_all_of_fewer(count: int, expected: int):
+    class Few(GridNavi):
+        def enumerate_tasks(self, split: str):
+            return take(super().enumerate_tasks(split), slice(count))
+
+    assert Few().num_tasks("valid") == expected
 
 
 def test_a_training_list_is_an_option_of_every_family():

@@ -6,19 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats as scipy_stats
 from small_families import Corridor, Reach, Target, TwoDoors
 from torch import Tensor
 
 import metarl
-from metarl.agents import RL2Config
+from metarl.agents import MAMLConfig, RL2Config
 from metarl.agents.random import FixedAgent, RandomAgent, scripted
 from metarl.agents.reference.catalogue import baseline
 from metarl.core import rng
 from metarl.core.rollout import Rollout, TrialProtocol, episode_returns, episode_rewards, run_trial
 from metarl.core.tree import take
 from metarl.envs import BernoulliBandit, DarkRoom, GridNavi, Navigation2D
-from metarl.evaluation.curve import AdaptationCurve, combine
-from metarl.evaluation.evaluator import default_repeats, evaluate
+from metarl.evaluation.curve import AdaptationCurve, combine, generalisation_gaps
+from metarl.evaluation.evaluator import EVALUATION, _noise, default_repeats, evaluate
 from metarl.evaluation.step_curve import MAX_BINS, StepCurve, binned, borders
 
 torch.set_num_threads(1)
@@ -41,9 +42,19 @@ def test_of_a_larger_split_different_tasks_are_chosen():
     curve = evaluate(RandomAgent(family), family, tasks=10)
     assert curve.returns.shape[1] == 10 and curve.distinct == 16 and curve.repeats == 1
     assert len(np.unique(curve.task_values["goal"], axis=0)) == 10
+    other = evaluate(RandomAgent(family), family, tasks=10, seed=1)
+    assert {*map(tuple, other.task_values["goal"])} != {*map(tuple, curve.task_values["goal"])}
     more = evaluate(RandomAgent(family), family, tasks=12)
     np.testing.assert_array_equal(more.task_values["goal"][:10], curve.task_values["goal"])
     np.testing.assert_array_equal(more.returns[:, :10], curve.returns)
+
+
+def test_tasks_of_a_distribution_are_drawn_from_the_split():
+    family = BernoulliBandit()
+    for split in family.splits:
+        tasks = evaluate(RandomAgent(family), family, split, tasks=5, repeats=1, seed=3).task_values["probs"]
+        key = rng.fold(rng.fold(rng.key(3), EVALUATION), 0)
+        np.testing.assert_array_equal(tasks, family.sample_tasks(key, 5, split).probs)
 
 
 @pytest.mark.parametrize("agent", ["scripted", "network"])
@@ -77,6 +88,12 @@ def test_repeats_are_averaged_per_task():
     assert 13 < once.returns.var() / often.returns.var() < 20
     few = evaluate(Loud(), family, tasks=take(same, slice(0, 20)), repeats=16)
     np.testing.assert_array_equal(few.returns, often.returns[:, :20])
+
+
+def test_all_tasks_are_there_only_if_each_was_played():
+    family = GridNavi()
+    every, some = (evaluate(RandomAgent(family), family, "all", tasks=tasks, repeats=1) for tasks in (21, 20))
+    assert every.every_task and not some.every_task
 
 
 def test_given_tasks_and_whole_numbers_of_numpy():
@@ -132,6 +149,13 @@ def test_greedy_maml_still_adapts():
     assert mean[0] < -25 and mean[1] > -20 and mean[-1] > -6
 
 
+def test_an_agent_that_adapts_in_rounds_is_measured_by_rounds_even_in_one():
+    agent = MAMLConfig(fast_batch_size=2, hidden_sizes=(4,)).build(Reach(), 0, torch.device("cpu"))
+    curve = evaluate(agent, tasks=2, rounds=1)
+    assert curve.rounds and curve.labels == ("0 gradient steps",)
+    assert evaluate(agent, tasks=2, rounds=3).episodes.tolist() == [0.0, 2.0, 4.0], "of its two rows in each round"
+
+
 @pytest.mark.parametrize(("greedy", "played"), [(False, 2), (True, 3)])
 def test_a_round_is_played_twice_only_where_it_must(greedy: bool, played: int):
     """Sampling: each of the two rounds once. Greedily: the first, which `adapt` learns from, once more by sampling."""
@@ -165,6 +189,15 @@ def test_noise_is_what_other_evaluations_of_the_same_tasks_scatter_by():
     assert noise[3] == pytest.approx(np.sqrt(2.0) * noise[0], rel=0.1)  # the last less the first
     scatter = np.std([curve.mean() for curve in curves], axis=0)
     np.testing.assert_allclose(scatter, noise[:2], rtol=0.35)
+
+
+def test_noise_is_the_standard_error_over_trials_summed_over_tasks():
+    """Of two points, of their sum, which is the score, and of their difference."""
+    trials = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    columns = np.stack([trials[..., 0], trials[..., 1], trials.sum(2), trials[..., 1] - trials[..., 0]], axis=2)
+    expected = np.sqrt((scipy_stats.sem(columns, axis=1) ** 2).sum(0)) / 3
+    np.testing.assert_allclose(_noise(trials, by_rounds=False), expected, rtol=1e-6)
+    np.testing.assert_allclose(_noise(trials, by_rounds=True), expected[[0, 1, 1, 3]], rtol=1e-6)
 
 
 def test_the_interval_on_every_task_is_one_over_trials(tmp_path: Path):
@@ -271,6 +304,19 @@ def test_regret_counts_every_episode_of_the_experience():
     assert a["cumulative_regret"] == pytest.approx(40 / 6, rel=0.1)  # each pull: 2/3 - 1/2
     for name in ("regret_per_episode", "regret_per_step"):
         assert a[name] == pytest.approx(1 / 6, rel=0.15) and b[name] == pytest.approx(1 / 6, rel=0.15)
+
+
+def test_combined_curves_combine_as_their_seeds_would():
+    """Each seed has the same weight in the experience, however the curves were put together."""
+    curve = evaluate(RandomAgent(GridNavi()), GridNavi(), tasks=2, repeats=1)
+    seeds = [dataclasses.replace(curve, env_steps=curve.env_steps * n, total_steps=60.0 * n) for n in (1, 2, 6)]
+    together, pairwise = combine(seeds), combine([combine(seeds[:2]), seeds[2]])
+    np.testing.assert_allclose(together.env_steps, 3.0 * curve.env_steps)
+    np.testing.assert_allclose(pairwise.env_steps, together.env_steps)
+    assert pairwise.total_steps == together.total_steps == 180.0
+    assert generalisation_gaps({"train": together, "test": curve, "ood": pairwise}).keys() == {"ood"}, (
+        "of as many seeds"
+    )
 
 
 def test_a_curve_says_what_it_was_made_with(tmp_path):

@@ -127,9 +127,9 @@ def test_interval_of_a_single_result_is_that_result():
 
 
 def test_where_the_tasks_are_all_there_are_only_seeds_vary_or_trials():
-    """Two tasks that differ by 2 and three seeds: a t interval over the seeds; one seed: over its trials."""
+    """Two tasks that differ by 2 or so and three seeds: a t interval over the seeds; one seed: over its trials."""
     seeds = np.array([0.9, 1.0, 1.4])
-    returns = (seeds[:, None] + np.array([-1.0, 1.0]))[:, :, None]
+    returns = (seeds[:, None] + np.array([[-1.2, 1.2], [-0.9, 0.9], [-0.9, 0.9]]))[:, :, None]
     low, high = stats.interval(returns, every_task=True)
     expected = scipy_stats.t.interval(0.95, 2, seeds.mean(), seeds.std(ddof=1) / np.sqrt(3))
     np.testing.assert_allclose([low[0], high[0]], expected)

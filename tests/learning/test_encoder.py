@@ -117,7 +117,9 @@ def test_followed_observations_have_a_pooled_variance_and_are_clipped():
     for batch in batches:
         batch[..., 2] = 0.3  # never changes in training
     for number, batch in enumerate(batches):
-        scaling.follow(batch, torch.ones(50, 20), 1.0 / (number + 1))
+        padded, mask = torch.cat([batch, torch.full((4, 20, 3), 99.0)]), torch.ones(54, 20)
+        mask[50:] = 0.0
+        scaling.follow(padded, mask, 1.0 / (number + 1))
     every = torch.stack(batches).flatten(0, 2)
     torch.testing.assert_close(scaling.centre[:2], every.mean(0)[:2])
     torch.testing.assert_close(scaling.scale[:2], 1.0 / every.std(0, correction=0)[:2])

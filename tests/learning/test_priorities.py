@@ -25,6 +25,11 @@ def test_entries_are_drawn_as_often_as_their_priorities_say(exponent: float):
         assert abs(share - p) <= 5.0 * (p * (1.0 - p) / n) ** 0.5
 
 
+def test_the_least_draw_is_of_an_entry_with_a_priority(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rng, "uniform", lambda key, n: torch.zeros(n))
+    assert filled([0.0, 0.0, 3.0, 1.0]).draw(rng.key(0), 2, 0.6).entry.tolist() == [2, 2]
+
+
 def test_a_change_is_a_change_of_what_is_drawn():
     priorities = filled([1.0, 1.0, 1.0])
     priorities.put(torch.tensor([2, 0]), torch.tensor([0.0, 0.0]))

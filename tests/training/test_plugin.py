@@ -46,6 +46,14 @@ def python(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, encoding="utf-8")
 
 
+PROGRAMS = """
+import sys
+from metarl.cli.main import main
+for line in sys.argv[1:]:
+    print(main(line.split()), "is the exit code")
+"""
+
+
 def test_it_trains_and_its_agent_loads(project: Path):
     given = ["--config", "theirs.yaml", "--allow", "envs.mine", "--run_dir", "run", *SMALL]
     done = python(project, "-m", "metarl.train", *given)
@@ -55,29 +63,37 @@ def test_it_trains_and_its_agent_loads(project: Path):
     assert written["family"] == {"name": "theirs/Mine-v0", "numbers": 3} and written["allow"] == ["envs.mine"]
     again = python(project, "-c", "import metarl; print(metarl.load('run', allow=['envs.mine']).family)")
     assert again.stdout.strip() == "MyFamily(numbers=3)", again.stderr
-    evaluated = ["run", "--allow", "envs.mine", "--tasks", "5", "--split", "test", "--device", "cpu"]
+    evaluated = "run --allow envs.mine --tasks 5 --split test --device cpu"
     for program in ("evaluate", "compare"):
-        done = python(project, "-m", "metarl", program, *evaluated)
+        done = python(project, "-m", "metarl", program, *evaluated.split())
         assert done.returncode == 0, done.stderr
 
 
-LOAD = "import metarl, sys\ntry: metarl.load('run')\nexcept ValueError as error: sys.exit(str(error))"
+LOAD = """
+import metarl, sys
+for run in sys.argv[1:]:
+    try:
+        metarl.load(run)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+"""
 
 
 def test_a_run_directory_is_data(project: Path):
     """Nothing that it names is imported before the user allows it."""
     (project / "evil.py").write_text("open('imported', 'w').close()\n")
-    (project / "run").mkdir()
     config = {"family": "theirs/Evil-v0", "agent": "RL2", "allow": ["evil"]}
     forms = [config, config | {"family": "evil:theirs/Evil-v0"}, config | {"family": "evil.Evil"}]
     forms += [config | {"family": "GridNavi", "agent": {"class_path": "evil.Evil", "init_args": {}}}]
     forms += [config | {"family": {"name": "GridNavi", "episodes_per_trial": {"class_path": "evil.Evil"}}}]
-    for form in forms:
-        (project / "run" / "config.yaml").write_text(yaml.safe_dump(form))
-        done = python(project, "-c", LOAD)
-        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert not (project / "imported").exists(), form
-    (project / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = ["run", *(f"run_{number}" for number in range(1, len(forms)))]
+    for run, form in zip(runs, forms, strict=True):
+        (project / run).mkdir()
+        (project / run / "config.yaml").write_text(yaml.safe_dump(form))
+    done = python(project, "-c", LOAD, *runs)
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == len(runs), "a sentence for each"
+    assert all(f"The run in {run!r} cannot be loaded" in done.stderr for run in runs), done.stderr
+    assert not (project / "imported").exists()
     for command in (["metarl.train", "--resume", "run"], ["metarl", "evaluate", "run"]):
         done = python(project, "-m", *command)
         assert done.returncode == 2 and "give --allow evil, or allow=['evil'] in Python." in done.stderr
@@ -142,13 +158,13 @@ metarl.register("theirs/Few-v0", functools.partial(Guess, numbers=3))
 def test_factories_of_theirs_train_and_their_agents_load(project: Path):
     """A function and a partial, by an id."""
     (project / "envs" / "made.py").write_text(FACTORIES)
-    for name, numbers in {"Many": 5, "Few": 3}.items():
+    for name in ("Many", "Few"):
         given = [f"--family=envs.made:theirs/{name}-v0", "--run_dir", name, "--config", "theirs.yaml", *SMALL]
         done = python(project, "-m", "metarl.train", *given)
         assert done.returncode == 0, done.stderr
-        load = f"import metarl; print(metarl.load('{name}', allow=['envs.made']).family.numbers)"
-        again = python(project, "-c", load)
-        assert again.stdout.strip() == str(numbers), again.stderr
+    load = "import metarl; print(*(metarl.load(run, allow=['envs.made']).family.numbers for run in ('Many', 'Few')))"
+    again = python(project, "-c", load)
+    assert again.stdout.strip() == "5 3", again.stderr
     names = [(project / name / "config.yaml").read_text().splitlines()[1].split(": ")[1] for name in ("Many", "Few")]
     assert names == ["theirs/Many-v0", "theirs/Few-v0"]
 
@@ -169,32 +185,16 @@ def test_the_list_of_families_knows_theirs(project: Path):
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("theirs/Mine-v0")]
     assert "2 × 3" in line and "Theirs" in line
     assert "theirs/Mine-v0" not in python(project, "-m", "metarl", "envs").stdout, "nothing is imported unasked"
-    for name in ("envs.mine:theirs/Mine-v0", "envs.mine:Mine"):
-        card = python(project, "-m", "metarl", "envs", name)
-        assert card.stdout.startswith("theirs/Mine-v0\nTheirs.\n"), card.stderr
-    assert python(project, "-m", "metarl", "envs", "Mine", "--import", "envs.mine").stdout.startswith(
-        "theirs/Mine-v0\n"
-    )
+    # Each first name has to import the module; the second one finds it imported.
+    for names in (["Mine --import envs.mine", "envs.mine:Mine"], ["envs.mine:theirs/Mine-v0"]):
+        cards = python(project, "-c", PROGRAMS, *(f"envs {name}" for name in names))
+        assert cards.stdout.count("theirs/Mine-v0\nTheirs.\n") == len(names), cards.stderr
     for name in ("envs.mine:MyFamily", "envs.mine.MyFamily"):
         card = python(project, "-m", "metarl", "envs", name)
         assert card.stdout.startswith("envs.mine:MyFamily\nTheirs.\n") and "MyFamily(numbers=4)" in card.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["nowhere:Class"], "There is no module 'nowhere'"),
-        (["--import", "nowhere"], "There is no module 'nowhere'"),
-        (
-            ["envs.mine:MyFamly"],
-            "in envs.mine: 'MyFamly'. Did you mean 'MyFamily'? Known: Guess, MyFamily.",
-        ),
-        (["pathlib:Path"], "pathlib:Path is no task family: a class that inherits from metarl.TaskFamily."),
-        (["envs.odd:Odd"], "envs.odd:Odd has no card, since it cannot be made without size."),
-        (["envs.odd:Fails"], "envs.odd:Fails cannot be made: KeyError: 'lost'."),
-    ],
-)
-def test_what_is_wrong_with_their_family_is_one_sentence(project: Path, arguments: list[str], sentence: str):
+def test_what_is_wrong_with_their_family_is_one_sentence(project: Path):
     (project / "envs" / "odd.py").write_text("""
 from toy import Guess
 
@@ -208,9 +208,18 @@ class Fails(Guess):
     def __init__(self):
         {}["lost"]
 """)
-    done = python(project, "-m", "metarl", "envs", *arguments)
-    assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    sentences = {
+        "nowhere:Class": "There is no module 'nowhere'",
+        "--import nowhere": "There is no module 'nowhere'",
+        "envs.mine:MyFamly": "in envs.mine: 'MyFamly'. Did you mean 'MyFamily'? Known: Guess, MyFamily.",
+        "pathlib:Path": "pathlib:Path is no task family: a class that inherits from metarl.TaskFamily.",
+        "envs.odd:Odd": "envs.odd:Odd has no card, since it cannot be made without size.",
+        "envs.odd:Fails": "envs.odd:Fails cannot be made: KeyError: 'lost'.",
+    }
+    done = python(project, "-c", PROGRAMS, *(f"envs {given}" for given in sentences))
+    assert done.stdout == "2 is the exit code\n" * len(sentences)
+    assert len(said := done.stderr.splitlines()) == len(sentences), done.stderr
+    assert all(sentence in line for sentence, line in zip(sentences.values(), said, strict=True)), done.stderr
 
 
 def test_a_family_of_theirs_that_cannot_be_made_does_not_hide_the_others(project: Path):

@@ -114,6 +114,17 @@ def test_missing_trials_are_one_sentence(tmp_path):
         restored(tmp_path / "nowhere", 2)
 
 
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_each_of_several_parts_of_a_checkpoint_is_missed(tmp_path, monkeypatch, missing: int):
+    monkeypatch.setattr(ring_files, "LARGEST_PART", 1)
+    ring = TrialRing(10, FAMILY)
+    ring.add(played(4, 1))
+    ring_files.save(tmp_path, ring, 1)
+    (tmp_path / "replay" / names(tmp_path)[missing]).unlink()
+    with pytest.raises(ConfigError, match="has not all trials"):
+        restored(tmp_path, 1)
+
+
 def test_damaged_trials_are_not_read(tmp_path):
     ring = TrialRing(10, FAMILY)
     ring.add(played(4, 1))

@@ -194,11 +194,18 @@ def test_a_closed_terminal_saves():
     assert checkpoint.load_state("run")[1].iteration == len(lines("run")) >= 3
 
 
-@pytest.mark.parametrize(("option", "limit"), [("max_env_steps", 3 * 96), ("max_env_steps", 2 * 96 + 1)])
-def test_training_ends_at_a_number_of_environment_steps(option: str, limit: int, capsys: pytest.CaptureFixture[str]):
-    given = ["toy.yaml", *EVALUATED, "--run_dir=run", f"--{option}={limit}", "--auto_resume"]
+@pytest.mark.parametrize("limit", [3 * 96, 2 * 96 + 1])
+def test_training_ends_after_the_iteration_that_reaches_a_number_of_environment_steps(limit: int):
+    run = metarl.run("toy.yaml", run_dir="run", max_env_steps=limit, final_eval_tasks=0)
+    assert run.counters.iteration == len(lines("run")) == 3
+
+
+def test_a_run_that_has_reached_its_environment_steps_is_done_and_goes_on_without_the_limit(
+    capsys: pytest.CaptureFixture[str],
+):
+    option = "max_env_steps"
+    given = ["toy.yaml", *EVALUATED, "--run_dir=run", f"--{option}={3 * 96}", "--auto_resume"]
     assert train.main(given) == 0
-    assert checkpoint.load_state("run")[1].iteration == len(lines("run")) == 3
     assert f"Training has reached {option} after iteration 3" in capsys.readouterr().out
     assert Path("run/evaluation/table.txt").exists()
     before = Path("run/checkpoint.safetensors").stat().st_mtime_ns

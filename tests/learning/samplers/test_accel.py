@@ -50,11 +50,13 @@ def test_impossible_edits_are_not_made():
     assert possible(family, some).tolist() == (some.force <= some.cart_mass).tolist()
 
 
-def test_replayed_tasks_are_edited_next_and_only_scored():
+@pytest.mark.parametrize("robust", [True, False])
+def test_replayed_tasks_are_edited_next_and_only_scored(robust: bool):
     agent = make()
-    sampler = ACCEL(ACCELOptions(capacity=8, min_fill=0.5, score="regret", replay=0.5), agent, "train")
+    options = ACCELOptions(capacity=8, min_fill=0.5, score="regret", replay=0.5, robust=robust)
+    sampler = ACCEL(options, agent, "train")
     kinds, before = [], None
-    for number in range(16):
+    for number in range(10):
         key = rng.fold(KEY, number)
         edits = sampler.parents is not None
         proposal = sampler.propose(key, 4)
@@ -62,9 +64,10 @@ def test_replayed_tasks_are_edited_next_and_only_scored():
             assert not proposal.learn
             assert (proposal.tasks.start == before.start).all()  # an edit of what was replayed
         sampler.score(proposal, run_trial(agent, agent.family, proposal.tasks, key))
-        assert (sampler.parents is not None) == proposal.learn
+        kinds.append("edits" if edits else "replay" if sampler.replayed else "new")
+        assert (sampler.parents is not None) == (kinds[-1] == "replay")
+        assert proposal.learn == (kinds[-1] == "replay" or (kinds[-1] == "new" and not robust))
         before = proposal.tasks
-        kinds.append("edits" if edits else "replay" if proposal.learn else "new")
     assert {*kinds} == {"edits", "replay", "new"}
     again = ACCEL(sampler.options, agent, "train")
     again.load_state_dict(sampler.state_dict())

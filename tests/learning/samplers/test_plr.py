@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_families import Corridor
+from small_families import Corridor, Length
 from torch import Tensor
 
 from metarl.agents.maml.config import MAMLConfig
@@ -111,6 +111,17 @@ def test_a_task_that_is_played_again_gets_its_new_score_and_keeps_its_best_retur
     assert buffer.age()[[4, 2]].tolist() == [0, 0] and buffer.best_of(again).tolist() == [1.0, 2.0]
 
 
+def test_a_task_is_scored_by_the_best_return_that_it_ever_had():
+    agent = make()
+    sampler = PLR(PLROptions(capacity=8), agent, "train")
+    tasks, best = sampler.fresh(KEY, 4), torch.full((4,), 9.0)
+    sampler.buffer.add(Scored(tasks, torch.zeros(4), best), sampler.probabilities())
+    (rollout,) = run_trial(agent, agent.family, tasks, KEY)
+    sampler.take_in(tasks, rollout)
+    assert torch.equal(sampler.buffer.best, best)
+    torch.testing.assert_close(sampler.buffer.score, scores.max_mc(agent, rollout, best))
+
+
 def test_a_task_that_is_twice_in_a_batch_is_once_in_the_buffer():
     buffer = TaskBuffer(10, torch.device("cpu"))
     tasks = take(WallMaze().sample_tasks(KEY, 2), torch.tensor([0, 1, 0]))
@@ -136,13 +147,12 @@ def test_regret_is_the_optimum_less_the_return():
 
 @pytest.mark.parametrize("critic", ["history", "task"])
 def test_scores_by_values_are_the_papers(critic: str):
-    agent = make(critic=critic)
+    agent = make(Corridor(episodes_per_trial=2), critic=critic)
     agent.return_mean.fill_(0.3)
     agent.return_std.fill_(0.7)
-    tasks = agent.family.sample_tasks(KEY, 4)
-    (rollout,) = run_trial(agent, agent.family, tasks, KEY)
+    (rollout,) = run_trial(agent, agent.family, Length(torch.tensor([1, 2, 4, 4])), KEY)
     value, mask = agent.values(rollout), rollout.mask
-    assert value.shape == mask.shape and value.std() > 0
+    assert value.shape == mask.shape and value.std() > 0 and not mask.all()
     best, found = torch.tensor([0.1, 0.2, 0.3, 0.4]), []
     for row in range(4):
         episode, sums = 0, 0.0
