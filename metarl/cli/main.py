@@ -23,14 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_output()
     try:
         code = _run(arguments)
+        sys.stdout.flush()  # here, since Python would say at its end only that it could not
     except BrokenPipeError:  # the reader of a page has seen enough of it: | head
         leave_pipe()
         return 0
-    try:
-        sys.stdout.flush()  # here, since Python would say at its end only that it could not
-    except BrokenPipeError:
-        leave_pipe()
-    except OSError as problem:
+    except OSError as problem:  # such as a full disk behind standard output
         leave_pipe()
         print(f"metarl: {in_words(problem)}", file=sys.stderr)
         return 2
