@@ -11,7 +11,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-import metarl
 from metarl.cli import usage
 from metarl.report.console import in_words, leave_pipe, prepare_output
 from metarl.training.stopping import AtOnce, exit_code
@@ -44,7 +43,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(usage.overview())
         return 0
     if name in ("-V", "--version"):
-        print(f"metarl {metarl.__version__}")
+        print(f"metarl {importlib.import_module('metarl').__version__}")
         return 0
     if name not in usage.COMMANDS:
         near = difflib.get_close_matches(name.lower(), usage.COMMANDS, n=1)

@@ -219,7 +219,7 @@ class Parser(argparse.ArgumentParser):
         from metarl.core.errors import brief, printable  # here, since a usage page does without NumPy
 
         shown = printable(message.removeprefix("argument "))
-        shown = re.sub(r"invalid (int|float) value:", lambda found: f"must be {_NUMBERS[found[1]]}, got", shown)
+        shown = re.sub(r": invalid (int|float) value:", lambda found: f" must be {_NUMBERS[found[1]]}, got", shown)
         shown = re.sub(r": expected (one|at least one) argument$", " needs a value", shown)
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {shown if len(shown) <= 280 else brief(shown, 200)}\n")
 
