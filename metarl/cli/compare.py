@@ -30,7 +30,7 @@ from metarl.core.family import TaskFamily
 from metarl.evaluation.arguments import check_size
 from metarl.fast.runtime import resolve_device, tune
 from metarl.report.comparison import Comparison
-from metarl.report.console import in_words, make_console, make_folder, new_folder, show
+from metarl.report.console import files_in, in_words, make_console, new_folder, show
 from metarl.training.config.names import allow
 from metarl.training.lock import locked
 from metarl.training.log.curve_runs import write_curve
@@ -153,12 +153,9 @@ def _say_curves(folder: Path, console: Console) -> None:
 @contextlib.contextmanager
 def _out(options: Any, console: Console) -> Iterator[Path]:
     """Make the folder for the files, that of ``--out`` or a new one, and hold its lock."""
-    if options.out is None:
-        folder = new_folder(Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}")
-    else:
-        folder = Path(options.out)
-        make_folder(folder)
-    with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+    new = Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}"
+    made = files_in(new, new_folder) if options.out is None else files_in(options.out)
+    with made as folder, locked(folder, partial(console.print, markup=False, soft_wrap=True)):
         yield folder
 
 

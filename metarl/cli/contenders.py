@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from metarl.agents.text import TextAgent
 from metarl.core.agent import LearningAgent
+from metarl.core.errors import short
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
 from metarl.evaluation.curve import AdaptationCurve, combine
@@ -103,9 +104,11 @@ def named_run(run: str) -> tuple[str, str]:
         return where.startswith("pretrained:") or (where != "" and Path(where).is_dir())
 
     splits = [(run[:at], at_home(run[at + 1 :])) for at, letter in enumerate(run) if letter == "="]
-    for name, where in (("", run), *splits):
-        if exists(where):
+    for at, (name, where) in enumerate([("", run), *splits]):
+        if exists(where) and (name or at == 0):
             return name, where
+    if run.startswith("=") or run.endswith("="):
+        raise ValueError(f"[NAME=]RUN needs a name before the = and a run after it, got {short(run)}.")
     # No folder exists: split so that the error names the folder that was probably meant. A name has no slashes.
     return splits[0] if splits and "/" not in splits[0][0] else ("", run)
 

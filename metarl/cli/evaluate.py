@@ -29,7 +29,7 @@ from metarl.evaluation.evaluator import evaluate
 from metarl.evaluation.files import MEASURES, replace_file, to_json
 from metarl.evaluation.results import not_finite
 from metarl.fast.runtime import resolve_device, tune
-from metarl.report.console import in_words, make_console, make_folder, show, text_of
+from metarl.report.console import files_in, in_words, make_console, show, text_of
 from metarl.report.table import adaptation_table, measures_line
 from metarl.training.checkpoint import PRETRAINED, load, runs_of
 from metarl.training.config.names import allow
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         agents = [load(run, str(resolve_device(options.device)), options.which) for run in runs_of(options.run)]
         splits = _check(options, agents[0])
         folder = options.out or _default_folder(options.run, _asked(options, agents))
-        make_folder(folder)
-        with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+        with files_in(folder), locked(folder, partial(console.print, markup=False, soft_wrap=True)):
             _evaluate(agents, splits, options, folder, console)
     except (ValueError, OSError) as mistake:
         print(f"metarl evaluate: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)

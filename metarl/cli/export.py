@@ -25,6 +25,7 @@ from metarl.core.errors import unknown
 from metarl.core.faults.results import shown_task
 from metarl.core.rollout import Memory, play_rounds
 from metarl.core.tree import take
+from metarl.evaluation.arguments import check_size
 from metarl.evaluation.evaluator import EVALUATION, choose_tasks
 from metarl.evaluation.files import replace_file
 from metarl.fast.runtime import tune
@@ -70,6 +71,8 @@ def _export(options: Any, console: Console) -> None:
     agent = load(options.run, "cpu", options.which)
     weights = "int8" if options.int8 else "float16" if options.fp16 else "float32"
     check_options(agent, options.format, weights, options.prune)
+    if options.tolerance is not None and not (options.check and 0 <= options.tolerance < float("inf")):
+        raise ValueError(f"--tolerance is a number of at least 0, and goes with --check, got {options.tolerance:g}.")
     memory, note = _adapted(agent, options)
     folder = options.out or _default_folder(options.run, _asked(options, agent, weights, note is not None))
     make_folder(folder)
@@ -114,6 +117,7 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
         raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
     if steps < 0 or number < 0:
         raise ValueError(f"--steps and --task must not be negative, got {steps} and {number}.")
+    check_size(family, split, number + 1)  # tasks are drawn up to the one that is asked for
     root = rng.fold(rng.key(options.seed), EVALUATION)
     tasks, distinct = choose_tasks(family, root, split, number + 1)
     if distinct is not None and number >= distinct:

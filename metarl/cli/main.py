@@ -12,19 +12,41 @@ import sys
 from collections.abc import Sequence
 
 from metarl.cli import usage
+from metarl.report.console import in_words, leave_pipe, prepare_output
 from metarl.training.stopping import AtOnce, exit_code
 from metarl.training.stopping import name as signal_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``metarl NAME …``. Returns the program's exit code, or 2 after one sentence if there is no such program."""
+    prepare_output()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, since Python would say at its end only that it could not
+    except BrokenPipeError:  # the reader of a page has seen enough of it: | head
+        leave_pipe()
+        return 0
+    except OSError as problem:  # such as a full disk behind standard output
+        leave_pipe()
+        print(f"metarl: {in_words(problem)}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Print the page that is asked for, or run the program."""
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]
+    if name == "help":
+        name, rest = (rest[0], ["--help"]) if rest else ("--help", [])
     if name in ("", "-h", "--help"):
         print(usage.overview())
         return 0
+    if name in ("-V", "--version"):
+        print(f"metarl {importlib.import_module('metarl').__version__}")
+        return 0
     if name not in usage.COMMANDS:
-        near = difflib.get_close_matches(name, usage.COMMANDS, n=1)
+        near = difflib.get_close_matches(name.lower(), usage.COMMANDS, n=1)
         meant = f"Did you mean {near[0]!r}? " if near else ""
         print(f"metarl: There is no command {name!r}. {meant}Known: {', '.join(usage.COMMANDS)}.", file=sys.stderr)
         return 2

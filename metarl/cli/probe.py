@@ -24,7 +24,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.errors import check_counts
 from metarl.evaluation.probing.probe import probe
 from metarl.fast.runtime import resolve_device, tune
-from metarl.report.console import in_words, make_console, make_folder, show
+from metarl.report.console import files_in, in_words, make_console, show
 from metarl.training.checkpoint import PRETRAINED, load
 from metarl.training.config.names import allow
 from metarl.training.config.regular import check_regular
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rng.key(options.seed)
         agent, other = _agents(options)
         folder = options.out or _default_folder(options.run, _asked(options, agent))
-        make_folder(folder)
-        with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+        with files_in(folder), locked(folder, partial(console.print, markup=False, soft_wrap=True)):
             _probe(agent, other, options, folder, console)
     except (ValueError, OSError) as mistake:
         print(f"metarl probe: {in_words(mistake) if isinstance(mistake, OSError) else mistake}", file=sys.stderr)

@@ -33,6 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         return _end(str(mistake), 2)
+    except BrokenPipeError:  # the reader of a page: the command's own matter
+        raise
     except OSError as problem:  # a folder that may not be written to, a full disk
         return _end(in_words(problem), 2)
     except Diverged as reason:

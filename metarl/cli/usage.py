@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metarl.cli.studies import parsers as studies
-from metarl.report.console import ALLOW, DEVICE, EXIT_CODES, QUIET, WHICH, Parser, which
+from metarl.report.console import ALLOW, DEVICE, EXIT_CODES, QUIET, WHICH, Parser, given_path, which
 
 COMMANDS = {
     "train": "meta-train an agent and evaluate it on tasks it has never seen",
@@ -86,7 +86,10 @@ def evaluate() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the files (default: RUN/evaluations/…, named by what is asked)"
+        "--out",
+        type=given_path,
+        metavar="DIR",
+        help="for the files (default: RUN/evaluations/…, named by what is asked)",
     )
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
@@ -115,7 +118,7 @@ def compare() -> Parser:
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--suite", action="store_true", help="NAME=RUN agents, each on several families: one table")
     parser.add_argument("--x", choices=("adaptation", "train_steps", "time"), default="adaptation", help=X)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -129,12 +132,12 @@ def watch() -> Parser:
         description="Draw whole trials of a trained agent: on the tasks with the lowest, median and highest score.",
     )
     parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="animate a trial, in a .gif or an .mp4")
+    parser.add_argument("--video", type=given_path, metavar="FILE", help="animate a trial, in a .gif or an .mp4")
     parser.add_argument(
-        "--belief", type=Path, metavar="FILE", help="draw where reward is expected along a trial, in a .png"
+        "--belief", type=given_path, metavar="FILE", help="draw where reward is expected along a trial, in a .png"
     )
     parser.add_argument(
-        "--embedding", type=Path, metavar="FILE", help="draw the vectors for the tasks, of PEARL, in a .png"
+        "--embedding", type=given_path, metavar="FILE", help="draw the vectors for the tasks, of PEARL, in a .png"
     )
     parser.add_argument(
         "--trial",
@@ -147,7 +150,7 @@ def watch() -> Parser:
     parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
+    parser.add_argument("--out", type=given_path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     return parser
@@ -170,7 +173,7 @@ def probe() -> Parser:
     )
     parser.add_argument("--belief", metavar="RUN", help="an agent Belief, whose actions and return are compared")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/probes/…)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: RUN/probes/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -208,7 +211,7 @@ def export() -> Parser:
     parser.add_argument("--task", type=int, metavar="N", help="its number in an evaluation (default: 0)")
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/exports/…)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: RUN/exports/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser

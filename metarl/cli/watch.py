@@ -105,7 +105,7 @@ def _watch(options: Any, console: Console) -> None:
 def _check_pictures(options: Any, agent: LearningAgent) -> None:
     """Raise ValueError if a picture that is asked for has nothing to show, or is no .png."""
     rounds = agent.protocol.test().rounds
-    for name, path in {"beliefs": options.belief, "embeddings": options.embedding}.items():
+    for name, path in {"trials": options.out, "beliefs": options.belief, "embeddings": options.embedding}.items():
         if path is not None and path.suffix != ".png":
             raise ValueError(f"A picture of {name} is a .png, got {str(path)!r}.")
     if options.belief is not None:

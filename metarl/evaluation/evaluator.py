@@ -209,6 +209,8 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
         raise ValueError(f"family must be a TaskFamily or the id of one, got {short(family)}.")
     known = getattr(agent, "family", None)
     if not isinstance(known, TaskFamily):
+        if isinstance(agent, type) or not hasattr(agent, "protocol"):
+            raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(agent)}.")
         raise ValueError(f"A family is needed: {type(agent).__name__} was not made for one.")
     return known
 

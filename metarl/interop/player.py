@@ -29,7 +29,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Outcome, Step
-from metarl.core.errors import short
+from metarl.core.errors import check_counts, short
 from metarl.core.rollout import Acted, Rollout
 from metarl.core.tree import join_columns, stack
 from metarl.core.units import no_action
@@ -62,6 +62,8 @@ class Player:
     """
 
     def __init__(self, agent: LearningAgent, seed: int = 0, greedy: bool = False) -> None:
+        if isinstance(agent, type) or not hasattr(agent, "protocol"):
+            raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(agent)}.")
         self.agent, self.greedy, self.trials = agent, bool(greedy), 0
         self._adaptations = agent.protocol.test().rounds - 1
         self._root = rng.fold(rng.key(seed, agent.device), PLAYING)
@@ -150,6 +152,7 @@ class Player:
 
         `seed` goes to the first `reset`. Raises ValueError if the environment's spaces are not the family's.
         """
+        check_counts(episodes=episodes)
         self.check(env)
         returns = np.zeros(episodes)
         for episode in range(episodes):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from gymnasium import spaces
 
-from metarl.core.errors import unknown
+from metarl.core.errors import brief, unknown
 from metarl.core.family import TaskFamily
 from metarl.core.options import MISSING, options_of
 from metarl.core.registry import family_class, registered
@@ -82,6 +82,8 @@ def find(name: str) -> str:
             return name
         if not _ids(inside) and "/" not in inside:
             there = [key for key, value in vars(load(module)).items() if _is_family(value)]
+            if not there:
+                raise ValueError(f"The module {module!r} has no task family {brief(inside)!r}, nor any other.")
             raise ValueError(unknown("task family", inside, there, where=f" in {module}"))
         return find(inside)
     module, _, inside = name.rpartition(".")

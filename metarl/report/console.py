@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import itertools
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +39,10 @@ EXIT_CODES = (
 """The exit codes of the programs, for their help."""
 
 
+NARROW = 80
+"""Columns below which a table is no longer fitted to the terminal."""
+
+
 def which(text: str) -> str | int:
     """Convert the value of ``--which``."""
     if text.isascii() and text.isdigit() and len(text) <= 16:
@@ -46,6 +52,38 @@ def which(text: str) -> str | int:
     return text
 
 
+def given_path(text: str) -> Path:
+    """Convert the value of an option for a path. An empty one, such as that of ``"$UNSET"``, would mean this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("needs a path, got ''")
+    return Path(text)
+
+
+class PipeConsole(Console):
+    """A console that shows nothing more once the reader of its pipe has left (``| head``): the program goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without output, in place of rich's exit, which would lose what is not yet saved."""
+        leave_pipe()
+
+
+def leave_pipe() -> None:
+    """Send what is still printed nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def prepare_output() -> None:
+    """Let standard output take every character, "?" for one that its encoding lacks, and be there if it was closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for the rest of the process)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+
+
 def make_console(quiet: bool = False, width: int | None = None) -> Console:
     """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
 
@@ -53,12 +91,14 @@ def make_console(quiet: bool = False, width: int | None = None) -> Console:
     not end in an error because its last line has a sparkline. A notebook is treated as a
     pipe (its kernel sets FORCE_COLOR, which would make rich draw progress bars there).
     """
-    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
-    if reconfigure is not None:
-        reconfigure(errors="replace")
+    prepare_output()
     if sys.stdout.isatty():
-        return Console(quiet=quiet)
-    return Console(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
+        console = PipeConsole(quiet=quiet)
+    else:
+        console = PipeConsole(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
+    if console.width < 1:  # COLUMNS=0, with which rich would show nothing
+        console.width = 80
+    return console
 
 
 def silent_console() -> Console:
@@ -67,10 +107,13 @@ def silent_console() -> Console:
 
 
 def show(console: Console, table: Table) -> None:
-    """Print the table of a result, on a quiet console too."""
+    """Print the table of a result, on a quiet console too, and with whole numbers where the terminal is narrow."""
     quiet, console.quiet = console.quiet, False
     try:
-        console.print(table)
+        if console.width < NARROW:  # the terminal breaks the lines, where rich would cut the numbers
+            console.print(text_of(table, NARROW), markup=False, highlight=False, soft_wrap=True, end="")
+        else:
+            console.print(table)
     finally:
         console.quiet = quiet
 
@@ -88,6 +131,26 @@ def text_of(shown: RenderableType, width: int = 120) -> str:
     return file.getvalue()
 
 
+@contextlib.contextmanager
+def files_in(folder: Path, make: Callable[[Path], Path | None] | None = None) -> Iterator[Path]:
+    """Make the folder for a program's files by `make` (default: `make_folder`); take it away if the block fails.
+
+    It is taken away, with the folders above it that were made for it, only while nothing is in it: a request that is
+    refused leaves nothing behind.
+    """
+    there = {each for each in (folder, *folder.parents) if each.exists()}
+    made = (make or make_folder)(folder) or folder
+    try:
+        yield made
+    except BaseException:
+        with contextlib.suppress(OSError):  # one that is not empty
+            for each in (made, *made.parents):
+                if each in there:
+                    break
+                each.rmdir()
+        raise
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder for a program's files, before anything is played for them. Raises ValueError where it cannot."""
     try:
@@ -95,7 +158,7 @@ def make_folder(folder: Path) -> None:
         (folder / ".writable").touch()
         (folder / ".writable").unlink(missing_ok=True)  # another program may do the same
     except OSError as error:
-        raise ValueError(f"The folder {str(folder)!r} cannot be written to: {error.strerror}.") from error
+        raise ValueError(f"The folder {str(folder)!r} cannot be written to: {_why(error)}.") from error
 
 
 def new_folder(folder: Path) -> Path:
@@ -114,8 +177,14 @@ def new_folder(folder: Path) -> Path:
             make_folder(tried)
             return tried
     except OSError as error:
-        raise ValueError(f"The folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+        raise ValueError(f"The folder {str(folder)!r} cannot be made: {_why(error)}.") from error
     raise AssertionError("there are always more numbers")
+
+
+def _why(error: OSError) -> str | None:
+    """Say why a folder cannot be made."""
+    files = {FileExistsError: "there is a file of this name", NotADirectoryError: "a folder of its path is a file"}
+    return files.get(type(error), error.strerror)
 
 
 def at_home(value: Any) -> Any:
@@ -134,13 +203,24 @@ def in_words(error: OSError) -> str:
     return f"{what}: {str(error.filename)!r}." if error.filename else f"{what}."
 
 
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence, without the usage, which ``--help`` gives."""
+    """A parser that says what is wrong in one sentence, without the usage, which ``--help`` gives.
+
+    An option is written out: a beginning such as ``--task`` might be meant for another one, or become one.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         from metarl.core.errors import brief, printable  # here, since a usage page does without NumPy
 
         shown = printable(message.removeprefix("argument "))
+        shown = re.sub(r": invalid (int|float) value:", lambda found: f" must be {_NUMBERS[found[1]]}, got", shown)
+        shown = re.sub(r": expected (one|at least one) argument$", " needs a value", shown)
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {shown if len(shown) <= 280 else brief(shown, 200)}\n")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:

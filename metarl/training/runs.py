@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.core.errors import short
 from metarl.report.console import make_console, silent_console
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import parse
@@ -41,6 +42,10 @@ def run(
     Raises ConfigError, a ValueError of one sentence, for what is wrong with the configuration or the family, and
     `metarl.training.divergence.Diverged` if a metric is no longer finite; the last checkpoint is kept.
     """
+    if on_iteration is not None and not callable(on_iteration):
+        raise TypeError(
+            f"on_iteration must be a function of the iteration's number and metrics, got {short(on_iteration)}."
+        )
     parsed = parse([*([] if config is None else ["--config", str(config)]), *_as_options(overrides)])
     ended = train(parsed, silent_console() if quiet else make_console(width=120), _warn, on_iteration)
     if ended.signal == signal.SIGINT:

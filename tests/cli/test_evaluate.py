@@ -607,7 +607,7 @@ def test_program_on_a_folder_of_seeds(run_dir: Path, tmp_path: Path):
         (["{run}", "--tasks", "0"], "tasks must be at least 1"),
         (["{run}", "--seed", "-1"], "seed must be"),
         (["{run}", "--device", "gpu"], "'cpu', 'cuda' or 'auto'"),
-        (["{run}", "--tasks", "many"], "invalid int value: 'many'"),
+        (["{run}", "--tasks", "many"], "--tasks must be a whole number, got 'many'"),
         (["{run}", "--taks", "10"], "Did you mean '--tasks'?"),
         ([], "RUN"),
         (["no/such/run"], "no/such/run"),

@@ -49,7 +49,7 @@ def test_a_keyword_that_is_not_taken():
     ("mistake", "every", "see"),
     [
         (lambda: metarl.make("metarl/GridNavy-v0"), metarl.registered, "metarl.registered()"),
-        (lambda: config.find("rl2_gridnavy"), config.presets, "python -m metarl.train --help"),
+        (lambda: config.find("rl2_gridnavy"), config.presets, "metarl train --help"),
     ],
     ids=["family", "preset"],
 )

@@ -147,7 +147,7 @@ def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str])
     for given, sentence in (
         (["--tsks", "3"], "option: '--tsks'. Did you mean '--tasks'?"),
         (["--tsks=3"], "option: '--tsks'. Did you mean '--tasks'?"),
-        (["--tasks", "many"], "--tasks: invalid int"),
+        (["--tasks", "many"], "--tasks must be a whole number, got 'many'"),
     ):
         with pytest.raises(SystemExit) as done:
             parser.read(given)

@@ -462,7 +462,7 @@ def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert f"Did you mean '{DEFAULT_PRESET}'?" in mistake("--config", DEFAULT_PRESET[:-1])
     missing = mistake("--config", str(tmp_path / f"{DEFAULT_PRESET}s.yaml"))
     assert "There is no config file" in missing and f"Did you mean '{DEFAULT_PRESET}'?" in missing
-    assert missing.endswith(f"There are {len(config.presets())}; see python -m metarl.train --help.")
+    assert missing.endswith(f"There are {len(config.presets())}; see metarl train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
     assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))

@@ -20,7 +20,7 @@ from metarl.cli.studies import parsers
 from metarl.core.errors import check_counts, unknown
 from metarl.evaluation.files import replace_file
 from metarl.fast.runtime import tune
-from metarl.report.console import in_words, make_console, make_folder, show
+from metarl.report.console import files_in, in_words, make_console, show
 from metarl.studies.bench import protocol
 from metarl.studies.bench.board import Board, joined
 from metarl.studies.bench.play import play
@@ -42,9 +42,8 @@ def program(arguments: Sequence[str]) -> int:
         for path in options.add:
             read(path)  # before anything is trained
         folder = options.out or options.runs
-        make_folder(folder)
         say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        with locked(folder, say):
+        with files_in(folder), locked(folder, say):
             rows = joined(
                 play(agents, problems, options.seeds, options.runs, folder, not options.no_training, say), options.add
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.report.console import ALLOW, DEVICE, QUIET, WHICH, Parser, which
+from metarl.report.console import ALLOW, DEVICE, QUIET, WHICH, Parser, given_path, which
 
 COMMANDS: dict[str, str] = {
     "bench": "measure agents on a suite of families by a fixed protocol, and make a leaderboard",
@@ -33,7 +33,9 @@ def tune() -> Parser:
     parser.add_argument("--storage", metavar="URL", help="Optuna's database (default: sqlite:///OUT/study.db)")
     parser.add_argument("--name", metavar="NAME", help="of the study in the storage (default: that of the preset)")
     parser.add_argument("--seed", type=int, default=0, help="of the proposals (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for runs and results (default: runs/tune_PRESET)")
+    parser.add_argument(
+        "--out", type=given_path, metavar="DIR", help="for runs and results (default: runs/tune_PRESET)"
+    )
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
@@ -51,14 +53,14 @@ def bench() -> Parser:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="training seeds of each (default: 1)")
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=given_path,
         default=Path("runs/bench"),
         metavar="DIR",
         help="runs <preset>_<seed> (default: runs/bench)",
     )
     parser.add_argument("--no_training", action="store_true", help="only finished runs and the agents of the package")
-    parser.add_argument("--add", nargs="+", type=Path, default=[], metavar="FILE", help="results.json of others")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the results (default: RUNS)")
+    parser.add_argument("--add", nargs="+", type=given_path, default=[], metavar="FILE", help="results.json of others")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the results (default: RUNS)")
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser
 
@@ -92,7 +94,7 @@ def dataset() -> Parser:
     parser.add_argument("--shard_size", type=int, default=64, metavar="N", help="histories of a file (default: 64)")
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the files")
+    parser.add_argument("--out", type=given_path, required=True, metavar="DIR", help="a new folder for the files")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -116,7 +118,7 @@ def stress() -> Parser:
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=500, metavar="N", help="at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: RUN/stress/SPLIT)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: RUN/stress/SPLIT)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)

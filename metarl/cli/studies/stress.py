@@ -18,7 +18,7 @@ from metarl.core import rng
 from metarl.core.errors import check_counts
 from metarl.core.family import TaskFamily
 from metarl.fast.runtime import resolve_device, tune
-from metarl.report.console import in_words, make_console, make_folder, show
+from metarl.report.console import files_in, in_words, make_console, show
 from metarl.studies.stress.study import stress
 from metarl.training.checkpoint import PRETRAINED, load
 from metarl.training.config.names import allow
@@ -39,8 +39,7 @@ def program(arguments: Sequence[str]) -> int:
         agent = load(options.run, device, options.which)
         retrained = [load(each, device) for each in options.retrained]
         folder = options.out or _default_folder(options.run, options.split)
-        make_folder(folder)
-        with locked(folder, partial(console.print, markup=False, soft_wrap=True)):
+        with files_in(folder), locked(folder, partial(console.print, markup=False, soft_wrap=True)):
             with console.status("undisturbed") as status:  # shown only on a terminal
                 found = stress(
                     agent, _family_of(agent), options.split, options.tasks, options.only, options.seed, status.update,

@@ -26,7 +26,7 @@ RUN_FILE = "config.yaml"
 DEFAULT_PRESET = "rl2_navigation2d"
 
 
-SEE_OPTIONS = "python -m metarl.train --help"
+SEE_OPTIONS = "metarl train --help"
 """The command that shows all options and presets."""
 
 
@@ -114,6 +114,12 @@ def find(name: str) -> Path:
         return path
     if name in presets():
         return PRESETS / f"{name}.yaml"
+    if name.startswith("-"):
+        raise ConfigError(f"{brief(name)!r} is no option: an option begins with two dashes, as --agent.lr does.")
+    if os.path.isdir(path):
+        raise ConfigError(
+            f"{brief(name)!r} is a folder: give a config file or a preset, or continue a run by --resume."
+        )
     if path.suffix in (".yaml", ".yml"):
         near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
         raise ConfigError(f"There is no config file {brief(name)!r}, nor a preset {brief(path.stem)!r}. {near}")

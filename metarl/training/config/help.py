@@ -19,7 +19,7 @@ def print_help(chosen: Mapping[str, Named]) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     run_parts, described = parts_of(TrainConfig), {"task_sampler": "The choice of tasks to train on."}
     parser = ArgumentParser(
-        prog="python -m metarl.train",
+        prog="metarl train",
         description="Meta-train an agent on a task family and show how fast it adapts to tasks it has never seen.",
         epilog=f"{EXIT_CODES} Presets: {', '.join(presets())}.",
     )

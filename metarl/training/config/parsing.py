@@ -242,7 +242,7 @@ _WHOLE = (int, float, str, bool)
 
 def _see(field: str, named: Named) -> str:
     """Return the command that shows the options of an agent or a family."""
-    return f"python -m metarl.train --{field} {named.short} --help"
+    return f"metarl train --{field} {named.short} --help"
 
 
 def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
