@@ -192,14 +192,19 @@ def scaled(one: dict[str, Any], subject: Subject) -> dict[str, Any]:
 
 
 def with_record(one: dict[str, Any], record: dict[str, Any], subject: Subject) -> dict[str, Any]:
-    """A ladder with the record's rungs where that has more seeds of them, as it has when runs are no longer there."""
-    rungs = {row["rung"]: row for row in one["rungs"]}
-    for row in record["rungs"]:
-        if len(row["by_seed"]) > len(rungs.get(row["rung"], {"by_seed": []})["by_seed"]):
-            rungs[row["rung"]] = row
+    """A ladder with the record's rungs where that has more seeds of them, as it has when runs are no longer there.
+
+    What such a rung has above RL² is kept as long as RL²'s results are the record's.
+    """
+    rungs, stored = ({row["rung"]: row for row in each["rungs"]} for each in (one, record))
+    for name, row in stored.items():
+        if len(row["by_seed"]) > len(rungs.get(name, {"by_seed": []})["by_seed"]):
+            rungs[name] = row
     order = [RANDOM, *LEARNERS, subject.called, TOLD]
     missing = {rung: why for rung, why in one["missing"].items() if rung not in rungs or rungs[rung] in one["rungs"]}
     missing |= {rung: why for rung, why in record["missing"].items() if rungs.get(rung) in record["rungs"]}
+    if RL2 in stored and rungs[RL2]["by_seed"] != stored[RL2]["by_seed"]:
+        rungs |= {name: row | {"less_rl2": None} for name, row in rungs.items() if row is stored.get(name)}
     kept = sorted(rungs.values(), key=lambda row: order.index(row["rung"]))
     return scaled(one | {"rungs": kept, "missing": missing}, subject)
 

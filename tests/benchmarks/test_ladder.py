@@ -142,7 +142,10 @@ def test_the_record_keeps_what_was_measured_with_more_seeds(found: Found):
     assert by_rung["no memory"] == 1.0 and by_rung["VariBAD"] == 3.0
     assert by_rung[RL2] == pytest.approx(found.curves[RL2].summary()["score"])
     assert set(joined["missing"]) == {"hyper-RL²", BELIEF}
-    assert ladder.with_record(one, one, subject) == one
+    above = {row["rung"]: row["less_rl2"] for row in joined["rungs"]}
+    assert above["no memory"] is None and above["VariBAD"] is None, "they were above another RL²"
+    same = ladder.with_record(one, one, subject)
+    assert same == one and {row["rung"]: row["less_rl2"] for row in same["rungs"]}["no memory"] is not None
 
 
 def test_the_program_writes_numbers_tables_and_a_figure(runs: Path, found: Found, tmp_path: Path, capsys: Any):
