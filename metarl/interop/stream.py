@@ -56,6 +56,8 @@ class TrialStream:
         for name, count in (("num_envs", num_envs), ("max_episode_steps", 1 if max_steps is None else max_steps)):
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
                 raise ValueError(f"{name} must be a whole number of at least one, got {name}={short(count)}.")
+        if not isinstance(trial, (bool, np.bool_)):
+            raise ValueError(f"trial must be True or False, got {short(trial)}.")
         self.family = family.drawable() if record else family
         self.num_envs, self.split, self.trial, self.record = int(num_envs), split, trial, record
         self.observation_space = flat_space(family) if trial else family.observation_space

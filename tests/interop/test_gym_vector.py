@@ -226,6 +226,13 @@ def test_the_mode_is_an_option_and_stands_where_others_look_for_it():
     assert again.num_envs == 2 and again.autoreset_mode is SAME_STEP
 
 
+@pytest.mark.parametrize("trial", ["yes", 1, None])
+def test_trial_is_true_or_false(trial: object):
+    for make in (gymnasium.make, gymnasium.make_vec):
+        with pytest.raises(ValueError, match="trial must be True or False, got"):
+            make(ID, trial=trial)
+
+
 @with_trials
 def test_max_episode_steps(trial: bool):
     """As `gymnasium.make` does with `TimeLimit`; a limit beyond the end of a trial changes nothing."""
