@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+LEAST = 1e-6
+"""Priority of a sequence without an error: it is drawn now and then all the same (Schaul et al. 2016, §3.3)."""
+
+
 def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: Tensor) -> Tensor:
     """Return the weighted mean of half the squared TD errors, a scalar.
 
@@ -22,11 +26,11 @@ def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: 
 def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
     """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` of each sequence ``(B,)``; 0 for one that is all padding.
 
-    `error` ``(T, B)`` are the TD errors, and `mask` ``(T, B)`` is 0 for padding. Raises ValueError if the shapes
-    differ.
+    It is at least `LEAST`. `error` ``(T, B)`` are the TD errors, and `mask` ``(T, B)`` is 0 for padding. Raises
+    ValueError if the shapes differ.
     """
     if error.shape != mask.shape:
         raise ValueError(f"Shapes differ: error {error.shape}, mask {mask.shape}.")
     size = error.abs() * mask
     mean = size.sum(0) / mask.sum(0).clamp_min(1.0)
-    return torch.lerp(mean, size.amax(0), eta)
+    return torch.lerp(mean, size.amax(0), eta).clamp_min(LEAST) * (mask.sum(0) > 0)

@@ -117,6 +117,8 @@ def test_the_priority_of_a_sequence_mixes_the_largest_and_the_mean_error(eta: fl
         sizes = [abs(float(error[t, b])) for t in range(STEPS) if mask[t, b]]
         wanted = eta * max(sizes) + (1 - eta) * sum(sizes) / len(sizes) if sizes else 0.0
         assert float(found[b]) == pytest.approx(wanted)
+    free = sequence_priority(torch.zeros_like(error), mask, eta)
+    assert torch.equal(free > 0, mask.sum(0) > 0) and float(free.max()) < 1e-5, "drawn again, unless it is all padding"
 
 
 def test_the_loss_is_a_weighted_mean_over_steps():
