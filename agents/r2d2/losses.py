@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 LEAST = 1e-6
 """Priority of a sequence without an error: it is drawn now and then all the same (Schaul et al. 2016, §3.3)."""
 
