@@ -4,7 +4,8 @@
 rl2_* and hyper_*, which differ in nothing but ``heads``, for each seed (a run that is finished under DIR is kept, one
 that was stopped goes on). It compares their scores over the steps of training, on the tasks of the evaluations in
 between, and after it, paired on the tasks of the last evaluation; and the processor time of an iteration. It prints a
-table and writes ``hyper_heads.json`` and ``hyper_heads.png``. Intervals are those of `metarl.evaluation.stats`.
+table and writes ``hyper_heads.json`` and ``hyper_heads.png``. Intervals are those of `metarl.evaluation.stats`. On the
+bandit the presets differ in the fields of `EARLIER`, too, until hyper_bernoulli_bandit is trained with its pair's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ STUDIES = {
 """Second part of the presets' names → title."""
 HEADS = {"plain": "rl2", "hyper": "hyper"}
 """Heads → first part of the presets' names."""
+EARLIER = {"bernoulli_bandit": {"critic": "task", "gamma": [(0.0, 0.9), (0.08, 0.9), (0.4, 0.98), (1.0, 0.99)]}}
+"""What the plain preset had when the hyper one was trained (docs/findings.md, 44)."""
 ITERATIONS = 7
 """Iterations of which the processor time is measured, after one that is not."""
 

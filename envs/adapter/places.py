@@ -47,7 +47,8 @@ class Place:
             return value[rows]
         if not hasattr(holder, last) and hasattr(holder, "__dict__"):
             there = [name for name, held in vars(holder).items() if isinstance(held, (int, float)) and name[0] != "_"]
-            raise ValueError(unknown(f"number of {type(env.unwrapped).__name__} in {self.kind}:", last, there))
+            kind = "attribute" if self.kind == "attribute" else "field of the model"
+            raise ValueError(unknown(f"{kind} of {type(env.unwrapped).__name__}", last, there))
         raise ValueError(
             f"{type(env.unwrapped).__name__} has no number in {self.kind}:{self.name}, got {short(value)}."
         )

@@ -356,10 +356,11 @@ def test_targets_are_those_of_the_target_critics():
     trained(agent, family, 1)
     batch = whole(agent, rollout_of(agent, family, 4))
     with torch.no_grad():
-        now, found = choices(agent.net.actor(batch.raw, batch.burn_in), torch.zeros(())), []
+        seen = agent.net.see(batch.raw, batch.burn_in)
+        now, found = choices(agent.net.actor.policy(seen["actor"]), torch.zeros(())), []
         for network in (agent.net.critic, agent.net.critic_target):
             network.head.biases[-1].add_(1.0)
-            found.append(agent._targets(batch, now, torch.zeros(()), rng.key(0), 0.1, torch.tensor(0.9)))
+            found.append(agent._targets(batch, seen, now, torch.zeros(()), rng.key(0), 0.1, torch.tensor(0.9)))
     torch.testing.assert_close(found[1] - found[0], 0.9 * batch.following, rtol=0, atol=1e-5)
 
 

@@ -43,7 +43,7 @@ def found(runs: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_presets_differ_in_nothing_but_the_heads(name: str):
     plain, hyper = (config.read(f"{first}_{name}") for first in HEADS.values())
-    fields = vars(plain.agent) | {"heads": "hyper"}
+    fields = vars(plain.agent) | {"heads": "hyper"} | hyper_heads.EARLIER.get(name, {})
     assert vars(hyper.agent) == fields and plain.agent.heads == "plain"
     ours, theirs = (vars(one) | {"agent": None, "family": repr(one.family)} for one in (hyper, plain))
     assert ours == theirs

@@ -115,10 +115,12 @@ def test_the_name_and_the_run_of_a_comparison(folder: Path):
         ("pretrained:a=b", "", "pretrained:a=b"),
         ("mine=missing", "mine", "missing"),
         ("runs/lr=3", "", "runs/lr=3"),
-        ("mine=", "mine", ""),
         ("missing", "", "missing"),
     ):
         assert contenders.named_run(given) == (name, where)
+    for given in ("mine=", "=runs/plain"):
+        with pytest.raises(ValueError, match="needs a name before the = and a run after it, got"):
+            contenders.named_run(given)
     with pytest.raises(ConfigError, match="no run directory 'runs/lr=3'"):
         contenders.lines(["runs/lr=3"], "cpu")
 

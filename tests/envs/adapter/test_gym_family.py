@@ -481,7 +481,7 @@ def length(where: str = "attribute:length", train=None, **more):
         (length("atribute:length"), "Unknown place in length.where"),
         (length("attribute:_length"), "without a leading underscore"),
         (length("attribute:__class__.x"), "without a leading underscore"),
-        (length("attribute:lenth"), "CartPoleEnv has no number in attribute:lenth"),
+        (length("attribute:lenth"), "Unknown attribute of CartPoleEnv: 'lenth'. Did you mean 'length'?"),
         (length("attribute:step"), "CartPoleEnv has no number in attribute:step"),
         (length("model:body_mass"), "is no MuJoCo environment"),
         (length(train={"unifrom": [1, 2]}), "Did you mean 'uniform'"),
