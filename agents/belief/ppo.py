@@ -26,7 +26,7 @@ from metarl.core.tree import columns, features, take
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
-from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise
+from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise, share_of_trial
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 
@@ -119,7 +119,7 @@ class PPOOnBelief(LearningAgent):
 
     def _share(self, episode: Tensor, since: Tensor) -> Tensor:
         """Return the share of the trial that is over, from the episodes that are, and the steps since."""
-        return (episode + since / self.family.horizon) / self.family.episodes_per_trial
+        return share_of_trial(episode, since, self.family.horizon, self.family.episodes_per_trial)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial

@@ -30,7 +30,15 @@ from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
 from metarl.learning.acting import check_fixed_size
-from metarl.learning.estimators import explained_variance, follow, gae, meta_batch_mean, normalise, time_in_trial
+from metarl.learning.estimators import (
+    explained_variance,
+    follow,
+    gae,
+    meta_batch_mean,
+    normalise,
+    share_of_trial,
+    time_in_trial,
+)
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 TOLD_TASKS = 512
@@ -167,7 +175,7 @@ class RL2(LearningAgent, config=RL2Config):
     def _share(self, step: Step) -> Tensor:
         """Return the share of the trial that is over before each step, ``(T, B)``."""
         episodes, since = time_in_trial(step.prev_done)
-        return (episodes + since / self.family.horizon) / self.family.episodes_per_trial
+        return share_of_trial(episodes, since, self.family.horizon, self.family.episodes_per_trial)
 
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:

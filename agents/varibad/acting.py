@@ -11,6 +11,7 @@ from metarl.agents.varibad.network import VariBADNetwork
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Distribution
 from metarl.learning.acting import ActingModule
+from metarl.learning.estimators import share_of_trial
 
 
 class ActingVariBAD(ActingModule):
@@ -30,7 +31,7 @@ class ActingVariBAD(ActingModule):
 
     def forward(self, step: Step, memory: BeliefMemory) -> tuple[Distribution, BeliefMemory]:
         episode, since = after_step(memory, step)
-        share = (episode + since / self.horizon) / self.episodes
+        share = share_of_trial(episode, since, self.horizon, self.episodes)
         belief = self.net.belief.posterior(memory.belief, step)
         inputs = self.net.inputs(step.obs, self.net.belief.features(belief), share)
         return self.net.policy(inputs), BeliefMemory(belief, episode, since + 1)

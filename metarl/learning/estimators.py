@@ -74,6 +74,14 @@ def time_in_trial(prev_done: Tensor) -> tuple[Tensor, Tensor]:
     return ended.cumsum(0), time - began
 
 
+def share_of_trial(episodes: Tensor, since: Tensor, horizon: int, episodes_per_trial: int) -> Tensor:
+    """Return the share of a trial that is over, of the shape of both: `episodes` that are over, and the steps `since`.
+
+    Every episode counts as one of `horizon` steps, so that an end that comes early shows as a jump.
+    """
+    return (episodes + since / horizon) / episodes_per_trial
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over the entries where `mask` is 1, a scalar. Raises ValueError if the shapes differ."""
     if x.shape != mask.shape:

@@ -26,7 +26,7 @@ from metarl.core.errors import brief, nearest, short, unknown
 from metarl.core.family import TaskFamily
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
-from metarl.fast.runtime import resolve_device
+from metarl.fast.runtime import loading_device
 from metarl.interop.export.manifest import MANIFEST
 from metarl.interop.export.playing import OnnxAgent
 from metarl.learning.samplers.sampler import TaskSampler
@@ -235,7 +235,7 @@ def load(
     if not isinstance(name, (str, Path)):
         raise TypeError(f"name must be a run directory or pretrained:NAME, got {short(name)}.")
     allow = [allow] if isinstance(allow, str) else allow
-    device = _there(device)
+    device = loading_device(device)
     folder = find(name, ensembles=True)
     if (folder / ENSEMBLE).is_file():
         return _ensemble(folder, device, which, allow)
@@ -249,17 +249,6 @@ def load(
     counters = restore(folder, agent, which)
     agent.trained = progress(config.seed, counters)
     return agent
-
-
-def _there(device: torch.device | str) -> torch.device:
-    """Return a device as torch's. Raises ValueError for one that is not here."""
-    if device == "auto":
-        return resolve_device("auto")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {short(device)}.") from error
-    return resolve_device("cuda") if found.type == "cuda" and not torch.cuda.is_available() else found
 
 
 def members_of(folder: Path) -> list[Path]:

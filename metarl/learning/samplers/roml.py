@@ -160,6 +160,8 @@ class RoML(TaskSampler):
         return state | {f"played.{name}": value for name, value in self.played._asdict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        # A run from before meta-batches were put together has none that wait.
+        state = {f"played.{name}": value for name, value in self._nothing()._asdict().items()} | state
         played = state["played.z"], state["played.weight"], state["played.returns"]
         shapes = state["mean"].shape, state["std"].shape, played[0].shape[1:]
         if any(shape != self.mean.shape for shape in shapes) or len({len(part) for part in played}) > 1:

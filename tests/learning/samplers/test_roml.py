@@ -81,6 +81,9 @@ def test_the_state_is_whole():
     found, again = sampler(batch=100), sampler(batch=100)
     tasks = found.propose(KEY, 70).tasks
     found.fit(tasks, hardness(tasks))
+    before = {name: value for name, value in found.state_dict().items() if not name.startswith("played.")}
+    again.load_state_dict(before)  # of a run from before meta-batches were put together
+    assert len(again.played.returns) == 0 and torch.equal(again.mean, found.mean)
     again.load_state_dict(found.state_dict())
     for each in (found, again):
         each.fit(tasks, hardness(tasks))
