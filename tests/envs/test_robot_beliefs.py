@@ -115,6 +115,28 @@ def test_two_rewards_tell_the_speed(name: str):
     torch.testing.assert_close(low[low == high] * belief.scale, task.velocity[low == high], rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.parametrize(("name", "split"), [("HalfCheetahDirVel", "train"), ("HalfCheetahVel", "train")])
+def test_what_is_known_is_not_simulated_again(name: str, split: str, monkeypatch: pytest.MonkeyPatch):
+    """The same belief as by simulating every row in every step, from few simulated rows."""
+    family = made(name)
+    belief, task = belief_of(family, split), family.sample_tasks(rng.key(0), 24)
+    seen, simulated = play(family, task, 8)[0], list[int]()
+    every = belief.prior(24)
+    for step in seen:
+        every = belief._posterior(every, step)
+    move = family.robot.move
+
+    def counted(state: Any, action: Tensor) -> Any:
+        simulated.append(len(action))
+        return move(state, action)
+
+    monkeypatch.setattr(family.robot, "move", counted)
+    states = inferred(belief, seen)
+    assert simulated[:2] == [24, 24] and sum(simulated[4:]) < 24, simulated
+    torch.testing.assert_close(belief.features(states[-1]), belief.features(every), rtol=0, atol=0)
+    torch.testing.assert_close(belief.log_prob(states[-1], task), belief.log_prob(every, task), rtol=0, atol=0)
+
+
 def test_the_density_of_a_speed_integrates_to_one():
     family = made("HalfCheetahDirVel")
     for split, ends in (("train", 3.0), ("ood", 4.0)):

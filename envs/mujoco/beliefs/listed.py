@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.core.beliefs.belief import Belief, FiniteBelief, updated
 from metarl.core.beliefs.step import Step
-from metarl.envs.mujoco.beliefs.follower import ROUNDING, Followed, Follower, rewards
+from metarl.envs.mujoco.beliefs.follower import ROUNDING, Followed, Follower, rewards, where_unknown
 from metarl.envs.mujoco.robots import RobotFamily
 
 
@@ -41,6 +41,9 @@ class ListedByReward(FiniteBelief):
         return Rewarded(self.uniform(rows, device), self.follower.prior(rows, device))
 
     def posterior(self, belief: Rewarded, step: Step) -> Rewarded:
+        return where_unknown(self._posterior, belief, step, belief.log_mass)
+
+    def _posterior(self, belief: Rewarded, step: Step) -> Rewarded:
         moved, robot = self.follower.follow(belief.robot, step)
         would = rewards(self.family, self.tasks_on(step.obs.device), moved)
         alike = torch.isclose(would, step.prev_reward[:, None], rtol=1e-5, atol=ROUNDING)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.core.beliefs.belief import Belief, updated
 from metarl.core.beliefs.step import Step
-from metarl.envs.mujoco.beliefs.follower import ROUNDING, Followed, Follower, rewards
+from metarl.envs.mujoco.beliefs.follower import ROUNDING, Followed, Follower, rewards, where_unknown
 from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.robots import RobotFamily
 
@@ -49,6 +49,9 @@ class WantedSpeed(Belief):
         return Pair(speed - math.log(2.0), speed, speed[:, 0] > 0, self.follower.prior(rows, device))
 
     def posterior(self, belief: Pair, step: Step) -> Pair:
+        return where_unknown(self._posterior, belief, step, belief.log_mass)
+
+    def _posterior(self, belief: Pair, step: Step) -> Pair:
         moved, robot = self.follower.follow(belief.robot, step)
         speed, distance = self._own(moved, step.prev_reward)
         first = (moved.told & ~belief.told)[:, None]
