@@ -63,7 +63,6 @@ NOT_MEASURED = {
     "sfl_wall_maze": "it was never run",
     "dpt_darkroom": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
-    "r2d2_bernoulli_bandit": "only a short training was tried",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
