@@ -112,7 +112,8 @@ def test_two_rewards_tell_the_speed(name: str):
         assert bool(two.any()) and not bool(two.all()), "one of them is often outside the prior"
     low, high = belief.features(end)[:, 1:].unbind(1)
     assert float((low == high).float().mean()) > 0.95
-    torch.testing.assert_close(low[low == high] * belief.scale, task.velocity[low == high], rtol=0, atol=ROUNDING)
+    shown = low * belief.std + belief.mean
+    torch.testing.assert_close(shown[low == high], task.velocity[low == high], rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(("name", "split"), [("HalfCheetahDirVel", "train"), ("HalfCheetahVel", "train")])
@@ -135,6 +136,17 @@ def test_what_is_known_is_not_simulated_again(name: str, split: str, monkeypatch
     assert simulated[:2] == [24, 24] and sum(simulated[4:]) < 24, simulated
     torch.testing.assert_close(belief.features(states[-1]), belief.features(every), rtol=0, atol=0)
     torch.testing.assert_close(belief.log_prob(states[-1], task), belief.log_prob(every, task), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("split", ["train", "ood"])
+def test_the_features_of_known_speeds_are_standardised(split: str):
+    """A perceptron that also reads 17 numbers of unit size must not have to search for them."""
+    family = made("HalfCheetahDirVel")
+    belief = belief_of(family, split)
+    speed = family.sample_tasks(rng.key(0), 20_000, split=split).velocity
+    standard = (speed - belief.mean) / belief.std
+    assert float(standard.mean()) == pytest.approx(0.0, abs=0.03)
+    assert float(standard.std()) == pytest.approx(1.0, abs=0.03)
 
 
 def test_the_density_of_a_speed_integrates_to_one():

@@ -33,8 +33,8 @@ class WantedSpeed(Belief):
     The first reward leaves two speeds, as likely as each other where both are in the prior, and the next one mostly
     one of them. Once a speed is known, its density is uniform within 1e-4 m/s of it, which is what rounding hides.
 
-    `features` are whether there was a reward, and the slowest and the fastest speed that are possible, over `scale`;
-    zeros before.
+    `features` are whether there was a reward, and the slowest and the fastest speed that are possible, from the prior's
+    mean and in its standard deviations; zeros before.
     """
 
     size = 3
@@ -42,7 +42,9 @@ class WantedSpeed(Belief):
     def __init__(self, family: RobotFamily[Velocity], *ranges: tuple[float, float]) -> None:
         """Make the belief for a prior that is uniform over the `ranges`, in m/s."""
         self.family, self.ranges, self.follower = family, ranges, Follower(family.robot)
-        self.scale = max(abs(end) for low_high in ranges for end in low_high)
+        length = sum(high - low for low, high in ranges)
+        self.mean = sum(high**2 - low**2 for low, high in ranges) / (2.0 * length)
+        self.std = math.sqrt(sum(high**3 - low**3 for low, high in ranges) / (3.0 * length) - self.mean**2)
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Pair:
         speed = torch.zeros(rows, 2, device=device)
@@ -75,7 +77,8 @@ class WantedSpeed(Belief):
 
     def features(self, belief: Pair) -> Tensor:
         possible = belief.log_mass > -torch.inf
-        speed = torch.where(possible, belief.speed, belief.speed.flip(1)) / self.scale
+        speed = (torch.where(possible, belief.speed, belief.speed.flip(1)) - self.mean) / self.std
+        speed = torch.where(belief.told[:, None], speed, 0.0)
         return torch.cat([belief.told[:, None].to(torch.float32), speed], dim=1)
 
     def log_prob(self, belief: Pair, task: Velocity) -> Tensor:
