@@ -15,6 +15,7 @@ is off-policy: it replays trials of earlier iterations.
                      PPO on them                                     super().update
                      put them into the ring
                      a few times: draw trials, ascend the ELBO       _ascend
+                     standardise beliefs by those of the trials      _follow_beliefs
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ from metarl.learning.estimators import time_in_trial
 from metarl.learning.trial_ring import TrialRing
 
 ELBO_METRICS = "elbo", "reconstruction", "kl"
+LATENTS_FOLLOW = 0.05
+"""Least weight of an iteration in the running moments of the beliefs, which move as the encoder learns."""
 
 
 class VariBAD(PPOOnBelief, config=VariBADConfig):
@@ -82,7 +85,9 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
             if self.config.norm_obs:
                 self.net.belief.steps.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
             self.net.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
-            return metrics | self._learn_to_infer(progress)
+            metrics |= self._learn_to_infer(progress)
+            self._follow_beliefs(rollout)
+            return metrics
 
     def _learn_to_infer(self, progress: float) -> dict[str, float]:
         """Do `vae_updates` steps on the ELBO of replayed trials, and return its mean terms."""
@@ -95,6 +100,13 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         means = (sums / max(config.vae_updates, 1)).tolist()
         found = dict(zip(ELBO_METRICS, means, strict=True)) | {"replayable": float(len(self.ring))}
         return {f"loss/{name}": value for name, value in found.items()}
+
+    @torch.no_grad()
+    def _follow_beliefs(self, rollout: Rollout) -> None:
+        """Move the units in which policy and critic see beliefs towards those of the present encoder."""
+        if self.net.latents is not None:
+            seen = self.belief.features(self.belief.sequence(self.belief.raw(rollout.step)))
+            self.net.latents.follow(seen, rollout.mask, max(LATENTS_FOLLOW, 1.0 / self.updates))
 
     @torch.no_grad()
     def _replay(self, key: Key) -> tuple[Tensor, Evidence, Tensor, Tensor, Tensor, Tensor]:

@@ -41,6 +41,9 @@ class VariBADConfig(PPOOnBeliefConfig):
     within bounds, which are rounded to whole numbers, such as the cells of a grid)."""
     kl_weight: float = option(0.1, NOT_NEGATIVE)
     """Weight of the KL divergence of a belief from the one before it."""
+    norm_latent: bool = True
+    """Show policy and critic the belief's mean and log-variance standardised by running moments, as the published code
+    does."""
     stop_gradient: bool = True
     """Train the encoder on the ELBO only. If false, PPO's loss teaches it as well."""
     vae_lr: Schedule = option(1e-3, between(0, 1))

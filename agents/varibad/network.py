@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import gymnasium
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from metarl.agents.varibad.decoder import Decoder
 from metarl.agents.varibad.elbo import Gaussian
 from metarl.core.batch_env import Step
 from metarl.core.family import TaskFamily
-from metarl.learning.encoder import StepEncoder
+from metarl.learning.encoder import Scaling, StepEncoder
 from metarl.learning.memories import GRU
 
 if TYPE_CHECKING:
@@ -93,6 +95,10 @@ class VariBADNetwork(BeliefNetwork):
         super().__init__(config, family, 2 * config.latent_size, tasks)
         self.belief = LearnedBelief(config, family)
         self.scaling = self.belief.steps  # one scale of observations for all
+        anywhere = gymnasium.spaces.Box(-math.inf, math.inf, (self.belief.size,))
+        self.latents = Scaling(anywhere, follows=True) if config.norm_latent else None
+        if self.latents is not None:
+            self.latents.scale.fill_(1.0)  # as they are, in the first iteration
         self.decoder = Decoder(config, family, (*self.belief.inputs[:2], tasks.shape[1]))
         self.stop_gradient = config.stop_gradient
 
@@ -105,6 +111,14 @@ class VariBADNetwork(BeliefNetwork):
         """Return the parameters of encoder and decoder, with names that PPO's do not have."""
         named = self.named_parameters()
         return [(f"elbo.{name}", parameter) for name, parameter in named if name.startswith(("decoder.", "belief."))]
+
+    def inputs(self, obs: Tensor, features: Tensor, share: Tensor) -> Tensor:
+        """Return what both networks see, ``(B, F)``; `features` ``(B, 2 Z)`` are those of the belief."""
+        return super().inputs(obs, self.shown_belief(features), share)
+
+    def shown_belief(self, features: Tensor) -> Tensor:
+        """Return mean and log-variance ``(…, 2 Z)`` in the units that the perceptrons read."""
+        return features if self.latents is None else self.latents.scaled(features, features.ndim - 1)
 
     def trial_inputs(self, step: Step, share: Tensor) -> Tensor:
         """Return the inputs at all steps of whole trials, ``(T, B, F)``; `share` ``(T, B)`` of the trial so far."""
@@ -119,4 +133,4 @@ class VariBADNetwork(BeliefNetwork):
         """Put the beliefs in the place of the steps that they come from."""
         raw, share = x[..., :-1], x[..., -1:]
         obs = raw[..., : self.belief.inputs[0]]
-        return torch.cat([obs, self.belief.features(self.belief.sequence(raw)), share], dim=-1)
+        return torch.cat([obs, self.shown_belief(self.belief.features(self.belief.sequence(raw))), share], dim=-1)

@@ -91,6 +91,32 @@ def test_the_likelihood_ratio_is_one_at_first(options: dict[str, Any]):
         agent.update([rollout])
 
 
+@pytest.mark.parametrize("options", [{}, {"stop_gradient": False}], ids=str)
+def test_policy_and_critic_see_beliefs_of_unit_size(options: dict[str, Any]):
+    """Whatever the size of the latents: in standard deviations of the last trials' beliefs, by the present encoder."""
+    family = Reach()
+    agent = VariBAD(config(**options), family)
+    with torch.no_grad():
+        agent.belief.mean.weight.mul_(1e-3)
+        agent.belief.logvar.bias.fill_(-20.0)
+    rollout = rollout_of(agent, family)
+    agent.update([rollout])
+    seen = agent.net.shown(agent._inputs(rollout)).detach()[..., family.observation_space.shape[0] : -1]
+    std, mean = torch.std_mean(seen[rollout.mask > 0], dim=0, correction=0)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-3)
+    torch.testing.assert_close(std, torch.ones_like(std), rtol=0, atol=1e-3)
+
+
+def test_without_norm_latent_they_see_beliefs_as_they_are():
+    family = Reach()
+    agent = VariBAD(config(norm_latent=False), family)
+    rollout = rollout_of(agent, family)
+    agent.update([rollout])
+    seen = agent._inputs(rollout)[..., family.observation_space.shape[0] : -1]
+    beliefs = agent.belief.features(agent.belief.sequence(agent.belief.raw(rollout.step)))
+    torch.testing.assert_close(seen, beliefs, rtol=0, atol=1e-6)
+
+
 def test_a_belief_never_sees_the_future():
     family = GridNavi(episodes_per_trial=2)
     agent = VariBAD(config(), family)
