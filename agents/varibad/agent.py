@@ -105,7 +105,8 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
     def _follow_beliefs(self, rollout: Rollout) -> None:
         """Move the units in which policy and critic see beliefs towards those of the present encoder."""
         if self.net.latents is not None:
-            seen = self.belief.features(self.belief.sequence(self.belief.raw(rollout.step)))
+            belief = self.net.belief
+            seen = belief.features(belief.sequence(belief.raw(rollout.step)))
             self.net.latents.follow(seen, rollout.mask, max(LATENTS_FOLLOW, 1.0 / self.updates))
 
     @torch.no_grad()
