@@ -44,7 +44,10 @@ class Belief(ABC):
 
     @abstractmethod
     def features(self, belief: BeliefState) -> Tensor:
-        """Return what a policy is shown, float32 ``(B, size)``: numbers of about 1 that determine the belief."""
+        """Return what a policy is shown, float32 ``(B, size)``: numbers that determine the belief.
+
+        Their spread over trials should be about 1: a network is slow to use those that hardly change.
+        """
 
     @abstractmethod
     def log_prob(self, belief: BeliefState, task: Any) -> Tensor:
