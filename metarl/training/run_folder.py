@@ -100,17 +100,28 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
         )
     if not kept.exists() or (not saved and _is_part(kept, parsed.text())):
         return
-    other, asked = _flat(parse([f"--config={kept}"]).values), _flat(parsed.values)
-    different = next((key for key in [*asked, *other] if key != "run_dir" and asked.get(key) != other.get(key)), None)
-    if different is None:
+    if (found := first_difference(run_dir, parsed)) is None:
         return
-    there, here = (shown(each[different]) if different in each else "missing" for each in (other, asked))
+    different, there, here = found
     change = f"--resume {shlex.quote(str(run_dir))} --{different} {here}"
     how = (
         f"choose another --run_dir, or change it by {change}" if different in RESUMABLE else "choose another --run_dir"
     )
     what = f"{different} is {there} there, and {here} was asked for"
     raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration ({what}): {how}.")
+
+
+def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | None:
+    """Return the first field in which the run in the folder differs from `parsed`, with its values there and here.
+
+    Returns None if they are of one configuration.
+    """
+    other, asked = _flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), _flat(parsed.values)
+    for key in [*asked, *other]:
+        if key != "run_dir" and asked.get(key) != other.get(key):
+            there, here = (shown(each[key]) if key in each else "missing" for each in (other, asked))
+            return key, there, here
+    return None
 
 
 def check_place(run_dir: Path) -> None:

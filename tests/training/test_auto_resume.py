@@ -58,6 +58,24 @@ def test_it_starts_continues_and_finds_it_done(capsys: pytest.CaptureFixture[str
     assert all(torch.equal(value, kept[name]) for name, value in found.agent.state_dict().items())
 
 
+def test_a_run_that_is_done_is_not_evaluated_again_unless_something_is_asked(capsys: pytest.CaptureFixture[str]):
+    assert train.main(["toy.yaml", *EVALUATED, "--run_dir=run"]) == 0
+    before = content("run")
+    for given in ([], ["--final_eval_tasks=30"], ["--total_iterations=6"]):
+        capsys.readouterr()
+        assert train.main(["--resume=run", *given]) == 0
+        said = capsys.readouterr().out
+        assert "optimum" in said and "This run is done: run" in said and "Training in" not in said
+        assert content("run") == before
+    assert metarl.run(resume="run").curves.keys() == {"train", "valid", "test", "ood"}
+    for given, shown in (("--final_eval_tasks=40", "on 40 tasks"), ("--total_iterations=7", "iteration 7/7")):
+        assert train.main(["--resume=run", given]) == 0
+        assert shown in capsys.readouterr().out and content("run") != before
+    Path("run/evaluation/table.txt").unlink()  # as if it had been stopped in its evaluation
+    assert train.main(["--resume=run"]) == 0
+    assert "on 40 tasks" in capsys.readouterr().out and Path("run/evaluation/table.txt").exists()
+
+
 def test_killed_at_any_moment_it_becomes_the_uninterrupted_run():
     """kill -9 before the first checkpoint, and after it."""
     long = ["--total_iterations=80", "--checkpoint_every=40"]

@@ -152,6 +152,52 @@ sys.exit(main(["toy.yaml", "--run_dir=run"]))
     assert done.stderr == f"metarl train: stopped at once by {number.name}; what was saved is kept.\n"
 
 
+SITE = """
+import os, signal, sys
+class Sends:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["SEND_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Sends())
+"""
+SCRIPT = "import sys\nfrom metarl.cli.main import main\nsys.exit(main())\n"
+THEIRS = """
+import os, signal
+try:
+    import metarl
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("theirs to handle")
+"""
+
+
+def interrupted(module: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The result of a command in a shell, that gets Ctrl-C when it imports this module."""
+    Path("sitecustomize.py").write_text(SITE)
+    environment = os.environ | {"PYTHONPATH": f"{os.getcwd()}:{ROOT}", "SEND_AT": module}
+    shell = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, *command]
+    return subprocess.run(shell, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["numpy", "metarl.cli"])
+@pytest.mark.parametrize("command", ["-m metarl.train toy.yaml", "-m metarl train toy.yaml", "bin/metarl envs"])
+def test_ctrl_c_is_quiet_from_the_first_import_on(command: str, module: str):
+    Path("bin").mkdir()
+    Path("bin/metarl").write_text(SCRIPT)
+    done = interrupted(module, command.split())
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("command", ["-m theirs", "theirs/__init__.py metarl", "-m theirs.metarl"])
+def test_ctrl_c_in_another_program_stays_its_own(command: str):
+    Path("theirs").mkdir()
+    Path("theirs/__init__.py").write_text(THEIRS)
+    for name in ("__main__", "metarl"):
+        Path(f"theirs/{name}.py").touch()
+    done = interrupted("nothing", command.split())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "theirs to handle\n", "")
+
+
 def test_a_signal_that_an_import_swallowed_is_not_lost():
     with AtOnce() as program:
         with pytest.raises(KeyboardInterrupt):  # as the import would
