@@ -49,11 +49,11 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
     with locked(run_dir, say):
         if parsed.auto_resume:
             check_same(run_dir, parsed)
-            if not (run_dir / CHECKPOINT).exists():
+            if checkpoint.newest(run_dir) is None:
                 _remove_unsaved(run_dir)
-        elif parsed.resume is None and ((run_dir / "config.yaml").exists() or (run_dir / CHECKPOINT).exists()):
+        elif parsed.resume is None and ((run_dir / "config.yaml").exists() or checkpoint.newest(run_dir)):
             raise _taken(run_dir)
-        elif parsed.resume is not None and not (run_dir / CHECKPOINT).exists():
+        elif parsed.resume is not None and checkpoint.newest(run_dir) is None:
             raise ConfigError(
                 f"The run in {str(run_dir)!r} has no checkpoint to go on from; start it anew, which removes the curves "
                 f"that it has, by: {checkpoint.start_command(run_dir, parsed.config.allow)}"
@@ -64,7 +64,7 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
 def saved_run(parsed: Parsed) -> Path | None:
     """Return the folder of the run that `parsed` goes on with; None if it begins."""
     folder = Path(parsed.config.run_dir) if parsed.auto_resume and parsed.config.run_dir else parsed.resume
-    return folder if folder is not None and (folder / CHECKPOINT).exists() else None
+    return folder if folder is not None and checkpoint.newest(folder) else None
 
 
 def finished(run_dir: Path, config: TrainConfig) -> bool:
@@ -91,7 +91,7 @@ def _evaluated(run_dir: Path, config: TrainConfig) -> bool:
 def check_same(run_dir: Path, parsed: Parsed) -> None:
     """Raise ConfigError if the folder holds a run of another configuration; the sentence names the first difference."""
     check_regular(run_dir)
-    kept, saved = run_dir / "config.yaml", (run_dir / CHECKPOINT).exists()
+    kept, saved = run_dir / "config.yaml", checkpoint.newest(run_dir)
     if (run_dir / AGENT).exists():
         raise ConfigError(f"{str(run_dir)!r} holds a trained agent, not a run: choose another --run_dir.")
     if not kept.exists() and saved:
@@ -149,7 +149,7 @@ def _make(parsed: Parsed) -> Path:
 
 def _taken(run_dir: Path) -> ConfigError:
     how = f"continue it by --resume {shlex.quote(str(run_dir))}"
-    if not (run_dir / CHECKPOINT).exists():
+    if checkpoint.newest(run_dir) is None:
         how = "it has no checkpoint, so start it anew by adding --auto_resume"
     return ConfigError(f"{str(run_dir)!r} already holds a run: {how}, or choose another --run_dir.")
 

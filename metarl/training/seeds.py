@@ -65,7 +65,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))
-        if (run_dir / checkpoint.CHECKPOINT).exists():
+        if checkpoint.newest(run_dir):
             check_same(run_dir, parsed)
             if finished(run_dir, parsed.config):
                 console.print(f"Seed {seed} is done: {run_dir}", markup=False, soft_wrap=True)
