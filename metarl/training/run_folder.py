@@ -125,7 +125,13 @@ def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | No
 
 
 def check_place(run_dir: Path) -> None:
-    """Raise ConfigError for a folder inside the installed package, where no run belongs."""
+    """Raise ConfigError for a folder inside the installed package, where no run belongs, or a name that is no text."""
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError as error:  # TensorBoard could write nothing there
+        raise ConfigError(
+            f"The folder {str(run_dir)!r} has a name that is no text: choose another --run_dir."
+        ) from error
     paths = {Path(os.path.abspath(run_dir)), run_dir.resolve()}
     if any(path.is_relative_to(root) for path in paths for root in (PACKAGE, PACKAGE.resolve())):
         raise ConfigError(f"The folder {str(run_dir)!r} is inside the package metarl itself: choose another --run_dir.")
@@ -188,9 +194,10 @@ def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error
     before = (run_dir / "command.txt").read_bytes() if (run_dir / "command.txt").is_file() else b""
-    replace_file(run_dir / "command.txt", before + command.encode())
+    replace_file(run_dir / "command.txt", before + command.encode(errors="surrogateescape"))
     text = json.dumps(versions(), indent=1)
     replace_file(run_dir / "versions.json", text + "\n")
+    command = command.encode(errors="replace").decode()  # a file of the line whose name is no text
     return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 
 
