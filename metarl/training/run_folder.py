@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
@@ -22,6 +21,7 @@ from metarl.training import checkpoint
 from metarl.training.checkpoint import AGENT, BEST, CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError, shown
 from metarl.training.config.parsing import Parsed, parse
+from metarl.training.config.plain import flat
 from metarl.training.config.regular import check_regular
 from metarl.training.config.run_config import RESUMABLE, TrainConfig
 from metarl.training.final_evaluation import TABLE
@@ -116,7 +116,7 @@ def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | No
 
     Returns None if they are of one configuration.
     """
-    other, asked = _flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), _flat(parsed.values)
+    other, asked = flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), flat(parsed.values)
     for key in [*asked, *other]:
         if key != "run_dir" and asked.get(key) != other.get(key):
             there, here = (shown(each[key]) if key in each else "missing" for each in (other, asked))
@@ -169,14 +169,6 @@ def _remove_unsaved(run_dir: Path) -> None:
     for pattern in _UNSAVED:
         for path in run_dir.glob(pattern):
             path.unlink()
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested values as one level: ``{"agent.lr": 0.001}``."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
-    return found
 
 
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:

@@ -67,12 +67,16 @@ class Logger:
         # The mark is for a TensorBoard that is running, and has read what is no longer there.
         writer = functools.partial(SummaryWriter, str(run_dir), purge_step=self.start + 1, flush_secs=10)
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
-        self.writer = Guarded(writer, warn or self.say, rest)
+        warn = warn or self.say
+        self.writer = Guarded(writer, warn, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
             self.writer("add_text", name, verbatim(text), start.env_steps)
         self._add_hparams(values, splits)
-        if changed := changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
+        changed, edited = changes(run_dir / "runtime.json", texts.get("runtime", "{}"), values)
+        if changed:
             self.say(changed)
+        if edited:
+            warn(edited)
         damaged = keep_lines(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
             self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
