@@ -80,6 +80,22 @@ def test_sigusr1_saves_and_goes_on():
     assert_same_run("run", "whole")
 
 
+def test_every_checkpoint_comes_after_its_lines_are_on_the_disk(monkeypatch: pytest.MonkeyPatch):
+    """Also one that a signal asked for, and the last one: no resume writes lines again that were before it."""
+    synced, saved = set[tuple[int, int]](), []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add((os.fstat(number).st_ino, os.fstat(number).st_size)))
+    honest = checkpoint.save
+
+    def save(run_dir: Path, agent: Any, counters: Any, *more: Any) -> Path:
+        found = Path(run_dir, "metrics.jsonl").stat()
+        saved.append((counters.iteration, (found.st_ino, found.st_size) in synced))
+        return honest(run_dir, agent, counters, *more)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    metarl.run("toy.yaml", run_dir="run", checkpoint_every=4, total_iterations=5, on_iteration=at(2, signal.SIGUSR1))
+    assert saved == [(3, True), (4, True), (5, True)]
+
+
 def test_sighup_saves_and_ends_even_if_it_comes_twice():
     with pytest.raises(SystemExit) as ended:
         metarl.run("toy.yaml", run_dir="run", on_iteration=at(3, signal.SIGHUP, signal.SIGHUP, signal.SIGHUP))

@@ -81,7 +81,6 @@ class Logger:
         if damaged:
             self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self.checkpoint_every = int(values["checkpoint_every"])
         self.adaptation = ""  # the latest evaluation, in words
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -104,8 +103,12 @@ class Logger:
         self.file.close()
 
     def flush(self) -> None:
-        """Write all points to the disk. Before a checkpoint, so that none of those before it is lost with a kill."""
+        """Write all lines and points to the disk. Before a checkpoint, so that none of those before it is lost.
+
+        A kill, or a computer that fails, would otherwise lose some that no resume writes again.
+        """
         self.writer("flush")
+        os.fsync(self.file.fileno())
 
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
@@ -121,8 +124,6 @@ class Logger:
         record |= {"seconds": round(counters.seconds, 3)}
         self.file.write(to_json(record | metrics) + "\n")
         self.file.flush()
-        if counters.iteration % self.checkpoint_every == 0:
-            os.fsync(self.file.fileno())  # before the checkpoint, which is not to be ahead of the lines on the disk
         self._show(counters, metrics, bool(curves))
         return metrics
 
