@@ -72,6 +72,10 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
                 continue
             parsed = parse([f"--resume={run_dir}"])
         if code := train(parsed, console):
+            if code > 128:  # a signal, after which the run has said how it goes on alone
+                command = [*first.command, f"--seeds={len(seeds)}"]
+                command += [f"--run_dir={folder}"] if first.config.run_dir is None else []
+                console.print(f"All seeds go on by: {shlex.join(command)}", markup=False, soft_wrap=True)
             return code
     if first.config.final_eval_tasks and ranks.rank() == 0:
         runs, splits = [folder / f"seed_{seed}" for seed in seeds], first.config.family.splits
