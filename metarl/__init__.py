@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,12 @@ if (Path(__file__).parent / "envs").is_file():  # git without symbolic links wri
         "This checkout of metarl has files in place of its symbolic links: clone it again by "
         "`git -c core.symlinks=true clone URL` (on Windows in developer mode), or install a built distribution."
     )
+
+if Path(next(iter(sys.orig_argv[-len(sys.argv) :]), "")).name in ("metarl", "metarl.exe", "metarl.train"):
+    # Python was started for the command, whose imports take a moment. Until `metarl.cli.main` has handlers of its own,
+    # Ctrl-C ends it as it ends other programs, by the signal: Python's handler would show a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import metarl.envs  # noqa: F401  (registers the families that come with the package)
 from metarl.core.registry import make, register, registered

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from metarl.learning.ranks import LostRank, launched
-from metarl.report.console import in_words, make_console, silent_console
+from metarl.report.console import complain, in_words, make_console, silent_console
 from metarl.training import loop
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import read_line
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
-        console = make_console(line.quiet, width=120) if _prints() else silent_console()
+        console = make_console(line.quiet, width=120, lasting=True) if _prints() else silent_console()
         return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         return _end(str(mistake), 2)
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except Diverged as reason:
         return _end(str(reason), 3)
     except LostRank as reason:
-        print(f"{PROGRAM}: {reason} The last checkpoint is kept.", file=sys.stderr)
+        complain(f"{PROGRAM}: {reason} The last checkpoint is kept.")
         return 1
 
 
@@ -50,7 +50,7 @@ program = main
 def _end(sentence: str, code: int) -> int:
     """Print why the program ends; return its exit code. Of several processes that all fail alike, the first prints."""
     if _prints():
-        print(f"{PROGRAM}: {sentence}", file=sys.stderr)
+        complain(f"{PROGRAM}: {sentence}")
     return code
 
 
@@ -68,7 +68,7 @@ def train(parsed: Parsed, console: Console) -> int:
 
 def warn(sentence: str) -> None:
     """Print a warning about the results on standard error, also with --quiet."""
-    print(f"{PROGRAM}: warning: {sentence}", file=sys.stderr)
+    complain(f"{PROGRAM}: warning: {sentence}")
 
 
 def spelled_out(args: list[str]) -> list[str]:

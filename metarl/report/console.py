@@ -62,9 +62,28 @@ def given_path(text: str) -> Path:
 class PipeConsole(Console):
     """A console that shows nothing more once the reader of its pipe has left (``| head``): the program goes on."""
 
+    lasting = False
+    """True for a program whose results are in files: it goes on also when standard output is on a full disk."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; what cannot be written any more is said once, on standard error, if the program is to go on."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.lasting:
+                raise
+            leave_pipe()
+            complain(f"warning: standard output can no longer be written ({error.strerror}); the program goes on.")
+
     def on_broken_pipe(self) -> None:
         """Go on without output, in place of rich's exit, which would lose what is not yet saved."""
         leave_pipe()
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence on standard error, if that can be written."""
+    with contextlib.suppress(OSError):  # on a full disk, too: > log 2>&1
+        print(sentence, file=sys.stderr)
 
 
 def leave_pipe() -> None:
@@ -84,8 +103,10 @@ def prepare_output() -> None:
         reconfigure(errors="replace")
 
 
-def make_console(quiet: bool = False, width: int | None = None) -> Console:
+def make_console(quiet: bool = False, width: int | None = None, lasting: bool = False) -> Console:
     """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
+
+    With `lasting` the program goes on when it can no longer be written.
 
     A pipe or file gets no control characters, and "?" for a character that its encoding does not have: a run should
     not end in an error because its last line has a sparkline. A notebook is treated as a
@@ -96,6 +117,7 @@ def make_console(quiet: bool = False, width: int | None = None) -> Console:
         console = PipeConsole(quiet=quiet)
     else:
         console = PipeConsole(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
+    console.lasting = lasting
     if console.width < 1:  # COLUMNS=0, with which rich would show nothing
         console.width = 80
     return console

@@ -111,6 +111,16 @@ def _numbered(folder: Path, until: int | None = None) -> dict[int, Path]:
     return {number: found[number] for number in sorted(found, reverse=True) if until is None or number <= until}
 
 
+def newest(run_dir: str | Path) -> Path | None:
+    """Return the checkpoint that a run goes on from; None if it has none yet.
+
+    That is a numbered one if a run was killed at its first checkpoint, after the numbered one was written.
+    """
+    folder = Path(run_dir)
+    there = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
+    return next(iter([*there, *_numbered(folder).values()]), None)
+
+
 def oldest(run_dir: Path, iteration: int) -> int:
     """Return the iteration of the oldest checkpoint that a run keeps when its last one is of `iteration`."""
     return min(_numbered(run_dir, iteration), default=iteration)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from metarl.training.checkpoint import CHECKPOINT
+from metarl.training.checkpoint import newest
 
 CAUSES = {
     "task": "The tasks of the family must be finite.",
@@ -42,8 +42,8 @@ def finite(metrics: Mapping[str, float]) -> bool:
 
 def kept(run_dir: Path) -> str:
     """Say where the last checkpoint is."""
-    path = run_dir / CHECKPOINT
-    return f"The checkpoint before it is kept in {path}." if path.exists() else "There was no checkpoint yet."
+    path = newest(run_dir)
+    return f"The checkpoint before it is kept in {path}." if path else "There was no checkpoint yet."
 
 
 def check_finite(metrics: Mapping[str, float], culprit: Culprit | None, iteration: int, run_dir: Path) -> None:

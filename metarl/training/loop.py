@@ -44,7 +44,15 @@ from metarl.training.final_evaluation import evaluate_at_the_end, show_again
 from metarl.training.log.logger import Logger, NoLog
 from metarl.training.log.metrics import memory_metrics, trial_metrics
 from metarl.training.run_checks import check_run
-from metarl.training.run_folder import check_same, claim, finished, keep_best, saved_run, write_run_files
+from metarl.training.run_folder import (
+    check_same,
+    claim,
+    finished,
+    first_difference,
+    keep_best,
+    saved_run,
+    write_run_files,
+)
 from metarl.training.stopping import Stop, reached
 
 TRAINING = 0
@@ -74,7 +82,7 @@ class Run:
 def train(
     parsed: Parsed, console: Console, warn: Callable[[str], None], on_iteration: OnIteration | None = None
 ) -> Run:
-    """Do the run `parsed`, the rest of it if it is resumed, or nothing if `auto_resume` finds it done.
+    """Do the run `parsed`, the rest of it if it is resumed, or nothing if it is done.
 
     Raises ConfigError for a mistake of the user's, before anything is written, and Diverged if a metric is not finite.
     """
@@ -88,7 +96,7 @@ def train(
     agent = _build(config, device)
     sampler = _build_sampler(config, agent)
     before = saved_run(parsed)
-    if parsed.auto_resume and before and (done_already := _find_finished(agent, parsed, before, console, warn)):
+    if before and (done_already := _find_finished(agent, parsed, before, console, warn)):
         return done_already
     _prepare(agent, config, new=not before)
 
@@ -332,8 +340,14 @@ def _restore(
 def _find_finished(
     agent: LearningAgent, parsed: Parsed, run_dir: Path, console: Console, warn: Callable[[str], None]
 ) -> Run | None:
-    """Return the run in the folder and show its table, if it is finished. Raises ConfigError if it is another run."""
-    check_same(run_dir, parsed)
+    """Return the run in the folder and show its table, if it is finished and nothing else is asked for.
+
+    Raises ConfigError if `auto_resume` finds another run there.
+    """
+    if parsed.auto_resume:
+        check_same(run_dir, parsed)
+    elif first_difference(run_dir, parsed):  # --resume with an option that asks for more, or for other numbers
+        return None
     if not finished(run_dir, parsed.config):
         return None
     done = _restore(agent, parsed.config, run_dir, warn)

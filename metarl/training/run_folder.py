@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
@@ -22,6 +21,7 @@ from metarl.training import checkpoint
 from metarl.training.checkpoint import AGENT, BEST, CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError, shown
 from metarl.training.config.parsing import Parsed, parse
+from metarl.training.config.plain import flat
 from metarl.training.config.regular import check_regular
 from metarl.training.config.run_config import RESUMABLE, TrainConfig
 from metarl.training.final_evaluation import TABLE
@@ -49,11 +49,11 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
     with locked(run_dir, say):
         if parsed.auto_resume:
             check_same(run_dir, parsed)
-            if not (run_dir / CHECKPOINT).exists():
+            if checkpoint.newest(run_dir) is None:
                 _remove_unsaved(run_dir)
-        elif parsed.resume is None and ((run_dir / "config.yaml").exists() or (run_dir / CHECKPOINT).exists()):
+        elif parsed.resume is None and ((run_dir / "config.yaml").exists() or checkpoint.newest(run_dir)):
             raise _taken(run_dir)
-        elif parsed.resume is not None and not (run_dir / CHECKPOINT).exists():
+        elif parsed.resume is not None and checkpoint.newest(run_dir) is None:
             raise ConfigError(
                 f"The run in {str(run_dir)!r} has no checkpoint to go on from; start it anew, which removes the curves "
                 f"that it has, by: {checkpoint.start_command(run_dir, parsed.config.allow)}"
@@ -64,7 +64,7 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
 def saved_run(parsed: Parsed) -> Path | None:
     """Return the folder of the run that `parsed` goes on with; None if it begins."""
     folder = Path(parsed.config.run_dir) if parsed.auto_resume and parsed.config.run_dir else parsed.resume
-    return folder if folder is not None and (folder / CHECKPOINT).exists() else None
+    return folder if folder is not None and checkpoint.newest(folder) else None
 
 
 def finished(run_dir: Path, config: TrainConfig) -> bool:
@@ -91,7 +91,7 @@ def _evaluated(run_dir: Path, config: TrainConfig) -> bool:
 def check_same(run_dir: Path, parsed: Parsed) -> None:
     """Raise ConfigError if the folder holds a run of another configuration; the sentence names the first difference."""
     check_regular(run_dir)
-    kept, saved = run_dir / "config.yaml", (run_dir / CHECKPOINT).exists()
+    kept, saved = run_dir / "config.yaml", checkpoint.newest(run_dir)
     if (run_dir / AGENT).exists():
         raise ConfigError(f"{str(run_dir)!r} holds a trained agent, not a run: choose another --run_dir.")
     if not kept.exists() and saved:
@@ -100,11 +100,9 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
         )
     if not kept.exists() or (not saved and _is_part(kept, parsed.text())):
         return
-    other, asked = _flat(parse([f"--config={kept}"]).values), _flat(parsed.values)
-    different = next((key for key in [*asked, *other] if key != "run_dir" and asked.get(key) != other.get(key)), None)
-    if different is None:
+    if (found := first_difference(run_dir, parsed)) is None:
         return
-    there, here = (shown(each[different]) if different in each else "missing" for each in (other, asked))
+    different, there, here = found
     change = f"--resume {shlex.quote(str(run_dir))} --{different} {here}"
     how = (
         f"choose another --run_dir, or change it by {change}" if different in RESUMABLE else "choose another --run_dir"
@@ -113,8 +111,27 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
     raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration ({what}): {how}.")
 
 
+def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | None:
+    """Return the first field in which the run in the folder differs from `parsed`, with its values there and here.
+
+    Returns None if they are of one configuration.
+    """
+    other, asked = flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), flat(parsed.values)
+    for key in [*asked, *other]:
+        if key != "run_dir" and asked.get(key) != other.get(key):
+            there, here = (shown(each[key]) if key in each else "missing" for each in (other, asked))
+            return key, there, here
+    return None
+
+
 def check_place(run_dir: Path) -> None:
-    """Raise ConfigError for a folder inside the installed package, where no run belongs."""
+    """Raise ConfigError for a folder inside the installed package, where no run belongs, or a name that is no text."""
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError as error:  # TensorBoard could write nothing there
+        raise ConfigError(
+            f"The folder {str(run_dir)!r} has a name that is no text: choose another --run_dir."
+        ) from error
     paths = {Path(os.path.abspath(run_dir)), run_dir.resolve()}
     if any(path.is_relative_to(root) for path in paths for root in (PACKAGE, PACKAGE.resolve())):
         raise ConfigError(f"The folder {str(run_dir)!r} is inside the package metarl itself: choose another --run_dir.")
@@ -138,7 +155,7 @@ def _make(parsed: Parsed) -> Path:
 
 def _taken(run_dir: Path) -> ConfigError:
     how = f"continue it by --resume {shlex.quote(str(run_dir))}"
-    if not (run_dir / CHECKPOINT).exists():
+    if checkpoint.newest(run_dir) is None:
         how = "it has no checkpoint, so start it anew by adding --auto_resume"
     return ConfigError(f"{str(run_dir)!r} already holds a run: {how}, or choose another --run_dir.")
 
@@ -152,14 +169,6 @@ def _remove_unsaved(run_dir: Path) -> None:
     for pattern in _UNSAVED:
         for path in run_dir.glob(pattern):
             path.unlink()
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested values as one level: ``{"agent.lr": 0.001}``."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
-    return found
 
 
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
@@ -177,9 +186,10 @@ def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     except FileExistsError as error:  # another run has just started in the same folder
         raise _taken(run_dir) from error
     before = (run_dir / "command.txt").read_bytes() if (run_dir / "command.txt").is_file() else b""
-    replace_file(run_dir / "command.txt", before + command.encode())
+    replace_file(run_dir / "command.txt", before + command.encode(errors="surrogateescape"))
     text = json.dumps(versions(), indent=1)
     replace_file(run_dir / "versions.json", text + "\n")
+    command = command.encode(errors="replace").decode()  # a file of the line whose name is no text
     return {"command": command, "versions": text, "family": family_card(parsed.config.family)}
 
 

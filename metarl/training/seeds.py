@@ -65,13 +65,17 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
     for seed in seeds:
         run_dir = folder / f"seed_{seed}"
         parsed = parse(line.also(f"--seed={seed}", f"--run_dir={run_dir}"))
-        if (run_dir / checkpoint.CHECKPOINT).exists():
+        if checkpoint.newest(run_dir):
             check_same(run_dir, parsed)
             if finished(run_dir, parsed.config):
                 console.print(f"Seed {seed} is done: {run_dir}", markup=False, soft_wrap=True)
                 continue
             parsed = parse([f"--resume={run_dir}"])
         if code := train(parsed, console):
+            if code > 128:  # a signal, after which the run has said how it goes on alone
+                command = [*first.command, f"--seeds={len(seeds)}"]
+                command += [f"--run_dir={folder}"] if first.config.run_dir is None else []
+                console.print(f"All seeds go on by: {shlex.join(command)}", markup=False, soft_wrap=True)
             return code
     if first.config.final_eval_tasks and ranks.rank() == 0:
         runs, splits = [folder / f"seed_{seed}" for seed in seeds], first.config.family.splits

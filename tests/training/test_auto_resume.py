@@ -16,7 +16,9 @@ from toy import TOY
 
 import metarl
 from metarl import train
-from metarl.training import checkpoint
+from metarl.evaluation.files import replace_file
+from metarl.report.console import silent_console
+from metarl.training import checkpoint, loop
 from metarl.training.checkpoint import CHECKPOINT
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.parsing import parse
@@ -58,6 +60,24 @@ def test_it_starts_continues_and_finds_it_done(capsys: pytest.CaptureFixture[str
     assert all(torch.equal(value, kept[name]) for name, value in found.agent.state_dict().items())
 
 
+def test_a_run_that_is_done_is_not_evaluated_again_unless_something_is_asked(capsys: pytest.CaptureFixture[str]):
+    assert train.main(["toy.yaml", *EVALUATED, "--run_dir=run"]) == 0
+    before = content("run")
+    for given in ([], ["--final_eval_tasks=30"], ["--total_iterations=6"]):
+        capsys.readouterr()
+        assert train.main(["--resume=run", *given]) == 0
+        said = capsys.readouterr().out
+        assert "optimum" in said and "This run is done: run" in said and "Training in" not in said
+        assert content("run") == before
+    assert metarl.run(resume="run").curves.keys() == {"train", "valid", "test", "ood"}
+    for given, shown in (("--final_eval_tasks=40", "on 40 tasks"), ("--total_iterations=7", "iteration 7/7")):
+        assert train.main(["--resume=run", given]) == 0
+        assert shown in capsys.readouterr().out and content("run") != before
+    Path("run/evaluation/table.txt").unlink()  # as if it had been stopped in its evaluation
+    assert train.main(["--resume=run"]) == 0
+    assert "on 40 tasks" in capsys.readouterr().out and Path("run/evaluation/table.txt").exists()
+
+
 def test_killed_at_any_moment_it_becomes_the_uninterrupted_run():
     """kill -9 before the first checkpoint, and after it."""
     long = ["--total_iterations=80", "--checkpoint_every=40"]
@@ -70,6 +90,29 @@ def test_killed_at_any_moment_it_becomes_the_uninterrupted_run():
     assert train.main(["toy.yaml", *long, "--run_dir=whole"]) == 0
     assert_same_run("run", "whole")
     assert len(list(Path("run").glob("events.out.tfevents.*"))) == 2, "nothing half of the first start is left"
+
+
+SAC = ["--agent=RecurrentSAC", "--agent.meta_batch_size=4", "--agent.hidden_size=8", "--agent.buffer_size=10"]
+SAC += ["--agent.updates_per_iteration=2", "--agent.learning_starts=8", "--agent.batch_size=4"]
+
+
+@pytest.mark.parametrize("how", ["--auto_resume", "--resume=run"])
+def test_killed_in_its_first_checkpoint_after_the_numbered_one_it_goes_on_from_that(how: str):
+    Path("sac.yaml").write_text(TOY[: TOY.index("agent:")] + TOY[TOY.index("total_iterations") :])
+    given = ["sac.yaml", *SAC, "--keep_checkpoints=2"]
+
+    def full(path: Path, *_: object) -> None:
+        if path.name == checkpoint.CHECKPOINT:
+            raise KeyboardInterrupt
+        replace_file(path, *_)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "replace_file", full)
+        loop.train(parse([*given, "--run_dir=run"]), silent_console(), print)
+    assert {path.name for path in Path("run").glob("checkpoint*")} == {"checkpoint_2.safetensors"}
+    assert train.main([how, *([*given, "--run_dir=run"] if how == "--auto_resume" else [])]) == 0
+    assert train.main([*given, "--run_dir=whole"]) == 0
+    assert_same_run("run", "whole")
 
 
 @pytest.mark.parametrize("kept", [0, 7, -1])

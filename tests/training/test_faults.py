@@ -425,6 +425,19 @@ def test_a_real_limit_of_the_size_of_files():
     assert checkpoint.load_state("run")[1].iteration >= 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>&1"])
+def test_a_full_disk_behind_the_output_ends_no_run(streams: str):
+    """A job's own log, as in ``metarl train … > log 2>&1``."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    loud = [word for word in command("RL2") if word != "--quiet"]
+    shell = ["sh", "-c", f'"$0" "$@" {streams}', sys.executable, "-m", "metarl.train", *loud]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == ("2>" not in streams), done.stderr
+    assert "standard output can no longer be written" in done.stderr or "2>" in streams
+    assert checkpoint.load_state("run")[1].iteration == 3
+
+
 @pytest.mark.parametrize("agent", ["RL2", "PPO"])
 def test_a_run_directory_that_is_removed_ends_the_run(agent: str):
     def after(iteration: int, metrics: dict[str, float]) -> None:

@@ -325,6 +325,18 @@ def test_a_finished_run_that_is_resumed_has_no_point_twice_and_loses_none(
         assert texts(run_dir)["command/text_summary"] == [0, 300]
 
 
+def test_a_run_without_environment_steps_is_shown_by_its_iterations(tmp_path: Path, values: dict[str, Any]):
+    """As of an agent that learns from histories; a resume then drops and keeps the right points, too."""
+    run_dir = tmp_path / "run"
+    for first, last, start in ((1, 4, Counters()), (4, 5, Counters(3))):  # killed after a checkpoint at 3
+        with logger(run_dir, values, start) as log:
+            for i in range(first, last + 1):
+                log.iteration(Counters(i), {"loss/policy": float(i)}, {"test": curve(2)} if i in (2, 4) else None)
+    points = shown(run_dir)
+    assert points["loss/policy"] == [(i, float(i)) for i in range(1, 6)]
+    assert [step for step, _ in points["eval/test/score"]] == [2, 4]
+
+
 def test_a_resume_with_another_number_of_threads_says_so(
     tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):

@@ -57,6 +57,20 @@ def test_a_folder_of_any_name(name: str, capsys: pytest.CaptureFixture[str]):
     assert metarl.load(run).config == checkpoint.load("pretrained:mine").config, "which stands in no other folder"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text")
+def test_names_that_are_no_text(capsys: pytest.CaptureFixture[str]):
+    """As a shell passes on a name of Latin-1, or any but ASCII in an ASCII locale: bytes that no text has."""
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    assert train.main([*SMALL, "--run_dir", name]) == 2
+    assert capsys.readouterr().err == (
+        "metarl train: The folder 'caf\\udce9' has a name that is no text: choose another --run_dir.\n"
+    )
+    assert not Path(name).exists()
+    Path(f"{name}.yaml").write_text(TOY)
+    assert train.main([f"{name}.yaml", "--total_iterations=1", "--run_dir=run"]) == 0
+    assert b"caf\xe9.yaml" in Path("run/command.txt").read_bytes() and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_printed_can_be_typed(name: str, capsys: pytest.CaptureFixture[str]):
     """The commands by which a run is continued, in a real shell."""

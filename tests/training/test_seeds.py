@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from rich.console import Console
 
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
-from metarl.training import checkpoint
+from metarl.training import checkpoint, loop
+from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import read_line
 
@@ -64,6 +68,29 @@ def test_the_command_again_goes_on_where_it_stopped(trained: Path, capsys: pytes
     assert "Seed 4 is done" in said and "Seed 5 is done" in said and "Seed 6" not in said
     assert (trained / "seed_4" / checkpoint.CHECKPOINT).stat().st_mtime_ns == before
     assert AdaptationCurve.load(trained / "evaluation" / "test").returns.shape[0] == 3
+
+
+@pytest.mark.parametrize("given", [[], ["--run_dir=it's mine"]])
+def test_stopped_in_the_second_seed_it_says_how_all_go_on(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    honest = loop.keep_best
+
+    def stop(run_dir: Path, *more: Any) -> Counters:
+        if run_dir.name == "seed_2":
+            signal.raise_signal(signal.SIGINT)
+        return honest(run_dir, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "keep_best", stop)
+        assert main([*SMALL, "--final_eval_tasks=0", "--seeds=2", *given]) == 128 + signal.SIGINT
+    said = capsys.readouterr().out
+    command = shlex.split(said.partition("All seeds go on by: ")[2].partition("\n")[0])
+    assert command[:3] == ["python", "-m", "metarl.train"] and main(command[3:]) == 0
+    assert "Seed 1 is done" in capsys.readouterr().out
+    (second,) = Path().rglob("seed_2/checkpoint.safetensors")
+    assert checkpoint.load_state(second.parent)[1].iteration == 2
 
 
 def test_a_damaged_evaluation_is_made_again(trained: Path, capsys: pytest.CaptureFixture[str]):

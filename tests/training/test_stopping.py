@@ -80,6 +80,22 @@ def test_sigusr1_saves_and_goes_on():
     assert_same_run("run", "whole")
 
 
+def test_every_checkpoint_comes_after_its_lines_are_on_the_disk(monkeypatch: pytest.MonkeyPatch):
+    """Also one that a signal asked for, and the last one: no resume writes lines again that were before it."""
+    synced, saved = set[tuple[int, int]](), []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add((os.fstat(number).st_ino, os.fstat(number).st_size)))
+    honest = checkpoint.save
+
+    def save(run_dir: Path, agent: Any, counters: Any, *more: Any) -> Path:
+        found = Path(run_dir, "metrics.jsonl").stat()
+        saved.append((counters.iteration, (found.st_ino, found.st_size) in synced))
+        return honest(run_dir, agent, counters, *more)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    metarl.run("toy.yaml", run_dir="run", checkpoint_every=4, total_iterations=5, on_iteration=at(2, signal.SIGUSR1))
+    assert saved == [(3, True), (4, True), (5, True)]
+
+
 def test_sighup_saves_and_ends_even_if_it_comes_twice():
     with pytest.raises(SystemExit) as ended:
         metarl.run("toy.yaml", run_dir="run", on_iteration=at(3, signal.SIGHUP, signal.SIGHUP, signal.SIGHUP))
@@ -150,6 +166,52 @@ sys.exit(main(["toy.yaml", "--run_dir=run"]))
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 128 + number and not done.stdout and not Path("run").exists()
     assert done.stderr == f"metarl train: stopped at once by {number.name}; what was saved is kept.\n"
+
+
+SITE = """
+import os, signal, sys
+class Sends:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["SEND_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Sends())
+"""
+SCRIPT = "import sys\nfrom metarl.cli.main import main\nsys.exit(main())\n"
+THEIRS = """
+import os, signal
+try:
+    import metarl
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("theirs to handle")
+"""
+
+
+def interrupted(module: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The result of a command in a shell, that gets Ctrl-C when it imports this module."""
+    Path("sitecustomize.py").write_text(SITE)
+    environment = os.environ | {"PYTHONPATH": f"{os.getcwd()}:{ROOT}", "SEND_AT": module}
+    shell = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, *command]
+    return subprocess.run(shell, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["numpy", "metarl.cli"])
+@pytest.mark.parametrize("command", ["-m metarl.train toy.yaml", "-m metarl train toy.yaml", "bin/metarl envs"])
+def test_ctrl_c_is_quiet_from_the_first_import_on(command: str, module: str):
+    Path("bin").mkdir()
+    Path("bin/metarl").write_text(SCRIPT)
+    done = interrupted(module, command.split())
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("command", ["-m theirs", "theirs/__init__.py metarl", "-m theirs.metarl"])
+def test_ctrl_c_in_another_program_stays_its_own(command: str):
+    Path("theirs").mkdir()
+    Path("theirs/__init__.py").write_text(THEIRS)
+    for name in ("__main__", "metarl"):
+        Path(f"theirs/{name}.py").touch()
+    done = interrupted("nothing", command.split())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "theirs to handle\n", "")
 
 
 def test_a_signal_that_an_import_swallowed_is_not_lost():

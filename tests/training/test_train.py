@@ -115,6 +115,29 @@ def test_a_run_leaves_everything_behind(toy: list[str], capsys: pytest.CaptureFi
     assert not [tag for line in lines("run") for tag in line if "/" in tag and not documented(tag)]
 
 
+def test_a_configuration_that_was_edited_between_two_starts_is_warned_of(
+    toy: list[str], capsys: pytest.CaptureFixture[str]
+):
+    """By hand, in place of an option of --resume, which takes none that changes what was learned."""
+    assert train.main([*toy, "--run_dir=run", "--quiet"]) == 0
+    path = Path("run/config.yaml")
+
+    def said_of(*edits: tuple[str, str]) -> str:
+        for before, after in edits:
+            assert before in path.read_text()
+            path.write_text(path.read_text().replace(before, after))
+        assert train.main(["--resume=run", "--quiet"]) == 0
+        return capsys.readouterr().err
+
+    assert said_of(("total_iterations: 6", "total_iterations: 7")) == "", "which --resume may change"
+    edits = ("total_iterations: 7", "total_iterations: 8"), ("seed: 1", "seed: 2"), ("clip_coef: 0.2", "clip_coef: 0.3")
+    assert said_of(*edits) == (
+        "metarl train: warning: The run's config.yaml was edited since its last start (agent.clip_coef 0.2, now 0.3; "
+        "seed 1, now 2): numbers will differ from those of an uninterrupted run.\n"
+    )
+    assert said_of(("total_iterations: 8", "total_iterations: 9")) == "", "it was said"
+
+
 def test_the_event_file_has_the_tags(toy: list[str]):
     assert train.main([*toy, *EVALUATED, "--run_dir", "run"]) == 0
     found = EventAccumulator("run").Reload()

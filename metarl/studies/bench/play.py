@@ -68,7 +68,7 @@ def _source(preset: str, seed: int, runs: Path, train: bool, say: Say) -> Path |
     """Return the run directory of a preset and seed, trained first if need be, or the name of a shipped agent."""
     folder = runs / f"{preset}_{seed}"
     shipped = f"pretrained:{preset}"
-    begun = (folder / checkpoint.CHECKPOINT).exists()
+    begun = checkpoint.newest(folder) is not None
     if begun and (folder / "evaluation" / "table.txt").exists():
         return folder
     if seed == 1 and not begun and shipped in checkpoint.pretrained():

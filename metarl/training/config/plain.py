@@ -30,6 +30,14 @@ LARGEST = 2**63 - 1
 _OBJECTS = ("class_path", "init_args", "dict_kwargs")
 
 
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested values as one level: ``{"agent.lr": 0.001}``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
+    return found
+
+
 def check_plain(key: str, hint: Any, value: Any) -> None:
     """Raise ConfigError for a value of the option `key`, of type `hint`, that would be more than data."""
     if not is_plain(hint):

@@ -18,7 +18,6 @@ from metarl.core.errors import WrongResult, add_place
 from metarl.core.faults.diagnosis import method_of
 from metarl.report.console import in_words
 from metarl.training import checkpoint
-from metarl.training.checkpoint import CHECKPOINT
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Diverged, kept
@@ -87,6 +86,6 @@ def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
         remedy = f"Make {str(run_dir)!r} writable"
     else:
         remedy = f"See that {str(run_dir)!r} can be written to"
-    if (run_dir / CHECKPOINT).exists():
+    if checkpoint.newest(run_dir):
         return f"{what} {remedy}; go on from the last checkpoint by: {checkpoint.resume_command(run_dir, config.allow)}"
     return f"{what} {remedy}; start the run again by: {checkpoint.start_command(run_dir, config.allow)}"

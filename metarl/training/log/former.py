@@ -1,30 +1,52 @@
-"""Former starts of a run: the lines that they left in ``metrics.jsonl``, and the settings of their processes."""
+"""Former starts of a run: the lines that they left in ``metrics.jsonl``, their settings and their configuration."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 from metarl.evaluation.files import replace_file
+from metarl.training.config.errors import shown
+from metarl.training.config.plain import flat
+from metarl.training.config.run_config import RESUMABLE
+
+DIFFER = "numbers will differ from those of an uninterrupted run"
 
 
-def changes(path: Path, runtime: str) -> str:
-    """Keep the settings of this process in a file; return a sentence if those of a former start of the run differ.
+def changes(path: Path, runtime: str, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Keep the settings of this process, and what no resume may change of the configuration `values`, in a file.
 
-    Another number of threads, for example, adds numbers in another order.
+    Returns a sentence if the settings of a former start of the run differ (another number of threads, for example, adds
+    numbers in another order), and one if config.yaml was edited since then.
     """
+    fixed = {key: value for key, value in values.items() if key not in (*RESUMABLE, "run_dir")}
+    now = json.loads(runtime) | {"configuration": json.loads(json.dumps(flat(fixed)))}
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a new run, or a damaged file
         before = {}
-    replace_file(path, runtime + "\n")
-    now = json.loads(runtime)
-    both = now.keys() & before.keys() if isinstance(before, dict) else ()
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in sorted(both) if before[name] != now[name]]
-    if not changed:
-        return ""
-    return f"Resumed with other settings ({'; '.join(changed)}): numbers will differ from those of an uninterrupted run"
+    before = before if isinstance(before, dict) else {}
+    replace_file(path, json.dumps(now, indent=1) + "\n")
+    options, former = now.pop("configuration"), before.pop("configuration", {})
+    settings, edited = _changed(before, now), _changed(former if isinstance(former, dict) else {}, options)
+    return (
+        settings and f"Resumed with other settings ({settings}): {DIFFER}",
+        edited and f"The run's config.yaml was edited since its last start ({edited}): {DIFFER}.",
+    )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which values differ, of those that both have: the first three of them."""
+    both = [name for name in now if name in before and before[name] != now[name]]
+    said = [f"{name} {_text(before[name])}, now {_text(now[name])}" for name in both[:3]]
+    return "; ".join([*said, *([f"and {len(both) - 3} more"] if len(both) > 3 else [])])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def keep_lines(path: Path, iterations: int) -> int:

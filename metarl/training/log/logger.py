@@ -61,23 +61,26 @@ class Logger:
         self.curves: dict[str, AdaptationCurve] = {}  # the latest of each split
         self.page: dict[str, dict[str, list[Any]]] = {}  # the custom scalars
         self.resumed, self.drawn = start.iteration > 0, start.seconds
-        # The number of steps that is in every file; what was written beyond it, or before a first checkpoint, is not.
-        self.start = start.env_steps if self.resumed else -1
+        # The last step that is in every file; what was written beyond it, or before a first checkpoint, is not.
+        self.start = _step(start) if self.resumed else -1
         self.earlier = rewind(run_dir, self.start, self._at_each_start)
         # The mark is for a TensorBoard that is running, and has read what is no longer there.
         writer = functools.partial(SummaryWriter, str(run_dir), purge_step=self.start + 1, flush_secs=10)
         rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
-        self.writer = Guarded(writer, warn or self.say, rest)
+        warn = warn or self.say
+        self.writer = Guarded(writer, warn, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():
-            self.writer("add_text", name, verbatim(text), start.env_steps)
+            self.writer("add_text", name, verbatim(text), _step(start))
         self._add_hparams(values, splits)
-        if changed := changes(run_dir / "runtime.json", texts.get("runtime", "{}")):
+        changed, edited = changes(run_dir / "runtime.json", texts.get("runtime", "{}"), values)
+        if changed:
             self.say(changed)
+        if edited:
+            warn(edited)
         damaged = keep_lines(run_dir / "metrics.jsonl", start.iteration)
         if damaged:
             self.say(f"Damaged or repeated lines left out of {run_dir / 'metrics.jsonl'}: {damaged}")
         self.file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self.checkpoint_every = int(values["checkpoint_every"])
         self.adaptation = ""  # the latest evaluation, in words
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -100,8 +103,12 @@ class Logger:
         self.file.close()
 
     def flush(self) -> None:
-        """Write all points to the disk. Before a checkpoint, so that none of those before it is lost with a kill."""
+        """Write all lines and points to the disk. Before a checkpoint, so that none of those before it is lost.
+
+        A kill, or a computer that fails, would otherwise lose some that no resume writes again.
+        """
         self.writer("flush")
+        os.fsync(self.file.fileno())
 
     def iteration(
         self, counters: Counters, metrics: dict[str, float], curves: Mapping[str, AdaptationCurve] | None = None
@@ -117,8 +124,6 @@ class Logger:
         record |= {"seconds": round(counters.seconds, 3)}
         self.file.write(to_json(record | metrics) + "\n")
         self.file.flush()
-        if counters.iteration % self.checkpoint_every == 0:
-            os.fsync(self.file.fileno())  # before the checkpoint, which is not to be ahead of the lines on the disk
         self._show(counters, metrics, bool(curves))
         return metrics
 
@@ -126,14 +131,14 @@ class Logger:
         self, counters: Counters, curves: Mapping[str, AdaptationCurve], figures: bool = True
     ) -> dict[str, float]:
         """Write the adaptation curves of some splits, with `figures` or without; return their scalars."""
-        if counters.env_steps == self.start:  # a finished run plays its last evaluation again
+        if _step(counters) == self.start:  # a finished run plays its last evaluation again
             take_out(self.earlier, self.start, lambda tag, step: step == self.start and tag.startswith("eval/"))
         metrics = all_curve_metrics(curves)
         for curve in curves.values():
             if figures:
-                self.writer.draw("add_figure", f"eval/{curve.split}/curve", curve.plot, counters.env_steps, close=False)
+                self.writer.draw("add_figure", f"eval/{curve.split}/curve", curve.plot, _step(counters), close=False)
                 self.writer.draw(
-                    "add_figure", f"eval/{curve.split}/steps", curve.plot_steps, counters.env_steps, close=False
+                    "add_figure", f"eval/{curve.split}/steps", curve.plot_steps, _step(counters), close=False
                 )
                 self.drawn = counters.seconds
         self._add_scalars(metrics, counters)
@@ -159,7 +164,7 @@ class Logger:
             width, height = opened.size
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self.writer(
-            "_get_file_writer.add_summary", Summary(value=[Summary.Value(tag=tag, image=image)]), counters.env_steps
+            "_get_file_writer.add_summary", Summary(value=[Summary.Value(tag=tag, image=image)]), _step(counters)
         )
 
     def _at_each_start(self, tag: str, step: int) -> bool:
@@ -169,7 +174,7 @@ class Logger:
     def _add_scalars(self, metrics: Mapping[str, float], counters: Counters) -> None:
         # One event for all: SummaryWriter.add_scalar would write one for each, which takes ten times as long.
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
-        self.writer("_get_file_writer.add_summary", Summary(value=values), counters.env_steps)
+        self.writer("_get_file_writer.add_summary", Summary(value=values), _step(counters))
         self.tags |= metrics.keys()
 
     def say(self, sentence: str) -> None:
@@ -233,6 +238,11 @@ class NoLog:
 
     def flush(self) -> None:
         """Do nothing."""
+
+
+def _step(counters: Counters) -> int:
+    """Return the step of TensorBoard: the environment steps of training, or the iteration of a run without any."""
+    return counters.env_steps or counters.iteration  # an agent that learns from histories plays nothing itself
 
 
 def _in_words(curve: AdaptationCurve) -> str:
