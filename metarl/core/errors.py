@@ -123,6 +123,13 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
     return value
 
 
+def truth(name: str, value: Any) -> bool:
+    """Return a truth value of Python or NumPy as a bool. Raises ValueError for anything else, such as "yes"."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {short(value)}.")
+
+
 def check_counts(**counts: Any) -> None:
     """Raise ValueError for a number below 1."""
     for name, number in counts.items():

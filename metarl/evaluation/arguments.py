@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core.checks import checked_task
-from metarl.core.errors import short
+from metarl.core.errors import short, truth
 from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.memory import check_memory, machine_memory, row_numbers, task_numbers
 from metarl.core.rollout import Agent
@@ -33,16 +33,9 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
     return number
 
 
-def as_bool(name: str, value: Any) -> bool:
-    """Return a truth value of Python or NumPy as a bool."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise ValueError(f"{name} must be True or False, got {short(value)}.")
-
-
 def as_greedy(agent: Agent, value: bool | None) -> bool:
     """Return whether an evaluation is greedy; None: as the agent's protocol says."""
-    return agent.protocol.test_greedy if value is None else as_bool("greedy", value)
+    return agent.protocol.test_greedy if value is None else truth("greedy", value)
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
