@@ -206,9 +206,9 @@ class GymFamily(SimulatorFamily[Any]):
 def find(env: Any) -> EnvSpec:
     """Return the specification of a registered id. Raises ValueError for another one."""
     if not isinstance(env, str):
-        how = "" if env is None else ": register it first, by gymnasium.register(id, entry_point=…)"
         raise ValueError(
-            f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}{how}."
+            f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}: one of your own "
+            "gets an id by gymnasium.register(id, entry_point=…)."
         )
     module, _, name = env.rpartition(":")
     if module and module not in sys.modules:

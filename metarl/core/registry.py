@@ -60,6 +60,8 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
 
     Raises ValueError, which names the nearest id, for an unknown id.
     """
+    if not isinstance(id, str):
+        raise ValueError(f"The id of a family is a text, such as 'metarl/GridNavi-v0', got {short(id)}.")
     if id not in _REGISTRY:
         from metarl.core.errors import unknown
 

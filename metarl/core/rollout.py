@@ -15,9 +15,11 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
+from metarl.core.checks import check_kind, same_spaces
 from metarl.core.errors import add_place
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.faults.diagnosis import check_round, explained
+from metarl.core.faults.given import check_is_agent, check_is_family
 from metarl.core.faults.results import shown_task
 from metarl.core.tree import features, num_rows, stack, take
 
@@ -173,8 +175,14 @@ def run_trial(
 ) -> list[Rollout]:
     """Play a trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
-    The options are those of `play_rounds`.
+    The options are those of `play_rounds`. Raises ValueError for tasks of another family, for an agent that was made
+    for other spaces, and for what is no family or no key; TypeError for what is no agent.
     """
+    check_is_agent(agent)
+    check_is_family(family)
+    rng.check_is_key(key)
+    same_spaces(agent, family)
+    check_kind(family, task)
     trial = play_rounds(
         agent, family, task, key, rounds=rounds, episodes=episodes, envs_per_task=envs_per_task, first_task=first_task
     )

@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core.checks import checked_task
@@ -54,28 +53,6 @@ def as_tasks(family: TaskFamily, value: Any) -> int | Task:
     return checked_task(family, value)
 
 
-def same_spaces(agent: Agent, family: TaskFamily) -> None:
-    """Raise ValueError unless `agent` was made for observations of the shape, and the actions, that `family` has.
-
-    Bounds of observations may differ. Agents that know no family (baselines) are taken as they are.
-    """
-    known: TaskFamily | None = getattr(agent, "family", None)
-    if known is None or known is family:
-        return
-    name, theirs, ours = type(agent).__name__, type(known).__name__, type(family).__name__
-    if known.observation_space.shape != family.observation_space.shape:
-        shapes = known.observation_space.shape, family.observation_space.shape
-        raise ValueError(
-            f"This {name} was made for observations of shape {shapes[0]} ({theirs}), "
-            f"but those of {ours} have the shape {shapes[1]}."
-        )
-    if known.action_space != family.action_space:
-        raise ValueError(
-            f"This {name} was made for the actions {_actions(known.action_space)} ({theirs}), "
-            f"but those of {ours} are {_actions(family.action_space)}."
-        )
-
-
 def check_rounds(agent: Agent, rounds: int | None) -> None:
     """Raise ValueError if several `rounds` are asked of an agent that does nothing between them."""
     protocol = agent.protocol
@@ -110,10 +87,3 @@ def check_size(
     if 4 * numbers > machine_memory() and (distinct := family.num_tasks(split)) is not None:
         numbers = needed(min(tasks, distinct), tasks if repeats is None else min(tasks, distinct))
     check_memory("This evaluation", numbers, "the tasks, repeats, episodes or rounds")
-
-
-def _actions(space: spaces.Space) -> str:
-    """``0 … 4``, or the space itself."""
-    if isinstance(space, spaces.Discrete):
-        return f"{space.start} … {space.start + space.n - 1}"
-    return str(space)

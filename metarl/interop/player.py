@@ -29,7 +29,8 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Outcome, Step
-from metarl.core.errors import check_counts, short
+from metarl.core.errors import check_counts, short, truth
+from metarl.core.faults.given import check_is_agent, no_family
 from metarl.core.rollout import Acted, Rollout
 from metarl.core.tree import join_columns, stack
 from metarl.core.units import no_action
@@ -62,9 +63,10 @@ class Player:
     """
 
     def __init__(self, agent: LearningAgent, seed: int = 0, greedy: bool = False) -> None:
-        if isinstance(agent, type) or not hasattr(agent, "protocol"):
-            raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(agent)}.")
-        self.agent, self.greedy, self.trials = agent, bool(greedy), 0
+        check_is_agent(agent)
+        if no_family(getattr(agent, "family", None)):
+            raise ValueError(f"A player needs an agent that knows its family: {type(agent).__name__} has no family.")
+        self.agent, self.greedy, self.trials = agent, truth("greedy", greedy), 0
         self._adaptations = agent.protocol.test().rounds - 1
         self._root = rng.fold(rng.key(seed, agent.device), PLAYING)
         self.begin()

@@ -13,7 +13,9 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent, OwnLoopAgent
 from metarl.core.batch_env import Step, make_env
+from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
+from metarl.core.faults.given import no_family
 from metarl.core.options import parts_of
 from metarl.core.rollout import Memory, run_trial
 from metarl.core.tree import leaves, num_rows, take
@@ -29,6 +31,9 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     batch acts like a batch of one; `update` returns finite floats, changes parameters, and starts at likelihood ratio
     1; a `state_dict` resumes exactly, and without the entries `optimizer.…` it acts as before.
     """
+    good = isinstance(config, AgentConfig)
+    require(good, f"check_agent takes an AgentConfig, which builds an agent, got {short(config)}.")
+    require(not no_family(family), no_family(family))
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
     agent = config.build(family, seed, torch.device("cpu"))

@@ -14,11 +14,12 @@ from metarl.agents.maml import MAMLConfig
 from metarl.agents.random import RandomAgent
 from metarl.agents.rl2 import RL2Config
 from metarl.core import rng
+from metarl.core.checks import same_spaces
 from metarl.core.errors import truth
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import TrialProtocol
 from metarl.core.tree import features, take
-from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_rounds, same_spaces
+from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_rounds
 
 CPU = torch.device("cpu")
 

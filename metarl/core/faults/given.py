@@ -1,0 +1,59 @@
+"""Sentences about what is no family, no agent and no device, for the functions that users hand one to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+
+from metarl.core.errors import short
+from metarl.core.family import TaskFamily
+
+
+def no_family(given: Any) -> str:
+    """Return the sentence for what is given in place of a task family; empty for a family."""
+    if isinstance(given, TaskFamily):
+        return ""
+    advice = ""
+    if isinstance(given, type):
+        advice = f": it is a class, so make one of it, such as {given.__name__}()"
+    elif isinstance(given, str):
+        advice = ": metarl.make makes the family of an id, such as 'metarl/GridNavi-v0'"
+    elif isinstance(getattr(getattr(given, "unwrapped", None), "family", None), TaskFamily):
+        advice = ": it is an environment, whose family is env.unwrapped.family"
+    elif isinstance(given, gymnasium.Env):
+        advice = ": metarl.make('metarl/Gym-v0', env=ID, parameters=…) makes a family of a registered environment"
+    return f"A task family is needed, got {short(given)}{advice}."
+
+
+def check_is_family(given: Any) -> None:
+    """Raise ValueError for what is no task family."""
+    if sentence := no_family(given):
+        raise ValueError(sentence)
+
+
+def check_is_agent(given: Any) -> None:
+    """Raise TypeError for what is no agent."""
+    if hasattr(given, "protocol") and not isinstance(given, type):
+        return
+    advice = ""
+    if isinstance(given, str):
+        advice = ": metarl.load makes the agent of a run directory or a name"
+    elif hasattr(given, "build") and not isinstance(given, type):
+        advice = ": a configuration makes one by build(family, seed, device)"
+    elif hasattr(given, "policy") and hasattr(given, "predict"):
+        advice = ": metarl.agents.sb3.agent.SB3Model(model, family) makes one of a model of stable-baselines3"
+    raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(given)}{advice}.")
+
+
+def device_here(given: torch.device | str) -> torch.device:
+    """Return the device of any name that torch knows, or of "auto". Raises ValueError for one that is not here."""
+    there = torch.cuda.is_available()
+    try:
+        found = torch.device(("cuda" if there else "cpu") if given == "auto" else given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {short(given)}.") from error
+    if found.type == "cuda" and not there:
+        raise ValueError("device is 'cuda', but torch finds no CUDA device here: use 'cpu' or 'auto'.")
+    return found
