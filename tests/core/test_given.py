@@ -46,20 +46,20 @@ TAKES_A_FAMILY = {
 @pytest.mark.parametrize("where", TAKES_A_FAMILY)
 def test_what_is_no_family_is_said_in_one_sentence(where: str, what: str):
     given, advice = NO_FAMILY[what]
-    with pytest.raises((ValueError, AssertionError), match="^A task family is needed, got") as caught:
+    with pytest.raises((ValueError, AssertionError), match=r"^A task family is needed, got") as caught:
         TAKES_A_FAMILY[where](given)
     assert advice in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("where", ["build", "check_family", "check_agent", "run_trial", "BatchEnv"])
 def test_the_id_of_a_family_is_no_family(where: str):
-    with pytest.raises((ValueError, AssertionError), match="metarl.make makes the family of an id"):
+    with pytest.raises((ValueError, AssertionError), match=r"metarl.make makes the family of an id"):
         TAKES_A_FAMILY[where]("metarl/GridNavi-v0")
 
 
 @pytest.mark.parametrize("given", [GridNavi, FAMILY, None, 3])
 def test_only_a_text_is_the_id_of_a_family(given: Any):
-    with pytest.raises(ValueError, match="^The id of a family is a text, such as 'metarl/GridNavi-v0', got"):
+    with pytest.raises(ValueError, match=r"^The id of a family is a text, such as 'metarl/GridNavi-v0', got"):
         metarl.make(given)
 
 
@@ -102,7 +102,7 @@ def test_a_seed_is_no_key(given: Any):
 
 
 def test_fold_takes_no_number_for_a_key():
-    with pytest.raises(ValueError, match="^A key is needed"):
+    with pytest.raises(ValueError, match=r"^A key is needed"):
         rng.fold(0, 1)
 
 
@@ -116,23 +116,23 @@ def test_a_seed_is_a_whole_number(seed: Any):
 
 @pytest.mark.parametrize("n", [-1, 1.5, "4", None])
 def test_a_number_of_tasks_is_a_whole_number(n: Any):
-    with pytest.raises(ValueError, match="^n must be a whole number of at least 0, got"):
+    with pytest.raises(ValueError, match=r"^n must be a whole number of at least 0, got"):
         FAMILY.sample_tasks(rng.key(0), n)
     assert len(FAMILY.sample_tasks(rng.key(0), np.int64(2)).goal) == 2
 
 
 def test_a_trial_is_played_on_tasks_of_the_family_by_an_agent_for_its_spaces():
     for tasks in (8, [TASKS], OTHER.sample_tasks(rng.key(0), 2)):
-        with pytest.raises(ValueError, match="^A task of GridNavi is a GoalCell, got a value of"):
+        with pytest.raises(ValueError, match=r"^A task of GridNavi is a GoalCell, got a value of"):
             metarl.run_trial(AGENT, FAMILY, tasks, rng.key(0))
     learner = RL2Config(meta_batch_size=4).build(FAMILY)
-    with pytest.raises(ValueError, match="^This RL2 was made for the actions"):
+    with pytest.raises(ValueError, match=r"^This RL2 was made for the actions"):
         metarl.run_trial(learner, OTHER, OTHER.sample_tasks(rng.key(0), 2), rng.key(0))
 
 
 def test_an_agent_is_built_on_a_device_of_this_machine():
     assert RL2Config().build(FAMILY, 1, "cpu").device == torch.device("cpu")
-    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or 'auto', got 'gpu'"):
+    with pytest.raises(ValueError, match=r"device must be 'cpu', 'cuda' or 'auto', got 'gpu'"):
         RL2Config().build(FAMILY, 1, "gpu")
 
 
@@ -152,7 +152,7 @@ def test_an_option_of_another_kind_is_said_in_one_sentence(options: dict[str, An
 
 
 def test_check_agent_wants_a_configuration():
-    with pytest.raises(AssertionError, match="check_agent takes an AgentConfig"):
+    with pytest.raises(AssertionError, match=r"check_agent takes an AgentConfig"):
         metarl.check_agent(RL2Config().build(FAMILY), FAMILY)
 
 
@@ -162,5 +162,5 @@ def test_a_player_needs_an_agent_that_knows_its_family():
             super().__init__(FAMILY)
             self.family = None
 
-    with pytest.raises(ValueError, match="Stranger has no family"):
+    with pytest.raises(ValueError, match=r"Stranger has no family"):
         metarl.Player(Stranger())
