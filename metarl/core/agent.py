@@ -246,7 +246,7 @@ def register_agent(name: str, config_class: type[AgentConfig]) -> None:
     ValueError for another class under a taken name, for a name with other characters than letters, digits and ``_+/-``,
     and for a class that is no AgentConfig, builds no agent, or has a field called `name`.
     """
-    if not re.fullmatch(r"[^\W\d][\w+/-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w+/-]*", name):
         raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
     if not isinstance(config_class, type) or not issubclass(config_class, AgentConfig):
         raise ValueError(f"The agent {name!r} needs a class of its configuration: a subclass of AgentConfig.")

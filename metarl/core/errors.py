@@ -85,7 +85,7 @@ class UnknownOption(TypeError, ValueError):
 
 
 class WrongResult(ValueError):
-    """A method of a family returned what its contract forbids; the message is one sentence that says where.
+    """A method of a family or an agent returned what its contract forbids; the message is one sentence that says where.
 
     `places` grows while the error passes through rounds, evaluations and iterations.
     """

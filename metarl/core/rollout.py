@@ -16,10 +16,10 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import check_kind, same_spaces
-from metarl.core.errors import add_place
+from metarl.core.errors import WrongResult, add_place
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.faults.diagnosis import check_round, explained
-from metarl.core.faults.given import check_is_agent, check_is_family
+from metarl.core.faults.given import check_is_agent, check_is_family, wrong_acted
 from metarl.core.faults.results import shown_task
 from metarl.core.tree import features, num_rows, stack, take
 
@@ -120,7 +120,8 @@ def collect(
 
     `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. Or it is
     ``(B,)``, one key for each row. The environment has a key of its own. `watch` is called after each step. Returns the
-    rollout and the memory after it. Raises WrongResult, one sentence, if the family returns wrong types or shapes.
+    rollout and the memory after it. Raises WrongResult, one sentence, if the family or the agent returns wrong types or
+    shapes.
     """
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)
@@ -131,7 +132,10 @@ def collect(
         while not env.all_done():
             masks.append(env.alive)
             steps.append(step)
-            acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+            returned = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+            if not acts and (sentence := wrong_acted(agent, returned, env.family.action_space, env.num_envs)):
+                raise WrongResult(sentence)
+            acted, memory = returned
             acts.append(acted)
             if agent.protocol.targets:
                 targets.append(_target(env))

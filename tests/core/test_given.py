@@ -147,7 +147,7 @@ def test_an_agent_is_built_on_a_device_of_this_machine():
     ],
 )
 def test_an_option_of_another_kind_is_said_in_one_sentence(options: dict[str, Any], sentence: str):
-    with pytest.raises(ValueError, match=f"^{sentence}"):
+    with pytest.raises(ValueError, match=rf"^{sentence}"):
         RL2Config(**options)
 
 
@@ -164,3 +164,21 @@ def test_a_player_needs_an_agent_that_knows_its_family():
 
     with pytest.raises(ValueError, match=r"Stranger has no family"):
         metarl.Player(Stranger())
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: metarl.register("theirs/Given-v0", FAMILY),
+            "theirs/Given-v0 needs a class of families, or a function",
+        ),
+        (lambda: metarl.register(GridNavi, "theirs/Given-v0"), "A family's id looks like 'namespace/Name-v0', got <cl"),
+        (lambda: metarl.register_agent(3, RL2Config), "An agent's name is made of letters, digits and _"),
+        (lambda: metarl.register_baseline(GridNavi, "given", 3), "A baseline 'given' needs a function that makes it"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused_at_once(call: Any, sentence: str):
+    with pytest.raises(ValueError, match=rf"^{sentence}"):
+        call()
+    assert "theirs/Given-v0" not in metarl.registered()

@@ -1,4 +1,4 @@
-"""Sentences about what is no family, no agent and no device, for the functions that users hand one to."""
+"""Sentences about what users hand to functions: what is no family, agent or device, and what `act` should return."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from torch import Tensor
 
 from metarl.core.errors import short
 from metarl.core.family import TaskFamily
@@ -45,6 +46,28 @@ def check_is_agent(given: Any) -> None:
     elif hasattr(given, "policy") and hasattr(given, "predict"):
         advice = ": metarl.agents.sb3.agent.SB3Model(model, family) makes one of a model of stable-baselines3"
     raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(given)}{advice}.")
+
+
+def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: int) -> str:
+    """Return the sentence for what `act` returned in place of an Acted of so many rows, and a memory; else empty."""
+    name = f"{type(agent).__name__}.act"
+    fields = ("action", "log_prob", "value")
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if not pair or not all(hasattr(returned[0], field) for field in fields):
+        several = isinstance(returned, tuple)
+        got = f"({', '.join(type(x).__name__ for x in returned)})" if several else type(returned).__name__
+        return f"{name} must return an Acted and the memory, got {got}."
+    floating = isinstance(space, gymnasium.spaces.Box)
+    for field, dims in zip(fields, (space.shape or (), (), ()), strict=True):
+        x = getattr(returned[0], field)
+        if not isinstance(x, Tensor):
+            return f"{name} must give {field} as a tensor, got {type(x).__name__}."
+        kind = torch.int64 if field == "action" and not floating else torch.float32
+        if x.dtype != kind or x.shape != (rows, *dims):
+            words = [str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype)]
+            wanted, got = (f"{word} of shape {shape}" for word, shape in zip(words, ((rows, *dims), tuple(x.shape))))
+            return f"{name} must give {field} as {wanted}, got {got}."
+    return ""
 
 
 def device_here(given: torch.device | str) -> torch.device:
