@@ -269,7 +269,7 @@ def returns(change):
 
 
 WRONG_ACTS = {
-    "three values": (lambda acted, memory: tuple(acted), "act must return an Acted and the memory, got (Tensor, Tensor"),
+    "three values": (lambda acted, memory: tuple(acted), "act must return an Acted and the memory, got (Tensor, "),
     "no memory": (lambda acted, memory: acted, "act must return an Acted and the memory, got (Tensor, Tensor"),
     "a tuple": (lambda acted, memory: (tuple(acted), memory), "act must return an Acted and the memory, got (tuple"),
     "None": (lambda acted, memory: None, "act must return an Acted and the memory, got NoneType"),
@@ -278,9 +278,9 @@ WRONG_ACTS = {
     "no value": (lambda acted, memory: (acted._replace(value=None), memory),
                  "act must give value as a tensor, got NoneType"),
     "float": (lambda acted, memory: (acted._replace(action=acted.action.float()), memory),
-              "act must give action as int64 ("),
+              "act must give action as int64 of shape ("),
     "a dimension more": (lambda acted, memory: (acted._replace(log_prob=acted.log_prob[:, None]), memory),
-                         "act must give log_prob as float32 ("),
+                         "act must give log_prob as float32 of shape ("),
 }  # fmt: skip
 
 
