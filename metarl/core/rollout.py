@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import check_kind, same_spaces
-from metarl.core.errors import WrongResult, add_place
+from metarl.core.errors import WrongResult, add_place, whole_number
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.faults.diagnosis import check_round, explained
 from metarl.core.faults.given import check_is_agent, check_is_family, wrong_acted
@@ -123,6 +123,8 @@ def collect(
     rollout and the memory after it. Raises WrongResult, one sentence, if the family or the agent returns wrong types or
     shapes.
     """
+    check_is_agent(agent)
+    rng.check_is_key(key)
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
@@ -187,6 +189,11 @@ def run_trial(
     rng.check_is_key(key)
     same_spaces(agent, family)
     check_kind(family, task)
+    if not num_rows(task):
+        raise ValueError("A trial needs at least one task, got none.")
+    for name, number in (("rounds", rounds), ("episodes", episodes), ("envs_per_task", envs_per_task)):
+        if number is not None:
+            whole_number(name, number)
     trial = play_rounds(
         agent, family, task, key, rounds=rounds, episodes=episodes, envs_per_task=envs_per_task, first_task=first_task
     )

@@ -182,3 +182,20 @@ def test_what_cannot_be_registered_is_refused_at_once(call: Any, sentence: str):
     with pytest.raises(ValueError, match=rf"^{sentence}"):
         call()
     assert "theirs/Given-v0" not in metarl.registered()
+
+
+@pytest.mark.parametrize("name", ["rounds", "episodes", "envs_per_task"])
+@pytest.mark.parametrize("number", [0, 1.5, "2"])
+def test_the_numbers_of_a_trial_are_whole_and_above_0(name: str, number: Any):
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number of at least 1, got"):
+        metarl.run_trial(AGENT, FAMILY, TASKS, rng.key(0), **{name: number})
+
+
+def test_a_trial_has_a_task():
+    with pytest.raises(ValueError, match="at least one task"):
+        metarl.run_trial(AGENT, FAMILY, FAMILY.sample_tasks(rng.key(0), 0), rng.key(0))
+
+
+def test_an_ensemble_is_made_of_runs():
+    with pytest.raises(ValueError, match=r"^An ensemble is made of run directories, or pretrained:NAME, got <RL2"):
+        metarl.ensemble([RL2Config().build(FAMILY)] * 2)
