@@ -199,3 +199,23 @@ def test_a_trial_has_a_task():
 def test_an_ensemble_is_made_of_runs():
     with pytest.raises(ValueError, match=r"^An ensemble is made of run directories, or pretrained:NAME, got <RL2"):
         metarl.ensemble([RL2Config().build(FAMILY)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "sentence"),
+    [
+        ("observation_space", None, "has no observation_space: set it in the class or in its constructor"),
+        ("observation_space", gymnasium.spaces.Discrete(3), "observation_space must be a float32 Box, got Discrete"),
+        ("action_space", gymnasium.spaces.MultiBinary(3), "action_space must be Discrete, or a one-dimensional"),
+        ("horizon", 0, "horizon must be an int of at least 1, got 0"),
+        ("horizon", 2.5, "horizon must be an int of at least 1, got 2.5"),
+        ("episodes_per_trial", "3", "episodes_per_trial must be an int of at least 1, got '3'"),
+    ],
+)
+@pytest.mark.parametrize("where", TAKES_A_FAMILY)
+def test_a_family_that_lacks_something_is_said_wherever_it_is_used(where: str, attribute: str, value: Any, sentence):
+    family = GridNavi()
+    setattr(family, attribute, value)
+    with pytest.raises((ValueError, AssertionError)) as caught:
+        TAKES_A_FAMILY[where](family)
+    assert sentence in str(caught.value) and str(caught.value).startswith("GridNavi") and "\n" not in str(caught.value)

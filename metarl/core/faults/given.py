@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core.errors import short
@@ -13,9 +14,9 @@ from metarl.core.family import TaskFamily
 
 
 def no_family(given: Any) -> str:
-    """Return the sentence for what is given in place of a task family; empty for a family."""
+    """Return the sentence for what is given in place of a whole task family; empty for a family."""
     if isinstance(given, TaskFamily):
-        return ""
+        return _not_whole(given)
     advice = ""
     if isinstance(given, type):
         advice = f": it is a class, so make one of it, such as {given.__name__}()"
@@ -28,8 +29,26 @@ def no_family(given: Any) -> str:
     return f"A task family is needed, got {short(given)}{advice}."
 
 
+def _not_whole(family: TaskFamily[Any, Any]) -> str:
+    """Return the sentence for what a family lacks before it can be played; else empty."""
+    name = type(family).__name__
+    for attribute in ("observation_space", "action_space", "horizon", "episodes_per_trial"):
+        if getattr(family, attribute, None) is None:
+            return f"{name} has no {attribute}: set it in the class or in its constructor."
+    if not isinstance(family.observation_space, spaces.Box):
+        return f"{name}.observation_space must be a float32 Box, got {short(family.observation_space)}."
+    if not isinstance(family.action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
+        kinds = "Discrete, or a one-dimensional MultiDiscrete or float32 Box"
+        return f"{name}.action_space must be {kinds}, got {short(family.action_space)}."
+    for attribute in ("horizon", "episodes_per_trial"):
+        number = getattr(family, attribute)
+        if not hasattr(number, "__index__") or number < 1:
+            return f"{name}.{attribute} must be an int of at least 1, got {short(number)}."
+    return ""
+
+
 def check_is_family(given: Any) -> None:
-    """Raise ValueError for what is no task family."""
+    """Raise ValueError for what is no task family, or one that lacks a space or a length."""
     if sentence := no_family(given):
         raise ValueError(sentence)
 
@@ -57,7 +76,7 @@ def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: in
         several = isinstance(returned, tuple)
         got = f"({', '.join(type(x).__name__ for x in returned)})" if several else type(returned).__name__
         return f"{name} must return an Acted and the memory, got {got}."
-    floating = isinstance(space, gymnasium.spaces.Box)
+    floating = isinstance(space, spaces.Box)
     for field, dims in zip(fields, (space.shape or (), (), ()), strict=True):
         x = getattr(returned[0], field)
         if not isinstance(x, Tensor):
