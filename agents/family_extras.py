@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from metarl.core.errors import unknown
+from metarl.core.errors import short, unknown
 from metarl.core.family import TaskFamily
 from metarl.core.registry import family_class
 from metarl.core.rollout import Agent
@@ -115,6 +115,8 @@ def _register(
     cls = family_class(family) if isinstance(family, str) else family
     if not (isinstance(cls, type) and issubclass(cls, TaskFamily)):
         raise ValueError(f"A {kind} is registered for a class of task families or the id of one, got {family!r}.")
+    if not callable(value):
+        raise ValueError(f"A {kind} {name!r} needs a function that makes it, got {short(value)}.")
     known = table.setdefault(name, {})
     if cls in known and _place(known[cls]) != _place(value):
         raise ValueError(f"There is already a {kind} {name!r} for {cls.__name__}.")

@@ -8,10 +8,11 @@ import gymnasium
 import torch
 from torch import Tensor
 
-from metarl.agents.family_extras import baseline
+from metarl.agents.family_extras import baseline, baselines_for
 from metarl.agents.random import FixedAgent
 from metarl.core import rng
 from metarl.core.batch_env import Step
+from metarl.core.errors import short
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.rollout import Acted, Agent, Memory, Rollout
 from metarl.core.tree import take
@@ -88,6 +89,12 @@ def make_teacher(name: str, family: AnyFamily, device: torch.device) -> Teacher:
         return OptimalTeacher(family)
     import metarl.agents.reference.catalogue  # noqa: F401  (registers them, which takes a while)
 
+    if name not in (known := baselines_for(family)):
+        cls = type(family).__name__
+        raise ValueError(
+            f"Unknown baseline of {cls} as a teacher: {short(name)}. It has {', '.join(known)}; the option `teacher` "
+            f"chooses one of them or a trained agent, and metarl.register_baseline({cls}, {name!r}, …) adds one."
+        )
     return baseline(name, family, device)
 
 

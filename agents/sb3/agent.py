@@ -54,7 +54,9 @@ from metarl.agents.sb3.policies import acting, check_played, in_the_space, stati
 from metarl.core.agent import Learned, OwnLoopAgent, at, load_optimizer_state, optimizer_state
 from metarl.core.batch_env import Step
 from metarl.core.distributions import Distribution, make_distribution
+from metarl.core.errors import short, truth
 from metarl.core.family import Key, Task, TaskFamily
+from metarl.core.faults.given import check_is_family
 from metarl.core.rollout import Acted, Memory, NotFinite, Rollout, TrialProtocol
 from metarl.core.tree import features
 from metarl.core.units import component_sizes
@@ -278,12 +280,18 @@ class SB3Model(FixedAgent):
         vec_normalize: VecNormalize | str | Path | bool | None = None,
     ) -> None:
         super().__init__("cpu")
-        self.model, self.family, self.trial = model, family, trial
+        check_is_family(family)
+        if not hasattr(model, "observation_space") or not hasattr(model, "policy"):
+            raise TypeError(f"model must be a model, such as PPO.load returns, got {short(model)}.")
+        self.model, self.family, self.trial = model, family, truth("trial", trial)
         expected = (flat_space(family) if trial else family.observation_space).shape
         if model.observation_space.shape != expected or not _same_actions(model.action_space, family.action_space):
+            as_trials = not trial and model.observation_space.shape == flat_space(family).shape
+            advice = ": they are those of its trials, so give trial=True" if as_trials else ""
             raise ValueError(
-                f"The model was trained on observations {model.observation_space} and actions {model.action_space}, "
-                f"which are not those of {type(family).__name__}{' as trials' if trial else ''}."
+                f"The model was trained on observations of shape {model.observation_space.shape} and actions "
+                f"{short(model.action_space)}, which are not those of {type(family).__name__}"
+                f"{' as trials' if trial else ''}{advice}."
             )
         check_played(model)
         self.statistics = statistics_of(model, vec_normalize, family, trial)

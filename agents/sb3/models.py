@@ -28,7 +28,7 @@ from metarl.core.distributions import (
     make_distribution,
 )
 from metarl.core.family import TaskFamily
-from metarl.core.rollout import Rollout, episode_returns, run_trial
+from metarl.core.rollout import Rollout, episode_returns, play_rounds
 from metarl.core.units import component_sizes, first_actions
 
 METRICS = {
@@ -98,8 +98,9 @@ class Prepared(VecEnvWrapper):
 def reward_scale(family: TaskFamily) -> float:
     """Return the default of `PPOConfig.reward_scale` for a family."""
     key = rng.key(0)
-    trial = run_trial(RandomAgent(family), family, family.sample_tasks(key, 64, family.splits[0]), key, episodes=1)
-    size = float((episode_returns(trial[0], 1) ** 2).mean().sqrt())
+    tasks = family.sample_tasks(key, 64, family.splits[0])
+    (trial,) = play_rounds(RandomAgent(family), family, tasks, key, episodes=1)
+    size = float((episode_returns(trial.played, 1) ** 2).mean().sqrt())
     return 1.0 / max(size, 1.0)
 
 

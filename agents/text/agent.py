@@ -19,6 +19,7 @@ from metarl.agents.text.prompt import Trial, remembered, rule_of, seen, within
 from metarl.core.batch_env import Step
 from metarl.core.errors import brief, short, whole_number
 from metarl.core.family import AnyFamily, Key, Task
+from metarl.core.faults.given import check_is_family
 from metarl.core.registry import make
 from metarl.core.rollout import Acted, Memory, Rollout, TrialProtocol
 from metarl.core.tree import Column
@@ -67,7 +68,10 @@ class TextAgent(FixedAgent):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(device)
+        if not callable(respond):
+            raise ValueError(f"respond must be a function from a prompt to an answer, got {short(respond)}.")
         self.respond, self.family = respond, make(family) if isinstance(family, str) else family
+        check_is_family(self.family)
         self.history, self.workers = whole_number("history", history, least=0), whole_number("workers", workers)
         self.actions = actions_of(self.family, actions)
         self.rule = rule_of(self.family) if rule is None else rule

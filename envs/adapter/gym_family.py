@@ -12,7 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from metarl.core import rng
-from metarl.core.errors import short, unknown, whole_number
+from metarl.core.errors import short, truth, unknown, whole_number
 from metarl.core.family import Key
 from metarl.envs.adapter.gym_simulator import Constructed, GymMaker, is_mujoco, number
 from metarl.envs.adapter.parameters import Parameter, Parameters
@@ -126,12 +126,13 @@ class GymFamily(SimulatorFamily[Any]):
             parameters = LONGER_POLES
         if parameters is None:
             raise ValueError("parameters must name the numbers of a task, such as {gravity: {where: constructor, …}}.")
+        self._tasks = Parameters(parameters)
+        _check_arguments(arguments, self._tasks.all)
         self.env, self.parameters, self.arguments = env, dict(parameters), dict(arguments) if arguments else None
         self.observe_given, self.success_given = observe, success
-        self._tasks = Parameters(parameters)
         self.splits = self._tasks.splits  # type: ignore[misc]
         self.valid_apart = self._tasks.valid_apart  # type: ignore[misc]
-        self.shows_task = shows_task  # type: ignore[misc]
+        self.shows_task = truth("shows_task", shows_task)  # type: ignore[misc]
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         entries = None if observe is None else observed(observe)
         maker = GymMaker(spec, _plain(arguments or {}), tuple(self._tasks.all), entries, success)
@@ -205,7 +206,10 @@ class GymFamily(SimulatorFamily[Any]):
 def find(env: Any) -> EnvSpec:
     """Return the specification of a registered id. Raises ValueError for another one."""
     if not isinstance(env, str):
-        raise ValueError(f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}.")
+        raise ValueError(
+            f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}: one of your own "
+            "gets an id by gymnasium.register(id, entry_point=…)."
+        )
     module, _, name = env.rpartition(":")
     if module and module not in sys.modules:
         raise ValueError(f"The module of {env!r} is not imported: import {module} first, or give --allow {module}.")
@@ -217,6 +221,18 @@ def find(env: Any) -> EnvSpec:
     if name not in gymnasium.registry:
         raise ValueError(unknown("Gymnasium environment", name, gymnasium.registry, see="gymnasium.pprint_registry()"))
     return gymnasium.registry[name]
+
+
+def _check_arguments(arguments: Any, parameters: Sequence[Parameter]) -> None:
+    """Raise ValueError for arguments that are no dictionary, or that a parameter of the task would overrule."""
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise ValueError(f"arguments must be a dictionary of the constructor's arguments, got {short(arguments)}.")
+    for each in parameters:
+        if each.place.kind == "constructor" and each.place.name in (arguments or {}):
+            raise ValueError(
+                f"The constructor's argument {each.place.name!r} is given twice, in arguments and as the parameter "
+                f"{each.name} of the task: leave it out of arguments."
+            )
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:

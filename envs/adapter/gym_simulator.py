@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from metarl.core.errors import WrongResult, short
 from metarl.envs.adapter.parameters import Parameter
 from metarl.envs.adapter.simulator import Simulator, Stepped, TaskRow
 from metarl.envs.adapter.spaces import Actions, Observations, Observed
@@ -83,21 +86,61 @@ class GymSimulator(Simulator):
         for each in self.maker.at("seed"):
             seed = int(task[each.name])
         wanted = {} if self._checked else {each.name: each.place.read(self.env) for each in self.changed}
-        obs, _ = self.env.reset(seed=seed, options=options or None)
+        returned = self.env.reset(seed=seed, options=options or None)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise WrongResult(f"{self._name}.reset must return an observation and a dict of infos, {_got(returned)}")
         self._check(wanted)
-        return self.observations(obs)
+        return self.observations(returned[0])
 
     def step(self, action: np.ndarray) -> Stepped:
         with without_warnings(self.physical):
-            obs, reward, terminated, truncated, info = self.env.step(self.actions(action))
-        solved = False if self.maker.success is None else bool(info[self.maker.success])
-        return Stepped(self.observations(obs), float(reward), bool(terminated), bool(truncated), solved)
+            returned = self.env.step(self.actions(action))
+        if not isinstance(returned, tuple) or len(returned) != 5:
+            raise WrongResult(
+                f"{self._name}.step must return five values (observation, reward, terminated, truncated, info), "
+                f"{_got(returned)}"
+            )
+        obs, reward, *ends, info = returned
+        terminated, truncated = (
+            self._ended(name, end) for name, end in zip(("terminated", "truncated"), ends, strict=True)
+        )
+        return Stepped(self.observations(obs), self._reward(reward), terminated, truncated, self._solved(info))
 
     def render(self) -> np.ndarray:
         return np.asarray(self.env.render(), np.uint8)
 
     def close(self) -> None:
         self.env.close()
+
+    @property
+    def _name(self) -> str:
+        """The name of the environment's class, for a sentence."""
+        return type(self.env.unwrapped).__name__
+
+    def _reward(self, given: Any) -> float:
+        """Return a reward of any library as a float. Raises WrongResult for what is no single number."""
+        if type(given) is float:  # most are, and steps are many
+            return given
+        if not isinstance(given, str) and getattr(given, "ndim", 0) == 0:
+            with contextlib.suppress(TypeError, ValueError):
+                return float(given)
+        raise WrongResult(f"{self._name}.step must return one number as the reward, got {short(given)}")
+
+    def _ended(self, name: str, given: Any) -> bool:
+        """Return an ending as a bool. Raises WrongResult for what is neither true nor false, such as None."""
+        if isinstance(given, (bool, int)) or math.prod(getattr(given, "shape", (0,))) == 1:  # NumPy's have a shape
+            return bool(given)
+        raise WrongResult(f"{self._name}.step must return {name} as True or False, got {short(given)}")
+
+    def _solved(self, info: Any) -> bool:
+        """Return the entry of the infos that is `success`. Raises WrongResult if there is none."""
+        wanted = self.maker.success
+        if wanted is None:
+            return False
+        if not isinstance(info, Mapping) or wanted not in info:
+            there = ", ".join(map(str, info)) if isinstance(info, Mapping) and info else "none"
+            raise WrongResult(f"success is {wanted!r}, an entry that the infos of {self._name}.step lack: {there}")
+        return bool(info[wanted])
 
     def _wanted(self, parameter: Parameter, task: TaskRow) -> Any:
         """Return what a place should hold for a task: a number, or an array like the one that is there."""
@@ -113,11 +156,15 @@ class GymSimulator(Simulator):
         self._checked = True
         for each in self.changed:
             if not np.allclose(each.place.read(self.env), wanted[each.name], rtol=1e-6):
-                name = type(self.env.unwrapped).__name__
                 raise ValueError(
-                    f"{name}.reset sets {each.place.name} itself, so that the task does not reach it; put the "
+                    f"{self._name}.reset sets {each.place.name} itself, so that the task does not reach it; put the "
                     "parameter elsewhere, such as constructor"
                 )
+
+
+def _got(returned: Any) -> str:
+    """Say what a method returned in place of a tuple of its values."""
+    return f"got {len(returned)} values" if isinstance(returned, tuple) else f"got {short(returned)}"
 
 
 def is_mujoco(env: gymnasium.Env[Any, Any]) -> bool:

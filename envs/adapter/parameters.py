@@ -56,7 +56,10 @@ def parameter(name: str, data: Any) -> Parameter:
     factor = data.get("factor", False)
     if not isinstance(factor, bool):
         raise ValueError(f"{name}.factor must be true or false, got {short(factor)}.")
-    return Parameter(name, place(name, data["where"], factor), splits)
+    where = place(name, data["where"], factor)
+    if where.kind == "seed" and splits["train"].dtype.is_floating_point:
+        raise ValueError(f"The parameter {name} is a seed, which is a whole number: use integers, such as [0, 999].")
+    return Parameter(name, where, splits)
 
 
 class Parameters:

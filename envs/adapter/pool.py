@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarl.core.errors import WrongResult
 from metarl.envs.adapter.simulator import Kind, Maker, Simulator, Stepped, TaskRow
 
 GOODBYE_SECONDS = 2.0
@@ -115,6 +116,8 @@ class Bench:
 
 
 def _failed(row: int, error: Exception) -> SimulatorFailed:
+    if isinstance(error, WrongResult):  # a sentence of the adapter's, which needs no traceback
+        return SimulatorFailed(row, error.sentence, "")
     said = " ".join(str(error).split())[:300]
     return SimulatorFailed(row, f"{type(error).__name__}: {said}" if said else type(error).__name__, _details(error))
 

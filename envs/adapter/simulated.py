@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
-from metarl.core.errors import WrongResult, whole_number
+from metarl.core.errors import WrongResult, truth, whole_number
 from metarl.core.family import Key, Redrawn, Sketch, TaskFamily, TaskT
 from metarl.core.faults.results import shown_task
 from metarl.core.tree import Column, named_leaves, num_rows, put
@@ -61,7 +61,8 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         self.maker = maker
         self.max_rows = whole_number("max_rows", max_rows)
         # With a leading _, since they change no episode, and what a curve says of its family holds what does.
-        self._workers, self._frames, self._early_ends = whole_number("workers", workers, 0), frames, early_ends
+        self._workers = whole_number("workers", workers, 0)
+        self._frames, self._early_ends = truth("frames", frames), truth("early_ends", early_ends)
         self._pool: Pool | None = None
 
     def kind(self, task: TaskRow) -> Kind:
@@ -191,7 +192,8 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
             row = error.row if rows is None else int(rows[error.row])
             where = f"row {row} of {num_rows(task)}: {shown_task(task, row)}"
             wrong = WrongResult(f"{type(self).__name__}.{method} failed in {where}: {error.sentence}")
-            wrong.add_note(error.details)
+            if error.details:
+                wrong.add_note(error.details)
             raise wrong from None
         except WorkerDied as error:
             self._pool = None  # the next reset starts workers anew

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
-from metarl.core.errors import short, unknown
+from metarl.core.errors import WrongResult, short, unknown
 from metarl.core.family import Part
 
 Observed = Mapping[str, tuple[float, float] | None]
@@ -38,18 +38,29 @@ class Observations:
         self._simple = isinstance(given, spaces.Box)  # most are, and steps are many
 
     def __call__(self, obs: Any) -> np.ndarray:
-        """Return an observation of the environment as one of `space`."""
+        """Return an observation of the environment as one of `space`. Raises WrongResult for one of another shape."""
         if self._simple:
-            return np.asarray(obs, np.float32)
+            return _of_shape((), obs, self.space.shape)
         found = []
         for path, space in self._paths:
             value = obs
             for name in path:
                 value = value[int(name) if isinstance(value, tuple) else name]
-            found.append(np.asarray(flatten(space, value) if isinstance(space, _FLAT) else value, np.float32))
+            flat = isinstance(space, _FLAT)
+            shape = (spaces.flatdim(space),) if flat else space.shape
+            found.append(_of_shape(path, flatten(space, value) if flat else value, shape))
         if len(found) == 1:
-            return found[0].reshape(self.space.shape)
+            return found[0]
         return np.concatenate([part.ravel() for part in found])
+
+
+def _of_shape(path: tuple[str, ...], value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+    """Return an observation, or the part of it that `path` names, as float32. Raises WrongResult for another shape."""
+    found = np.asarray(value, np.float32)
+    if found.shape != shape:
+        part = f" {'.'.join(path)!r}" if path else ""
+        raise WrongResult(f"the observation{part} must have the shape {shape} of its space, got {found.shape}")
+    return found
 
 
 def observed(given: Any) -> Observed:

@@ -16,10 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from metarl.core import rng
 from metarl.core.beliefs.step import Step
 from metarl.core.distributions import Distribution
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
+from metarl.core.faults.given import check_is_family, device_here
 from metarl.core.faults.memory import check_network
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, Memory, NotFinite, Rollout
@@ -63,8 +65,14 @@ class AgentConfig:
         make_parts(self)
         check_options(self)
 
-    def build(self, family: AnyFamily, seed: int, device: torch.device) -> LearningAgent:
-        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`."""
+    def build(self, family: AnyFamily, seed: int = 0, device: torch.device | str = "cpu") -> LearningAgent:
+        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`.
+
+        Raises ValueError for what is no family, no seed or no device of this machine.
+        """
+        check_is_family(family)
+        rng.key(seed)  # raises ValueError
+        device = device_here(device)
         if self.agent_class is None:
             name = type(self).__name__
             raise TypeError(
@@ -238,7 +246,7 @@ def register_agent(name: str, config_class: type[AgentConfig]) -> None:
     ValueError for another class under a taken name, for a name with other characters than letters, digits and ``_+/-``,
     and for a class that is no AgentConfig, builds no agent, or has a field called `name`.
     """
-    if not re.fullmatch(r"[^\W\d][\w+/-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w+/-]*", name):
         raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
     if not isinstance(config_class, type) or not issubclass(config_class, AgentConfig):
         raise ValueError(f"The agent {name!r} needs a class of its configuration: a subclass of AgentConfig.")

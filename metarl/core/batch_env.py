@@ -17,6 +17,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.beliefs.step import Step as Step
 from metarl.core.family import AnyFamily, Key, State, Task
+from metarl.core.faults.given import check_is_family
 from metarl.core.tree import num_rows, put, take, where
 from metarl.core.units import no_action
 
@@ -34,7 +35,8 @@ class BatchEnv:
     """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
 
     `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
-    the same rows as the whole batch. Or `key` is ``(B,)``, one for each row. Raises ValueError for `episodes` below 1.
+    the same rows as the whole batch. Or `key` is ``(B,)``, one for each row. Raises ValueError for `episodes` below 1,
+    and for what is no family or no key.
 
     This class defines what a step does. `make_env` makes an equivalent that is faster.
     """
@@ -42,6 +44,8 @@ class BatchEnv:
     def __init__(
         self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
     ) -> None:
+        check_is_family(family)
+        rng.check_is_key(key)
         self.family = family
         self.task = task
         self.num_envs = num_rows(task)

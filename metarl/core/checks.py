@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core import rng
@@ -45,9 +46,7 @@ def checked_task(family: AnyFamily, task: Any) -> Task:
     task that the family's `check_task` refuses.
     """
     pattern = pattern_task(family)
-    if type(task) is not type(pattern):
-        kind, given = type(pattern).__name__, type(task).__name__
-        raise ValueError(f"A task of {type(family).__name__} is a {kind}, got a value of {given}.")
+    check_kind(family, task)
     made = _field(type(pattern).__name__, task, pattern)
     rows = sorted({len(leaf) for leaf in leaves(made)})
     if len(rows) > 1 or not rows[0]:
@@ -55,6 +54,17 @@ def checked_task(family: AnyFamily, task: Any) -> Task:
         raise ValueError(f"All fields of a {type(pattern).__name__} must have one row per task, got {numbers} rows.")
     family.check_task(made)
     return made
+
+
+def check_kind(family: AnyFamily, task: Any) -> None:
+    """Raise ValueError unless a task is of the type of the family's tasks; no number of it is looked at."""
+    kind = type(pattern_task(family))
+    if type(task) is kind:
+        return
+    several = isinstance(task, (list, tuple)) and len(task) > 0 and all(type(each) is kind for each in task)
+    advice = ": a list of tasks, of which this takes one" if several else ""
+    name, given = type(family).__name__, type(task).__name__
+    raise ValueError(f"A task of {name} is a {kind.__name__}, got a value of {given}{advice}.")
 
 
 @functools.lru_cache(maxsize=64)
@@ -87,3 +97,32 @@ def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | N
         return None
     with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
         return torch.from_numpy(np.array(array, dtype=wanted))
+
+
+def same_spaces(agent: Any, family: AnyFamily) -> None:
+    """Raise ValueError unless `agent` was made for observations of the shape, and the actions, that `family` has.
+
+    Bounds of observations may differ. Agents that know no family (baselines) are taken as they are.
+    """
+    known: AnyFamily | None = getattr(agent, "family", None)
+    if known is None or known is family:
+        return
+    name, theirs, ours = type(agent).__name__, type(known).__name__, type(family).__name__
+    if known.observation_space.shape != family.observation_space.shape:
+        shapes = known.observation_space.shape, family.observation_space.shape
+        raise ValueError(
+            f"This {name} was made for observations of shape {shapes[0]} ({theirs}), "
+            f"but those of {ours} have the shape {shapes[1]}."
+        )
+    if known.action_space != family.action_space:
+        raise ValueError(
+            f"This {name} was made for the actions {_actions(known.action_space)} ({theirs}), "
+            f"but those of {ours} are {_actions(family.action_space)}."
+        )
+
+
+def _actions(space: spaces.Space[Any]) -> str:
+    """``0 … 4``, or the space itself."""
+    if isinstance(space, spaces.Discrete):
+        return f"{space.start} … {space.start + space.n - 1}"
+    return str(space)

@@ -85,7 +85,7 @@ class UnknownOption(TypeError, ValueError):
 
 
 class WrongResult(ValueError):
-    """A method of a family returned what its contract forbids; the message is one sentence that says where.
+    """A method of a family or an agent returned what its contract forbids; the message is one sentence that says where.
 
     `places` grows while the error passes through rounds, evaluations and iterations.
     """
@@ -121,6 +121,13 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {short(value)}.")
     return value
+
+
+def truth(name: str, value: Any) -> bool:
+    """Return a truth value of Python or NumPy as a bool. Raises ValueError for anything else, such as "yes"."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {short(value)}.")
 
 
 def check_counts(**counts: Any) -> None:

@@ -218,6 +218,7 @@ def check_options(config: Any) -> None:
     """
     for field in dataclasses.fields(config):
         rule, value = field.metadata.get("rule"), getattr(config, field.name)
+        _check_kind(field, value)
         if isinstance(rule, OneOf):
             if value not in rule.names:
                 raise ValueError(unknown(field.name, value, rule.names))
@@ -225,7 +226,22 @@ def check_options(config: Any) -> None:
             _check(field.name, value, rule, " or be null" if field.default is None else "")
 
 
+def _check_kind(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise ValueError for a value that is no whole number, or no truth value, in a field of such values."""
+    if field.type in ("int", int) and (isinstance(value, bool) or not hasattr(value, "__index__")):
+        raise ValueError(f"{field.name} must be a whole number, got {short(value)}.")
+    if field.type in ("bool", bool) and not isinstance(value, bool):
+        raise ValueError(f"{field.name} must be True or False, got {short(value)}.")
+
+
 def _check(name: str, value: Any, rule: Rule, or_null: str) -> None:
+    try:
+        _check_rule(name, value, rule, or_null)
+    except (TypeError, IndexError):  # a text, or points that are no pairs
+        raise ValueError(f"{name} must {rule.words}{or_null}, got {short(value)}.") from None
+
+
+def _check_rule(name: str, value: Any, rule: Rule, or_null: str) -> None:
     if isinstance(value, tuple):
         if not all(map(rule.holds, value)):
             raise ValueError(f"{name} must {rule.words} each, got {short(list(value))}.")

@@ -33,10 +33,12 @@ def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
     options, such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
 
     After ``import metarl`` the id is also a Gymnasium id. Registering the same family again is harmless. Raises
-    ValueError for another family under a taken id, or an id of another form.
+    ValueError for another family under a taken id, an id of another form, or what makes no family.
     """
-    if "/" not in id or "-v" not in id:
+    if not isinstance(id, str) or "/" not in id or "-v" not in id:
         raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {short(id)}.")
+    if not isinstance(family, str) and not callable(family):
+        raise ValueError(f"{id} needs a class of families, or a function that makes one, got {short(family)}.")
     if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
         raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
     _REGISTRY[id] = family
@@ -60,6 +62,8 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
 
     Raises ValueError, which names the nearest id, for an unknown id.
     """
+    if not isinstance(id, str):
+        raise ValueError(f"The id of a family is a text, such as 'metarl/GridNavi-v0', got {short(id)}.")
     if id not in _REGISTRY:
         from metarl.core.errors import unknown
 

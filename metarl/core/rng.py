@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -51,16 +52,28 @@ def _mix_int(data: int) -> int:
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
     """Return the root key of a seed: a scalar int64 tensor on `device`. Raises ValueError outside 0 ≤ seed < 2^63."""
-    if not 0 <= seed < 2**63:
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        raise ValueError(f"A seed must be an integer from 0 to 2^63 - 1, got {seed!r:.60}.") from None
+    if not 0 <= whole < 2**63:
         raise ValueError(
-            f"A seed must be an integer from 0 to 2^63 - 1, got {seed if abs(seed) < 2**99 else 'a larger one'}."
+            f"A seed must be an integer from 0 to 2^63 - 1, got {whole if abs(whole) < 2**99 else 'a larger one'}."
         )
     # Mixed once more than `fold` mixes its data: otherwise fold(key(a), b) would be fold(key(b), a).
-    return _mix(_mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN) + _GOLDEN)
+    return _mix(_mix(torch.tensor(whole, dtype=torch.int64, device=device) + _GOLDEN) + _GOLDEN)
+
+
+def check_is_key(given: object) -> None:
+    """Raise ValueError for what is no key, such as a seed."""
+    if not isinstance(given, Tensor) or given.dtype != torch.int64:
+        raise ValueError(f"A key is needed, such as metarl.core.rng.key(seed) returns, got {given!r:.60}.")
 
 
 def fold(key: Tensor, data: Tensor | int) -> Tensor:
     """Derive a new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
+    if isinstance(key, int):  # whose arithmetic would go on, with numbers of any size
+        check_is_key(key)
     mixed = _mix_int(data) if isinstance(data, int) else _mix(data + _GOLDEN)
     return _mix(key ^ mixed)
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
-from metarl.core.errors import add_place
+from metarl.core.checks import check_kind, same_spaces
+from metarl.core.errors import WrongResult, add_place, whole_number
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.faults.diagnosis import check_round, explained
+from metarl.core.faults.given import check_is_agent, check_is_family, wrong_acted
 from metarl.core.faults.results import shown_task
 from metarl.core.tree import features, num_rows, stack, take
 
@@ -118,8 +120,11 @@ def collect(
 
     `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. Or it is
     ``(B,)``, one key for each row. The environment has a key of its own. `watch` is called after each step. Returns the
-    rollout and the memory after it. Raises WrongResult, one sentence, if the family returns wrong types or shapes.
+    rollout and the memory after it. Raises WrongResult, one sentence, if the family or the agent returns wrong types or
+    shapes.
     """
+    check_is_agent(agent)
+    rng.check_is_key(key)
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)
     steps, acts, outcomes, masks = list[Step](), list[Acted](), list[Outcome](), list[Tensor]()
@@ -129,7 +134,10 @@ def collect(
         while not env.all_done():
             masks.append(env.alive)
             steps.append(step)
-            acted, memory = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+            returned = agent.act(memory, step, rng.fold(rows, len(masks)), greedy)
+            if not acts and (sentence := wrong_acted(agent, returned, env.family.action_space, env.num_envs)):
+                raise WrongResult(sentence)
+            acted, memory = returned
             acts.append(acted)
             if agent.protocol.targets:
                 targets.append(_target(env))
@@ -173,8 +181,19 @@ def run_trial(
 ) -> list[Rollout]:
     """Play a trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
-    The options are those of `play_rounds`.
+    The options are those of `play_rounds`. Raises ValueError for tasks of another family, for an agent that was made
+    for other spaces, and for what is no family or no key; TypeError for what is no agent.
     """
+    check_is_agent(agent)
+    check_is_family(family)
+    rng.check_is_key(key)
+    same_spaces(agent, family)
+    check_kind(family, task)
+    if not num_rows(task):
+        raise ValueError("A trial needs at least one task, got none.")
+    for name, number in (("rounds", rounds), ("episodes", episodes), ("envs_per_task", envs_per_task)):
+        if number is not None:
+            whole_number(name, number)
     trial = play_rounds(
         agent, family, task, key, rounds=rounds, episodes=episodes, envs_per_task=envs_per_task, first_task=first_task
     )

@@ -6,11 +6,10 @@ import operator
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from torch import Tensor
 
 from metarl.core.checks import checked_task
-from metarl.core.errors import short
+from metarl.core.errors import short, truth
 from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.memory import check_memory, machine_memory, row_numbers, task_numbers
 from metarl.core.rollout import Agent
@@ -33,16 +32,9 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
     return number
 
 
-def as_bool(name: str, value: Any) -> bool:
-    """Return a truth value of Python or NumPy as a bool."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise ValueError(f"{name} must be True or False, got {short(value)}.")
-
-
 def as_greedy(agent: Agent, value: bool | None) -> bool:
     """Return whether an evaluation is greedy; None: as the agent's protocol says."""
-    return agent.protocol.test_greedy if value is None else as_bool("greedy", value)
+    return agent.protocol.test_greedy if value is None else truth("greedy", value)
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
@@ -59,28 +51,6 @@ def as_tasks(family: TaskFamily, value: Any) -> int | Task:
     if number:
         return as_int("tasks", value)
     return checked_task(family, value)
-
-
-def same_spaces(agent: Agent, family: TaskFamily) -> None:
-    """Raise ValueError unless `agent` was made for observations of the shape, and the actions, that `family` has.
-
-    Bounds of observations may differ. Agents that know no family (baselines) are taken as they are.
-    """
-    known: TaskFamily | None = getattr(agent, "family", None)
-    if known is None or known is family:
-        return
-    name, theirs, ours = type(agent).__name__, type(known).__name__, type(family).__name__
-    if known.observation_space.shape != family.observation_space.shape:
-        shapes = known.observation_space.shape, family.observation_space.shape
-        raise ValueError(
-            f"This {name} was made for observations of shape {shapes[0]} ({theirs}), "
-            f"but those of {ours} have the shape {shapes[1]}."
-        )
-    if known.action_space != family.action_space:
-        raise ValueError(
-            f"This {name} was made for the actions {_actions(known.action_space)} ({theirs}), "
-            f"but those of {ours} are {_actions(family.action_space)}."
-        )
 
 
 def check_rounds(agent: Agent, rounds: int | None) -> None:
@@ -117,10 +87,3 @@ def check_size(
     if 4 * numbers > machine_memory() and (distinct := family.num_tasks(split)) is not None:
         numbers = needed(min(tasks, distinct), tasks if repeats is None else min(tasks, distinct))
     check_memory("This evaluation", numbers, "the tasks, repeats, episodes or rounds")
-
-
-def _actions(space: spaces.Space) -> str:
-    """``0 … 4``, or the space itself."""
-    if isinstance(space, spaces.Discrete):
-        return f"{space.start} … {space.start + space.n - 1}"
-    return str(space)

@@ -14,8 +14,10 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import BatchEnv
-from metarl.core.errors import short
+from metarl.core.checks import same_spaces
+from metarl.core.errors import short, truth
 from metarl.core.family import Key, Task, TaskFamily, made_with
+from metarl.core.faults.given import check_is_agent
 from metarl.core.registry import make
 from metarl.core.rollout import (
     Agent,
@@ -27,7 +29,7 @@ from metarl.core.rollout import (
     play_rounds,
 )
 from metarl.core.tree import named_leaves, num_bytes, num_rows, take, to_device
-from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_size, same_spaces
+from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_size
 from metarl.evaluation.bounds import Bounds, bounds_of
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.provenance import versions
@@ -109,6 +111,7 @@ def evaluate(
     family = _family_of(agent, family)
     same_spaces(agent, family)
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_greedy(agent, greedy)
+    step_curve = truth("step_curve", step_curve)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
     if isinstance(tasks, int):
@@ -201,6 +204,7 @@ def training_of(agent: Agent) -> tuple[dict[str, Any], ...]:
 
 def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
     """The family that is asked for, made if it is an id; without one, that of the agent."""
+    check_is_agent(agent)
     if isinstance(family, str):
         return make(family)
     if isinstance(family, TaskFamily):
@@ -209,8 +213,6 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
         raise ValueError(f"family must be a TaskFamily or the id of one, got {short(family)}.")
     known = getattr(agent, "family", None)
     if not isinstance(known, TaskFamily):
-        if isinstance(agent, type) or not hasattr(agent, "protocol"):
-            raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(agent)}.")
         raise ValueError(f"A family is needed: {type(agent).__name__} was not made for one.")
     return known
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit  # importing scipy.stats would take each program half a second
 
+from metarl.core.errors import short
+
 Floats = NDArray[np.float64]
 
 
@@ -373,8 +375,8 @@ def _above(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
 
 
 def _check(level: float) -> None:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
+    if not isinstance(level, (int, float)) or not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {short(level)}.")
 
 
 def _average(bound: ArrayLike) -> float:

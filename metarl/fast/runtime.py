@@ -60,14 +60,3 @@ def resolve_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch finds no CUDA device here: use 'cpu' or 'auto'.")
     return torch.device(device)
-
-
-def loading_device(device: torch.device | str) -> torch.device:
-    """Return the device of any name that torch knows, or of "auto". Raises ValueError for one that is not here."""
-    if device == "auto":
-        return resolve_device("auto")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {str(device)[:80]!r}.") from error
-    return resolve_device("cuda") if found.type == "cuda" and not torch.cuda.is_available() else found

@@ -22,21 +22,34 @@ def as_array(actions: Any) -> np.ndarray:
         raise ValueError(f"An action is made of numbers, got {short(actions)}.") from error
 
 
-def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None) -> Tensor:
+def checked_action(action: Any, space: gymnasium.Space) -> Tensor:
+    """Convert a single environment's action to a tensor of one row. Raises ValueError as `checked_actions` does."""
+    given, shape = as_array(action), space.shape or ()
+    if given.shape != shape and isinstance(space, spaces.Discrete):
+        raise ValueError(f"An action {_ranges(*_ends(space))}, got {short(action)}.")
+    if given.shape != shape:
+        raise ValueError(f"An action must have the shape {shape}, got {given.shape}.")
+    return checked_actions(given[None], space, 1, alone=True)
+
+
+def checked_actions(
+    actions: Any, space: gymnasium.Space, n: int, ignored: np.ndarray | None = None, alone: bool = False
+) -> Tensor:
     """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
 
+    `alone` says that the only row is a single environment, for the sentences.
     Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
     """
     actions, shape = as_array(actions), (n, *(space.shape or ()))
     if actions.shape != shape:
         raise ValueError(f"The actions of {n} rows must have the shape {shape}, got {actions.shape}.")
     looked_at = actions if ignored is None else actions[~ignored]
+    said = looked_at[0] if alone else looked_at
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        first = np.asarray(space.start, np.int64)
-        last = first + np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64) - 1
+        first, last = _ends(space)
         good = np.issubdtype(actions.dtype, np.integer)
         if not good or bool(((looked_at < first) | (looked_at > last)).any()):
-            raise ValueError(f"An action {_ranges(first, last)}, got {short(looked_at.tolist())}.")
+            raise ValueError(f"An action {_ranges(first, last)}, got {short(np.asarray(said).tolist())}.")
         made, filler = actions.astype(np.int64), first
     else:
         assert isinstance(space, spaces.Box)
@@ -47,7 +60,7 @@ def checked_actions(actions: Any, space: gymnasium.Space, n: int, ignored: np.nd
     if ignored is not None:
         made[ignored] = filler
     if not np.isfinite(made).all():
-        raise ValueError(f"An action must be finite, got {short(looked_at.tolist())}.")
+        raise ValueError(f"An action must be finite, got {short(said.tolist())}.")
     return torch.as_tensor(made)
 
 
@@ -71,6 +84,12 @@ class SingleAction:
         if not usual or not all(map(math.isfinite, action.reshape(-1).tolist())):
             return None
         return action.reshape(-1)[0] if action.size == 1 else action[None].copy()
+
+
+def _ends(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last index, or those of each component: int64 ``()`` or ``(A,)``."""
+    first = np.asarray(space.start, np.int64)
+    return first, first + np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64) - 1
 
 
 def _ranges(first: np.ndarray, last: np.ndarray) -> str:

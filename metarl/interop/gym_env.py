@@ -42,11 +42,15 @@ from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
 from metarl.core.faults.memory import check_memory, task_numbers
 from metarl.core.tree import take
-from metarl.interop.actions import SingleAction, as_array, checked_actions
+from metarl.interop.actions import SingleAction, checked_action, checked_actions
 from metarl.interop.shown import Shown, infos_of
 from metarl.interop.stream import TrialStream, family_of_view, joined
 
 _RENDER_FPS = 10
+
+
+_TASK_NUMBERS = 150
+"""Numbers that take the memory of a tensor of its own, in a list of tasks."""
 
 
 class GymEnv(gymnasium.Env[np.ndarray, Any]):
@@ -112,7 +116,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         _seed(self._stream, self, seed)
         obs = self._stream.reset(**options)
         self._over = False
-        return _numpy(obs)[0], {"episode_index": 0}
+        return _numpy(obs)[0, ...], {"episode_index": 0}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Act. Raises ResetNeeded after the end or after `set_task`, and ValueError for an invalid action."""
@@ -122,11 +126,11 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         if usual is not None and (played := self._stream.play(usual)) is not None:
             self._over = played[2] or played[3]
             return played
-        shown = self._stream.step(checked_actions(as_array(action)[None], self.action_space, 1))
+        shown = self._stream.step(checked_action(action, self.action_space))
         terminated, truncated = bool(shown.terminated), bool(shown.truncated)
         self._over = terminated or truncated
         (info,) = infos_of(shown)
-        return _numpy(shown.obs)[0], float(shown.reward), terminated, truncated, info
+        return _numpy(shown.obs)[0, ...], float(shown.reward), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Draw the trial so far, uint8 ``(height, width, 3)``; None without a render mode."""
@@ -194,7 +198,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
 
     def set_task(self, task: Task | Sequence[Task] | None) -> None:
         """Play `task` from each row's next reset on: one row for all, num_envs rows, or a list of as many tasks."""
-        self._stream.set_task(joined(self.family, task) if isinstance(task, list) else task)
+        self._stream.set_task(self._joined(task))
 
     def get_task(self) -> Task:
         """Return the current tasks (num_envs rows); between `set_task` and the next `reset`, those that were set."""
@@ -205,12 +209,14 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[np.ndarray, dict]:
         """Start an episode (or trial) in every row, or in those of ``options["reset_mask"]``.
 
-        `options` may also hold a `task` (one row, or num_envs) or a `split`. Returns the observations of all rows, and
+        `options` may also hold a `task` (as in `set_task`) or a `split`. Returns the observations of all rows, and
         the infos of those that were reset.
         """
         given = _check_options(options, "reset_mask")
         mask = _reset_mask(given.pop("reset_mask", None), self.num_envs)
         rows = mask.nonzero()[0]
+        if "task" in given:
+            given["task"] = self._joined(given["task"])
         self._seed(seed, rows)
         partly = None if len(rows) == self.num_envs else torch.from_numpy(rows)
         obs = _numpy(self._stream.reset(**given, rows=partly))
@@ -249,6 +255,10 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             self._obs[fresh] = _numpy(self._stream.restart(torch.from_numpy(fresh.nonzero()[0])))
         self._ended = ended & (not same_step)
         return self._obs.copy(), reward, terminated, truncated, infos
+
+    def _joined(self, task: Any) -> Any:
+        """Join the tasks of a list, such as `sample_tasks` returns, to one task."""
+        return joined(self.family, task) if isinstance(task, list) or type(task) is tuple else task
 
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Restart the numbering of trials: of all rows under one seed, or of each of the `rows` under its own."""
@@ -291,7 +301,7 @@ def _sample_tasks(
     stream: TrialStream, generator: np.random.Generator, n: int, split: str | None, seed: int | None
 ) -> list[Task]:
     n, seed = _whole("n", n) or 0, _whole("seed", seed)
-    check_memory(f"A list of {n} tasks", float(n) * task_numbers(stream.family), "n")
+    check_memory(f"A list of {n} tasks", float(n) * (task_numbers(stream.family) + _TASK_NUMBERS), "n")
     seed = int(generator.integers(2**63 - 1)) if seed is None else seed
     tasks = stream.family.sample_tasks(rng.key(seed), n, stream.split if split is None else split)
     return [take(tasks, slice(i, i + 1)) for i in range(n)]

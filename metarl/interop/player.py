@@ -29,7 +29,9 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import Outcome, Step
-from metarl.core.errors import check_counts, short
+from metarl.core.errors import short, truth, whole_number
+from metarl.core.family import TaskFamily
+from metarl.core.faults.given import check_is_agent, no_family
 from metarl.core.rollout import Acted, Rollout
 from metarl.core.tree import join_columns, stack
 from metarl.core.units import no_action
@@ -62,9 +64,10 @@ class Player:
     """
 
     def __init__(self, agent: LearningAgent, seed: int = 0, greedy: bool = False) -> None:
-        if isinstance(agent, type) or not hasattr(agent, "protocol"):
-            raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(agent)}.")
-        self.agent, self.greedy, self.trials = agent, bool(greedy), 0
+        check_is_agent(agent)
+        if no_family(getattr(agent, "family", None)):
+            raise ValueError(f"A player needs an agent that knows its family: {type(agent).__name__} has no family.")
+        self.agent, self.greedy, self.trials = agent, truth("greedy", greedy), 0
         self._adaptations = agent.protocol.test().rounds - 1
         self._root = rng.fold(rng.key(seed, agent.device), PLAYING)
         self.begin()
@@ -110,20 +113,22 @@ class Player:
         `obs` is the observation after the action. Agents that estimate the value after a truncated episode (fine-tuned
         PPO) need it; by default they take the observation before the action.
 
-        Raises ValueError if there was no action, or for a reward that is not a finite number.
+        Raises ValueError if there was no action, for a reward that is not a finite number, and for an ending that is
+        neither true nor false.
         """
         if self._waiting is None:
             raise ValueError("There is nothing to tell before the player has acted: act(obs).")
-        reward = _finite(reward)
+        reward, ends = _finite(reward), (_truth("terminated", terminated), _truth("truncated", truncated))
         following = None if obs is None else self._seen(obs)
         step, acted = self._waiting
         self._waiting = None
-        done = bool(terminated) or bool(truncated)
+        terminated, truncated = ends
+        done = terminated or truncated
         self._prev = (acted.action, reward, float(done))
         if self._adaptations:
             if self._between:
                 self._round.append([])
-            failed, late = (torch.tensor([bool(end)], device=self._device) for end in (terminated, truncated))
+            failed, late = (torch.tensor([end], device=self._device) for end in ends)
             outcome = Outcome(self._row(reward), failed, late & ~failed, step.obs if following is None else following)
             self._round[-1].append(Moment(step, acted, outcome))
         self._between = done
@@ -152,7 +157,7 @@ class Player:
 
         `seed` goes to the first `reset`. Raises ValueError if the environment's spaces are not the family's.
         """
-        check_counts(episodes=episodes)
+        episodes = whole_number("episodes", int(episodes) if isinstance(episodes, np.integer) else episodes)
         self.check(env)
         returns = np.zeros(episodes)
         for episode in range(episodes):
@@ -167,6 +172,9 @@ class Player:
 
     def check(self, env: gymnasium.Env[Any, Any]) -> None:
         """Raise ValueError unless `env` has observations and actions of the shapes and kinds that the agent knows."""
+        methods = all(callable(getattr(env, method, None)) for method in ("reset", "step"))
+        if isinstance(env, (type, TaskFamily)) or not methods or hasattr(env, "num_envs"):
+            raise ValueError(f"A player plays one environment, such as gymnasium.make makes, got {short(env)}.")
         family = self.agent.family
         for name, ours in (("observation", family.observation_space), ("action", family.action_space)):
             theirs = getattr(env, f"{name}_space")
@@ -180,8 +188,8 @@ class Player:
                 same = isinstance(theirs, spaces.Box) and theirs.shape == ours.shape
             if not same:
                 raise ValueError(
-                    f"The environment's {name} space is {theirs}; the agent was trained on {type(family).__name__}, "
-                    f"whose is {ours}."
+                    f"The environment's {name} space is {short(theirs)}; the agent was trained on "
+                    f"{type(family).__name__}, whose is {short(ours)}."
                 )
 
     @property
@@ -195,6 +203,7 @@ class Player:
         """Convert an observation to the agent's input ``(1, *O)``. Raises ValueError for a wrong shape or value."""
         expected = self.agent.family.observation_space.shape
         try:
+            obs = obs.detach().cpu() if isinstance(obs, Tensor) else obs
             with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
                 seen = np.asarray(obs, dtype=np.float32).copy()
         except (TypeError, ValueError):
@@ -209,6 +218,14 @@ class Player:
         """Convert an action to NumPy, clipped to its bounds: families clip actions, other environments may not."""
         space, plain = self.agent.family.action_space, action[0].cpu().numpy()
         return np.clip(plain, space.low, space.high) if isinstance(space, spaces.Box) else plain[()]
+
+
+def _truth(name: str, given: Any) -> bool:
+    """Convert an ending of any library to bool. Raises ValueError for what is neither true nor false."""
+    number = np.asarray(given)
+    if number.size != 1 or number.dtype.kind not in "biu" or number.item() not in (0, 1):
+        raise ValueError(f"{name} must be True or False, got {short(given)}.")
+    return bool(number.item())
 
 
 def _finite(reward: Any) -> float:

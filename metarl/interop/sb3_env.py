@@ -38,10 +38,10 @@ class SB3VecEnv(VecEnv):
     `terminal_observation`, and `success` also under SB3's name `is_success`. Every info has `TimeLimit.truncated` and
     the entries of `metarl.interop.gym_env`. A drawn task changes at each new episode (or trial).
 
-    `env_method` calls ``set_task(task or None)``, `get_task`, `sample_tasks` and `render`; `get_attr` reads any
-    attribute. Options of `set_options` are `task` or `split`, as in `GymEnv.reset`. With ``show_task=True``
-    observations end with the numbers of the task, for agents that are told the task. Actions are the family's own;
-    stable-baselines3 itself trains only on Discrete and MultiDiscrete spaces that start at 0.
+    `env_method` calls ``set_task(task or None)``, `get_task`, `sample_tasks` (each row draws its own, as `GymEnv` does)
+    and `render`; `get_attr` reads any attribute. Options of `set_options` are `task` or `split`, as in `GymEnv.reset`.
+    With ``show_task=True`` observations end with the numbers of the task, for agents that are told the task. Actions
+    are the family's own; stable-baselines3 itself trains only on Discrete and MultiDiscrete spaces that start at 0.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class SB3VecEnv(VecEnv):
         self.render_mode = render_mode
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
+        self._generator = np.random.default_rng()  # of the seeds of `sample_tasks`
         self._show_task = show_task
         self.looking = False
         """True if `not_finite` is looked for."""
@@ -75,6 +76,7 @@ class SB3VecEnv(VecEnv):
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
             self._stream.seed(seed)
+            self._generator = np.random.default_rng(seed)
         obs = self._stream.reset(**self._reset_options_given())
         self._reset_seeds()
         self._reset_options()
@@ -165,7 +167,8 @@ class SB3VecEnv(VecEnv):
     def _get_task(self, row: int) -> Task:
         return take(self._stream.task(), slice(row, row + 1))
 
-    def _sample_tasks(self, row: int, n: int, split: str | None = None, seed: int = 0) -> list[Task]:
+    def _sample_tasks(self, row: int, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
+        seed = int(self._generator.integers(2**63 - 1)) if seed is None else seed
         tasks = self.family.sample_tasks(rng.key(seed), n, self._stream.split if split is None else split)
         return [take(tasks, slice(i, i + 1)) for i in range(n)]
 

@@ -62,7 +62,7 @@ class Single:
             if inner is not None:
                 info["inner_episode"] = {"r": inner[0], "l": inner[1], "index": played.episode}
             (obs,) = flat(obs, action, played.reward, np.float32(ended))
-        return obs[0].copy(), float(played.reward), terminated, truncated, info
+        return obs[0, ...].copy(), float(played.reward), terminated, truncated, info
 
     def ready(self, env: BatchEnv | None) -> bool:
         """Tell whether `begin` can be called."""

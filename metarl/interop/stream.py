@@ -12,9 +12,11 @@ from torch import Tensor
 import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
-from metarl.core.errors import UnknownOption, WrongResult, short, unknown_option
+from metarl.core.errors import UnknownOption, WrongResult, short, truth, unknown_option
 from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.diagnosis import describe_row, raise_explained
+from metarl.core.faults.given import check_is_family
+from metarl.core.faults.memory import check_memory, row_numbers
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
@@ -56,10 +58,9 @@ class TrialStream:
         for name, count in (("num_envs", num_envs), ("max_episode_steps", 1 if max_steps is None else max_steps)):
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
                 raise ValueError(f"{name} must be a whole number of at least one, got {name}={short(count)}.")
-        if not isinstance(trial, (bool, np.bool_)):
-            raise ValueError(f"trial must be True or False, got {short(trial)}.")
+        check_memory(f"A batch of {num_envs} rows", float(num_envs) * 2 * row_numbers(family), "num_envs")
         self.family = family.drawable() if record else family
-        self.num_envs, self.split, self.trial, self.record = int(num_envs), split, trial, record
+        self.num_envs, self.split, self.trial, self.record = int(num_envs), split, truth("trial", trial), record
         self.observation_space = flat_space(family) if trial else family.observation_space
         self.max_steps = None if max_steps is None else int(max_steps)
         self._fixed: Task | None = None  # tasks of `set_task`, and the rows that have one
@@ -295,13 +296,14 @@ class TrialStream:
 def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str, own: Sequence[str]) -> TaskFamily:
     """Return the family of a view: `family` itself, or that of an id with `options`; `own` are the view's keywords.
 
-    Raises UnknownOption for a keyword that neither takes.
+    Raises UnknownOption for a keyword that neither takes, and ValueError for what is no family.
     """
     if isinstance(family, str):
         try:
             return make(family, **options)
         except UnknownOption as error:
             raise unknown_option(family, error.name, (*own, *error.known), f"help({view})") from None
+    check_is_family(family)
     if options:
         said = "the options of a family that exists go to its constructor."
         raise UnknownOption(f"{view} got an unexpected keyword argument {next(iter(options))!r}: {said}")

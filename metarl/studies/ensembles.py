@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarl.agents.ensemble import Ensemble
+from metarl.core.errors import short
 from metarl.evaluation.files import replace_file
 from metarl.report.console import make_folder
 from metarl.training import checkpoint
@@ -36,6 +37,9 @@ def ensemble(
     """
     if isinstance(runs, str | Path):
         runs = [runs]
+    for run in runs:
+        if not isinstance(run, str | Path):
+            raise ConfigError(f"An ensemble is made of run directories, or pretrained:NAME, got {short(run)}.")
     found = [each for run in runs for each in checkpoint.runs_of(run)]
     made = Ensemble([checkpoint.load(run, device, which, allow) for run in found], weights, mix, rate)
     if run_dir is not None:

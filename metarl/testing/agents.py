@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.agent import AgentConfig, LearningAgent, OwnLoopAgent
 from metarl.core.batch_env import Step, make_env
+from metarl.core.errors import short
 from metarl.core.family import Task, TaskFamily
+from metarl.core.faults.given import no_family, wrong_acted
 from metarl.core.options import parts_of
-from metarl.core.rollout import Memory, run_trial
+from metarl.core.rollout import Agent, Memory, TrialProtocol, run_trial
 from metarl.core.tree import leaves, num_rows, take
 from metarl.testing.contract import ROWS, Broken, require, same
 
@@ -29,9 +32,13 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     batch acts like a batch of one; `update` returns finite floats, changes parameters, and starts at likelihood ratio
     1; a `state_dict` resumes exactly, and without the entries `optimizer.…` it acts as before.
     """
+    good = isinstance(config, AgentConfig)
+    require(good, f"check_agent takes an AgentConfig, which builds an agent, got {short(config)}.")
+    require(not no_family(family), no_family(family))
     tasks = min(config.meta_batch_size, ROWS)
     task = family.sample_tasks(rng.key(seed), tasks)
     agent = config.build(family, seed, torch.device("cpu"))
+    _check_declaration(agent)
     episodes = agent.protocol.episodes or min(family.episodes_per_trial, 3)
     _check_acting(agent, family, task)
     if not _uses_memory(agent, family, task):
@@ -47,15 +54,29 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     _check_resume(config, family, task, seed, episodes)
 
 
+def _check_declaration(agent: LearningAgent) -> None:
+    """Check the agent's protocol, and that its methods take what the loop and the evaluator give them."""
+    name, good = type(agent).__name__, isinstance(agent.protocol, TrialProtocol)
+    require(good, f"{name}.protocol must be a TrialProtocol, got {short(agent.protocol)}.")
+    given: dict[str, tuple[Any, ...]] = {"begin": (1, None), "act": ((), None, None, False), "adapt": ((), None)}
+    given["learn" if isinstance(agent, OwnLoopAgent) else "update"] = ("train", 0.0)
+    for method, arguments in given.items():
+        try:
+            inspect.signature(getattr(agent, method)).bind(*arguments)
+        except TypeError as error:
+            known = OwnLoopAgent if method == "learn" else Agent
+            takes = ", ".join(list(inspect.signature(getattr(known, method)).parameters)[1:])
+            raise Broken(f"{name}.{method} must take ({takes}): {error}.") from error
+
+
 def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
     name, rows = type(agent).__name__, num_rows(task) * agent.protocol.envs_per_task
     memory, step, keys = _start(agent, family, task)
     before = [leaf.clone() for leaf in leaves(memory)]
-    acted, _ = agent.act(memory, step, keys)
-    space = family.action_space
-    expected = torch.float32 if isinstance(space, spaces.Box) else torch.int64
-    good = acted.action.dtype == expected and acted.action.shape == (rows, *(space.shape or ()))
-    require(good, f"{name}.act must choose {expected} actions of shape {(rows, *(space.shape or ()))}.")
+    returned = agent.act(memory, step, keys)
+    sentence = wrong_acted(agent, returned, family.action_space, rows)
+    require(not sentence, sentence)
+    acted, _ = returned
     for field in ("log_prob", "value"):
         x = getattr(acted, field)
         good = x.shape == (rows,) and x.dtype == torch.float32 and bool(x.isfinite().all())
@@ -154,7 +175,8 @@ def _check_update(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     agent = _once(dataclasses.replace(config, **parts)).build(family, seed, torch.device("cpu"))
     name, before = type(agent).__name__, _snapshot(agent)
     metrics = _trained(agent, family, task, rng.key(seed), episodes, 0.0)
-    floats = all(type(k) is str and type(v) is float and math.isfinite(v) for k, v in metrics.items())
+    named = isinstance(metrics, dict) and all(type(key) is str for key in metrics)
+    floats = named and all(type(value) is float and math.isfinite(value) for value in metrics.values())
     require(floats, f"{name}.update must return finite floats by name, got {metrics}.")
     require(not before or not same(before, _snapshot(agent)), f"{name}.update changed nothing in its state_dict.")
     kl, clipped = metrics.get("loss/approx_kl", 0.0), metrics.get("loss/clip_fraction", 0.0)
@@ -222,4 +244,7 @@ def _repeat(task: Task, each: int) -> Task:
 
 
 def _snapshot(agent: LearningAgent) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in agent.state_dict().items()}
+    state = agent.state_dict()
+    flat = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    require(flat, f"{type(agent).__name__}.state_dict must be a flat dictionary of tensors.")
+    return {name: value.detach().clone() for name, value in state.items()}

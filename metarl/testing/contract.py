@@ -184,7 +184,8 @@ def check_physics(family: TaskFamily, seed: int = 0, split: str = "train", max_s
     task = family.sample_tasks(rng.key(seed), ROWS, split)
     whole = play(family, task, seed, max_steps=max_steps, check=True)
     again = elsewhere(lambda: play(family, task, seed, max_steps=max_steps))
-    unlike = f"{name} gives different episodes for the same keys: use the keys for all randomness."
+    how = "its environment may draw only from the generator that reset(seed=…) seeds" if family.opaque else ""
+    unlike = f"{name} gives different episodes for the same keys: {how or 'use the keys for all randomness'}."
     require(same(whole, again), unlike, Unrepeatable)
     if not family.noisy and not family.opaque:
         keys = rng.fold(rng.key(seed), torch.arange(ROWS))

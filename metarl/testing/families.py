@@ -28,6 +28,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import make_env
 from metarl.core.family import Task, TaskFamily, has_picture, has_target
+from metarl.core.faults.given import no_family
 from metarl.core.faults.results import wrong_tensor
 from metarl.core.tree import features, num_rows
 from metarl.interop.gym_env import GymEnv
@@ -79,6 +80,7 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     ``shows_task = True``; endings; right actions; oracle and random returns; beliefs, where the family has them;
     copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
     """
+    require(not no_family(family), no_family(family))
     check_declaration(family)
     with results_are_checked():
         check_tasks(family, seed)

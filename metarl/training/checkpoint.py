@@ -24,9 +24,9 @@ from metarl.agents.ensemble import Ensemble
 from metarl.core.agent import AgentConfig, LearningAgent
 from metarl.core.errors import brief, nearest, short, unknown
 from metarl.core.family import TaskFamily
+from metarl.core.faults.given import device_here
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.files import curve_files, partial_name, read_json, replace_file, sync_folder, to_json
-from metarl.fast.runtime import loading_device
 from metarl.interop.export.manifest import MANIFEST
 from metarl.interop.export.playing import OnnxAgent
 from metarl.learning.samplers.sampler import TaskSampler
@@ -245,7 +245,7 @@ def load(
     if not isinstance(name, (str, Path)):
         raise TypeError(f"name must be a run directory or pretrained:NAME, got {short(name)}.")
     allow = [allow] if isinstance(allow, str) else allow
-    device = loading_device(device)
+    device = device_here(device)
     folder = find(name, ensembles=True)
     if (folder / ENSEMBLE).is_file():
         return _ensemble(folder, device, which, allow)

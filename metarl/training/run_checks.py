@@ -26,7 +26,8 @@ def check_run(parsed: Parsed, warn: Callable[[str], None]) -> None:
     if "__main__" in parsed.config.allow:
         raise ConfigError(
             "The family or the agent is registered in the program itself (__main__), where no other program finds it, "
-            "so the run could not be loaded: register it in a module, and give --allow MODULE."
+            "so the run could not be loaded: register it in a module, and give --allow MODULE, or allow=['MODULE'] in "
+            "Python."
         )
 
 

@@ -241,7 +241,7 @@ def test_rl2_goes_on_from_a_student():
     [
         (DPTConfig, "metarl/Pendulum-v0", "has no optimal_action"),
         (DPTConfig, "metarl/TabularMDP-v0", "has no optimal_action"),
-        (DAggerConfig, "metarl/BernoulliBandit-v0", "Unknown baseline"),
+        (DAggerConfig, "metarl/BernoulliBandit-v0", "Unknown baseline of BernoulliBandit as a teacher"),
     ],
 )
 def test_who_cannot_be_taught_is_told_so(make: Any, family: str, sentence: str):

@@ -14,10 +14,12 @@ from metarl.agents.maml import MAMLConfig
 from metarl.agents.random import RandomAgent
 from metarl.agents.rl2 import RL2Config
 from metarl.core import rng
+from metarl.core.checks import same_spaces
+from metarl.core.errors import truth
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import TrialProtocol
 from metarl.core.tree import features, take
-from metarl.evaluation.arguments import as_bool, as_greedy, as_int, as_tasks, check_rounds, same_spaces
+from metarl.evaluation.arguments import as_greedy, as_int, as_tasks, check_rounds
 
 CPU = torch.device("cpu")
 
@@ -45,11 +47,11 @@ def test_too_small_a_number():
 
 def test_truth_values():
     for value in (True, np.True_, np.array([True])[0]):
-        assert as_bool("greedy", value) is True
-    assert as_bool("greedy", np.bool_(False)) is False
+        assert truth("greedy", value) is True
+    assert truth("greedy", np.bool_(False)) is False
     for value in (1, "yes", None, np.array([True, False])):
         with pytest.raises(ValueError, match="greedy must be True or False"):
-            as_bool("greedy", value)
+            truth("greedy", value)
 
 
 @pytest.mark.parametrize("of_protocol", [True, False])

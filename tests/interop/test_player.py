@@ -278,7 +278,17 @@ def test_mistakes_are_one_sentence():
             player.tell(reward, False)
     with pytest.raises(ValueError, match=r"observations of shape \(2,\), got \(3,\)"):
         player.tell(0.0, False, True, np.zeros(3))
+    for ends in (("no",), (None,), (1.0,), (False, "yes"), (np.zeros(2, bool),)):
+        with pytest.raises(ValueError, match=r"^(terminated|truncated) must be True or False, got"):
+            player.tell(0.0, *ends)
+    assert player._waiting is not None, "nothing was told"
+    for env in ("CartPole-v1", GridNavi(), None, gymnasium.make_vec("CartPole-v1", num_envs=2)):
+        with pytest.raises(ValueError, match=r"^A player plays one environment, such as gymnasium.make makes, got"):
+            player.play(env)
+    with pytest.raises(ValueError, match=r"^episodes must be a whole number of at least 1, got 1\.5"):
+        player.play(GymEnv(GridNavi()), episodes=1.5)
     other = Player(rl2(GridNavi()))
+    other.act(torch.zeros(2, requires_grad=True)), other.tell(0, 0, torch.tensor(False))
     for obs in ([0.0, np.nan], [np.inf, 0.0], [1e300, 0.0]):
         with pytest.raises(ValueError, match="An observation must be finite, got"):
             other.act(obs)

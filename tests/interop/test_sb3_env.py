@@ -107,6 +107,11 @@ def test_methods_and_attributes_of_rows():
     assert lengths[1:] == [2, 6, 3] and lengths[0] in (1, 2, 4)
     (tasks,) = env.env_method("sample_tasks", 5, split="ood", indices=0)
     assert {int(task.length) for task in tasks} <= {6, 7}
+    (tasks, others), (later, _) = (env.env_method("sample_tasks", 20, indices=[0, 1]) for _ in range(2))
+    numbers = [[int(task.length) for task in drawn] for drawn in (tasks, others, later)]
+    assert numbers[0] != numbers[1] and numbers[0] != numbers[2], "each call and row draws its own tasks"
+    again = [[int(t.length) for t in env.env_method("sample_tasks", 20, seed=3, indices=0)[0]] for _ in range(2)]
+    assert again[0] == again[1]
     assert env.get_attr("family", indices=[0, 1]) == [env.family] * 2 and not env.has_attr("nothing")
     assert env.env_is_wrapped(GymEnv) == [False] * 4
     with pytest.raises(AttributeError, match="set_task"):

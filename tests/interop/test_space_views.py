@@ -49,12 +49,12 @@ def test_a_trial_shows_each_component_one_hot():
 
 
 @pytest.mark.parametrize(("action", "message"), [
-    ([0, 0], r"^An action is 2 integers, from 1 to 3, 0 to 1, got \[\[0, 0\]\]\.$"),
+    ([0, 0], r"^An action is 2 integers, from 1 to 3, 0 to 1, got \[{1,2}0, 0\]{1,2}\.$"),
     ([4, 0], "from 1 to 3, 0 to 1, got"),
     ([1, 2], "from 1 to 3, 0 to 1, got"),
     ([1.0, 1.0], "from 1 to 3, 0 to 1, got"),
-    ([1], r"shape \(1, 2\), got \(1, 1\)"),
-    (1, r"shape \(1, 2\), got \(1,\)"),
+    ([1], r"shape \((1, )?2,?\), got \((1, )?1,?\)"),
+    (1, r"shape \((1, )?2,?\), got \((1,)?\)"),
 ])  # fmt: skip
 def test_impossible_actions_are_one_sentence(action, message: str):
     env, envs, theirs = GymEnv(Lock()), GymVectorEnv(Lock(), 1), SB3VecEnv(Lock(), 1)

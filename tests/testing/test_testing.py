@@ -16,7 +16,9 @@ from small_families import Corridor, Door, Length, Reach, Target, TwoDoors, Walk
 import metarl
 from metarl.agents.rl2 import RL2, RL2Config
 from metarl.core import rng
+from metarl.core.errors import WrongResult
 from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
 from metarl.testing import check_agent, check_family
 from metarl.testing.families import check_picture
 
@@ -255,6 +257,69 @@ def test_a_broken_agent_is_caught(how: str, reason: str):
     config = BrokenConfig(how=how, **dataclasses.asdict(SMALL))
     with pytest.raises(AssertionError, match=reason):
         check_agent(config, Corridor())
+
+
+def returns(change):
+    """`act` with something else in place of what it returned, an Acted and a memory."""
+
+    def act(self, memory, step, key, greedy=False):
+        return change(*RL2.act(self, memory, step, key, greedy))
+
+    return act
+
+
+WRONG_ACTS = {
+    "three values": (lambda acted, memory: tuple(acted), "act must return an Acted and the memory, got (Tensor, "),
+    "no memory": (lambda acted, memory: acted, "act must return an Acted and the memory, got (Tensor, Tensor"),
+    "a tuple": (lambda acted, memory: (tuple(acted), memory), "act must return an Acted and the memory, got (tuple"),
+    "None": (lambda acted, memory: None, "act must return an Acted and the memory, got NoneType"),
+    "NumPy": (lambda acted, memory: (acted._replace(action=acted.action.numpy()), memory),
+              "act must give action as a tensor, got ndarray"),
+    "no value": (lambda acted, memory: (acted._replace(value=None), memory),
+                 "act must give value as a tensor, got NoneType"),
+    "float": (lambda acted, memory: (acted._replace(action=acted.action.float()), memory),
+              "act must give action as int64 of shape ("),
+    "a dimension more": (lambda acted, memory: (acted._replace(log_prob=acted.log_prob[:, None]), memory),
+                         "act must give log_prob as float32 of shape ("),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG_ACTS)
+def test_what_act_returns_in_another_form_is_said_in_one_sentence(what: str, monkeypatch: pytest.MonkeyPatch):
+    change, sentence = WRONG_ACTS[what]
+    family, config = Corridor(), BrokenConfig(**dataclasses.asdict(SMALL))
+    monkeypatch.setattr(BrokenAgent, "act", returns(change))
+    agent = config.build(family, 0, torch.device("cpu"))
+    task = family.sample_tasks(rng.key(0), 3)
+    for call in (lambda: check_agent(config, family), lambda: run_trial(agent, family, task, rng.key(0))):
+        with pytest.raises((AssertionError, WrongResult)) as caught:
+            call()
+        assert str(caught.value).startswith(f"BrokenAgent.{sentence}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("method", "broken", "sentence"), [
+    ("begin", lambda self, num_tasks: None, r"begin must take \(num_tasks, task\)"),
+    ("act", lambda self, memory, step, key: None, r"act must take \(memory, step, key, greedy\)"),
+    ("adapt", lambda self, memory: memory, r"adapt must take \(memory, rollout\)"),
+    ("update", lambda self, trial: {}, r"update must take \(trial, progress\)"),
+    ("update", lambda self, trial, progress: None, "update must return finite floats by name, got None"),
+    ("state_dict", lambda self: {"net": {}}, "state_dict must be a flat dictionary of tensors"),
+])  # fmt: skip
+def test_a_method_of_another_form_is_said_in_one_sentence(method: str, broken, sentence: str, monkeypatch):
+    monkeypatch.setattr(BrokenAgent, method, broken)
+    with pytest.raises(AssertionError, match=f"^BrokenAgent.{sentence}"):
+        check_agent(BrokenConfig(**dataclasses.asdict(SMALL)), Corridor())
+
+
+def test_an_agent_has_a_protocol(monkeypatch: pytest.MonkeyPatch):
+    class Lawless(BrokenAgent):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            self.protocol = None
+
+    monkeypatch.setattr(BrokenConfig, "build", lambda self, *arguments: Lawless(self.how, self, *arguments))
+    with pytest.raises(AssertionError, match=r"^Lawless.protocol must be a TrialProtocol, got None\.$"):
+        check_agent(BrokenConfig(**dataclasses.asdict(SMALL)), Corridor())
 
 
 def test_the_broken_agent_is_whole_but_for_its_break():

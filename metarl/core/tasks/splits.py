@@ -57,8 +57,11 @@ class Splits(ABC, Generic[TaskT]):
         same tasks as the whole. Tasks of a finite split are drawn uniformly, with replacement. Every family has the
         split `valid`; if it is not declared, its tasks follow the training distribution.
 
-        Raises ValueError for a split that the family does not have.
+        Raises ValueError for a split that the family does not have, for what is no key, and for no whole number `n`.
         """
+        rng.check_is_key(key)
+        if not hasattr(n, "__index__") or n < 0:
+            raise ValueError(f"n must be a whole number of at least 0, got {short(n)}.")
         return self.numbered_tasks(key, torch.arange(first, first + n, device=key.device), split)
 
     def numbered_tasks(self, key: Key, numbers: Tensor, split: str = "train") -> TaskT:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from metarl.core.agent import LearningAgent
+from metarl.core.checks import same_spaces
 from metarl.core.family import TaskFamily
 from metarl.evaluation import stats
-from metarl.evaluation.arguments import same_spaces
 from metarl.evaluation.evaluator import describe, evaluate
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl.agents.reference.catalogue import baseline
+from metarl.core.checks import same_spaces
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Agent
-from metarl.evaluation.arguments import same_spaces
 from metarl.training import checkpoint
 from metarl.training.config import parsing
 from metarl.training.config.errors import ConfigError

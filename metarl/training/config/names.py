@@ -127,7 +127,8 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
     if module == "__main__":
         return (
             f"The {field} {name!r} is defined in the program itself (__main__), where no other program finds it, so "
-            "the run could not be loaded: put it into a module that registers it, and give --allow MODULE."
+            "the run could not be loaded: put it into a module that registers it, and give --allow MODULE, or "
+            "allow=['MODULE'] in Python."
         )
     if module and "/" not in name:
         id = f"{module.partition('.')[0]}/{cls}-v0" if field == "family" else cls.removesuffix("Config") or cls

@@ -112,5 +112,20 @@ class Unseeded(Target):
         return (np.random.default_rng().uniform(size=2), *rest)
 
 
-for _kind in (Unseeded, Target, Forgetful, Structured, Derived, Impatient):
+class Replies(Target):
+    """Its methods return what `reset_replies` and `step_replies` say, where they are not None."""
+
+    reset_replies: Any = None
+    step_replies: Any = None
+
+    def reset(self, **options: Any) -> Any:
+        usual = super().reset(**options)
+        return usual if self.reset_replies is None else self.reset_replies
+
+    def step(self, action: Any) -> Any:
+        usual = super().step(action)
+        return usual if self.step_replies is None else self.step_replies
+
+
+for _kind in (Unseeded, Target, Forgetful, Structured, Derived, Impatient, Replies):
     gymnasium.register(f"tests/{_kind.__name__}-v0", entry_point=_kind, max_episode_steps=5)

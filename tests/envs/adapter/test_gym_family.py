@@ -502,12 +502,57 @@ def length(where: str = "attribute:length", train=None, **more):
         ({"arguments": {"env_id": "os:Name-v0"}}, "arguments.env_id must not name a file or a module"),
         ({"horizon": 0}, "horizon must be a whole number of at least 1"),
         ({"workers": -1}, "workers must be a whole number of at least 0"),
+        ({"parameters": ["length"]}, "parameters must name at least one number of a task, got ['length']"),
+        (length("seed"), "length is a seed, which is a whole number: use integers"),
+        ({"arguments": ["x"]}, "arguments must be a dictionary"),
+        (length("constructor:render_mode") | {"arguments": {"render_mode": "x"}}, "'render_mode' is given twice"),
+        ({"shows_task": "yes"}, "shows_task must be True or False"),
+        ({"early_ends": 1}, "early_ends must be True or False"),
+        ({"env": environments.Target}, "gets an id by gymnasium.register"),
     ],
 )  # fmt: skip
 def test_mistakes_end_in_one_sentence(options, sentence):
     with pytest.raises(ValueError) as caught:
         metarl.make("metarl/Gym-v0", **options)
     assert sentence in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) <= 300
+
+
+HERE = np.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("method", "reply", "sentence"),
+    [
+        ("reset", HERE, "Replies.reset must return an observation and a dict of infos, got array([0., 0.])"),
+        ("reset", (np.zeros(1), {}), "the observation must have the shape (2,) of its space, got (1,)"),
+        ("step", (HERE, 0.0, False, {}), "Replies.step must return five values (observation, reward, terminated, "),
+        ("step", (np.zeros((1, 2)), 0.0, False, False, {}), "must have the shape (2,) of its space, got (1, 2)"),
+        ("step", (HERE, None, False, False, {}), "Replies.step must return one number as the reward, got None"),
+        ("step", (HERE, "1", False, False, {}), "must return one number as the reward, got '1'"),
+        ("step", (HERE, np.ones(1), False, False, {}), "must return one number as the reward, got array([1.])"),
+        ("step", (HERE, 0.0, None, False, {}), "must return terminated as True or False, got None"),
+        ("step", (HERE, 0.0, False, "no", {}), "must return truncated as True or False, got 'no'"),
+        ("step", (HERE, 0.0, False, False, {"n": 1}), "success is 'is_success', an entry that the infos of"),
+        ("step", (HERE, 0.0, False, False, None), "success is 'is_success', an entry that the infos of"),
+    ],
+)  # fmt: skip
+def test_a_wrong_reply_of_an_environment_is_said_in_one_sentence(monkeypatch, method, reply, sentence):
+    monkeypatch.setattr(environments.Replies, f"{method}_replies", reply)
+    family = GymFamily("tests/Replies-v0", TARGET, success="is_success")
+    with pytest.raises(WrongResult) as caught:
+        task, state = start(family)
+        family.step(task, state, torch.zeros(2, dtype=torch.int64), keys(2))
+    assert sentence in str(caught.value) and str(caught.value).startswith(f"GymFamily.{method} failed in row 0 of 2")
+    assert not hasattr(caught.value, "__notes__"), "the sentence says it all"
+
+
+def test_rewards_and_endings_of_any_library_are_taken(monkeypatch):
+    family = GymFamily("tests/Replies-v0", TARGET)
+    for reward, end in ((np.float64(2), np.bool_(True)), (torch.tensor(2.0), torch.tensor(True)), (2, np.array([1]))):
+        monkeypatch.setattr(environments.Replies, "step_replies", (HERE, reward, end, False, {}))
+        task, state = start(family)
+        _, rewards, ended = family.step(task, state, torch.zeros(2, dtype=torch.int64), keys(2))
+        assert rewards.tolist() == [2, 2] and ended.all()
 
 
 def test_a_users_task_is_checked():

@@ -1,0 +1,101 @@
+"""Sentences about what users hand to functions: what is no family, agent or device, and what `act` should return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.core.errors import short
+from metarl.core.family import TaskFamily
+
+
+def no_family(given: Any) -> str:
+    """Return the sentence for what is given in place of a whole task family; empty for a family."""
+    if isinstance(given, TaskFamily):
+        return _not_whole(given)
+    advice = ""
+    if isinstance(given, type):
+        advice = f": it is a class, so make one of it, such as {given.__name__}()"
+    elif isinstance(given, str):
+        advice = ": metarl.make makes the family of an id, such as 'metarl/GridNavi-v0'"
+    elif isinstance(getattr(getattr(given, "unwrapped", None), "family", None), TaskFamily):
+        advice = ": it is an environment, whose family is env.unwrapped.family"
+    elif isinstance(given, gymnasium.Env):
+        advice = ": metarl.make('metarl/Gym-v0', env=ID, parameters=…) makes a family of a registered environment"
+    return f"A task family is needed, got {short(given)}{advice}."
+
+
+def _not_whole(family: TaskFamily[Any, Any]) -> str:
+    """Return the sentence for what a family lacks before it can be played; else empty."""
+    name = type(family).__name__
+    for attribute in ("observation_space", "action_space", "horizon", "episodes_per_trial"):
+        if getattr(family, attribute, None) is None:
+            return f"{name} has no {attribute}: set it in the class or in its constructor."
+    if not isinstance(family.observation_space, spaces.Box):
+        return f"{name}.observation_space must be a float32 Box, got {short(family.observation_space)}."
+    if not isinstance(family.action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
+        kinds = "Discrete, or a one-dimensional MultiDiscrete or float32 Box"
+        return f"{name}.action_space must be {kinds}, got {short(family.action_space)}."
+    for attribute in ("horizon", "episodes_per_trial"):
+        number = getattr(family, attribute)
+        if not hasattr(number, "__index__") or number < 1:
+            return f"{name}.{attribute} must be an int of at least 1, got {short(number)}."
+    return ""
+
+
+def check_is_family(given: Any) -> None:
+    """Raise ValueError for what is no task family, or one that lacks a space or a length."""
+    if sentence := no_family(given):
+        raise ValueError(sentence)
+
+
+def check_is_agent(given: Any) -> None:
+    """Raise TypeError for what is no agent."""
+    if hasattr(given, "protocol") and not isinstance(given, type):
+        return
+    advice = ""
+    if isinstance(given, str):
+        advice = ": metarl.load makes the agent of a run directory or a name"
+    elif hasattr(given, "build") and not isinstance(given, type):
+        advice = ": a configuration makes one by build(family, seed, device)"
+    elif hasattr(given, "policy") and hasattr(given, "predict"):
+        advice = ": metarl.agents.sb3.agent.SB3Model(model, family) makes one of a model of stable-baselines3"
+    raise TypeError(f"agent must be an agent, such as metarl.load returns, got {short(given)}{advice}.")
+
+
+def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: int) -> str:
+    """Return the sentence for what `act` returned in place of an Acted of so many rows, and a memory; else empty."""
+    name = f"{type(agent).__name__}.act"
+    fields = ("action", "log_prob", "value")
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if not pair or not all(hasattr(returned[0], field) for field in fields):
+        several = isinstance(returned, tuple)
+        got = f"({', '.join(type(x).__name__ for x in returned)})" if several else type(returned).__name__
+        return f"{name} must return an Acted and the memory, got {got}."
+    floating = isinstance(space, spaces.Box)
+    for field, dims in zip(fields, (space.shape or (), (), ()), strict=True):
+        x = getattr(returned[0], field)
+        if not isinstance(x, Tensor):
+            return f"{name} must give {field} as a tensor, got {type(x).__name__}."
+        kind = torch.int64 if field == "action" and not floating else torch.float32
+        if x.dtype != kind or x.shape != (rows, *dims):
+            words = [str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype)]
+            wanted, got = (f"{word} of shape {shape}" for word, shape in zip(words, ((rows, *dims), tuple(x.shape))))
+            return f"{name} must give {field} as {wanted}, got {got}."
+    return ""
+
+
+def device_here(given: torch.device | str) -> torch.device:
+    """Return the device of any name that torch knows, or of "auto". Raises ValueError for one that is not here."""
+    there = torch.cuda.is_available()
+    try:
+        found = torch.device(("cuda" if there else "cpu") if given == "auto" else given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {short(given)}.") from error
+    if found.type == "cuda" and not there:
+        raise ValueError("device is 'cuda', but torch finds no CUDA device here: use 'cpu' or 'auto'.")
+    return found
