@@ -128,7 +128,8 @@ def test_a_family_that_would_fail_in_the_evaluation_at_the_end_is_refused():
 def test_what_no_other_program_finds_is_refused(option: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(registry._REGISTERED_IN, "toy/Guess-v0", "__main__")
     monkeypatch.setitem(agent_registry._REGISTERED_IN, "RL2", "__main__" if "agent" in option else "metarl.agents")
-    with pytest.raises(ConfigError, match=r"could not be loaded: .* give --allow MODULE\."):
+    sentence = r"could not be loaded: .* give --allow MODULE, or allow=\[.MODULE.\] in Python\."
+    with pytest.raises(ConfigError, match=sentence):
         check_run(parse(["--config=rl2_gridnavi", option]), warn=pytest.fail)
 
 
