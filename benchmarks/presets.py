@@ -54,8 +54,6 @@ NOT_MEASURED = {
     "sac_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
-    "es_maml_navigation2d": "only a short training was tried",
-    "belief_half_cheetah_vel": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
     "memoryless_half_cheetah_vel": "it was never run",
     "robust_plr_wall_maze": "it was never run",
