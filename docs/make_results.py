@@ -85,8 +85,9 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
-    "promp_navigation2d", "reptile_navigation2d", "maml_bernoulli_bandit_n10", "maml_bernoulli_bandit",
-    "maml_tabular_mdp", "maml_gridnavi", "maml_cartpole", "maml_half_cheetah_vel",
+    "promp_navigation2d", "reptile_navigation2d", "es_maml_navigation2d",
+    "maml_bernoulli_bandit_n10", "maml_bernoulli_bandit", "maml_tabular_mdp", "maml_gridnavi", "maml_cartpole",
+    "maml_half_cheetah_vel",
     "maml_supervised_sinusoid", "maml_supervised_few_shot_digits",
 )  # fmt: skip
 

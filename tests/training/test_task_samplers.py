@@ -252,4 +252,4 @@ def test_a_checkpoint_of_another_sampler_is_refused(tmp_path: Path):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("capacity: 12", "capacity: 3"))
     with pytest.raises(ConfigError, match=r"PLR cannot go on from it: it holds 6 tasks in a buffer of 3"):
-        loop.train(parse([f"--resume={run}"]), _silent(), lambda sentence: None)
+        loop.train(parse([f"--resume={run}", "--total_iterations=3"]), _silent(), lambda sentence: None)
