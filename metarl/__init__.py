@@ -23,7 +23,8 @@ if (Path(__file__).parent / "envs").is_file():  # git without symbolic links wri
         "`git -c core.symlinks=true clone URL` (on Windows in developer mode), or install a built distribution."
     )
 
-if Path(next(iter(sys.orig_argv[-len(sys.argv) :]), "")).name in ("metarl", "metarl.exe", "metarl.train"):
+# The script that Python was started with, or the module after -m, stands before the arguments.
+if Path("".join(sys.orig_argv[-len(sys.argv) :][:1])).name in ("metarl", "metarl.exe", "metarl.train"):
     # Python was started for the command, whose imports take a moment. Until `metarl.cli.main` has handlers of its own,
     # Ctrl-C ends it as it ends other programs, by the signal: Python's handler would show a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -15,7 +15,7 @@ is off-policy: it replays trials of earlier iterations.
                      PPO on them                                     super().update
                      put them into the ring
                      a few times: draw trials, ascend the ELBO       _ascend
-                     standardise beliefs by those of the trials      _follow_beliefs
+                     standardise beliefs by those of the trials      belief.follow
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
                 self.net.belief.steps.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
             self.net.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
             metrics |= self._learn_to_infer(progress)
-            self._follow_beliefs(rollout)
+            belief = self.net.belief
+            belief.follow(belief.raw(rollout.step), rollout.mask, max(LATENTS_FOLLOW, 1.0 / self.updates))
             return metrics
 
     def _learn_to_infer(self, progress: float) -> dict[str, float]:
@@ -100,14 +101,6 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         means = (sums / max(config.vae_updates, 1)).tolist()
         found = dict(zip(ELBO_METRICS, means, strict=True)) | {"replayable": float(len(self.ring))}
         return {f"loss/{name}": value for name, value in found.items()}
-
-    @torch.no_grad()
-    def _follow_beliefs(self, rollout: Rollout) -> None:
-        """Move the units in which policy and critic see beliefs towards those of the present encoder."""
-        if self.net.latents is not None:
-            belief = self.net.belief
-            seen = belief.features(belief.sequence(belief.raw(rollout.step)))
-            self.net.latents.follow(seen, rollout.mask, max(LATENTS_FOLLOW, 1.0 / self.updates))
 
     @torch.no_grad()
     def _replay(self, key: Key) -> tuple[Tensor, Evidence, Tensor, Tensor, Tensor, Tensor]:

@@ -45,6 +45,10 @@ class LearnedBelief(nn.Module):
         self.mean = nn.Linear(config.gru_size, config.latent_size)
         self.logvar = nn.Linear(config.gru_size, config.latent_size)
         self.size = 2 * config.latent_size
+        anywhere = gymnasium.spaces.Box(-math.inf, math.inf, (self.size,))
+        self.latents = Scaling(anywhere, follows=True) if config.norm_latent else None
+        if self.latents is not None:
+            self.latents.scale.fill_(1.0)  # as they are, in the first iteration
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
         """Return the belief of `rows` trials before anything was seen."""
@@ -56,8 +60,15 @@ class LearnedBelief(nn.Module):
         return state
 
     def features(self, belief: Tensor) -> Tensor:
-        """Return mean and log-variance of m, ``(…, 2 Z)``."""
-        return torch.cat(self.gaussian(belief), dim=-1)
+        """Return mean and log-variance of m, ``(…, 2 Z)``, standardised with ``config.norm_latent``."""
+        latents = torch.cat(self.gaussian(belief), dim=-1)
+        return latents if self.latents is None else self.latents.scaled(latents, latents.ndim - 1)
+
+    @torch.no_grad()
+    def follow(self, raw: Tensor, mask: Tensor, weight: float) -> None:
+        """Move the units of `features` towards those of the beliefs in trials ``(T, B, F)``, by `weight`."""
+        if self.latents is not None:
+            self.latents.follow(torch.cat(self.gaussian(self.sequence(raw)), dim=-1), mask, weight)
 
     def gaussian(self, belief: Tensor) -> Gaussian:
         """Return the distribution q(m | τ:t) of beliefs ``(…, H)``."""
@@ -95,10 +106,6 @@ class VariBADNetwork(BeliefNetwork):
         super().__init__(config, family, 2 * config.latent_size, tasks)
         self.belief = LearnedBelief(config, family)
         self.scaling = self.belief.steps  # one scale of observations for all
-        anywhere = gymnasium.spaces.Box(-math.inf, math.inf, (self.belief.size,))
-        self.latents = Scaling(anywhere, follows=True) if config.norm_latent else None
-        if self.latents is not None:
-            self.latents.scale.fill_(1.0)  # as they are, in the first iteration
         self.decoder = Decoder(config, family, (*self.belief.inputs[:2], tasks.shape[1]))
         self.stop_gradient = config.stop_gradient
 
@@ -111,14 +118,6 @@ class VariBADNetwork(BeliefNetwork):
         """Return the parameters of encoder and decoder, with names that PPO's do not have."""
         named = self.named_parameters()
         return [(f"elbo.{name}", parameter) for name, parameter in named if name.startswith(("decoder.", "belief."))]
-
-    def inputs(self, obs: Tensor, features: Tensor, share: Tensor) -> Tensor:
-        """Return what both networks see, ``(B, F)``; `features` ``(B, 2 Z)`` are those of the belief."""
-        return super().inputs(obs, self.shown_belief(features), share)
-
-    def shown_belief(self, features: Tensor) -> Tensor:
-        """Return mean and log-variance ``(…, 2 Z)`` in the units that the perceptrons read."""
-        return features if self.latents is None else self.latents.scaled(features, features.ndim - 1)
 
     def trial_inputs(self, step: Step, share: Tensor) -> Tensor:
         """Return the inputs at all steps of whole trials, ``(T, B, F)``; `share` ``(T, B)`` of the trial so far."""
@@ -133,4 +132,4 @@ class VariBADNetwork(BeliefNetwork):
         """Put the beliefs in the place of the steps that they come from."""
         raw, share = x[..., :-1], x[..., -1:]
         obs = raw[..., : self.belief.inputs[0]]
-        return torch.cat([obs, self.shown_belief(self.belief.features(self.belief.sequence(raw))), share], dim=-1)
+        return torch.cat([obs, self.belief.features(self.belief.sequence(raw)), share], dim=-1)

@@ -111,7 +111,6 @@ def evaluate(
     family = _family_of(agent, family)
     same_spaces(agent, family)
     tasks, seed, greedy = as_tasks(family, tasks), as_int("seed", seed, least=0), as_greedy(agent, greedy)
-    step_curve = truth("step_curve", step_curve)
     given = {"repeats": repeats, "episodes": episodes, "rounds": rounds}
     repeats, episodes, rounds = (None if n is None else as_int(name, n) for name, n in given.items())
     if isinstance(tasks, int):
@@ -124,7 +123,7 @@ def evaluate(
     if repeats is None:
         wanted = tasks if isinstance(tasks, int) else num_rows(task)
         repeats = default_repeats(family, wanted, distinct, agent.costly)
-    plan = _plan(agent, family, episodes, rounds, repeats, greedy, step_curve)
+    plan = _plan(agent, family, episodes, rounds, repeats, greedy, truth("step_curve", step_curve))
     played = _play(agent, family, task, rng.fold(root, 1), plan)
     bounds = bounds_of(
         family, task, root, plan.episodes * plan.repeats, plan.steps, memory=(most_rows(family), CHUNK_BYTES)

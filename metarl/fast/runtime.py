@@ -7,6 +7,8 @@ import sys
 
 import torch
 
+from metarl.core.faults.given import device_here
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 
 
@@ -53,10 +55,6 @@ def samples_at_once(device: torch.device) -> int:
 
 def resolve_device(device: str) -> torch.device:
     """Return the device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError if there is none."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
+    if device not in ("cpu", "cuda", "auto"):  # a run has no number of a device: `CUDA_VISIBLE_DEVICES` chooses one
         raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch finds no CUDA device here: use 'cpu' or 'auto'.")
-    return torch.device(device)
+    return device_here(device)

@@ -25,7 +25,6 @@ zeros, or the middle of a Box's range), the previous reward, and 1 if an episode
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,20 +36,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from metarl.core import rng
 from metarl.core.errors import short, unknown
 from metarl.core.family import Task, TaskFamily, has_picture
-from metarl.core.faults.memory import check_memory, task_numbers
-from metarl.core.tree import take
 from metarl.interop.actions import SingleAction, checked_action, checked_actions
 from metarl.interop.shown import Shown, infos_of
-from metarl.interop.stream import TrialStream, family_of_view, joined
+from metarl.interop.stream import TrialStream, family_of_view, joined, whole
 
 _RENDER_FPS = 10
-
-
-_TASK_NUMBERS = 150
-"""Numbers that take the memory of a tensor of its own, in a list of tasks."""
 
 
 class GymEnv(gymnasium.Env[np.ndarray, Any]):
@@ -98,7 +90,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         With a seed they are the rows of ``family.sample_tasks(rng.key(seed), n, split)``; without one, the
         environment's own generator gives the seed.
         """
-        return _sample_tasks(self._stream, self.np_random, n, split, seed)
+        return self._stream.sample_tasks(self.np_random, n, split, seed)
 
     def set_task(self, task: Task | None) -> None:
         """Play `task` (one row) from the next `reset` on; None: draw a new task at each `reset` again."""
@@ -111,7 +103,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode (or trial). `options` may hold a `task` or a `split`."""
-        options, seed = _check_options(options), _whole("seed", seed)
+        options, seed = _check_options(options), whole("seed", seed)
         super().reset(seed=seed)
         _seed(self._stream, self, seed)
         obs = self._stream.reset(**options)
@@ -194,7 +186,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
 
     def sample_tasks(self, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
         """Draw `n` tasks, as `GymEnv.sample_tasks` does."""
-        return _sample_tasks(self._stream, self.np_random, n, split, seed)
+        return self._stream.sample_tasks(self.np_random, n, split, seed)
 
     def set_task(self, task: Task | Sequence[Task] | None) -> None:
         """Play `task` from each row's next reset on: one row for all, num_envs rows, or a list of as many tasks."""
@@ -263,13 +255,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Restart the numbering of trials: of all rows under one seed, or of each of the `rows` under its own."""
         if not isinstance(seed, (list, tuple, np.ndarray)) or getattr(seed, "ndim", 1) == 0:
-            seed = _whole("seed", seed)
+            seed = whole("seed", seed)
             super().reset(seed=seed)
             _seed(self._stream, self, seed)
             return
         if len(seed) != self.num_envs:
             raise ValueError(f"A list of seeds must have one for each of the {self.num_envs} rows, got {len(seed)}.")
-        seeds = [_whole("seed", each) for each in seed]
+        seeds = [whole("seed", each) for each in seed]
         known = [each for each in seeds if each is not None]
         super().reset(seed=known[0] if known else None)
         _seed(self._stream, self, None)
@@ -295,16 +287,6 @@ def _check_render_mode(family: TaskFamily, render_mode: str | None) -> str | Non
     if render_mode is not None and render_mode not in known:
         raise ValueError(unknown("render_mode", render_mode, known or ["None"], where=f" of {type(family).__name__}"))
     return render_mode
-
-
-def _sample_tasks(
-    stream: TrialStream, generator: np.random.Generator, n: int, split: str | None, seed: int | None
-) -> list[Task]:
-    n, seed = _whole("n", n) or 0, _whole("seed", seed)
-    check_memory(f"A list of {n} tasks", float(n) * (task_numbers(stream.family) + _TASK_NUMBERS), "n")
-    seed = int(generator.integers(2**63 - 1)) if seed is None else seed
-    tasks = stream.family.sample_tasks(rng.key(seed), n, stream.split if split is None else split)
-    return [take(tasks, slice(i, i + 1)) for i in range(n)]
 
 
 def _seed(stream: TrialStream, env: GymEnv | GymVectorEnv, seed: int | None) -> None:
@@ -344,21 +326,6 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     except ValueError:
         known = ", ".join(f"AutoresetMode.{each.name} ({each.value!r})" for each in AutoresetMode)
         raise ValueError(f"autoreset_mode must be one of {known}, got {short(mode)}.") from None
-
-
-def _whole(name: str, number: Any) -> int | None:
-    """Convert an integer of any library to int; None stays. Raises ValueError for anything else, or below 0."""
-    if number is None:
-        return None
-    try:
-        whole = operator.index(number)
-    except TypeError:
-        whole = -1
-    if whole < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {short(number)}.")
-    if whole >= 2**63:
-        raise ValueError(f"{name} must be at most 2^63 - 1, got {short(whole)}.")
-    return whole
 
 
 def _numpy(x: Tensor) -> np.ndarray:

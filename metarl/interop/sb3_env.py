@@ -168,9 +168,7 @@ class SB3VecEnv(VecEnv):
         return take(self._stream.task(), slice(row, row + 1))
 
     def _sample_tasks(self, row: int, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
-        seed = int(self._generator.integers(2**63 - 1)) if seed is None else seed
-        tasks = self.family.sample_tasks(rng.key(seed), n, self._stream.split if split is None else split)
-        return [take(tasks, slice(i, i + 1)) for i in range(n)]
+        return self._stream.sample_tasks(self._generator, n, split, seed)
 
     def _render(self, row: int) -> np.ndarray | None:
         return None if self.render_mode is None else self._stream.picture(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 import metarl.fast  # noqa: F401  (registers the fast twins)
+from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
 from metarl.core.errors import UnknownOption, WrongResult, short, truth, unknown_option
 from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.given import check_is_family
-from metarl.core.faults.memory import check_memory, row_numbers
+from metarl.core.faults.memory import check_memory, row_numbers, task_numbers
 from metarl.core.faults.results import shown_task, wrong_observation
 from metarl.core.registry import make
 from metarl.core.tree import concatenate, num_rows, put, take, where
@@ -26,6 +28,9 @@ from metarl.interop.numbering import Numbering
 from metarl.interop.recorder import Recorder
 from metarl.interop.shown import Counts, Shown, shown_alone
 from metarl.interop.single import Single, SingleStep
+
+TASK_NUMBERS = 150
+"""Numbers that take the memory of a tensor of its own, in a list of tasks."""
 
 CHECKED_STEPS = 32
 """The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
@@ -125,6 +130,19 @@ class TrialStream:
     def playing(self) -> Task:
         """Return the tasks being played now. Raises ValueError before the first `reset`."""
         return self._playing().task
+
+    def sample_tasks(
+        self, generator: np.random.Generator, n: int, split: str | None = None, seed: int | None = None
+    ) -> list[Task]:
+        """Draw `n` tasks of a split (None: the stream's), of one row each; without a seed `generator` gives one.
+
+        Raises ValueError for an `n` or a seed that is no whole number, and for more tasks than memory holds.
+        """
+        n, seed = whole("n", n) or 0, whole("seed", seed)
+        check_memory(f"A list of {n} tasks", float(n) * (task_numbers(self.family) + TASK_NUMBERS), "n")
+        seed = int(generator.integers(2**63 - 1)) if seed is None else seed
+        tasks = self.family.sample_tasks(rng.key(seed), n, self.split if split is None else split)
+        return [take(tasks, slice(i, i + 1)) for i in range(n)]
 
     def reset(self, task: Task | None = None, split: str | None = None, rows: Tensor | None = None) -> Tensor:
         """Start a trial in every row, or in some, and return the first observations of these rows ``(M, D)``.
@@ -308,6 +326,21 @@ def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str,
         said = "the options of a family that exists go to its constructor."
         raise UnknownOption(f"{view} got an unexpected keyword argument {next(iter(options))!r}: {said}")
     return family
+
+
+def whole(name: str, number: Any) -> int | None:
+    """Convert an integer of any library to int; None stays. Raises ValueError for anything else, or below 0."""
+    if number is None:
+        return None
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {short(number)}.")
+    if whole >= 2**63:
+        raise ValueError(f"{name} must be at most 2^63 - 1, got {short(whole)}.")
+    return whole
 
 
 def joined(family: TaskFamily, tasks: Sequence[Task]) -> Task:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from metarl.training import ring_files, state_file
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import check_regular, complete, read_yaml
+from metarl.training.config.line import start_command
 from metarl.training.state_file import Counters, Damaged
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
@@ -116,9 +116,13 @@ def newest(run_dir: str | Path) -> Path | None:
 
     That is a numbered one if a run was killed at its first checkpoint, after the numbered one was written.
     """
-    folder = Path(run_dir)
-    there = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
-    return next(iter([*there, *_numbered(folder).values()]), None)
+    return next(iter(_last_first(Path(run_dir))), None)
+
+
+def _last_first(folder: Path) -> list[Path]:
+    """Return the checkpoints that a run may go on from, in the order in which they are tried."""
+    last = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
+    return [*last, *_numbered(folder).values()]
 
 
 def oldest(run_dir: Path, iteration: int) -> int:
@@ -182,9 +186,8 @@ def restore_last_good(
     last good one does not fit the agent, or the trials that the agent looks back on are not there.
     """
     folder = Path(run_dir)
-    last = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
     first: Damaged | None = None
-    for path in [*last, *_numbered(folder).values()]:
+    for path in _last_first(folder):
         try:
             counters = _restore(path, agent, sampler)
             ring_files.restore(folder, agent.ring, counters.iteration, agent.device)
@@ -289,19 +292,6 @@ def _exported(folder: Path, config: AgentConfig, family: TaskFamily, which: str 
         return OnnxAgent(folder, family, config)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
-    """Return the command that continues a run that needs the packages in `allow`."""
-    allowed = [word for package in allow for word in ("--allow", package)]
-    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
-
-
-def start_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
-    """Return the command that starts a run anew in its folder, if it has no checkpoint."""
-    allowed = [word for package in allow for word in ("--allow", package)]
-    given = ["--config", str(Path(run_dir) / "config.yaml"), "--run_dir", str(run_dir), "--auto_resume", *allowed]
-    return shlex.join(["python", "-m", "metarl.train", *given])
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:

@@ -35,6 +35,7 @@ from metarl.report.console import silent_console
 from metarl.training import checkpoint, ring_files
 from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import resume_command
 from metarl.training.config.parsing import Parsed
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Culprit, check_finite, finite
@@ -140,7 +141,7 @@ def train(
                 with stop.at_once():  # a resume plays it again
                     curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
             if asked or stop.asked:
-                command = checkpoint.resume_command(run_dir, config.allow)
+                command = resume_command(run_dir, config.allow)
                 log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
     return Run(agent, curves, run_dir, done, stop.signal)
 

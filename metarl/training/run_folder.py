@@ -20,6 +20,7 @@ from metarl.report.console import make_folder, new_folder
 from metarl.training import checkpoint
 from metarl.training.checkpoint import AGENT, BEST, CHECKPOINT, Counters
 from metarl.training.config.errors import ConfigError, shown
+from metarl.training.config.line import start_command
 from metarl.training.config.parsing import Parsed, parse
 from metarl.training.config.plain import flat
 from metarl.training.config.regular import check_regular
@@ -56,7 +57,7 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
         elif parsed.resume is not None and checkpoint.newest(run_dir) is None:
             raise ConfigError(
                 f"The run in {str(run_dir)!r} has no checkpoint to go on from; start it anew, which removes the curves "
-                f"that it has, by: {checkpoint.start_command(run_dir, parsed.config.allow)}"
+                f"that it has, by: {start_command(run_dir, parsed.config.allow)}"
             )
         yield run_dir
 

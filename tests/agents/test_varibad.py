@@ -113,7 +113,7 @@ def test_without_norm_latent_they_see_beliefs_as_they_are():
     rollout = rollout_of(agent, family)
     agent.update([rollout])
     seen = agent._inputs(rollout)[..., family.observation_space.shape[0] : -1]
-    beliefs = agent.belief.features(agent.belief.sequence(agent.belief.raw(rollout.step)))
+    beliefs = torch.cat(agent.belief.gaussian(agent.belief.sequence(agent.belief.raw(rollout.step))), dim=-1)
     torch.testing.assert_close(seen, beliefs, rtol=0, atol=1e-6)
 
 

@@ -1,13 +1,14 @@
 """The command line of `metarl.train`, sorted into files, actions and options of the run.
 
 It takes ``--key value``, ``--key=value`` and, for options with lists, ``--key one two``. A word that belongs to no
-option is a config file or a preset.
+option is a config file or a preset. Sentences name the commands that continue a run, or start it anew.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -147,3 +148,16 @@ def _count(value: str | None) -> int:
         given = "nothing" if value is None else repr(brief(value))
         raise ConfigError(f"--seeds needs how many, at least 1 and at most 999999, got {given}.")
     return int(value)
+
+
+def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
+    """Return the command that continues a run that needs the packages in `allow`."""
+    allowed = [word for package in allow for word in ("--allow", package)]
+    return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
+
+
+def start_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
+    """Return the command that starts a run anew in its folder, if it has no checkpoint."""
+    allowed = [word for package in allow for word in ("--allow", package)]
+    given = ["--config", str(Path(run_dir) / "config.yaml"), "--run_dir", str(run_dir), "--auto_resume", *allowed]
+    return shlex.join(["python", "-m", "metarl.train", *given])

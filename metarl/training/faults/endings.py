@@ -19,6 +19,7 @@ from metarl.core.faults.diagnosis import method_of
 from metarl.report.console import in_words
 from metarl.training import checkpoint
 from metarl.training.config.errors import ConfigError
+from metarl.training.config.line import resume_command, start_command
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Diverged, kept
 
@@ -87,5 +88,5 @@ def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
     else:
         remedy = f"See that {str(run_dir)!r} can be written to"
     if checkpoint.newest(run_dir):
-        return f"{what} {remedy}; go on from the last checkpoint by: {checkpoint.resume_command(run_dir, config.allow)}"
-    return f"{what} {remedy}; start the run again by: {checkpoint.start_command(run_dir, config.allow)}"
+        return f"{what} {remedy}; go on from the last checkpoint by: {resume_command(run_dir, config.allow)}"
+    return f"{what} {remedy}; start the run again by: {start_command(run_dir, config.allow)}"
