@@ -45,6 +45,7 @@ KNOWN = {
     "rl2_harlow": "5 optimum (0 in the first round, then 1)",
     "rl2_cartpole": "1000 at most",
     "memoryless_cartpole": "1000 at most",
+    "rl2_cartpole_wide": "1000 at most, where the pole can be kept up",
     "rl2_pendulum": "told swing-up −335",
     "memoryless_pendulum": "told swing-up −335",
     "rl2_alchemy": "ideal observer 284.4, model-free agents 140 to 155 published (Wang et al. 2021)",
@@ -78,8 +79,8 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_tabular_mdp", "memoryless_tabular_mdp", "rl2_gridnavi", "memoryless_gridnavi", "rl2_navigation2d",
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
     "rl2_informative_bandit", "rl2_sparse_point_robot", "memoryless_sparse_point_robot", "rl2_tmaze",
-    "rl2_dark_key_to_door", "rl2_two_step", "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_pendulum",
-    "memoryless_pendulum", "rl2_alchemy", "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze",
+    "rl2_dark_key_to_door", "rl2_two_step", "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_cartpole_wide",
+    "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy", "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze",
     "rl2_rulesets_trivial", "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
     "rl2_ml1_reach",
 )  # fmt: skip
@@ -93,7 +94,7 @@ GRADIENTS = (  # the second table: those that learn by gradient steps
 
 BELIEFS = ("belief_", "varibad_", "hyper_")
 REPLAY = ("r2d2_", "sac_", "td3_", "pearl_")
-OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "paired_", "es_", "dpt_", "dagger_", "ad_")
+OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "accel_", "roml_", "paired_", "es_", "dpt_", "dagger_", "ad_")
 """How the names of the presets of three more tables begin: agents on beliefs, on replay, and of other kinds."""
 
 SHORT = (  # the README's table: the least and the best known problems of both kinds of agent

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers, scale_space, uniform_in, wrapped
+from metarl.envs.control.scales import SPREAD, checked_spread, multipliers, scale_space, uniform_in, wrapped
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -50,6 +50,8 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
           probability 1/2.
+
+        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
 
     Actions:
         ======  =========================
@@ -92,19 +94,20 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
     noisy = False
     DT = 0.2  # s
 
-    def __init__(self, horizon: int = 500, episodes_per_trial: int = 2) -> None:
+    def __init__(self, horizon: int = 500, episodes_per_trial: int = 2, spread: float = SPREAD) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.spread = checked_spread(spread)
         high = np.array([1.0, 1.0, 1.0, 1.0, 4 * np.pi, 9 * np.pi], np.float32)
         self.observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(3)
 
     def draw_tasks(self, keys: Key, split: str) -> AcrobotScales:
-        return AcrobotScales(*multipliers(keys, 4, split))
+        return AcrobotScales(*multipliers(keys, 4, split, self.spread))
 
     @property
     def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        return scale_space(AcrobotScales)
+        return scale_space(AcrobotScales, self.spread)
 
     def check_task(self, task: AcrobotScales) -> None:
         positive(task)

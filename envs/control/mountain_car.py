@@ -14,7 +14,7 @@ from metarl.core import rng
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers, scale_space
+from metarl.envs.control.scales import SPREAD, checked_spread, multipliers, scale_space
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -46,6 +46,8 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2. With
           a weak motor under strong gravity the hill cannot be climbed in 200 steps.
+
+        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
 
     Actions:
         ======  =================
@@ -84,18 +86,19 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
     noisy = False
     GOAL = 0.5
 
-    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
+    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2, spread: float = SPREAD) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.spread = checked_spread(spread)
         self.observation_space = _road_space()
         self.action_space = gymnasium.spaces.Discrete(3)
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
-        return MountainCarScales(*multipliers(keys, 2, split))
+        return MountainCarScales(*multipliers(keys, 2, split, self.spread))
 
     @property
     def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        return scale_space(MountainCarScales)
+        return scale_space(MountainCarScales, self.spread)
 
     def check_task(self, task: MountainCarScales) -> None:
         positive(task)
@@ -135,6 +138,8 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2.
 
+        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+
     Actions:
         =====  ===============  ========  ===========================
         index  meaning          range     unit
@@ -171,18 +176,19 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
     noisy = False
     GOAL = 0.45
 
-    def __init__(self, horizon: int = 999, episodes_per_trial: int = 2) -> None:
+    def __init__(self, horizon: int = 999, episodes_per_trial: int = 2, spread: float = SPREAD) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.spread = checked_spread(spread)
         self.observation_space = _road_space()
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def draw_tasks(self, keys: Key, split: str) -> MountainCarScales:
-        return MountainCarScales(*multipliers(keys, 2, split))
+        return MountainCarScales(*multipliers(keys, 2, split, self.spread))
 
     @property
     def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        return scale_space(MountainCarScales)
+        return scale_space(MountainCarScales, self.spread)
 
     def check_task(self, task: MountainCarScales) -> None:
         positive(task)

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.core.checks import positive
 from metarl.core.errors import whole_number
 from metarl.core.family import Key, Sketch, TaskFamily
-from metarl.envs.control.scales import multipliers, scale_space, uniform_in, wrapped
+from metarl.envs.control.scales import SPREAD, checked_spread, multipliers, scale_space, uniform_in, wrapped
 from metarl.envs.drawing.film import Curve, Film, Line, overlaid, scales
 
 
@@ -47,6 +47,8 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
         - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
         - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
           probability 1/2.
+
+        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
 
     Actions:
         =====  ===============  ========  ===============================================
@@ -86,19 +88,20 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
 
     DT = 0.05  # s
 
-    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2) -> None:
+    def __init__(self, horizon: int = 200, episodes_per_trial: int = 2, spread: float = SPREAD) -> None:
         self.horizon = whole_number("horizon", horizon)
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
+        self.spread = checked_spread(spread)
         high = np.array([1.0, 1.0, 8.0], np.float32)
         self.observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-2.0, 2.0, (1,), np.float32)
 
     def draw_tasks(self, keys: Key, split: str) -> PendulumScales:
-        return PendulumScales(*multipliers(keys, 4, split))
+        return PendulumScales(*multipliers(keys, 4, split, self.spread))
 
     @property
     def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        return scale_space(PendulumScales)
+        return scale_space(PendulumScales, self.spread)
 
     def check_task(self, task: PendulumScales) -> None:
         positive(task)

@@ -11,28 +11,40 @@ import torch
 from torch import Tensor
 
 from metarl.core import rng
+from metarl.core.errors import short
 from metarl.core.family import Key
 
-WIDEST = 1.5  # largest multiplier of `train` and `test`
-OUTERMOST = 3.0  # largest multiplier of `ood`
+SPREAD = 1.5  # largest multiplier of `train` and `test`; the least is one over it
+BEYOND = 2.0  # how much larger the largest multiplier of `ood` is
+MOST = 10.0  # largest spread
 
 
-def multipliers(keys: Key, n: int, split: str) -> tuple[Tensor, ...]:
-    """`n` independent log-uniform multipliers, float32 ``keys.shape`` each: of the training range, or outside it."""
+def checked_spread(spread: float) -> float:
+    """Return `spread` as a float. Raises ValueError if it is not a number above 1, up to 10."""
+    if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not 1.0 < spread <= MOST:
+        raise ValueError(f"spread must be a number above 1, up to {MOST:g}, got {short(spread)}.")
+    return float(spread)
+
+
+def multipliers(keys: Key, n: int, split: str, spread: float = SPREAD) -> tuple[Tensor, ...]:
+    """Return `n` independent log-uniform multipliers, float32 ``keys.shape`` each.
+
+    They lie in [1 / spread, spread], for the split `ood` outside of it by a factor of up to 2.
+    """
     u = rng.uniform(keys, 2 * n)
     if split == "ood":
         # 1 - u lies in (0, 1]; exp instead of a power, whose last bit would depend on the batch's size.
-        log = math.log(WIDEST) + math.log(OUTERMOST / WIDEST) * (1.0 - u[..., :n])
+        log = math.log(spread) + math.log(BEYOND) * (1.0 - u[..., :n])
         log = torch.where(u[..., n:] < 0.5, log, -log)
     else:
-        log = math.log(WIDEST) * (2.0 * u[..., :n] - 1.0)
+        log = math.log(spread) * (2.0 * u[..., :n] - 1.0)
     return torch.exp(log).T.contiguous().unbind(0)
 
 
-def scale_space(kind: type[tuple[Any, ...]]) -> dict[str, gymnasium.Space[Any]]:
+def scale_space(kind: type[tuple[Any, ...]], spread: float = SPREAD) -> dict[str, gymnasium.Space[Any]]:
     """The training range of the multipliers of a task of this NamedTuple: `TaskFamily.task_space`."""
     fields: tuple[str, ...] = getattr(kind, "_fields", ())
-    return {name: gymnasium.spaces.Box(1.0 / WIDEST, WIDEST, (), np.float32) for name in fields}
+    return {name: gymnasium.spaces.Box(1.0 / spread, spread, (), np.float32) for name in fields}
 
 
 def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:

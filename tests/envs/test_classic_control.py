@@ -113,6 +113,9 @@ def test_wrong_arguments_are_named(cls):
     for wrong in ("horizon", "episodes_per_trial"):
         with pytest.raises(ValueError, match=f"{wrong} must be a whole number of at least"):
             cls(**{wrong: 0})
+    for spread in (1.0, 0, -2, math.nan, math.inf, 11, "3", True):
+        with pytest.raises(ValueError, match="spread must be a number above 1, up to 10, got"):
+            cls(spread=spread)
 
 
 @each_family
@@ -125,12 +128,14 @@ def test_spaces_and_horizon_are_gymnasiums(cls):
     np.testing.assert_allclose(family.observation_space.high, theirs.observation_space.high, rtol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1.5, 3])
 @each_family
-def test_splits(cls):
-    """Every multiplier log-uniform: inside [1/1.5, 1.5] in training, each one outside of it in `ood`."""
-    family = cls()
+def test_splits(cls, spread):
+    """Every multiplier log-uniform: inside [1/spread, spread] in training, each one outside of it in `ood`."""
+    family = cls() if spread == 1.5 else cls(spread=spread)
     logs = {split: torch.stack(list(family.sample_tasks(rng.key(0), 4000, split))).log() for split in family.splits}
-    inner, outer = math.log(1.5), math.log(3.0)
+    inner, outer = math.log(spread), math.log(2 * spread)
+    assert all(space.low == np.float32(1 / spread) and space.high == spread for space in family.task_space.values())
     for split in ("train", "test"):
         assert logs[split].abs().max() <= inner + 1e-6
         for field in logs[split]:
