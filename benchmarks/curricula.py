@@ -1,11 +1,12 @@
 """Is it worth choosing the tasks to train on? Task samplers against uniform draws, on all tasks and on the worst.
 
-``python -m benchmarks.curricula [--runs DIR] [--seeds 1 2 3 4 5] [--tasks 1000] [--repeats 4] [--train]`` plays tasks
-of `test` and `ood` with RL² on WallMaze, trained with each sampler for about the same number of environment steps, from
-runs under DIR named ``<preset>_<seed>``. With ``--train`` a run that is not finished is trained first. It prints a
-table for each split and writes ``curricula.json`` and ``curricula.png``: the mean score, that on the worst tenth of the
-tasks (CVaR 10 %) and on the worst task, chosen by one half of the trials and measured on the other, and what each
-sampler has above uniform draws on the same tasks. Intervals are over seeds and tasks.
+``python -m benchmarks.curricula [--family WallMaze CartPole] [--runs DIR] [--seeds 1 2 3 4 5] [--tasks 1000]
+[--repeats 4] [--train]`` plays tasks of `test` and `ood` with RL², trained with each sampler for about the same number
+of environment steps, from runs under DIR named ``<preset>_<seed>``. With ``--train`` a run that is not finished is
+trained first. It prints a table for each split and writes ``curricula.json``, in which other families stay as they are,
+and ``curricula.png``: the mean score, that on the worst tenth of the tasks (CVaR 10 %) and on the worst task, chosen by
+one half of the trials and measured on the other, and what each sampler has above uniform draws on the same tasks.
+Intervals are over seeds and tasks.
 """
 
 from __future__ import annotations
@@ -28,18 +29,37 @@ from metarl.training import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
 
-PRESETS = {
-    "uniform": "rl2_wall_maze",
-    "PLR": "plr_wall_maze",
-    "robust PLR": "robust_plr_wall_maze",
-    "SFL": "sfl_wall_maze",
-    "PLR, exact regret": "regret_wall_maze",
-    "PAIRED": "paired_wall_maze",
+SAMPLERS = {
+    "uniform": "rl2",
+    "PLR": "plr",
+    "robust PLR": "robust_plr",
+    "PLR, exact regret": "regret",
+    "SFL": "sfl",
+    "ACCEL": "accel",
+    "RoML": "roml",
+    "PAIRED": "paired",
 }
-"""The samplers by their titles; all others are compared with the first one."""
+"""The samplers by their titles, with the beginning of their presets' names. All others are compared with the first."""
+
+FAMILIES = {
+    "WallMaze": ("wall_maze", ("uniform", "PLR", "robust PLR", "PLR, exact regret", "SFL", "PAIRED")),
+    "CartPole": (
+        "cartpole_wide",
+        ("uniform", "PLR", "robust PLR", "PLR, exact regret", "ACCEL", "RoML", "PAIRED"),
+    ),
+}
+"""The end of the presets' names and the samplers of each family."""
 
 SPLITS = ("test", "ood")
 MEASURES = ("mean", "cvar_10", "worst_task")
+
+Rows = dict[str, dict[str, Any]]
+
+
+def presets_of(family: str) -> dict[str, str]:
+    """The presets of a family by the titles of their samplers."""
+    ending, samplers = FAMILIES[family]
+    return {title: f"{SAMPLERS[title]}_{ending}" for title in samplers}
 
 
 def curves(
@@ -65,7 +85,7 @@ def parts(curve: AdaptationCurve) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def compared(found: dict[str, AdaptationCurve]) -> dict[str, Any]:
+def compared(found: dict[str, AdaptationCurve]) -> Rows:
     """For each sampler and measure: mean, low and high, and the same of its difference to the first sampler."""
     first, rows = parts(next(iter(found.values()))), {}
     for title, curve in found.items():
@@ -81,7 +101,7 @@ def compared(found: dict[str, AdaptationCurve]) -> dict[str, Any]:
     return rows
 
 
-def table(rows: dict[str, Any]) -> str:
+def table(rows: Rows) -> str:
     """The rows of a split as a table in Markdown."""
     titles = {"mean": "mean", "cvar_10": "worst 10 %", "worst_task": "worst task"}
     head = ["", *titles.values(), *(f"{title}: gain" for title in titles.values()), "steps", "seeds"]
@@ -97,44 +117,52 @@ def _cell(numbers: list[float]) -> str:
     return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
 
 
-def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """A panel for each split: every sampler's gain over uniform draws with its interval, by measure."""
-    figure = Figure(figsize=(5.2 * len(results), 3.8), layout="constrained")
-    for number, (split, rows) in enumerate(results.items(), start=1):
-        ax = figure.add_subplot(1, len(results), number)
-        samplers = [title for title, row in rows.items() if "mean_gain" in row]
-        for place, title in enumerate(samplers):
-            at = np.arange(len(MEASURES)) + 0.16 * (place - (len(samplers) - 1) / 2)
-            middle, low, high = np.array([rows[title][f"{name}_gain"] for name in MEASURES]).T
-            ax.errorbar(at, middle, [middle - low, high - middle], fmt="o", capsize=3, label=title)
-        ax.axhline(0.0, color="0.5", linewidth=1)
-        ax.set_xticks(range(len(MEASURES)), ["mean", "worst 10 %", "worst task"])
-        ax.set_title(f"WallMaze, {split}")
-        ax.set_ylabel("return of a trial above uniform draws")
-        ax.grid(axis="y", alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+def draw(results: dict[str, dict[str, Rows]], path: Path) -> None:
+    """A row of panels for each family, one for each split: every sampler's gain over uniform draws, by measure."""
+    figure = Figure(figsize=(5.2 * len(SPLITS), 3.8 * len(results)), layout="constrained")
+    panels = figure.subplots(len(results), len(SPLITS), squeeze=False)
+    colors = {title: f"C{number}" for number, title in enumerate(SAMPLERS)}
+    for line, (family, splits) in zip(panels, results.items(), strict=True):
+        for ax, (split, rows) in zip(line, splits.items(), strict=True):
+            samplers = [title for title, row in rows.items() if "mean_gain" in row]
+            for place, title in enumerate(samplers):
+                at = np.arange(len(MEASURES)) + 0.11 * (place - (len(samplers) - 1) / 2)
+                middle, low, high = np.array([rows[title][f"{name}_gain"] for name in MEASURES]).T
+                error = [middle - low, high - middle]
+                ax.errorbar(at, middle, error, fmt="o", capsize=3, label=title, color=colors[title])
+            ax.axhline(0.0, color="0.5", linewidth=1)
+            ax.set_xticks(range(len(MEASURES)), ["mean", "worst 10 %", "worst task"])
+            ax.set_title(f"{family}, {split}")
+            ax.set_ylabel("return of a trial above uniform draws")
+            ax.grid(axis="y", alpha=0.3)
+            ax.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=list(FAMILIES), nargs="+", default=list(FAMILIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=4, help="trials on each task, at least 2")
     parser.add_argument("--runs", type=Path, default=Path("runs/presets"))
-    parser.add_argument("--only", choices=list(PRESETS)[1:], nargs="+", help="only these samplers, next to uniform")
+    parser.add_argument("--only", choices=list(SAMPLERS)[1:], nargs="+", help="only these samplers, next to uniform")
     parser.add_argument("--train", action="store_true", help="train what is missing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     if given.repeats < 2:
         parser.error(f"--repeats must be at least 2, got {given.repeats}: half of them choose the worst tasks.")
-    chosen = {title: preset for title, preset in PRESETS.items() if title in ("uniform", *(given.only or PRESETS))}
-    found = curves(chosen, given.seeds, given.tasks, given.repeats, given.runs, given.train)
-    results = {split: compared(each) for split, each in found.items()}
-    for split, rows in results.items():
-        print(f"{split}\n\n{table(rows)}\n")
+    record = given.out / "curricula.json"
+    results: dict[str, dict[str, Rows]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    for family in given.family:
+        wanted = ("uniform", *(given.only or SAMPLERS))
+        chosen = {title: preset for title, preset in presets_of(family).items() if title in wanted}
+        found = curves(chosen, given.seeds, given.tasks, given.repeats, given.runs, given.train)
+        results[family] = {split: compared(each) for split, each in found.items()}
+        for split, rows in results[family].items():
+            print(f"{family}, {split}\n\n{table(rows)}\n")
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "curricula.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draw(results, given.out / "curricula.png")
 
 
