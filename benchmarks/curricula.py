@@ -35,7 +35,6 @@ SAMPLERS = {
     "robust PLR": "robust_plr",
     "PLR, exact regret": "regret",
     "SFL": "sfl",
-    "ACCEL": "accel",
     "RoML": "roml",
     "PAIRED": "paired",
 }
@@ -43,10 +42,7 @@ SAMPLERS = {
 
 FAMILIES = {
     "WallMaze": ("wall_maze", ("uniform", "PLR", "robust PLR", "PLR, exact regret", "SFL", "PAIRED")),
-    "CartPole": (
-        "cartpole_wide",
-        ("uniform", "PLR", "robust PLR", "PLR, exact regret", "ACCEL", "RoML", "PAIRED"),
-    ),
+    "CartPole": ("cartpole_wide", ("uniform", "PLR, exact regret", "RoML")),
 }
 """The end of the presets' names and the samplers of each family."""
 

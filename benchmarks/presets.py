@@ -60,12 +60,8 @@ NOT_MEASURED = {
     "sfl_wall_maze": "it was never run",
     "dpt_darkroom": "it was never run",
     "rl2_cartpole_wide": "it was never run",
-    "plr_cartpole_wide": "it was never run",
-    "robust_plr_cartpole_wide": "it was never run",
     "regret_cartpole_wide": "it was never run",
-    "accel_cartpole_wide": "it was never run",
     "roml_cartpole_wide": "it was never run",
-    "paired_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
