@@ -1,0 +1,131 @@
+"""Every agent that learns, with its main options, on a GPU that is pretended: see `pretended`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pretended import CPU, GPU, PretendedGPU, gpu  # noqa: F401  (a fixture)
+from torch.utils import _pytree as pytree
+
+from metarl.agents import (
+    BeliefConfig,
+    DAggerConfig,
+    DPTConfig,
+    ESConfig,
+    ESMAMLConfig,
+    MAMLConfig,
+    PEARLConfig,
+    R2D2Config,
+    RecurrentSACConfig,
+    RL2Config,
+    VariBADConfig,
+)
+from metarl.agents.maml import PPOStep, TRPOStep
+from metarl.core import rng
+from metarl.core.agent import AgentConfig
+from metarl.core.family import TaskFamily
+from metarl.core.rollout import run_trial
+from metarl.core.tree import to_device
+from metarl.envs.bandits.bernoulli import BernoulliBandit
+from metarl.envs.grids.grid_navi import GridNavi
+from metarl.envs.points.navigation import Navigation2D
+from metarl.fast.capture import Captured
+from metarl.learning.memories import MEMORIES
+
+BANDIT, GRID, POINT = BernoulliBandit(5, 4), GridNavi(episodes_per_trial=1), Navigation2D(3, 2)
+Case = tuple[AgentConfig, TaskFamily]
+
+
+def rl2(**options: Any) -> RL2Config:
+    return RL2Config(**({"meta_batch_size": 4, "hidden_size": 8, "update_epochs": 1} | options))
+
+
+def r2d2(**options: Any) -> R2D2Config:
+    few = {"meta_batch_size": 4, "hidden_size": 8, "batch_size": 4, "learning_starts": 4, "updates_per_iteration": 2}
+    return R2D2Config(**(few | options))
+
+
+def sac(**options: Any) -> RecurrentSACConfig:
+    few = {"meta_batch_size": 4, "hidden_size": 8, "head_sizes": (8,), "batch_size": 4, "learning_starts": 4}
+    return RecurrentSACConfig(**(few | {"updates_per_iteration": 3} | options))
+
+
+def pearl(**options: Any) -> PEARLConfig:
+    few = {"meta_batch_size": 4, "hidden_sizes": (8,), "encoder_sizes": (8,), "batch_size": 8, "task_batch": 3}
+    return PEARLConfig(**(few | {"learning_starts": 4, "updates_per_iteration": 2, "context_size": 4} | options))
+
+
+def varibad(**options: Any) -> VariBADConfig:
+    few = {"meta_batch_size": 4, "gru_size": 8, "update_epochs": 1, "vae_batch": 3}
+    return VariBADConfig(**(few | options))
+
+
+def belief(**options: Any) -> BeliefConfig:
+    return BeliefConfig(**({"meta_batch_size": 4, "hidden_sizes": (8,), "update_epochs": 1} | options))
+
+
+def maml(**options: Any) -> MAMLConfig:
+    return MAMLConfig(**({"meta_batch_size": 2, "fast_batch_size": 2, "hidden_sizes": (8,)} | options))
+
+
+AGENTS: dict[str, Case] = {
+    **{f"RL2 {memory}": (rl2(memory=memory), BANDIT) for memory in MEMORIES},
+    "RL2 points, all options": (
+        rl2(critic="task", aux_coef=1.0, embed_size=4, head_size=4, chunk_length=3, norm_obs=True, heads="hyper"),
+        POINT,
+    ),
+    "Belief bandit": (belief(), BANDIT),
+    "Belief grid": (belief(critic="task", norm_obs=True), GRID),
+    "Belief points": (belief(target_kl=0.1), POINT),
+    "VariBAD bandit": (varibad(), BANDIT),
+    "VariBAD all": (varibad(decode=("reward", "state", "task"), stop_gradient=False, norm_obs=True), POINT),
+    "VariBAD cells": (varibad(reward_likelihood="bernoulli", reward_head="per_observation", elbo_terms=3), GRID),
+    "VariBAD drawn": (varibad(elbo_terms=2, decoded_steps=3, critic="task", norm_latent=False), POINT),
+    "SAC discrete": (sac(), BANDIT),
+    "SAC points": (sac(critic="task", norm_obs=True, random_repeat=3.0, bootstrap_end=True), POINT),
+    "SAC chunks": (sac(chunk_length=3, burn_in=2, num_critics=4, target_critics=2), POINT),
+    "SAC grid": (sac(chunk_length=5, burn_in=2), GRID),
+    "TD3": (sac(algorithm="td3", policy_frequency=2), POINT),
+    **{f"SAC {memory}": (sac(memory=memory), POINT) for memory in MEMORIES if memory != "gru"},
+    "PEARL discrete": (pearl(), BANDIT),
+    "PEARL points": (pearl(norm_obs=True, next_obs=True), POINT),
+    "FOCAL": (pearl(embedding_loss="contrastive", distance="cosine"), POINT),
+    "PEARL siamese": (pearl(embedding_loss="siamese", inference="nearest", prototypes=3), POINT),
+    "PEARL nearest": (pearl(inference="nearest", prior_rounds=2), POINT),
+    "ES": (ESConfig(meta_batch_size=3, population=4, hidden_size=8), BANDIT),
+    "ES points": (
+        ESConfig(meta_batch_size=3, population=4, hidden_size=8, shaping="standardise", optimizer="sgd", norm_obs=True,
+                 head_sizes=(4,), transition_input=True, weight_decay=0.1),
+        POINT,
+    ),
+    "ES-MAML": (ESMAMLConfig(meta_batch_size=2, population=4, fast_batch_size=2), BANDIT),
+    "ES-MAML points": (ESMAMLConfig(meta_batch_size=2, population=4, fast_batch_size=2, common_noise=False), POINT),
+    **{f"R2D2 {memory}": (r2d2(memory=memory), GRID) for memory in MEMORIES},
+    "R2D2 parts": (r2d2(replay_whole=4, sequence_length=4, burn_in=2, norm_obs=True), GRID),
+    "MAML": (maml(), BANDIT),
+    "MAML points": (maml(norm_obs=True, baseline="network"), POINT),
+    "ProMP": (maml(outer=PPOStep(inner_kl_coef=0.1), inner_loss="likelihood_ratio"), POINT),
+    "Reptile": (maml(outer="reptile"), POINT),
+    "Meta-SGD": (maml(rates="per_parameter", norm_adv=False), POINT),
+    "E-MAML": (maml(exploration=1.0, meta_rounds="all", outer=TRPOStep(trust="all"), task_chunk=1), POINT),
+    "DiCE": (maml(inner_loss="dice", adapted="head"), POINT),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_learns(name: str, gpu: PretendedGPU):  # noqa: F811
+    config, family = AGENTS[name]
+    tasks = config.meta_batch_size
+    here, there = config.build(family, 0, CPU), config.build(family, 0, GPU)
+    trial = run_trial(here, family, family.sample_tasks(rng.key(0), tasks), rng.key(1))
+    wanted = here.update(trial)
+    found = there.update(pytree.tree_map(lambda leaf: leaf.to(GPU), trial))
+    assert found == pytest.approx(wanted, rel=1e-2, abs=1e-3)
+    play = Captured(lambda task, key: run_trial(there, family, task, key), GPU)
+    task = to_device(family.sample_tasks(rng.key(1), tasks), GPU)
+    for number in range(2):
+        trial = play(task, rng.key(number, GPU))
+    there.update(trial, 0.5)
+    assert all(map(gpu.was_recorded, (play, *there.captured.values())))
