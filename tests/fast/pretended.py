@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -73,11 +74,49 @@ class OnGPU(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return performed(func, args, kwargs or {}, recording=False)
+        return performed(func, args, kwargs or {}, None)
 
 
-def performed(func: Any, args: Any, kwargs: dict[str, Any], recording: bool) -> Any:
-    """Do an operation of torch's on the devices that its tensors say."""
+class Tape:
+    """What a recording holds: operations, with their numbers and with the memory that they read from outside."""
+
+    def __init__(self, arguments: Iterable[OnGPU]) -> None:
+        self.operations: list[tuple[Any, ...]] = []
+        self.inside = {_memory(leaf) for leaf in arguments}
+        self.outside: list[Tensor] = []  # kept, so that no other tensor takes its place in memory
+
+    def note(self, func: Any, args: Iterable[Any], result: Any) -> None:
+        """Add an operation."""
+        self.operations.append((str(func), *map(self._told, args)))
+        self.inside |= {_memory(leaf) for leaf in _tensors([result]) if isinstance(leaf, OnGPU)} - {
+            _memory(leaf) for leaf in self.outside
+        }
+
+    def _told(self, arg: Any) -> Any:
+        if isinstance(arg, (list, tuple)):
+            return tuple(map(self._told, arg))
+        if not isinstance(arg, Tensor):
+            return str(arg)
+        if not isinstance(arg, OnGPU):
+            return arg.tolist()
+        if (place := _memory(arg)) in self.inside:
+            return "inside"
+        self.outside.append(arg.host)
+        return place
+
+    def same_as(self, other: Tape) -> None:
+        """Raise Refused unless a replay of this tape would do what the other one did."""
+        for mine, theirs in zip_longest(self.operations, other.operations):
+            if mine != theirs:
+                raise Refused(f"a replay would do {mine}, and the next call did {theirs}")
+
+
+def _memory(tensor: Tensor) -> int:
+    return (tensor.host if isinstance(tensor, OnGPU) else tensor).untyped_storage().data_ptr()
+
+
+def performed(func: Any, args: Any, kwargs: dict[str, Any], tape: Tape | None) -> Any:
+    """Do an operation of torch's on the devices that its tensors say, and note it on the tape of a recording."""
     given = list(_tensors((*args, *kwargs.values())))
     on_gpu = {id(leaf.host): leaf for leaf in given if isinstance(leaf, OnGPU)}
     named = kwargs.get("device")
@@ -85,11 +124,14 @@ def performed(func: Any, args: Any, kwargs: dict[str, Any], recording: bool) -> 
     if func is aten.copy_.default:
         there = isinstance(args[0], OnGPU)
     if there or on_gpu:
-        _check(func, args, given, there, recording)
+        _check(func, args, given, there, tape is not None)
     if named is not None and there:
         kwargs = kwargs | {"device": CPU}
     result = func(*_hosts(args), **{name: _hosts(arg) for name, arg in kwargs.items()})
-    return _told(result, on_gpu) if there else result
+    result = _told(result, on_gpu) if there else result
+    if tape is not None and (there or on_gpu):
+        tape.note(func, (*args, *kwargs.values()), result)
+    return result
 
 
 def _tensors(args: Iterable[Any]) -> Iterator[Tensor]:
@@ -148,7 +190,7 @@ class Kernels(TorchDispatchMode):
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return performed(func, args, kwargs or {}, self.gpu.capturing)
+        return performed(func, args, kwargs or {}, self.gpu.tape)
 
 
 class Calls(TorchFunctionMode):
@@ -171,21 +213,25 @@ class PretendedGPU:
     """The device of a test, and whether what happens now is being recorded."""
 
     def __init__(self) -> None:
-        self.capturing = False
+        self.tape: Tape | None = None
+        self.tapes: dict[Any, Tape] = {}
         self.calls: dict[Any, int] = {}
         """Calls of each `Captured`, for each combination of shapes, those that were recorded included."""
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self, *arguments: OnGPU) -> Iterator[Tape]:
         """Refuse inside what a recording cannot hold."""
-        before, self.capturing = self.capturing, True
+        before, self.tape = self.tape, Tape(arguments)
         try:
-            yield
+            yield self.tape
         finally:
-            self.capturing = before
+            self.tape = before
 
     def call(self, captured: Captured, *args: Any) -> Any:
-        """Take the place of ``Captured.__call__``: only the first call is plain, and all after it are recorded."""
+        """Take the place of ``Captured.__call__``: the first call is plain, and all after it are recorded.
+
+        Raises Refused if a replay of the second call would not do what a later call does.
+        """
         if captured.device != GPU:
             return captured.function(*args)
         leaves, spec = pytree.tree_flatten(args)
@@ -194,21 +240,22 @@ class PretendedGPU:
         self.calls[signature] = self.calls.get(signature, 0) + 1
         if self.calls[signature] == 1:
             return captured.function(*args)
-        with self.recording():
+        with self.recording(*leaves) as tape:
             result = captured.function(*args)
         assert all(isinstance(leaf, OnGPU) for leaf in pytree.tree_leaves(result)), "results are on the device"
+        self.tapes.setdefault(signature, tape).same_as(tape)
         return result
 
     def was_recorded(self, captured: Captured) -> bool:
         """Whether a part was called often enough with the same shapes."""
-        return any(signature[0] is captured and number > 1 for signature, number in self.calls.items())
+        return any(signature[0] is captured and number > 2 for signature, number in self.calls.items())
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGPU]:
     """A pretended GPU."""
     found = PretendedGPU()
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.tape is not None)
     monkeypatch.setattr(Captured, "__call__", lambda captured, *args: found.call(captured, *args))
     with Calls(found), Kernels(found):
         yield found

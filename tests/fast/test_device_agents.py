@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
-import torch
 from pretended import CPU, GPU, PretendedGPU, gpu  # noqa: F401  (a fixture)
 from torch.utils import _pytree as pytree
 
@@ -114,18 +114,28 @@ AGENTS: dict[str, Case] = {
 }
 
 
+def scheduled(config: AgentConfig) -> AgentConfig:
+    """The configuration with every schedule sloping: what a recording took for a constant shows."""
+    slopes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type == "Schedule" and isinstance(value, float):
+            slopes[field.name] = [(0.0, value), (1.0, 0.5 * value)]
+    return dataclasses.replace(config, **slopes)
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # which is what it does here
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_learns(name: str, gpu: PretendedGPU):  # noqa: F811
-    config, family = AGENTS[name]
-    tasks = config.meta_batch_size
+    """Its first update is that of a CPU, and its recordings go on being right, also after its state was loaded."""
+    config, family = scheduled(AGENTS[name][0]), AGENTS[name][1]
     here, there = config.build(family, 0, CPU), config.build(family, 0, GPU)
-    trial = run_trial(here, family, family.sample_tasks(rng.key(0), tasks), rng.key(1))
+    task = family.sample_tasks(rng.key(0), config.meta_batch_size)
+    trial = run_trial(here, family, task, rng.key(1))
     wanted = here.update(trial)
-    found = there.update(pytree.tree_map(lambda leaf: leaf.to(GPU), trial))
-    assert found == pytest.approx(wanted, rel=1e-2, abs=1e-3)
+    assert there.update(pytree.tree_map(lambda leaf: leaf.to(GPU), trial)) == pytest.approx(wanted, rel=1e-2, abs=1e-3)
     play = Captured(lambda task, key: run_trial(there, family, task, key), GPU)
-    task = to_device(family.sample_tasks(rng.key(1), tasks), GPU)
-    for number in range(2):
-        trial = play(task, rng.key(number, GPU))
-    there.update(trial, 0.5)
+    for number in range(1, 4):
+        there.update(play(to_device(task, GPU), rng.key(number, GPU)), number / 4)
+        there.load_state_dict({name: value.to(CPU) for name, value in there.state_dict().items()})
     assert all(map(gpu.was_recorded, (play, *there.captured.values())))
