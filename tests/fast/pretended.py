@@ -25,6 +25,8 @@ from metarl.fast.capture import Captured
 GPU = torch.device("meta")
 CPU = torch.device("cpu")
 aten = torch.ops.aten
+LOADS = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+"""The mark of tests that load parameters: torch thinks that nothing can be copied to the device `meta`."""
 COPIES = {aten._to_copy.default, aten.copy_.default}
 LOOKS = {
     aten._local_scalar_dense.default,
@@ -83,14 +85,12 @@ class Tape:
     def __init__(self, arguments: Iterable[OnGPU]) -> None:
         self.operations: list[tuple[Any, ...]] = []
         self.inside = {_memory(leaf) for leaf in arguments}
-        self.outside: list[Tensor] = []  # kept, so that no other tensor takes its place in memory
+        self.outside: dict[int, Tensor] = {}  # kept, so that no other tensor takes its place in memory
 
     def note(self, func: Any, args: Iterable[Any], result: Any) -> None:
         """Add an operation."""
         self.operations.append((str(func), *map(self._told, args)))
-        self.inside |= {_memory(leaf) for leaf in _tensors([result]) if isinstance(leaf, OnGPU)} - {
-            _memory(leaf) for leaf in self.outside
-        }
+        self.inside.update(place for leaf in _tensors([result]) if (place := _memory(leaf)) not in self.outside)
 
     def _told(self, arg: Any) -> Any:
         if isinstance(arg, (list, tuple)):
@@ -101,7 +101,7 @@ class Tape:
             return arg.tolist()
         if (place := _memory(arg)) in self.inside:
             return "inside"
-        self.outside.append(arg.host)
+        self.outside[place] = arg.host
         return place
 
     def same_as(self, other: Tape) -> None:
@@ -259,3 +259,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGPU]:
     monkeypatch.setattr(Captured, "__call__", lambda captured, *args: found.call(captured, *args))
     with Calls(found), Kernels(found):
         yield found
+
+
+def same(found: Any, wanted: Any) -> None:
+    """Assert that trees of tensors, those found on the pretended GPU, hold the same numbers up to rounding."""
+    if isinstance(wanted, (list, tuple)):
+        assert len(found) == len(wanted)
+        for each, other in zip(found, wanted, strict=True):
+            same(each, other)
+    elif isinstance(wanted, Tensor):
+        assert isinstance(found, OnGPU), "it is on the CPU"
+        torch.testing.assert_close(found.host, wanted, rtol=1e-3, atol=1e-4)
+    else:
+        assert found == wanted

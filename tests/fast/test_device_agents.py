@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from pretended import CPU, GPU, PretendedGPU, gpu  # noqa: F401  (a fixture)
+import torch
+from pretended import CPU, GPU, LOADS, PretendedGPU, gpu  # noqa: F401  (a fixture)
 from torch.utils import _pytree as pytree
 
 from metarl.agents import (
@@ -24,7 +25,7 @@ from metarl.agents import (
 )
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
-from metarl.core.agent import AgentConfig
+from metarl.core.agent import AgentConfig, LearningAgent
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import run_trial
 from metarl.core.tree import to_device
@@ -34,12 +35,14 @@ from metarl.envs.points.navigation import Navigation2D
 from metarl.fast.capture import Captured
 from metarl.learning.memories import MEMORIES
 
-BANDIT, GRID, POINT = BernoulliBandit(5, 4), GridNavi(episodes_per_trial=1), Navigation2D(3, 2)
+BANDIT, GRID, POINT = BernoulliBandit(5, 4), GridNavi(episodes_per_trial=2), Navigation2D(3, 2)
+GRID.horizon = 6
 Case = tuple[AgentConfig, TaskFamily]
 
 
 def rl2(**options: Any) -> RL2Config:
-    return RL2Config(**({"meta_batch_size": 4, "hidden_size": 8, "update_epochs": 1} | options))
+    few = {"meta_batch_size": 4, "hidden_size": 8, "update_epochs": 1, "num_minibatches": 2}
+    return RL2Config(**(few | options))
 
 
 def r2d2(**options: Any) -> R2D2Config:
@@ -49,7 +52,7 @@ def r2d2(**options: Any) -> R2D2Config:
 
 def sac(**options: Any) -> RecurrentSACConfig:
     few = {"meta_batch_size": 4, "hidden_size": 8, "head_sizes": (8,), "batch_size": 4, "learning_starts": 4}
-    return RecurrentSACConfig(**(few | {"updates_per_iteration": 3} | options))
+    return RecurrentSACConfig(**(few | {"updates_per_iteration": 2} | options))
 
 
 def pearl(**options: Any) -> PEARLConfig:
@@ -58,7 +61,7 @@ def pearl(**options: Any) -> PEARLConfig:
 
 
 def varibad(**options: Any) -> VariBADConfig:
-    few = {"meta_batch_size": 4, "gru_size": 8, "update_epochs": 1, "vae_batch": 3}
+    few = {"meta_batch_size": 4, "gru_size": 8, "update_epochs": 1, "num_minibatches": 2, "vae_batch": 3}
     return VariBADConfig(**(few | options))
 
 
@@ -67,9 +70,11 @@ def belief(**options: Any) -> BeliefConfig:
 
 
 def maml(**options: Any) -> MAMLConfig:
-    return MAMLConfig(**({"meta_batch_size": 2, "fast_batch_size": 2, "hidden_sizes": (8,)} | options))
+    few = {"meta_batch_size": 2, "fast_batch_size": 2, "hidden_sizes": (8,), "outer": TRPOStep(cg_iters=2)}
+    return MAMLConfig(**(few | options))
 
 
+PARTS: dict[str, Any] = {"replay_whole": 4, "sequence_length": 4, "burn_in": 2}  # of trials, in place of whole ones
 AGENTS: dict[str, Case] = {
     **{f"RL2 {memory}": (rl2(memory=memory), BANDIT) for memory in MEMORIES},
     "RL2 points, all options": (
@@ -86,9 +91,8 @@ AGENTS: dict[str, Case] = {
     "SAC discrete": (sac(), BANDIT),
     "SAC points": (sac(critic="task", norm_obs=True, random_repeat=3.0, bootstrap_end=True), POINT),
     "SAC chunks": (sac(chunk_length=3, burn_in=2, num_critics=4, target_critics=2), POINT),
-    "SAC grid": (sac(chunk_length=5, burn_in=2), GRID),
     "TD3": (sac(algorithm="td3", policy_frequency=2), POINT),
-    **{f"SAC {memory}": (sac(memory=memory), POINT) for memory in MEMORIES if memory != "gru"},
+    **{f"SAC {memory}": (sac(memory=memory), BANDIT) for memory in MEMORIES if memory != "gru"},
     "PEARL discrete": (pearl(), BANDIT),
     "PEARL points": (pearl(norm_obs=True, next_obs=True), POINT),
     "FOCAL": (pearl(embedding_loss="contrastive", distance="cosine"), POINT),
@@ -96,22 +100,41 @@ AGENTS: dict[str, Case] = {
     "PEARL nearest": (pearl(inference="nearest", prior_rounds=2), POINT),
     "ES": (ESConfig(meta_batch_size=3, population=4, hidden_size=8), BANDIT),
     "ES points": (
-        ESConfig(meta_batch_size=3, population=4, hidden_size=8, shaping="standardise", optimizer="sgd", norm_obs=True,
-                 head_sizes=(4,), transition_input=True, weight_decay=0.1),
+        ESConfig(
+            meta_batch_size=3,
+            population=4,
+            hidden_size=8,
+            shaping="standardise",
+            optimizer="sgd",
+            norm_obs=True,
+            head_sizes=(4,),
+            transition_input=True,
+            weight_decay=0.1,
+        ),
         POINT,
     ),
     "ES-MAML": (ESMAMLConfig(meta_batch_size=2, population=4, fast_batch_size=2), BANDIT),
     "ES-MAML points": (ESMAMLConfig(meta_batch_size=2, population=4, fast_batch_size=2, common_noise=False), POINT),
-    **{f"R2D2 {memory}": (r2d2(memory=memory), GRID) for memory in MEMORIES},
-    "R2D2 parts": (r2d2(replay_whole=4, sequence_length=4, burn_in=2, norm_obs=True), GRID),
+    **{f"R2D2 {memory}": (r2d2(memory=memory), BANDIT) for memory in MEMORIES},
+    "R2D2 parts": (r2d2(**PARTS, norm_obs=True, target_network_frequency=1), GRID),
+    **{f"R2D2 {memory} parts": (r2d2(memory=memory, **PARTS), GRID) for memory in ("lstm", "fast_weights")},
     "MAML": (maml(), BANDIT),
-    "MAML points": (maml(norm_obs=True, baseline="network"), POINT),
+    "MAML points": (maml(norm_obs=True, baseline="network", critic_epochs=2), POINT),
     "ProMP": (maml(outer=PPOStep(inner_kl_coef=0.1), inner_loss="likelihood_ratio"), POINT),
     "Reptile": (maml(outer="reptile"), POINT),
     "Meta-SGD": (maml(rates="per_parameter", norm_adv=False), POINT),
-    "E-MAML": (maml(exploration=1.0, meta_rounds="all", outer=TRPOStep(trust="all"), task_chunk=1), POINT),
+    "E-MAML": (maml(exploration=1.0, meta_rounds="all", outer=TRPOStep(trust="all", cg_iters=2), task_chunk=1), POINT),
     "DiCE": (maml(inner_loss="dice", adapted="head"), POINT),
 }
+
+
+def learned(config: AgentConfig, family: TaskFamily, device: torch.device, seed: int = 0) -> LearningAgent:
+    """An agent after an update by the same trial on every device."""
+    task = family.sample_tasks(rng.key(0), config.meta_batch_size)
+    trial = run_trial(config.build(family, seed, CPU), family, task, rng.key(1))
+    agent = config.build(family, seed, device)
+    agent.update(pytree.tree_map(lambda leaf: leaf.to(device), trial))
+    return agent
 
 
 def scheduled(config: AgentConfig) -> AgentConfig:
@@ -124,7 +147,7 @@ def scheduled(config: AgentConfig) -> AgentConfig:
     return dataclasses.replace(config, **slopes)
 
 
-@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # which is what it does here
+@LOADS
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_learns(name: str, gpu: PretendedGPU):  # noqa: F811
     """Its first update is that of a CPU, and its recordings go on being right, also after its state was loaded."""
@@ -135,7 +158,9 @@ def test_an_agent_learns(name: str, gpu: PretendedGPU):  # noqa: F811
     wanted = here.update(trial)
     assert there.update(pytree.tree_map(lambda leaf: leaf.to(GPU), trial)) == pytest.approx(wanted, rel=1e-2, abs=1e-3)
     play = Captured(lambda task, key: run_trial(there, family, task, key), GPU)
-    for number in range(1, 4):
-        there.update(play(to_device(task, GPU), rng.key(number, GPU)), number / 4)
-        there.load_state_dict({name: value.to(CPU) for name, value in there.state_dict().items()})
+    for _ in range(2):
+        trial = play(to_device(task, GPU), rng.key(1, GPU))
+    there.update(trial, 0.5)
+    there.load_state_dict({name: value.to(CPU) for name, value in there.state_dict().items()})
+    there.update(play(to_device(task, GPU), rng.key(2, GPU)), 0.75)
     assert all(map(gpu.was_recorded, (play, *there.captured.values())))
