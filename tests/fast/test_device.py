@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from pretended import CPU, GPU, PretendedGPU, Refused, gpu, same  # noqa: F401  (a fixture)
+from pretended import CPU, GPU, PretendedGPU, Refused, same
 from registered_families import IDS
 from torch import Tensor
 
@@ -74,7 +74,7 @@ class Played:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_stays_on_the_device(name: str, gpu: PretendedGPU):  # noqa: F811
+def test_a_family_stays_on_the_device(name: str, gpu: PretendedGPU):
     """Steps and beliefs can be recorded, and everything is what it is on a CPU."""
     family = metarl.make(name)
     wanted = family.sample_tasks(rng.key(0), ROWS)
@@ -93,7 +93,7 @@ def test_a_family_stays_on_the_device(name: str, gpu: PretendedGPU):  # noqa: F8
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_tasks_of_a_family_are_drawn_on_the_device(name: str, gpu: PretendedGPU):  # noqa: F811
+def test_the_tasks_of_a_family_are_drawn_on_the_device(name: str, gpu: PretendedGPU):
     """And so are their bounds, and what curricula make of them."""
     family = metarl.make(name)
     for split in family.splits:
@@ -110,7 +110,7 @@ def test_the_tasks_of_a_family_are_drawn_on_the_device(name: str, gpu: Pretended
 @pytest.mark.parametrize(
     ("name", "family"), [("a list", BernoulliBandit()), ("some of all", GridNavi()), ("a fold", GridNavi())]
 )
-def test_lists_of_tasks_are_drawn_from_on_the_device(name: str, family: TaskFamily, gpu: PretendedGPU):  # noqa: F811
+def test_lists_of_tasks_are_drawn_from_on_the_device(name: str, family: TaskFamily, gpu: PretendedGPU):
     if name == "a fold":
         family.hold_out(2, 3)
     else:
@@ -121,7 +121,7 @@ def test_lists_of_tasks_are_drawn_from_on_the_device(name: str, family: TaskFami
 
 
 @pytest.mark.parametrize(("id", "name"), PLAYERS)
-def test_a_reference_player_stays_on_the_device(id: str, name: str, gpu: PretendedGPU):  # noqa: F811
+def test_a_reference_player_stays_on_the_device(id: str, name: str, gpu: PretendedGPU):
     """It is only evaluated, so it may look at values."""
     family = metarl.make(id)
     family.horizon = min(family.horizon, 12)
@@ -131,7 +131,7 @@ def test_a_reference_player_stays_on_the_device(id: str, name: str, gpu: Pretend
     same(found, run_trial(here, family, task, rng.key(1), episodes=1))
 
 
-def test_what_a_gpu_refuses_is_refused(gpu: PretendedGPU):  # noqa: F811
+def test_what_a_gpu_refuses_is_refused(gpu: PretendedGPU):
     """The tests here can fail."""
     one, three = torch.ones(1, device=GPU), torch.arange(3.0, device=GPU)
     assert one.device == GPU and three.sum().item() == 3.0 and torch.ones(3)[0] == 1.0
@@ -153,7 +153,7 @@ def test_what_a_gpu_refuses_is_refused(gpu: PretendedGPU):  # noqa: F811
         three.numpy()
 
 
-def test_a_recording_that_goes_wrong_later_is_refused(gpu: PretendedGPU):  # noqa: F811
+def test_a_recording_that_goes_wrong_later_is_refused(gpu: PretendedGPU):
     """One that took a number for a constant, and one that reads memory which is replaced."""
     size, number = torch.ones((), device=GPU), 1.0
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from pretended import CPU, GPU, LOADS, PretendedGPU, gpu  # noqa: F401  (a fixture)
+from pretended import CPU, GPU, LOADS, PretendedGPU
 from torch.utils import _pytree as pytree
 
 from metarl.agents import (
     BeliefConfig,
-    DAggerConfig,
-    DPTConfig,
     ESConfig,
     ESMAMLConfig,
     MAMLConfig,
@@ -149,7 +147,7 @@ def scheduled(config: AgentConfig) -> AgentConfig:
 
 @LOADS
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_learns(name: str, gpu: PretendedGPU):  # noqa: F811
+def test_an_agent_learns(name: str, gpu: PretendedGPU):
     """Its first update is that of a CPU, and its recordings go on being right, also after its state was loaded."""
     config, family = scheduled(AGENTS[name][0]), AGENTS[name][1]
     here, there = config.build(family, 0, CPU), config.build(family, 0, GPU)

@@ -1,4 +1,4 @@
-"""Training and evaluation around the agents on a GPU, which is pretended (`pretended`): samplers, teachers, ensembles."""
+"""What is around the agents on a GPU, which is pretended (`pretended`): task samplers, teachers, ensembles, play."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretended import CPU, GPU, LOADS, PretendedGPU, gpu  # noqa: F401  (a fixture)
+from pretended import CPU, GPU, LOADS, PretendedGPU
 from recorded import written
 from test_device_agents import BANDIT, GRID, POINT, learned, maml, pearl, r2d2, rl2, varibad
 from torch import Tensor
@@ -38,7 +38,7 @@ from metarl.training.loop import Iteration
 
 pytestmark = LOADS
 MAZE = WallMaze()
-MAZE.horizon = 6
+MAZE.horizon = 3
 FEW: dict[str, Any] = {"capacity": 8, "min_fill": 0.5, "replay": 0.9}
 SAMPLERS: dict[str, tuple[SamplerOptions, TaskFamily]] = {
     "plr": (PLROptions(**FEW), BANDIT),
@@ -48,7 +48,7 @@ SAMPLERS: dict[str, tuple[SamplerOptions, TaskFamily]] = {
     ),
     "plr by advantages": (PLROptions(score="positive_value_loss", **FEW), POINT),
     "accel": (ACCELOptions(**FEW), MAZE),
-    "sfl": (SFLOptions(candidates=4, keep=3, every=2), MAZE),
+    "sfl": (SFLOptions(candidates=4, keep=3, every=1), MAZE),
     "roml": (RoMLOptions(batch=8), POINT),
     "paired": (PAIREDOptions(update_epochs=1), POINT),
 }
@@ -68,12 +68,12 @@ def kept(leaf: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_task_sampler_on_the_device(name: str, gpu: PretendedGPU):  # noqa: F811
-    """A run with evaluations is that of a CPU, and goes on as it was when its state was loaded from one."""
+def test_a_task_sampler_on_the_device(name: str, gpu: PretendedGPU):
+    """A run is that of a CPU, and goes on as it was when its state was loaded from one."""
     options, family = SAMPLERS[name]
     found = []
     for device in (CPU, GPU):
-        config = TrainConfig(family, rl2(num_minibatches=1), task_sampler=options, eval_every=2, eval_tasks=2)
+        config = TrainConfig(family, rl2(num_minibatches=1), task_sampler=options, eval_every=0)
         agent = config.agent.build(family, 0, device)
         iterate, done, metrics = Iteration(agent, config, device, options.build(agent, "train")), Counters(), {}
         for _ in range(3):
@@ -89,7 +89,7 @@ def test_a_task_sampler_on_the_device(name: str, gpu: PretendedGPU):  # noqa: F8
 
 
 @pytest.mark.parametrize("name", IMITATORS)
-def test_an_imitator_learns(name: str, tmp_path: Path, gpu: PretendedGPU):  # noqa: F811
+def test_an_imitator_learns(name: str, tmp_path: Path, gpu: PretendedGPU):
     config, family = IMITATORS[name]
     if isinstance(config, ADConfig):
         folder = written(RandomAgent(family), family, tmp_path / "histories", tasks=4, episodes=3, shard_size=4)
@@ -110,8 +110,7 @@ def returns_of(agent: Agent, family: TaskFamily, greedy: bool | None = None) -> 
 @pytest.mark.parametrize(
     ("weights", "mix", "config", "family"),
     [
-        ("uniform", "step", maml(), POINT),
-        ("uniform", "episode", rl2(), POINT),
+        ("uniform", "step", maml(test_steps=1), BANDIT),
         ("likelihood", "step", rl2(), BANDIT),
         ("likelihood", "episode", varibad(), BANDIT),
         ("hedge", "episode", rl2(), BANDIT),
@@ -123,7 +122,7 @@ def test_an_ensemble_on_the_device(
     mix: str,
     config: AgentConfig,
     family: TaskFamily,
-    gpu: PretendedGPU,  # noqa: F811
+    gpu: PretendedGPU,
 ):
     here, there = (
         Ensemble([learned(config, family, device, seed) for seed in range(2)], weights, mix) for device in (CPU, GPU)
@@ -139,7 +138,7 @@ def test_an_ensemble_on_the_device(
     [(rl2(), POINT), (maml(), POINT), (pearl(), POINT), (r2d2(), GRID)],
     ids=["RL2", "MAML", "PEARL", "R2D2"],
 )
-def test_an_agent_plays_elsewhere(config: AgentConfig, family: TaskFamily, gpu: PretendedGPU):  # noqa: F811
+def test_an_agent_plays_elsewhere(config: AgentConfig, family: TaskFamily, gpu: PretendedGPU):
     """In a Gymnasium environment, and greedily in an evaluation."""
     here, there = (learned(config, family, device) for device in (CPU, GPU))
     player = Player(there)
@@ -148,6 +147,6 @@ def test_an_agent_plays_elsewhere(config: AgentConfig, family: TaskFamily, gpu: 
     np.testing.assert_allclose(returns_of(there, family, True), returns_of(here, family, True), atol=1e-3)
 
 
-def test_stress_on_the_device(gpu: PretendedGPU):  # noqa: F811
+def test_stress_on_the_device(gpu: PretendedGPU):
     """Rewards are measured before noise of their size is added."""
     assert stress(learned(rl2(), BANDIT, GPU), BANDIT, tasks=2, only=["reward noise"]).results
