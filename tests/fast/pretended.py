@@ -167,9 +167,9 @@ def _check(func: Any, args: Any, given: list[Tensor], there: bool, recording: bo
         if recording and there is not isinstance(source, OnGPU):
             raise Refused(f"{func}: a copy {'from' if there else 'to'} the host's memory in a recording")
         return
-    # A number on the CPU may be combined with tensors entry by entry.
+    # A single number on the CPU may be combined with tensors on the GPU entry by entry.
     lone = torch.Tag.pointwise in func.tags or func is aten.index_put_.default
-    if len({isinstance(leaf, OnGPU) for leaf in given if leaf.ndim or not lone}) > 1:
+    if len({isinstance(leaf, OnGPU) for leaf in given if leaf.ndim or not lone or isinstance(leaf, OnGPU)}) > 1:
         raise Refused(f"{func}: tensors on two devices")
     if recording and (func in LOOKS or _by_mask(func, args)):
         raise Refused(f"{func}: a look at a value in a recording")
