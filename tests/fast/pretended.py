@@ -41,7 +41,6 @@ LOOKS = {
     aten.unique_dim.default,
     aten.unique_consecutive.default,
     aten._linalg_check_errors.default,
-    aten.linalg_inv_ex.default,
 }
 """Operations whose result, or its shape, the host has to know."""
 

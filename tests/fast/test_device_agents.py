@@ -73,12 +73,13 @@ def maml(**options: Any) -> MAMLConfig:
 
 
 PARTS: dict[str, Any] = {"replay_whole": 4, "sequence_length": 4, "burn_in": 2}  # of trials, in place of whole ones
+ALL: dict[str, Any] = {"critic": "task", "aux_coef": 1.0, "embed_size": 4, "head_size": 4, "chunk_length": 3}
 AGENTS: dict[str, Case] = {
-    **{f"RL2 {memory}": (rl2(memory=memory), BANDIT) for memory in MEMORIES},
-    "RL2 points, all options": (
-        rl2(critic="task", aux_coef=1.0, embed_size=4, head_size=4, chunk_length=3, norm_obs=True, heads="hyper"),
-        POINT,
-    ),
+    **{f"RL2 {memory}": (rl2(memory=memory, **ALL), BANDIT) for memory in MEMORIES},
+    **{f"RL2 {memory} points": (rl2(memory=memory, **ALL, norm_obs=True), POINT) for memory in MEMORIES},
+    "RL2 grid": (rl2(), GRID),
+    "RL2 hyper": (rl2(**ALL, heads="hyper"), POINT),
+    "RL2 hyper bandit": (rl2(**ALL, heads="hyper"), BANDIT),
     "Belief bandit": (belief(), BANDIT),
     "Belief grid": (belief(critic="task", norm_obs=True), GRID),
     "Belief points": (belief(target_kl=0.1), POINT),
@@ -90,7 +91,7 @@ AGENTS: dict[str, Case] = {
     "SAC points": (sac(critic="task", norm_obs=True, random_repeat=3.0, bootstrap_end=True), POINT),
     "SAC chunks": (sac(chunk_length=3, burn_in=2, num_critics=4, target_critics=2), POINT),
     "TD3": (sac(algorithm="td3", policy_frequency=2), POINT),
-    **{f"SAC {memory}": (sac(memory=memory), BANDIT) for memory in MEMORIES if memory != "gru"},
+    **{f"SAC {memory}": (sac(memory=memory), BANDIT) for memory in ("lstm", "transformer", "reactive")},
     "PEARL discrete": (pearl(), BANDIT),
     "PEARL points": (pearl(norm_obs=True, next_obs=True), POINT),
     "FOCAL": (pearl(embedding_loss="contrastive", distance="cosine"), POINT),
@@ -119,6 +120,10 @@ AGENTS: dict[str, Case] = {
     "MAML": (maml(), BANDIT),
     "MAML points": (maml(norm_obs=True, baseline="network", critic_epochs=2), POINT),
     "ProMP": (maml(outer=PPOStep(inner_kl_coef=0.1), inner_loss="likelihood_ratio"), POINT),
+    "ProMP bandit": (maml(outer=PPOStep(inner_kl_coef=0.1), inner_loss="likelihood_ratio"), BANDIT),
+    "MAML by PPO": (maml(outer="ppo", rates="per_parameter", meta_rounds="all"), POINT),
+    "MAML by PPO bandit": (maml(outer="ppo", rates="per_parameter", meta_rounds="all"), BANDIT),
+    "MAML in chunks": (maml(outer=TRPOStep(trust="all", cg_iters=2), task_chunk=1, rates="per_parameter"), BANDIT),
     "Reptile": (maml(outer="reptile"), POINT),
     "Meta-SGD": (maml(rates="per_parameter", norm_adv=False), POINT),
     "E-MAML": (maml(exploration=1.0, meta_rounds="all", outer=TRPOStep(trust="all", cg_iters=2), task_chunk=1), POINT),
