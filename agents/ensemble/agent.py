@@ -116,8 +116,8 @@ class Ensemble(LearningAgent):
 
     def _residual_size(self, member: LearningAgent) -> float:
         """Return the root mean square of a critic's one-step errors where its agent plays training tasks."""
-        task = self.family.sample_tasks(rng.key(0), RESIDUAL_TASKS)
-        (rollout,) = run_trial(member, self.family, task, rng.key(0))
+        key = rng.key(0, self.device)
+        (rollout,) = run_trial(member, self.family, self.family.sample_tasks(key, RESIDUAL_TASKS), key)
         value = rollout.acted.value * rollout.mask
         if not bool(value.any()):
             raise ValueError(

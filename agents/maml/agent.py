@@ -240,7 +240,9 @@ class MAML(LearningAgent, config=MAMLConfig):
         metrics = {}
         weight = max(0.02, 1.0 / (self.updates + 1))
         rewards = torch.cat([(rollout.outcome.reward * rollout.mask).flatten() for rollout in trial])
-        self.reward_size, self.reward_batches = running_size(self.reward_size, self.reward_batches, rewards)
+        size, batches = running_size(self.reward_size, self.reward_batches, rewards)
+        self.reward_size.copy_(size)  # in place, since a recorded rollout reads it in its gradient steps
+        self.reward_batches.copy_(batches)
         if self.net.critic is not None:
             metrics = self._fit_critic(trial, weight)
         if self.config.norm_obs:
@@ -286,6 +288,6 @@ class MAML(LearningAgent, config=MAMLConfig):
         if self.critic_optimizer is not None:
             self.critic_optimizer.load_state_dict(state)
         # A state from before rewards had a running size keeps the size 1: infinitely many batches never move it.
-        self.reward_size = state.get("reward_size", torch.tensor(1.0)).to(self.device)
-        self.reward_batches = state.get("reward_batches", torch.tensor(math.inf)).to(self.device)
+        self.reward_size.copy_(state.get("reward_size", torch.tensor(1.0)))
+        self.reward_batches.copy_(state.get("reward_batches", torch.tensor(math.inf)))
         self.updates = int(state["updates"])

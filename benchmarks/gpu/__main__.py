@@ -42,7 +42,7 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("a", "versions and ceilings", ceilings, 4),
     Section("b", "tests marked gpu", marked_tests, 13),
-    Section("c", "recordings", recordings, 10),
+    Section("c", "recordings", recordings, 16),
     Section("d", "steps per second", speed, 26),
     Section("e", "JAX on the same device", peer, 18),
     Section("f", "seconds to a target", targets, 18),

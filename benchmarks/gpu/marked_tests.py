@@ -87,9 +87,11 @@ def _pass(what: Sequence[str], mark: str, root: Path, end: float, patience: floa
         news.touch()
         plugins = ["-p", "benchmarks.gpu.progress", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={root}", *plugins]
-        command += ["-m", mark, "--tb=short", "--continue-on-collection-errors", *what]
+        # Versions that are not the pinned ones warn of other things, which no test here is about.
+        command += ["-W", "default", "-m", mark, "--tb=short", "--continue-on-collection-errors", *what]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(command, cwd=root, env={**os.environ, VARIABLE: str(news), "PYTHONPATH": path})
+        variables = {VARIABLE: str(news), "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        process = subprocess.Popen(command, cwd=root, env={**os.environ, **variables})
         try:
             with news.open(encoding="utf-8") as file:
                 yield from _listen(file, process, end, patience)

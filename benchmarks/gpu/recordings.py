@@ -15,7 +15,19 @@ from benchmarks.gpu.report import Report, failure
 from benchmarks.gpu.settings import NO_CUDA, Settings
 from benchmarks.ours import Training, training
 from benchmarks.works import WORKS, Work
-from metarl.agents import MAMLConfig, RL2Config
+from metarl.agents import (
+    BeliefConfig,
+    ESConfig,
+    ESMAMLConfig,
+    MAMLConfig,
+    PEARLConfig,
+    R2D2Config,
+    RecurrentSACConfig,
+    RL2Config,
+    VariBADConfig,
+)
+from metarl.core.agent import AgentConfig
+from metarl.core.family import TaskFamily
 from metarl.envs.bandits.bernoulli import BernoulliBandit
 from metarl.envs.points.navigation import Navigation2D
 from metarl.fast.capture import WARM_UP, Captured
@@ -32,6 +44,19 @@ CASES = {
     "RL², GridNavi": Work("GridNavi", "RL², GridNavi", "rl2", "metarl/GridNavi-v0", episodes=4, rows=512),
 }
 
+FEW = {"learning_starts": 0, "updates_per_iteration": 4, "batch_size": 32}
+BANDIT, POINT = BernoulliBandit(5, 10), Navigation2D(20, 2)
+AGENTS: dict[str, tuple[AgentConfig, TaskFamily]] = {
+    "Belief": (BeliefConfig(meta_batch_size=64), BANDIT),
+    "VariBAD": (VariBADConfig(meta_batch_size=64), BANDIT),
+    "SAC": (RecurrentSACConfig(meta_batch_size=32, **FEW), POINT),
+    "PEARL": (PEARLConfig(meta_batch_size=32, **FEW), POINT),
+    "R2D2": (R2D2Config(meta_batch_size=64, learning_starts=64), BANDIT),
+    "ES": (ESConfig(meta_batch_size=32), BANDIT),
+    "ES-MAML": (ESMAMLConfig(meta_batch_size=8, population=16), POINT),
+}
+"""The other agents, on little that is theirs."""
+
 
 def items(settings: Settings, report: Report) -> list[Item]:
     """A case in each process: a recording that failed leaves traces."""
@@ -41,6 +66,7 @@ def items(settings: Settings, report: Report) -> list[Item]:
         name: partial(training, settings.work(work)) for name, work in CASES.items()
     }
     cases["ProMP, Navigation2D"] = partial(of_promp, settings)
+    cases |= {name: partial(of_agent, *agent, settings) for name, agent in AGENTS.items()}
     others = {f"{OTHERS}{memory}": partial(of_memory, memory, settings) for memory in MEMORIES if memory != "gru"}
     return [Item(name, partial(recorded, make), alone=True) for name, make in (cases | others).items()]
 
@@ -49,6 +75,11 @@ def of_promp(settings: Settings) -> Training:
     """MAML with PPO, and a penalty on how far the policies before the gradient steps go."""
     config = MAMLConfig(meta_batch_size=20, fast_batch_size=20, **VARIANTS["ProMP"])
     return Training(config, Navigation2D(100, 2), settings.torch_device)
+
+
+def of_agent(config: AgentConfig, family: TaskFamily, settings: Settings) -> Training:
+    """A small training of another agent."""
+    return Training(config, family, settings.torch_device)
 
 
 def of_memory(memory: str, settings: Settings) -> Training:
@@ -115,16 +146,19 @@ def text(name: str, result: Result) -> str:
 
 
 def lines(results: dict[str, Result]) -> list[str]:
-    """A line each, but only one for all memories of which everything was recorded."""
+    """A line each, but only one for all memories, and one for all other agents, of which everything was recorded."""
     fine = [
         name
         for name, result in results.items()
-        if name.startswith(OTHERS) and "parts" in result and all(map(whole, result["parts"].values()))
+        if (name.startswith(OTHERS) or name in AGENTS)
+        and "parts" in result
+        and all(map(whole, result["parts"].values()))
     ]
     found = [failure_or_text(name, result) for name, result in results.items() if name not in fine]
-    if fine:
-        found.append(f"{OTHERS}{', '.join(name.removeprefix(OTHERS) for name in fine)}: all recorded")
-    return found
+    agents = [name for name in fine if name in AGENTS]
+    memories = [name.removeprefix(OTHERS) for name in fine if name not in AGENTS]
+    said = {", ".join(agents): agents, OTHERS + ", ".join(memories): memories}
+    return found + [f"{names}: all recorded" for names, some in said.items() if some]
 
 
 def failure_or_text(name: str, result: Result) -> str:

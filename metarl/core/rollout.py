@@ -229,7 +229,7 @@ def play_rounds(
     first_row = first_task * each
     # Rows with the same noise differ only in their policies: common random numbers.
     shared = protocol.noises if envs_per_task is None else None
-    streams = None if shared is None else _streams(first_task, n, each, shared).to(key.device)
+    streams = None if shared is None else _streams(first_task, n, each, shared, key.device)
     rounds = protocol.rounds if rounds is None else rounds
     episodes = protocol.episodes if episodes is None else episodes
     with torch.no_grad():
@@ -262,9 +262,10 @@ def play_rounds(
                 memory = agent.adapt(memory, learned)
 
 
-def _streams(first_task: int, tasks: int, each: int, noises: int) -> Tensor:
+def _streams(first_task: int, tasks: int, each: int, noises: int, device: torch.device) -> Tensor:
     """Return the number of each row's stream of noise, int64 ``(tasks * each,)``; the first task is `first_task`."""
-    return (torch.arange(first_task, first_task + tasks)[:, None] * noises + torch.arange(each) % noises).flatten()
+    numbers = torch.arange(first_task, first_task + tasks, device=device)
+    return (numbers[:, None] * noises + torch.arange(each, device=device) % noises).flatten()
 
 
 def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:

@@ -280,10 +280,13 @@ def test_what_was_recorded_is_told_part_by_part():
         "RL² with memory lstm": {"parts": {"Rollouts": good}},
         "RL² with memory rnn": {"parts": {"Rollouts": good}},
         "RL² with memory none": {"error": "lost"},
+        "ES": {"parts": {"Rollouts": good}},
+        "SAC": {"parts": {"Rollouts": good, "Gradient steps": good}},
     }
     assert recordings.lines(results) == [
         "RL²: Rollouts recorded; Minibatches NOT recorded: x.py:1",
         "RL² with memory none failed: lost",
+        "ES, SAC: all recorded",
         "RL² with memory lstm, rnn: all recorded",
     ]
 

@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import metarl
-from metarl.agents import MAMLConfig, R2D2Config, RL2Config
+from metarl.agents import (
+    BeliefConfig,
+    MAMLConfig,
+    PEARLConfig,
+    R2D2Config,
+    RecurrentSACConfig,
+    RL2Config,
+    VariBADConfig,
+)
 from metarl.agents.maml import PPOStep, TRPOStep
 from metarl.core import rng
 from metarl.core.rollout import run_trial
@@ -188,6 +196,22 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
 
 
 @pytest.mark.gpu
+def test_a_captured_trial_sees_what_updates_change():
+    """The gradient steps in it divide by a size of rewards that changes with every update."""
+    family, device = Navigation2D(20, 2), torch.device("cuda")
+    agent = MAMLConfig(meta_batch_size=16, fast_batch_size=4, norm_adv=False, outer="ppo").build(family, 0, device)
+    captured = Captured(lambda task, key: run_trial(agent, family, task, key), device)
+    for n in range(WARM_UP + 3):
+        key = rng.key(n, device)
+        task = family.sample_tasks(key, 16)
+        plain, fast = run_trial(agent, family, task, key), captured(task, key)
+        for a, b in zip(plain, fast, strict=True):
+            assert torch.allclose(a.acted.action, b.acted.action, atol=1e-4)
+        agent.update(plain)
+    assert captured.why_not is None
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "config",
     [
@@ -196,20 +220,23 @@ def test_a_captured_trial_is_the_plain_one(family: Any):
         R2D2Config(meta_batch_size=64, hidden_size=32, updates_per_iteration=3, priority_exponent=0.0),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8, outer=PPOStep(inner_kl_coef=0.1)),
         MAMLConfig(meta_batch_size=64, fast_batch_size=8),
+        BeliefConfig(meta_batch_size=64, hidden_sizes=(32,)),
+        VariBADConfig(meta_batch_size=64, gru_size=32),
+        RecurrentSACConfig(meta_batch_size=64, hidden_size=32, updates_per_iteration=3),
+        PEARLConfig(meta_batch_size=64, hidden_sizes=(32,), updates_per_iteration=3),
     ],
-    ids=["rl2", "r2d2", "maml", "maml_trpo"],
+    ids=["rl2", "r2d2", "maml", "maml_trpo", "belief", "varibad", "sac", "pearl"],
 )
 def test_a_captured_update_learns_as_the_plain_one(config: Any):
     family, device = BernoulliBandit(5, 10), torch.device("cuda")
     plain, fast = (config.build(family, 0, device) for _ in range(2))
-    for part in ("minibatch", "propose", "judge"):
-        if hasattr(plain, part):
-            getattr(plain, part).why_not = "to compare"
+    for part in plain.captured.values():
+        part.why_not = "to compare"
     for n in range(6):
         for agent in (plain, fast):
             key = rng.key(n, device)
             agent.update(run_trial(agent, family, family.sample_tasks(key, 64), key), n / 6)
-    assert all(getattr(fast, part).why_not is None for part in ("minibatch", "propose", "judge") if hasattr(fast, part))
+    assert fast.captured and all(part.why_not is None for part in fast.captured.values())
     for (name, a), b in zip(plain.net.named_parameters(), fast.net.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4), name
 

@@ -24,7 +24,7 @@ from metarl.core.agent import LearningAgent
 from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
 from metarl.core.rollout import Agent, Rollout, run_trial
-from metarl.core.tree import named_leaves, tree_map
+from metarl.core.tree import named_leaves, to_device, tree_map
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import EVALUATION, choose_tasks, default_repeats, evaluate
@@ -189,7 +189,7 @@ class _Player:
     ) -> None:
         self.retrained, self.fitted = retrained, set[int]()
         self.agent, self.family, self.split, self.seed, self.count = agent, family, split, seed, tasks
-        self.root = rng.fold(rng.key(seed), EVALUATION)
+        self.root = rng.fold(rng.key(seed, getattr(agent, "device", None)), EVALUATION)
         self.tasks, distinct = choose_tasks(family, self.root, split, tasks)
         self.repeats = default_repeats(family, tasks, distinct, agent.costly)
         self.by_rounds = agent.protocol.test().rounds > 1
@@ -232,7 +232,7 @@ class _Player:
     @cached_property
     def units(self) -> tuple[Tensor, float]:
         """Standard deviations of undisturbed observations ``(N,)`` and of rewards."""
-        task = tree_map(lambda leaf: leaf[:MEASURED], self.tasks)
+        task = to_device(tree_map(lambda leaf: leaf[:MEASURED], self.tasks), self.root.device)
         return _spread(run_trial(self.agent, self.family, task, rng.fold(self.root, 4)))
 
     def result(self, each: Stress, strength: float) -> Result | str:

@@ -1,0 +1,3 @@
+"""The fixture of a pretended GPU."""
+
+from pretended import gpu as gpu
