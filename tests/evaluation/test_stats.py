@@ -122,6 +122,29 @@ def test_a_point_that_is_no_number_has_no_interval_and_spoils_no_other():
     np.testing.assert_allclose(np.stack(stats.interval(data))[:, 1:], np.stack(whole))
 
 
+@pytest.mark.parametrize("place", range(8))
+def test_a_trimmed_mean_hides_no_result_that_is_no_number(place):
+    """Sorted, it would stand at the upper end, which is left out."""
+    results = np.arange(8.0)
+    results[place] = np.nan
+    assert np.isnan(stats.trimmed_mean(results))
+    np.testing.assert_array_equal(np.isnan(stats.iqm(np.stack([results, np.arange(8.0)], axis=1)[None])), [True, False])
+
+
+@pytest.mark.parametrize("statistic", ["mean", "iqm"])
+def test_what_single_results_vary_by_counts_once(statistic):
+    """Seeds' and tasks' parts both hold it: where nothing else varies, their sum is twice the variance."""
+    data = np.random.default_rng(7).normal(size=(6, 40, 3000))  # a study in each point
+    spread, estimate = (
+        (stats._spread, stats.mean) if statistic == "mean" else (stats._iqm_spread, stats.iqm)
+    )  # fmt: skip
+    parts = spread(data)
+    of_seeds, of_tasks, of_cells = (sum(each for each, _ in some) for some in parts)
+    true = estimate(data).var()
+    assert (of_seeds + of_tasks - of_cells).mean() == pytest.approx(true, rel=0.15)
+    assert (parts.total()[0] >= np.maximum(of_seeds, of_tasks) - 1e-12).all()
+
+
 def test_interval_of_a_single_result_is_that_result():
     np.testing.assert_array_equal(stats.interval(np.full((1, 1, 2), 3.0), "iqm"), np.full((2, 2), 3.0))
 
