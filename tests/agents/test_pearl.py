@@ -418,6 +418,27 @@ def test_the_encoder_learns_from_the_critics_and_the_kl_but_not_from_the_actor(f
     assert float(gradients(agent, batch, keys)["encoder.weights.0"].norm()) > 0.0
 
 
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_actor_follows_the_lesser_of_both_critics(family: TaskFamily, monkeypatch: pytest.MonkeyPatch):
+    from metarl.agents.pearl import agent as module
+
+    agent, followed = PEARL(config(), family), []
+    trained(agent, family, 2)
+    real = module.actor_loss
+    monkeypatch.setattr(module, "actor_loss", lambda q, *others: followed.append(q.detach()) or real(q, *others))
+    batch, keys = batch_of(agent)
+    gradients(agent, batch, keys)
+    with torch.no_grad():
+        agent.net.critic.biases[-1][1] += 50.0
+    gradients(agent, batch, keys)  # of one critic alone
+    with torch.no_grad():
+        agent.net.critic.biases[-1][1] -= 100.0
+    gradients(agent, batch, keys)  # of the other one, 50 lower
+    first, second = followed[1], followed[2] + 50.0
+    torch.testing.assert_close(followed[0], torch.minimum(first, second), rtol=1e-3, atol=1e-3)
+    assert bool((first != second).any())
+
+
 def test_the_gradient_of_the_encoder_is_that_of_finite_differences():
     """Of the critics' loss and the weighted KL divergence, through the product and the draw."""
     family = Reach()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_families import Corridor, Length
+from small_families import Corridor, Length, Target
 from torch import Tensor
 
 from metarl.agents.maml.config import MAMLConfig
@@ -134,6 +134,14 @@ def test_a_task_that_is_twice_in_a_batch_is_once_in_the_buffer():
     tasks = take(WallMaze().sample_tasks(KEY, 2), torch.tensor([0, 1, 0]))
     buffer.add(Scored(tasks, torch.tensor([1.0, 5.0, 3.0]), torch.tensor([1.0, 0.0, 4.0])), torch.zeros(0))
     assert sorted(buffer.score.tolist()) == [2.0, 5.0] and sorted(buffer.best.tolist()) == [0.0, 4.0]
+
+
+def test_zero_has_no_sign_to_the_fingerprint_and_all_else_counts():
+    def of(*numbers: float) -> int:
+        return int(fingerprint(Target(torch.tensor([numbers]))))
+
+    assert of(0.0, 1.0) == of(-0.0, 1.0)
+    assert len({of(0.0, 1.0), of(1.0, 0.0), of(0.0, -1.0), of(0.0, 1.0000001), of(0.0, 0.0)}) == 5
 
 
 def test_robust_replay_learns_from_no_new_task():
