@@ -311,6 +311,49 @@ def test_contexts_are_recent_and_what_is_learned_from_is_of_any_time():
     batch, _ = agent._replay(by_task, rng.key(0))
     assert torch.equal(batch.context, agent.net.encoded(drawn["recently"]))
     assert torch.equal(batch.action, drawn["ever"].action)
+    size = agent.net.scaling.reward_size
+    assert size != 1.0
+    torch.testing.assert_close(batch.reward * size, drawn["ever"].reward)
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_loss": "siamese"}], ids=["critic", "siamese"])
+def test_all_that_is_drawn_in_a_gradient_step_has_a_key_of_its_own(options: Any, monkeypatch: pytest.MonkeyPatch):
+    """Contexts and what is learned from, both contexts of a pair, actions of now and of next."""
+    from metarl.agents.pearl import agent as module
+
+    family, keys = Reach(), list[torch.Tensor]()
+    agent = PEARL(config(**options), family)
+    trained(agent, family, 2)
+    for owner, name, place in ((ByTask, "_draw", 3), (module, "choices", 1)):
+        real = getattr(owner, name)
+        spy = lambda *given, real=real, place=place: keys.append(given[place].flatten()) or real(*given)  # noqa: E731
+        monkeypatch.setattr(owner, name, spy)
+    gradients(agent, *batch_of(agent))
+    assert len(keys) == (5 if options else 4)
+    together = torch.cat(keys)
+    assert len(together.unique()) == len(together)
+
+
+@pytest.mark.parametrize(("given", "recent"), [(1, 1), (None, 3)])
+def test_a_context_is_of_so_many_episodes_or_of_as_many_as_a_trial_has(given: Any, recent: int, monkeypatch: Any):
+    from metarl.agents.pearl import agent as module
+
+    found = []
+    monkeypatch.setattr(module, "ByTask", lambda ring, number: found.append(number) or ByTask(ring, number))
+    agent = PEARL(config(context_episodes=given, rounds=3), Corridor())
+    trained(agent, Corridor(), 2)
+    assert found == [recent, recent]
+
+
+def test_scales_follow_the_mean_over_all_rounds():
+    """Each round weighs the same, those of later iterations too."""
+    family = Corridor()
+    agent = PEARL(config(norm_obs=True, learning_starts=10**6), family)
+    trials = [trial_of(agent, family, seed=n) for n in range(3)]
+    for trial in trials:
+        agent.update(trial)
+    means = [rollout.step.obs[rollout.mask > 0].mean(0) for trial in trials for rollout in trial]
+    torch.testing.assert_close(agent.net.scaling.centre, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_every_transition_of_a_task_is_equally_likely_and_none_is_padding():
