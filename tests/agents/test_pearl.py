@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from small_families import Corridor, Reach, Start, Target, TwoDoors
+from small_families import Corridor, Length, Reach, Start, Target, TwoDoors
 from space_families import Signals
 from torch.distributions import Normal, kl_divergence
 
 import metarl
 from metarl.agents.pearl import PEARL, PEARLConfig
-from metarl.agents.pearl.agent import Batch
+from metarl.agents.pearl.agent import METRICS, OTHERS, Batch
 from metarl.agents.pearl.by_task import ByTask, episodes_of
 from metarl.agents.pearl.network import transitions_of
 from metarl.agents.pearl.posterior import Posterior
@@ -125,6 +126,20 @@ def test_the_posterior_does_not_depend_on_the_order_and_adds_up():
     few = torch.ones(7, 4)
     few[4:] = 0.0
     torch.testing.assert_close(prior.times(found, few), prior.times(take(found, slice(0, 4)), one[:4]))
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_loss": "contrastive"}], ids=["critic", "contrastive"])
+def test_a_factor_has_the_softplus_as_its_variance_and_a_bounded_mean_where_distances_train_it(options: Any):
+    net = PEARL(config(**options), Reach()).net
+    outputs = torch.tensor([3.0, -0.5, 0.2, 1.0, -2.0, 4.0])  # three means and three spreads
+    with torch.no_grad():
+        net.encoder.weights[-1].zero_()
+        net.encoder.biases[-1].copy_(outputs[:, None])
+    width = net.encoder.parts[0].shape[1]
+    found = net.factors(rng.normal(rng.fold(rng.key(0), torch.arange(4)), width))
+    mean = outputs[:3].tanh() if options else outputs[:3]
+    torch.testing.assert_close(found.mean, mean.expand(4, 3))
+    torch.testing.assert_close(found.variance, (1.0 + outputs[3:].exp()).log().expand(4, 3))
 
 
 def test_the_posterior_of_nothing_is_the_prior():
@@ -343,6 +358,39 @@ def test_a_context_is_of_so_many_episodes_or_of_as_many_as_a_trial_has(given: An
     agent = PEARL(config(context_episodes=given, rounds=3), Corridor())
     trained(agent, Corridor(), 2)
     assert found == [recent, recent]
+
+
+def test_the_temperature_aims_at_an_entropy_of_each_dimension_or_a_share_of_the_largest():
+    options = {"target_entropy": -0.5, "target_entropy_share": 0.3}
+    for family, entropy in ((Reach(), 2 * -0.5), (Corridor(), 0.3 * math.log(2))):
+        agent = PEARL(config(**options), family)
+        assert float(agent._schedules(0.5)[1]) == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_temperature_and_the_norms_are_those_of_the_gradients(family: TaskFamily):
+    """dα · (entropy - target) by log α is itself times α; and each group's norm is that of its own gradients."""
+    agent = PEARL(config(max_grad_norm=1e9), family)
+    trained(agent, family, 2)
+    batch, keys = batch_of(agent)
+    found = gradients(agent, batch, keys)
+    alpha = float(agent.net.log_alpha.detach().exp())
+    metrics = agent._descend(batch, keys, torch.tensor(0.9), torch.tensor(-1.0))
+    named = dict(zip((*METRICS, *OTHERS), metrics.tolist(), strict=True))
+    assert named["alpha"] == pytest.approx(alpha)
+    assert float(found["log_alpha"]) == pytest.approx(alpha * (named["entropy"] + 1.0), rel=1e-4)
+    for group in ("encoder", "actor", "critic"):
+        squares = [float(gradient.square().sum()) for name, gradient in found.items() if name.startswith(f"{group}.")]
+        assert named[f"{group}_grad_norm"] == pytest.approx(sum(squares) ** 0.5, rel=1e-4)
+
+
+def test_tasks_with_large_numbers_that_differ_by_one_are_two():
+    """As float32 they would be the same."""
+    agent, family = PEARL(config(), Corridor()), Corridor()
+    trial = trial_of(agent, family, 2)
+    far = Length(torch.tensor([2**24, 2**24 + 1]))
+    agent._keep([rollout._replace(task=far) for rollout in trial])
+    assert len(ByTask(agent.ring, recent=3)) == 2
 
 
 def test_scales_follow_the_mean_over_all_rounds():

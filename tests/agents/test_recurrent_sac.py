@@ -21,7 +21,7 @@ from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
-from metarl.core.tree import columns
+from metarl.core.tree import columns, tree_map
 from metarl.learning.memories import MEMORIES
 from metarl.testing import check_agent
 from metarl.train import main
@@ -215,6 +215,35 @@ def test_padding_changes_no_gradient():
         torch.testing.assert_close(gradient, b[name], rtol=1e-4, atol=1e-7)
 
 
+def test_more_padding_changes_no_gradient():
+    """Losses are means over the steps that count, not over all that are there."""
+    agent = RecurrentSAC(config(), Corridor())
+    trained(agent, Corridor(), 2)
+    rollout = rollout_of(agent, Corridor(), 4)
+    parts = (rollout.step, rollout.acted, rollout.outcome)
+    step, acted, outcome = tree_map(lambda x: torch.cat([x, x[-1:].expand(7, *x.shape[1:])]), parts)
+    mask = torch.cat([rollout.mask, torch.zeros(7, 4)])
+    longer = rollout._replace(step=step, acted=acted, outcome=outcome, mask=mask)
+    first, second = (gradients(agent, whole(agent, each)) for each in (rollout, longer))
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        torch.testing.assert_close(gradient, second[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_noise_of_td3_s_targets_is_cut_off():
+    agent = RecurrentSAC(config(algorithm="td3", policy_noise=2.0, noise_clip=0.25), Reach())
+    trained(agent, Reach(), 2)
+    batch, asked = whole(agent, rollout_of(agent, Reach(), 4)), list[torch.Tensor]()
+    values = agent.net.critic_target.values
+    agent.net.critic_target.values = lambda seen, action: asked.append(action) or values(seen, action)
+    gradients(agent, batch)
+    with torch.no_grad():
+        plain = agent.net.actor_target.policy(agent.net.see(batch.raw, batch.burn_in)["actor_target"]).action
+    noise = (asked[0] - plain).abs()
+    assert float(noise.max()) <= 0.25 + 1e-6 and float((noise > 0.2499).float().mean()) > 0.5
+    assert float(asked[0].abs().max()) <= 1.0
+
+
 def test_a_burn_in_that_covers_the_trial_gives_the_memories_of_the_whole_trial():
     family = metarl.make("metarl/SparsePointRobot-v0", episodes_per_trial=2)
     agent = RecurrentSAC(config(), family)
@@ -320,6 +349,25 @@ def test_no_gradient_reaches_targets_or_the_wrong_network(family: str):
     assert all(p.grad is None for p in critic_only.actor.parameters()) and critic_only.log_alpha.grad is None
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [(Corridor(), {}), (Corridor(), {"num_critics": 4}), (Reach(), {}), (Reach(), {"algorithm": "td3"})],
+    ids=["Discrete", "Discrete, four critics", "Box", "TD3"],
+)
+def test_the_policy_s_loss_changes_no_gradient_of_the_critics(family: TaskFamily, options: dict[str, Any]):
+    agent = RecurrentSAC(config(**options), family)
+    trained(agent, family, 2)
+    batch, found = whole(agent, rollout_of(agent, family, 4)), list[dict[str, torch.Tensor]]()
+    for policy_learns in (True, False):
+        agent._step = lambda metrics, learns: metrics
+        agent._descend(batch, keys_of(batch), rng.key(4), torch.tensor(0.9), torch.tensor(-1.0), policy_learns)
+        found.append({name: p.grad.clone() for name, p in agent.net.critic.named_parameters() if p.grad is not None})
+        agent.net.zero_grad(set_to_none=True)
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 6
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-5, atol=1e-7, msg=name)
+
+
 def test_the_policy_learns_at_every_so_many_th_step():
     family = metarl.make("metarl/WindyPoint-v0")
     agent = RecurrentSAC(config(policy_frequency=3, updates_per_iteration=7), family)
@@ -382,6 +430,16 @@ def test_targets_take_the_least_of_some_critics():
         arguments = batch, seen, now, torch.zeros(())
         found = [agent._targets(*arguments, rng.key(n), 0.1, torch.tensor(0.9)) for n in range(80)]
     assert len({float(target.sum()) for target in found}) == 10, "the pairs of five"
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_policy_follows_the_least_of_two_critics_the_mean_of_more_and_with_td3_the_first(family: TaskFamily):
+    values = rng.normal(rng.fold(rng.key(0), torch.arange(4 * 5 * 3)), 2).reshape(4, 5, 3, 2)
+    two, four = (RecurrentSAC(config(num_critics=n), family) for n in (2, 4))
+    assert torch.equal(two._followed(values[:2]), torch.minimum(values[0], values[1]))
+    torch.testing.assert_close(four._followed(values), (values[0] + values[1] + values[2] + values[3]) / 4)
+    if isinstance(family, Reach):
+        assert torch.equal(RecurrentSAC(config(algorithm="td3"), family)._followed(values[:2]), values[0])
 
 
 def test_a_resume_with_the_ring_is_exact():
