@@ -16,12 +16,13 @@ from space_families import Signals
 
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
+from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, TOLD_TASKS
 from metarl.agents.recurrent_sac.network import choices
 from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
-from metarl.core.tree import columns, tree_map
+from metarl.core.tree import columns, features, tree_map
 from metarl.learning.memories import MEMORIES
 from metarl.testing import check_agent
 from metarl.train import main
@@ -135,6 +136,14 @@ def test_random_actions_may_stay_within_an_episode(family: str):
     chance = 0.0 if family == "SparsePointRobot" else 1 / 5  # of drawing the same again
     assert float(same[~first].mean()) == pytest.approx(0.8 + 0.2 * chance, abs=0.03)
     assert float(same[first].mean()) == pytest.approx(chance, abs=0.1)
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_random_actions_have_the_log_probability_of_their_draw(family: TaskFamily):
+    """Uniform over two actions, or over a square with sides of 2."""
+    agent = RecurrentSAC(config(learning_starts=100), family)
+    rollout, size = rollout_of(agent, family), 1 if isinstance(family, Corridor) else 2
+    torch.testing.assert_close(rollout.acted.log_prob, torch.full_like(rollout.mask, -size * math.log(2.0)))
 
 
 def test_greedy_actions_are_never_random():
@@ -440,6 +449,36 @@ def test_the_policy_follows_the_least_of_two_critics_the_mean_of_more_and_with_t
     torch.testing.assert_close(four._followed(values), (values[0] + values[1] + values[2] + values[3]) / 4)
     if isinstance(family, Reach):
         assert torch.equal(RecurrentSAC(config(algorithm="td3"), family)._followed(values[:2]), values[0])
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_norms_are_those_of_the_gradients(family: TaskFamily):
+    agent = RecurrentSAC(config(max_grad_norm=1e9), family)
+    trained(agent, family, 2)
+    batch = whole(agent, rollout_of(agent, family, 4))
+    found = gradients(agent, batch)
+    metrics = agent._descend(batch, keys_of(batch), rng.key(4), torch.tensor(0.9), torch.tensor(-1.0), True)
+    named = dict(zip((*CRITIC_METRICS, *ACTOR_METRICS), metrics.tolist(), strict=True))
+    for group in ("actor", "critic"):
+        squares = [float(gradient.square().sum()) for name, gradient in found.items() if name.startswith(f"{group}.")]
+        assert named[f"{group}_grad_norm"] == pytest.approx(sum(squares) ** 0.5, rel=1e-4)
+
+
+def test_scales_follow_the_mean_over_all_iterations():
+    agent, means = RecurrentSAC(config(norm_obs=True, learning_starts=10**6), Corridor()), []
+    for seed in range(3):
+        rollout = rollout_of(agent, Corridor(), 8, seed)
+        means.append(rollout.step.obs[rollout.mask > 0].mean(0))
+        agent.update([rollout])
+    torch.testing.assert_close(agent.net.encoder.centre, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_told_task_is_standardised_over_training_tasks():
+    agent = RecurrentSAC(config(critic="task"), Reach())
+    tasks = features(Reach().sample_tasks(rng.key(0), TOLD_TASKS))
+    told = agent.net.told(tasks)
+    torch.testing.assert_close(told.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(told.square().mean(0), torch.ones(2), rtol=1e-4, atol=0)
 
 
 def test_a_resume_with_the_ring_is_exact():
