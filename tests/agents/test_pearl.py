@@ -598,6 +598,13 @@ def test_the_encoder_sees_the_next_observation_only_if_asked():
         assert same is not asked
 
 
+def test_the_encoder_sees_whether_an_episode_was_terminated():
+    agent = PEARL(config(), Corridor())
+    made = transitions_of(trial_of(agent, Corridor())[0])
+    ended, goes_on = (made._replace(terminated=torch.full_like(made.terminated, end)) for end in (True, False))
+    assert not torch.equal(agent.net.encoded(ended), agent.net.encoded(goes_on))
+
+
 def test_nothing_is_learned_before_learning_starts():
     family = Reach()
     agent = PEARL(config(learning_starts=16), family)

@@ -17,13 +17,14 @@ from space_families import Signals
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
 from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, TOLD_TASKS
-from metarl.agents.recurrent_sac.network import choices
+from metarl.agents.recurrent_sac.network import choices, play
 from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
 from metarl.core.tree import columns, features, tree_map
 from metarl.learning.memories import MEMORIES
+from metarl.learning.soft import Point, SquashedGaussian
 from metarl.testing import check_agent
 from metarl.train import main
 
@@ -136,6 +137,29 @@ def test_random_actions_may_stay_within_an_episode(family: str):
     chance = 0.0 if family == "SparsePointRobot" else 1 / 5  # of drawing the same again
     assert float(same[~first].mean()) == pytest.approx(0.8 + 0.2 * chance, abs=0.03)
     assert float(same[first].mean()) == pytest.approx(chance, abs=0.1)
+
+
+def test_greedy_actions_of_td3_have_no_noise_and_those_of_sac_the_density_of_their_mode():
+    mean, log_std = torch.tensor([[0.3, -1.2]]).expand(6, 2), torch.tensor([[-0.5, 0.2]]).expand(6, 2)
+    keys = rng.fold(rng.key(0), torch.arange(6))
+    action, _ = play(Point(mean.tanh()), keys, greedy=True, noise=0.5)
+    assert torch.equal(action, mean.tanh())
+    assert not torch.equal(play(Point(mean.tanh()), keys, greedy=False, noise=0.5)[0], action)
+    action, log_prob = play(SquashedGaussian(mean, log_std), keys, greedy=True, noise=0.0)
+    normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
+    squashed = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
+    torch.testing.assert_close(log_prob, squashed.log_prob(action.double()).sum(-1).float())
+
+
+def test_no_gradient_flows_through_a_burn_in():
+    net = RecurrentSAC(config(), Corridor()).net
+    raw = rng.normal(rng.fold(rng.key(0), torch.arange(8 * 3)), net.encoder.raw_size).unflatten(0, (8, 3))
+    steps = raw.clone().requires_grad_()
+    seen = net.see(steps[4:], steps[:4])
+    sum(each.output.square().sum() for each in seen.values()).backward()
+    assert not steps.grad[:4].any() and bool(steps.grad[4:].any())
+    alone = net.see(raw[4:], raw[:0])
+    assert not torch.allclose(alone["actor"].output, seen["actor"].output), "what came before is remembered"
 
 
 @pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])

@@ -54,6 +54,15 @@ def test_probabilities_are_the_papers(prioritization: str, temperature: float, s
     torch.testing.assert_close(sampler.probabilities(), formula(sampler))
 
 
+def test_proportional_weights_are_0_where_scores_are_negative_and_equal_where_none_is_above_0():
+    sampler = filled(10, prioritization="proportional", temperature=1.0, staleness=0.0)
+    sampler.buffer.score -= 4.0
+    torch.testing.assert_close(sampler.probabilities(), formula(sampler))
+    assert not sampler.probabilities()[:5].any() and bool((sampler.probabilities()[5:] > 0).all())
+    sampler.buffer.score -= 20.0
+    torch.testing.assert_close(sampler.probabilities(), torch.full((10,), 0.1, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("replace", [True, False])
 def test_frequencies_are_the_formula(replace: bool):
     sampler = filled(temperature=1.0, staleness=0.3, replace=replace)
@@ -127,6 +136,18 @@ def test_a_task_is_scored_by_the_best_return_that_it_ever_had():
     sampler.take_in(tasks, rollout)
     assert torch.equal(sampler.buffer.best, best)
     torch.testing.assert_close(sampler.buffer.score, scores.max_mc(agent, rollout, best))
+
+
+def test_a_task_is_scored_by_the_regret_of_its_mean_return():
+    agent = make()
+    sampler = PLR(PLROptions(capacity=8, score="regret"), agent, "train")
+    tasks = sampler.fresh(KEY, 4)
+    (rollout,) = run_trial(agent, agent.family, tasks, KEY)
+    reward = rng.uniform(KEY, 4) * (1.0 + rollout.step.prev_done.cumsum(0))  # episodes of unequal returns
+    rollout = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
+    sampler.take_in(tasks, rollout)
+    expected = agent.family.oracle(tasks) - (reward * rollout.mask).sum(0) / 2
+    torch.testing.assert_close(sampler.buffer.score, expected.sort(descending=True).values, rtol=1e-4, atol=1e-4)
 
 
 def test_a_task_that_is_twice_in_a_batch_is_once_in_the_buffer():
