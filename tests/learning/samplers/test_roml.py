@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from small_families import Corridor, Length
 from test_plr import KEY, make
+from torch.distributions import kl_divergence
 
 from metarl.core import rng
 from metarl.core.tree import concatenate
@@ -99,6 +101,25 @@ def test_a_step_is_that_of_a_plain_loop():
     torch.testing.assert_close(found.mean, before[0] + 0.4 * (mean - before[0]), rtol=1e-4, atol=1e-5)
     expected = (before[1] + 0.4 * (std - before[1])).clamp(0.35, 1.0)
     torch.testing.assert_close(found.std, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_of_eight_equally_likely_tasks_are_the_worst_quarter():
+    found = sampler(alpha=0.25, batch=8)
+    found.fit(found.fresh(KEY, 8), torch.arange(8.0))
+    assert float(found.quantile) == 1.0
+
+
+def test_the_divergence_is_that_of_torch():
+    found = tilted()
+    pair = torch.distributions.Normal(found.mean, found.std), torch.distributions.Normal(torch.zeros(5), torch.ones(5))
+    assert found.metrics()["tasks/divergence"] == pytest.approx(float(kl_divergence(*pair).sum()), rel=1e-5)
+
+
+def test_equal_numbers_have_the_middle_of_their_ranks():
+    """Corridor's lengths are 1, 2 and 4, a third each: the one in the middle is at 0, the others at equal distances."""
+    found = RoML(RoMLOptions(), make(Corridor()), "train")
+    low, middle, high = found.normal(Length(torch.tensor([1, 2, 4])))[:, 0].tolist()
+    assert middle == pytest.approx(0.0, abs=0.1) and low == pytest.approx(-high, abs=0.1) and high > 0.8
 
 
 def test_the_spread_is_never_above_that_of_the_split():
