@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 from metarl.agents.rl2.config import RL2Config
 from metarl.core.agent import AgentConfig, Schedule
-from metarl.core.options import POSITIVE, POSITIVE_FINITE, Rule, at_least, between, one_of, option
+from metarl.core.options import POSITIVE, POSITIVE_FINITE, Rule, at_least, between, is_run_path, one_of, option
 from metarl.learning.memories import MEMORIES
-
-TEXT = Rule("be a path", lambda value: isinstance(value, str))
-NAME = Rule(
-    "be the name of a ready-made agent, such as 'oracle', or of a run",
-    lambda value: isinstance(value, str) and value != "",
-)
 
 
 def is_run(teacher: str) -> bool:
     """Tell whether a teacher is a trained agent: ``pretrained:NAME``, or the path of a run directory."""
     return teacher.startswith("pretrained:") or "/" in teacher
+
+
+FOLDER = Rule("be a path", lambda value: isinstance(value, str), is_path=bool)
+NAME = Rule(
+    "be the name of a ready-made agent, such as 'oracle', or of a run",
+    lambda value: isinstance(value, str) and value != "",
+    is_path=lambda teacher: is_run(teacher) and is_run_path(teacher),
+)
 
 
 @dataclass
@@ -96,7 +98,7 @@ class ADConfig(ImitationConfig):
     """Histories of one iteration."""
     memory: str = option("transformer", one_of(*MEMORIES))
     """The model of the context: transformer as published, or another memory of RL²'s."""
-    histories: str = option("", TEXT)
+    histories: str = option("", FOLDER)
     """Folder of the learning histories, which metarl dataset writes. Only training reads it. ~ is your home."""
     stride: int | None = option(None, at_least(1))
     """Every how many episodes of a history are kept, from a random one of the first on: learning is seen sped up by as

@@ -23,6 +23,7 @@ from metarl.core.errors import unknown
 from metarl.core.family import AnyFamily
 from metarl.core.faults.given import check_is_family, device_here
 from metarl.core.faults.memory import check_network
+from metarl.core.faults.verbs import VERBS, add_checks, unchecked
 from metarl.core.options import at_least, check_options, make_parts, option
 from metarl.core.rollout import Agent, Memory, NotFinite, Rollout
 
@@ -102,8 +103,9 @@ class LearningAgent(Agent):
     their own; None: it does not look back."""
 
     def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
-        """Let ``config.build`` make agents of this class."""
+        """Let ``config.build`` make agents of this class, and its verbs say what is wrong with what they are given."""
         super().__init_subclass__()
+        add_checks(cls, VERBS)
         if config is not None:
             config.agent_class = cls
 
@@ -202,6 +204,7 @@ class OwnLoopAgent(LearningAgent):
     def learn(self, split: str, progress: float = 0.0) -> Learned:
         """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the share of training done."""
 
+    @unchecked
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         """Raise TypeError: such an agent learns only from its own episodes."""
         raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")

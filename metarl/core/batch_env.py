@@ -9,13 +9,15 @@ that ended, and the next `Step` has the first observation of the new one, with t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from metarl.core import rng
 from metarl.core.beliefs.step import Step as Step
+from metarl.core.checks import check_kind
+from metarl.core.errors import NotReset, short
 from metarl.core.family import AnyFamily, Key, State, Task
 from metarl.core.faults.given import check_is_family
 from metarl.core.tree import num_rows, put, take, where
@@ -31,12 +33,19 @@ class Outcome(NamedTuple):
     final_obs: Tensor  # (B, *O) float32: the observation after the action, also where the episode ended with it
 
 
+OF_A_TRIAL = frozenset((
+    "alive", "episode", "state", "first_state", "final_state", "_step", "_start", "_began", "_reset_keys", "_step_keys",
+    "_zeros", "_lockstep", "_due",
+))  # fmt: skip
+"""Names of what an environment has from its first `reset` on, its fast twin included."""
+
+
 class BatchEnv:
     """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
 
     `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
     the same rows as the whole batch. Or `key` is ``(B,)``, one for each row. Raises ValueError for `episodes` below 1,
-    and for what is no family or no key.
+    and for what is no family or no key. Before the first `reset` all else raises `gymnasium.error.ResetNeeded`.
 
     This class defines what a step does. `make_env` makes an equivalent that is faster.
     """
@@ -45,13 +54,18 @@ class BatchEnv:
         self, family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0
     ) -> None:
         check_is_family(family)
+        check_kind(family, task)
         rng.check_is_key(key)
         self.family = family
         self.task = task
         self.num_envs = num_rows(task)
         self.episodes = family.episodes_per_trial if episodes is None else episodes
-        if self.episodes < 1:
-            raise ValueError(f"A trial has at least one episode, got episodes={episodes}.")
+        if not hasattr(self.episodes, "__index__") or self.episodes < 1:
+            raise ValueError(f"A trial has at least one episode, in whole numbers, got episodes={short(episodes)}.")
+        if key.ndim and key.shape != (self.num_envs,):
+            raise ValueError(
+                f"The key must be a scalar, or one for each of {self.num_envs} rows, got {tuple(key.shape)}."
+            )
         self._key = key
         numbers = torch.arange(first_row, first_row + self.num_envs, device=key.device)
         self._keys = key if key.ndim else rng.fold(key, numbers)
@@ -88,6 +102,12 @@ class BatchEnv:
         self.state = where(done, started, self.final_state)
         return outcome, Step(family.observe(task, self.state), action, reward, done.to(torch.float32))
 
+    if not TYPE_CHECKING:  # to which a class with a `__getattr__` has every attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise NotReset for what the first `reset` makes, and AttributeError for anything else."""
+            raise not_there(self, name)
+
     def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
         """Start a new trial in some rows, for views without an end; returns the first Step of only these rows.
 
@@ -122,6 +142,13 @@ class BatchEnv:
 
     def _no_action(self) -> Tensor:
         return no_action(self.family.action_space, self.num_envs, self._keys.device)
+
+
+def not_there(env: BatchEnv, name: str) -> AttributeError:
+    """Return the error for an attribute that an environment does not have, or not yet."""
+    if name in OF_A_TRIAL:
+        return NotReset()
+    return AttributeError(f"{type(env).__name__!r} object has no attribute {name!r}")
 
 
 class OpaqueEnv(BatchEnv):

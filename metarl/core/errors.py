@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 SHORT_LIST = 8
 """A list of up to this many names is shown in full; of a longer one only the nearest."""
@@ -97,6 +98,16 @@ class WrongResult(ValueError):
 
     def __str__(self) -> str:
         return f"{self.sentence} ({'; '.join(self.places)})." if self.places else f"{self.sentence}."
+
+
+class NotReset(ResetNeeded, ValueError, AttributeError):
+    """An environment was used before its first `reset`: what Gymnasium raises, and a ValueError like metarl's others.
+
+    It is an AttributeError, too, since to `hasattr` an attribute that `reset` makes is not there yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Call reset() first: no trial has begun.")
 
 
 def add_place(error: BaseException, place: str) -> None:

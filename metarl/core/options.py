@@ -126,8 +126,10 @@ class Rule(NamedTuple):
 
     words: str
     """The rule in words that follow "must": ``be at least 1``."""
-    holds: Callable[[float], bool]
+    holds: Callable[[Any], bool]
     """Returns True for a number that keeps the rule; False for NaN."""
+    is_path: Callable[[str], bool] | None = None
+    """For an option that may be a path: returns True for a text that is one. None: no value is a path."""
 
 
 class OneOf(NamedTuple):
@@ -172,6 +174,14 @@ def parts_of(config_class: Any) -> dict[str, Parts]:
     return {name: rule for name, rule in rules.items() if isinstance(rule, Parts)}
 
 
+def paths_of(config_class: Any) -> dict[str, Callable[[str], bool]]:
+    """Return the fields of a configuration that may hold a path, and what tells whether a text is one."""
+    if not dataclasses.is_dataclass(config_class):
+        return {}
+    rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
+    return {name: rule.is_path for name, rule in rules.items() if isinstance(rule, Rule) and rule.is_path is not None}
+
+
 def make_parts(config: Any) -> None:
     """Replace the name of a part by the part with its defaults. Raises ValueError for any other value."""
     for name, parts in parts_of(config).items():
@@ -205,6 +215,14 @@ NOT_NEGATIVE = Rule("be finite and not negative", lambda value: 0 <= value < mat
 
 
 SHARE = Rule("lie in (0, 1]", lambda value: 0 < value <= 1)
+
+
+def is_run_path(name: str) -> bool:
+    """Tell whether what names a trained agent is the path of a run directory, not ``pretrained:NAME``."""
+    return name != "" and not name.startswith("pretrained:")
+
+
+RUN = Rule("be a run directory or pretrained:NAME", lambda value: isinstance(value, str) and value != "", is_run_path)
 
 
 FRACTION = Rule("lie between 0 and 1", lambda value: 0 < value < 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import check_kind, same_spaces
-from metarl.core.errors import WrongResult, add_place, whole_number
+from metarl.core.errors import WrongResult, add_place, short, whole_number
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.faults.diagnosis import check_round, explained
 from metarl.core.faults.given import check_is_agent, check_is_family, wrong_acted
@@ -124,6 +124,8 @@ def collect(
     shapes.
     """
     check_is_agent(agent)
+    if not isinstance(env, BatchEnv):
+        raise ValueError(f"collect plays in a BatchEnv(family, task, key), got {short(env)}.")
     rng.check_is_key(key)
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)

@@ -98,7 +98,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         self._over = True
 
     def get_task(self) -> Task:
-        """Return the current task (one row), or the one set for the next `reset`. Raises ValueError if none exists."""
+        """Return the current task (one row), or the one set for the next `reset`. Raises ResetNeeded if none exists."""
         return self._stream.task()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -111,9 +111,11 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         return _numpy(obs)[0, ...], {"episode_index": 0}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Act. Raises ResetNeeded after the end or after `set_task`, and ValueError for an invalid action."""
+        """Act. Raises ResetNeeded where a reset comes first, and ValueError for an invalid action."""
         if self._over:
-            raise gymnasium.error.ResetNeeded("The episode is over, or a task was set: call reset() first.")
+            raise gymnasium.error.ResetNeeded(
+                "No episode has begun, it is over, or a task was set: call reset() first."
+            )
         usual = self._usual(action)
         if usual is not None and (played := self._stream.play(usual)) is not None:
             self._over = played[2] or played[3]
@@ -220,7 +222,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), _infos(None, np.zeros_like(mask), mask)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Act in every row. Raises ValueError for invalid actions, and ResetNeeded with autoreset DISABLED."""
+        """Act in every row. Raises ValueError for invalid actions, and ResetNeeded before a reset that is needed."""
         waiting, same_step = self._ended, self.autoreset_mode is AutoresetMode.SAME_STEP
         if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
             rows = ", ".join(map(str, waiting.nonzero()[0]))

@@ -14,7 +14,7 @@ import metarl.fast  # noqa: F401  (registers the fast twins)
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step, make_env
 from metarl.core.checks import checked_task
-from metarl.core.errors import UnknownOption, WrongResult, short, truth, unknown_option
+from metarl.core.errors import NotReset, UnknownOption, WrongResult, short, truth, unknown_option
 from metarl.core.family import Task, TaskFamily
 from metarl.core.faults.diagnosis import describe_row, raise_explained
 from metarl.core.faults.given import check_is_family
@@ -77,6 +77,7 @@ class TrialStream:
         self._steps = 0  # since the last `reset` of all rows
         self._coming = False  # whether tasks were set since the last `reset`
         self._env: BatchEnv | None = None
+        self._counts = Counts(self.num_envs)
         self._numbering = Numbering(family)
         alone = self.num_envs == 1 and not record and max_steps is None and not family.opaque
         self._single = Single(family, trial) if alone else None
@@ -121,14 +122,14 @@ class TrialStream:
     def task(self) -> Task:
         """Return the current tasks; between `set_task` for all rows and the next `reset`, those that were set.
 
-        Raises ValueError if there are none yet.
+        Raises NotReset if there are none yet.
         """
         if self._coming and bool(self._is_fixed.all()):
             return self._fixed
         return self._playing().task
 
     def playing(self) -> Task:
-        """Return the tasks being played now. Raises ValueError before the first `reset`."""
+        """Return the tasks being played now. Raises NotReset before the first `reset`."""
         return self._playing().task
 
     def sample_tasks(
@@ -280,7 +281,7 @@ class TrialStream:
 
     def _playing(self) -> BatchEnv:
         if self._env is None:
-            raise ValueError("Call reset() first.")
+            raise NotReset
         return self._env
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:

@@ -361,7 +361,7 @@ def copy_agent(source: Path, target: Path, which: str | int = "last", allow: Seq
     replace_file(target / AGENT, state_file.pack(state_file.without_optimiser(state), counters))
     # The run's folder and its number of threads do not matter for the agent.
     allowed = [f"--allow={package}" for package in allow]
-    config = configuration.parse(["--config", str(source / "config.yaml"), *allowed]).values
+    config = configuration.portable(configuration.parse(["--config", str(source / "config.yaml"), *allowed]))
     config |= {"run_dir": None, "num_threads": None}
     replace_file(target / "config.yaml", complete(configuration.as_yaml(config)))
 

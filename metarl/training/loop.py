@@ -36,7 +36,7 @@ from metarl.training import checkpoint, ring_files
 from metarl.training.checkpoint import Counters
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.line import resume_command
-from metarl.training.config.parsing import Parsed
+from metarl.training.config.parsing import Parsed, missing_paths
 from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Culprit, check_finite, finite
 from metarl.training.faults.endings import in_a_sentence
@@ -295,7 +295,8 @@ def _prepare(agent: LearningAgent, config: TrainConfig, new: bool) -> None:
         try:
             agent.prepare(config.train_split, lambda name: checkpoint.load(name, agent.device))
         except ValueError as mistake:
-            raise ConfigError(" ".join(str(mistake).split())) from mistake
+            sentence = " ".join(str(mistake).split())
+            raise ConfigError(f"{sentence}{missing_paths(config)}") from mistake
     if config.init_from is not None and new:
         checkpoint.start_from(config.init_from, agent)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metarl.core.agent import LearningAgent
 from metarl.evaluation.curve import AdaptationCurve
@@ -119,10 +120,17 @@ def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | No
     """
     other, asked = flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), flat(parsed.values)
     for key in [*asked, *other]:
-        if key != "run_dir" and asked.get(key) != other.get(key):
+        if key != "run_dir" and not _same(asked.get(key), other.get(key)):
             there, here = (shown(each[key]) if key in each else "missing" for each in (other, asked))
             return key, there, here
     return None
+
+
+def _same(asked: Any, there: Any) -> bool:
+    """Tell whether two values are the same; a path that an earlier version kept as it was given is, from its folder."""
+    if isinstance(asked, str) and isinstance(there, str) and os.path.isabs(asked):
+        return os.path.abspath(os.path.expanduser(there)) == asked
+    return bool(asked == there)
 
 
 def check_place(run_dir: Path) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from small_families import Corridor
 from torch import Tensor
 
 import metarl
 from metarl.agents import RL2Config, VariBADConfig
 from metarl.agents.ensemble import Ensemble
+from metarl.agents.ensemble.agent import RESIDUAL_TASKS
 from metarl.agents.ensemble.weights import (
+    MOST_RATIO,
     by_hedge,
     by_likelihood,
     disagreement,
@@ -22,7 +25,7 @@ from metarl.agents.ensemble.weights import (
 )
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
-from metarl.core.batch_env import Step
+from metarl.core.batch_env import Step, make_env
 from metarl.core.distributions import Categorical, DiagonalGaussian
 from metarl.core.rollout import Acted, TrialProtocol, run_trial
 from metarl.core.tree import take
@@ -130,7 +133,8 @@ def test_hedge_is_its_formula_and_finds_the_better_member():
     torch.testing.assert_close(after.exp()[0], expected / expected.sum())
     assert hedge_rate(2, 100) == pytest.approx(math.sqrt(8 * math.log(2) / 100))
     bounded = by_hedge(log_weights, torch.tensor([1.0]), torch.tensor([[50.0, 0.0]]), 0.1)
-    assert bool(bounded.isfinite().all()), "the ratio is bounded"
+    expected = torch.tensor([[0.1 * MOST_RATIO, 0.1]]).log_softmax(-1)
+    torch.testing.assert_close(bounded, expected, msg="the ratio is bounded")
 
     for mix in ("step", "episode"):
         good, bad = Sure((0.9, 0.1)), Sure((0.1, 0.9))
@@ -140,6 +144,117 @@ def test_hedge_is_its_formula_and_finds_the_better_member():
         (rollout,) = run_trial(ensemble, family, task, rng.key(1))
         early, late = ((rollout.acted.action[part] == 0).float().mean() for part in (slice(0, 1), slice(-5, None)))
         assert float(early) < 0.6 and float(late) > 0.8, mix
+
+
+class Paying(Corridor):
+    """A corridor whose returns have a known range."""
+
+    def oracle(self, task: Any) -> Tensor:
+        return torch.full(task.length.shape, 9.0)
+
+    def random_return(self, task: Any) -> Tensor:
+        return torch.full(task.length.shape, 5.0)
+
+
+class Steady(Sure):
+    """A member that goes on with the same probability at every step."""
+
+    def __init__(self, goes_on: float, family: Any) -> None:
+        super().__init__((0.5, 0.5), family)
+        self.policy = torch.tensor([1.0 - goes_on, goes_on])
+
+
+@pytest.mark.parametrize("mix", ["step", "episode"])
+def test_hedge_in_a_trial_is_that_of_a_plain_loop(mix: str):
+    """Weights after episodes of several steps and of unequal lengths, each of which counts once."""
+    family, goes_on, rate, unit, rows = Paying(episodes_per_trial=5), (0.9, 0.2, 0.4), 0.7, 4.0, 24
+    ensemble = Ensemble([Steady(p, family) for p in goes_on], "hedge", mix, rate=rate)
+    env = make_env(family, family.sample_tasks(rng.key(0), rows), rng.key(1))
+    step, memory, keys = env.reset(), ensemble.begin(rows), rng.fold(rng.key(2), torch.arange(rows))
+    of_action = torch.tensor([[1.0 - p for p in goes_on], goes_on]).log()
+    log_weights, own = torch.full((rows, 3), 1 / 3).log(), torch.zeros(rows, 3)
+    mixed, gain = torch.zeros(rows), torch.zeros(rows)
+    ends = 0
+    for time in range(env.max_steps):
+        gain = gain + step.prev_reward / unit
+        for row in step.prev_done.nonzero()[:, 0].tolist():
+            of_episode = mixed[row] if mix == "step" else (log_weights[row] + own[row]).logsumexp(0)
+            ratio = (own[row] - of_episode).exp().clamp_max(MOST_RATIO)
+            log_weights[row] = (log_weights[row] + rate * gain[row] * ratio).log_softmax(0)
+            own[row], mixed[row], gain[row], ends = 0.0, 0.0, 0.0, ends + 1
+        before = memory.playing
+        acted, memory = ensemble.act(memory, step, rng.fold(keys, time))
+        torch.testing.assert_close(memory.log_weights, log_weights, rtol=1e-4, atol=1e-4)
+        of_members = of_action[acted.action]
+        mixture = (log_weights + of_members).logsumexp(1)
+        if mix == "episode":
+            goes = (step.prev_done == 0) & (time > 0)
+            assert torch.equal(memory.playing[goes], before[goes]), "a member plays to the end of its episode"
+            chosen = of_members.gather(1, memory.playing[:, None])[:, 0]
+        else:
+            chosen = mixture
+        torch.testing.assert_close(acted.log_prob, chosen)
+        own, mixed = own + of_members, mixed + mixture
+        _, step = env.step(acted.action)
+    assert ends > 4 * rows and memory.log_weights.exp().std() > 0.05
+
+
+class Estimating(Steady):
+    """A member whose critic's values follow the observation; its returns are discounted by one half."""
+
+    config = RL2Config(gamma=0.5)
+    reward_log_prob = None  # type: ignore[assignment]
+
+    def act(self, memory: Any, step: Step, key: Tensor, greedy: bool = False) -> tuple[Acted, Any]:
+        nothing = torch.zeros(len(memory))
+        return Acted(rng.choice(key, self.policy.expand(len(key), 2)), nothing, 1.0 + step.obs[:, 0]), memory + 1
+
+
+def test_the_size_of_a_critic_s_errors_is_that_of_a_plain_loop():
+    """Where trials have unequal lengths: nothing counts after a trial's end, and no value follows its last step."""
+    family = Paying()
+    member = Estimating(0.6, family)
+    (size, _) = Ensemble([member, Estimating(0.2, family)], "likelihood").residual_sizes
+    (rollout,) = run_trial(member, family, family.sample_tasks(rng.key(0), RESIDUAL_TASKS), rng.key(0))
+    errors = []
+    for row in range(RESIDUAL_TASKS):
+        value, reward = rollout.acted.value[:, row].tolist(), rollout.outcome.reward[:, row].tolist()
+        steps = int(rollout.mask[:, row].sum())
+        following = [*value[1:steps], 0.0]
+        errors += [reward[t] + 0.5 * following[t] - value[t] for t in range(steps)]
+    assert len(errors) < rollout.mask.numel()
+    assert size == pytest.approx(math.sqrt(sum(error**2 for error in errors) / len(errors)), rel=1e-5)
+
+
+def test_a_critic_is_judged_by_its_values_before_and_after_the_reward():
+    family = Paying()
+    ensemble = Ensemble([Estimating(0.6, family), Estimating(0.2, family)], "likelihood")
+    ensemble.residual_sizes = [0.3, 2.0]
+    env = make_env(family, family.sample_tasks(rng.key(0), 20), rng.key(1))
+    first, memory, keys = env.reset(), ensemble.begin(20), rng.fold(rng.key(2), torch.arange(20))
+    acted, memory = ensemble.act(memory, first, keys)
+    _, second = env.step(acted.action)
+    _, memory = ensemble.act(memory, second, keys)
+    error = second.prev_reward + 0.5 * (1.0 + second.obs[:, 0]) - (1.0 + first.obs[:, 0])
+    sizes = torch.tensor(ensemble.residual_sizes)
+    expected = torch.distributions.Normal(0.0, sizes).log_prob(error[:, None]).log_softmax(1)
+    torch.testing.assert_close(memory.log_weights, expected)
+
+
+def test_the_member_that_plays_and_its_action_are_drawn_by_keys_of_their_own():
+    ensemble, rows = Ensemble([Steady(0.5, FAMILY), Steady(0.5, FAMILY)], mix="episode"), 2000
+    env = make_env(FAMILY, FAMILY.sample_tasks(rng.key(0), rows), rng.key(0))
+    acted, memory = ensemble.act(ensemble.begin(rows), env.reset(), rng.fold(rng.key(0), torch.arange(rows)))
+    assert abs(float((acted.action == memory.playing).float().mean()) - 0.5) < 0.06
+
+
+def test_a_greedy_action_of_a_box_is_the_mode_that_the_mixture_finds_most_likely():
+    """Two members that nearly agree outvote one that is far from both."""
+    means = (0.7, 0.0, 0.05)
+    ensemble = Ensemble([Drawn(mean) for mean in means])
+    acted, _ = ensemble.act(ensemble.begin(50), at_start(50), rng.fold(rng.key(0), torch.arange(50)), greedy=True)
+    own = ensemble.units.to_own(acted.action)
+    assert bool(((own - 0.0).abs() < 1e-6).all() | ((own - 0.05).abs() < 1e-6).all())
 
 
 def test_uniform_weights_stay():

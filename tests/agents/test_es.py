@@ -122,6 +122,88 @@ def test_ranks_lie_between_the_halves_and_equal_returns_share_theirs():
 # ---- The population -------------------------------------------------------------------------------------------------
 
 
+def test_standardised_fitness_has_mean_0_and_standard_deviation_1():
+    shaped = standardised(torch.tensor([3.0, 5.0, -2.0, 0.5], dtype=torch.float64))
+    assert float(shaped.mean()) == pytest.approx(0.0, abs=1e-9)
+    assert float(shaped.square().mean().sqrt()) == pytest.approx(1.0)
+
+
+def test_the_metrics_are_those_of_the_mean_return_of_each_policy():
+    module = nn.Linear(3, 1)
+    population = Population(module, EvolutionConfig(population=6, lr=0.05), rng.key(0))
+    returns = rng.normal(rng.fold(rng.key(1), torch.arange(4)), 6)
+    fitness = returns.mean(0)
+    found = population.step(returns, 0.0)
+    assert found["loss/fitness_std"] == pytest.approx(float(fitness.std(correction=0)), rel=1e-5)
+    halves = ((fitness[:3] - fitness[3:]) / 2.0).square().mean().sqrt()  # half the spread within a pair
+    assert found["loss/pair_std"] == pytest.approx(float(halves), rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_steps_are_those_of_the_optimiser_up_the_estimated_gradient(optimizer: str):
+    """With the schedule of the learning rate, momentum and weight decay, next to torch's own on a copy."""
+    module = nn.Linear(3, 1)
+    options = EvolutionConfig(
+        population=6, lr=[[0.0, 0.05], [1.0, 0.01]], optimizer=optimizer, momentum=0.7, weight_decay=0.3
+    )
+    population = Population(module, options, rng.key(0))
+    theta = nn.Parameter(nn.utils.parameters_to_vector(module.parameters()).detach().clone())
+    theirs: torch.optim.Optimizer = torch.optim.Adam([theta], weight_decay=0.3)
+    if optimizer == "sgd":
+        theirs = torch.optim.SGD([theta], momentum=0.7, weight_decay=0.3)
+    for number in range(4):
+        returns = rng.normal(rng.fold(rng.fold(rng.key(1), number), torch.arange(2)), 6)
+        theta.grad = -es_gradient(centred_ranks(returns.mean(0)), population.noise, population.sigma)
+        theirs.param_groups[0]["lr"] = 0.05 - 0.04 * number / 4
+        theirs.step()
+        assert population.step(returns, number / 4)["loss/lr"] == pytest.approx(0.05 - 0.04 * number / 4)
+        torch.testing.assert_close(nn.utils.parameters_to_vector(module.parameters()).detach(), theta.detach())
+
+
+@pytest.mark.parametrize("make", [es, es_maml])
+def test_a_policy_has_the_mean_return_of_its_own_rows(make: Any, monkeypatch: pytest.MonkeyPatch):
+    """Rows are (task, policy), and with ES-MAML (task, policy, trajectory)."""
+    agent, found = make(Corridor()), []
+    trial = trial_of(agent, Corridor())
+    rewards = [rng.normal(rng.key(number), rollout.mask.numel()) for number, rollout in enumerate(trial)]
+    trial = [
+        rollout._replace(outcome=rollout.outcome._replace(reward=reward.reshape(rollout.mask.shape)))
+        for rollout, reward in zip(trial, rewards, strict=True)
+    ]
+    monkeypatch.setattr(agent.population, "step", lambda returns, progress: found.append(returns) or {})
+    agent.update(trial)
+    last, policies = trial[-1], agent.config.population
+    each = last.mask.shape[1] // (3 * policies)  # trajectories of a task and a policy
+    for task in range(3):
+        for policy in range(policies):
+            first = (task * policies + policy) * each
+            rows = slice(first, first + each)
+            wanted = (last.outcome.reward[:, rows] * last.mask[:, rows]).sum() / each
+            assert float(found[0][task, policy]) == pytest.approx(float(wanted), rel=1e-4, abs=1e-5)
+
+
+def test_scales_follow_the_mean_over_all_iterations():
+    agent, means = es(Corridor(), norm_obs=True), []
+    for seed in range(3):
+        (rollout,) = trial_of(agent, Corridor(), seed)
+        means.append(rollout.step.obs[rollout.mask > 0].mean(0))
+        agent.update([rollout])
+    torch.testing.assert_close(agent.net.encoder.centre, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [es, es_maml])
+def test_what_comes_after_a_row_s_last_episode_counts_for_nothing(make: Any):
+    agents = [make(Corridor()) for _ in range(2)]
+    trials = [trial_of(agent, Corridor()) for agent in agents]
+    assert any(not rollout.mask.all() for rollout in trials[0])
+    spoiled = []
+    for rollout in trials[1]:
+        reward = torch.where(rollout.mask > 0, rollout.outcome.reward, 100.0 * torch.rand_like(rollout.mask))
+        spoiled.append(rollout._replace(outcome=rollout.outcome._replace(reward=reward)))
+    first, second = agents[0].update(trials[0]), agents[1].update(spoiled)
+    assert first == second and torch.equal(weights(agents[0]), weights(agents[1]))
+
+
 @pytest.mark.parametrize("make", [es, es_maml])
 def test_pairs_are_antithetic_and_new_in_every_iteration(make: Any):
     family = Reach()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from small_families import Corridor, Reach, Start, Target, TwoDoors
+from small_families import Corridor, Length, Reach, Start, Target, TwoDoors
 from space_families import Signals
 from torch.distributions import Normal, kl_divergence
 
 import metarl
 from metarl.agents.pearl import PEARL, PEARLConfig
-from metarl.agents.pearl.agent import Batch
+from metarl.agents.pearl.agent import METRICS, OTHERS, Batch
 from metarl.agents.pearl.by_task import ByTask, episodes_of
 from metarl.agents.pearl.network import transitions_of
 from metarl.agents.pearl.posterior import Posterior
@@ -125,6 +126,20 @@ def test_the_posterior_does_not_depend_on_the_order_and_adds_up():
     few = torch.ones(7, 4)
     few[4:] = 0.0
     torch.testing.assert_close(prior.times(found, few), prior.times(take(found, slice(0, 4)), one[:4]))
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_loss": "contrastive"}], ids=["critic", "contrastive"])
+def test_a_factor_has_the_softplus_as_its_variance_and_a_bounded_mean_where_distances_train_it(options: Any):
+    net = PEARL(config(**options), Reach()).net
+    outputs = torch.tensor([3.0, -0.5, 0.2, 1.0, -2.0, 4.0])  # three means and three spreads
+    with torch.no_grad():
+        net.encoder.weights[-1].zero_()
+        net.encoder.biases[-1].copy_(outputs[:, None])
+    width = net.encoder.parts[0].shape[1]
+    found = net.factors(rng.normal(rng.fold(rng.key(0), torch.arange(4)), width))
+    mean = outputs[:3].tanh() if options else outputs[:3]
+    torch.testing.assert_close(found.mean, mean.expand(4, 3))
+    torch.testing.assert_close(found.variance, (1.0 + outputs[3:].exp()).log().expand(4, 3))
 
 
 def test_the_posterior_of_nothing_is_the_prior():
@@ -311,6 +326,82 @@ def test_contexts_are_recent_and_what_is_learned_from_is_of_any_time():
     batch, _ = agent._replay(by_task, rng.key(0))
     assert torch.equal(batch.context, agent.net.encoded(drawn["recently"]))
     assert torch.equal(batch.action, drawn["ever"].action)
+    size = agent.net.scaling.reward_size
+    assert size != 1.0
+    torch.testing.assert_close(batch.reward * size, drawn["ever"].reward)
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_loss": "siamese"}], ids=["critic", "siamese"])
+def test_all_that_is_drawn_in_a_gradient_step_has_a_key_of_its_own(options: Any, monkeypatch: pytest.MonkeyPatch):
+    """Contexts and what is learned from, both contexts of a pair, actions of now and of next."""
+    from metarl.agents.pearl import agent as module
+
+    family, keys = Reach(), list[torch.Tensor]()
+    agent = PEARL(config(**options), family)
+    trained(agent, family, 2)
+    for owner, name, place in ((ByTask, "_draw", 3), (module, "choices", 1)):
+        real = getattr(owner, name)
+        spy = lambda *given, real=real, place=place: keys.append(given[place].flatten()) or real(*given)  # noqa: E731
+        monkeypatch.setattr(owner, name, spy)
+    gradients(agent, *batch_of(agent))
+    assert len(keys) == (5 if options else 4)
+    together = torch.cat(keys)
+    assert len(together.unique()) == len(together)
+
+
+@pytest.mark.parametrize(("given", "recent"), [(1, 1), (None, 3)])
+def test_a_context_is_of_so_many_episodes_or_of_as_many_as_a_trial_has(given: Any, recent: int, monkeypatch: Any):
+    from metarl.agents.pearl import agent as module
+
+    found = []
+    monkeypatch.setattr(module, "ByTask", lambda ring, number: found.append(number) or ByTask(ring, number))
+    agent = PEARL(config(context_episodes=given, rounds=3), Corridor())
+    trained(agent, Corridor(), 2)
+    assert found == [recent, recent]
+
+
+def test_the_temperature_aims_at_an_entropy_of_each_dimension_or_a_share_of_the_largest():
+    options = {"target_entropy": -0.5, "target_entropy_share": 0.3}
+    for family, entropy in ((Reach(), 2 * -0.5), (Corridor(), 0.3 * math.log(2))):
+        agent = PEARL(config(**options), family)
+        assert float(agent._schedules(0.5)[1]) == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_temperature_and_the_norms_are_those_of_the_gradients(family: TaskFamily):
+    """dα · (entropy - target) by log α is itself times α; and each group's norm is that of its own gradients."""
+    agent = PEARL(config(max_grad_norm=1e9), family)
+    trained(agent, family, 2)
+    batch, keys = batch_of(agent)
+    found = gradients(agent, batch, keys)
+    alpha = float(agent.net.log_alpha.detach().exp())
+    metrics = agent._descend(batch, keys, torch.tensor(0.9), torch.tensor(-1.0))
+    named = dict(zip((*METRICS, *OTHERS), metrics.tolist(), strict=True))
+    assert named["alpha"] == pytest.approx(alpha)
+    assert float(found["log_alpha"]) == pytest.approx(alpha * (named["entropy"] + 1.0), rel=1e-4)
+    for group in ("encoder", "actor", "critic"):
+        squares = [float(gradient.square().sum()) for name, gradient in found.items() if name.startswith(f"{group}.")]
+        assert named[f"{group}_grad_norm"] == pytest.approx(sum(squares) ** 0.5, rel=1e-4)
+
+
+def test_tasks_with_large_numbers_that_differ_by_one_are_two():
+    """As float32 they would be the same."""
+    agent, family = PEARL(config(), Corridor()), Corridor()
+    trial = trial_of(agent, family, 2)
+    far = Length(torch.tensor([2**24, 2**24 + 1]))
+    agent._keep([rollout._replace(task=far) for rollout in trial])
+    assert len(ByTask(agent.ring, recent=3)) == 2
+
+
+def test_scales_follow_the_mean_over_all_rounds():
+    """Each round weighs the same, those of later iterations too."""
+    family = Corridor()
+    agent = PEARL(config(norm_obs=True, learning_starts=10**6), family)
+    trials = [trial_of(agent, family, seed=n) for n in range(3)]
+    for trial in trials:
+        agent.update(trial)
+    means = [rollout.step.obs[rollout.mask > 0].mean(0) for trial in trials for rollout in trial]
+    torch.testing.assert_close(agent.net.scaling.centre, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_every_transition_of_a_task_is_equally_likely_and_none_is_padding():
@@ -418,6 +509,27 @@ def test_the_encoder_learns_from_the_critics_and_the_kl_but_not_from_the_actor(f
     assert float(gradients(agent, batch, keys)["encoder.weights.0"].norm()) > 0.0
 
 
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_actor_follows_the_lesser_of_both_critics(family: TaskFamily, monkeypatch: pytest.MonkeyPatch):
+    from metarl.agents.pearl import agent as module
+
+    agent, followed = PEARL(config(), family), []
+    trained(agent, family, 2)
+    real = module.actor_loss
+    monkeypatch.setattr(module, "actor_loss", lambda q, *others: followed.append(q.detach()) or real(q, *others))
+    batch, keys = batch_of(agent)
+    gradients(agent, batch, keys)
+    with torch.no_grad():
+        agent.net.critic.biases[-1][1] += 50.0
+    gradients(agent, batch, keys)  # of one critic alone
+    with torch.no_grad():
+        agent.net.critic.biases[-1][1] -= 100.0
+    gradients(agent, batch, keys)  # of the other one, 50 lower
+    first, second = followed[1], followed[2] + 50.0
+    torch.testing.assert_close(followed[0], torch.minimum(first, second), rtol=1e-3, atol=1e-3)
+    assert bool((first != second).any())
+
+
 def test_the_gradient_of_the_encoder_is_that_of_finite_differences():
     """Of the critics' loss and the weighted KL divergence, through the product and the draw."""
     family = Reach()
@@ -484,6 +596,13 @@ def test_the_encoder_sees_the_next_observation_only_if_asked():
         net = PEARL(config(next_obs=asked), family).net
         same = torch.equal(*(net.encoded(transitions_of(each)) for each in (rollout, changed)))
         assert same is not asked
+
+
+def test_the_encoder_sees_whether_an_episode_was_terminated():
+    agent = PEARL(config(), Corridor())
+    made = transitions_of(trial_of(agent, Corridor())[0])
+    ended, goes_on = (made._replace(terminated=torch.full_like(made.terminated, end)) for end in (True, False))
+    assert not torch.equal(agent.net.encoded(ended), agent.net.encoded(goes_on))
 
 
 def test_nothing_is_learned_before_learning_starts():

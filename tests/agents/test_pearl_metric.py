@@ -227,6 +227,14 @@ def test_an_episode_acts_on_a_training_task_at_first_and_then_on_what_is_inferre
         memory = agent.adapt(memory, rollout)
 
 
+def test_without_a_prototype_yet_it_explores_by_the_prior():
+    agent = PEARL(config(), Reach())
+    assert agent.net.prototypes is not None and int(agent.net.prototypes.count) == 0
+    step, keys = take(trial_of(agent, Reach(), rows=500)[0].step, 0), rng.fold(rng.key(5), torch.arange(500))
+    latent = agent.act(agent.begin(500), step, keys)[1].latent
+    assert bool(((latent.std(0) - 1.0).abs() < 0.15).all()) and bool((latent.mean(0).abs() < 0.2).all())
+
+
 def test_prototypes_are_the_embeddings_of_training_tasks_in_bounded_memory():
     family = Reach()  # a new task in each trial: more and more of them
     agent = PEARL(config(prototypes=7, inference="nearest", embedding_loss="critic"), family)

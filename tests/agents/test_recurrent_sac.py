@@ -16,13 +16,15 @@ from space_families import Signals
 
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
-from metarl.agents.recurrent_sac.network import choices
+from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, TOLD_TASKS
+from metarl.agents.recurrent_sac.network import choices, play
 from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
-from metarl.core.tree import columns
+from metarl.core.tree import columns, features, tree_map
 from metarl.learning.memories import MEMORIES
+from metarl.learning.soft import Point, SquashedGaussian
 from metarl.testing import check_agent
 from metarl.train import main
 
@@ -137,6 +139,37 @@ def test_random_actions_may_stay_within_an_episode(family: str):
     assert float(same[first].mean()) == pytest.approx(chance, abs=0.1)
 
 
+def test_greedy_actions_of_td3_have_no_noise_and_those_of_sac_the_density_of_their_mode():
+    mean, log_std = torch.tensor([[0.3, -1.2]]).expand(6, 2), torch.tensor([[-0.5, 0.2]]).expand(6, 2)
+    keys = rng.fold(rng.key(0), torch.arange(6))
+    action, _ = play(Point(mean.tanh()), keys, greedy=True, noise=0.5)
+    assert torch.equal(action, mean.tanh())
+    assert not torch.equal(play(Point(mean.tanh()), keys, greedy=False, noise=0.5)[0], action)
+    action, log_prob = play(SquashedGaussian(mean, log_std), keys, greedy=True, noise=0.0)
+    normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
+    squashed = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
+    torch.testing.assert_close(log_prob, squashed.log_prob(action.double()).sum(-1).float())
+
+
+def test_no_gradient_flows_through_a_burn_in():
+    net = RecurrentSAC(config(), Corridor()).net
+    raw = rng.normal(rng.fold(rng.key(0), torch.arange(8 * 3)), net.encoder.raw_size).unflatten(0, (8, 3))
+    steps = raw.clone().requires_grad_()
+    seen = net.see(steps[4:], steps[:4])
+    sum(each.output.square().sum() for each in seen.values()).backward()
+    assert not steps.grad[:4].any() and bool(steps.grad[4:].any())
+    alone = net.see(raw[4:], raw[:0])
+    assert not torch.allclose(alone["actor"].output, seen["actor"].output), "what came before is remembered"
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_random_actions_have_the_log_probability_of_their_draw(family: TaskFamily):
+    """Uniform over two actions, or over a square with sides of 2."""
+    agent = RecurrentSAC(config(learning_starts=100), family)
+    rollout, size = rollout_of(agent, family), 1 if isinstance(family, Corridor) else 2
+    torch.testing.assert_close(rollout.acted.log_prob, torch.full_like(rollout.mask, -size * math.log(2.0)))
+
+
 def test_greedy_actions_are_never_random():
     family = metarl.make("metarl/WindyPoint-v0")
     agents = [RecurrentSAC(config(learning_starts=n), family) for n in (0, 100)]
@@ -213,6 +246,35 @@ def test_padding_changes_no_gradient():
     assert a.keys() == b.keys()
     for name, gradient in a.items():
         torch.testing.assert_close(gradient, b[name], rtol=1e-4, atol=1e-7)
+
+
+def test_more_padding_changes_no_gradient():
+    """Losses are means over the steps that count, not over all that are there."""
+    agent = RecurrentSAC(config(), Corridor())
+    trained(agent, Corridor(), 2)
+    rollout = rollout_of(agent, Corridor(), 4)
+    parts = (rollout.step, rollout.acted, rollout.outcome)
+    step, acted, outcome = tree_map(lambda x: torch.cat([x, x[-1:].expand(7, *x.shape[1:])]), parts)
+    mask = torch.cat([rollout.mask, torch.zeros(7, 4)])
+    longer = rollout._replace(step=step, acted=acted, outcome=outcome, mask=mask)
+    first, second = (gradients(agent, whole(agent, each)) for each in (rollout, longer))
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        torch.testing.assert_close(gradient, second[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_noise_of_td3_s_targets_is_cut_off():
+    agent = RecurrentSAC(config(algorithm="td3", policy_noise=2.0, noise_clip=0.25), Reach())
+    trained(agent, Reach(), 2)
+    batch, asked = whole(agent, rollout_of(agent, Reach(), 4)), list[torch.Tensor]()
+    values = agent.net.critic_target.values
+    agent.net.critic_target.values = lambda seen, action: asked.append(action) or values(seen, action)
+    gradients(agent, batch)
+    with torch.no_grad():
+        plain = agent.net.actor_target.policy(agent.net.see(batch.raw, batch.burn_in)["actor_target"]).action
+    noise = (asked[0] - plain).abs()
+    assert float(noise.max()) <= 0.25 + 1e-6 and float((noise > 0.2499).float().mean()) > 0.5
+    assert float(asked[0].abs().max()) <= 1.0
 
 
 def test_a_burn_in_that_covers_the_trial_gives_the_memories_of_the_whole_trial():
@@ -320,6 +382,25 @@ def test_no_gradient_reaches_targets_or_the_wrong_network(family: str):
     assert all(p.grad is None for p in critic_only.actor.parameters()) and critic_only.log_alpha.grad is None
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [(Corridor(), {}), (Corridor(), {"num_critics": 4}), (Reach(), {}), (Reach(), {"algorithm": "td3"})],
+    ids=["Discrete", "Discrete, four critics", "Box", "TD3"],
+)
+def test_the_policy_s_loss_changes_no_gradient_of_the_critics(family: TaskFamily, options: dict[str, Any]):
+    agent = RecurrentSAC(config(**options), family)
+    trained(agent, family, 2)
+    batch, found = whole(agent, rollout_of(agent, family, 4)), list[dict[str, torch.Tensor]]()
+    for policy_learns in (True, False):
+        agent._step = lambda metrics, learns: metrics
+        agent._descend(batch, keys_of(batch), rng.key(4), torch.tensor(0.9), torch.tensor(-1.0), policy_learns)
+        found.append({name: p.grad.clone() for name, p in agent.net.critic.named_parameters() if p.grad is not None})
+        agent.net.zero_grad(set_to_none=True)
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 6
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-5, atol=1e-7, msg=name)
+
+
 def test_the_policy_learns_at_every_so_many_th_step():
     family = metarl.make("metarl/WindyPoint-v0")
     agent = RecurrentSAC(config(policy_frequency=3, updates_per_iteration=7), family)
@@ -382,6 +463,46 @@ def test_targets_take_the_least_of_some_critics():
         arguments = batch, seen, now, torch.zeros(())
         found = [agent._targets(*arguments, rng.key(n), 0.1, torch.tensor(0.9)) for n in range(80)]
     assert len({float(target.sum()) for target in found}) == 10, "the pairs of five"
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_policy_follows_the_least_of_two_critics_the_mean_of_more_and_with_td3_the_first(family: TaskFamily):
+    values = rng.normal(rng.fold(rng.key(0), torch.arange(4 * 5 * 3)), 2).reshape(4, 5, 3, 2)
+    two, four = (RecurrentSAC(config(num_critics=n), family) for n in (2, 4))
+    assert torch.equal(two._followed(values[:2]), torch.minimum(values[0], values[1]))
+    torch.testing.assert_close(four._followed(values), (values[0] + values[1] + values[2] + values[3]) / 4)
+    if isinstance(family, Reach):
+        assert torch.equal(RecurrentSAC(config(algorithm="td3"), family)._followed(values[:2]), values[0])
+
+
+@pytest.mark.parametrize("family", [Corridor(), Reach()], ids=["Discrete", "Box"])
+def test_the_norms_are_those_of_the_gradients(family: TaskFamily):
+    agent = RecurrentSAC(config(max_grad_norm=1e9), family)
+    trained(agent, family, 2)
+    batch = whole(agent, rollout_of(agent, family, 4))
+    found = gradients(agent, batch)
+    metrics = agent._descend(batch, keys_of(batch), rng.key(4), torch.tensor(0.9), torch.tensor(-1.0), True)
+    named = dict(zip((*CRITIC_METRICS, *ACTOR_METRICS), metrics.tolist(), strict=True))
+    for group in ("actor", "critic"):
+        squares = [float(gradient.square().sum()) for name, gradient in found.items() if name.startswith(f"{group}.")]
+        assert named[f"{group}_grad_norm"] == pytest.approx(sum(squares) ** 0.5, rel=1e-4)
+
+
+def test_scales_follow_the_mean_over_all_iterations():
+    agent, means = RecurrentSAC(config(norm_obs=True, learning_starts=10**6), Corridor()), []
+    for seed in range(3):
+        rollout = rollout_of(agent, Corridor(), 8, seed)
+        means.append(rollout.step.obs[rollout.mask > 0].mean(0))
+        agent.update([rollout])
+    torch.testing.assert_close(agent.net.encoder.centre, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_told_task_is_standardised_over_training_tasks():
+    agent = RecurrentSAC(config(critic="task"), Reach())
+    tasks = features(Reach().sample_tasks(rng.key(0), TOLD_TASKS))
+    told = agent.net.told(tasks)
+    torch.testing.assert_close(told.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(told.square().mean(0), torch.ones(2), rtol=1e-4, atol=0)
 
 
 def test_a_resume_with_the_ring_is_exact():

@@ -30,6 +30,7 @@ def test_area_is_the_mean_height_over_experience():
     assert stats.area_under_curve([1.0, 3.0, 5.0]) == pytest.approx((2.0 + 4.0) / 2)
     # Experience 0, 1, 4: trapezia of width 1 and height 2, of width 3 and height 4.
     assert stats.area_under_curve([1.0, 3.0, 5.0], [0, 1, 4]) == pytest.approx((2.0 + 3 * 4.0) / 4)
+    assert stats.area_under_curve([1.0, 3.0, 5.0], [2, 3, 6]) == stats.area_under_curve([1.0, 3.0, 5.0], [0, 1, 4])
     np.testing.assert_allclose(stats.area_under_curve([[2.0], [3.0]]), [2.0, 3.0])
     np.testing.assert_allclose(stats.area_under_curve(RETURNS), [[4.0, 5.5], [5.0, 5.5]])
 
@@ -122,6 +123,29 @@ def test_a_point_that_is_no_number_has_no_interval_and_spoils_no_other():
     np.testing.assert_allclose(np.stack(stats.interval(data))[:, 1:], np.stack(whole))
 
 
+@pytest.mark.parametrize("place", range(8))
+def test_a_trimmed_mean_hides_no_result_that_is_no_number(place):
+    """Sorted, it would stand at the upper end, which is left out."""
+    results = np.arange(8.0)
+    results[place] = np.nan
+    assert np.isnan(stats.trimmed_mean(results))
+    np.testing.assert_array_equal(np.isnan(stats.iqm(np.stack([results, np.arange(8.0)], axis=1)[None])), [True, False])
+
+
+@pytest.mark.parametrize("statistic", ["mean", "iqm"])
+def test_what_single_results_vary_by_counts_once(statistic):
+    """Seeds' and tasks' parts both hold it: where nothing else varies, their sum is twice the variance."""
+    data = np.random.default_rng(7).normal(size=(6, 40, 3000))  # a study in each point
+    spread, estimate = (
+        (stats._spread, stats.mean) if statistic == "mean" else (stats._iqm_spread, stats.iqm)
+    )  # fmt: skip
+    parts = spread(data)
+    of_seeds, of_tasks, of_cells = (sum(each for each, _ in some) for some in parts)
+    true = estimate(data).var()
+    assert (of_seeds + of_tasks - of_cells).mean() == pytest.approx(true, rel=0.15)
+    assert (parts.total()[0] >= np.maximum(of_seeds, of_tasks) - 1e-12).all()
+
+
 def test_interval_of_a_single_result_is_that_result():
     np.testing.assert_array_equal(stats.interval(np.full((1, 1, 2), 3.0), "iqm"), np.full((2, 2), 3.0))
 
@@ -191,6 +215,66 @@ def test_the_paired_difference_has_each_agents_seeds():
     difference, low, high = stats.paired_difference(a, b)
     expected = scipy_stats.ttest_ind(a[:, 0, 0], b[:, 0, 0], equal_var=False).confidence_interval(0.95)
     assert difference[0] == 2.0 and low[0] <= expected.low and high[0] >= expected.high, "Welch's, at least"
+
+
+def half_width(parts, level=0.95):
+    """That of an interval from pairs of a variance and its degrees of freedom (Satterthwaite 1946)."""
+    variance = sum(each for each, _ in parts)
+    freedom = max(variance**2 / sum(each**2 / degrees for each, degrees in parts), min(d for _, d in parts))
+    return scipy_stats.t.ppf(0.5 + level / 2, freedom) * np.sqrt(variance)
+
+
+def test_the_interval_of_the_probability_has_the_seeds_of_both_and_the_tasks():
+    """Each part by a loop: the share of wins of a seed of one agent, of the other, and on a task."""
+    generator = np.random.default_rng(11)
+    a, b = generator.normal(size=(4, 30)), generator.normal(size=(3, 30)) + 0.1 * generator.normal(size=(3, 1))
+    of_a = [np.mean([x > y for y in b]) for x in a]
+    of_b = [np.mean([x > y for x in a]) for y in b]
+    of_tasks = [np.mean([x > y for x in a[:, task] for y in b[:, task]]) for task in range(30)]
+    parts = [(np.var(each, ddof=1) / len(each), len(each) - 1) for each in (of_a, of_b, of_tasks)]
+    low, high = stats.probability_of_improvement_interval(a, b)
+    half = max(half_width(parts), half_width(parts[:1]), half_width(parts[1:2]))
+    np.testing.assert_allclose([low, high], np.mean(of_a) + half * np.array([-1.0, 1.0]))
+    assert 0.0 < low < high < 1.0
+
+
+def test_two_seeds_have_the_interval_of_all_parts_and_not_the_wider_one_of_the_seeds():
+    generator = np.random.default_rng(12)
+    data = generator.normal(size=(1, 50, 1)) + 0.3 * generator.normal(size=(2, 50, 1))
+    spread = stats._spread(data)
+    variance, freedom = spread.total()
+    low, high = stats.interval(data)
+    np.testing.assert_allclose(high - low, 2 * scipy_stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    three = generator.normal(size=(3, 1, 1)) + 3.0 * generator.normal(size=(1, 50, 1))
+    low, high = stats.interval(three)
+    assert high[0] - low[0] >= 2 * half_width(stats._spread(three).seeds) - 1e-9
+
+
+def test_the_paired_difference_subtracts_the_single_results_of_both():
+    """They are in the seeds' parts and in the tasks' part: where nothing else varies, they would count twice."""
+    generator = np.random.default_rng(13)
+    a, b = generator.normal(size=(5, 60, 1)), 3.0 * generator.normal(size=(5, 60, 1))
+    (first, second), of_tasks = (stats._spread(each) for each in (a, b)), (a.mean(0) - b.mean(0))[:, 0]
+    parts = stats.Spread(
+        first.seeds + second.seeds,
+        ((np.array([of_tasks.var(ddof=1) / 60]), 59),),
+        first.cells + second.cells,
+    )
+    assert len(parts.cells) == 2
+    expected = stats._around(np.array([a.mean() - b.mean()]), parts, 0.95)
+    _, low, high = stats.paired_difference(a, b)
+    np.testing.assert_allclose([low, high], expected)
+
+
+def test_the_cumulative_regret_and_its_slope_by_hand():
+    # Means 1, 5, 9: an oracle of 10 loses 9, 5 and 1.
+    np.testing.assert_allclose(stats.cumulative_regret(RETURNS, [9.0, 11.0]), [9.0, 14.0, 15.0])
+    assert stats.regret_slope(RETURNS, 10.0, share=1.0) == pytest.approx(3.0)
+    # Of three points the last half is two, rounded up; of five points three.
+    assert stats.regret_slope(RETURNS, 10.0) == pytest.approx(1.0)
+    five = np.array([0.0, 4.0, 8.0, 9.0, 9.0]).reshape(1, 1, 5)  # loses 10, 6, 2, 1, 1: in sum 10, 16, 18, 19, 20
+    assert stats.regret_slope(five, 10.0) == pytest.approx(1.0)
+    assert stats.regret_slope(five + np.array([0, 0, 2, -3, 0]), 10.0) == pytest.approx((21.0 - 16.0) / 2)
 
 
 def test_performance_profile():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import metarl
+from metarl.agents.random import RandomAgent
 from metarl.agents.rl2 import RL2Config
 from metarl.core import rng
 from metarl.core.family import TaskFamily
@@ -13,7 +14,7 @@ from metarl.core.rollout import Rollout, run_trial
 from metarl.core.tree import columns, leaves, take, tree_map
 from metarl.envs.bandits.bernoulli import BernoulliBandit
 from metarl.envs.grids.grid_navi import GridNavi
-from metarl.learning import ranks
+from metarl.learning import ranks, trial_ring
 from metarl.learning.trial_ring import TrialRing
 
 CPU = torch.device("cpu")
@@ -95,10 +96,11 @@ def test_shorter_trials_are_padded_and_leave_nothing_of_older_ones():
     assert all(not leaf[2].any() for leaf in leaves(sample._replace(task=())))
 
 
-def test_longer_trials_are_refused():
+@pytest.mark.parametrize("episodes", [2, 4])
+def test_longer_trials_are_refused(episodes: int):
     ring = TrialRing(2, FAMILY, episodes=1)
-    with pytest.raises(ValueError, match="at most"):
-        ring.add(played(2, family=BernoulliBandit(num_arms=2, episodes_per_trial=4)))
+    with pytest.raises(ValueError, match="at most 1 steps"):
+        ring.add(played(2, family=BernoulliBandit(num_arms=2, episodes_per_trial=episodes)))
 
 
 def test_a_trial_that_is_not_finite_becomes_padding():
@@ -144,6 +146,17 @@ def test_a_state_of_another_capacity_is_refused():
 def test_a_ring_that_does_not_fit_into_memory_is_refused_at_once():
     with pytest.raises(ValueError, match=r"The ring of trials needs about .* lower buffer_size"):
         TrialRing(10**12, FAMILY)
+
+
+@pytest.mark.parametrize("name", ["GridNavi", "HalfCheetahVel", "Navigation2D"])
+def test_the_memory_that_is_asked_for_is_about_what_is_taken(name: str, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(trial_ring, "check_memory", lambda what, numbers, option: asked.append(numbers))
+    family = metarl.make(f"metarl/{name}-v0")
+    ring = TrialRing(3, family, episodes=1)
+    agent = RandomAgent(family)
+    ring.add(run_trial(agent, family, family.sample_tasks(rng.key(0), 2), rng.key(0), episodes=1)[0])
+    assert 0.8 < ring.nbytes / (4 * asked[0]) < 1.25
 
 
 def test_its_memory_is_taken_once():

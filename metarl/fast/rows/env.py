@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.core.batch_env import Outcome, Step
+from metarl.core.batch_env import Outcome, Step, not_there
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.tree import leaves, num_rows
 from metarl.fast.rows.program import Program, Row, as_row, as_tensors
@@ -198,7 +198,7 @@ class RowEnv(FastEnv):
         """Make a tensor from its row."""
         now = self.__dict__.get("_now")
         if name not in TENSORS or now is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise not_there(self, name)
         if name not in now.seen:
             now.seen[name] = self._made(name, now)
         return now.seen[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.core.agent import LearningAgent
 from metarl.core.batch_env import BatchEnv
 from metarl.core.family import Key, Task
+from metarl.core.faults.verbs import SAMPLING, add_checks
 from metarl.core.options import Part
 from metarl.core.rollout import Rollout
 from metarl.core.tree import num_rows, take
@@ -48,6 +49,11 @@ class TaskSampler(ABC):
         """Make a sampler in its first state. Raises ValueError, one sentence, for an agent or a family that it cannot
         serve."""
         self.agent, self.family, self.split, self.device = agent, agent.family, split, agent.device
+
+    def __init_subclass__(cls) -> None:
+        """Let `propose` and `score` say what is wrong with what they are given."""
+        super().__init_subclass__()
+        add_checks(cls, SAMPLING)
 
     @abstractmethod
     def propose(self, key: Key, n: int) -> Proposal:

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import copy
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,10 +28,19 @@ import metarl.agents
 import metarl.envs  # noqa: F401  (registers the families)
 from metarl.core.errors import brief
 from metarl.core.faults.memory import check_memory, row_numbers
-from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, takes_any
+from metarl.core.options import MISSING, Part, add_arguments, options_of, own_options, parts_of, paths_of, takes_any
 from metarl.core.registry import build
 from metarl.training.config.errors import ConfigError, may_be_null, no_option, no_value, shown, wrong_value
-from metarl.training.config.file import DEFAULT_PRESET, PRESETS, SEE_OPTIONS, check_regular, complete, find, presets
+from metarl.training.config.file import (
+    DEFAULT_PRESET,
+    PRESETS,
+    RUN_FILE,
+    SEE_OPTIONS,
+    check_regular,
+    complete,
+    find,
+    presets,
+)
 from metarl.training.config.help import print_help
 from metarl.training.config.line import OTHERS, Line, read_line
 from metarl.training.config.names import BASES, Named, allow, home_of
@@ -61,6 +71,28 @@ class Parsed:
     def text(self) -> str:
         """Return the resolved configuration as YAML that repeats the run: whole, without its run_dir."""
         return complete(as_yaml(self.values | {"run_dir": None}))
+
+
+def portable(parsed: Parsed) -> dict[str, Any]:
+    """Return the values for an agent that goes elsewhere: paths below the current folder begin there, of others the
+    last folder is left. An agent that only acts reads none of them."""
+    values = copy.deepcopy(parsed.values)
+    for options, kind in ((values, TrainConfig), (values["agent"], type(parsed.config.agent))):
+        for name, is_path in paths_of(kind).items():
+            if isinstance(path := options.get(name), str) and is_path(path):
+                near = Path(os.path.relpath(os.path.expanduser(path)))
+                options[name] = f"./{near.name}" if ".." in near.parts else str(near)
+    return values
+
+
+def missing_paths(config: TrainConfig) -> str:
+    """Return where the paths of the agent that are not there were looked for: an addition to a sentence, or ""."""
+    found = []
+    for name, is_path in paths_of(type(config.agent)).items():
+        path = os.path.expanduser(getattr(config.agent, name))
+        if is_path(path) and not os.path.isabs(path) and not os.path.exists(path):
+            found.append(f" The path agent.{name} was looked for in {os.getcwd()!r}.")
+    return "".join(found)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -94,6 +126,7 @@ def parse(args: Sequence[str] | Line) -> Parsed:
         print_help(choice.named)
         raise SystemExit(0)
     choice.settings.append(Setting("allow", _needed(choice, [*declared, *line.allow])))
+    choice = choice._replace(settings=[_placed(setting, choice, files) for setting in choice.settings])
     parser = _parser(choice.named)
     given, plain = _convert(parser, choice)
     config = _build(choice, given)
@@ -127,6 +160,22 @@ def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
             raise ConfigError(f"allow must be a list of strings, got {shown(setting.value)}.")
         found |= dict.fromkeys(setting.value)
     return list(found)
+
+
+def _placed(setting: Setting, choice: Choice, files: Sequence[Path]) -> Setting:
+    """Return a setting with an absolute path in place of one that begins in the current folder.
+
+    So a run is resumed from any folder. What is not there stays as it was given, for the sentence that says so, and a
+    run's own file is taken as it is: it was written with absolute paths.
+    """
+    base, _, name = setting.key.rpartition(".")
+    is_path = paths_of(choice.named[base].factory if base in choice.named else TrainConfig).get(name)
+    text = setting.value if setting.data is not None else None
+    own = setting.layer < len(files) and files[setting.layer].name == RUN_FILE
+    if is_path is None or own or not isinstance(text, str) or not is_path(text):
+        return setting
+    place = os.path.abspath(os.path.expanduser(text))
+    return setting._replace(value=place, typed=False) if os.path.exists(place) else setting
 
 
 def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from metarl.core.agent import AgentConfig
 from metarl.core.errors import brief, unknown
 from metarl.core.family import TaskFamily
-from metarl.core.options import make_parts, part
+from metarl.core.options import RUN, make_parts, option, part
 from metarl.learning.samplers.accel import ACCELOptions
 from metarl.learning.samplers.fresh import FreshOptions
 from metarl.learning.samplers.paired import PAIREDOptions
@@ -111,7 +111,7 @@ class TrainConfig:
     on_nan: str = "stop"
     """An iteration with a metric that is not finite: stop, ends the run; skip, leaves the agent as it was before, until
     ten in a row were skipped. skip copies the agent's state before every iteration."""
-    init_from: str | None = None
+    init_from: str | None = option(None, RUN)
     """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
     schedules and the counters start anew."""
     allow: list[str] = field(default_factory=list)

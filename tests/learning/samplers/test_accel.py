@@ -22,6 +22,17 @@ def test_exactly_one_field_is_drawn_anew():
     assert (changed.sum(1) > 20).all()  # every field, about 40 times each
 
 
+@pytest.mark.parametrize("edits", [1, 3])
+def test_a_task_is_edited_as_often_as_is_said(edits: int):
+    """Each edit draws one field anew: three of them change up to three."""
+    sampler = ACCEL(ACCELOptions(edits=edits), make(CartPole(horizon=10)), "train")
+    tasks = sampler.fresh(KEY, 60)
+    sampler.parents = tasks
+    edited = sampler.propose(KEY, 60).tasks
+    changed = sum((a != b).to(torch.int64) for a, b in zip(edited, tasks, strict=True))
+    assert int(changed.max()) == edits and int(changed.min()) == 1
+
+
 def test_a_family_that_mutates_does_it_itself():
     family = WallMaze()
     tasks = family.sample_tasks(KEY, 30)

@@ -24,7 +24,7 @@ from metarl.envs.control.mountain_car import MountainCar, MountainCarContinuous
 from metarl.envs.control.pendulum import Pendulum
 from metarl.envs.grids.wall_maze import SIZE, WallMaze
 from metarl.envs.points.navigation import Navigation2D
-from metarl.learning.samplers.generator import Generator, generator_loss
+from metarl.learning.samplers.generator import Generator, TaskPolicy, generator_loss
 from metarl.learning.samplers.paired import PAIRED, PAIREDOptions
 
 MAKING = [WallMaze, Navigation2D, BernoulliBandit, CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous]
@@ -300,3 +300,14 @@ def test_a_row_of_written_tasks_does_not_depend_on_the_others():
     made = generator(WallMaze())
     whole, few = made.tasks(made.write(KEY, 12)), made.tasks(made.write(KEY, 5))
     assert all(torch.equal(a, b) for a, b in zip(take(whole, slice(0, 5)), few))
+
+
+def test_fields_are_drawn_by_keys_of_their_own():
+    """At first they are as in the sample, whatever the noise is: two fair coins agree in half of the tasks."""
+    coins = torch.arange(4000) % 2
+    space = {"first": gymnasium.spaces.Discrete(2), "second": gymnasium.spaces.Discrete(2)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        policy = TaskPolicy(space, 4, 8, {"first": coins, "second": coins})
+    first, second = policy.write(rng.fold(rng.key(0), torch.arange(4000))).actions
+    assert abs(float((first == second).float().mean()) - 0.5) < 0.05

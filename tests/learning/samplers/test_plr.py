@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_families import Corridor, Length
+from small_families import Corridor, Length, Target
 from torch import Tensor
 
 from metarl.agents.maml.config import MAMLConfig
@@ -54,6 +54,15 @@ def test_probabilities_are_the_papers(prioritization: str, temperature: float, s
     torch.testing.assert_close(sampler.probabilities(), formula(sampler))
 
 
+def test_proportional_weights_are_0_where_scores_are_negative_and_equal_where_none_is_above_0():
+    sampler = filled(10, prioritization="proportional", temperature=1.0, staleness=0.0)
+    sampler.buffer.score -= 4.0
+    torch.testing.assert_close(sampler.probabilities(), formula(sampler))
+    assert not sampler.probabilities()[:5].any() and bool((sampler.probabilities()[5:] > 0).all())
+    sampler.buffer.score -= 20.0
+    torch.testing.assert_close(sampler.probabilities(), torch.full((10,), 0.1, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("replace", [True, False])
 def test_frequencies_are_the_formula(replace: bool):
     sampler = filled(temperature=1.0, staleness=0.3, replace=replace)
@@ -95,6 +104,13 @@ def test_a_full_buffer_replaces_the_least_likely_by_higher_scores():
     assert (fingerprint(sampler.buffer.tasks) == sampler.buffer.mark).all()
 
 
+def test_a_task_of_an_equal_score_replaces_none():
+    sampler = filled(10, temperature=1.0, staleness=0.0)
+    before = sampler.buffer.mark.clone()
+    sampler.buffer.add(Scored(sampler.fresh(rng.key(9), 1), torch.zeros(1), torch.zeros(1)), sampler.probabilities())
+    assert torch.equal(sampler.buffer.mark, before)
+
+
 def test_new_tasks_fill_the_room_that_is_left_the_best_first():
     sampler = filled(10, temperature=1.0, staleness=0.0, capacity=11)
     tasks = sampler.fresh(rng.key(9), 2)
@@ -122,11 +138,31 @@ def test_a_task_is_scored_by_the_best_return_that_it_ever_had():
     torch.testing.assert_close(sampler.buffer.score, scores.max_mc(agent, rollout, best))
 
 
+def test_a_task_is_scored_by_the_regret_of_its_mean_return():
+    agent = make()
+    sampler = PLR(PLROptions(capacity=8, score="regret"), agent, "train")
+    tasks = sampler.fresh(KEY, 4)
+    (rollout,) = run_trial(agent, agent.family, tasks, KEY)
+    reward = rng.uniform(KEY, 4) * (1.0 + rollout.step.prev_done.cumsum(0))  # episodes of unequal returns
+    rollout = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
+    sampler.take_in(tasks, rollout)
+    expected = agent.family.oracle(tasks) - (reward * rollout.mask).sum(0) / 2
+    torch.testing.assert_close(sampler.buffer.score, expected.sort(descending=True).values, rtol=1e-4, atol=1e-4)
+
+
 def test_a_task_that_is_twice_in_a_batch_is_once_in_the_buffer():
     buffer = TaskBuffer(10, torch.device("cpu"))
     tasks = take(WallMaze().sample_tasks(KEY, 2), torch.tensor([0, 1, 0]))
     buffer.add(Scored(tasks, torch.tensor([1.0, 5.0, 3.0]), torch.tensor([1.0, 0.0, 4.0])), torch.zeros(0))
     assert sorted(buffer.score.tolist()) == [2.0, 5.0] and sorted(buffer.best.tolist()) == [0.0, 4.0]
+
+
+def test_zero_has_no_sign_to_the_fingerprint_and_all_else_counts():
+    def of(*numbers: float) -> int:
+        return int(fingerprint(Target(torch.tensor([numbers]))))
+
+    assert of(0.0, 1.0) == of(-0.0, 1.0)
+    assert len({of(0.0, 1.0), of(1.0, 0.0), of(0.0, -1.0), of(0.0, 1.0000001), of(0.0, 0.0)}) == 5
 
 
 def test_robust_replay_learns_from_no_new_task():
@@ -148,7 +184,7 @@ def test_regret_is_the_optimum_less_the_return():
 @pytest.mark.parametrize("critic", ["history", "task"])
 def test_scores_by_values_are_the_papers(critic: str):
     agent = make(Corridor(episodes_per_trial=2), critic=critic)
-    agent.return_mean.fill_(0.3)
+    agent.return_mean.fill_(3.0)
     agent.return_std.fill_(0.7)
     (rollout,) = run_trial(agent, agent.family, Length(torch.tensor([1, 2, 4, 4])), KEY)
     value, mask = agent.values(rollout), rollout.mask
@@ -161,13 +197,38 @@ def test_scores_by_values_are_the_papers(critic: str):
             episode += bool(rollout.outcome.terminated[t, row] | rollout.outcome.truncated[t, row])
         found.append(sums / float(mask[:, row].sum()))
     torch.testing.assert_close(scores.max_mc(agent, rollout, best), torch.tensor(found), rtol=1e-4, atol=1e-5)
+    signs = set()
     for row in range(4):
         alive = int(mask[:, row].sum())
         reward, own = rollout.outcome.reward[:alive, [row]], value[:alive, [row]]
         ends = torch.zeros_like(reward).index_fill_(0, torch.tensor([alive - 1]), 1.0)
-        expected = gae(reward, own, ends, torch.zeros(1), 0.9, 0.8).clamp_min(0).mean()
+        advantage = gae(reward, own, ends, torch.zeros(1), 0.9, 0.8)
+        signs |= {bool(positive) for positive in (advantage > 0).flatten()}
+        expected = advantage.clamp_min(0).mean()
         score = scores.positive_value_loss(agent, rollout, 4, 0.9, 0.8)[row]
         torch.testing.assert_close(score, expected, rtol=1e-4, atol=1e-6)
+    assert signs == {True, False}
+
+
+def test_scores_of_a_task_that_is_played_side_by_side_are_those_of_all_its_rows():
+    """MAML plays several episodes of a task at once; the rows of a task follow each other."""
+    family = Navigation2D()
+    config = MAMLConfig(meta_batch_size=3, fast_batch_size=4, hidden_sizes=(8,), baseline="network")
+    agent = config.build(family, 0, torch.device("cpu"))
+    tasks = family.sample_tasks(KEY, 3)
+    rollout = run_trial(agent, family, tasks, KEY)[-1]
+    value, returns = agent.values(rollout), (rollout.outcome.reward * rollout.mask).sum(0)
+    played = scores.outcome(agent, rollout, 3)
+    best, errors = torch.tensor([-1.0, 5.0, 20.0]), []
+    for number in range(3):
+        rows = slice(4 * number, 4 * number + 4)
+        assert float(played.mean[number]) == pytest.approx(float(returns[rows].mean()), rel=1e-5)
+        assert float(played.best[number]) == pytest.approx(float(returns[rows].max()), rel=1e-5)
+        each = ((best[number] - value[:, rows]) * rollout.mask[:, rows]).sum(0) / rollout.mask[:, rows].sum(0)
+        errors.append(each.mean())
+    assert bool((played.best > played.mean + 1e-3).all())
+    torch.testing.assert_close(scores.max_mc(agent, rollout, best), torch.stack(errors), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores.regret(agent, rollout, played.mean), family.oracle(tasks) - played.mean)
 
 
 @pytest.mark.parametrize("baseline", ["network", "linear"])

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from small_families import Corridor, Length
 from test_plr import KEY, make
+from torch.distributions import kl_divergence
 
 from metarl.core import rng
 from metarl.core.tree import concatenate
@@ -60,6 +62,72 @@ def test_the_quantile_is_that_of_the_split_whatever_was_drawn():
         found.fit(tasks, hardness(tasks))
     expected = hardness(found.fresh(KEY, 5000)).quantile(0.2)
     assert float(found.quantile) == pytest.approx(float(expected), abs=0.06)
+
+
+def tilted(**options) -> RoML:
+    found = sampler(**options)
+    found.mean = torch.linspace(-0.5, 0.8, len(found.mean))
+    found.std = torch.linspace(0.4, 0.9, len(found.std))
+    return found
+
+
+def test_the_weight_of_a_task_is_the_ratio_of_the_densities():
+    found = tilted()
+    tasks = found.fresh(KEY, 50)
+    z, one = found.normal(tasks), torch.ones(())
+    normal = torch.distributions.Normal
+    log = normal(found.mean, found.std).log_prob(z) - normal(0.0 * one, one).log_prob(z)
+    torch.testing.assert_close(found.weight(tasks), log.sum(1).exp(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_is_that_of_a_plain_loop():
+    """Importance weights give the worst share of the split; mean and spread move by the rate, within bounds."""
+    found = tilted(alpha=0.3, rate=0.4, fresh=0.2, batch=50, min_std=0.35)
+    tasks, before = found.fresh(KEY, 50), (found.mean.clone(), found.std.clone())
+    z, returns = found.normal(tasks), rng.normal(KEY, 50)
+    weight = 1.0 / (0.2 + 0.8 * found.weight(tasks))
+    found.fit(tasks, returns)
+    total, quantile = 0.0, None
+    for row in returns.argsort().tolist():
+        total += float(weight[row] / weight.sum())
+        if total >= 0.3:
+            quantile = float(returns[row])
+            break
+    assert float(found.quantile) == pytest.approx(quantile)
+    worst = [row for row in range(50) if float(returns[row]) <= quantile]
+    share = weight[worst] / weight[worst].sum()
+    mean = (share[:, None] * z[worst]).sum(0)
+    std = (share[:, None] * (z[worst] - mean) ** 2).sum(0).sqrt()
+    torch.testing.assert_close(found.mean, before[0] + 0.4 * (mean - before[0]), rtol=1e-4, atol=1e-5)
+    expected = (before[1] + 0.4 * (std - before[1])).clamp(0.35, 1.0)
+    torch.testing.assert_close(found.std, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_of_eight_equally_likely_tasks_are_the_worst_quarter():
+    found = sampler(alpha=0.25, batch=8)
+    found.fit(found.fresh(KEY, 8), torch.arange(8.0))
+    assert float(found.quantile) == 1.0
+
+
+def test_the_divergence_is_that_of_torch():
+    found = tilted()
+    pair = torch.distributions.Normal(found.mean, found.std), torch.distributions.Normal(torch.zeros(5), torch.ones(5))
+    assert found.metrics()["tasks/divergence"] == pytest.approx(float(kl_divergence(*pair).sum()), rel=1e-5)
+
+
+def test_equal_numbers_have_the_middle_of_their_ranks():
+    """Corridor's lengths are 1, 2 and 4, a third each: the one in the middle is at 0, the others at equal distances."""
+    found = RoML(RoMLOptions(), make(Corridor()), "train")
+    low, middle, high = found.normal(Length(torch.tensor([1, 2, 4])))[:, 0].tolist()
+    assert middle == pytest.approx(0.0, abs=0.1) and low == pytest.approx(-high, abs=0.1) and high > 0.8
+
+
+def test_the_spread_is_never_above_that_of_the_split():
+    found = sampler(alpha=1.0, rate=1.0, batch=20)
+    for number in range(4):
+        tasks = found.propose(rng.fold(KEY, number), 20).tasks
+        found.fit(tasks, torch.zeros(20))
+        assert float(found.std.max()) <= 1.0
 
 
 @pytest.mark.parametrize("size", [1, 16])

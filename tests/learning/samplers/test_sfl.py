@@ -45,6 +45,15 @@ def test_the_most_learnable_are_kept():
     assert learnability(sampler.rate).tolist() == pytest.approx(every[:5])
 
 
+def test_of_tasks_with_all_kinds_of_p_those_near_one_half_are_kept():
+    sampler = SFL(SFLOptions(keep=3), make(), "train")
+    tasks = sampler.fresh(KEY, 6)
+    sampler._scored = [(tasks, torch.tensor([0.0, 0.5, 1.0, 0.25, 0.4, 0.9]))]
+    sampler._choose()
+    assert sampler.rate.tolist() == pytest.approx([0.5, 0.4, 0.25])
+    assert torch.equal(fingerprint(sampler.kept), fingerprint(tasks)[[1, 4, 3]])
+
+
 def test_learnability_is_largest_where_it_is_a_toss_up():
     assert learnability(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0.0, 0.25, 0.0]
 
