@@ -34,7 +34,6 @@ CONTROLS = {
     "memoryless_cartpole": "rl2_cartpole",
     "memoryless_pendulum": "rl2_pendulum",
     "memoryless_lunar_lander": "rl2_lunar_lander",
-    "memoryless_half_cheetah_vel": "rl2_half_cheetah_vel",
 }
 """Presets that are others without a memory; the record has what the memory is worth, on the same tasks."""
 NOT_MEASURED = {
@@ -52,10 +51,8 @@ NOT_MEASURED = {
     "sac_gridnavi": "only a short training was tried",
     "sac_windy_point": "it was never run",
     "sac_half_cheetah_vel": "it was never run",
-    "varibad_half_cheetah_vel": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
     "hyper_half_cheetah_vel": "it was never run",
-    "memoryless_half_cheetah_vel": "it was never run",
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "dpt_darkroom": "it was never run",

@@ -25,6 +25,7 @@ from wrong_families import GRID, Faulty, Line
 import metarl
 from metarl import train
 from metarl.agents import RL2Config
+from metarl.core.checks import pattern_task
 from metarl.core.errors import WrongResult
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.evaluator import evaluate
@@ -85,6 +86,7 @@ def trained(agent: str, part: str, way: str) -> None:
 
     def checked(*given: Any) -> None:
         honest(*given)
+        pattern_task(given[0].config.family)  # a draw that is made once, wherever it is first asked for
         Faulty.armed = good_calls(part)
 
     with pytest.MonkeyPatch.context() as patch:
