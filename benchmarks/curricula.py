@@ -25,6 +25,7 @@ from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.evaluation.evaluator import evaluate
 from metarl.evaluation.tails import tail
+from metarl.fast.runtime import tune
 from metarl.training import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
@@ -146,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true", help="train what is missing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
+    tune()
     if given.repeats < 2:
         parser.error(f"--repeats must be at least 2, got {given.repeats}: half of them choose the worst tasks.")
     record = given.out / "curricula.json"

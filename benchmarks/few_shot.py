@@ -31,6 +31,7 @@ from metarl.envs.supervised.digits import FewShotDigits
 from metarl.envs.supervised.sinusoid import Sinusoid
 from metarl.evaluation import stats
 from metarl.evaluation.drawing.colours import colour
+from metarl.fast.runtime import tune
 from metarl.report.few_shot.grading import Answers, answers
 from metarl.training import checkpoint
 
@@ -165,6 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--figure", type=Path, default=RESULTS.parents[1] / "docs" / "images" / "few_shot.png")
     given = parser.parse_args(arguments)
+    tune()
     results: dict[str, Any] = {}
     for family, study in STUDIES.items():
         if given.only in (None, family):

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.evaluation.drawing.colours import colour
+from metarl.fast.runtime import tune
 
 STUDIES: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "GridNavi": ("rl2_gridnavi", (5, 10, 15), ("--train_split=train", "--eval_splits=[valid]")),
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figure", type=Path, default=Path("docs/images/generalisation.png"))
     args = parser.parse_args()
+    tune()
     print("| family | training tasks | on them | on test | gap |\n|---|---|---|---|---|", flush=True)
     results: dict[str, list[dict[str, Any]]] = {}
     for name, (preset, counts, options) in STUDIES.items():

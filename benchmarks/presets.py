@@ -56,9 +56,7 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "dpt_darkroom": "it was never run",
-    "rl2_cartpole_wide": "it was never run",
     "regret_cartpole_wide": "it was never run",
-    "roml_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
