@@ -11,7 +11,7 @@ import pytest
 from registered_families import PRESETS_ELSEWHERE
 
 import metarl
-from benchmarks.presets import NOT_MEASURED
+from benchmarks.presets import NOT_MEASURED, NOT_SHIPPED
 from docs.make_two_step import effects, signature
 from metarl.agents.reference.cognitive import TwoStepBayes
 from metarl.envs import SIMULATED
@@ -22,7 +22,7 @@ from metarl.training.checkpoint import PRETRAINED
 from metarl.training.config import parsing as config
 from metarl.training.config.run_config import reported_split
 
-NAMES = [name for name in config.presets() if name not in PRESETS_ELSEWHERE and name not in NOT_MEASURED]
+NAMES = [n for n in config.presets() if n not in {*PRESETS_ELSEWHERE, *NOT_MEASURED, *NOT_SHIPPED}]
 
 
 def split_of(name: str) -> str:
