@@ -73,7 +73,7 @@ CELLS = "Paths run from pale to dark, numbers count visits; black frame: the sta
 CART = "Cars run from pale to dark in time."
 
 SCENES: dict[str, Scene] = {
-    "BernoulliBandit": Scene(RL2, "rl2_bernoulli_bandit", PULLS),
+    "BernoulliBandit": Scene(RL2, "rl2_bernoulli_bandit", PULLS, number=2),
     "GaussianBandit": Scene(
         "Thompson sampling",
         lambda f: other_bandits.GaussianThompsonBandit(5),
@@ -95,7 +95,7 @@ SCENES: dict[str, Scene] = {
     ),
     "TwoStep": Scene(RL2, "rl2_two_step", "Each column is a round."),
     "Navigation2D": Scene(RL2, "rl2_navigation2d", f"{PATH} The blue square is the reach of one step.", (1, 2)),
-    "PointRobot": Scene("an oracle that is told the goal", lambda f: points.Navigation2DOracle(), PATH, (1, 2, 3)),
+    "PointRobot": Scene("the PEARL agent of the package", "pearl_point_robot", PATH, (1, 2, 3)),
     "SparsePointRobot": Scene(RL2, "rl2_sparse_point_robot", f"{PATH} Red circle: what pays.", (1, 2, 3), number=2),
     "SemiCircle": Scene(
         "a search along the arc", lambda f: points.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1

@@ -80,9 +80,9 @@ MEMORY = (  # the first table: agents that learn in a trial of several episodes
     "rl2_darkroom", "rl2_dependent_bandit_easy", "rl2_dependent_bandit_medium", "rl2_dependent_bandit_hard",
     "rl2_informative_bandit", "rl2_sparse_point_robot", "memoryless_sparse_point_robot", "rl2_tmaze",
     "rl2_dark_key_to_door", "rl2_two_step", "rl2_harlow", "rl2_cartpole", "memoryless_cartpole", "rl2_cartpole_wide",
-    "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy", "rl2_half_cheetah_vel", "rl2_room_navi", "rl2_wall_maze",
-    "rl2_rulesets_trivial", "rl2_lunar_lander", "memoryless_lunar_lander", "rl2_sinusoid", "rl2_few_shot_digits",
-    "rl2_ml1_reach",
+    "rl2_pendulum", "memoryless_pendulum", "rl2_alchemy", "rl2_half_cheetah_vel", "memoryless_half_cheetah_vel",
+    "rl2_room_navi", "rl2_wall_maze", "rl2_rulesets_trivial", "rl2_lunar_lander", "memoryless_lunar_lander",
+    "rl2_sinusoid", "rl2_few_shot_digits", "rl2_ml1_reach",
 )  # fmt: skip
 GRADIENTS = (  # the second table: those that learn by gradient steps
     "maml_navigation2d", "maml_vpg_navigation2d", "fomaml_navigation2d", "anil_navigation2d", "metasgd_navigation2d",
