@@ -41,7 +41,6 @@ NOT_MEASURED = {
     "rl2_treasure_hunt": "only the first iterations were tried",
     "belief_darkroom": "only the first iterations were tried",
     "rl2_tabular_mdp_25": "it was never run",
-    "pearl_sparse_point_robot": "only a short training was tried",
     "pearl_focal_sparse_point_robot": "only a short training was tried",
     "pearl_half_cheetah_vel": "it was never run",
     "pearl_ant_dir": "it was never run",
