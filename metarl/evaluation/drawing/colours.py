@@ -23,6 +23,7 @@ KINDS = {
     "hyper": "#7b5ea7",
     "varibad": "#d1495b",
     "belief": "#00798c",
+    "exactbelief": "#00798c",
     "maml": "#f28e2b",
     "fomaml": "#edc948",
     "anil": "#b07aa1",

@@ -18,6 +18,8 @@ from metarl.report.efficiency.training_curve import AXES, TrainingCurve
 
 COLUMNS = 3
 """Panels side by side at most."""
+LEGEND = {1: 3, 2: 4, 3: 6}
+"""Entries of the legend side by side, by the panels: as many as have room below them."""
 
 
 def figure(panels: Sequence[Panel], x: str) -> Figure:
@@ -36,7 +38,7 @@ def figure(panels: Sequence[Panel], x: str) -> Figure:
         [legend[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=min(len(labels), 3 if columns == 1 else 6),
+        ncols=min(len(labels), LEGEND[columns]),
         frameon=False,
     )
     return whole
