@@ -150,6 +150,11 @@ def main(arguments: list[str] | None = None) -> None:
     tune()
     if given.repeats < 2:
         parser.error(f"--repeats must be at least 2, got {given.repeats}: half of them choose the worst tasks.")
+    for family in given.family:
+        if absent := set(given.only or ()) - set(presets_of(family)):
+            parser.error(
+                f"--only {', '.join(sorted(absent))}: {family} has no preset of it; name families by --family."
+            )
     record = given.out / "curricula.json"
     results: dict[str, dict[str, Rows]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for family in given.family:

@@ -67,3 +67,10 @@ def test_a_single_trial_is_refused(capsys):
     with pytest.raises(SystemExit):
         curricula.main(["--repeats", "1"])
     assert "--repeats must be at least 2" in capsys.readouterr().err
+
+
+def test_a_sampler_that_a_family_has_no_preset_of_is_refused_before_anything_is_written(runs, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        curricula.main(["--only", "SFL", "--out", str(tmp_path)])
+    assert "--only SFL: CartPole has no preset of it" in capsys.readouterr().err
+    assert runs == [] and not list(tmp_path.iterdir())
