@@ -1,17 +1,19 @@
 """Do several seeds together do better than one, and does their disagreement tell where they fail?
 
-``python -m benchmarks.ensembles [--runs DIR] [--seeds 1 2 3] [--tasks 500] [--docs]`` combines finished runs
-``DIR/<preset>_<seed>`` (seed 1 may be the agent of the package) to ensembles, and plays members and ensembles on the
-same held-out tasks with the same noise. It prints the returns, what each ensemble has above the mean of its members
-(paired), the members' disagreement on held-out tasks and on `ood`, and how well it tells which trials fail: the area
-under the ROC curve (AUROC), where a trial fails if it earns less than nine tenths of the trials of the held-out split
-do, in shares of what is known to be possible on its task. Writes ``ensembles.json``; with ``--docs`` also the table of
-docs/algorithms/ensemble.md. Intervals are 95 %; those of the AUROC are from a bootstrap over tasks.
+``python -m benchmarks.ensembles [--only PRESET …] [--runs DIR] [--seeds 1 2 3] [--tasks 500] [--docs]`` combines the
+finished runs ``DIR/<preset>_<seed>`` (seed 1 may be the agent of the package) into ensembles, and plays members and
+ensembles on the same held-out tasks with the same noise. It prints the returns, what each ensemble has above the mean
+of its members (paired), the members' disagreement on held-out tasks and on `ood`, and how well it tells which trials
+fail: the area under the ROC curve (AUROC), where a trial fails if it earns less than nine tenths of the trials of the
+held-out split do, in shares of what is known to be possible on its task. Writes ``ensembles.json``, in which presets
+that ``--only`` leaves out keep their results; with ``--docs`` also the tables of docs/algorithms/ensemble.md. Intervals
+are 95 %; those of the AUROC are from a bootstrap over tasks.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,13 @@ PRESETS = {
     "rl2_bernoulli_bandit_n10": "test",
     "rl2_tabular_mdp": "test",
     "varibad_gridnavi": "all",
+    "rl2_bernoulli_bandit_n10_hundred": "test",
+    "rl2_bernoulli_bandit_n10_bagged": "test",
 }
-"""Presets, and the split of the tasks that they are about."""
+"""Presets, and the split of the tasks that they are about.
+
+The last two are of rl2_bernoulli_bandit_n10 with ``--train_tasks 100``, and with ``--bootstrap true`` besides.
+"""
 DRAWS = 1000
 FAILS = 0.1
 """Share of the held-out trials that count as failed."""
@@ -141,23 +148,27 @@ def as_tables(found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(PRESETS), default=list(PRESETS), metavar="PRESET")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args(arguments)
     tune()
-    found = {}
-    for preset, split in PRESETS.items():
-        members = members_of(preset, options.seeds, options.runs)
+    record = RESULTS / "ensembles.json"
+    found = json.loads(record.read_text(encoding="utf-8"))["presets"] if record.exists() else {}
+    for preset in options.only:
+        members, split = members_of(preset, options.seeds, options.runs), PRESETS[preset]
         found[preset] = {
             "split": split,
+            "seeds": options.seeds,
+            "tasks": options.tasks,
             "returns": returns(members, split, options.tasks),
             "uncertainty": uncertainty(members, split, options.tasks),
         }
         print(as_tables({preset: found[preset]}), "\n")
-    text = to_json({"seeds": options.seeds, "tasks": options.tasks, "presets": found}, indent=1)
-    (RESULTS / "ensembles.json").write_text(text + "\n", encoding="utf-8")
+    found = {preset: found[preset] for preset in PRESETS if preset in found}
+    record.write_text(to_json({"presets": found}, indent=1) + "\n", encoding="utf-8")
     if options.docs:
         page = between(PAGE.read_text(encoding="utf-8"), "ensembles", f"\n{as_tables(found)}\n")
         PAGE.write_text(page, encoding="utf-8")
