@@ -209,6 +209,29 @@ def with_record(one: dict[str, Any], record: dict[str, Any], subject: Subject) -
     return scaled(one | {"rungs": kept, "missing": missing}, subject)
 
 
+def with_unpaired(one: dict[str, Any]) -> dict[str, Any]:
+    """A ladder in which rungs without a paired difference from RL² have that of the seeds' means.
+
+    Its interval is over seeds, on these tasks: what single tasks add to it can only be told from their results, which
+    the record does not have.
+    """
+    rungs = {row["rung"]: row for row in one["rungs"]}
+    rl2 = rungs.get(RL2, {"by_seed": []})["by_seed"]
+
+    def unpaired(row: dict[str, Any]) -> list[float] | None:
+        if (
+            row["rung"] not in LEARNERS
+            or row["rung"] == RL2
+            or row["less_rl2"]
+            or min(map(len, (row["by_seed"], rl2))) < 2
+        ):
+            return None
+        first, second = (np.asarray(means)[:, None, None] for means in (row["by_seed"], rl2))
+        return [float(each[0]) for each in stats.paired_difference(first, second, every_task=True)]
+
+    return one | {"rungs": [row | {"less_rl2_unpaired": unpaired(row)} for row in one["rungs"]]}
+
+
 def _normalised(value: float, ends: tuple[float, float]) -> float | None:
     """None where there is nothing above random play."""
     return None if ends[0] == ends[1] else float(stats.normalise(value, *ends))
@@ -225,10 +248,13 @@ def markdown(ladders: dict[str, dict[str, Any]]) -> str:
             reached = _interval([row["score"], row["low"], row["high"]])
             returns.append([one["title"], row["rung"], reached, share, seeds])
         above = {row["rung"]: _interval(row["less_rl2"]) for row in one["rungs"] if row["less_rl2"]}
+        unpaired = ((row["rung"], row.get("less_rl2_unpaired")) for row in one["rungs"])
+        above |= {rung: f"{_interval(numbers)} ¹" for rung, numbers in unpaired if numbers}
         differences.append([one["title"], *(above.get(rung, "") for rung in others)])
     parts = [
         table(("family", "rung", "return of a trial", "0 random, 1 best untold", "per seed"), returns),
         table(("family", *(f"{rung} less {RL2}" for rung in others)), differences),
+        "¹ Of the means of the seeds, on the same tasks: the interval is over seeds alone.",
         "\n".join(f"- {one['title']}: {about(one)}" for one in ladders.values()),
     ]
     return "\n\n".join(parts)
@@ -265,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         one = ladder(name, gather(name, args.seeds, args.runs, args.tasks, args.train))
         ladders[name] = with_record(one, ladders[name], SUBJECTS[name]) if name in ladders else one
         print(f"{SUBJECTS[name].title}: {about(ladders[name])}", flush=True)
-    ladders = {name: ladders[name] for name in SUBJECTS if name in ladders}
+    ladders = {name: with_unpaired(ladders[name]) for name in SUBJECTS if name in ladders}
     args.out.mkdir(parents=True, exist_ok=True)
     record.write_text(to_json(ladders, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (args.out / "ladder.md").write_text(markdown(ladders) + "\n", encoding="utf-8")

@@ -162,6 +162,21 @@ def test_the_program_writes_numbers_tables_and_a_figure(runs: Path, found: Found
     assert refused.value.code == 2 and "--docs takes only a whole ladder" in capsys.readouterr().err
 
 
+def test_without_single_results_the_difference_is_that_of_the_seeds(found: Found):
+    one = ladder.ladder("gridnavi", found)
+    rows = {row["rung"]: row for row in one["rungs"]}
+    rows["no memory"] |= {"less_rl2": None, "by_seed": [1.0, 2.0, 3.0]}
+    rows[RL2]["by_seed"] = [11.0, 12.0, 13.0]
+    told = {row["rung"]: row["less_rl2_unpaired"] for row in ladder.with_unpaired(one)["rungs"]}
+    # Welch's interval would be 2.776 √(1/3 + 1/3) wide on each side, but none is narrower than that of one agent alone,
+    # whose standard error √(1/3) has 2 degrees of freedom.
+    width = 4.303 * 3**-0.5
+    assert told["no memory"] == pytest.approx([-10.0, -10.0 - width, -10.0 + width], abs=1e-3)
+    assert [rung for rung, numbers in told.items() if numbers] == ["no memory"]
+    rows["no memory"]["by_seed"] = [1.0]
+    assert not any(row["less_rl2_unpaired"] for row in ladder.with_unpaired(one)["rungs"]), "one seed has no spread"
+
+
 def test_the_page_has_a_place_for_figure_and_tables(found: Found, tmp_path: Path):
     page = (ladder.DOCS / "ladder.md").read_text("utf-8")
     assert between(page, "ladder", "here") != page
