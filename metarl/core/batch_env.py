@@ -19,7 +19,7 @@ from metarl.core.beliefs.step import Step as Step
 from metarl.core.checks import check_kind
 from metarl.core.errors import NotReset, short
 from metarl.core.family import AnyFamily, Key, State, Task
-from metarl.core.faults.given import check_is_family
+from metarl.core.faults.given import check_actions, check_is_family
 from metarl.core.tree import num_rows, put, take, where
 from metarl.core.units import no_action
 
@@ -89,8 +89,13 @@ class BatchEnv:
         return Step(self.family.observe(self.task, self.state), self._no_action(), nothing, nothing)
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
-        """Act in every row; rows whose episode ended start their next one."""
+        """Act in every row; rows whose episode ended start their next one.
+
+        `action` is ``(B, *A)``, int64 or, for a Box, float32; anything else raises ValueError. That its values are of
+        the family's space is not checked here, but in the views (`gymnasium.make`, `gymnasium.make_vec`).
+        """
         family, task = self.family, self.task
+        check_actions(family.action_space, action, self.num_envs)
         key = rng.fold(self._step_keys, self._step - self._start)
         self.final_state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1
@@ -158,6 +163,7 @@ class OpaqueEnv(BatchEnv):
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row whose trial lasts; rows whose episode ended start their next one."""
+        check_actions(self.family.action_space, action, self.num_envs)
         family, rows = self.family, self.alive.nonzero().squeeze(-1)
         key = rng.fold(self._step_keys, self._step - self._start)[rows]
         played = family.step(take(self.task, rows), take(self.state, rows), action[rows], key)

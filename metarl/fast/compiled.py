@@ -19,6 +19,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import Outcome, Step
 from metarl.core.family import Key, State, Task, TaskFamily
+from metarl.core.faults.given import check_actions
 from metarl.core.tree import where
 from metarl.fast.stepping import FastEnv
 
@@ -61,10 +62,13 @@ class CompiledEnv(FastEnv):
         return step
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
+        check_actions(self.family.action_space, action, self.num_envs)
         return self._play(action[None])[0]
 
     def play(self, actions: Tensor) -> list[tuple[Outcome, Step]]:
         """Take T steps with the actions ``(T, B, …)``; return the results of `step`."""
+        if len(actions):
+            check_actions(self.family.action_space, actions[0], self.num_envs)
         results: list[tuple[Outcome, Step]] = []
         whole = len(actions) - len(actions) % self.together
         for start in range(0, whole, self.together):

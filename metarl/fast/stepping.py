@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.core import rng
 from metarl.core.batch_env import BatchEnv, Outcome, Step
 from metarl.core.family import Key, State, Task
+from metarl.core.faults.given import check_actions
 from metarl.core.tree import put, take, where
 
 
@@ -38,6 +39,7 @@ class FastEnv(BatchEnv):
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in every row; rows whose episode ended start their next one."""
         family, task = self.family, self.task
+        check_actions(family.action_space, action, self.num_envs)
         key = rng.fold(self._step_keys, self._step - self._start) if family.noisy else self._step_keys
         state, reward, terminated = family.step(task, self.state, action, key)
         self._step += 1

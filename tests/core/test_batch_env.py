@@ -245,3 +245,28 @@ def test_rows_that_start_again_alone_do_as_in_a_whole_batch(rows: int):
         for t in range(12):
             assert step.obs[0, 1] == marks[t][row]
             _, step = alone.step(torch.ones(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [1] * 5, torch.tensor(1), torch.ones(1, dtype=torch.int64), torch.ones(4, dtype=torch.int64),
+        torch.ones(5, 1, dtype=torch.int64), torch.ones(5), torch.ones(5, dtype=torch.int32),
+    ],
+)  # fmt: skip
+def test_an_action_that_would_broadcast_or_is_of_another_type_is_refused(wrong: object):
+    env = BatchEnv(Corridor(), Length(LENGTHS), rng.key(0))
+    env.reset()
+    with pytest.raises(
+        ValueError, match=r"action must be a tensor of int64 of shape \(5,\), an action for each"
+    ):
+        env.step(wrong)
+    env.step(ones(env))
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2), torch.zeros(1, 2), torch.zeros(3, 2, dtype=torch.float64)])
+def test_an_action_of_a_box_is_float32_of_its_shape(wrong: torch.Tensor):
+    env = BatchEnv(Reach(), Reach().sample_tasks(rng.key(0), 3), rng.key(0))
+    env.reset()
+    with pytest.raises(ValueError, match=r"action must be a tensor of float32 of shape \(3, "):
+        env.step(wrong)

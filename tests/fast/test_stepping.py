@@ -12,8 +12,10 @@ from small_families import Corridor, Length
 
 import metarl
 from metarl.core import rng, tree
-from metarl.core.batch_env import BatchEnv, make_env
+from metarl.core.batch_env import BatchEnv, OpaqueEnv, make_env
 from metarl.fast import twins
+from metarl.fast.compiled import CompiledEnv
+from metarl.fast.rows.env import RowEnv
 from metarl.fast.stepping import FastEnv
 
 ROWS = 5
@@ -58,3 +60,15 @@ def test_which_is_made():
     assert type(make_env(family, task, rng.key(0))) is FastEnv
     with twins.plain():
         assert type(make_env(family, task, rng.key(0))) is BatchEnv
+
+
+@pytest.mark.parametrize("kind", [FastEnv, CompiledEnv, RowEnv, OpaqueEnv])
+def test_every_environment_refuses_actions_that_would_broadcast(kind: type[BatchEnv]):
+    rows = 1 if kind is RowEnv else 3
+    env = kind(Corridor(), Length(torch.full((rows,), 4)), rng.key(0))
+    env.reset()
+    with pytest.raises(ValueError, match=rf"action must be a tensor of int64 of shape \({rows},\), an action for each"):
+        env.step(torch.tensor(1))
+    if kind is CompiledEnv:
+        with pytest.raises(ValueError, match="action must be a tensor of int64"):
+            env.play(torch.ones(2, 1, dtype=torch.int64))

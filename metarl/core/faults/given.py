@@ -89,6 +89,23 @@ def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: in
     return ""
 
 
+def check_actions(space: gymnasium.Space[Any], action: Any, rows: int) -> None:
+    """Raise ValueError unless `action` is a tensor of one action for each row, of the type that the space has.
+
+    A tensor of another shape may broadcast, and one of another type may change the precision of a family's physics;
+    both would go on with wrong numbers. Values are not looked at: on a GPU that would wait for the device.
+    """
+    floating = isinstance(space, spaces.Box)
+    shape, wanted = (rows, *(space.shape or ())), torch.float32 if floating else torch.int64
+    if isinstance(action, Tensor) and action.shape == shape and action.dtype == wanted:
+        return
+    got = short(action)
+    if isinstance(action, Tensor):
+        got = f"{str(action.dtype).removeprefix('torch.')} of shape {tuple(action.shape)}"
+    name = str(wanted).removeprefix("torch.")
+    raise ValueError(f"action must be a tensor of {name} of shape {shape}, an action for each row, got {got}.")
+
+
 def device_here(given: torch.device | str) -> torch.device:
     """Return the device of any name that torch knows, or of "auto". Raises ValueError for one that is not here."""
     there = torch.cuda.is_available()

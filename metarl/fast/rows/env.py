@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarl.core.batch_env import Outcome, Step, not_there
 from metarl.core.family import AnyFamily, Key, Task
+from metarl.core.faults.given import check_actions
 from metarl.core.tree import leaves, num_rows
 from metarl.fast.rows.program import Program, Row, as_row, as_tensors
 from metarl.fast.rows.skill import skill
@@ -97,6 +98,7 @@ class RowEnv(FastEnv):
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in the row; if its episode ended, the next one starts."""
+        check_actions(self.family.action_space, action, 1)
         if action.requires_grad or not self._skill.ready(self, action):
             return super().step(action)
         try:
