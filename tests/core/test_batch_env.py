@@ -257,9 +257,7 @@ def test_rows_that_start_again_alone_do_as_in_a_whole_batch(rows: int):
 def test_an_action_that_would_broadcast_or_is_of_another_type_is_refused(wrong: object):
     env = BatchEnv(Corridor(), Length(LENGTHS), rng.key(0))
     env.reset()
-    with pytest.raises(
-        ValueError, match=r"action must be a tensor of int64 of shape \(5,\), an action for each"
-    ):
+    with pytest.raises(ValueError, match=r"action must be a tensor of int64 of shape \(5,\), an action for each"):
         env.step(wrong)
     env.step(ones(env))
 
