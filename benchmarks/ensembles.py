@@ -50,6 +50,10 @@ PRESETS = {
 
 The last two are of rl2_bernoulli_bandit_n10 with ``--train_tasks 100``, and with ``--bootstrap true`` besides.
 """
+LABELS = {
+    "rl2_bernoulli_bandit_n10_hundred": "`rl2_bernoulli_bandit_n10`, 100 tasks",
+    "rl2_bernoulli_bandit_n10_bagged": "`rl2_bernoulli_bandit_n10`, 100 tasks, bagged",
+}
 DRAWS = 1000
 FAILS = 0.1
 """Share of the held-out trials that count as failed."""
@@ -130,14 +134,15 @@ def as_tables(found: dict[str, Any]) -> str:
     """What was found, in Markdown."""
     lines, doubts = [], []
     for preset, of in found.items():
+        label = LABELS.get(preset, f"`{preset}`")
         for row in of["returns"]:
             mean, low, high = map(short, row["score"])
             more = "" if row["more"] is None else "{} [{}, {}]".format(*map(short, row["more"]))
-            lines.append([f"`{preset}`", row["player"], f"{mean} [{low}, {high}]", more])
+            lines.append([label, row["player"], f"{mean} [{low}, {high}]", more])
         of = of["uncertainty"]
         doubts.append(
             [
-                f"`{preset}`", *(f"{value:.3f}" for value in of["disagreement"]),
+                label, *(f"{value:.3f}" for value in of["disagreement"]),
                 *(f"{100 * value:.0f} %" for value in of["failed"]), "{:.2f} [{:.2f}, {:.2f}]".format(*of["auroc"]),
             ]
         )  # fmt: skip
