@@ -41,30 +41,32 @@ LEARNED = (RL2, MAML, TUNED, SCRATCH, MULTI)
 
 
 HEAD = """\
-How fast learned agents, stable-baselines3's PPO and classical players get to know a new task, on five families. Made by
-`python -m benchmarks.adaptation`. Everyone plays the same tasks with the same noise. The numbers are returns
-of an episode (of a bandit: of a pull) at the last point of the adaptation curve, with 95 % intervals over seeds and
-tasks ([how to read a number](reading.md)): three training seeds and {tasks} tasks a split, {costly_tasks} of them for
-the agents that train on each task (fine-tuned, from scratch). Learned agents sample their actions, and were trained
-on the split `train` alone."""
+This page compares how fast learned agents, stable-baselines3's PPO and classical players adapt to a new task, on five
+families. It is made by `python -m benchmarks.adaptation`. All agents play the same tasks with the same noise. The
+numbers are returns of an episode (on bandits, of a pull) at the last point of the adaptation curve, with 95 % intervals
+over seeds and tasks ([how to read a number](reading.md)). There are three training seeds and {tasks} tasks per split,
+{costly_tasks} of them for the agents that train on each task (fine-tuned, from scratch). Learned agents sample their
+actions, and were trained only on the split `train`."""
 
 SHOWS = """\
-- RL² is there after one episode, MAML after one to three gradient steps, PPO from scratch after thousands of steps: 17,
-  8,700 and 35,000 on Navigation2D. Where there is time, the slow ones end higher (tabular MDPs: 17.6, 18.1, 19.9), and
-  out of distribution they still arrive (Navigation2D: PPO from scratch −4.96, MAML −7.00, RL² −18.06 [−34.25, −1.86]).
+- RL² has adapted after one episode, MAML after one to three gradient steps, PPO from scratch after thousands of steps:
+  17, 8,700 and 35,000 on Navigation2D. Given enough time, the slow ones end higher (tabular MDPs: 17.6, 18.1, 19.9),
+  and they still adapt out of distribution (Navigation2D: PPO from scratch −4.96, MAML −7.00,
+  RL² −18.06 [−34.25, −1.86]).
 - The six test goals of GridNavi lie where RL² learned never to look (6.54 of 10.23,
   [finding 5](#finding-finite-goals)). With six tasks and three seeds the intervals there are wide.
-- On bandits of 100 pulls the seeds of RL² part late in the trial: one of three pays less at the end than in the middle.
+- On bandits of 100 pulls the seeds of RL² diverge late in the trial: one of three earns less at the end than in the
+  middle.
 - A policy without memory that was trained on all tasks (multi-task PPO) plays the last episode as it played the first:
   it stands still on Navigation2D (−39, random −60), is at chance on bandits and MDPs, and balances every CartPole of
-  the test split. That family tests robustness more than adaptation.
-- Fine-tuning the multi-task policy is *slower* than PPO from scratch on Navigation2D and GridNavi: it has become surer
-  of itself and explores less ([finding 33](#finding-transfer)).
+  the test split. CartPole therefore tests robustness more than adaptation.
+- Fine-tuning the multi-task policy is *slower* than PPO from scratch on Navigation2D and GridNavi: the trained policy
+  is more certain of its actions and explores less ([finding 33](#finding-transfer)).
 
 ![Adaptation of RL², MAML, PPO and the classics on five families](images/adaptation.png)
 
-Time runs to the right as environment steps spent on the task, on a logarithmic axis. Dashed lines are the known-task
-optimum and random play."""
+The horizontal axis is the number of environment steps on the task, on a logarithmic scale. Dashed lines are the
+known-task optimum and random play."""
 """What a reader should see; written by hand from the tables of 2026-11-28: look again when they are made anew."""
 
 
@@ -228,7 +230,7 @@ def page(comparisons: dict[str, Comparison], tasks: int, costly_tasks: int) -> s
         "## What it shows",
         SHOWS,
         "## Overview",
-        '"After" gives the environment steps on the task before the last point.',
+        '"After" gives the number of environment steps on the task before the last point.',
         "\n".join(overview(comparisons)),
         "## Experience",
         "\n".join(experience(comparisons)),
