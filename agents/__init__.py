@@ -1,4 +1,4 @@
-"""Agents, one folder for each algorithm. Importing this package registers those that a configuration can name."""
+"""Agents, one folder per algorithm. Importing this package registers every agent that a configuration can name."""
 
 from metarl.agents.belief import BeliefConfig, BeliefPPO
 from metarl.agents.es import ES, ESMAML, ESConfig, ESMAMLConfig

@@ -1,12 +1,12 @@
-"""Additions to a family that leave it unchanged: baselines to compare with, pictures and measures of behaviour.
+"""Registries of additions to families: baselines, and pictures and measures of behaviour.
 
-This package and other projects register their own::
+Registering leaves the family unchanged, and other projects can register their own additions::
 
     metarl.register_baseline(Mine, "sweep", lambda family, device: Sweep(family.size, device))
     metarl.agents.family_extras.register_picture(Mine, "visits", draw_visits)
 
-The ready-made baselines of the package are in `metarl.agents.reference.catalogue`, its picture of bandits in
-`metarl.report.best_arm`, its pictures and measures of supervised learning in `metarl.report.few_shot`.
+`metarl.agents.reference.catalogue` has the ready-made baselines of this package, `metarl.report.best_arm` its picture
+of bandits, and `metarl.report.few_shot` its pictures and measures of supervised learning.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ if TYPE_CHECKING:
 
 
 MakeAgent = Callable[..., Agent]
-"""(family, device) → agent; `...` because each takes its own family."""
+"""A function (family, device) → agent; `...` because each takes its own class of family."""
 
 
 Draw = Callable[..., "Figure | bytes | None"]
-"""(family, curve, watched) → a figure, or the bytes of a PNG or GIF file; None if there is nothing to show.
+"""A function (family, curve, watched) → a figure, or the bytes of a PNG or GIF file; None if there is nothing to show.
 
-`curve` is the `AdaptationCurve` of an evaluation, `watched` the agent that played it, with its actions and tasks
+`curve` is the `AdaptationCurve` of an evaluation, and `watched` the agent that played it, with its actions and tasks
 (`metarl.evaluation.playback.Watched`)."""
 
 
 Measure = Callable[..., dict[str, float]]
-"""(agent, family, split, tasks, seed, greedy) → numbers by name, of trials on that many tasks of an evaluation."""
+"""A function (agent, family, split, tasks, seed, greedy) → numbers by name, from trials on that many tasks."""
 
 
-_BASELINES: dict[str, dict[type, MakeAgent]] = {}  # name → family → how it is made
+_BASELINES: dict[str, dict[type, MakeAgent]] = {}  # name → family → function
 
 
-_PICTURES: dict[str, dict[type, Draw]] = {}  # name → family → how it is drawn
+_PICTURES: dict[str, dict[type, Draw]] = {}  # name → family → function
 
 
-_MEASURES: dict[str, dict[type, Measure]] = {}  # one name → family → how they are taken
+_MEASURES: dict[str, dict[type, Measure]] = {}  # the only name, "measures" → family → function
 
 
 def register_baseline(family: str | type[TaskFamily], name: str, make: MakeAgent) -> None:
-    """Make a ready-made agent known under `name` for a family, given as its class or its id.
+    """Register a ready-made agent under `name` for a family, given as its class or its id.
 
-    ``make(family, device)`` builds the agent, an `Agent` that acts on that device. It serves families of exactly this
-    class, since a subclass may need another agent; TaskFamily itself stands for all families. Then
-    ``metarl compare … --baselines NAME`` takes it. A baseline called ``oracle``, which is told the task, is the upper
-    bound in curves over steps. Registering it again from the same place is harmless. Raises ValueError for another
-    agent under a taken name, and for an id whose family is made by a function.
+    ``make(family, device)`` builds the agent, an `Agent` that acts on that device. The baseline is available for
+    families of exactly this class, since a subclass may need another agent; TaskFamily itself stands for all families.
+    ``metarl compare … --baselines NAME`` then accepts it. A baseline called ``oracle``, which knows the task, is the
+    upper bound in curves over steps. Registering the same function again has no effect. Raises ValueError for another
+    function under a taken name, and for an id whose family is made by a function.
     """
     _register(_BASELINES, "baseline", family, name, make)
 
 
 def baselines_for(family: TaskFamily) -> list[str]:
-    """Return the names that `baseline` takes for this family."""
+    """Return the names of this family's baselines, for `baseline`."""
     return [name for name, makers in _BASELINES.items() if _exactly(makers, family) is not None]
 
 
 def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") -> Agent:
-    """Make the ready-made agent of this name for `family`. Raises ValueError, with the nearest name, if none exists."""
+    """Make the ready-made agent `name` for `family`. Raises ValueError, with the nearest name, if it does not exist."""
     make = _exactly(_BASELINES.get(name, {}), family)
     if make is None:
         where, see = f" for {type(family).__name__}", "metarl.agents.reference.catalogue.baselines_for(family)"
@@ -76,16 +76,16 @@ def baseline(name: str, family: TaskFamily, device: torch.device | str = "cpu") 
 
 
 def register_picture(family: str | type[TaskFamily], name: str, draw: Draw) -> None:
-    """Add a picture of behaviour to the end of runs on a family, given as its class or its id, and its subclasses.
+    """Register a picture of behaviour, drawn at the end of runs, for a family (its class or its id) and subclasses.
 
-    It is shown in TensorBoard as ``eval/<split>/<name>`` and written to ``RUN_DIR/evaluation/<split>_<name>.png``.
-    Raises ValueError as `register_baseline` does.
+    TensorBoard shows it as ``eval/<split>/<name>``, and it is written to ``RUN_DIR/evaluation/<split>_<name>.png``.
+    Raises the errors of `register_baseline`.
     """
     _register(_PICTURES, "picture", family, name, draw)
 
 
 def pictures_for(family: TaskFamily) -> dict[str, Draw]:
-    """Return the pictures that are registered for this family's class or a base of it, by name."""
+    """Return the pictures registered for this family's class or its bases, by name."""
     found: dict[str, Draw] = {}
     for name, drawers in _PICTURES.items():
         nearest = next((drawers[cls] for cls in type(family).__mro__ if cls in drawers), None)
@@ -95,16 +95,16 @@ def pictures_for(family: TaskFamily) -> dict[str, Draw]:
 
 
 def register_measures(family: str | type[TaskFamily], measure: Measure) -> None:
-    """Add measures to evaluations of a family, given as its class or its id, and its subclasses.
+    """Register measures, taken in evaluations, for a family (its class or its id) and subclasses.
 
-    Training's last evaluation and ``metarl evaluate`` write them to ``<split>_measures.json``; TensorBoard shows the
-    former's as ``eval/<split>/<name>``. Raises ValueError as `register_baseline` does.
+    The final evaluation of training and ``metarl evaluate`` write them to ``<split>_measures.json``. TensorBoard shows
+    those of the final evaluation as ``eval/<split>/<name>``. Raises the errors of `register_baseline`.
     """
     _register(_MEASURES, "set of", family, "measures", measure)
 
 
 def measures_for(family: TaskFamily) -> Measure | None:
-    """Return what measures this family's class or the nearest base of it that has measures; None if there is none."""
+    """Return the measures of this family's class or of its nearest base that has some; None if there are none."""
     known = _MEASURES.get("measures", {})
     return next((known[cls] for cls in type(family).__mro__ if cls in known), None)
 
@@ -124,7 +124,7 @@ def _register(
 
 
 def _place(value: Callable[..., Any]) -> tuple[Any, ...]:
-    """Return the place of a function or a class in its source, which is the same after a reload of its module."""
+    """Identify a function or class by its place in the source, which a reload of its module does not change."""
     code = getattr(value, "__code__", None)
     line = None if code is None else code.co_firstlineno
     return getattr(value, "__module__", None), getattr(value, "__qualname__", id(value)), line

@@ -17,9 +17,9 @@ from metarl.core.units import first_actions, uniform_choices
 
 
 class FixedAgent(Agent):
-    """Base of agents without training: their behaviour in a trial is written in `begin` and `act`.
+    """Base of agents without training: `begin` and `act` define their behaviour in a trial.
 
-    `device` is the device of its memory; evaluation puts the environment there, too.
+    `device` is the device of the agent's memory; evaluation puts the environment there, too.
     """
 
     protocol = TrialProtocol()
@@ -44,7 +44,7 @@ class FixedAgent(Agent):
 
 
 class RandomAgent(FixedAgent):
-    """An agent that draws uniformly from the action space, whatever it sees; `greedy` changes nothing.
+    """An agent that draws uniformly from the action space, whatever it sees; `greedy` has no effect.
 
     Raises ValueError for a Box without finite bounds, which has no uniform distribution.
     """
@@ -54,7 +54,7 @@ class RandomAgent(FixedAgent):
         space = family.action_space
         self.num_actions = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
         self.first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
-        self.log_prob = 0.0  # of a MultiDiscrete action, or the log of a Box's density
+        self.log_prob = 0.0  # of a MultiDiscrete action, or the log-density of a Box action
         self.several = isinstance(space, gymnasium.spaces.MultiDiscrete)
         if isinstance(space, gymnasium.spaces.MultiDiscrete):
             self.firsts = first_actions(space).to(self.device)
@@ -79,6 +79,6 @@ class RandomAgent(FixedAgent):
 
 
 def scripted(action: Tensor, step: Step) -> Acted:
-    """Return `action` with log-probability and value 0, since nothing is learned from a scripted agent."""
+    """Return `action` with log-probability and value 0, since a scripted agent does not learn."""
     zeros = torch.zeros_like(step.prev_reward)
     return Acted(action, zeros, zeros)

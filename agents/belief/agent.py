@@ -1,11 +1,11 @@
-"""PPO on the exact belief: the agent is given the inference, and learns only what to do with it.
+"""PPO on the exact belief: the agent is given the inference and learns only how to act on it.
 
-The posterior over the tasks of a split, given all that the agent has seen (`metarl.core.beliefs`), and the time are a
-sufficient statistic of a trial: the Bayes-adaptive process that they make is Markov, and its best policy is the
-Bayes-optimal one (Duff 2002; Zintgraf et al. 2020, who learn an approximation of the belief). So the agent needs no
-memory but the belief: its policy is a perceptron of the observation, the belief's features and the share of the trial
-that is over. It is trained as RL² is, by PPO (`metarl.agents.belief.ppo`). What it reaches beyond a recurrent policy is
-what the latter loses by having to learn to infer.
+The posterior over the tasks of a split, given everything the agent has seen (`metarl.core.beliefs`), together with the
+time is a sufficient statistic of a trial: it makes the Bayes-adaptive process Markov, and the best policy of that
+process is Bayes-optimal (Duff 2002; Zintgraf et al. 2020, who learn an approximation of the belief). The agent
+therefore needs no memory but the belief: its policy is an MLP on the observation, the belief's features and the
+fraction of the trial that is over. Like RL² it is trained with PPO (`metarl.agents.belief.ppo`). Its lead over a
+recurrent policy is what that policy loses by having to learn inference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BeliefPPO(PPOOnBelief, config=BeliefConfig):
     def __init__(
         self, config: BeliefConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for a family without a belief about the tasks of ``config.split``."""
+        """Make an untrained agent. Raises ValueError for a family without a belief over the tasks of the split."""
         self.config, self.family, self.device = config, family, torch.device(device)
         belief = family.belief(config.split)
         if belief is None:
@@ -47,15 +47,15 @@ class BeliefPPO(PPOOnBelief, config=BeliefConfig):
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         metrics = super().update(trial, progress)
-        if self.config.norm_obs:  # only now: the likelihood ratio is 1 with the scales that the policy acted with
+        if self.config.norm_obs:  # only now: the likelihood ratio is 1 under the scales that the policy acted with
             (rollout,) = trial
             self.net.scaling.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
         return metrics
 
     def goal_map(self, memory: Memory, points: Tensor) -> Tensor:
-        """Return the posterior mass of the goal at `points`, those of the family's ground: float32 ``(B, P)``.
+        """Return the posterior mass of the goal at the P `points` of the family's ground, float32 ``(B, P)``.
 
-        It is the mean over the places of a task that has several. Raises ValueError for a family without a ground.
+        If a task has several places, their masses are averaged. Raises ValueError for a family without a ground.
         """
         ground, weighted = self.family.ground(self.config.split), self.belief.weighted_tasks(memory.belief)
         if ground is None or weighted is None:

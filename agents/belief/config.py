@@ -13,25 +13,25 @@ SPLIT = Rule("be the name of a split, such as 'train' or 'all'", lambda value: i
 
 @dataclass
 class PPOOnBeliefConfig(AgentConfig):
-    """PPO on a belief, exact or learned. A schedule is a number or points [[progress, value], …] joined by lines."""
+    """PPO on a belief, exact or learned. A schedule is a number, or points [[progress, value], …] joined by lines."""
 
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
-    """Units of the hidden layers of the policy, and of those of the critic."""
+    """Units of the hidden layers of policy and critic, which are separate networks."""
     activation: str = option("relu", one_of(*ACTIVATIONS))
     """Activation function of the hidden layers: tanh, relu, elu or silu."""
     critic: str = option("belief", one_of("belief", "task"))
-    """Input of the critic next to the policy's: belief (nothing more), or task (the true task: less variance, no bias;
-    the policy never sees it, and acting does not need it)."""
+    """Additional input of the critic besides the policy's inputs: belief (nothing more), or task (the true task: less
+    variance, no bias; the policy never sees it, and acting does not need it)."""
     lr: Schedule = option(1e-3, between(0, 1))
     """Adam's learning rate."""
     gamma: Schedule = option(1.0, between(0, 1))
     """Discount factor."""
     gae_lambda: float = option(0.95, between(0, 1))
-    """Bias against variance of the advantage estimates."""
+    """λ of GAE, which trades bias against variance of the advantage estimates."""
     update_epochs: int = option(4, at_least(1))
     """Passes over the batch per iteration."""
     num_minibatches: int = option(4, at_least(1))
-    """Minibatches of a pass; each holds whole trials of some of the tasks."""
+    """Minibatches per pass; each holds whole trials of some of the tasks."""
     clip_coef: float = option(0.2, POSITIVE)
     """PPO's clipping range of the likelihood ratio."""
     ent_coef: Schedule = option(0.01, between(0, 100))
@@ -39,13 +39,13 @@ class PPOOnBeliefConfig(AgentConfig):
     vf_coef: float = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error (of returns scaled to standard deviation 1)."""
     max_grad_norm: float = option(0.5, POSITIVE)
-    """The gradient is scaled down to at most this norm."""
+    """Largest norm of the gradient; a larger gradient is scaled down."""
     target_kl: float | None = option(None, POSITIVE)
-    """End the passes of an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
+    """Stop the passes of an iteration once the approximate KL from the acting policy exceeds 1.5 times this."""
     init_std: float = option(0.6, POSITIVE_FINITE)
     """Initial standard deviation of continuous actions, in units of half the action range."""
     norm_obs: bool = False
-    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    """Normalise observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +57,7 @@ class PPOOnBeliefConfig(AgentConfig):
 
 @dataclass
 class BeliefConfig(PPOOnBeliefConfig):
-    """PPO on the exact belief. A schedule is a number or points [[progress, value], …] joined by straight lines."""
+    """PPO on the exact belief. A schedule is a number, or points [[progress, value], …] joined by straight lines."""
 
     split: str = option("train", SPLIT)
-    """The split whose tasks are the prior of the belief, in training and in evaluations of every split."""
+    """Split whose tasks are the prior of the belief, in training and in evaluations on every split."""

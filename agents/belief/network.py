@@ -1,4 +1,4 @@
-"""The networks of PPO on a belief: two perceptrons, of the policy and of the critic."""
+"""The networks of PPO on a belief: two MLPs, the policy and the critic."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from metarl.agents.belief.config import PPOOnBeliefConfig
 
 TOLD_TASKS = 512
-"""Training tasks whose mean and standard deviation standardise the task that a ``critic: task`` sees."""
+"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 
 def told_tasks(family: TaskFamily) -> Tensor:
-    """Return the numbers of training tasks, ``(N, D)``, which standardise a told task."""
-    # The same key for every seed, so that the units of the told task do not depend on the seed.
+    """Return training tasks as vectors, ``(N, D)``, which standardise the task input."""
+    # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
     return features(family.sample_tasks(rng.key(0), TOLD_TASKS))
 
 
 class BeliefNetwork(nn.Module):
-    """A policy and a critic on inputs ``(…, F)``: observation, features of the belief, share of the trial so far."""
+    """A policy and a critic on inputs ``(…, F)``: observation, features of the belief, and fraction of the trial."""
 
     task_centre: Tensor
     task_scale: Tensor
 
     def __init__(self, config: PPOOnBeliefConfig, family: TaskFamily, size: int, tasks: Tensor) -> None:
-        """Make the networks for beliefs of `size` features. `tasks` ``(N, D)`` standardise a told task."""
+        """Make the networks for beliefs of `size` features. The `tasks` ``(N, D)`` standardise the task input."""
         super().__init__()
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
         self.register_buffer("task_centre", mean)
@@ -48,11 +48,11 @@ class BeliefNetwork(nn.Module):
         self.critic = mlp([inputs + self.told * tasks.shape[1], *hidden, 1], ACTIVATIONS[config.activation])
 
     def learned_by_ppo(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Return the parameters that PPO's loss teaches, by their names."""
+        """Return the parameters that PPO trains, with their names."""
         return self.named_parameters()
 
     def standardised(self, task: Tensor) -> Tensor:
-        """Return the numbers of tasks ``(…, D)`` in standard deviations of training tasks; 0 for one that is fixed."""
+        """Standardise tasks ``(…, D)`` by the training tasks; a feature that never varies becomes 0."""
         return (task - self.task_centre) * self.task_scale
 
     def inputs(self, obs: Tensor, features: Tensor, share: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class BeliefNetwork(nn.Module):
         return torch.cat([self.scaling.scaled(obs, 1), features, share[:, None]], dim=-1)
 
     def shown(self, x: Tensor) -> Tensor:
-        """Return what the perceptrons read, ``(T, B, …)``, for inputs ``(T, B, F)``: here the inputs themselves."""
+        """Return what the MLPs read, ``(T, B, …)``, for inputs ``(T, B, F)``: here the inputs themselves."""
         return x
 
     def forward(self, x: Tensor, task: Tensor) -> tuple[Distribution, Tensor]:
@@ -69,7 +69,7 @@ class BeliefNetwork(nn.Module):
         return self.policy(x), self._value(x, task)
 
     def value(self, x: Tensor, task: Tensor) -> Tensor:
-        """Return the standardised value ``(T, B)`` of inputs ``(T, B, F)``."""
+        """Return the standardised value ``(T, B)`` for inputs ``(T, B, F)``."""
         return self._value(self.shown(x), task)
 
     def _value(self, x: Tensor, task: Tensor) -> Tensor:

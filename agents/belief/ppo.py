@@ -1,8 +1,8 @@
-"""PPO on a belief about the task: what `BeliefPPO`, whose belief is exact, and `VariBAD`, which learns it, share.
+"""PPO on a belief about the task: the common part of `BeliefPPO` (exact belief) and `VariBAD` (learned belief).
 
-The agent's memory is the belief and the place in the trial. Its policy is a perceptron of the observation, the belief's
-features and the share of the trial that is over, trained as RL²'s is: by PPO (Schulman et al. 2017) on the return of
-the trial.
+The agent's memory is the belief and the time in the trial. Its policy is an MLP on the observation, the belief's
+features and the fraction of the trial that is over. Like RL²'s policy, it is trained with PPO (Schulman et al. 2017) on
+the return of the trial.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 
 class BeliefMemory(NamedTuple):
-    """The agent's memory: the belief, and the place in the trial."""
+    """The agent's memory: the belief and the time in the trial."""
 
-    belief: Any  # of the family's `Belief`
-    episode: Tensor  # (B,) int64: episodes that are over
-    since: Tensor  # (B,) int64: steps of the episode
+    belief: Any  # a state of the agent's `belief`
+    episode: Tensor  # (B,) int64: number of finished episodes
+    since: Tensor  # (B,) int64: steps since the start of the episode
 
 
 class Batch(NamedTuple):
@@ -50,22 +50,22 @@ class Batch(NamedTuple):
 
 
 class Inference(Protocol):
-    """Inference about the task of a trial, step by step; `metarl.core.beliefs.belief.Belief` is an exact one."""
+    """Step-by-step inference about the task of a trial; `metarl.core.beliefs.belief.Belief` is exact."""
 
     size: int
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Any:
-        """Return the belief of `rows` trials before anything was seen."""
+        """Return the initial belief of `rows` trials."""
 
     def posterior(self, belief: Any, step: Step) -> Any:
-        """Return the belief after what the agent sees next."""
+        """Return the belief after a step."""
 
     def features(self, belief: Any) -> Tensor:
-        """Return what a policy is shown, float32 ``(B, size)``."""
+        """Return the policy's input, float32 ``(B, size)``."""
 
 
 class PPOOnBelief(LearningAgent):
-    """The agent; see the module's docstring. A subclass makes belief and networks, then calls `_begin_to_learn`."""
+    """The agent; see the module's docstring. Subclasses make belief and networks, then call `_begin_to_learn`."""
 
     protocol = TrialProtocol()
     config: PPOOnBeliefConfig
@@ -74,7 +74,7 @@ class PPOOnBelief(LearningAgent):
     net: BeliefNetwork
 
     def _begin_to_learn(self, seed: int) -> None:
-        """Make what learning needs, once `config`, `family`, `device` and `net` are there."""
+        """Set up training; needs `config`, `family`, `device` and `net`."""
         self.actions = self.net.policy.head.actions
         self.optimizer = ClippedAdam(self.net.learned_by_ppo(), at(self.config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
@@ -103,14 +103,14 @@ class PPOOnBelief(LearningAgent):
             policy = self.net.policy(inputs)
             action = self.actions.to_family(policy.mode() if greedy else policy.sample(key))
             log_prob = policy.log_prob(self.actions.to_own(action))  # of the rounded action, as in `update`
-            # The critic, which may be told the task, is asked in `update`.
+            # `update` computes the values, because the critic may need the task.
             return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the belief did the learning
+        return memory  # the belief has already adapted
 
     def _see(self, memory: BeliefMemory, step: Step) -> tuple[Tensor, BeliefMemory]:
-        """Take in a step: return the networks' inputs ``(B, F)``, and the memory before the next one."""
+        """Process a step: return the networks' inputs ``(B, F)`` and the memory after the step."""
         episode, since = after_step(memory, step)
         share = self._share(episode, since)
         belief = self.belief.posterior(memory.belief, step)
@@ -118,7 +118,7 @@ class PPOOnBelief(LearningAgent):
         return inputs, BeliefMemory(belief, episode, since + 1)
 
     def _share(self, episode: Tensor, since: Tensor) -> Tensor:
-        """Return the share of the trial that is over, from the episodes that are, and the steps since."""
+        """Return the fraction of the trial that is over, from finished episodes and steps of the current one."""
         return share_of_trial(episode, since, self.family.horizon, self.family.episodes_per_trial)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
@@ -149,9 +149,9 @@ class PPOOnBelief(LearningAgent):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
-        """Return the batch of the update, with advantages and targets, and metrics of both.
+        """Return the batch for the update, with advantages and targets, and metrics of both.
 
-        The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
+        The value after a row's last step of the trial is 0. Episode ends inside the trial are not terminals.
         """
         x, mask = self._inputs(rollout), rollout.mask
         value = self.net.value(x, task) * self.return_std + self.return_mean
@@ -178,13 +178,13 @@ class PPOOnBelief(LearningAgent):
 
     @torch.no_grad()
     def _values(self, rollout: Rollout) -> Tensor:
-        """Return the values ``(T, B)`` of the critic before each step."""
+        """Return the critic's values ``(T, B)`` before each step."""
         return self.net.value(self._inputs(rollout), features(rollout.task)) * self.return_std + self.return_mean
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
-        """Take one step of Adam on a minibatch; `task` ``(B, D)`` are the numbers of the tasks.
+        """Take one step of Adam on a minibatch; `task` ``(B, D)`` holds the tasks as vectors.
 
-        Returns the values of `self.metrics`, in their order.
+        Returns the values of `self.metrics`, in that order.
         """
         config = self.config
         weight = batch.mask / ranks.total(batch.mask.sum())
@@ -225,6 +225,6 @@ class PPOOnBelief(LearningAgent):
 
 
 def after_step(memory: BeliefMemory, step: Step) -> tuple[Tensor, Tensor]:
-    """Return the episodes that are over, and the steps since, as a step shows them: int64 ``(B,)`` each."""
+    """Return the number of finished episodes and the steps since then, both int64 ``(B,)``, at a step."""
     ended = step.prev_done > 0.5
     return memory.episode + ended, torch.where(ended, 0, memory.since)

@@ -1,4 +1,4 @@
-"""A convex combination of trained agents: read `agent.py` for the mixture, `weights.py` for who is trusted how much."""
+"""A convex combination of trained agents: `agent.py` is the mixture, `weights.py` computes the members' weights."""
 
 from metarl.agents.ensemble.agent import Ensemble
 from metarl.agents.ensemble.config import EnsembleConfig

@@ -1,13 +1,13 @@
-"""An ensemble: several trained agents, whose action distributions are mixed with weights that adapt to the task.
+"""An ensemble: several trained agents, whose policies are mixed with weights that adapt to the task.
 
-All members see the same trial, each with its own memory. The ensemble's policy is the convex combination
-``Σ w_i π_i(a | h)`` of their action distributions, step by step, or of their ways to play an episode. The weights
-belong to a task: they start equal and follow what the trial shows (`weights.py`). Where members disagree, they have
-learned nothing in common about such a task, so their disagreement is a measure of how uncertain the ensemble is.
+All members see the same trial, each with its own memory. The ensemble's policy is a convex combination: at every step
+of the members' action distributions, ``Σ w_i π_i(a | h)``, or for every episode of the members themselves. Each task
+has its own weights, which start equal and follow the evidence of the trial (`weights.py`). The members disagree where
+training did not teach them the same, so their disagreement measures how uncertain the ensemble is.
 
-Members that adapt in rounds (MAML) play every round together, and each takes a gradient step of its own from it. With
-``mix="episode"`` a member learns from the trajectories that it played; with "step" it learns from all of them, whose
-actions are weighted by their likelihood under the member and under the mixture.
+Members that adapt in rounds (MAML) play every round together, and each takes its own gradient step from it. With
+``mix="episode"`` a member learns from the trajectories that it played itself. With "step" it learns from all of them,
+with actions weighted by their likelihood ratio of member to mixture.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from metarl.core.tree import num_rows, tree_map
 from metarl.core.units import ActionUnits
 
 REFERENCE_TASKS = 500
-"""Training tasks whose known optimum and random return are the unit of Hedge's gains."""
+"""Number of training tasks over which the gap of oracle and random return, the unit of Hedge's gains, is averaged."""
 RESIDUAL_TASKS = 100
-"""Training tasks on which the size of a critic's errors is measured."""
+"""Number of training tasks on which the size of a critic's errors is measured."""
 SAMPLES = 8
-"""Actions drawn from each member for the disagreement of distributions that are not categorical."""
+"""Number of actions per member that estimate the disagreement of distributions that are not categorical."""
 
 
 class EnsembleMemory(NamedTuple):
-    """The members' memories, and what the weights need to know of the trial."""
+    """The members' memories, and what the weights depend on."""
 
     members: tuple[Any, ...]
     log_weights: Tensor  # (B, M)
     last_obs: Tensor | None  # (B, O) before the last action; None at the trial's start
-    values: Tensor  # (B, M) of the members' critics before the last action; 0 where nothing asks for them
+    values: Tensor  # (B, M) the values of the members' critics before the last action; 0 if unused
     log_own: Tensor  # (B, M) log-probability of this episode's actions under each member
     log_mixed: Tensor  # (B,) the same under the mixture of each step
     playing: Tensor  # (B,) int64: the member whose episode it is; only with ``mix="episode"``
@@ -75,16 +75,16 @@ class Ensemble(LearningAgent):
         mix: str = "step",
         rate: float | None = None,
     ) -> None:
-        """Combine `members`, at least two, that learn in their memory, or all in the same number of rounds.
+        """Combine `members`, at least two, which all adapt in their memory or all in the same number of rounds.
 
-        `weights` is one of `WEIGHTS`. With ``mix="step"`` the action distributions are combined in every step, with
-        "episode" a member is drawn by the weights for each episode: a plan that takes several steps, such as a sweep in
-        search of a goal, then stays whole. A greedy action of a Box is the member's mode that the mixture finds most
-        likely. With ``weights="likelihood"`` a member that does not predict rewards is judged by its critic: its
-        one-step errors count as normal, with the size that they have when it plays training tasks. `rate` is Hedge's,
-        by default that of `hedge_rate`. Members that adapt in rounds have uniform weights. Raises ValueError for
-        members that cannot be combined, or that predict neither rewards nor returns with ``weights="likelihood"``, and
-        for a family whose returns have no known range with ``"hedge"``.
+        `weights` is one of `WEIGHTS`. With ``mix="step"`` the action distributions are combined at every step. With
+        "episode" each episode is played by one member, drawn by the weights, so that plans of several steps, such as a
+        sweep in search of a goal, stay intact. A greedy Box action is the member's mode that the mixture finds most
+        likely. With ``weights="likelihood"``, a member that does not predict rewards is judged by its critic: its
+        one-step errors are taken as normal, with the size that they have on training tasks. `rate` is Hedge's learning
+        rate, by default that of `hedge_rate`. Members that adapt in rounds have uniform weights. Raises ValueError for
+        members that cannot be combined, for members that predict neither rewards nor returns with
+        ``weights="likelihood"``, and for a family without a known range of returns with ``"hedge"``.
         """
         if len(members) < 2:
             raise ValueError(f"An ensemble needs two members or more, got {len(members)}.")
@@ -107,7 +107,7 @@ class Ensemble(LearningAgent):
         ]
 
     def _range_of_returns(self) -> float:
-        """Return what an episode of a told player has above one of random play, in the mean over training tasks."""
+        """Return how much more the oracle earns per episode than random play, averaged over training tasks."""
         task = self.family.sample_tasks(rng.key(0), REFERENCE_TASKS)
         best, random = self.family.oracle(task), self.family.random_return(task)
         if best is None or random is None:
@@ -115,7 +115,7 @@ class Ensemble(LearningAgent):
         return float((best - random).mean())
 
     def _residual_size(self, member: LearningAgent) -> float:
-        """Return the root mean square of a critic's one-step errors where its agent plays training tasks."""
+        """Return the root mean square of a critic's one-step errors on training tasks that its agent plays."""
         key = rng.key(0, self.device)
         (rollout,) = run_trial(member, self.family, self.family.sample_tasks(key, RESIDUAL_TASKS), key)
         value = rollout.acted.value * rollout.mask
@@ -132,7 +132,7 @@ class Ensemble(LearningAgent):
         return self._begin(num_tasks, tuple(member.begin(num_tasks) for member in self.members))
 
     def _begin(self, num_tasks: int, memories: tuple[Any, ...]) -> EnsembleMemory:
-        """Return the memory of trials, or rounds, that begin with these memories of the members."""
+        """Return the memory at the start of trials, or rounds, in which the members have these memories."""
         equal = torch.zeros(num_tasks, len(self.members), device=self.device).log_softmax(-1)
         nothing = torch.zeros(num_tasks, device=self.device)
         nobody = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
@@ -160,7 +160,7 @@ class Ensemble(LearningAgent):
         return Acted(self.units.to_family(action), chosen, torch.zeros_like(chosen)), memory
 
     def adapt(self, memory: EnsembleMemory, rollout: Rollout) -> Memory:
-        """Let each member that adapts in rounds learn from the round; others have learned while they acted."""
+        """Let members that adapt in rounds learn from the round; others have already adapted while acting."""
         if self.protocol.test().rounds == 1:
             return memory
         adapted = []
@@ -177,16 +177,16 @@ class Ensemble(LearningAgent):
         return {}
 
     def _policy(self, member: LearningAgent, memory: Memory, step: Step) -> Distribution:
-        """Return a member's distribution of actions."""
+        """Return a member's action distribution."""
         policy = member.action_distribution(memory, step)
         if policy is None:
             raise ValueError(f"{member.title} does not say how likely its actions are, so it cannot be in an ensemble.")
         return policy
 
     def _playing(self, memory: EnsembleMemory, step: Step, key: Key) -> Tensor:
-        """Return the member ``(B,)`` that an action is drawn from: one for each step, or each episode."""
+        """Return the member ``(B,)`` whose policy acts: drawn for each step, or for each episode."""
         if self.mix == "step" and self.actions is not None:
-            return memory.playing  # the mixture itself is drawn from
+            return memory.playing  # unused: actions are drawn from the mixture itself
         drawn = rng.choice(rng.fold(key, 1), memory.log_weights.exp())
         if self.mix == "step" or memory.last_obs is None:
             return drawn
@@ -195,7 +195,7 @@ class Ensemble(LearningAgent):
     def _choose(
         self, policies: Sequence[Distribution], log_weights: Tensor, playing: Tensor, key: Key, greedy: bool
     ) -> Tensor:
-        """Return the action ``(B,)`` or ``(B, A)``, in the units of networks."""
+        """Return the action ``(B,)`` or ``(B, A)``, in the networks' units."""
         rows = torch.arange(len(playing), device=self.device)
         if self.actions is not None:
             log_probs = _categorical(policies)
@@ -204,7 +204,7 @@ class Ensemble(LearningAgent):
                 policy = torch.logsumexp(log_weights[..., None] + log_probs, dim=1)
             return policy.argmax(-1) if greedy else rng.choice(key, policy.exp())
         each = [policy.mode() if greedy else policy.sample(key) for policy in policies]
-        if greedy and self.mix == "step":  # a mixture of Gaussians has no formula for its mode
+        if greedy and self.mix == "step":  # the mode of a mixture of Gaussians has no closed form
             density = [torch.logsumexp(log_weights + self._log_probs(policies, mode), dim=-1) for mode in each]
             playing = torch.stack(density, dim=-1).argmax(-1)
         return torch.stack(each, dim=1)[rows, playing]
@@ -221,7 +221,7 @@ class Ensemble(LearningAgent):
         return sampled_disagreement(torch.stack([torch.stack(each, dim=1) for each in drawn]), log_weights)
 
     def _reward_log_probs(self, memory: EnsembleMemory, last_obs: Tensor, step: Step, values: Tensor) -> Tensor:
-        """Return how likely each member finds the last reward, ``(B, M)``: by its prediction, or by its critic."""
+        """Return each member's log-likelihood of the last reward, ``(B, M)``, from its prediction or its critic."""
         found = []
         for number, (member, own) in enumerate(zip(self.members, memory.members, strict=True)):
             size = self.residual_sizes[number]
@@ -234,7 +234,7 @@ class Ensemble(LearningAgent):
         return torch.stack(found, dim=-1)
 
     def _weighed(self, memory: EnsembleMemory, step: Step, values: Tensor | None = None) -> EnsembleMemory:
-        """Take in the reward that a step shows. `values` ``(B, M)`` are those of the members' critics in this step."""
+        """Update the weights by the reward in a step. `values` ``(B, M)`` are the members' critics at this step."""
         if memory.last_obs is None or self.weights == "uniform":
             return memory
         if self.weights == "likelihood":
@@ -243,7 +243,7 @@ class Ensemble(LearningAgent):
             return memory._replace(log_weights=by_likelihood(memory.log_weights, found))
         gain, ended = memory.gain + step.prev_reward / self.unit, (step.prev_done > 0.5)[:, None]
         mixed = memory.log_mixed
-        if self.mix == "episode":  # the mixture is one of whole episodes
+        if self.mix == "episode":  # a mixture over whole episodes
             mixed = torch.logsumexp(memory.log_weights + memory.log_own, dim=-1)
         after = by_hedge(memory.log_weights, gain, memory.log_own - mixed[:, None], self.rate)
         return memory._replace(
@@ -255,7 +255,7 @@ class Ensemble(LearningAgent):
 
 
 def _of_rows(memory: EnsembleMemory, rows: int) -> EnsembleMemory:
-    """Return the memory of tasks, as `begin` makes it, as that of their rows; the members keep theirs."""
+    """Expand the memory of tasks, as `begin` makes it, to the tasks' rows; the members' memories stay as they are."""
     each = rows // len(memory.log_weights)
     if each == 1:
         return memory
@@ -271,6 +271,6 @@ def _categorical(policies: Sequence[Distribution]) -> Tensor:
 
 
 def _discount(member: LearningAgent) -> float:
-    """Return the discount of the returns that a member's critic predicts, at the end of its training."""
+    """Return the discount factor of the returns that a member's critic predicts, at the end of its training."""
     gamma = getattr(member.config, "gamma", 1.0)
     return at(gamma, 1.0)

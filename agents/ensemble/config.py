@@ -9,7 +9,7 @@ from metarl.core.agent import AgentConfig
 from metarl.core.options import POSITIVE_FINITE, one_of, option
 
 MIXES = ("step", "episode")
-"""Things that are combined: the action distributions of each step, or the members' ways to play an episode."""
+"""The kinds of mixture: the action distributions of each step, or the members for each episode."""
 
 
 @dataclass
@@ -17,8 +17,9 @@ class EnsembleConfig(AgentConfig):
     """The options of an ensemble."""
 
     weights: str = option("uniform", one_of(*WEIGHTS))
-    """Trust in the members: uniform, all the same; likelihood, by Bayes' rule; hedge, by what they earn."""
+    """Weights of the members: uniform (always equal), likelihood (by Bayes' rule), or hedge (by the returns they
+    earn)."""
     mix: str = option("step", one_of(*MIXES))
-    """Combined things: the action distributions of each step, or the members' ways to play an episode."""
+    """Mixture: step (the action distributions of each step), or episode (one member plays each episode)."""
     rate: float | None = option(None, POSITIVE_FINITE)
-    """Hedge's learning rate; null: that of its bound."""
+    """Hedge's learning rate; null: the rate of its regret bound."""

@@ -1,4 +1,4 @@
-"""Agents that can be members of one ensemble."""
+"""Conditions for agents to be members of one ensemble."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarl.core.rollout import Rollout, TrialProtocol
 
 @runtime_checkable
 class AdaptsFromOthers(Protocol):
-    """An agent that adapts in rounds, also by actions that it did not choose itself, such as `MAML`."""
+    """An agent, such as `MAML`, that adapts in rounds and can learn from actions that it did not choose itself."""
 
     def adapt_from_others(self, memory: Any, rollout: Rollout) -> Any:
-        """Learn from a round that another policy played; ``rollout.acted.log_prob`` is that policy's."""
+        """Learn from a round that another policy played, with that policy's ``rollout.acted.log_prob``."""
 
 
 def shared_protocol(members: Sequence[LearningAgent], weights: str) -> TrialProtocol:
-    """Return the form of the members' trials. Raises ValueError for members that cannot be combined."""
+    """Return the members' trial protocol. Raises ValueError for members that cannot be combined."""
     first = members[0]
     protocol = first.protocol.test()
     for member in members:

@@ -1,4 +1,4 @@
-"""Who of an ensemble is trusted how much: weights per task, from what the trial has shown."""
+"""The weights of an ensemble's members: one set per task, from the evidence of the trial."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from torch import Tensor
 from metarl.core.batch_env import Step
 
 WEIGHTS = ("uniform", "likelihood", "hedge")
-"""uniform: all the same, always. likelihood: Bayes' rule, by how likely each member found the rewards. hedge:
+"""uniform: always equal. likelihood: Bayes' rule, by the likelihood of the rewards under each member. hedge:
 exponential weights on estimates of what each member would have earned."""
 MOST_RATIO = 10.0
-"""Likelihood ratio at most in Hedge's estimates, whose variance it bounds."""
+"""Largest likelihood ratio in Hedge's estimates, which bounds their variance."""
 
 
 @runtime_checkable
 class PredictsReward(Protocol):
-    """An agent that says how likely a reward is, such as `VariBAD`."""
+    """An agent, such as `VariBAD`, that gives the likelihood of a reward."""
 
     def reward_log_prob(self, memory: Any, obs: Tensor, step: Step) -> Tensor:
-        """Return log p of the reward that `step` shows, ``(B,)``, for its action in `obs`, by the memory before it.
+        """Return the log-likelihood ``(B,)`` of the reward in `step`, given its action at `obs` and the memory before.
 
-        After the last action of an episode, `step` shows the first observation of the next one. An agent that cannot
+        After the last action of an episode, `step` holds the first observation of the next one. An agent that cannot
         judge such a reward returns 0.
         """
 
 
 def by_likelihood(log_weights: Tensor, log_probs: Tensor) -> Tensor:
-    """Return log weights ``(B, M)`` after a reward of log-likelihood ``(B, M)`` under each member: Bayes' rule."""
+    """Update log weights ``(B, M)`` by Bayes' rule, given the log-likelihoods ``(B, M)`` of a reward."""
     return (log_weights + log_probs).log_softmax(-1)
 
 
 def by_hedge(log_weights: Tensor, gain: Tensor, log_ratio: Tensor, rate: float) -> Tensor:
-    """Return log weights ``(B, M)`` after an episode with a `gain` ``(B,)``, in units of an episode's range.
+    """Update log weights ``(B, M)`` by Hedge, after an episode with `gain` ``(B,)`` in units of an episode's range.
 
-    The member's own gain is estimated by importance weighting: `log_ratio` ``(B, M)`` is the log-probability of the
-    episode's actions under a member, less that under the mixture which played (Freund and Schapire 1997; Auer et al.
+    Importance weighting estimates what each member would have gained: `log_ratio` ``(B, M)`` is the log-probability of
+    the episode's actions under a member minus that under the mixture that played (Freund and Schapire 1997; Auer et al.
     2002).
     """
     ratio = log_ratio.clamp_max(math.log(MOST_RATIO)).exp()
@@ -46,19 +46,20 @@ def by_hedge(log_weights: Tensor, gain: Tensor, log_ratio: Tensor, rate: float) 
 
 
 def normal_log_prob(error: Tensor, size: float) -> Tensor:
-    """Return the log-density of errors under a normal distribution with mean 0 and a standard deviation `size`."""
+    """Return the log-density of errors under a normal distribution with mean 0 and standard deviation `size`."""
     return -0.5 * (error / size) ** 2 - math.log(size) - 0.5 * math.log(2.0 * math.pi)
 
 
 def hedge_rate(members: int, episodes: int) -> float:
-    """Return the learning rate of Hedge for so many members and episodes: ``sqrt(8 ln M / K)``."""
+    """Return Hedge's learning rate for M members and K episodes, ``sqrt(8 ln M / K)``."""
     return math.sqrt(8.0 * math.log(max(members, 2)) / max(episodes, 1))
 
 
 def disagreement(log_probs: Tensor, log_weights: Tensor) -> Tensor:
-    """Return the members' mean divergence from their mixture, ``(B,)``: the Jensen–Shannon divergence, in nats.
+    """Return the Jensen–Shannon divergence ``(B,)``, in nats: the members' mean divergence from their mixture.
 
-    `log_probs` are ``(B, M, A)``, `log_weights` ``(B, M)``. 0: all act alike; at most the entropy of the weights.
+    It is 0 if all members act alike, and at most the entropy of the weights. `log_probs` is ``(B, M, A)`` and
+    `log_weights` ``(B, M)``.
     """
     mixture = torch.logsumexp(log_weights[..., None] + log_probs, dim=1, keepdim=True)
     divergence = (log_probs.exp() * (log_probs - mixture)).nan_to_num(0.0).sum(-1)
@@ -66,10 +67,10 @@ def disagreement(log_probs: Tensor, log_weights: Tensor) -> Tensor:
 
 
 def sampled_disagreement(log_probs: Tensor, log_weights: Tensor) -> Tensor:
-    """Return an estimate of `disagreement`, ``(B,)``, from S actions of each member, for distributions of any kind.
+    """Estimate `disagreement` ``(B,)`` from S actions of each member, for distributions of any kind.
 
-    ``log_probs[s, b, i, j]`` is the log-probability, under member j, of the action s that member i drew:
-    ``(S, B, M, M)``. The estimate is unbiased, so it may be a little below 0 where the members agree.
+    ``log_probs[s, b, i, j]``, of shape ``(S, B, M, M)``, is the log-probability under member j of the s-th action drawn
+    from member i. The estimate is unbiased, so it may be slightly below 0 where the members agree.
     """
     mixture = torch.logsumexp(log_weights[:, None] + log_probs, dim=-1)  # (S, B, M)
     own = torch.diagonal(log_probs, dim1=-2, dim2=-1)

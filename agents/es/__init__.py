@@ -1,4 +1,4 @@
-"""Evolution strategies: read `agent.py` for ES, `maml.py` for ES-MAML, and `population.py` for what both share."""
+"""Evolution strategies: `agent.py` is ES, `maml.py` is ES-MAML, and `population.py` is their common part."""
 
 from metarl.agents.es.agent import ES
 from metarl.agents.es.config import ESConfig, ESMAMLConfig

@@ -1,9 +1,9 @@
-"""ES: a recurrent policy as in RL², learned by evolution strategies (Salimans et al. 2017).
+"""ES: a recurrent policy as in RL², trained with evolution strategies (Salimans et al. 2017).
 
-The policy carries its memory through all episodes of a trial, as that of RL² does (Duan et al. 2016), and its fitness
-is the return of the trial. Nothing is differentiated: neither through time, nor a critic's error. A task of the
-meta-batch has `population` rows, and row p plays with the p-th perturbed policy; evaluations have one row, which plays
-with the mean parameters.
+The policy keeps its memory through all episodes of a trial, like that of RL² (Duan et al. 2016), and its fitness is the
+return of the trial. Training needs no gradients, neither through time nor of a critic. Each task of the meta-batch has
+`population` rows, and row p plays with the p-th perturbed policy. Evaluations have one row per task, which plays with
+the mean parameters.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from metarl.core.tree import tree_map
 
 
 class ESMemory(NamedTuple):
-    """The agent's memory; E is the number of rows of a task, and 1 before the first step."""
+    """The agent's memory; E is the number of rows per task, and 1 before the first step."""
 
-    state: Tensor  # (N, E, H) of the GRU
+    state: Tensor  # (N, E, H) the GRU's state
     last_obs: Tensor  # (N, E, O), or (N, E, 0) without `transition_input`
 
 
@@ -61,10 +61,10 @@ class ES(LearningAgent, config=ESConfig):
             return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the carried state did the learning
+        return memory  # the recurrent state has already adapted
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """Take one step of the optimiser, from the returns of the trial of all perturbed policies."""
+        """Take one optimiser step, from the trial returns of all perturbed policies."""
         (rollout,) = trial
         reward, encoder = rollout.outcome.reward * rollout.mask, self.net.encoder
         encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
@@ -75,7 +75,8 @@ class ES(LearningAgent, config=ESConfig):
     def _policies(self, memory: ESMemory, step: Step) -> tuple[Distribution, ESMemory]:
         """Return the policies of all rows, and the memory after the step.
 
-        Rows are (task, policy), those of the population if a task has as many; otherwise all have the mean policy.
+        If a task has as many rows as the population has policies, each row has its own policy; otherwise all rows have
+        the mean policy.
         """
         tasks, rows = len(memory.state), len(step.prev_reward)
         each = rows // tasks

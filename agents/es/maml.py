@@ -1,9 +1,9 @@
 """ES-MAML: initial parameters from which policies adapt, learned without second derivatives (Song et al. 2020).
 
-The fitness of initial parameters θ is the return after adaptation, F(U(θ)), with U some steps on the task's own
-trajectories. MAML differentiates U; ES-MAML takes F(U(θ ± σ ε)) as a function of which nothing but values are known
-(section 3.1 of the paper, algorithm 2). Here U is what MAML's inner loop is: policy-gradient steps, which need first
-derivatives only. It runs on the samples of each pair of a task and a perturbed policy.
+The fitness of initial parameters θ is the return after adaptation, F(U(θ)), where U takes some steps on the task's own
+trajectories. MAML differentiates U; ES-MAML treats F(U(θ ± σ ε)) as a black box (section 3.1 of the paper, algorithm
+2). Here U is MAML's inner loop: policy-gradient steps, which need only first derivatives. It runs on the samples of
+each pair of a task and a perturbed policy.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from metarl.learning.nets import MLPPolicy
 
 
 class ESMAMLMemory(NamedTuple):
-    """The agent's memory between two rounds. In training N is tasks × population once there was an inner step."""
+    """The agent's memory between two rounds. In training, N is tasks × population after the first inner step."""
 
     params: tuple[Tensor, ...]  # (N, …) adapted parameters; those of the mean policy, (tasks, …), before the first step
     steps: Tensor  # () int64: inner steps taken
 
 
 class ESMAMLNetwork(nn.Module):
-    """The policy with the mean of the initial parameters, on scaled observations."""
+    """The policy with the mean initial parameters, on scaled observations."""
 
     def __init__(self, config: ESMAMLConfig, family: TaskFamily) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ESMAMLNetwork(nn.Module):
 
 
 class ESMAML(LearningAgent, config=ESMAMLConfig):
-    """The agent; see the module's docstring. Rows of a task are (policy, trajectory) in training."""
+    """The agent; see the module's docstring. In training, the rows of a task are (policy, trajectory)."""
 
     config: ESMAMLConfig
     step_name = "policy-gradient step"
@@ -97,7 +97,7 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
             return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: ESMAMLMemory, rollout: Rollout) -> Memory:
-        """Take one policy-gradient step on each task, or on each pair of a task and a policy of the population."""
+        """Take one policy-gradient step on each task, or on each pair of a task and a perturbed policy."""
         params = memory.params
         if self._of_population(memory, rollout.mask.shape[1]):
             tasks, each = len(params[0]), self.population.of_policies
@@ -112,18 +112,18 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
         return ESMAMLMemory(params, memory.steps + 1)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """Take one step of the optimiser, from the returns of the last round of all perturbed policies."""
+        """Take one optimiser step, from the last round's returns of all perturbed policies."""
         last, config = trial[-1], self.config
         returns = (last.outcome.reward * last.mask).sum(0)
         by_policy = returns.unflatten(0, (-1, config.population, config.fast_batch_size)).mean(-1)  # (N, P)
         return self.population.step(by_policy, progress)
 
     def _of_population(self, memory: ESMAMLMemory, rows: int) -> bool:
-        """Tell whether a round of that many rows is one of the population that is not adapted yet."""
+        """Return True if a round with that many rows is one of the population before adaptation."""
         return rows // len(memory.params[0]) == self.config.population * self.config.fast_batch_size
 
     def _policies(self, memory: ESMAMLMemory, x: Tensor) -> Distribution:
-        """Return the policies of all rows, from features ``(B, F)``."""
+        """Return the policies of all rows for features ``(B, F)``."""
         tasks, names = len(memory.params[0]), self.adaptation.names
         if not self._of_population(memory, len(x)):
             policies = self.adaptation.policies(memory.params, x.unflatten(0, (tasks, -1)))

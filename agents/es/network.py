@@ -1,4 +1,4 @@
-"""The network of ES: a recurrent policy, of which P perturbed copies play at once."""
+"""The network of ES: a recurrent policy, with P perturbed copies that act in one batch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metarl.learning.nets import MLPPolicy
 
 
 class ESNetwork(nn.Module):
-    """A GRU over encoded steps, and a head that reads its state and the step. Its own parameters are the mean θ.
+    """A GRU over encoded steps, and a head that reads its state and the step. The module's parameters are the mean θ.
 
-    `policies` plays with parameters ``(P, …)``, those of P policies: batched matrix products take the place of the
-    modules. They need as many multiplications as shared weights, but read P copies of them.
+    `policies` uses parameters ``(P, …)`` of P policies, with batched matrix products instead of the modules. They need
+    as many multiplications as shared weights, but read P copies of them.
     """
 
     def __init__(self, config: ESConfig, family: TaskFamily) -> None:
@@ -41,9 +41,9 @@ class ESNetwork(nn.Module):
         return self.policy(torch.cat([output, x], dim=-1)), state
 
     def policies(self, params: Mapping[str, Tensor], x: Tensor, state: Tensor) -> tuple[Distribution, Tensor]:
-        """Return the policies of parameters ``(P, …)`` for steps ``(P, N, F)`` and states ``(P, N, H)``.
+        """Return the policies with parameters ``(P, …)`` for steps ``(P, N, F)`` and states ``(P, N, H)``.
 
-        Their distributions have the batch shape ``(P, N)``; the next states are ``(P, N, H)``.
+        The distributions have the batch shape ``(P, N)``; the next states are ``(P, N, H)``.
         """
         state = gru_of_policies(params, "memory.cell.", x, state)
         own = {name.removeprefix("policy."): p for name, p in params.items() if name.startswith("policy.")}
@@ -53,7 +53,7 @@ class ESNetwork(nn.Module):
 def gru_of_policies(params: Mapping[str, Tensor], prefix: str, x: Tensor, state: Tensor) -> Tensor:
     """Return the next states ``(P, N, H)`` of P GRU cells, for inputs ``(P, N, F)`` and states ``(P, N, H)``.
 
-    `params` has those of `torch.nn.GRU`, each ``(P, …)``, under names that begin with `prefix`.
+    `params` holds the parameters of `torch.nn.GRU`, each ``(P, …)``, under names that begin with `prefix`.
     """
     w_x, w_h, b_x, b_h = (params[f"{prefix}{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     from_x = torch.baddbmm(b_x[:, None], x, w_x.mT)

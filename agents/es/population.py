@@ -1,9 +1,9 @@
 """Evolution strategies (Salimans et al. 2017): a population of perturbed policies, and a step from its returns.
 
-With parameters θ and returns F, the objective is that of a search distribution, J(θ) = E[F(θ + σ ε)] with standard
-normal ε. Its gradient E[F(θ + σ ε) ε] / σ needs no derivative of F: neither of the policy through time, nor of an
-adaptation. `Population` draws the ε of an iteration, holds the parameters of all policies as rows of one tensor, and
-takes a step of an optimiser along the estimate.
+For parameters θ with returns F(θ), the objective is the expected return of a search distribution,
+J(θ) = E[F(θ + σ ε)] with standard normal ε. Its gradient E[F(θ + σ ε) ε] / σ needs no derivative of F, neither through
+the policy's time steps nor through an adaptation. `Population` draws the ε of an iteration, holds the parameters of all
+policies as rows of one tensor, and takes an optimiser step along the estimated gradient.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from metarl.learning import ranks
 
 
 def antithetic(noise: Tensor) -> Tensor:
-    """Return ε, then -ε: ``(2 H, D)`` from `noise` ``(H, D)``."""
+    """Return ε followed by -ε: ``(2 H, D)`` for `noise` ``(H, D)``."""
     return torch.cat([noise, -noise])
 
 
 def centred_ranks(fitness: Tensor) -> Tensor:
-    """Return the ranks of `fitness` ``(P,)``, scaled to lie between -0.5 and 0.5; equal values share their mean rank.
+    """Return the ranks of `fitness` ``(P,)``, scaled to the range from -0.5 to 0.5; ties share their mean rank.
 
-    So the step depends neither on the unit of returns nor on how far an outlier lies (Salimans et al. 2017, section 2).
+    Ranks make the step independent of the scale of returns and of the size of outliers (Salimans et al. 2017, section
+    2).
     """
     below = (fitness[None] < fitness[:, None]).sum(1).to(fitness.dtype)
     alike = (fitness[None] == fitness[:, None]).sum(1) - 1
@@ -35,7 +36,7 @@ def centred_ranks(fitness: Tensor) -> Tensor:
 
 
 def standardised(fitness: Tensor) -> Tensor:
-    """Scale `fitness` ``(P,)`` to mean 0 and standard deviation 1; zeros if all are alike."""
+    """Scale `fitness` ``(P,)`` to mean 0 and standard deviation 1; return zeros if all values are equal."""
     std, mean = torch.std_mean(fitness, correction=0)
     return torch.where(std > ALIKE * fitness.square().mean().sqrt(), (fitness - mean) / std, 0.0)
 
@@ -46,8 +47,8 @@ SHAPINGS = {"ranks": centred_ranks, "standardise": standardised}
 def es_gradient(fitness: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """Estimate the gradient ``(D,)`` of E[F(θ + σ ε)] from antithetic pairs.
 
-    `fitness` ``(2 H,)`` is F of θ + σ ε for each ε of `noise` ``(H, D)``, then that of θ - σ ε. The estimate is
-    unbiased. For a linear or quadratic F that gradient is F's own, whatever σ is.
+    `fitness` ``(2 H,)`` holds F(θ + σ ε) for each ε of `noise` ``(H, D)``, then F(θ - σ ε). The estimate is unbiased.
+    For a linear or quadratic F, the gradient equals that of F for every σ.
     """
     plus, minus = fitness.chunk(2)
     return (plus - minus) @ noise / (2.0 * len(noise) * sigma)
@@ -56,7 +57,7 @@ def es_gradient(fitness: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor
 class Population:
     """The perturbed copies of a module's parameters in an iteration, and the optimiser of the mean.
 
-    The copies are drawn when the update before ends, into tensors that stay, so that a recording on a GPU reads them.
+    The copies are drawn at the end of the previous update, into fixed tensors, so that a CUDA graph can read them.
     """
 
     def __init__(self, module: nn.Module, config: EvolutionConfig, key: Key) -> None:
@@ -66,7 +67,7 @@ class Population:
         count, device = sum(p.numel() for p in self.parameters), key.device
         self.sigma = torch.tensor(at(config.sigma, 0.0), device=device)
         dtype = self.parameters[0].dtype
-        # Buffers of the module, so that they have its device and type; functions of its state, so no part of it.
+        # Buffers of the module, so that they share its device and dtype; not persistent, as they follow from its state.
         for name, rows in (("noise", config.population // 2), ("perturbed", config.population)):
             module.register_buffer(name, torch.empty(rows, count, device=device, dtype=dtype), persistent=False)
         self.module = module
@@ -93,7 +94,7 @@ class Population:
 
     @torch.no_grad()
     def draw(self) -> None:
-        """Draw the population around the parameters θ."""
+        """Draw the population around the mean parameters θ."""
         half, count = self.noise.shape
         keys = rng.fold(rng.fold(self.key, self.updates), torch.arange(half, device=self.key.device))
         self.noise.copy_(rng.normal(keys, count))
@@ -102,9 +103,9 @@ class Population:
 
     @torch.no_grad()
     def step(self, returns: Tensor, progress: float) -> dict[str, float]:
-        """Take a step from the returns ``(N, P)`` of all policies on this rank's tasks; return metrics.
+        """Take a step from the returns ``(N, P)`` of all policies on this rank's tasks, and draw the next population.
 
-        Then draw the next population.
+        Returns metrics.
         """
         fitness = ranks.mean(returns.mean(0), len(returns))
         gradient = es_gradient(SHAPINGS[self.config.shaping](fitness), self.noise, self.sigma)
@@ -135,13 +136,13 @@ class Population:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state, σ and the number of updates; θ is the module's own."""
         state = optimizer_state(self.optimizer, self.names)
-        # Under the optimiser's name: an agent that starts from this one's weights begins with its own σ.
+        # σ counts as part of the optimiser's state, so that an agent initialised from these weights uses its own σ.
         return {**state, "optimizer.sigma": self.sigma, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load a state that `state_dict` returned, once the module has its parameters, and draw its population."""
+        """Load a state of `state_dict` and draw its population; load the module's parameters first."""
         load_optimizer_state(self.optimizer, self.names, state)
-        if "optimizer.sigma" in state:  # not of an agent that was made only to act
+        if "optimizer.sigma" in state:  # the state of an agent made only for acting has none
             self.sigma.copy_(state["optimizer.sigma"])
         self.updates = int(state["updates"])
         self.draw()

@@ -1,6 +1,6 @@
-"""Learning by imitation: read `agent.py` for what all share, `behaviour.py` for how DPT and DAgger play.
+"""Imitation learning: `agent.py` is the common part, `behaviour.py` how DPT and DAgger play.
 
-`distillation.py` is Algorithm Distillation, which learns from what others have done.
+`distillation.py` is Algorithm Distillation, which learns from recorded learning histories.
 """
 
 from metarl.agents.imitation.agent import DPT, DAgger

@@ -1,19 +1,19 @@
-"""DPT and DAgger: a policy with a memory, taught which action is right at every step of a trial.
+"""DPT and DAgger: a policy with a memory, trained on a teacher's action at every step of a trial.
 
-Both are supervised. An iteration plays a trial on each task of a meta-batch, asks a teacher who may know the task for
-the right action at every step, and lowers the policy's cross-entropy to these actions, given only what the policy has
-seen up to there. So the policy learns the teacher's action *averaged over the tasks that are still possible*.
+Both are supervised. An iteration plays a trial on each task of a meta-batch and asks a teacher, which may know the
+task, for its action at every step. It then minimises the policy's cross-entropy to these actions, given only what the
+policy has seen so far. The policy thus learns the teacher's action *averaged over the tasks that are still possible*.
 
-**DPT**, the decision-pretrained transformer (Lee et al. 2023), is taught the best action for who is told the task, on
-trials of random play. Its policy is then the posterior over the best action: to sample from it is Thompson sampling
-(posterior sampling), which it was never taught as an algorithm.
+**DPT**, the decision-pretrained transformer (Lee et al. 2023), learns the optimal action of the true task, on trials of
+random play. Its policy becomes the posterior over the optimal action, and sampling from it is Thompson sampling
+(posterior sampling), although it was never trained on that algorithm.
 
-**DAgger** (Ross et al. 2011) learns from the states that the student itself comes to. With a teacher that is told
-nothing, such as the Gittins index, it copies how that one learns: a large or slow teacher becomes a small network. With
-a teacher that is told the task there is a gap (Weihs et al. 2021): such a teacher never explores, so nobody shows the
-student how to find out. RL² can go on from a student (``--init_from``).
+**DAgger** (Ross et al. 2011) learns on the states that the student itself visits. With a teacher that does not know the
+task, such as the Gittins index, the student copies how the teacher learns: a small network replaces a large or slow
+teacher. With a teacher that knows the task there is an imitation gap (Weihs et al. 2021): such a teacher never
+explores, so the student cannot learn to explore from it. RL² can continue from a student (``--init_from``).
 
-Algorithm Distillation, in `distillation.py`, shares `Imitator` with them, and has other lessons.
+Algorithm Distillation, in `distillation.py`, also derives from `Imitator`, with lessons of another kind.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from metarl.fast.adam import ClippedAdam
 from metarl.learning.acting import check_fixed_size
 
 TOLD_TASKS = 512
-"""Training tasks that the network's scale of tasks is made of, as in RL²."""
+"""Number of training tasks that set the network's scale of tasks, as in RL²."""
 
 
 class Lesson(NamedTuple):
-    """The steps that an iteration learns from, B sequences of T steps."""
+    """The steps that an iteration learns from: B sequences of T steps."""
 
-    raw: Tensor  # (T, B, F) what the policy sees, as the encoder has it
-    obs: Tensor  # (T, B, *O) the observations in it
-    label: Tensor  # (T, B) or (T, B, A) the right actions
+    raw: Tensor  # (T, B, F) encoded steps
+    obs: Tensor  # (T, B, *O) their observations
+    label: Tensor  # (T, B) or (T, B, A) the teacher's actions
     reward: Tensor  # (T, B)
     mask: Tensor  # (T, B) 0 for padding
-    metrics: dict[str, float]  # returns of the episodes in it
-    env_steps: int  # played for it
+    metrics: dict[str, float]  # returns of the episodes
+    env_steps: int  # environment steps played for the lesson
 
 
 class Imitator(OwnLoopAgent):
-    """The part that all imitators share; see the module's docstring. Its memory is that of RL²."""
+    """Base of all imitators; see the module's docstring. Its memory is that of RL²."""
 
     protocol = TrialProtocol()
     config: ImitationConfig
@@ -75,7 +75,7 @@ class Imitator(OwnLoopAgent):
         self.updates = 0
 
     def _taught(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Return the parameters that the loss teaches: all but the critic's, which a run of RL² may go on with."""
+        """Return the parameters to train: all but the critic's, which only a run of RL² that continues needs."""
         return [(name, each) for name, each in self.net.named_parameters() if not name.startswith("critic.")]
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -94,18 +94,18 @@ class Imitator(OwnLoopAgent):
         return policy, memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the carried state did the learning
+        return memory  # the recurrent state has already adapted
 
     def player(self, key: Key, progress: float) -> Agent:
-        """Return who plays the trials of an iteration."""
+        """Return the agent that plays the trials of an iteration."""
         raise NotImplementedError
 
     def label(self, rollout: Rollout, key: Key) -> Tensor:
-        """Return the right actions at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
+        """Return the teacher's actions at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
         return labels_of(rollout, self.teacher, key, greedy=True)
 
     def lesson(self, split: str, key: Key, progress: float) -> Lesson:
-        """Play a trial on each of `meta_batch_size` tasks of `split`, and ask the teacher at every step."""
+        """Play a trial on each of `meta_batch_size` tasks of `split`; label every step with the teacher's action."""
         task = self.family.sample_tasks(rng.fold(key, 0), self.config.meta_batch_size, split)
         (rollout,) = run_trial(self.player(rng.fold(key, 1), progress), self.family, task, rng.fold(key, 2))
         labels, mask = self.label(rollout, rng.fold(key, 3)), rollout.mask
@@ -115,7 +115,7 @@ class Imitator(OwnLoopAgent):
         return Lesson(raw, rollout.step.obs, labels, rollout.outcome.reward, mask, returns, int(mask.sum()))
 
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """Do one iteration: take the lesson of `split`, and lower the cross-entropy to its labels."""
+        """Do one iteration: make a lesson on tasks of `split`, and minimise the cross-entropy to its labels."""
         config, key = self.config, rng.fold(self.key, self.updates)
         with record_function("metarl/rollout"):
             lesson = self.lesson(split, key, progress)
@@ -138,7 +138,7 @@ class Imitator(OwnLoopAgent):
         return Learned(lesson.metrics | metrics, lesson.env_steps)
 
     def _descend(self, raw: Tensor, label: Tensor, mask: Tensor) -> Tensor:
-        """Take one step of Adam. Returns the loss, the share of steps whose mode is right, and the gradient's norm."""
+        """Take one step of Adam. Returns the loss, the fraction of steps whose mode is the label, and the norm."""
         self.optimizer.zero_grad()
         loss, policy = self._loss(raw, label, mask)
         loss.backward()
@@ -149,7 +149,7 @@ class Imitator(OwnLoopAgent):
         return torch.stack([loss.detach(), agreement, grad_norm])
 
     def _loss(self, raw: Tensor, label: Tensor, mask: Tensor) -> tuple[Tensor, Distribution]:
-        """Return the mean cross-entropy of the policy to the labels, over steps that count, and the policy."""
+        """Return the mean cross-entropy of the policy to the labels, over all steps without padding, and the policy."""
         output, x, _ = self.net.sequence(raw, None)
         policy, _ = self.net.heads(output, x, None)
         own = self.net.actions.to_own(label)
@@ -186,9 +186,9 @@ class DPT(Imitator, config=DPTConfig):
     def __init__(
         self, config: DPTConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for a family without `optimal_action`, or without Discrete actions."""
+        """Make an untrained agent. Raises ValueError for a family without `optimal_action` or Discrete actions."""
         self.teacher = make_teacher(OPTIMAL, family, torch.device(device))
-        Mixed(family, rng.key(0))  # which says what is wrong
+        Mixed(family, rng.key(0))  # raises the ValueError
         super().__init__(config, family, seed, device)
 
     def player(self, key: Key, progress: float) -> Agent:
@@ -203,13 +203,13 @@ class DAgger(Imitator, config=DAggerConfig):
     def __init__(
         self, config: DAggerConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for a ready-made teacher that there is not for the family."""
-        if not is_run(config.teacher):  # a student acts where its teacher's run is not there
+        """Make an untrained agent. Raises ValueError for a ready-made teacher that the family does not have."""
+        if not is_run(config.teacher):  # a student must be able to act without its teacher's run
             self.teacher = make_teacher(config.teacher, family, torch.device(device))
         super().__init__(config, family, seed, device)
 
     def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
-        """Load the teacher if it is a trained agent. Raises ValueError for one that does not fit."""
+        """Load the teacher if it is a trained agent. Raises ValueError if it does not fit the family."""
         if is_run(self.config.teacher):
             self.teacher = load(self.config.teacher)
             check_teacher(self.config.teacher, self.teacher, self.family)

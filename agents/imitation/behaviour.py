@@ -1,4 +1,4 @@
-"""Who plays the trials that an imitator learns from, and who says which action is right."""
+"""The players of the trials that an imitator learns from, and the teachers that label them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from metarl.core.rollout import Acted, Agent, Memory, Rollout
 from metarl.core.tree import take
 
 OPTIMAL = "optimal"
-"""The teacher that is the family's own `optimal_action`."""
+"""The name of the teacher that takes the family's `optimal_action`."""
 
 
 class Mixed(FixedAgent):
-    """Plays each trial by a distribution over actions of its own, whatever it sees (Lee et al. 2023, appendix A.2).
+    """Plays each trial with one random distribution over actions, whatever it sees (Lee et al. 2023, appendix A.2).
 
-    The distribution is ``(1 - w) d + w e``: d uniform among all distributions, e a single action, w uniform in 0, .1,
-    …, 1. With `uniform`, every action is equally likely.
+    The distribution is ``(1 - w) d + w e``: d is uniform among all distributions, e is a single action, and w is
+    uniform in 0, .1, …, 1. With `uniform`, every action is equally likely instead.
     """
 
     def __init__(self, family: AnyFamily, key: Key, uniform: bool = False) -> None:
@@ -41,7 +41,7 @@ class Mixed(FixedAgent):
         flat = torch.full((num_tasks, self.actions), 1.0 / self.actions, device=self.device)
         if self.uniform:
             return flat
-        spread = rng.exponential(rng.fold(keys, 0), self.actions)  # uniform among distributions, once it sums to 1
+        spread = rng.exponential(rng.fold(keys, 0), self.actions)  # normalised, this is uniform among distributions
         single = torch.nn.functional.one_hot(rng.integers(rng.fold(keys, 1), 1, self.actions).squeeze(-1), self.actions)
         weight = 0.1 * rng.integers(rng.fold(keys, 2), 1, 11)
         return (1.0 - weight) * spread / spread.sum(1, keepdim=True) + weight * single
@@ -53,20 +53,20 @@ class Mixed(FixedAgent):
 
 
 class Teacher(Protocol):
-    """Someone who knows what is right."""
+    """A teacher, whose actions are the labels."""
 
     def begin(self, num_tasks: int, task: Task) -> Memory:
-        """Return the teacher's memory before a trial; it may be told the task."""
+        """Return the teacher's memory before a trial; the teacher may use the task."""
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        """Return its action after a step, which holds the action that was taken before, whoever took it."""
+        """Return the teacher's action at a step. The step's previous action may be someone else's."""
 
 
 class OptimalTeacher:
-    """A teacher that is told the task and takes the family's `optimal_action`."""
+    """A teacher that knows the task and takes the family's `optimal_action`."""
 
     def __init__(self, family: AnyFamily) -> None:
-        """Make the teacher. Raises ValueError for a family that does not know its optimal actions."""
+        """Make the teacher. Raises ValueError for a family without optimal actions."""
         self.family = family
         task = family.sample_tasks(rng.key(0), 1)
         obs = family.observe(task, family.reset(task, rng.fold(rng.key(0), torch.arange(1))))
@@ -84,7 +84,7 @@ class OptimalTeacher:
 
 
 def make_teacher(name: str, family: AnyFamily, device: torch.device) -> Teacher:
-    """Make a ready-made teacher by its name. Raises ValueError for one that there is not for the family."""
+    """Make a ready-made teacher by its name. Raises ValueError for a name that the family does not have."""
     if name == OPTIMAL:
         return OptimalTeacher(family)
     import metarl.agents.reference.catalogue  # noqa: F401  (registers them, which takes a while)
@@ -99,7 +99,7 @@ def make_teacher(name: str, family: AnyFamily, device: torch.device) -> Teacher:
 
 
 def check_teacher(name: str, agent: Agent, family: AnyFamily) -> None:
-    """Raise ValueError, one sentence, for a trained teacher that cannot teach trials of the family."""
+    """Raise ValueError for a trained teacher that cannot teach on trials of the family."""
     if agent.protocol.test().rounds > 1:
         raise ValueError(f"The teacher {name} adapts in rounds, and DAgger learns from trials of a single one.")
     known = getattr(agent, "family", family)
@@ -115,7 +115,7 @@ class PairMemory(NamedTuple):
 
 
 class Pair(FixedAgent):
-    """A student that plays, and a teacher that sees the same trial and takes its place in a step now and then."""
+    """A student that plays, and a teacher that follows the trial and acts instead with probability `beta` per step."""
 
     def __init__(self, student: Agent, teacher: Teacher, beta: float) -> None:
         super().__init__(getattr(student, "device", "cpu"))
@@ -135,7 +135,7 @@ class Pair(FixedAgent):
 
 @torch.no_grad()
 def labels_of(rollout: Rollout, teacher: Teacher, key: Key, greedy: bool) -> Tensor:
-    """Return the actions that the teacher would have taken at every step of a trial: ``(T, B)`` or ``(T, B, A)``."""
+    """Return the teacher's action at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
     memory, actions = teacher.begin(rollout.mask.shape[1], rollout.task), []
     for t in range(len(rollout.mask)):
         keys = rng.fold(rng.fold(key, t), torch.arange(rollout.mask.shape[1], device=rollout.mask.device))

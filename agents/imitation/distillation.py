@@ -1,12 +1,12 @@
-"""Algorithm Distillation (Laskin et al. 2022): a causal transformer that is taught the actions of a learner.
+"""Algorithm Distillation (Laskin et al. 2022): a causal transformer trained to predict the actions of a learning agent.
 
-The data are learning histories: all that an agent did on a task while it learned it, from its first episode, when it
-knew nothing, to its last. The policy predicts each action from what came before it *in all episodes so far*. To predict
-a learner well it has to find out how far learning has come, and what comes next: so it becomes a learner itself, in its
-context and without gradients, also on tasks that no history is about.
+The data are learning histories: everything that an agent did while it learned a task, from its first episode to its
+last. The policy predicts each action from what came before it *in all episodes so far*. To predict a learner well, it
+must infer how far learning has progressed and what the learner does next. It thus becomes a learner itself, in context
+and without gradients, even on tasks that no history covers.
 
-A history is thinned out before it is shown: of every few episodes one is kept, at random which. The policy then sees
-learning sped up, and learns from fewer episodes than its source: the paper's "more data-efficient" algorithm.
+Histories are thinned first: one of every few episodes is kept, with a random offset. The policy then sees faster
+learning, and itself learns from fewer episodes than the source agent: the paper's "more data-efficient" algorithm.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from metarl.learning.histories.history import History
 
 
 class ADMemory(NamedTuple):
-    """The context: what the transformer keeps of it, and its steps, to be read again when the oldest are forgotten."""
+    """The context: the transformer's state, and the steps, which are read again after the oldest are forgotten."""
 
     state: Any  # the keys and values of the steps in the context
     last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`
-    steps: Tensor  # (B, n, F) the steps as the encoder has them, n ≤ `context`
+    steps: Tensor  # (B, n, F) the encoded steps, n ≤ `context`
 
 
 class AD(Imitator, config=ADConfig):
@@ -50,7 +50,7 @@ class AD(Imitator, config=ADConfig):
         self._histories: Histories | None = None
 
     def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
-        """Open the histories. Raises ValueError, one sentence, if there are none, or they are about other tasks."""
+        """Open the histories. Raises ValueError if there are none or they cover other tasks."""
         self._open(split)
 
     def _open(self, split: str) -> None:
@@ -74,7 +74,7 @@ class AD(Imitator, config=ADConfig):
         self._histories = histories
 
     def lesson(self, split: str, key: Key, progress: float) -> Lesson:
-        """Draw histories, keep every few of their episodes, and cut a window of the context's size out of each."""
+        """Draw histories, thin their episodes, and cut a window of the context's size out of each."""
         history = self._draw(split, rng.fold(key, 0))
         history = thinned(history, rng.fold(key, 1), self._stride())
         encoder, rows = self.net.encoder, history.mask.shape[1]
@@ -86,7 +86,7 @@ class AD(Imitator, config=ADConfig):
         return Lesson(raw, obs, label, reward, mask, returns, env_steps=0)
 
     def _draw(self, split: str, key: Key) -> History:
-        """Draw `meta_batch_size` histories of a shard, again and again; each history has the same probability."""
+        """Draw `meta_batch_size` histories of one shard with replacement; all histories are equally likely."""
         if self._histories is None:
             self._open(split)
         assert self._histories is not None
@@ -113,10 +113,10 @@ class AD(Imitator, config=ADConfig):
         return policy, ADMemory(state, last_obs, torch.cat([memory.steps, raw[:, None]], dim=1))
 
     def _forget(self, memory: ADMemory) -> ADMemory:
-        """Forget the older half of a full context: the rest is read again, as a window that begins there.
+        """Forget the older half of a full context, and read the rest again as a window that begins there.
 
-        In training, windows of histories longer than the context begin anywhere, too. A step takes the time of two on
-        average, and memory is bounded.
+        This matches training, where the windows of long histories also begin anywhere. On average a step takes the time
+        of two, and memory is bounded.
         """
         if memory.steps.shape[1] < self.context:
             return memory
@@ -129,20 +129,20 @@ class AD(Imitator, config=ADConfig):
         return super().memory_features(self._forget(memory), step)
 
     def acting_module(self, memory: Memory) -> Any:
-        return LearningAgent.acting_module(self, memory)  # which says that there is none
+        return LearningAgent.acting_module(self, memory)  # raises an error: there is no acting module
 
 
 def thinned(history: History, key: Key, stride: int) -> History:
-    """Keep every `stride`-th episode of each history, from a random one of the first `stride` on."""
+    """Keep every `stride`-th episode of each history, starting with a random one of the first `stride`."""
     first = rng.integers(key, history.mask.shape[1], stride)
     return history.only((history.episode - first) % stride == 0)
 
 
 def windows(history: History, key: Key, size: int) -> tuple[Tensor, Tensor]:
-    """Draw a window of `size` steps of each history: the steps' numbers, int64 ``(T, B)``, and their mask.
+    """Draw a window of `size` steps from each history: the indices of its steps, int64 ``(T, B)``, and their mask.
 
-    Its end is drawn among all steps, and a window that would begin before the history does is moved to its start: the
-    beginning, where nothing is known yet, is seen often. T is at most `size`.
+    The end of a window is uniform over all steps. A window that would begin before the history is moved to its start,
+    so that the beginning, where nothing is known yet, is seen often. T is at most `size`.
     """
     length = history.mask.sum(0).to(torch.int64)
     drawn = (rng.uniform(key, len(length)) * (length + 1)).to(torch.int64)  # 0 … length
@@ -152,6 +152,6 @@ def windows(history: History, key: Key, size: int) -> tuple[Tensor, Tensor]:
 
 
 def cut(tree: Any, index: Tensor) -> Any:
-    """Take steps ``(T, B)`` of each row out of every tensor ``(…, B, …)``, time first."""
+    """Take the steps `index` ``(T, B)`` of each row from every tensor ``(…, B, …)``, time first."""
     rows = torch.arange(index.shape[1], device=index.device)
     return tree_map(lambda leaf: leaf[index, rows], tree)

@@ -1,4 +1,4 @@
-"""MAML's acting module, for exports: the policy with the parameters that it has for one task."""
+"""The module that acts for an exported MAML agent: the policy with the parameters adapted to one task."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from metarl.learning.acting import ActingModule
 
 
 class ActingMAML(ActingModule):
-    """A perceptron of the observation. It has no memory: what it learned of the task is in its parameters."""
+    """An MLP on the observation. It has no memory: what it learned about the task is in its parameters."""
 
     def __init__(self, net: MAMLNetwork, params: Sequence[Tensor]) -> None:
-        """Take the scales of `net`, and `params` ``(1, …)``, a task's own copy of the policy's parameters."""
+        """Make the module from the scales of `net` and from `params` ``(1, …)``, the parameters adapted to one task."""
         super().__init__()
         self.scaling, self.policy = copy.deepcopy(net.scaling), copy.deepcopy(net.policy)
         with torch.no_grad():

@@ -1,28 +1,28 @@
 """The inner loop of MAML: a few gradient steps from the initial parameters, on each task's own samples.
 
 An `Adaptation` holds no parameters. Its methods take parameters and the samples of each round, and return adapted
-parameters and policies: as differentiable functions of the initial parameters if the outer step asks for that.
+parameters and policies. If the outer step asks for it, these are differentiable functions of the initial parameters.
 
-A gradient step ascends an inner objective. There are three, with the same gradient and different Hessians. Each is a
-function (log-probabilities of the actions under a policy, samples) → ``(N, M)``; its sum over a task's steps, weighted
-by their advantages, is ascended. The step needs only the gradient: for the policy that acted it is the policy gradient
-Σ ∇log π · A with all three. The meta-gradient differentiates the step, so it needs the Hessian:
+A gradient step ascends one of three inner objectives, which have the same gradient but different Hessians. Each is a
+function (log-probabilities of the actions under a policy, samples) → ``(N, M)``, and the step ascends its sum over a
+task's steps, weighted by their advantages. The step itself needs only the gradient, which for the policy that acted is
+the policy gradient Σ ∇log π · A with all three. The meta-gradient differentiates the step, so it needs the Hessian:
 
 ==================  ================================================================  ==========================
 objective           expectation of its Hessian                                        source
 ==================  ================================================================  ==========================
-`vpg`               not the Hessian of the return: it leaves out how the parameters   Williams 1992; Finn et al.
-                    change which samples are drawn                                    2017, section 3.2
+`vpg`               not the Hessian of the return: it ignores that the parameters     Williams 1992; Finn et al.
+                    change the distribution of the samples                            2017, section 3.2
 `likelihood_ratio`  the Hessian of the return, without the terms between actions of   Rothfuss et al. 2019
                     one episode; exact for episodes of one decision                   (ProMP), section 5
 `dice`              the Hessian of the return; its variance grows with the episode    Foerster et al. 2018
 ==================  ================================================================  ==========================
 
-A supervised loss takes the place of the objective where right actions are known: `supervised`, as in sections 3.1 and
-5.1 of Finn et al. 2017. It is no estimate, so that the gradient and the Hessian are those of the loss.
+Where the correct actions are known, the loss `supervised` replaces the objective (Finn et al. 2017, sections 3.1 and
+5.1). It is not an estimate, so its gradient and Hessian are exact.
 
-``python -m benchmarks.surrogate_hessians`` measures this. For the policy that acted, all likelihood ratios are 1. For
-another one, in the line search and in later epochs of PPO, they are importance weights.
+``python -m benchmarks.surrogate_hessians`` measures these Hessians. For the policy that acted, all likelihood ratios
+are 1. For any other policy, in the line search and in later epochs of PPO, they are importance weights.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from metarl.learning.nets import MLPPolicy
 Params = tuple[Tensor, ...]
 """A policy's parameters, each ``(N, …)``: one copy for each of N tasks."""
 Meta = tuple[Tensor, ...]
-"""The meta-parameters: the policy's initial parameters, each ``(…)``, then the learned step sizes if there are any."""
+"""The meta-parameters: the policy's initial parameters, each ``(…)``, then the learned step sizes, if any."""
 StepSizes = list[Tensor | float]
-"""The size of one gradient step, for each parameter that it changes."""
+"""The step sizes of one gradient step: one for each parameter that it changes."""
 Metrics = dict[str, Tensor]
 Loss = Callable[[list[Distribution]], tuple[Tensor, Metrics]]
 """The outer loss: the policies of all rounds → (loss, metrics)."""
@@ -63,11 +63,12 @@ def likelihood_ratio(log_prob: Tensor, samples: Samples) -> Tensor:
 def dice(log_prob: Tensor, samples: Samples) -> Tensor:
     """Return ☐(a_1 … a_t) - ☐(a_1 … a_t-1) ``(N, M)``, where ☐ is the likelihood ratio of a sequence of actions.
 
-    Summed with undiscounted returns as advantages it is DiCE's Σ_t ☐(a_1 … a_t) r_t up to a constant (Foerster et al.
-    2018). With a discount below 1, returns are discounted from each step on, as in every policy gradient here, and DiCE
-    would discount rewards from the start of the episode. The difference of two ☐ allows a baseline (Mao et al. 2019;
-    Loaded DiCE, Farquhar et al. 2019). DiCE's ☐ divides by the likelihood under the current parameters; here it divides
-    by the likelihood under the policy that acted. Both are the same for the policy that acted.
+    Weighted by undiscounted returns and summed over the steps, it equals DiCE's Σ_t ☐(a_1 … a_t) r_t up to a constant
+    (Foerster et al. 2018). With a discount below 1 the two differ: here, as in every policy gradient of this package,
+    returns are discounted from each step on, whereas DiCE discounts rewards from the start of the episode. The
+    difference of two ☐ allows a baseline (Mao et al. 2019; Loaded DiCE, Farquhar et al. 2019). DiCE's ☐ divides by the
+    likelihood under the current parameters, this one by the likelihood under the policy that acted. For the policy
+    that acted both are the same.
     """
     log_ratio = (log_prob - samples.log_prob) * (samples.weight > 0)
     return torch.exp(_sum_before(log_ratio, samples.time)) * torch.expm1(log_ratio)
@@ -88,11 +89,11 @@ INNER_OBJECTIVES: dict[str, Callable[[Tensor, Samples], Tensor]] = {
 
 
 def supervised(policies: Distribution, samples: Samples) -> Tensor:
-    """Return each task's supervised loss ``(N,)`` on the right actions `samples.target`: a mean over the task's steps.
+    """Return each task's supervised loss ``(N,)``: the mean over its steps, for the correct actions `samples.target`.
 
-    Of a categorical policy it is the cross-entropy, summed over an action's components. Of a Gaussian one it is the
-    squared error of its mean, averaged over the action's dimensions, in units of half the action range; the standard
-    deviation has no part in it.
+    For a categorical policy the loss is the cross-entropy, summed over the components of an action. For a Gaussian
+    policy it is the squared error of the mean action, averaged over the action's dimensions, in units of half the
+    action range; it does not depend on the standard deviation.
     """
     if isinstance(policies, DiagonalGaussian):
         losses = (policies.mean - samples.target).square().mean(-1)
@@ -102,7 +103,7 @@ def supervised(policies: Distribution, samples: Samples) -> Tensor:
 
 
 def rows_of(policies: Distribution) -> Distribution:
-    """Return the policies ``(N, M)`` of N tasks as those of N × M rows, one task after the other."""
+    """Flatten the policies ``(N, M)`` of N tasks to ``(N × M,)`` rows, one task after the other."""
     if isinstance(policies, DiagonalGaussian):
         policies = DiagonalGaussian(policies.mean, policies.log_std.expand_as(policies.mean))
     flat: Distribution = tree_map(lambda part: part.flatten(0, 1), policies)
@@ -112,7 +113,7 @@ def rows_of(policies: Distribution) -> Distribution:
 class Adapted(NamedTuple):
     """The result of an adaptation."""
 
-    policies: list[Distribution]  # one for each round, on its states: the initial policies first, the adapted ones last
+    policies: list[Distribution]  # one for each round, on its states: first the initial policies, last the adapted ones
     params: list[Params]  # the parameters after each gradient step
 
 
@@ -120,7 +121,7 @@ class Adaptation(NamedTuple):
     """The inner loop: one gradient step on each task after each round but the last."""
 
     policy: MLPPolicy  # the architecture; its own parameters are replaced by those of each task
-    names: tuple[str, ...]  # of the policy's parameters, in the order of `Meta` and `Params`
+    names: tuple[str, ...]  # the names of the policy's parameters, in the order of `Meta` and `Params`
     inner_params: tuple[int, ...]  # indices of the parameters that gradient steps change
     inner_objective: Callable[[Tensor, Samples], Tensor] | None  # None: the supervised loss
     fast_lr: float
@@ -129,18 +130,18 @@ class Adaptation(NamedTuple):
     later_rate: float = 0.5  # factor on the size of later steps, in evaluations
     first_order: bool = False
     outer: slice = slice(-1, None)  # the rounds whose return the outer step improves
-    likelihoods: bool = True  # False: a loss is supervised, and does not depend on standard deviations
+    likelihoods: bool = True  # False: a loss is supervised, so it does not depend on the standard deviation
 
     def initial(self, meta: Meta, tasks: int) -> Params:
-        """Return the initial parameters once for each task (views, without a copy)."""
+        """Return the initial parameters repeated for each task, as views."""
         return tuple(p.expand(tasks, *p.shape) for p in meta[: len(self.names)])
 
     def policies(self, params: Sequence[Tensor], x: Tensor) -> Distribution:
-        """Return each task's policy on its own states, from parameters ``(N, …)`` and features ``(N, M, F)``."""
+        """Return each task's policy on its own states, for parameters ``(N, …)`` and features ``(N, M, F)``."""
         return self.policy.of_tasks(dict(zip(self.names, params, strict=True)), x)
 
     def step_sizes(self, meta: Meta, number: int) -> StepSizes:
-        """Return the sizes of gradient step `number`, counted from 0, one for each of `inner_params`."""
+        """Return the step sizes of gradient step `number`, counted from 0: one for each of `inner_params`."""
         rates = meta[len(self.names) :]
         factor = 1.0 if number < self.inner_steps else self.later_rate
         if self.rates == "fixed":
@@ -150,7 +151,7 @@ class Adaptation(NamedTuple):
         return [factor * rates[0][min(number, len(rates[0]) - 1)]] * len(self.inner_params)
 
     def inner_losses(self, policies: Distribution, samples: Samples) -> Tensor:
-        """Return each task's loss ``(N,)``, which a gradient step descends: minus the objective, or `supervised`."""
+        """Return each task's inner loss ``(N,)``: minus the objective, or the loss `supervised`."""
         if self.inner_objective is None:
             return supervised(policies, samples)
         objective = self.inner_objective(policies.log_prob(samples.action), samples)
@@ -161,8 +162,8 @@ class Adaptation(NamedTuple):
     ) -> tuple[Params, Distribution]:
         """Take one gradient step on every task; return the new parameters, and the policies before the step.
 
-        With `differentiable` both are functions of `params` and `sizes` in autograd's graph. Tasks share no parameters,
-        so the gradient of the sum of all losses holds the gradient of each task's own loss.
+        With `differentiable`, both stay connected to `params` and `sizes` in autograd's graph. Tasks share no
+        parameters, so the gradient of the sum of all losses contains the gradient of each task's own loss.
         """
         with torch.enable_grad():
             if not differentiable:
@@ -184,10 +185,10 @@ class Adaptation(NamedTuple):
     def adapt(
         self, meta: Meta, rounds: list[Samples], differentiable: bool = False, values: list[Params] | None = None
     ) -> Adapted:
-        """Take a gradient step on each round but the last; return the policies of all rounds.
+        """Take a gradient step on each round except the last, and return the policies of all rounds.
 
         `values` are the parameters after each gradient step of another adaptation. They replace the values of this
-        adaptation's parameters, but not their derivatives: so derivatives can be estimated from fewer trajectories.
+        adaptation's parameters but not their derivatives, so derivatives can be estimated from fewer trajectories.
         """
         params = self.initial(meta if differentiable else detach(meta), len(rounds[0].x))
         policies, steps = [], []
@@ -200,7 +201,7 @@ class Adaptation(NamedTuple):
         return Adapted([*policies, self.policies(params, rounds[-1].x)], steps)
 
     def meta_gradient(self, meta: Meta, rounds: list[Samples], loss: Loss) -> tuple[list[Tensor], Metrics]:
-        """Return the gradient of `loss` with respect to `meta`, through the gradient steps, and the loss's metrics."""
+        """Differentiate `loss` with respect to `meta` through the gradient steps; return the gradient and metrics."""
         params = detach(self.initial(meta, len(rounds[0].x)))
         sizes = [self.step_sizes(meta, number) for number in range(len(rounds) - 1)]
         by_params, by_sizes, metrics = gradient_through_steps(params, sizes, rounds, self, loss)
@@ -215,10 +216,10 @@ class Adaptation(NamedTuple):
 def gradient_through_steps(
     params: Params, sizes: list[StepSizes], rounds: list[Samples], adaptation: Adaptation, loss: Loss
 ) -> tuple[list[Tensor], list[list[Tensor | None]], Metrics]:
-    """Differentiate `loss` with respect to the parameters before the first gradient step and to the step sizes.
+    """Differentiate `loss` with respect to the step sizes and to the parameters before the first gradient step.
 
-    Returns each task's gradients ``(N, …)`` with respect to the parameters, those with respect to the step sizes (None
-    for a size that is a plain number), and the loss's metrics.
+    Returns each task's gradients ``(N, …)`` with respect to the parameters, the gradients with respect to the step
+    sizes (None for a step size that is a plain number), and the loss's metrics.
     """
     start = tuple(p.detach().requires_grad_() for p in params)
     leaves = [[size.detach().requires_grad_() if isinstance(size, Tensor) else size for size in step] for step in sizes]

@@ -1,9 +1,9 @@
 """MAML: initial parameters from which a few gradient steps adapt a policy to a task (Finn et al. 2017).
 
-A trial is some rounds of trajectories. Between two rounds each task's own copy of the parameters takes a gradient step
-on its policy's return (the inner loop). The outer step improves the return of the last round: it differentiates that
-return with respect to the initial parameters, through the gradient steps. MAML's relatives are values of one
-configuration:
+A trial consists of several rounds of trajectories. Between two rounds, each task's copy of the parameters takes a
+gradient step on its policy's return (the inner loop). The outer step improves the return of the last round: it
+differentiates that return with respect to the initial parameters, through the gradient steps. The variants of MAML are
+different values of one configuration:
 
 ===========  =============================================================================  =======================
 variant      fields                                                                         source
@@ -19,11 +19,11 @@ Reptile      ``outer: reptile``                                                 
 supervised   ``inner_loss: supervised, outer: supervised``                                  Finn et al. 2017, §5.1
 ===========  =============================================================================  =======================
 
-The last one needs a family with right actions (`TaskFamily.target`). The points of a round are then the examples of a
-gradient step, and the loss after it is taken on those of the next round, which are new.
+The supervised variant needs a family that knows the correct actions (`TaskFamily.target`). The points of a round are
+then the examples of one gradient step, and the loss after the step is computed on the new points of the next round.
 
-All tasks are one batch: parameters are ``(N, …)``, samples ``(N, M, …)`` with M = trajectories × steps. The policies of
-all tasks run as batched matrix products; a test compares them with `torch.func.vmap`.
+All tasks form one batch: parameters are ``(N, …)`` and samples ``(N, M, …)``, with M = trajectories × steps. Batched
+matrix products compute the policies of all tasks; a test compares them with `torch.func.vmap`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class MAML(LearningAgent, config=MAMLConfig):
             return Acted(action.flatten(0, 1), log_prob, torch.zeros_like(log_prob)), memory
 
     def _policies(self, memory: MAMLMemory, step: Step) -> Distribution:
-        """Return the policies ``(N, rows of a task)``, N being the tasks."""
+        """Return the policies ``(N, M)`` of N tasks with M rows each."""
         x = self.net.scaling.scaled(step.obs, 1).unflatten(0, (len(memory.params[0]), -1))
         return self.adaptation.policies(memory.params, x)
 
@@ -161,15 +161,16 @@ class MAML(LearningAgent, config=MAMLConfig):
             return rows_of(self._policies(memory, step))
 
     def adapt(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
-        """Take one gradient step on each task, from the samples of the round."""
+        """Take one gradient step on each task, with the samples of the round."""
         return self._stepped(memory, rollout, self.adaptation)
 
     def adapt_from_others(self, memory: MAMLMemory, rollout: Rollout) -> Memory:
-        """Take one gradient step on each task, from a round that another policy played.
+        """Take one gradient step on each task, with the samples of a round that another policy played.
 
-        ``rollout.acted.log_prob`` is that of the other policy. The step ascends the likelihood ratio times advantage:
-        the policy gradient by importance sampling of actions (Tang & Abbeel 2010), in the states that the other policy
-        reached. For a round of the agent's own it is the step of `adapt`. A supervised step asks for no likelihood.
+        ``rollout.acted.log_prob`` is the log-probability under that other policy. The step ascends the likelihood
+        ratio times the advantage: a policy gradient that importance-samples the actions (Tang & Abbeel 2010), in the
+        states that the other policy reached. For a round that the agent itself played, this equals `adapt`. A
+        supervised step needs no likelihood.
         """
         by_ratio = self.adaptation._replace(inner_objective=likelihood_ratio)
         supervised = self.adaptation.inner_objective is None
@@ -198,7 +199,7 @@ class MAML(LearningAgent, config=MAMLConfig):
 
     @torch.no_grad()
     def samples(self, rollout: Rollout, tasks: int) -> Samples:
-        """Turn a round of `tasks` tasks into the samples of gradient steps."""
+        """Turn a round of `tasks` tasks into samples for gradient steps."""
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
         if self.supervised and not isinstance(rollout.target, Tensor):
             raise ValueError("A supervised loss needs the right actions of a round, and this one has none.")
@@ -217,7 +218,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         return samples if config.norm_adv else self._in_reward_sizes(samples, rollout)
 
     def _in_reward_sizes(self, samples: Samples, rollout: Rollout) -> Samples:
-        """Divide advantages by the rewards' running size; before the first update, by their size in this round."""
+        """Divide advantages by the running size of rewards; before the first update, by their size in this round."""
         own = mean_square(by_task(rollout.outcome.reward * rollout.mask, len(samples.x))).sqrt()[:, None]  # (N, 1)
         size = torch.where(self.reward_size > 0.0, self.reward_size, own)
         advantage, scale = (torch.where(size > 0.0, x / size, 0.0) for x in (samples.advantage, samples.return_scale))
@@ -230,23 +231,23 @@ class MAML(LearningAgent, config=MAMLConfig):
 
     @torch.no_grad()
     def _values(self, rollout: Rollout) -> Tensor:
-        """Return the values ``(T, B)`` of the learned baseline before each step."""
+        """Return the learned baseline's values ``(T, B)`` before each step."""
         assert self.net.critic is not None
         value: Tensor = self.net.critic(self.net.scaling.scaled(rollout.step.obs, 2), episode_time(rollout))
         return value
 
     def _fit(self, trial: list[Rollout]) -> dict[str, float]:
-        """Fit the learned baseline and update the running scales, after the outer step, for the next iteration."""
+        """Fit the learned baseline and update the running scales, after the outer step and for the next iteration."""
         metrics = {}
         weight = max(0.02, 1.0 / (self.updates + 1))
         rewards = torch.cat([(rollout.outcome.reward * rollout.mask).flatten() for rollout in trial])
         size, batches = running_size(self.reward_size, self.reward_batches, rewards)
-        self.reward_size.copy_(size)  # in place, since a recorded rollout reads it in its gradient steps
+        self.reward_size.copy_(size)  # in place, since the gradient steps of a recorded rollout read it
         self.reward_batches.copy_(batches)
         if self.net.critic is not None:
             metrics = self._fit_critic(trial, weight)
         if self.config.norm_obs:
-            for rollout in trial[:1]:  # only states of the initial policies, from which every adaptation starts
+            for rollout in trial[:1]:  # only states of the initial policies, where every adaptation starts
                 self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
         return metrics
 
@@ -287,7 +288,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         self.outer.load_state_dict(state)
         if self.critic_optimizer is not None:
             self.critic_optimizer.load_state_dict(state)
-        # A state from before rewards had a running size keeps the size 1: infinitely many batches never move it.
+        # Older states have no running size of rewards. Give them size 1, and infinitely many batches so that it stays.
         self.reward_size.copy_(state.get("reward_size", torch.tensor(1.0)))
         self.reward_batches.copy_(state.get("reward_batches", torch.tensor(math.inf)))
         self.updates = int(state["updates"])

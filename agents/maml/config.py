@@ -1,4 +1,4 @@
-"""The configuration of MAML and its relatives; `metarl.agents.maml.agent` says which values make which variant."""
+"""The configuration of MAML; `metarl.agents.maml.agent` lists which values give which variant."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from metarl.learning.nets import ACTIVATIONS
 
 @dataclass(frozen=True)
 class TRPOStep(Part):
-    """A natural-gradient step within a bound of the KL divergence (Schulman et al. 2015)."""
+    """A natural-gradient step within a bound on the KL divergence (Schulman et al. 2015)."""
 
     max_kl: float = option(0.01, POSITIVE_FINITE)
-    """Bound on the mean KL divergence of the policies after the outer step from those before it."""
+    """Bound on the mean KL divergence between the policies before and after the outer step."""
     trust: str = option("adapted", one_of("adapted", "all"))
-    """Policies whose divergence `max_kl` bounds: adapted (after the gradient steps); or all (before each of them, too).
-    Nearly deterministic adapted policies hardly change even if the initial policy drifts far: then bound all."""
+    """Policies whose divergence `max_kl` bounds: adapted (after the gradient steps), or all (also before each of them).
+    Choose all if adapted policies are nearly deterministic: they hardly change even if the initial policy drifts
+    far."""
     cg_iters: int = option(10, at_least(1))
     """Iterations of conjugate gradients."""
     cg_damping: float = option(1e-5, NOT_NEGATIVE)
-    """Damping: added to the diagonal of the Fisher matrix."""
+    """Damping added to the diagonal of the Fisher matrix."""
     ls_max_steps: int = option(15, at_least(1))
-    """Step sizes that the line search tries."""
+    """Largest number of step sizes that the line search tries."""
     ls_backtrack_ratio: float = option(0.8, FRACTION)
-    """Factor between a step size and the next shorter one."""
+    """Ratio of each step size of the line search to the one before it."""
     fisher_share: float | None = option(None, SHARE)
-    """Share of each task's trajectories that Fisher products are estimated from; null: enough for 10,000 steps of all
-    tasks together (all trajectories if there are fewer)."""
+    """Fraction of each task's trajectories from which Fisher products are estimated; null: enough for 10,000 steps over
+    all tasks (all trajectories if there are fewer)."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class PPOStep(Part):
     clip_coef: float = option(0.2, POSITIVE_FINITE)
     """Clipping range of the likelihood ratio of the adapted policies."""
     inner_kl_coef: float = option(0.0, NOT_NEGATIVE)
-    """Initial weight of the KL divergence of the policies before each gradient step (ProMP); 0: none."""
+    """Initial weight of a penalty on the KL divergence of the policies before each gradient step (ProMP); 0: none."""
     inner_kl_target: float = option(0.01, POSITIVE_FINITE)
-    """The weight of that penalty doubles (halves) where that KL is 1.5 times above (below) this."""
+    """Target of that KL divergence: the weight doubles (halves) when the KL is more than 1.5 times above (below) it."""
     max_grad_norm: float = option(0.5, POSITIVE_FINITE)
     """The meta-gradient is scaled down to at most this norm."""
 
@@ -81,19 +82,19 @@ class ReptileStep(Part):
     """A step towards the mean of the adapted parameters (Nichol et al. 2018)."""
 
     lr: Schedule = option(1e-3, between(0, 1))
-    """Share of the distance to that mean."""
+    """Fraction of the distance to that mean that a step covers."""
 
 
 @dataclass
 class MAMLConfig(AgentConfig):
-    """MAML by policy gradients and its relatives. A schedule is a number or points [[progress, value], …].
+    """MAML with policy gradients, and its variants. A schedule is a number, or points [[progress, value], …].
 
-    The policy is a perceptron. A recurrent policy would need second derivatives through every step of its memory; for
-    adaptation in a memory there is RL².
+    The policy is an MLP. A recurrent policy would need second derivatives through every step of its memory; use RL² to
+    adapt through a memory.
     """
 
     meta_batch_size: int = option(20, at_least(1))
-    """Tasks of one iteration."""
+    """Tasks per iteration."""
     hidden_sizes: tuple[int, ...] = option((64, 64), at_least(1))
     """Units of the hidden layers."""
     activation: str = option("tanh", one_of(*ACTIVATIONS))
@@ -103,63 +104,65 @@ class MAMLConfig(AgentConfig):
     min_std: float = option(0.01, POSITIVE_FINITE)
     """Lower bound of the standard deviation, in the same units."""
     obs_unit: float | None = option(None, POSITIVE_FINITE)
-    """Unit by which observations are divided, in their own units; null: half the range of a bounded space."""
+    """Divisor of the observations; null: half the range of a bounded space."""
     norm_obs: bool = False
-    """Scale observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
+    """Normalise observations by the mean and standard deviation of those seen so far, not by the space's bounds."""
     fast_batch_size: int = option(20, at_least(1))
-    """Trajectories of each task before each gradient step."""
+    """Trajectories per task for each gradient step."""
     test_fast_batch_size: int | None = option(None, at_least(1))
-    """Trajectories of each task before each gradient step in evaluations; null: as in training."""
+    """Trajectories per task for each gradient step in evaluations; null: as in training."""
     inner_steps: int = option(1, at_least(1))
     """Gradient steps on a task in training."""
     test_steps: int = option(3, at_least(1))
     """Gradient steps on a task in evaluations."""
     inner_loss: str = option("vpg", one_of("vpg", "likelihood_ratio", "dice", "supervised"))
-    """Objective of the gradient steps. The first three have the same gradient; the meta-gradient also needs the
-    Hessian. vpg:
-    log-likelihoods weighted by advantages (Finn et al. 2017), whose Hessian is not the return's; likelihood_ratio
-    (ProMP, Rothfuss et al. 2019): the return's, without terms between actions of one episode; dice (Foerster et al.
-    2018): the return's, with more variance. supervised: no return but the squared error of the mean action, or the
-    cross-entropy, from the right actions of a family that has them (Finn et al. 2017, section 5.1). It leaves the
-    standard deviation of actions as it is: make `init_std` and `min_std` small, and evaluate classes with --greedy."""
+    """Objective of the gradient steps. The first three have the same gradient but different Hessians, which the
+    meta-gradient needs. vpg: log-likelihoods weighted by advantages (Finn et al. 2017), whose Hessian is not that of
+    the return; likelihood_ratio (ProMP, Rothfuss et al. 2019): the return's Hessian without the terms between actions
+    of one episode; dice (Foerster et al. 2018): the return's Hessian, with more variance. supervised: instead of the
+    return, the squared error of the mean action or the cross-entropy, for families that know the correct actions (Finn
+    et al. 2017, section 5.1). It does not train the standard deviation of actions: make `init_std` and `min_std` small,
+    and evaluate classes with --greedy."""
     exploration: float = option(0.0, NOT_NEGATIVE)
-    """Weight of E-MAML's term (Stadie et al. 2018), which credits the policies before each gradient step for the return
-    after it. With 1 and vpg the meta-gradient is the gradient of the expected return after adaptation to sampled
-    trajectories; 0: MAML."""
+    """Weight of E-MAML's term (Stadie et al. 2018), which credits the policy before each gradient step for the return
+    after it; 0: MAML. With weight 1 and vpg, the meta-gradient is the gradient of the expected return after adaptation
+    to sampled trajectories."""
     first_order: bool = False
-    """Leave the second derivatives out of the meta-gradient: FOMAML."""
+    """Omit the second derivatives from the meta-gradient: FOMAML."""
     adapted: str = option("all", one_of("all", "head"))
-    """Parameters that the gradient steps change: all; or head, only the last layer (ANIL)."""
+    """Parameters that the gradient steps change: all, or head (only the last layer: ANIL)."""
     fast_lr: float = option(0.1, NOT_NEGATIVE)
-    """Size of the gradient steps, or the initial value of learned sizes."""
+    """Step size of the gradient steps, or the initial value of learned step sizes."""
     rates: str = option("fixed", one_of("fixed", "scalar", "per_step", "per_parameter"))
-    """Sizes of the gradient steps: fixed; learned as one scalar; one per_step; or one per_parameter (Meta-SGD)."""
+    """Step sizes of the gradient steps: fixed, or learned: one scalar, one per_step, or one per_parameter
+    (Meta-SGD)."""
     later_rate: float = option(0.5, NOT_NEGATIVE)
-    """Factor on the size of gradient steps beyond `inner_steps`, in evaluations (Finn et al. halve it)."""
+    """Factor on the step size of gradient steps beyond `inner_steps`, in evaluations (Finn et al. halve it)."""
     baseline: str = option("linear", one_of("linear", "network"))
-    """Baseline subtracted from returns: linear, fitted to each task's round; or network, one learned value function."""
+    """Baseline subtracted from returns: linear (fitted to each task's round) or network (one learned value
+    function)."""
     critic_epochs: int = option(10, at_least(1))
-    """network: steps of Adam on all samples per iteration."""
+    """Steps of Adam on all samples per iteration, with baseline network."""
     critic_lr: float = option(1e-3, POSITIVE_FINITE)
-    """network: Adam's learning rate."""
+    """Adam's learning rate for baseline network."""
     gamma: float = option(0.99, between(0, 1))
     """Discount factor."""
     gae_lambda: float = option(1.0, between(0, 1))
-    """Bias against variance of the advantage estimates."""
+    """λ of GAE, which trades bias against variance of the advantage estimates."""
     norm_adv: bool = True
-    """Scale the advantages of each task's round to mean 0 and standard deviation 1; if not, they are in units of the
-    rewards' running size."""
+    """Normalise the advantages of each task's round to mean 0 and standard deviation 1; if false, only divide them by
+    the running size of the rewards."""
     outer: TRPOStep | PPOStep | ReptileStep | SupervisedStep = part(
         trpo=TRPOStep, ppo=PPOStep, reptile=ReptileStep, supervised=SupervisedStep
     )
-    """The outer step, with its own options: trpo (trust region), ppo (clipped surrogate, Adam), reptile (towards the
+    """Outer step, with its own options: trpo (trust region), ppo (Adam on the clipped surrogate), reptile (towards the
     mean of the adapted parameters), or supervised (Adam on the supervised loss of the adapted policies)."""
     meta_rounds: str = option("last", one_of("last", "all"))
-    """Rounds whose return the outer step improves: the last; or all after the first gradient step, with equal weights
+    """Rounds whose return the outer step improves: last, or all after the first gradient step, with equal weights
     (multi-step loss, Antoniou et al. 2019)."""
     task_chunk: int | None = option(None, at_least(1))
-    """Tasks whose meta-gradient is computed at once, to save memory; null: all, with ppo on a CPU as many as fit its
-    cache. The result does not depend on it."""
+    """Tasks whose meta-gradient is computed at once; fewer save memory and give the same result. null: all, or with ppo
+    on a CPU as many as fit its cache."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,12 +183,12 @@ class MAMLConfig(AgentConfig):
 
     @property
     def supervised(self) -> bool:
-        """True if a loss, the inner or the outer one, needs right actions."""
+        """True if the inner or the outer loss needs the correct actions."""
         return self.inner_loss == "supervised" or isinstance(self.outer, SupervisedStep)
 
     @property
     def title(self) -> str:
-        """The variant's name in tables and figures; parentheses hold what Finn et al. 2017 do differently."""
+        """The variant's name in tables and figures, with differences from Finn et al. 2017 in parentheses."""
         if isinstance(self.outer, ReptileStep):
             return "Reptile (supervised)" if self.supervised else "Reptile"
         by_ppo = isinstance(self.outer, PPOStep)

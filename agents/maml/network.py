@@ -13,7 +13,7 @@ from metarl.learning.nets import MLPPolicy, ValueNetwork
 
 
 class MAMLNetwork(nn.Module):
-    """The policy with its initial parameters; `rates`, the learned step sizes, if any; `critic`, a learned baseline."""
+    """The policy with its initial parameters, the learned step sizes `rates`, if any, and the learned baseline."""
 
     def __init__(self, config: MAMLConfig, family: TaskFamily) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class MAMLNetwork(nn.Module):
         )
         named = list(self.policy.named_parameters())
         head_only = config.adapted == "head"
-        fixed = ["head.log_std"] if config.inner_loss == "supervised" else []  # which has no part in that loss
+        fixed = ["head.log_std"] if config.inner_loss == "supervised" else []  # the loss does not depend on it
         self.inner_params = tuple(
             n for n, (name, _) in enumerate(named) if name not in fixed and (not head_only or name.startswith("head."))
         )

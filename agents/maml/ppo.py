@@ -1,8 +1,7 @@
-"""The outer step of MAML by PPO: Adam on the clipped surrogate after adaptation (Schulman et al. 2017).
+"""MAML's outer step with PPO: Adam on the clipped surrogate after adaptation (Schulman et al. 2017).
 
-With likelihood ratios as the inner objective, and a penalty on the KL divergence of the policies before each gradient
-step, this is ProMP (Rothfuss et al. 2019, algorithm 1). `Minibatches` is Adam on some tasks at a time, which other
-losses use, too.
+With likelihood ratios as the inner objective and a penalty on the KL divergence of the policies before each gradient
+step, this is ProMP (Rothfuss et al. 2019, algorithm 1). Other losses reuse `Minibatches`, Adam on minibatches of tasks.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from metarl.learning.losses import clipped_surrogate
 
 
 class Minibatches(ABC):
-    """An outer step of some epochs of Adam over minibatches of tasks; a subclass says which loss it descends."""
+    """An outer step of several epochs of Adam over minibatches of tasks; subclasses define the loss."""
 
     metrics: ClassVar[tuple[str, ...]]
-    """The metrics of the loss."""
+    """The names of the loss's metrics."""
 
     def __init__(
         self,
@@ -56,10 +55,10 @@ class Minibatches(ABC):
     def loss(
         self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
     ) -> tuple[Tensor, Metrics]:
-        """Return the loss, from the policies of all rounds, and its metrics; `before` are those that acted, if used."""
+        """Return the loss for the policies of all rounds, and metrics; `before` are the acting policies, if used."""
 
     def epochs(self, rounds: list[Samples], before: list[Distribution], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by all minibatches of all epochs, which `key` shuffles; return mean metrics."""
+        """Update the meta-parameters on all minibatches of all epochs, shuffled by `key`; return mean metrics."""
         options, tasks = self.adam, len(rounds[0].x)
         self.optimizer.set_lr(at(options.lr, progress))
         sums: dict[str, Tensor] = {}
@@ -74,13 +73,13 @@ class Minibatches(ABC):
         return {name: float(value) / (options.update_epochs * options.num_minibatches) for name, value in sums.items()}
 
     def _descend(self, rounds: list[Samples], before: list[Distribution]) -> Metrics:
-        """Take one step of Adam on some of the tasks; `before` are the acting policies before each gradient step."""
+        """Take one step of Adam on a minibatch; `before` are the acting policies before each gradient step."""
         for parameter in self.meta:
             parameter.grad = None
         sums = torch.zeros(len(self.metrics), device=self.device)
         tasks, samples = rounds[0].x.shape[:2]
         size = self.config.task_chunk or max(1, self.samples_at_once // samples)
-        mine = tasks / ranks.shard(tasks).every  # of the minibatch
+        mine = tasks / ranks.shard(tasks).every  # this rank's fraction of the minibatch
         for part, share in chunks(tasks, size):
             chunk, old = take((rounds, before), part)
             metrics = self.add_gradient(chunk, old, share * mine)
@@ -90,7 +89,7 @@ class Minibatches(ABC):
         return found | {"grad_norm": self.optimizer.step(self.adam.max_grad_norm)}
 
     def add_gradient(self, rounds: list[Samples], before: list[Distribution], share: float) -> Metrics:
-        """Add `share` times the gradient of the loss to the meta-parameters' gradients; return the loss's metrics."""
+        """Add `share` times the loss's gradient to the gradients of the meta-parameters; return the loss's metrics."""
         loss = partial(self.loss, rounds=rounds, before=before)
         gradients, metrics = self.adaptation.meta_gradient(self.meta, rounds, loss)
         for parameter, gradient in zip(self.meta, gradients, strict=True):
@@ -108,7 +107,7 @@ class Minibatches(ABC):
 
 
 class PPO(Minibatches):
-    """The outer step by PPO: some epochs of Adam on the clipped surrogate of the adapted policies."""
+    """The outer step with PPO: several epochs of Adam on the clipped surrogate of the adapted policies."""
 
     metrics: ClassVar[tuple[str, ...]] = ("policy", "entropy", "approx_kl", "clip_fraction")
 
@@ -126,7 +125,7 @@ class PPO(Minibatches):
         self.inner_kl_coef = torch.full((config.inner_steps,), self.options.inner_kl_coef, device=device)
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by some epochs of Adam; `key` shuffles the tasks into minibatches."""
+        """Update the meta-parameters by several epochs of Adam; `key` shuffles the tasks into minibatches."""
         options = self.options
         before = detach(self.adaptation.adapt(self.meta, rounds).policies[:-1]) if options.inner_kl_coef else []
         means = self.epochs(rounds, before, progress, key)
@@ -137,7 +136,7 @@ class PPO(Minibatches):
     def loss(
         self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
     ) -> tuple[Tensor, Metrics]:
-        """Return the clipped surrogate of the outer rounds, with E-MAML's term and ProMP's penalty, and metrics."""
+        """Return the clipped surrogate of the outer rounds, plus E-MAML's term and ProMP's penalty, and metrics."""
         config, outer = self.config, self.adaptation.outer
         pairs = zip(policies[outer], rounds[outer], strict=True)
         terms, found = zip(*(self._clipped(policy, samples, samples.advantage) for policy, samples in pairs))
@@ -159,18 +158,18 @@ class PPO(Minibatches):
         return loss, metrics | {"policy": loss.detach(), "entropy": entropy}
 
     def _adapt_inner_kl_coef(self, rounds: list[Samples], before: list[Distribution]) -> dict[str, float]:
-        """Double (halve) the weight of each gradient step's penalty if its KL is far above (below) the target."""
+        """Double (halve) the weight of each gradient step's penalty if its KL is well above (below) the target."""
         target = self.options.inner_kl_target
         policies = self.adaptation.adapt(self.meta, rounds).policies
         kls = ranks.mean(torch.stack(_divergences(before, policies, rounds)), len(rounds[0].x)).tolist()
         for n, kl in enumerate(kls):
             self.inner_kl_coef[n] *= 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
-        # After some 140 halvings a weight would be 0, and doubling it would not bring it back.
+        # After about 140 halvings a weight would be 0, and doubling could not bring it back.
         self.inner_kl_coef.clamp_min_(torch.finfo(self.inner_kl_coef.dtype).tiny)
         return {"inner_kl": sum(kls) / len(kls), "inner_kl_coef": float(self.inner_kl_coef.mean())}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the outer step: the optimiser's, and the weights of ProMP's penalty."""
+        """Return the state of the optimiser and the weights of ProMP's penalty."""
         return super().state_dict() | {"kl_coef": self.inner_kl_coef}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -180,6 +179,6 @@ class PPO(Minibatches):
 
 
 def _divergences(before: list[Any], policies: list[Distribution], rounds: list[Samples]) -> list[Tensor]:
-    """Return the mean KL(before ‖ now) of the policies before each gradient step, on the states that they visited."""
+    """Return the mean KL(before ‖ now) of the policies before each gradient step, on the states they visited."""
     triples = zip(before, policies, rounds, strict=False)
     return [(old.kl(new) * samples.weight).sum(-1).mean() for old, new, samples in triples]

@@ -1,4 +1,4 @@
-"""The outer step of Reptile: towards the mean of the adapted parameters (Nichol et al. 2018)."""
+"""Reptile's outer step: move towards the mean of the adapted parameters (Nichol et al. 2018)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.learning import ranks
 
 
 class Reptile:
-    """The outer step of Reptile: towards the mean of the parameters after a gradient step on every round.
+    """Reptile's outer step: move towards the mean of the parameters after a gradient step on every round.
 
     The last round counts, too: it is played with the adapted parameters, and one more gradient step follows it.
     """
@@ -26,7 +26,7 @@ class Reptile:
         self.captured: dict[str, Captured] = {}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Move the initial parameters by the share `lr` towards that mean; learned step sizes stay as they are."""
+        """Move the initial parameters the fraction `lr` of the way to that mean; learned step sizes do not change."""
         lr = at(self.options.lr, progress)
         params = self.adaptation.initial(self.meta, len(rounds[0].x))
         for number, samples in enumerate(rounds):
@@ -40,7 +40,7 @@ class Reptile:
         return {"loss/adapted_distance": float(distance.sqrt()), "loss/lr": lr}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the outer step, which has none beyond the meta-parameters."""
+        """Return an empty state: the outer step has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Samples of a policy gradient, task by task, from a round of trajectories."""
+"""Samples for the policy gradient of each task, from a round of trajectories."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from metarl.learning import ranks
 from metarl.learning.estimators import discounted_returns, gae, linear_baseline, normalise_rows, row_std
 
 Baseline = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(features (N, M, F), time, returns, mask, each (N, M)) → the baseline of the returns (N, M)."""
+"""A function (features (N, M, F), time, returns, mask, each (N, M)) → the baseline of the returns (N, M)."""
 
 
 class Samples(NamedTuple):
-    """The samples of N tasks in one round, M = trajectories × steps each, one trajectory after the other."""
+    """The samples of N tasks in one round: M = trajectories × steps per task, one trajectory after the other."""
 
     x: Tensor  # (N, M, F) scaled observations
     action: Tensor  # (N, M) or (N, M, A)
@@ -26,9 +26,9 @@ class Samples(NamedTuple):
     weight: Tensor  # (N, M) 1 / (number of the task's steps); 0 for padding
     time: Tensor  # (N, M) int64: steps since the start of the episode
     mean_return: Tensor  # (N, M) mean discounted return of the task's episodes, the same for all its samples
-    return_scale: Tensor  # (N, M) likewise: Σ weight · advantage · ∇log π is this times the gradient of the return
-    credit: Tensor  # (N, M) advantage for the returns of later rounds, by `credited`; 0 without it
-    target: Tensor  # like action: the right actions, for a supervised loss; 0 (N, M) without it
+    return_scale: Tensor  # (N, M) same: Σ weight · advantage · ∇log π is this times the gradient of the return
+    credit: Tensor  # (N, M) advantage for the returns of later rounds, set by `credited`; else 0
+    target: Tensor  # like action: the correct actions, for a supervised loss; else 0 (N, M)
 
 
 def make_samples(
@@ -41,9 +41,9 @@ def make_samples(
     norm_adv: bool = True,
     baseline: Baseline = linear_baseline,
 ) -> Samples:
-    """Turn a rollout of `tasks` tasks, with features `x` (T, B, F) of its observations, into samples.
+    """Turn a rollout of `tasks` tasks into samples; `x` ``(T, B, F)`` are the features of its observations.
 
-    The value after the end of an episode is 0, whether it was terminated or truncated at the horizon.
+    The value after the end of an episode is 0, whether the episode was terminated or truncated at the horizon.
     """
     mask = rollout.mask
     reward = rollout.outcome.reward * mask
@@ -82,9 +82,9 @@ def make_samples(
 def credited(rounds: list[Samples], outer: slice) -> list[Samples]:
     """Credit the samples before each gradient step for the returns of the later rounds among `outer` (E-MAML).
 
-    The return J of a later round also depends on which samples were drawn before it. That dependence has the gradient
+    The return J of a later round also depends on the samples drawn before it. The gradient of that dependence is
     Σ ∇log π (J - b), a sum over all steps of the task (Stadie et al. 2018). The baseline b is the mean return of the
-    meta-batch's other tasks, which does not depend on this task's samples; it is 0 for a single task.
+    other tasks in the meta-batch, which does not depend on this task's samples; for a single task it is 0.
     """
     gains, tasks = [], ranks.shard(len(rounds[0].x)).every
     for samples in rounds:
@@ -108,18 +108,18 @@ def by_task(x: Tensor, tasks: int) -> Tensor:
 
 
 def steps_since_start(rollout: Rollout) -> Tensor:
-    """Steps since the episode's start: int64 ``(T, B)``."""
+    """Return the steps since the start of the episode, int64 ``(T, B)``."""
     t = torch.arange(len(rollout.mask), device=rollout.mask.device)[:, None]
     return t - torch.cummax(t * (rollout.step.prev_done > 0), dim=0).values
 
 
 def episode_time(rollout: Rollout) -> Tensor:
-    """Hundreds of steps since the episode's start, the input of networks and baselines: float32 ``(T, B)``."""
+    """Return the time in the episode in hundreds of steps, float32 ``(T, B)``: an input of networks and baselines."""
     return steps_since_start(rollout) / 100.0
 
 
 def first_trajectories(samples: Samples, few: int, trajectories: int) -> Samples:
-    """Keep the first `few` of each task's `trajectories`; the weights of a task still sum to 1."""
+    """Keep the first `few` of each task's `trajectories`, and rescale the weights of a task to sum to 1."""
     if few == trajectories:
         return samples
     part = Samples(*(field[:, : field.shape[1] // trajectories * few] for field in samples))

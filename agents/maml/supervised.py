@@ -1,4 +1,4 @@
-"""The outer step of MAML for supervised learning (Finn et al. 2017, algorithm 2)."""
+"""MAML's outer step for supervised learning (Finn et al. 2017, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from metarl.core.family import Key
 
 
 class Supervised(Minibatches):
-    """The outer step by Adam on the supervised loss of the adapted policies, on points that are new to them."""
+    """The outer step with Adam on the supervised loss of the adapted policies, on points they have not seen."""
 
     metrics: ClassVar[tuple[str, ...]] = ("supervised", "supervised_before")
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by some epochs of Adam; `key` shuffles the tasks into minibatches."""
+        """Update the meta-parameters by several epochs of Adam; `key` shuffles the tasks into minibatches."""
         means = self.epochs(rounds, [], progress, key)
         return {f"loss/{name}": value for name, value in means.items()} | {"loss/lr": at(self.adam.lr, progress)}
 
     def loss(
         self, policies: list[Distribution], rounds: list[Samples], before: list[Distribution]
     ) -> tuple[Tensor, Metrics]:
-        """Return the supervised loss of the outer rounds, a mean over tasks, and in the metrics the first round's."""
+        """Return the mean supervised loss of the outer rounds; the metrics also hold the loss of the first round."""
         losses = [supervised(policy, samples).mean() for policy, samples in zip(policies, rounds, strict=True)]
         loss = torch.stack(losses[self.adaptation.outer]).mean()
         return loss, {"supervised": loss.detach(), "supervised_before": losses[0].detach()}

@@ -1,4 +1,4 @@
-"""The outer step of MAML by TRPO (Schulman et al. 2015; Finn et al. 2017, section 5.3)."""
+"""MAML's outer step with TRPO (Schulman et al. 2015; Finn et al. 2017, section 5.3)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from metarl.learning.losses import surrogate
 from metarl.learning.trust_region import fisher_products, full_step, line_search, unflatten
 
 FISHER_STATES = 10_000
-"""Steps of all tasks together that Fisher products are estimated from, if `fisher_share` is not given."""
+"""Steps, over all tasks, from which Fisher products are estimated if `fisher_share` is not given."""
 
 
 class Proposal(NamedTuple):
-    """A full outer step, which the line search shortens."""
+    """A full outer step, before the line search shortens it."""
 
     step: Tensor  # (P,)
     loss: Tensor  # () the surrogate loss before the step
-    entropy: Tensor  # () of the adapted policies
+    entropy: Tensor  # () the entropy of the adapted policies
     grad_norm: Tensor  # ()
     before: list[Distribution]  # the constrained policies before the step, for each chunk of tasks
 
 
 class TRPO:
-    """The outer step by TRPO: a natural-gradient step on the surrogate after adaptation, within a KL bound.
+    """The outer step with TRPO: a natural-gradient step on the surrogate after adaptation, within a KL bound.
 
-    The bound is on the adapted policies; with ``trust: all`` also on the policies before each gradient step.
+    The bound holds for the adapted policies; with ``trust: all`` also for the policies before each gradient step.
     """
 
     def __init__(self, adaptation: Adaptation, meta: Meta, config: MAMLConfig, device: torch.device) -> None:
@@ -50,7 +50,7 @@ class TRPO:
         self.captured = {"Outer steps": self.propose, "Line searches": self.loss_and_kl}
 
     def step(self, rounds: list[Samples], progress: float, key: Key) -> dict[str, float]:
-        """Change the meta-parameters by one step, as long as the line search allows."""
+        """Update the meta-parameters by one step, of the length that the line search accepts."""
         options = self.options
         proposal: Proposal = self.propose(rounds)
         loss, entropy, grad_norm = torch.stack(proposal[1:4]).tolist()
@@ -83,7 +83,7 @@ class TRPO:
         }
 
     def _propose(self, rounds: list[Samples]) -> Proposal:
-        """Compute the full step: down the natural gradient, to the KL bound of the quadratic model."""
+        """Compute the full step: down the natural gradient, up to the KL bound of the quadratic model."""
         options, zero = self.options, torch.zeros((), device=self.device)
         gradient, loss, entropy = zero, zero, zero
         before: list[Distribution] = []
@@ -109,7 +109,7 @@ class TRPO:
         return Proposal(step, loss, entropy, gradient.norm(), before)
 
     def loss(self, policies: list[Distribution], rounds: list[Samples]) -> Tensor:
-        """Return the surrogate loss of the outer rounds, with E-MAML's term for the rounds before gradient steps."""
+        """Return the surrogate loss of the outer rounds, plus E-MAML's term for the rounds before gradient steps."""
         outer = zip(policies[self.adaptation.outer], rounds[self.adaptation.outer], strict=True)
         losses = [surrogate(policy.log_prob(s.action), s.log_prob, s.advantage, s.weight) for policy, s in outer]
         loss = torch.stack(losses).mean()
@@ -120,7 +120,7 @@ class TRPO:
         return loss
 
     def _loss_and_kl(self, rounds: list[Samples], before: list[Distribution], theta: Tensor) -> Tensor:
-        """Return the surrogate loss and the mean KL divergence, ``(2,)``, at other meta-parameters `theta` ``(P,)``."""
+        """Return the surrogate loss and the mean KL divergence, ``(2,)``, at the meta-parameters `theta` ``(P,)``."""
         meta, found = unflatten(theta, self.meta), torch.zeros(2, device=self.device)
         for (chunk, share), old in zip(self._chunks(rounds), before, strict=True):
             policies, _ = self.adaptation.adapt(meta, chunk)
@@ -130,12 +130,12 @@ class TRPO:
         return ranks.mean(found, len(rounds[0].x))
 
     def fisher(self, parts: list[tuple[list[Samples], float, list[Params]]]) -> Callable[[Tensor], Tensor]:
-        """Return the function v ↦ F v, F being the Fisher matrix of the constrained policies, through the adaptation.
+        """Return the function v ↦ F v, where F is the Fisher matrix of the constrained policies, through adaptation.
 
-        Each part is the rounds of some tasks, their share of all tasks, and their parameters after each gradient step.
-        The graph of a single part is kept for all products. Graphs of several parts are rebuilt for each product, one
-        at a time, to save memory. With `fisher_share` below 1 a few of each task's trajectories stand for all of them,
-        at the same adapted parameters.
+        A part consists of the rounds of some tasks, their fraction of all tasks, and their parameters after each
+        gradient step. The graph of a single part is kept for all products. The graphs of several parts are rebuilt for
+        each product, one at a time, to save memory. With `fisher_share` below 1, only some of each task's trajectories
+        are used, at the same adapted parameters.
         """
         few = self._fisher_trajectories([rounds for rounds, _, _ in parts])
 
@@ -150,30 +150,30 @@ class TRPO:
         return lambda v: torch.stack([part_products(*part)(v) for part in parts]).sum(0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the outer step, which has none beyond the meta-parameters."""
+        """Return an empty state: the outer step has none beyond the meta-parameters."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state_dict`."""
 
     def _fisher_trajectories(self, chunks: list[list[Samples]]) -> int:
-        """Return how many of each task's trajectories Fisher products are estimated from."""
+        """Return how many trajectories per task Fisher products are estimated from."""
         share, trajectories = self.options.fisher_share, self.config.fast_batch_size
         if share is None:
-            # The Fisher matrix, a mean over states, only sets the direction; the line search checks the step's length
-            # on all states. More states than this cost time and hardly change the direction.
+            # The Fisher matrix is a mean over states and sets only the direction; the line search checks the step's
+            # length on all states. More states cost time and hardly change the direction.
             steps = sum(rounds[-1].x.shape[0] * rounds[-1].x.shape[1] for rounds in chunks)
             steps = ranks.shard(steps).every
             share = min(1.0, FISHER_STATES / steps)
         return math.ceil(share * trajectories)
 
     def _weight(self, rounds: list[Samples]) -> Tensor:
-        """Return the weights of the constrained policies' steps; every round has the same total weight."""
+        """Return the weights of the constrained policies' steps, with the same total weight for every round."""
         constrained = rounds[self.constrained]
         return join_columns([samples.weight for samples in constrained]) / len(constrained)
 
     def _chunks(self, rounds: list[Samples]) -> list[tuple[list[Samples], float]]:
-        """Return the rounds of `task_chunk` tasks at a time, each with its fraction of all tasks."""
+        """Return the rounds in chunks of `task_chunk` tasks, each with its fraction of all tasks."""
         tasks = len(rounds[0].x)
         return [(take(rounds, part), share) for part, share in chunks(tasks, self.config.task_chunk or tasks)]
 

@@ -1,4 +1,4 @@
-"""PEARL, posterior sampling with a learned posterior: read `agent.py` first."""
+"""PEARL: posterior sampling with a learned posterior. Read `agent.py` first."""
 
 from metarl.agents.pearl.agent import PEARL
 from metarl.agents.pearl.config import PEARLConfig

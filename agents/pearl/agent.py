@@ -1,18 +1,19 @@
 """PEARL: a soft actor-critic that acts on a sample from its posterior over tasks (Rakelly et al. 2019).
 
-A *latent* z stands for the task. An encoder turns each transition into a Gaussian factor, and the posterior over z is
-their product with the prior N(0, I) (`metarl.agents.pearl.posterior`). The agent draws a z at the start of an episode
-and acts on it to the end, as in posterior sampling: at first from the prior, to explore, then from the posterior. So
-`adapt` only adds the factors of a round to two sums.
+A *latent* z represents the task. An encoder maps each transition to a Gaussian factor, and the posterior over z is the
+product of these factors and the prior N(0, I) (`metarl.agents.pearl.posterior`). As in posterior sampling, the agent
+draws a z at the start of each episode and acts on it until the episode ends: first from the prior, to explore, then
+from the posterior. `adapt` therefore only adds the factors of a round to two sums.
 
-It learns off-policy (SAC, Haarnoja et al. 2018): actor and critics see z next to the observation. The encoder is
-trained by the critics' loss and the KL divergence of the posterior from the prior, not by the actor's loss. Or it is
-trained by distances alone, as in FOCAL (`metarl.agents.pearl.metric`), and z is the posterior's mean.
+PEARL learns off-policy (SAC, Haarnoja et al. 2018): actor and critics see z besides the observation. The encoder is
+trained on the critics' loss and on the KL divergence of the posterior from the prior, but not on the actor's loss.
+Alternatively it is trained on distances alone, as in FOCAL (`metarl.agents.pearl.metric`), and z is the posterior's
+mean.
 
     each iteration:  play trials of several episodes                 act on (s, z)
                      put them into the ring
-                     many times: draw tasks, for each a context of   _replay
-                     recent transitions, and others to learn from
+                     many times: draw tasks, and for each a context  _replay
+                     of recent transitions and a batch to learn from
                      step down the losses                            _descend
 """
 
@@ -44,12 +45,12 @@ from metarl.learning.soft import polyak
 from metarl.learning.trial_ring import TrialRing
 
 METRICS = "critic", "q", "encoder", "actor", "entropy"
-"""Metrics of a gradient step that are sums over the tasks of all ranks; the encoder's is called "kl" or "embedding"."""
+"""Metrics of a gradient step that are summed over all ranks; "encoder" is logged as "kl" or "embedding"."""
 OTHERS = "alpha", "encoder_grad_norm", "actor_grad_norm", "critic_grad_norm"
 
 
 class Batch(NamedTuple):
-    """The data of a gradient step: for each of N tasks a context of C transitions, and M others."""
+    """The data of a gradient step: for each of N tasks, a context of C transitions and M transitions to learn from."""
 
     context: Tensor  # (N, C, F) encoded transitions
     seen: Tensor  # (N, M, S) scaled observations
@@ -69,7 +70,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
     def __init__(
         self, config: PEARLConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for actions or observations that it does not know."""
+        """Make an untrained agent. Raises ValueError for action or observation spaces that it does not support."""
         self.config, self.family, self.device = config, family, torch.device(device)
         check_actions(family)
         self.protocol = TrialProtocol(config.rounds, episodes=1)
@@ -96,18 +97,18 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return Memory(prior, torch.zeros_like(prior.weighted), torch.ones_like(rounds, dtype=torch.bool), rounds)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        """Act on the latent of the episode, which is drawn at its first step; greedy: the distribution's mean."""
+        """Act on the episode's latent, which is drawn at its first step; if `greedy`, it is the mean of that draw."""
         with torch.no_grad():
             starts = memory.fresh | (step.prev_done > 0)
             latent = torch.where(starts[:, None], self._guess(memory, rng.fold(key, 1), greedy), memory.latent)
             policy = self.net.policy(self.net.scaling.scaled(step.obs, 1), latent)
             action, log_prob = play(policy, key, greedy, noise=0.0)
-            # The critics are asked in `update`.
+            # Acting needs no critics, so the value is 0.
             acted = Acted(self.net.actions.to_family(action), log_prob, torch.zeros_like(log_prob))
             return acted, memory._replace(latent=latent, fresh=torch.zeros_like(starts))
 
     def _guess(self, memory: Memory, key: Key, greedy: bool) -> Tensor:
-        """Return the latents ``(N, Z)`` of episodes that begin: to explore in the first rounds, then what is known."""
+        """Return latents ``(N, Z)`` for new episodes: to explore in the first rounds, afterwards to exploit."""
         config, prototypes = self.config, self.net.prototypes
         noise = torch.zeros_like(memory.latent) if greedy else rng.normal(key, config.latent_size)
         explored = self.net.prior(len(key)).draw(noise)
@@ -137,7 +138,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
         if self.trials >= config.learning_starts:
             by_task = ByTask(self.ring, config.context_episodes or config.rounds)
             schedules = self._schedules(progress)
-            # Without a task none of its numbers was finite, and the metrics of the trial say so.
+            # There are no tasks if no trial had finite numbers; the metrics of the trial report that.
             for number in range(config.updates_per_iteration if len(by_task) else 0):
                 key = rng.fold(rng.fold(self.key, self.updates), number)
                 batch, places = self._replay(by_task, rng.fold(key, 0))
@@ -153,14 +154,14 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return {f"loss/{name}": value for name, value in losses.items()}
 
     def _keep(self, trial: list[Rollout]) -> None:
-        """Put the episodes into the ring, those of all ranks; let scales follow them."""
+        """Put the episodes of all ranks into the ring, and update the running scales."""
         for number, rollout in enumerate(trial):
             if self.config.norm_obs:
                 weight = 1.0 / (self.updates * len(trial) + number + 1)
                 self.net.scaling.follow(rollout.step.obs, rollout.mask, weight)
             self.net.scaling.follow_rewards(rollout.outcome.reward, rollout.mask)
         episodes = episodes_of(trial)
-        # A context is of one task, whose transitions several ranks may have played: so each holds all.
+        # Several ranks may have played the same task, and a context needs all of its transitions: every rank keeps all.
         parts = ranks.all_gather(to_device(episodes, "cpu")) if ranks.several() else [episodes]
         with ranks.alone():
             for part in parts:
@@ -168,7 +169,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
         self.trials += ranks.shard(trial[0].mask.shape[1]).every
 
     def _schedules(self, progress: float) -> tuple[Tensor, Tensor]:
-        """Set the learning rates; return the discount factor and the entropy that the temperature aims at."""
+        """Set the learning rates; return the discount factor and the target entropy."""
         config, size = self.config, self.net.size
         rates = {"encoder": config.encoder_lr, "actor": config.policy_lr, "critic": config.q_lr}
         for name, optimizer in self.optimizers.items():
@@ -181,7 +182,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
 
     @torch.no_grad()
     def _replay(self, by_task: ByTask, key: Key) -> tuple[Batch, Tensor]:
-        """Draw tasks, and transitions of this rank's part of them; return these, and the tasks' places in the draw."""
+        """Draw tasks, and transitions of this rank's share of them; return those and the tasks' places in the draw."""
         config, net = self.config, self.net
         places = torch.arange(config.task_batch, device=self.device)[ranks.part(config.task_batch)]
         drawn = by_task.tasks(rng.fold(key, 0), config.task_batch)
@@ -200,7 +201,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return batch, places
 
     def _pairs(self, by_task: ByTask, tasks: Tensor, places: Tensor, key: Key) -> Pairs:
-        """Draw two contexts of each of all ranks' `tasks`; this rank compares those at its `places` with all."""
+        """Draw two contexts for each task of all ranks; this rank compares those at its `places` with all others."""
         twice = tasks.repeat(2)
         keys = rng.fold(key, torch.arange(len(twice), device=self.device))
         context = self.net.encoded(by_task.recently(twice, keys, self.config.context_size))
@@ -210,7 +211,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
 
     @torch.no_grad()
     def _remember(self, by_task: ByTask, key: Key) -> None:
-        """Make prototypes of the tasks in the buffer, as the encoder sees their newest episodes now."""
+        """Replace the prototypes by current embeddings of the newest episodes of tasks in the buffer."""
         config, net = self.config, self.net
         assert net.prototypes is not None
         tasks = rng.permutation(rng.fold(key, 0), len(by_task))[: config.prototypes]
@@ -220,14 +221,14 @@ class PEARL(LearningAgent, config=PEARLConfig):
     def _descend(self, batch: Batch, keys: Tensor, gamma: Tensor, target_entropy: Tensor) -> Tensor:
         """Take one gradient step. The keys ``(N,)`` draw latents and actions.
 
-        All losses are of the parameters before the step. Returns the values of `METRICS` and `OTHERS`.
+        All losses use the parameters before the step. Returns the values of `METRICS` and `OTHERS`.
         """
         net, config = self.net, self.config
         weight = torch.full_like(batch.reward, 1.0 / (config.task_batch * config.batch_size))
         numbers = torch.arange(config.batch_size, device=self.device)
         next_keys, now_keys = (rng.fold(rng.fold(keys, n)[:, None], numbers) for n in (1, 2))  # (N, M) each
         latent, of_encoder = self._encode(batch, rng.fold(keys, 0))
-        given = latent.detach()  # neither targets nor the actor's loss train the encoder
+        given = latent.detach()  # the targets and the actor's loss do not train the encoder
         target = self._targets(batch, given, next_keys, gamma)
 
         situations = net.critic.begin(batch.seen, latent)
@@ -249,9 +250,9 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return self._step(torch.stack([of_critic, mean_q, of_encoder, of_actor, (entropy * weight).sum()]).detach())
 
     def _encode(self, batch: Batch, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latents ``(N, 1, Z)``, and the encoder's loss next to the critics': a KL divergence or distances.
+        """Return the latents ``(N, 1, Z)`` and the encoder's own loss: a KL divergence, or a loss on distances.
 
-        Where distances train the encoder, the latents carry no gradient to it.
+        If distances train the encoder, the latents carry no gradient.
         """
         config, posterior = self.config, self.net.infer(batch.context)
         if config.by_distance:
@@ -262,9 +263,9 @@ class PEARL(LearningAgent, config=PEARLConfig):
 
     @torch.no_grad()
     def _targets(self, batch: Batch, latent: Tensor, keys: Tensor, gamma: Tensor) -> Tensor:
-        """Return the critics' targets ``(N, M)``: reward and discounted soft value of the next observation.
+        """Return the critics' targets ``(N, M)``: the reward plus the discounted soft value of the next observation.
 
-        The end of an episode by its horizon is no terminal (Pardo et al. 2018): the value counts there, too.
+        Truncation at the horizon is not a terminal (Pardo et al. 2018): the value of the next observation still counts.
         """
         net = self.net
         following = choices(net.policy(batch.next_seen, latent), keys)
@@ -273,7 +274,7 @@ class PEARL(LearningAgent, config=PEARLConfig):
         return td_target(batch.reward, value, batch.following, gamma)
 
     def _step(self, metrics: Tensor) -> Tensor:
-        """Step along the gradients of all ranks, and let the target critics follow; return the metrics, complete."""
+        """Step along the gradients of all ranks and update the target critics; return all metrics."""
         net, config = self.net, self.config
         optimizers = list(self.optimizers.values())
         metrics = ranks.sum_gradients([p for each in optimizers for p in each.parameters], metrics)

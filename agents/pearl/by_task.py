@@ -1,4 +1,4 @@
-"""A ring's trajectories by the task that they were played on, from which single transitions are drawn."""
+"""Replay by task: group the trajectories of a ring by task, and draw single transitions of a task."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ class Transitions(NamedTuple):
 
 
 class ByTask:
-    """The trajectories of a ring, grouped by task: tasks with the same numbers are one.
+    """The trajectories of a ring, grouped by task: tasks with the same values form one group.
 
-    A task of a fixed list is met again and again, and its group holds all of its trajectories that are still in the
-    ring; of tasks that are always new each group is one trial. `recent` limits what `recently` draws from to the last
-    trajectories of a task. Padding is never drawn, such as a trial with a number that
-    was not finite.
+    If tasks come from a fixed list, the group of a task holds all of its trajectories that are still in the ring. If
+    every trial has a new task, each group is one trial. `recently` draws only from the last `recent` trajectories of a
+    task. Padding is never drawn, and neither are trials with numbers that were not finite.
     """
 
     def __init__(self, ring: TrialRing, recent: int) -> None:
-        """Sort the trajectories of a `ring` that has some, as they are now."""
+        """Group the trajectories that are now in `ring`, which must not be empty."""
         self.ring = ring
         numbers = torch.arange(ring.oldest(), ring.added, device=ring.stored["mask"].device)
         slots = numbers % ring.slots
         group = _groups(ring, slots)
-        order = group.argsort(stable=True)  # within a group from the oldest to the newest
+        order = group.argsort(stable=True)  # oldest to newest within a group
         self.slots = slots[order]
         length = ring.stored["mask"].sum(1).to(torch.int64)[self.slots]
         self.ends = length.cumsum(0)  # the transitions are numbered in this order
@@ -53,19 +52,19 @@ class ByTask:
         )
 
     def __len__(self) -> int:
-        """Return the number of tasks that have a step."""
+        """Return the number of tasks with at least one step."""
         return len(self.end)
 
     def tasks(self, key: Key, n: int) -> Tensor:
-        """Draw n tasks, each with the same probability, again and again: int64 ``(n,)``."""
+        """Draw n tasks uniformly with replacement, int64 ``(n,)``."""
         return rng.integers(key, n, len(self))
 
     def ever(self, tasks: Tensor, keys: Key, size: int) -> Transitions:
-        """Draw `size` transitions of each of the tasks ``(N,)`` by the keys ``(N,)``, uniformly, again and again."""
+        """Draw `size` transitions of each task ``(N,)`` uniformly with replacement, by the keys ``(N,)``."""
         return self._draw(self.first[tasks], self.end[tasks], keys, size)
 
     def recently(self, tasks: Tensor, keys: Key, size: int) -> Transitions:
-        """Draw as `ever`, but only from the last trajectories of each task."""
+        """Draw like `ever`, but only from the last trajectories of each task."""
         return self._draw(self.newest[tasks], self.end[tasks], keys, size)
 
     def _draw(self, start: Tensor, end: Tensor, keys: Key, size: int) -> Transitions:
@@ -79,10 +78,10 @@ class ByTask:
 
 
 def episodes_of(trial: list[Rollout]) -> Rollout:
-    """Return the rounds of B trials as rows of one rollout ``(T, B × rounds, …)``, those of a trial in succession.
+    """Return the rounds of B trials as rows of one rollout ``(T, B × rounds, …)``, with the rounds of a trial adjacent.
 
-    So the newest episodes of a task in a ring are those of its last trial, from the first round to the last. Rounds
-    that are shorter than the longest one are padded.
+    The newest episodes of a task in a ring are then those of its last trial, from the first round to the last. Shorter
+    rounds are padded to the length of the longest one.
     """
     longest = max(len(rollout.mask) for rollout in trial)
 
@@ -98,7 +97,7 @@ def episodes_of(trial: list[Rollout]) -> Rollout:
 
 
 def _groups(ring: TrialRing, slots: Tensor) -> Tensor:
-    """Return the number of each slot's group, int64, by the numbers of its task."""
+    """Return the index of each slot's group, int64; slots with equal tasks share a group."""
     parts = [column[slots].reshape(len(slots), -1) for name, column in ring.stored.items() if name.startswith("task")]
     numbers = torch.cat([part.to(torch.float64) for part in parts], dim=1)
     group: Tensor = numbers.unique(dim=0, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Losses that train an encoder by distances: contexts of one task are to be near, those of different tasks apart.
+"""Losses that train an encoder on distances: contexts of one task should be close, those of different tasks far apart.
 
 They need neither critics nor a prior: in FOCAL (Li, Yang & Luo 2021) the encoder learns from such a loss alone.
 """
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from metarl.agents.pearl.config import PEARLConfig
 
 EPSILON = 0.1
-"""The ε₀ of FOCAL's repulsion, which bounds it where embeddings coincide; the value is that of its published code."""
+"""The ε₀ that bounds FOCAL's repulsion where embeddings coincide, with the value of its published code."""
 
 
 class Pairs(NamedTuple):
-    """The pairs of a gradient step: R of P contexts, each with all P. Of one process R is P."""
+    """The pairs of a gradient step: R of P contexts, each paired with all P. With a single process, R is P."""
 
     context: Tensor  # (P, C, F) encoded transitions
-    rows: Tensor  # (R,) int64: the numbers of those contexts
-    same: Tensor  # (R, P) weights of the pairs of one task: all ranks' add up to 1; 0 for a context with itself
-    other: Tensor  # (R, P) likewise, of pairs of different tasks
+    rows: Tensor  # (R,) int64: the indices of the R contexts
+    same: Tensor  # (R, P) weights of pairs of one task; sum to 1 over all ranks; 0 for a context with itself
+    other: Tensor  # (R, P) weights of pairs of different tasks; sum to 1 over all ranks
 
 
 def weights(tasks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights ``(R, P)`` of pairs of one task and of different ones in the two means, given P task numbers.
+    """Return the weights ``(R, P)`` of pairs of one task and of pairs of different tasks, given P task indices.
 
-    Without a pair of the kind the weights are 0.
+    If there are no pairs of a kind, its weights are 0.
     """
     same = tasks[:, None] == tasks
     other = ~same
@@ -42,7 +42,7 @@ def weights(tasks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 def distances(x: Tensor, y: Tensor, kind: str) -> Tensor:
     """Return the distances ``(R, P)`` of embeddings ``(R, Z)`` and ``(P, Z)``.
 
-    euclidean: that of the embeddings. cosine: that of their directions, whose square is 2 (1 - cos), from 0 to 4.
+    euclidean: between the embeddings. cosine: between their directions, whose square is 2 (1 - cos), from 0 to 4.
     """
     if kind == "cosine":
         x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
@@ -59,7 +59,7 @@ def contrastive_loss(distance: Tensor, same: Tensor, other: Tensor, repulsion: f
 
 
 def siamese_loss(distance: Tensor, same: Tensor, other: Tensor, margin: float) -> Tensor:
-    """Attract by squared distances, and repel what is nearer than the margin (Hadsell, Chopra & LeCun 2006, section 2).
+    """Attract by squared distances, and repel pairs within the margin (Hadsell, Chopra & LeCun 2006, section 2).
 
     The mean of ½ d² over pairs of one task, plus that of ½ max(0, margin - d)² over the others. All tensors are
     ``(R, P)``; returns a scalar.

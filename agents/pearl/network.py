@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PEARLNetwork(nn.Module):
-    """All networks. `scaling` has no trained parameters: it puts observations, actions and rewards in common units."""
+    """All networks. `scaling` has no trained parameters: it only scales observations, actions and rewards."""
 
     def __init__(self, config: PEARLConfig, family: TaskFamily) -> None:
         """Make the networks. Raises ValueError for a family that shows images."""
@@ -59,13 +59,13 @@ class PEARLNetwork(nn.Module):
         self.prototypes: Prototypes | None = kept
 
     def prior(self, rows: int) -> Posterior:
-        """Return the prior of `rows` rows."""
+        """Return the prior for `rows` rows."""
         return Posterior.prior(rows, self.latent_size, self.scaling.centre)
 
     def factors(self, context: Tensor) -> Posterior:
         """Return the factor Ψ(z | c) of each encoded transition ``(…, F)``.
 
-        Where distances train the encoder, means are in (-1, 1), as in FOCAL: else repulsion would know no bound.
+        If distances train the encoder, means are in (-1, 1), as in FOCAL; otherwise repulsion would be unbounded.
         """
         mean, spread = self.encoder.finish(self.encoder.begin(context)).squeeze(0).chunk(2, dim=-1)
         return Posterior.factors(tanh(mean) if self.bounded else mean, F.softplus(spread))
@@ -76,7 +76,7 @@ class PEARLNetwork(nn.Module):
         return self.prior(len(context)).times(factors, torch.ones_like(factors.precision[..., 0]))
 
     def nearest(self, embedding: Tensor) -> Tensor:
-        """Return the prototypes that are nearest to embeddings ``(N, Z)``. Raises ValueError if none are kept."""
+        """Return the nearest prototypes to embeddings ``(N, Z)``. Raises ValueError if no prototypes are kept."""
         if self.prototypes is None:
             raise ValueError(
                 "This agent keeps no embeddings of training tasks: train it with inference 'nearest', or with "
@@ -85,7 +85,7 @@ class PEARLNetwork(nn.Module):
         return self.prototypes.nearest(embedding)
 
     def encoded(self, transitions: Transitions) -> Tensor:
-        """Encode transitions for `factors`: observation, action, reward, end and, with `next_obs`, what came next.
+        """Encode transitions for `factors`: observation, action, reward, end and, with `next_obs`, next observation.
 
         Transitions are ``(N, M, …)``, and the result is ``(N, M, F)``.
         """
@@ -95,29 +95,29 @@ class PEARLNetwork(nn.Module):
         return raw[:, 0 if self.next_obs else self.scaling.size :].unflatten(0, transitions.reward.shape)
 
     def policy(self, seen: Tensor, latent: Tensor) -> Policy:
-        """Return the policies at scaled observations ``(…, F)``, given latent tasks ``(…, Z)``."""
+        """Return the policies for scaled observations ``(…, F)`` and latent tasks ``(…, Z)``."""
         outputs = self.actor.finish(self.actor.begin(seen, latent)).squeeze(0)
         return SquashedGaussian.from_outputs(outputs) if self.actions.continuous else Categorical.from_logits(outputs)
 
     def taken(self, values: Tensor, action: Tensor) -> Tensor:
-        """Return the values ``(2, N, M)`` of the actions that were taken, from the critics' ``(2, N, M, K)``."""
+        """Return the values ``(2, N, M)`` of the actions taken, from the critics' outputs ``(2, N, M, K)``."""
         if self.actions.continuous:
             return values.squeeze(-1)
         return values.gather(-1, action.expand(len(values), *action.shape)[..., None]).squeeze(-1)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Return the trained parameters with their names, by the group that has an optimiser of its own."""
+        """Return the trained parameters with their names, grouped by optimiser."""
         names = "encoder", "actor", "critic", "log_alpha"
         named = list(self.named_parameters())
         return {name: [(n, p) for n, p in named if n.partition(".")[0] == name] for name in names}
 
 
 class Memory(NamedTuple):
-    """The agent's memory: the posterior so far, and the latent task that it acts on in this episode."""
+    """The agent's memory: the posterior so far, and the latent of the current episode."""
 
     posterior: Posterior  # (N, Z) after the episodes that `adapt` has seen
     latent: Tensor  # (N, Z)
-    fresh: Tensor  # (N,) bool: a latent has to be drawn at the next step
+    fresh: Tensor  # (N,) bool: the next step must draw a latent
     rounds: Tensor  # (N,) int64: the rounds that `adapt` has seen
 
 
@@ -128,7 +128,7 @@ def transitions_of(rollout: Rollout) -> Transitions:
 
 
 def check_actions(family: TaskFamily) -> None:
-    """Raise ValueError, one sentence, for an action space that it does not know."""
+    """Raise ValueError for an action space that PEARL does not support."""
     space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
     if isinstance(space, spaces.Box):
         if not space.is_bounded():

@@ -1,4 +1,4 @@
-"""The posterior over the latent task: a product of Gaussians, kept as sums of natural parameters."""
+"""The posterior over the latent task: a product of Gaussians, stored as sums of natural parameters."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 LEAST_VARIANCE = 1e-7
-"""The least variance of a factor."""
+"""Smallest variance of a factor."""
 
 
 class Posterior(NamedTuple):
-    """Gaussians over the latent z with diagonal covariances, in natural parameters, which add up in a product.
+    """Gaussians over the latent z with diagonal covariances, in natural parameters, which a product adds up.
 
     The posterior after the transitions c_1 … c_n is N(0, I) · Π Ψ(z | c_i), with a Gaussian factor Ψ for each
-    transition (Rakelly et al. 2019, §4.1). Its precision is 1 plus the sum of the factors' precisions, so the order of
-    transitions does not matter, and more of them cost no memory.
+    transition (Rakelly et al. 2019, §4.1). Its precision is 1 plus the sum of the factors' precisions. The order of
+    transitions therefore does not matter, and more transitions need no more memory.
     """
 
     precision: Tensor  # (…, Z) 1 / variance
@@ -23,20 +23,17 @@ class Posterior(NamedTuple):
 
     @classmethod
     def prior(cls, rows: int, size: int, like: Tensor) -> Posterior:
-        """Return the standard normal distribution for `rows` rows, ``(rows, size)``, of the type and device of `like`.
-
-        It is the posterior of no transitions.
-        """
+        """Return the standard normal prior ``(rows, size)``, with the type and device of `like`."""
         return cls(like.new_ones(rows, size), like.new_zeros(rows, size))
 
     @classmethod
     def factors(cls, mean: Tensor, variance: Tensor) -> Posterior:
-        """Return Gaussian factors ``(…, Z)`` of this mean and variance."""
+        """Return Gaussian factors ``(…, Z)`` with this mean and variance."""
         precision = 1.0 / variance.clamp_min(LEAST_VARIANCE)
         return cls(precision, mean * precision)
 
     def times(self, factors: Posterior, mask: Tensor) -> Posterior:
-        """Return the product ``(N, Z)`` with those `factors` ``(M, N, Z)`` for which `mask` ``(M, N)`` is 1."""
+        """Return the product ``(N, Z)`` with the `factors` ``(M, N, Z)`` whose `mask` ``(M, N)`` is 1."""
         kept = mask[..., None]
         return Posterior(
             self.precision + (kept * factors.precision).sum(0), self.weighted + (kept * factors.weighted).sum(0)
@@ -53,7 +50,7 @@ class Posterior(NamedTuple):
         return 1.0 / self.precision
 
     def draw(self, noise: Tensor) -> Tensor:
-        """Return draws ``(…, Z)`` that carry gradients, from standard normal `noise` of that shape."""
+        """Return differentiable samples ``(…, Z)``, made from standard normal `noise` of that shape."""
         return self.mean + self.precision.rsqrt() * noise
 
     def kl(self) -> Tensor:

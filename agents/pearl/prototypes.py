@@ -1,4 +1,4 @@
-"""Prototypes: the embeddings of some training tasks, among which a new task finds its nearest one."""
+"""Prototypes: embeddings of training tasks, among which the nearest to a new task is looked up."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from metarl.core.faults.memory import check_memory
 
 
 class Prototypes(nn.Module):
-    """At most `capacity` embeddings of Z numbers, in buffers of a fixed size, so that the checkpoint has them."""
+    """At most `capacity` embeddings of size Z, in buffers of a fixed size, so that checkpoints contain them."""
 
     embedding: Tensor  # (capacity, Z); zeros beyond `count`
     count: Tensor  # () int64
 
     def __init__(self, capacity: int, size: int, distance: str) -> None:
-        """Make room. `distance` names the distance by which `nearest` chooses.
+        """Allocate the buffers. `distance` names the distance that `nearest` uses.
 
-        Raises ValueError, one sentence, if this machine has not the memory.
+        Raises ValueError if this machine does not have enough memory.
         """
         super().__init__()
         check_memory("The list of prototypes", float(capacity) * size, "prototypes")
@@ -30,24 +30,24 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def put(self, embedding: Tensor) -> None:
-        """Replace all prototypes by these ``(M, Z)``, at most `capacity`."""
+        """Replace all prototypes by `embedding` ``(M, Z)``, at most `capacity` rows."""
         self.embedding.zero_()[: len(embedding)] = embedding
         self.count.fill_(len(embedding))
 
     def draw(self, key: Key) -> Tensor:
-        """Draw one prototype for each key ``(N,)``, all with the same probability: ``(N, Z)``; zeros if there is none.
+        """Draw one prototype uniformly for each key ``(N,)``: ``(N, Z)``; zeros if there are none.
 
-        It is posterior sampling by the prior that a new task is one of those of training.
+        This is posterior sampling under the prior that a new task is one of the training tasks.
         """
         number = (rng.uniform(key, 1)[:, 0] * self.count).to(torch.int64)
         return self.embedding[torch.minimum(number, (self.count - 1).clamp_min(0))]
 
     def mean(self) -> Tensor:
-        """Return the mean of the prototypes, ``(Z,)``; zeros if there is none."""
+        """Return the mean of the prototypes, ``(Z,)``; zeros if there are none."""
         return self.embedding.sum(0) / self.count.clamp_min(1)
 
     def nearest(self, embedding: Tensor) -> Tensor:
-        """Return for each embedding ``(N, Z)`` its nearest prototype; the embedding itself while there is none."""
+        """Return the nearest prototype to each embedding ``(N, Z)``; the embedding itself if there are none."""
         distance = distances(embedding, self.embedding, self.distance)
         there = torch.arange(len(self.embedding), device=distance.device) < self.count
         found = self.embedding[torch.where(there, distance, torch.inf).argmin(1)]

@@ -1,4 +1,4 @@
-"""R2D2, which learns from replayed trials: read `agent.py` first."""
+"""R2D2, trained on replayed trials: read `agent.py` first."""
 
 from metarl.agents.r2d2.agent import R2D2
 from metarl.agents.r2d2.config import R2D2Config

@@ -1,9 +1,9 @@
-"""R2D2: recurrent replay distributed DQN (Kapturowski et al. 2019), as a learner of adaptation.
+"""R2D2: recurrent replay distributed DQN (Kapturowski et al. 2019), used for meta-learning.
 
-It adapts as RL² does: the network sees its previous action and reward and when an episode ended, and its memory is
-carried through all episodes of a trial. But it learns the values of actions, off-policy, from trials of the past. The
-trial is the episode of the problem: targets reach across the ends of inner episodes, and the trial's end is the only
-terminal. The actors are the rows of the batch, each with a share of uniform actions of its own.
+The agent adapts like RL²: the network sees its previous action and reward and whether an episode has just ended, and
+its memory is kept through all episodes of a trial. Unlike RL² it learns action values, off-policy, from past trials.
+The trial takes the role of the episode: targets extend across the ends of inner episodes, and the only terminal is the
+end of the trial. The rows of the batch are the actors, each with its own ε.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ METRICS = "value", "q", "td_error", "grad_norm"
 
 
 class R2D2(LearningAgent, config=R2D2Config):
-    """The agent; see the module's docstring. Evaluations are greedy, unless they are asked for ``greedy=False``."""
+    """The agent; see the module's docstring. Evaluations are greedy by default; pass ``greedy=False`` to change it."""
 
     protocol = TrialProtocol(test_greedy=True)
     config: R2D2Config
@@ -45,7 +45,7 @@ class R2D2(LearningAgent, config=R2D2Config):
     def __init__(
         self, config: R2D2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for actions that are not Discrete, and as `Replay` does."""
+        """Make an untrained agent. Raises ValueError for actions that are not Discrete, and the errors of `Replay`."""
         self.config, self.family, self.device = config, family, torch.device(device)
         if not isinstance(family.action_space, spaces.Discrete):
             name = type(family).__name__
@@ -72,10 +72,10 @@ class R2D2(LearningAgent, config=R2D2Config):
         return R2D2Memory(online.memory.initial(num_tasks, self.device), online.encoder.initial(num_tasks), epsilon)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        """Act ε-greedily, or greedily. A row's ε is that of a place on the ladder, drawn at the trial's first step.
+        """Act ε-greedily, or greedily. Each row draws its place on the ladder of ε at the first step of the trial.
 
-        So it depends only on the row, however many there are and whichever process plays it. The first step itself,
-        before the place counts, has the mean ε of the ladder.
+        A row's ε therefore does not depend on the number of rows or on the process that plays it. The first step
+        itself, before the drawn ε takes effect, uses the mean ε of the ladder.
         """
         config, online = self.config, self.net.online
         with torch.no_grad():
@@ -85,13 +85,13 @@ class R2D2(LearningAgent, config=R2D2Config):
             value = q.amax(-1)
             value = (unscale(value) if config.value_rescaling else value) * online.encoder.reward_size
             place = rng.uniform(rng.fold(key, 1), 1).squeeze(-1)
-            starts = step.prev_action < online.actions.first  # there was no action yet
+            starts = step.prev_action < online.actions.first  # no previous action
             epsilon = torch.where(starts, ladder(place, config.epsilon, config.epsilon_alpha), memory.epsilon)
         acted = Acted(online.actions.to_family(own), policy.log_prob(own), value)
         return acted, R2D2Memory(state, last_obs, epsilon)
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the carried state did the learning
+        return memory  # the recurrent state has already adapted
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
@@ -117,13 +117,13 @@ class R2D2(LearningAgent, config=R2D2Config):
         return {f"loss/{name}": value for name, value in losses.items()}
 
     def _keep(self, rollout: Rollout, gamma: Tensor) -> None:
-        """Put the trials into the ring, with priorities by their TD errors; let scales follow them."""
+        """Put the trials into the ring, with priorities from their TD errors, and update the running scales."""
         replay, encoder = self.replay, self.net.online.encoder
-        entry, mine = replay.add(rollout, self.net.online)  # with the scales that the network acted with
+        entry, mine = replay.add(rollout, self.net.online)  # under the scales that the network acted with
         if self.config.norm_obs:
             encoder.follow(rollout.step.obs, rollout.mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, rollout.mask)
-        if self.config.priority_exponent == 0.0:  # all the same
+        if self.config.priority_exponent == 0.0:  # all priorities are equal
             replay.prioritise(entry, mine.order, replay.lengths(mine))
             return
         found = []
@@ -152,7 +152,7 @@ class R2D2(LearningAgent, config=R2D2Config):
         return sequence_priority(target - value, mask, self.config.priority_eta)
 
     def _learned(self, batch: Batch, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values of the actions that were taken, their targets, and the mask: each ``(T, B)``."""
+        """Return the values of the actions taken, their targets, and the mask: each ``(T, B)``."""
         net, config, length = self.net, self.config, self.replay.length
         q, of_target = self._values(batch)
         with torch.no_grad():
@@ -164,7 +164,7 @@ class R2D2(LearningAgent, config=R2D2Config):
         return value[:length], target[:length], batch.mask[:length]
 
     def _values(self, batch: Batch) -> list[Tensor]:
-        """Return the values ``(L, B, A)`` in the sequences of the online and of the target network."""
+        """Return the online and the target network's values ``(L, B, A)`` for the sequences."""
         states = [
             None if self.replay.whole else self._burnt_in(net, batch) for net in (self.net.online, self.net.target)
         ]
@@ -172,7 +172,7 @@ class R2D2(LearningAgent, config=R2D2Config):
 
     @torch.no_grad()
     def _burnt_in(self, network: QNetwork, batch: Batch) -> Any:
-        """Return the state of a network's memory before the sequences: that after the burn-in from the stored state."""
+        """Return the state of a network's memory before the sequences: the stored state after the burn-in."""
         state = network.after(batch.burn_in, batch.state) if len(batch.burn_in) else batch.state
         return where(batch.begins, network.memory.initial(len(batch.begins), self.device), state)
 
@@ -184,7 +184,7 @@ class R2D2(LearningAgent, config=R2D2Config):
         return {
             **{f"net.{name}": value for name, value in self.net.state_dict().items()},
             **self.optimizer.state_dict(),
-            # Like the optimiser's state they are only for learning, and belong to the trials in the ring.
+            # Like the optimiser's state, these are only for training. They belong to the trials in the ring.
             "optimizer.priorities": self.replay.priorities.powers,
             "optimizer.gradient_steps": torch.tensor(self.gradient_steps),
             "updates": torch.tensor(self.updates),
@@ -193,7 +193,7 @@ class R2D2(LearningAgent, config=R2D2Config):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         self.optimizer.load_state_dict(state)
-        if "optimizer.priorities" in state:  # not of an agent that was made only to act
+        if "optimizer.priorities" in state:  # the state of an agent made only for acting has none
             self.replay.priorities.powers.copy_(state["optimizer.priorities"])
             self.gradient_steps = int(state["optimizer.gradient_steps"])
         self.updates = int(state["updates"])

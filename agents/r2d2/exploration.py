@@ -1,4 +1,4 @@
-"""The actors' exploration: ε-greedy, with an ε for each row (Horgan et al. 2018, "Ape-X", §4)."""
+"""The actors' exploration: ε-greedy, with one ε per row (Horgan et al. 2018, "Ape-X", §4)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from metarl.core.distributions import Categorical
 
 
 def ladder(place: Tensor, epsilon: float, alpha: float) -> Tensor:
-    """Return ε^(1 + α place) for places in [0, 1]: few actors explore much, most of them little.
+    """Return ε^(1 + α place) for places in [0, 1]: a few actors explore a lot, most explore little.
 
-    The N actors of the paper have the places 0, 1 / (N - 1), … 1.
+    In the paper, the N actors have the places 0, 1 / (N - 1), … 1.
     """
     return torch.pow(epsilon, 1.0 + alpha * place)
 
 
 def mean_of_ladder(epsilon: float, alpha: float) -> float:
-    """Return the mean of `ladder` over uniform places."""
+    """Return the mean of `ladder` over uniformly distributed places."""
     if epsilon in (0.0, 1.0) or alpha == 0.0:
         return epsilon
     return epsilon * (epsilon**alpha - 1.0) / (alpha * math.log(epsilon))
 
 
 def epsilon_greedy(q: Tensor, epsilon: Tensor) -> Categorical:
-    """Return the mixture that takes a uniform action with probability `epsilon` ``(B,)``, and else the best one.
+    """Return the ε-greedy policy: a uniform action with probability `epsilon` ``(B,)``, otherwise the best one.
 
-    `q` ``(B, A)`` are the values of the actions.
+    `q` ``(B, A)`` holds the action values.
     """
     actions = q.shape[-1]
     uniform = (epsilon / actions)[..., None].to(q.dtype)

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 LEAST = 1e-6
-"""Priority of a sequence without an error: it is drawn now and then all the same (Schaul et al. 2016, §3.3)."""
+"""Smallest priority, so that sequences without TD error are still drawn now and then (Schaul et al. 2016, §3.3)."""
 
 
 def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: Tensor) -> Tensor:
     """Return the weighted mean of half the squared TD errors, a scalar.
 
-    `value` and `target` are ``(T, B)``, the values of the actions that were taken and what they should be; `mask`
-    ``(T, B)`` is 0 for padding, `weight` ``(B,)`` has the importance weights of the sequences. `count` is the number of
-    steps that the mean is over. Raises ValueError if the shapes differ.
+    `value` ``(T, B)`` holds the values of the actions taken and `target` ``(T, B)`` their targets. `mask` ``(T, B)`` is
+    0 for padding, `weight` ``(B,)`` holds the importance weights of the sequences, and `count` is the number of steps
+    over which the mean is taken. Raises ValueError if the shapes differ.
     """
     if not value.shape == target.shape == mask.shape or mask.shape[1:] != weight.shape:
         shapes = f"value {value.shape}, target {target.shape}, mask {mask.shape}, weight {weight.shape}"
@@ -23,10 +23,10 @@ def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: 
 
 
 def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
-    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` of each sequence ``(B,)``; 0 for one that is all padding.
+    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` for each sequence ``(B,)``, but at least `LEAST`.
 
-    It is at least `LEAST`. `error` ``(T, B)`` are the TD errors, and `mask` ``(T, B)`` is 0 for padding. Raises
-    ValueError if the shapes differ.
+    A sequence that is all padding has priority 0. `error` ``(T, B)`` holds the TD errors, and `mask` ``(T, B)`` is 0
+    for padding. Raises ValueError if the shapes differ.
     """
     if error.shape != mask.shape:
         raise ValueError(f"Shapes differ: error {error.shape}, mask {mask.shape}.")

@@ -1,4 +1,4 @@
-"""R2D2's networks: an encoder of steps, a memory, and a dueling head; twice, the online and the target network."""
+"""R2D2's networks, online and target: each has a step encoder, a memory, and a dueling head."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class R2D2Memory(NamedTuple):
     """The agent's memory between two steps."""
 
-    state: Any  # of the recurrent memory
+    state: Any  # the state of `QNetwork.memory`
     last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`
-    epsilon: Tensor  # (B,) float32: the row's share of uniform actions
+    epsilon: Tensor  # (B,) float32: the row's ε
 
 
 class QNetwork(nn.Module):
@@ -50,7 +50,7 @@ class QNetwork(nn.Module):
         self.actions = ActionUnits(family.action_space)
 
     def step(self, step: Step, state: Any, last_obs: Tensor) -> tuple[Tensor, Any, Tensor]:
-        """Return the values of all actions ``(B, A)`` in one step, the memory's state after it, and its observation."""
+        """Return all action values ``(B, A)`` for one step, the memory's state after it, and its observation."""
         raw, last_obs = self.encoder.raw(step, last_obs)
         x = self.embed(raw)
         output, state = self.memory.step(x, state)
@@ -62,25 +62,25 @@ class QNetwork(nn.Module):
         return self.memory.vectors(self.embed(raw), state)
 
     def after(self, raw: Tensor, state: Any | None) -> Any:
-        """Return the memory's state after encoded steps ``(T, B, F)``, from that before; None: the start of a trial."""
+        """Return the memory's state after encoded steps ``(T, B, F)``; `state` None is the start of a trial."""
         return self.memory.sequence(self.embed(raw), state)[1]
 
     def embed(self, raw: Tensor) -> Tensor:
-        """Return what the memory reads of encoded steps ``(…, F)``."""
+        """Return the memory's inputs for encoded steps ``(…, F)``."""
         encoder = self.encoder
         seen = raw if encoder.images is None else encoder.images(raw)
         return seen if encoder.embed is None else F.relu(encoder.embed(seen))
 
 
 class DuelingHead(nn.Module):
-    """The value of the state plus the advantages of the actions, of mean 0 (Wang et al. 2016, "Dueling", eq. 9).
+    """The value of the state plus the advantages of the actions, with mean 0 (Wang et al. 2016, "Dueling", eq. 9).
 
-    Both have a hidden ReLU layer, over (memory output, embedded step).
+    Both have a hidden ReLU layer, on (memory output, embedded step).
     """
 
     def __init__(self, memory_size: int, step_size: int, hidden: int, actions: int) -> None:
         super().__init__()
-        # One product for the hidden layers of both, as a sum over the two inputs: nothing has to be concatenated.
+        # The hidden layers of both share one product per input, and the sum of these products avoids a concatenation.
         self.of_memory = Head(memory_size, 2 * hidden, 1.0)
         self.of_step = nn.Linear(step_size, 2 * hidden, bias=False)
         nn.init.orthogonal_(self.of_step.weight, 1.0)
@@ -88,7 +88,7 @@ class DuelingHead(nn.Module):
         self.advantage = Head(hidden, actions, 0.01)
 
     def forward(self, output: Tensor, x: Tensor) -> Tensor:
-        """Return the values ``(…, A)`` of the actions, from the memory's output ``(…, H)`` and the step ``(…, E)``."""
+        """Return the action values ``(…, A)`` for the memory's output ``(…, H)`` and the embedded step ``(…, E)``."""
         hidden = F.relu(self.of_memory(output) + linear(x, self.of_step.weight))
         of_value, of_advantage = hidden.chunk(2, dim=-1)
         advantage = self.advantage(of_advantage)
@@ -97,7 +97,7 @@ class DuelingHead(nn.Module):
 
 
 class R2D2Networks(nn.Module):
-    """The online network, which acts and learns, and the target network, its copy of some gradient steps ago."""
+    """The online network, which acts and learns, and the target network, an earlier copy of it."""
 
     def __init__(self, config: R2D2Config, family: TaskFamily) -> None:
         super().__init__()
@@ -105,10 +105,10 @@ class R2D2Networks(nn.Module):
         self.target = copy.deepcopy(self.online).requires_grad_(False)
 
     def values(self, raw: Tensor, states: Sequence[Any]) -> list[Tensor]:
-        """Return the values ``(T, B, A)`` of the online and of the target network in encoded steps ``(T, B, F)``.
+        """Return the online and the target network's values ``(T, B, A)`` for encoded steps ``(T, B, F)``.
 
-        `states` are those of both memories before the first step; None: the start of a trial. The memories take one
-        pass over time.
+        `states` are those of both memories before the first step; None is the start of a trial. Both memories are run
+        in one pass over time.
         """
         networks = self.online, self.target
         steps = [network.embed(raw) for network in networks]
@@ -117,6 +117,6 @@ class R2D2Networks(nn.Module):
 
     @torch.no_grad()
     def copy_to_target(self) -> None:
-        """Let the target network be the online one; in place, since a recording on a GPU reads it."""
+        """Copy the online network to the target network, in place because a CUDA graph reads it."""
         for old, new in zip(self.target.parameters(), self.online.parameters(), strict=True):
             old.copy_(new)

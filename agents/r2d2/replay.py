@@ -1,7 +1,7 @@
-"""R2D2's replay: whole trials, or overlapping sequences of long ones, by priority (Kapturowski et al. 2019, §2.3).
+"""R2D2's prioritised replay of whole trials, or of overlapping sequences of long ones (Kapturowski et al. 2019, §2.3).
 
-The trials are in a `TrialRing`, and each of its trials has `parts` sequences. Next to a trial the ring keeps the state
-of the memory where the burn-in of each later sequence begins.
+A `TrialRing` stores the trials, and each trial has `parts` sequences. Together with a trial, the ring stores the state
+of the memory at the start of the burn-in of every sequence but the first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Sequences as the update uses them: ``(L, B, …)``, with the n steps after them that their targets need."""
+    """Sequences in the form that the update uses: ``(L, B, …)``, including the n later steps that targets need."""
 
     raw: Tensor  # (L, B, F) encoded steps
     action: Tensor  # (L, B) int64 in the network's own units
@@ -35,22 +35,22 @@ class Batch(NamedTuple):
     weight: Tensor  # (B,) importance weights
     burn_in: Any  # (S, B, F) encoded steps before the sequences; () where trials are replayed whole
     state: Any  # the memory's state before the burn-in
-    begins: Any  # (B,) bool: sequences at a trial's start, which have neither burn-in nor state
+    begins: Any  # (B,) bool: the sequence starts a trial, so it has neither burn-in nor state
 
 
 class Sequences(NamedTuple):
-    """Sequences of the ring: those of this process, of a number of them in all processes."""
+    """Those of a set of sequences that are in this process's part of the ring."""
 
-    slot: Tensor  # (m,) int64: the place of the trial in the ring's columns
-    part: Tensor  # (m,) int64: the sequence of the trial
-    order: Tensor  # (m,) int64: the place among those of all processes
+    slot: Tensor  # (m,) int64: the index of the trial in the ring's columns
+    part: Tensor  # (m,) int64: the index of the sequence in the trial
+    order: Tensor  # (m,) int64: the index of the sequence in the set over all processes
 
 
 class Replay:
     """The ring of trials, and the priorities of their sequences."""
 
     def __init__(self, config: R2D2Config, family: TaskFamily, device: torch.device) -> None:
-        """Make an empty one. Raises ValueError for a memory whose state cannot be stored, if trials are long."""
+        """Make an empty replay. Raises ValueError if trials are long and the memory's state cannot be stored."""
         self.ring = TrialRing(config.buffer_size, family)
         steps = self.ring.steps
         self.whole = steps <= config.replay_whole
@@ -68,7 +68,7 @@ class Replay:
         self.priorities = Priorities(config.buffer_size * self.parts, config.priority_exponent, device)
 
     def add(self, rollout: Rollout, net: QNetwork) -> tuple[Tensor, Sequences]:
-        """Add a rollout that `net` has played; return the entries of its sequences, and those of this process."""
+        """Add a rollout that `net` played; return the entries of its sequences, and those in this process."""
         ring = self.ring
         ring.add(rollout, {} if self.whole else self._states(rollout, net))
         end = ring.first + len(ring)
@@ -79,11 +79,11 @@ class Replay:
         return self._entry(numbers, part), self._found(numbers, part)
 
     def draw(self, key: Key, n: int) -> tuple[Drawn, Sequences]:
-        """Draw n sequences by their priorities, the same in every process; return them, and those of this process."""
+        """Draw n sequences by priority, the same ones in every process; return them, and those in this process."""
         drawn = self.priorities.draw(key, n, self.importance, among=len(self.ring) * self.parts)
         capacity, first = self.ring.capacity, self.ring.first
         place, part = drawn.entry // self.parts, drawn.entry % self.parts
-        # The trial at a place is the one whose number leaves this remainder.
+        # The trial at a place is the one whose number is congruent to the place modulo the capacity.
         numbers = first + (place - first) % capacity
         return drawn, self._found(numbers, part)
 
@@ -95,7 +95,7 @@ class Replay:
         return Sequences(slot, part[order], order)
 
     def prioritise(self, entry: Tensor, order: Tensor, priority: Tensor) -> None:
-        """Set the priorities of entries: those that this process found, ``(m,)``, with all the others'."""
+        """Set the priorities of entries, from those ``(m,)`` that this process computed and those of all others."""
         every = torch.zeros(len(entry), dtype=torch.float64, device=entry.device)
         every[order] = priority.to(torch.float64)
         self.priorities.put(entry, ranks.total(every))
@@ -122,12 +122,12 @@ class Replay:
         return batch._replace(burn_in=burn_in, state=self._stored(found, net), begins=begins)
 
     def _states(self, rollout: Rollout, net: QNetwork) -> dict[str, Tensor]:
-        """Return the memory's state, as it was played, before the burn-in of all sequences but the first."""
+        """Return the memory's state during play before the burn-in of all sequences but the first."""
         encoder, rows, played = net.encoder, rollout.mask.shape[1], len(rollout.mask)
         raw, _ = encoder.raw(rollout.step, encoder.initial(rows))
         state, at, states = net.memory.initial(rows, raw.device), 0, []
         for part in range(1, self.parts):
-            # A trial that ended earlier has no such sequence.
+            # A trial that ended earlier does not have this sequence.
             until = min(part * self.stride - self.burn_in, played)
             if until > at:
                 state, at = net.after(raw[at:until], state), until
@@ -135,7 +135,7 @@ class Replay:
         return {f"state.{n}": torch.stack(each, dim=1) for n, each in enumerate(zip(*states, strict=True))}
 
     def _stored(self, found: Sequences, net: QNetwork) -> Any:
-        """Return the stored states; for the first sequence of a trial any one."""
+        """Return the stored states; for the first sequence of a trial, which needs none, an arbitrary one."""
         earlier = (found.part - 1).clamp_min(0)
         row = torch.arange(len(earlier), device=earlier.device)
         numbers = iter(range(len(leaves(net.memory.initial(1)))))
@@ -144,7 +144,7 @@ class Replay:
         )
 
     def _steps(self, slot: Tensor, start: Tensor, length: int) -> Played:
-        """Return `length` steps of trials from the steps `start` ``(m,)`` on; those that are not there are padding."""
+        """Return `length` steps of each trial from the step `start` ``(m,)`` on, padded at the end of the trial."""
         stored, steps = self.ring.stored, self.ring.steps
         time = start[:, None] + torch.arange(length, device=start.device)
         there, rows = (time < steps).T, slot[:, None]
@@ -160,7 +160,7 @@ class Replay:
         return Played(step, part("acted.action"), part("outcome.reward"), mask)
 
     def _raw(self, step: Step, slot: Tensor, start: Tensor, net: QNetwork) -> Tensor:
-        """Encode steps of trials that begin at the steps `start`."""
+        """Encode consecutive steps of trials, the first of which is step `start`."""
         encoder = net.encoder
         last_obs = encoder.initial(len(slot))
         if encoder.last_size and not self.whole:
@@ -170,7 +170,7 @@ class Replay:
 
 
 class Played(NamedTuple):
-    """Steps of trials of the ring, ``(L, m, …)``."""
+    """Steps of trials in the ring, ``(L, m, …)``."""
 
     step: Step
     action: Tensor

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-3
-"""The linear part of `rescale`: it keeps the slope of large values away from 0, so that the inverse is stable."""
+"""Slope of the linear part of `rescale`, which keeps the slope away from 0 so that the inverse is stable."""
 
 
 def rescale(x: Tensor) -> Tensor:
-    """Return ``h(x) = sign(x) (√(|x| + 1) - 1) + EPSILON x`` (Pohlen et al. 2018), which makes large values small."""
-    # The difference of nearly equal numbers is written as a quotient: for small values only that is exact.
+    """Return ``h(x) = sign(x) (√(|x| + 1) - 1) + EPSILON x`` (Pohlen et al. 2018), which compresses large values."""
+    # Computed as a quotient, because for small x the difference √(|x| + 1) - 1 loses precision to cancellation.
     return x / (torch.sqrt(x.abs() + 1.0) + 1.0) + EPSILON * x
 
 
@@ -29,10 +29,11 @@ def n_step_double_targets(
     """Return the targets ``(T, B)`` of the action values at every step of trials.
 
     y_t = h(Σ_{k<n} γ^k r_{t+k} + γ^n h⁻¹(Q⁻(s_{t+n}, argmax_a Q(s_{t+n}, a)))): the online network Q chooses the
-    action, the target network Q⁻ rates it (van Hasselt et al. 2016). `reward` and `mask` are ``(T, B)``, `online` and
-    `target`, the values of both networks, ``(T, B, A)``. `mask` is 0 after a row's last step of the trial: rewards and
-    values from there on count as 0. So do those after step T, unless the sequence is cut and the caller leaves out the
-    last n targets. With `rescaled` false h is the identity. Raises ValueError if the shapes differ.
+    action and the target network Q⁻ evaluates it (van Hasselt et al. 2016). `reward` and `mask` are ``(T, B)``;
+    `online` and `target`, the values of both networks, are ``(T, B, A)``. `mask` is 0 after a row's last step of the
+    trial, and rewards and values count as 0 from there on. They also count as 0 after step T; if the trial goes on
+    there, the caller must discard the last n targets. If `rescaled` is false, h is the identity. Raises ValueError if
+    the shapes differ.
     """
     if not reward.shape == mask.shape == online.shape[:-1] or online.shape != target.shape:
         shapes = f"reward {reward.shape}, mask {mask.shape}, online {online.shape}, target {target.shape}"
@@ -47,6 +48,6 @@ def n_step_double_targets(
 
 
 def _later(x: Tensor, n: int) -> Tensor:
-    """Return what is n steps later, ``(T, B)``; 0 where there is nothing."""
+    """Shift `x` ``(T, B)`` by n steps: the values n steps later, 0 beyond the end."""
     n = min(n, len(x))
     return torch.cat([x[n:], torch.zeros_like(x[:n])])

@@ -1,4 +1,4 @@
-"""Recurrent soft actor-critic, learning from replayed trials: read `agent.py` first."""
+"""Recurrent soft actor-critic, trained on replayed trials: read `agent.py` first."""
 
 from metarl.agents.recurrent_sac.agent import RecurrentSAC
 from metarl.agents.recurrent_sac.config import RecurrentSACConfig

@@ -1,4 +1,4 @@
-"""Recurrent SAC's acting module, for exports: the actor without the critics."""
+"""The module that acts for an exported recurrent SAC agent: the actor without the critics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metarl.learning.acting import ActingModule
 
 
 class ActingSAC(ActingModule):
-    """The encoder of steps, and the actor with its history."""
+    """The step encoder, and the actor with its history."""
 
     def __init__(self, net: SACNetwork) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
-"""Recurrent soft actor-critic: a policy whose memory is the learning algorithm, learned from replayed trials.
+"""Recurrent soft actor-critic: a policy whose memory is the learning algorithm, trained on replayed trials.
 
-It adapts as RL² does: the policy sees its previous action and reward and when an episode ended, and its memory is
-carried through all episodes of a trial. But it is learned off-policy (Ni et al. 2022, "Recurrent Model-Free RL Can Be a
-Strong Baseline for Many POMDPs"): whole trials go into a ring, and every gradient step replays some of them. Actor and
-critics have a memory each. Algorithms are SAC (Haarnoja et al. 2018), SAC-Discrete (Christodoulou 2019) and TD3
-(Fujimoto et al. 2018). Values reach across the ends of episodes; the trial's end is the only terminal.
+The agent adapts like RL²: the policy sees its previous action and reward and whether an episode has just ended, and its
+memory is kept through all episodes of a trial. Unlike RL² it learns off-policy (Ni et al. 2022, "Recurrent Model-Free
+RL Can Be a Strong Baseline for Many POMDPs"): whole trials go into a ring, and every gradient step replays some of
+them. Actor and critics have separate memories. The algorithms are SAC (Haarnoja et al. 2018), SAC-Discrete
+(Christodoulou 2019) and TD3 (Fujimoto et al. 2018). Values extend across the ends of episodes; the only terminal is the
+end of the trial.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from metarl.learning.soft import Choices, Point, polyak
 from metarl.learning.trial_ring import TrialRing
 
 TOLD_TASKS = 512
-"""Training tasks whose mean and standard deviation standardise the task that a ``critic: task`` sees."""
+"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 CRITIC_METRICS = "critic", "q", "critic_grad_norm"
 ACTOR_METRICS = "actor", "entropy", "alpha", "actor_grad_norm"
@@ -51,10 +52,10 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
     def __init__(
         self, config: RecurrentSACConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for actions that the algorithm does not know."""
+        """Make an untrained agent. Raises ValueError for actions that the algorithm does not support."""
         self.config, self.family, self.device = config, family, torch.device(device)
         _check_actions(family, config.algorithm)
-        # The same key for every seed, so that the units of the told task do not depend on the seed.
+        # The key does not depend on the seed, so that the critics see the task in the same units for every seed.
         tasks = features(family.sample_tasks(rng.key(0), TOLD_TASKS))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -67,7 +68,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
             for learns in (True, False)
         }
         self.updates = self.trials = 0
-        # Whether actions are drawn at random; a tensor, which a recording on a GPU reads.
+        # Whether to draw actions at random; a tensor, because a CUDA graph reads it.
         self.exploring = torch.tensor(config.learning_starts > 0, device=self.device)
 
     @property
@@ -83,15 +84,15 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
             raw, _ = encoder.raw(step, encoder.initial(len(key)))
             seen, state = actor.history.step(raw, memory.state)
             chosen = play(actor.policy(seen), key, greedy, self.config.exploration_noise)
-            if not greedy:  # the first trials are random, so that the ring shows all kinds of actions
+            if not greedy:  # the first trials act at random, so that the ring contains all kinds of actions
                 random = self.net.random_action(step, key, self.config.random_repeat)
                 chosen = where(self.exploring.expand(len(key)), random, chosen)
             action, log_prob = chosen
-            # The critics, which have a memory of their own, are asked in `update`.
+            # The critics have a memory of their own and are only needed in `update`, so the value is 0.
             return Acted(self.net.actions.to_family(action), log_prob, torch.zeros_like(log_prob)), Memory(state)
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the carried state did the learning
+        return memory  # the recurrent state has already adapted
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
@@ -112,7 +113,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         return {f"loss/{name}": value for name, value in losses.items()}
 
     def _keep(self, rollout: Rollout) -> None:
-        """Put the trials into the ring; let scales follow them."""
+        """Put the trials into the ring, and update the running scales."""
         encoder, mask = self.net.encoder, rollout.mask
         self.ring.add(rollout)
         if self.config.norm_obs:
@@ -122,7 +123,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         self.exploring.fill_(self.trials < self.config.learning_starts)
 
     def _schedules(self, progress: float) -> tuple[Tensor, Tensor]:
-        """Set the learning rates; return the discount factor and the entropy that the temperature aims at."""
+        """Set the learning rates; return the discount factor and the target entropy."""
         config, actions = self.config, self.net.actions
         rates = {"history": config.memory_lr, "actor.head": config.policy_lr, "critic.head": config.q_lr}
         for name, optimizer in self.optimizers.items():
@@ -137,9 +138,9 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         return both[0], both[1]
 
     def _replay(self, key: Key) -> tuple[Batch, Tensor]:
-        """Draw trials from the ring; return the steps to learn from, and the trials' places among those of all ranks.
+        """Draw trials from the ring; return the steps to learn from, and the trials' places in the draw of all ranks.
 
-        With ``chunk_length`` the same part of all trials is taken, one that `key` draws.
+        With ``chunk_length`` the steps are the same chunk of every trial, drawn by `key`.
         """
         config = self.config
         rollout, places = self.ring.sample(key, config.batch_size), self.ring.own_draws(key, config.batch_size)
@@ -151,10 +152,10 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
     def _descend(
         self, batch: Batch, keys: Tensor, subset: Key, gamma: Tensor, target_entropy: Tensor, policy_learns: bool
     ) -> Tensor:
-        """Take one gradient step of the critics and, if it `policy_learns`, of policy and temperature.
+        """Take one gradient step of the critics and, if `policy_learns`, also of policy and temperature.
 
-        `keys` ``(B,)`` draw actions, the key `subset` the critics of the targets. All losses are of the parameters
-        before the step. Returns the values of `CRITIC_METRICS` and, if they are there, `ACTOR_METRICS`.
+        `keys` ``(B,)`` draw actions; the key `subset` draws the critics of the targets. All losses use the parameters
+        before the step. Returns the values of `CRITIC_METRICS` and, if `policy_learns`, of `ACTOR_METRICS`.
         """
         net, config = self.net, self.config
         weight = batch.mask / ranks.total(batch.mask.sum()).clamp_min(1.0)
@@ -165,7 +166,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         now = choices(net.actor.policy(seen["actor"]), each)
         target = self._targets(batch, seen, now, each, subset, alpha, gamma)
 
-        situations = net.critic.situations(seen["critic"], batch.task)[:-1]  # without what comes after the last step
+        situations = net.critic.situations(seen["critic"], batch.task)[:-1]  # without the step after the last one
         values = net.critic.values(situations, batch.action if net.actions.continuous else None)
         q = net.taken(values, batch.action)
         loss = critic_loss(q, target, weight)
@@ -195,9 +196,9 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         alpha: Tensor | float,
         gamma: Tensor,
     ) -> Tensor:
-        """Return the critics' targets ``(T, B)``: the soft value of the next step by the least of the target critics.
+        """Return the critics' targets ``(T, B)``, with the soft value of the next step by the lowest target critic.
 
-        With TD3 the next action is that of the target policy, with noise, so that the value is smooth in the action.
+        With TD3 the next action is the target policy's plus noise, which makes the value smooth in the action.
         """
         net, config = self.net, self.config
         if net.actor_target is not None:
@@ -212,14 +213,14 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         return td_target(batch.reward, value[1:], batch.following, gamma)
 
     def _followed(self, values: Tensor) -> Tensor:
-        """Return the values ``(T, B, K)`` that the policy follows, of those of all critics, without their gradients."""
+        """Reduce the values of all critics to the values ``(T, B, K)`` that the policy maximises."""
         if self.config.algorithm == "td3":
             return values[0]
         values = values if self.net.actions.continuous else values.detach()
         return values.amin(0) if self.config.num_critics == 2 else values.mean(0)
 
     def _step(self, metrics: Tensor, policy_learns: bool) -> Tensor:
-        """Step along the gradients of all ranks, and let the targets follow; return the metrics, complete."""
+        """Step along the gradients of all ranks and update the target networks; return all metrics."""
         net, config = self.net, self.config
         names = ["critic.history", "critic.head"]
         if policy_learns:
@@ -240,7 +241,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
 
     @torch.no_grad()
     def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor]:
-        """Return the memory of the policy; the critics' are only for learning."""
+        """Return the policy's memory; the critics' memory is used only in training."""
         encoder = self.net.encoder
         raw, _ = encoder.raw(step, encoder.initial(len(step.obs)))
         return self.net.actor.history.memory_features(raw, memory.state)
@@ -264,7 +265,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
 
 
 def _check_actions(family: TaskFamily, algorithm: str) -> None:
-    """Raise ValueError, one sentence, for an action space that the algorithm does not know."""
+    """Raise ValueError for an action space that the algorithm does not support."""
     space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
     if isinstance(space, spaces.Box):
         if not space.is_bounded():

@@ -1,8 +1,8 @@
 """The losses of soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", §5 and §6).
 
-Each is a sum over steps weighted by `weight` ``(…)``, which is 0 for padding. With K = 1 `Choices` hold a sampled
-action, with K > 1 all actions (SAC-Discrete, Christodoulou 2019); with temperature 0 the losses are those of TD3
-(Fujimoto et al. 2018). Each checks the shapes of its arguments, so that nothing broadcasts.
+Each loss is a sum over steps, weighted by `weight` ``(…)``, which is 0 for padding. `Choices` hold one sampled action
+(K = 1) or all K actions (SAC-Discrete, Christodoulou 2019). With temperature 0 the losses are those of TD3 (Fujimoto et
+al. 2018). All functions check the shapes of their arguments, so that nothing broadcasts by accident.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from metarl.learning.soft import Choices
 
 
 def soft_value(q: Tensor, choices: Choices, alpha: Tensor | float) -> Tensor:
-    """Return the soft value ``(…)``, E[q - α log π], of the actions' values ``(…, K)`` (eq. 3).
+    """Return the soft value ``(…)``, E[q - α log π], given the action values `q` ``(…, K)`` (eq. 3).
 
     Raises ValueError if the shapes differ.
     """
@@ -22,7 +22,7 @@ def soft_value(q: Tensor, choices: Choices, alpha: Tensor | float) -> Tensor:
 
 
 def td_target(reward: Tensor, next_value: Tensor, following: Tensor, gamma: Tensor | float) -> Tensor:
-    """Return the critics' target ``(T, B)``, r + γ V(next step), the next value counting where `following` is 1.
+    """Return the critics' target ``(T, B)``: r + γ V(next step) where `following` is 1, and r where it is 0.
 
     Raises ValueError if the shapes differ.
     """
@@ -31,7 +31,7 @@ def td_target(reward: Tensor, next_value: Tensor, following: Tensor, gamma: Tens
 
 
 def critic_loss(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the sum over the N critics ``(N, …)`` of ½ (q - target)², a scalar (eq. 5).
+    """Return ½ (q - target)² summed over the N critics ``(N, …)``, a scalar (eq. 5).
 
     Raises ValueError if the shapes of `target`, `weight` and of one critic differ.
     """
@@ -40,7 +40,7 @@ def critic_loss(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def actor_loss(q: Tensor, choices: Choices, alpha: Tensor | float, weight: Tensor) -> Tensor:
-    """Return E[α log π - q], a scalar (eq. 9); `q` ``(…, K)`` are the values of the policy's own choices.
+    """Return E[α log π - q], a scalar (eq. 9); `q` ``(…, K)`` holds the values of the policy's own `choices`.
 
     Raises ValueError if the shapes differ.
     """
@@ -50,9 +50,9 @@ def actor_loss(q: Tensor, choices: Choices, alpha: Tensor | float, weight: Tenso
 
 
 def temperature_loss(log_alpha: Tensor, entropy: Tensor, target: Tensor | float, weight: Tensor) -> Tensor:
-    """Return α · (entropy - target), a scalar (eq. 18), whose gradient raises α where the entropy is below its target.
+    """Return α · (entropy - target), a scalar (eq. 18); its descent raises α while the entropy is below the target.
 
-    `entropy` ``(…)`` is the policy's; no gradient flows into it. Raises ValueError if the shapes differ.
+    `entropy` ``(…)`` is that of the policy; no gradient flows into it. Raises ValueError if the shapes differ.
     """
     _check(entropy=entropy, weight=weight)
     return log_alpha.exp() * ((entropy.detach() - target) * weight).sum()

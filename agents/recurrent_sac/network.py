@@ -1,4 +1,4 @@
-"""The networks of recurrent soft actor-critic: actor and critics, each with a memory of its own, and their targets."""
+"""The networks of recurrent soft actor-critic: actor and critics, with separate memories, and target networks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Policy = SquashedGaussian | Point | Categorical
 
 
 class SACNetwork(nn.Module):
-    """All networks. `encoder` only scales: what is trained before a memory belongs to actor or critics."""
+    """All networks. `encoder` only scales its inputs; trained embeddings belong to the actor or the critics."""
 
     task_centre: Tensor
     task_scale: Tensor
 
     def __init__(self, config: RecurrentSACConfig, family: TaskFamily, tasks: Tensor) -> None:
-        """Make the networks. `tasks` ``(N, D)`` are training tasks, whose mean and spread standardise a told task."""
+        """Make the networks. The training tasks `tasks` ``(N, D)`` standardise the task input by their mean and std."""
         super().__init__()
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
         self.register_buffer("task_centre", mean)
@@ -50,39 +50,39 @@ class SACNetwork(nn.Module):
         self.actor = Actor(config, self.encoder, action_size(family.action_space), self.actions.continuous)
         told = tasks.shape[1] if config.critic == "task" else 0
         self.critic = Critic(config, self.encoder, action_size(family.action_space), self.actions.continuous, told)
-        self.encoder.images = None  # each history has networks of its own for them
+        self.encoder.images = None  # each history has its own image network
         self.critic_target = _target(self.critic)
         self.actor_target = _target(self.actor) if config.algorithm == "td3" else None
         self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
 
     def told(self, task: Tensor) -> Tensor:
-        """Standardise the task's numbers ``(B, D)`` over training tasks; a number that never varies becomes 0."""
+        """Standardise tasks ``(B, D)`` by the training tasks; a feature that never varies becomes 0."""
         return (task - self.task_centre) * self.task_scale
 
     def random_action(self, step: Step, key: Tensor, repeat: float) -> tuple[Tensor, Tensor]:
-        """Draw an action per key ``(B,)``, uniform over all; return them, in own units, and their log-probability.
+        """Draw a uniform action per key ``(B,)``; return the actions, in own units, and their log-probabilities.
 
-        With `repeat` above 1 an action stays for so many steps of an episode in the mean; then the log-probability is
-        that of its draw.
+        With `repeat` above 1, an action is repeated for that many steps of an episode on average, and the
+        log-probability is that of drawing it.
         """
         size, continuous = self.actor.size, self.actions.continuous
         action = 2.0 * rng.uniform(key, size) - 1.0 if continuous else rng.integers(key, 1, size).squeeze(-1)
         log_prob = torch.full(key.shape, -size * math.log(2.0) if continuous else -math.log(size), device=key.device)
         if repeat > 1.0:
             before = self.actions.to_own(step.prev_action)
-            first = (before == 0.0).all(-1) if continuous else before < 0  # there was no action yet
+            first = (before == 0.0).all(-1) if continuous else before < 0  # no previous action
             stays = (rng.uniform(rng.fold(key, 1), 1).squeeze(-1) > 1.0 / repeat) & ~first & (step.prev_done == 0.0)
             action = torch.where(stays[:, None] if continuous else stays, before, action)
         return action, log_prob
 
     def taken(self, values: Tensor, action: Tensor) -> Tensor:
-        """Return the values ``(N, T, B)`` of the actions that were taken, from the critics' ``(N, T, B, K)``."""
+        """Return the values ``(N, T, B)`` of the actions taken, from the critics' outputs ``(N, T, B, K)``."""
         if self.actions.continuous:
             return values.squeeze(-1)
         return values.gather(-1, action.expand(len(values), *action.shape)[..., None]).squeeze(-1)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Return the trained parameters with their names, by the group that has an optimiser of its own."""
+        """Return the trained parameters with their names, grouped by optimiser."""
 
         def named(prefix: str) -> list[tuple[str, nn.Parameter]]:
             return [(name, p) for name, p in self.named_parameters() if name.startswith(prefix)]
@@ -91,10 +91,10 @@ class SACNetwork(nn.Module):
         return {prefix.removesuffix("."): named(prefix) for prefix in prefixes}
 
     def see(self, raw: Tensor, burn_in: Tensor) -> dict[str, Seen]:
-        """Return what the heads of each network, by its name, read at every step ``(T, B, F)``.
+        """Return, by the name of the network, what its heads read at every step ``(T, B, F)``.
 
-        `burn_in` ``(S, B, F)`` are the steps before, through which no gradient flows. All memories take one pass over
-        time, so that gradients can be taken once, those of all networks together.
+        `burn_in` ``(S, B, F)`` holds the steps before, through which no gradient flows. All memories are run in one
+        pass over time, so that one backward pass gives the gradients of all networks.
         """
         networks: dict[str, Actor | Critic] = {
             "actor": self.actor,
@@ -115,28 +115,28 @@ class SACNetwork(nn.Module):
         return dict(zip(networks, map(Seen, outputs, embedded), strict=True))
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        """Yield each target network with the one that it follows."""
+        """Yield each target network with its online network."""
         yield self.critic_target, self.critic
         if self.actor_target is not None:
             yield self.actor_target, self.actor
 
 
 class Seen(NamedTuple):
-    """The inputs of a head, which its network's history gives: ``(…, B, F)`` each."""
+    """The inputs of a head, computed by its network's history: ``(…, B, F)`` each."""
 
-    output: Tensor  # of the memory
-    embedded: Tensor  # the step
+    output: Tensor  # the memory's output
+    embedded: Tensor  # the embedded step
 
 
 class History(nn.Module):
-    """The sight of a trial that actor or critics have: embeddings of each step's parts, and a memory over them."""
+    """The view of a trial that an actor or critics have: embeddings of the parts of each step, and a memory."""
 
     def __init__(self, config: RecurrentSACConfig, encoder: StepEncoder) -> None:
         super().__init__()
         self.images = copy.deepcopy(encoder.images)
         seen = encoder.raw_size if self.images is None else self.images.output_size
         inputs, outputs = [seen], [config.obs_embed_size]
-        if not encoder.reactive:  # in the order in which `StepEncoder` puts them
+        if not encoder.reactive:  # in the order of `StepEncoder`
             inputs = [seen - encoder.num_actions - 2, encoder.num_actions, 2]
             outputs += [config.action_embed_size, config.reward_embed_size]
         layers = list(map(nn.Linear, inputs, outputs))
@@ -146,13 +146,13 @@ class History(nn.Module):
         self.memory = make_memory(config.memory, self.output_size, config.hidden_size)
 
     def embed(self, raw: Tensor) -> Tensor:
-        """Return the embedded steps ``(…, E)`` of encoded ones ``(…, F)``."""
+        """Return the embeddings ``(…, E)`` of encoded steps ``(…, F)``."""
         seen = raw if self.images is None else self.images(raw)
-        # One product in place of three.
+        # One matrix product instead of three.
         return F.relu(linear(seen, torch.block_diag(*self.weights), torch.cat(list(self.biases))))
 
     def step(self, raw: Tensor, state: Any) -> tuple[Seen, Any]:
-        """Take in one encoded step ``(B, F)``; return what a head reads, and the state of the memory."""
+        """Process one encoded step ``(B, F)``; return the inputs of a head and the new state of the memory."""
         x = self.embed(raw)
         output, state = self.memory.step(x, state)
         return Seen(output, x), state
@@ -163,7 +163,7 @@ class History(nn.Module):
 
 
 class Actor(nn.Module):
-    """A policy of the history. Its head reads the memory's output and the embedded step again."""
+    """A policy on the history. Its head reads the memory's output and, again, the embedded step."""
 
     def __init__(self, config: RecurrentSACConfig, encoder: StepEncoder, actions: int, continuous: bool) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Actor(nn.Module):
         self.head = Perceptrons(1, inputs, config.head_sizes, outputs)
 
     def policy(self, seen: Seen) -> Policy:
-        """Return the policies of what the history gives."""
+        """Return the policies for the outputs of the history."""
         outputs = self.head.finish(self.head.begin(*seen)).squeeze(0)
         if self.deterministic:
             return Point(torch.tanh(outputs))
@@ -183,10 +183,10 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """N action values of the history, by heads that share its memory.
+    """N critics, whose heads share the memory of one history.
 
-    The heads read the memory's output, the embedded step, with ``critic: task`` the task and, of a Box, the action; for
-    Discrete actions they return the values of all.
+    The heads read the memory's output, the embedded step and, with ``critic: task``, the task. For Box actions they
+    also read the action; for Discrete actions they return the values of all actions.
     """
 
     def __init__(
@@ -203,12 +203,12 @@ class Critic(nn.Module):
         )
 
     def situations(self, seen: Seen, task: Tensor) -> Tensor:
-        """Return what `values` needs of each step ``(T, B, …)``; `task` ``(B, D)`` is the standardised task."""
+        """Return what `values` needs for each step ``(T, B, …)``; `task` ``(B, D)`` is the standardised task."""
         task = task.expand(len(seen.output), *task.shape)
         return self.head.begin(*seen, *([task] if self.told else []))
 
     def values(self, situations: Tensor, action: Tensor | None, frozen: bool = False) -> Tensor:
-        """Return the values ``(N, T, B, K)`` of a Box's `action` ``(T, B, A)``, K = 1, or (None) of all K actions.
+        """Return the values ``(N, T, B, K)``: of the Box `action` ``(T, B, A)`` (K = 1), or (None) of all K actions.
 
         With `frozen` no gradient reaches the parameters.
         """
@@ -216,20 +216,20 @@ class Critic(nn.Module):
 
 
 class Memory(NamedTuple):
-    """The agent's memory between two steps: that of the actor's history. The critics are asked in the update."""
+    """The agent's memory between two steps: the state of the actor's history. Acting does not need the critics."""
 
     state: Any
 
 
 def choices(policy: Policy, keys: Tensor) -> Choices:
-    """Return the choices over which a loss takes its expectation."""
+    """Return the choices over which a loss takes the expectation."""
     if isinstance(policy, SquashedGaussian):
         return policy.choices(keys)
     return policy.choices() if isinstance(policy, Point) else all_choices(policy)
 
 
 def play(policy: Policy, key: Tensor, greedy: bool, noise: float) -> tuple[Tensor, Tensor]:
-    """Return actions, in own units, and their log-probability; `noise` is that of a deterministic policy."""
+    """Return actions, in own units, and their log-probabilities; a deterministic policy adds noise of std `noise`."""
     if isinstance(policy, Point):
         return policy.draw(key, 0.0 if greedy else noise)
     if isinstance(policy, SquashedGaussian):

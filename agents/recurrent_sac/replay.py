@@ -1,4 +1,4 @@
-"""Replayed trials as the update uses them."""
+"""Replayed trials in the form that the update uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.core.units import inverse
 
 
 class Batch(NamedTuple):
-    """Successive steps of some trials, and the step after the last one."""
+    """Consecutive steps of some trials, and the step after the last one."""
 
     burn_in: Tensor  # (S, B, F) encoded steps before the first one
     raw: Tensor  # (T + 1, B, F) encoded steps
@@ -29,8 +29,8 @@ class Batch(NamedTuple):
 def replayed(net: SACNetwork, rollout: Rollout, first: int, length: int, burn_in: int, bootstrap_end: bool) -> Batch:
     """Return at most `length` steps of a rollout ``(T, B, …)`` from step `first`, with `burn_in` steps before them.
 
-    The value after a row's last step of the trial counts as 0, unless `bootstrap_end`. Ends of episodes inside the
-    trial are no terminals.
+    The value after a row's last step of the trial is 0, unless `bootstrap_end`. Episode ends inside the trial are not
+    terminals.
     """
     mask, encoder = rollout.mask, net.encoder
     end, start = min(first + length, len(mask)), max(first - burn_in, 0)
@@ -50,9 +50,10 @@ def replayed(net: SACNetwork, rollout: Rollout, first: int, length: int, burn_in
 
 
 def with_last(rollout: Rollout, following: Tensor) -> Step:
-    """Return the steps of a trial and the one after a row's last: ``(T + 1, B, …)``.
+    """Return the steps of a trial and, after a row's last step, one more: ``(T + 1, B, …)``.
 
-    That one is made of the outcome of the last action. `following` ``(T, B)`` is 1 where a step of the trial follows.
+    The additional step is made from the outcome of the last action. `following` ``(T, B)`` is 1 where the trial goes
+    on.
     """
     step, outcome = rollout.step, rollout.outcome
     done = (outcome.terminated | outcome.truncated).to(step.prev_done.dtype)

@@ -1,1 +1,1 @@
-"""Reference players: classical, scripted and exact ones, which learned agents are compared with."""
+"""Reference agents, classical, scripted or exact, to compare learned agents with."""

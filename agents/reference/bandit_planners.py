@@ -1,4 +1,4 @@
-"""Players of Bernoulli bandits that plan for the pulls that are left: the Bayes-optimal policy and Gittins indices."""
+"""Agents for Bernoulli bandits that plan over the remaining pulls: the Bayes-optimal policy and Gittins indices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.core.rollout import Acted, Memory
 
 
 def next_pull(memory: Memory, step: Step, num_pulls: int) -> tuple[Counts, int]:
-    """Count what was seen before this pull, and the pulls made. Raises ValueError if all `num_pulls` were made."""
+    """Update the counts, and return them and the pulls made. Raises ValueError if all `num_pulls` were made."""
     counts, pulls = memory
     if pulls >= num_pulls:
         raise ValueError(f"This agent plans for {num_pulls} pulls, but the trial goes on.")
@@ -23,12 +23,12 @@ def next_pull(memory: Memory, step: Step, num_pulls: int) -> tuple[Counts, int]:
 
 
 class BayesOptimalBandit(BanditAgent):
-    """Maximises the expected total of `num_pulls` pulls exactly, by dynamic programming over what can be known.
+    """Maximises the expected total reward of `num_pulls` pulls exactly, by dynamic programming over posteriors.
 
-    Arms are exchangeable, so a state is the sorted multiset of the arms' (successes, failures); `value` is the
-    optimal expected total. Made for small trials: 5 arms × 10 or 20 pulls, 2 arms × 100 pulls take seconds.
-    Raises ValueError if there would be more than five million states after some number of pulls, and when it is asked
-    to act after `num_pulls` pulls.
+    Arms are exchangeable, so a state is the sorted multiset of the arms' (successes, failures); `value` is the optimal
+    expected total. Suited to small trials: 5 arms × 10 or 20 pulls, or 2 arms × 100 pulls, take seconds. Raises
+    ValueError if there would be more than five million states after some number of pulls, and if the agent has to act
+    after `num_pulls` pulls.
     """
 
     def __init__(self, num_arms: int, num_pulls: int, device: torch.device | str = "cpu") -> None:
@@ -61,11 +61,11 @@ class BayesOptimalBandit(BanditAgent):
         return scripted(arm, step), (counts, pulls + 1)
 
     def _encode(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
-        """One number per sorted state ``(M, arms)``."""
+        """Encode each sorted state ``(M, arms)`` as one number."""
         return (states * self._base ** np.arange(self.num_arms, dtype=np.int64)).sum(1)
 
     def _reachable(self) -> list[NDArray[np.int64]]:
-        """All states ``(M, arms)`` after 0, 1, … num_pulls - 1 pulls, arms sorted, in the order of their number."""
+        """Return all states ``(M, arms)`` after 0, 1, … num_pulls - 1 pulls, arms sorted, in order of their codes."""
         layers = [np.zeros((1, self.num_arms), dtype=np.int64)]
         for _ in range(self.num_pulls - 1):
             children = np.concatenate([c for arm in range(self.num_arms) for c in _children(layers[-1], arm)])
@@ -80,7 +80,7 @@ class BayesOptimalBandit(BanditAgent):
     def _back(
         self, states: NDArray[np.int64], later: NDArray[np.float64], keys: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The value of `states` and the code of the arm to pull, from the values `later` of the layer with `keys`."""
+        """Return the value of `states` and the code of the best arm, given the values `later` of the next `keys`."""
         q = np.empty(states.shape)
         for arm in range(self.num_arms):
             pulls, successes = _decode(states[:, arm])
@@ -94,13 +94,13 @@ class BayesOptimalBandit(BanditAgent):
 
 
 def _decode(code: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(pulls m, successes s) of an arm's code m (m + 1) / 2 + s."""
+    """Return (pulls m, successes s) for an arm's code m (m + 1) / 2 + s."""
     pulls = ((np.sqrt(8 * code + 1) - 1) / 2 + 1e-9).astype(np.int64)
     return pulls, code - pulls * (pulls + 1) // 2
 
 
 def _children(states: NDArray[np.int64], arm: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sorted states after a success and after a failure of the arm in place `arm`."""
+    """Return the sorted states after a success and after a failure of the arm at position `arm`."""
     pulls, successes = _decode(states[:, arm])
     lost = states.copy()
     lost[:, arm] = (pulls + 1) * (pulls + 2) // 2 + successes
@@ -112,11 +112,11 @@ def _children(states: NDArray[np.int64], arm: int) -> tuple[NDArray[np.int64], N
 class GittinsBandit(BanditAgent):
     """Pulls the arm with the highest finite-horizon Gittins index (Bernoulli arms, uniform prior).
 
-    An arm's index is the sure payment per pull that makes stopping to pull it and going on equally good, with the
-    pulls that are left: what it is worth without the others, the chance to learn about it included (Gittins 1979;
-    RL², Duan et al. 2016, compares with it). Optimal for discounted endless trials; with a finite number of pulls very
-    nearly, not exactly. Raises ValueError when it is asked to act after `num_pulls` pulls. Made for some 200 pulls:
-    the table has num_pulls³ entries, and takes two seconds for 100.
+    An arm's index is the certain reward per pull at which, for the remaining pulls, stopping and pulling the arm are
+    equally good. It measures what the arm is worth on its own, including the value of learning about it (Gittins 1979;
+    RL², Duan et al. 2016, compares with it). The index policy is optimal for discounted infinite trials, and nearly
+    optimal for a finite number of pulls. Raises ValueError if the agent has to act after `num_pulls` pulls. Suited to
+    up to about 200 pulls: the table has num_pulls³ entries and takes two seconds for 100.
     """
 
     def __init__(self, num_arms: int, num_pulls: int, device: torch.device | str = "cpu") -> None:
@@ -135,11 +135,12 @@ class GittinsBandit(BanditAgent):
 
 
 def gittins_indices(num_pulls: int, calibration: int = 512) -> NDArray[np.float64]:
-    """The index of every arm: ``(num_pulls, num_pulls, num_pulls)`` by [pulls left - 1, pulls made, successes].
+    """Return the indices ``(num_pulls, num_pulls, num_pulls)`` by [pulls left - 1, pulls made, successes] of an arm.
 
-    Entries that no trial of `num_pulls` pulls can meet are 0. For each of `calibration` sure payments λ the stopping
-    problem is solved by dynamic programming; the advantage of going on is convex and piecewise linear in λ, and the
-    index is where it crosses zero, between two of them by interpolation: an error of 1e-4 at most, mostly below 1e-5.
+    Entries that cannot occur in a trial of `num_pulls` pulls are 0. For each of `calibration` certain rewards λ,
+    dynamic
+    programming solves the stopping problem. The advantage of continuing is convex and piecewise linear in λ, and the
+    index is its zero, interpolated between two values of λ: the error is at most 1e-4, mostly below 1e-5.
     """
     sure = np.linspace(0.0, 1.0, calibration)
     table = np.zeros((num_pulls,) * 3)

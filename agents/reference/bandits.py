@@ -1,4 +1,4 @@
-"""Players of Bernoulli bandits that go by a rule: posterior means, epsilon-greedy, UCB1, Thompson sampling."""
+"""Rule-based agents for Bernoulli bandits: posterior means, epsilon-greedy, UCB1, Thompson sampling."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from metarl.core.rollout import Acted, Memory
 
 
 class Counts(NamedTuple):
-    """The payments of a Bernoulli bandit so far: float32 ``(B, num_arms)`` each."""
+    """The rewards of a Bernoulli bandit so far: float32 ``(B, num_arms)`` each."""
 
     successes: Tensor
     failures: Tensor
 
 
 def counted(counts: Counts, step: Step) -> Counts:
-    """`counts` with the pull that `step` reports; a trial's first step reports none."""
+    """Add the pull that `step` reports to `counts`; the first step of a trial reports none."""
     arms = torch.arange(counts.successes.shape[1], device=step.prev_action.device)
     pulled = (step.prev_action[:, None] == arms).to(torch.float32)  # NO_ACTION equals no arm
     won = pulled * step.prev_reward[:, None]
@@ -30,7 +30,7 @@ def counted(counts: Counts, step: Step) -> Counts:
 
 
 class BanditAgent(FixedAgent):
-    """Counts successes and failures of `num_arms` Bernoulli arms; subclasses choose by them."""
+    """Counts the successes and failures of `num_arms` Bernoulli arms; subclasses choose an arm from the counts."""
 
     def __init__(self, num_arms: int, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
@@ -45,15 +45,15 @@ class BanditAgent(FixedAgent):
         return scripted(self.choose(counts, key), step), counts
 
     def choose(self, counts: Counts, key: Key) -> Tensor:
-        """The arm of each row, int64 ``(B,)``."""
+        """Return the arm to pull in each row, int64 ``(B,)``."""
         raise NotImplementedError
 
 
 class PosteriorMeanBandit(BanditAgent):
-    """Greedy: pulls the arm with the best posterior mean, any of equals, and never explores on purpose.
+    """Greedy: pulls the arm with the best posterior mean, with random ties, and never explores on purpose.
 
-    How equals are told apart matters: 5 arms × 10 pulls are worth 6.626 so, 6.569 with the first, 6.657 with the least
-    pulled of them.
+    How ties are broken matters: with 5 arms × 10 pulls, random ties earn 6.626, the first of them 6.569, and the least
+    pulled of them 6.657.
     """
 
     def choose(self, counts: Counts, key: Key) -> Tensor:
@@ -63,9 +63,9 @@ class PosteriorMeanBandit(BanditAgent):
 
 
 class EpsilonGreedyBandit(PosteriorMeanBandit):
-    """Pulls any arm with probability `epsilon`, otherwise the one with the best posterior mean, any of equals.
+    """Pulls a random arm with probability `epsilon`, otherwise one with the best posterior mean, with random ties.
 
-    The baseline of RL² (Duan et al. 2016), which tunes epsilon for every number of arms and pulls.
+    A baseline of RL² (Duan et al. 2016), which tunes epsilon for every number of arms and pulls.
     """
 
     def __init__(self, num_arms: int, epsilon: float = 0.05, device: torch.device | str = "cpu") -> None:
@@ -81,9 +81,10 @@ class EpsilonGreedyBandit(PosteriorMeanBandit):
 
 
 class UCB1Bandit(BanditAgent):
-    """Pulls every arm once, then the best of mean + √(bonus · ln t / pulls) (Auer et al. 2002, with bonus = 2).
+    """Pulls every arm once, then the arm with the highest mean + √(bonus · ln t / pulls) (Auer et al. 2002: bonus = 2).
 
-    RL² (Duan et al. 2016) compares with a tuned one; its guarantee is for long trials, and less bonus earns more.
+    RL² (Duan et al. 2016) compares with a tuned bonus: the guarantee is for long trials, and a smaller bonus earns
+    more.
     """
 
     def __init__(self, num_arms: int, bonus: float = 2.0, device: torch.device | str = "cpu") -> None:
@@ -102,7 +103,7 @@ class ThompsonBandit(BanditAgent):
     """Draws each arm's probability from its posterior and pulls the best draw (Thompson 1933)."""
 
     def choose(self, counts: Counts, key: Key) -> Tensor:
-        # Beta(a, b) for whole a and b is A / (A + B), A and B sums of a and b exponentials: a draw of fixed length.
+        # For integers a and b, Beta(a, b) is A / (A + B), where A and B are sums of a and b exponential variates.
         wins, losses = counts.successes.long(), counts.failures.long()
         keys = rng.fold(key[:, None], torch.arange(self.num_arms, device=key.device))
         sums = rng.exponential(keys, int((wins + losses).max()) + 2).cumsum(-1)  # (B, arms, n)
@@ -112,13 +113,13 @@ class ThompsonBandit(BanditAgent):
 
 
 def first_best(score: Tensor) -> Tensor:
-    """The first arm with the highest score ``(B, arms)``; argmax promises nothing about equals."""
+    """Return the first arm with the highest score ``(B, arms)``; argmax gives no guarantee about ties."""
     score = score.to(torch.float32)
     arms = torch.arange(score.shape[1], device=score.device)
     return torch.where(score == score.amax(1, keepdim=True), arms, score.shape[1]).amin(1)
 
 
 def any_best(score: Tensor, key: Key) -> Tensor:
-    """An arm with the highest score ``(B, arms)``, any of equals: int64 ``(B,)``."""
+    """Return an arm with the highest score ``(B, arms)``, with random ties: int64 ``(B,)``."""
     luck = rng.uniform(rng.fold(key, 1), score.shape[1])
     return torch.where(score == score.amax(1, keepdim=True), luck, -1.0).argmax(1)

@@ -1,8 +1,8 @@
-"""Ready-made agents by name, with which learned ones are compared: ``metarl compare … --baselines random oracle``.
+"""Ready-made baselines by name, to compare learned agents with: ``metarl compare … --baselines random oracle``.
 
-`random` acts at random, `oracle` is told the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
-from nothing; all others are told nothing and learn by a written-down rule. `robust` is a controller made for the
-nominal parameters. Importing this module registers them all (`metarl.agents.family_extras`).
+`random` acts at random, `oracle` knows the task, and `ppo_scratch` is stable-baselines3's PPO, which learns each task
+from scratch. The others do not know the task and learn by a fixed rule. `robust` is a controller designed for the
+nominal parameters. Importing this module registers all of them (`metarl.agents.family_extras`).
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ __all__ = ["baseline", "baselines_for"]
 
 
 def _plain(agent: Callable[..., Agent]) -> MakeAgent:
-    """Make an agent that needs to know nothing of the family's options."""
+    """Make an agent that does not depend on the family's options."""
     return lambda family, device: agent(device=device)
 
 
 def _ppo_scratch(family: TaskFamily, device: torch.device | str) -> Agent:
-    """Stable-baselines3's PPO, on the CPU wherever the others are."""
+    """Make stable-baselines3's PPO, which always runs on the CPU."""
     from metarl.agents.sb3.agent import scratch  # stable-baselines3 is slow to import
 
     return scratch(family)
@@ -85,7 +85,7 @@ register_baseline(TaskFamily, "random", RandomAgent)
 register_baseline(TaskFamily, "ppo_scratch", _ppo_scratch)
 
 
-# ---- told the task --------------------------------------------------------------------------------------------------
+# ---- agents that know the task --------------------------------------------------------------------------------------
 
 register_baseline(TabularMDP, "oracle", lambda family, device: mdps.TabularMDPOracle(family.horizon, device))
 for _points in (Navigation2D, PointRobot, SparsePointRobot, SemiCircle):
@@ -110,7 +110,7 @@ register_baseline(Sinusoid, "oracle", _plain(waves.WaveOracle))
 register_baseline(FewShotDigits, "oracle", _plain(digits.DigitsOracle))
 
 
-# ---- optimal without being told --------------------------------------------------------------------------------------
+# ---- optimal agents that do not know the task ------------------------------------------------------------------------
 
 
 def _bayes_bandit(family: BernoulliBandit, device: torch.device | str) -> Agent:

@@ -1,4 +1,4 @@
-"""Reference players for tasks from cognitive science."""
+"""Reference agents for tasks from cognitive science."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from metarl.envs.cognitive.two_step import PAYS, SWITCH
 class WinStayMemory(NamedTuple):
     """The memory of `WinStayLoseShift`; objects are float32 ``(B, num_features)``."""
 
-    good: Tensor  # the object that pays, once `known`
+    good: Tensor  # the rewarded object, once `known`
     known: Tensor  # (B,) bool
-    chosen: Tensor  # the object that it is going to, once the objects are there
+    chosen: Tensor  # the object that the agent is moving to, once objects are visible
     other: Tensor
-    direction: Tensor  # (B,) int64: the action that leads there; 0 before the objects are there
+    direction: Tensor  # (B,) int64: the action that leads there; 0 before objects are visible
 
 
 class WinStayLoseShift(FixedAgent):
-    """Optimal in `Harlow`: goes to the left object first; the round's reward tells which one pays (Harlow 1949).
+    """Optimal in `Harlow`: goes to the left object first, and learns from its reward which one pays (Harlow 1949).
 
-    Told nothing but what it sees. 0 in the mean of the first round, then 1.
+    It uses only its observations. Its mean reward is 0 in the first round and 1 afterwards.
     """
 
     def __init__(self, num_features: int = 8, device: torch.device | str = "cpu") -> None:
@@ -54,7 +54,7 @@ class WinStayLoseShift(FixedAgent):
         direction = torch.where(step.prev_done > 0, 0, direction)
         window = step.obs.unflatten(1, (9, 1 + self.num_features))
         cross, left, right = window[:, :, 0], window[:, 1, 1:], window[:, 7, 1:]
-        at_cross = (cross.sum(1) == 0) & (direction == 0)  # the objects have just appeared, 3 cells away on both sides
+        at_cross = (cross.sum(1) == 0) & (direction == 0)  # the objects have just appeared, 3 cells to either side
         go_right = known & (right == good).all(-1)
         swap, new = go_right[:, None], at_cross[:, None]
         chosen = torch.where(new, torch.where(swap, right, left), chosen)
@@ -66,16 +66,16 @@ class WinStayLoseShift(FixedAgent):
 
 
 class Way(NamedTuple):
-    """One way to make a stone worth something in `Alchemy`."""
+    """One way to make a stone valuable in `Alchemy`."""
 
     value: int
-    need: tuple[int, ...]  # how many of each of the 6 latent potions
-    path: tuple[int, ...]  # these potions in order
+    need: tuple[int, ...]  # the number of each of the 6 latent potions
+    path: tuple[int, ...]  # these potions, in order
 
 
 @functools.cache
 def ways(edges: tuple[bool, ...], vertex: int) -> tuple[Way, ...]:
-    """All ways from `vertex` but for those that another one beats: at least the value for no more of any potion."""
+    """Return all ways from `vertex` that no other way dominates (at least as valuable, with no more of any potion)."""
     found: list[Way] = [Way(0, (0,) * 6, ())]  # leave it
     walks: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((vertex,), ())]  # vertices and potions of a walk
     while walks:
@@ -95,10 +95,11 @@ def ways(edges: tuple[bool, ...], vertex: int) -> tuple[Way, ...]:
 
 
 class AlchemyPlanner(FixedAgent):
-    """Told the chemistry, it plays the best plan for what lies on the table: optimal in `Alchemy`, by search.
+    """Knows the chemistry and plays the best plan for the stones and potions on the table: optimal in `Alchemy`.
 
-    Nothing is random within an episode, so the plan is made at its start: for each stone one of its `ways`, together
-    within the potions that there are, of the highest total value. No plan takes more than 12 + 3 of the 20 steps.
+    An episode is deterministic, so the plan is made at its start: a search chooses one of the `ways` of each stone,
+    with
+    the highest total value for the available potions. No plan takes more than 12 + 3 of the 20 steps.
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -116,7 +117,7 @@ class AlchemyPlanner(FixedAgent):
         return scripted(plan.gather(1, t[:, None])[:, 0], step), (task, plan, t + 1)
 
     def _plan(self, task: Task, obs: Tensor, row: int) -> list[int]:
-        """The actions of a row whose episode begins."""
+        """Return the actions for a row whose episode begins."""
         stones = latent_stones(take(task, slice(row, row + 1)), obs[row : row + 1])[0].tolist()
         colours = (3 * (obs[row, 15::2] + 1)).round().long()
         potions = task.potions[row][colours].tolist()
@@ -142,7 +143,7 @@ class AlchemyPlanner(FixedAgent):
 
 
 def latent_stones(task: Task, obs: Tensor) -> Tensor:
-    """The vertices of the three unused stones that are seen: int64 ``(B, 3)``."""
+    """Return the vertices of the three unused stones in the observation, int64 ``(B, 3)``."""
     seen = obs[:, :15].unflatten(1, (3, 5))[:, :, :3]
     every = torch.arange(8, device=obs.device).expand(len(obs), 8)
     looks = perceived(task, every)[:, None]  # (B, 1, 8, 3)
@@ -152,12 +153,12 @@ def latent_stones(task: Task, obs: Tensor) -> Tensor:
 class Thought(NamedTuple):
     """The memory of a `TwoStepPlayer`."""
 
-    value: Tensor  # (B,) float32: its thought, a number that decides its choice
-    last: Tensor  # (B,) int64: the state of the step before, 0 the first one, 1 or 2 a second one
+    value: Tensor  # (B,) float32: the number that determines the choice
+    last: Tensor  # (B,) int64: the state of the previous step: 0 the first state, 1 or 2 a second one
 
 
 class TwoStepPlayer(FixedAgent):
-    """A player with one thought, a number per row: `learn` changes it after a round, `chance` makes it a choice."""
+    """An agent with a single number per row, its thought: `learn` updates it, and `chance` turns it into a choice."""
 
     start = 0.0
 
@@ -176,22 +177,23 @@ class TwoStepPlayer(FixedAgent):
 
     @abstractmethod
     def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        """The thought after a round that led to the state `second` (1 or 2) and paid or not."""
+        """Return the thought after a round that led to the state `second` (1 or 2) and was rewarded if `paid`."""
 
     def chance(self, thought: Tensor) -> Tensor:
-        """The probability of choosing action 1."""
+        """Return the probability of choosing action 1."""
         return thought
 
     def remember(self, thought: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        """The thought after `action` in `state`."""
+        """Return the thought after `action` in `state`."""
         return thought
 
 
 class TwoStepBayes(TwoStepPlayer):
-    """Model-based and Bayes-optimal in `train` and `test`: it thinks of the probability that S3 is the better state.
+    """Model-based and Bayes-optimal in `train` and `test`: its thought is the probability that S3 is the better state.
 
-    It knows the rules but not which second state is better: 70.586 in 100 rounds. `sharpness`: None chooses for the
-    likelier state; a number chooses with probability sigmoid(sharpness · (probability - 0.5)), as people seem to.
+    It knows the rules but not which second state is better, and earns 70.586 in 100 rounds. With `sharpness` None it
+    chooses the likelier state; with a number it chooses S3 with probability sigmoid(sharpness · (probability - 0.5)),
+    as people seem to do.
     """
 
     start = 0.5
@@ -213,7 +215,7 @@ class TwoStepBayes(TwoStepPlayer):
 
 
 class TwoStepWinStay(TwoStepPlayer):
-    """Model-free: keeps its choice if it paid and changes it if not, wherever it led; errs with probability `noise`."""
+    """Model-free: repeats its choice if it was rewarded and switches if not; errs with probability `noise`."""
 
     def __init__(self, noise: float = 0.0, device: torch.device | str = "cpu") -> None:
         super().__init__(device)

@@ -1,4 +1,4 @@
-"""Reference players for classic control: regulators, told the task or not, and pushing along."""
+"""Reference agents for classic control: regulators, which may know the task, and pushing along the velocity."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metarl.envs.control.pendulum import PendulumScales
 
 
 class CartPoleRegulator(FixedAgent):
-    """Linear-quadratic regulator of a `CartPole` (Kalman 1960), pushing to the side that the regulator would.
+    """A linear-quadratic regulator for `CartPole` (Kalman 1960), which applies the sign of the regulator's force.
 
-    Told the task, it plans with the task's parameters: steps per episode of train / test / ood 500 / 500 / 491. With
-    ``told=False`` it plans for the nominal cart-pole, as a fixed policy would: 499 / 498 / 273 (random: 22 / 23 / 25).
+    By default it plans with the task's parameters; the steps per episode on train / test / ood are 500 / 500 / 491.
+    With ``told=False`` it plans for the nominal cart-pole, like a fixed policy: 499 / 498 / 273 (random: 22 / 23 / 25).
     """
 
     def __init__(self, told: bool = True, device: torch.device | str = "cpu") -> None:
@@ -44,7 +44,7 @@ class CartPoleRegulator(FixedAgent):
 
 
 def _linear_cart_pole(scales: CartPoleScales) -> tuple[Tensor, Tensor]:
-    """The linear model near upright, state' = move · state + push · force: float64 ``(B, 4, 4)`` and ``(B, 4, 1)``."""
+    """Return the linear model near upright, state' = move · state + push · force: ``(B, 4, 4)`` and ``(B, 4, 1)``."""
     gravity, cart_mass, pole_mass, half_length, force = (field.double() for field in scales)
     pole_mass, half_length = 0.1 * pole_mass, 0.5 * half_length
     total = cart_mass + pole_mass
@@ -61,9 +61,9 @@ def _linear_cart_pole(scales: CartPoleScales) -> tuple[Tensor, Tensor]:
 
 
 class PendulumSwingUp(FixedAgent):
-    """Pumps a `Pendulum` up to the energy of rest upright (Åström & Furuta 2000), then holds it there.
+    """Pumps a `Pendulum` to the energy of upright rest (Åström & Furuta 2000), then holds it there.
 
-    Told the task, it uses the task's parameters: returns of train / test / ood -177 / -168 / -585, and -148 on the
+    By default it uses the task's parameters; the returns on train / test / ood are -177 / -168 / -585, and -148 on the
     nominal pendulum. With ``told=False`` it uses the nominal ones: -308 / -276 / -931 (random: -1250 / -1249 / -1360).
     """
 
@@ -79,25 +79,26 @@ class PendulumSwingUp(FixedAgent):
         angle = torch.atan2(sin, cos)
         rate = torch.sqrt(15.0 * memory.gravity / memory.length)  # rad/s: it falls from upright as exp(rate · t)
         weight = 5.0 * memory.gravity * memory.mass * memory.length  # N m: the largest torque of gravity
-        # What grows without a torque is angle + speed / rate; it can be caught while gravity's share is the weaker one.
+        # Without a torque, angle + speed / rate grows. It can be caught while gravity's torque is below the largest
+        # one.
         falling = angle + speed / rate
         caught = (weight * falling.abs() < 2.0 * memory.torque) & (angle.abs() < 1.0)
-        missing = 1.0 - cos - speed * speed / (2.0 * rate * rate)  # energy, as a share of `weight`
+        missing = 1.0 - cos - speed * speed / (2.0 * rate * rate)  # energy, as a fraction of `weight`
         pump = torch.where(speed * missing >= 0, 2.0, -2.0)
         hold = (-2.5 * weight * falling / memory.torque).clamp(-2.0, 2.0)
         return scripted(torch.where(caught, hold, pump)[:, None], step), memory
 
 
 class PushAlong(FixedAgent):
-    """Pushes with full force along a velocity, which adds energy whatever the task. Told nothing.
+    """Pushes with full force along the velocity, which adds energy in every task. It does not know the task.
 
     The velocity is the car's in `MountainCar` (nominal / train / test / ood return -119 / -130 / -132 / -132) and in
-    `MountainCarContinuous` (89.3 / 90.6 / 90.4 / 57.2), the second link's in `Acrobot` (-89 / -113 / -111 / -187).
+    `MountainCarContinuous` (89.3 / 90.6 / 90.4 / 57.2), and the second link's in `Acrobot` (-89 / -113 / -111 / -187).
     """
 
     def __init__(self, family: TaskFamily, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
-        self.speed = 5 if isinstance(family, Acrobot) else 1  # its place in the observation
+        self.speed = 5 if isinstance(family, Acrobot) else 1  # index of the velocity in the observation
         self.discrete = isinstance(family.action_space, gymnasium.spaces.Discrete)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
@@ -107,7 +108,7 @@ class PushAlong(FixedAgent):
 
 
 def _multipliers(task: Task | None, num_tasks: int, scales: type, plans_for_task: bool, device: torch.device) -> Task:
-    """The multipliers that a policy plans with: the task's, or all 1."""
+    """Return the multipliers that a policy plans with: the task's, or all 1."""
     if plans_for_task:
         return told(task)
     return scales(*torch.ones(len(scales._fields), num_tasks, device=device))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Reference players for grids and rooms: sweeps, searches, posterior sampling, and players that know the goal."""
+"""Reference agents for grids and rooms: sweeps, searches, posterior sampling, and agents that know the goal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from metarl.envs.grids.grid import MOVES
 
 
 class Searched(NamedTuple):
-    """The knowledge of a search. The things to find (one goal; or key, then door) are counted by n."""
+    """The knowledge of a search for n things (a goal; or a key, then a door)."""
 
     cell: Tensor  # (B, 2) int64: where the last action led
-    carried: Tensor  # (B,) int64: how many things were found in this episode
+    carried: Tensor  # (B,) int64: number of things found in this episode
     possible: Tensor  # (B, n, cells) bool: where each thing may be
 
 
 class RoomOracle(FixedAgent):
-    """Told where the things of a dark room are, it fetches one after the other: DarkRoomHard's goal; key, then door."""
+    """Knows where the things of a dark room are, and fetches them in order: DarkRoomHard's goal; or key, then door."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         task = told(task)
@@ -45,7 +45,7 @@ class RoomOracle(FixedAgent):
 
 
 class GoalOracle(FixedAgent):
-    """Told the goal of a grid in which reaching it ends nothing (GridNavi, DarkRoom), it goes there and stays."""
+    """Knows the goal of a grid where reaching it ends nothing (GridNavi, DarkRoom), goes there and stays."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         task = told(task)
@@ -59,10 +59,10 @@ class GoalOracle(FixedAgent):
 
 
 class RoomSearch(FixedAgent):
-    """Goes to the nearest cell where the thing that it looks for may be, among equally near ones in a sweep's order.
+    """Goes to the nearest cell where the next thing may be; ties are broken in the order of a sweep.
 
-    `things` to find in the room of `size` × `size` cells: 1 in DarkRoomHard (17), 2 in DarkKeyToDoor (9), whose door
-    shows nothing until the key was found. A reward tells where a thing is, a step without one where it is not.
+    The room has `size` × `size` cells and `things` to find: 1 in DarkRoomHard (17), 2 in DarkKeyToDoor (9), where the
+    door gives no reward until the key is found. A reward reveals where a thing is, a step without one where it is not.
     """
 
     def __init__(self, size: int, things: int, device: torch.device | str = "cpu") -> None:
@@ -70,7 +70,7 @@ class RoomSearch(FixedAgent):
         self.size, self.things = size, things
         self.cells = torch.cartesian_prod(torch.arange(size), torch.arange(size)).to(self.device)  # (cells, 2)
         x, y = self.cells.unbind(1)
-        self.order = size * x + torch.where(x % 2 == 0, y, size - 1 - y)  # of a sweep: up one column, down the next
+        self.order = size * x + torch.where(x % 2 == 0, y, size - 1 - y)  # a sweep: up one column, down the next
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         cell = torch.full((num_tasks, 2), -1, device=self.device)  # nowhere yet
@@ -82,7 +82,7 @@ class RoomSearch(FixedAgent):
         here = (self.cells == cell[:, None]).all(-1)  # (B, cells); none before the first step
         sought = torch.nn.functional.one_hot(carried, self.things).bool()[..., None]  # (B, things, 1)
         pays = (step.prev_reward > 0.5)[:, None, None]
-        # Where it pays, the thing sought is here and the others are not; otherwise it is not.
+        # With a reward, the thing sought is here and the others are not; without one, it is not here.
         found = torch.where(sought, here[:, None], ~here[:, None])
         possible = possible & torch.where(pays, found, ~(sought & here[:, None]))
         carried = torch.where(step.prev_done > 0.5, 0, carried + pays[:, 0, 0])
@@ -96,27 +96,27 @@ class RoomSearch(FixedAgent):
 
 
 def _move_towards(target: Tensor, cell: Tensor) -> Tensor:
-    """The move of a shortest way (0 stay, 1 up, 2 right, 3 down, 4 left), first along x."""
+    """Return the next move of a shortest path (0 stay, 1 up, 2 right, 3 down, 4 left), first along x."""
     dx, dy = (target - cell).unbind(-1)
     along_y = torch.where(dy > 0, 1, torch.where(dy < 0, 3, 0))
     return torch.where(dx > 0, 2, torch.where(dx < 0, 4, along_y))
 
 
 class SweepMemory(NamedTuple):
-    """The progress of a sweep: int64 ``(B, …)`` but for `found`."""
+    """The progress of a sweep; all int64 except `found`."""
 
-    cell: Tensor  # (B, 2) seen last
+    cell: Tensor  # (B, 2) the last cell seen
     goal: Tensor  # (B, 2) the rewarding cell, once `found`
     found: Tensor  # (B,) bool
-    t: Tensor  # (B,) cells of the path that were reached in this episode
+    t: Tensor  # (B,) cells of the path reached in this episode
     episode: Tensor  # (B,)
 
 
 class Sweep(FixedAgent):
-    """Walks `path` until a cell pays, then goes straight there in every episode.
+    """Walks `path` until a cell gives a reward, then goes straight there in every episode.
 
-    `path` ``(episodes, horizon, 2)`` holds the cells to go to one after the other, neighbours of each other; trials
-    longer than that repeat its last episode. Whoever is led off the path, as a student's teacher is, goes back to it.
+    `path` ``(episodes, horizon, 2)`` holds the cells to visit in order, each next to the one before; longer trials
+    repeat its last episode. An agent that is led off the path, such as a teacher whose student acts, returns to it.
     Actions: 0 stay, 1 (y + 1), 2 (x + 1), 3 (y - 1), 4 (x - 1).
     """
 
@@ -133,7 +133,7 @@ class Sweep(FixedAgent):
         before, goal, found, t, episode = memory
         now, done = step.obs.long(), step.prev_done > 0.5
         moves = torch.tensor(MOVES, device=now.device)
-        # After an episode's end it sees where the next one starts, so it must know where its last action led.
+        # After an episode's end, the observation is the start of the next one, so compute where the last action led.
         landed = torch.where(done[:, None], before + moves[step.prev_action.clamp_min(0)], now)
         pays = step.prev_reward > 0.5
         goal = torch.where((pays & ~found)[:, None], landed, goal)
@@ -149,15 +149,15 @@ class Sweep(FixedAgent):
 
 
 def _cells(digits: str) -> list[tuple[int, int]]:
-    """The cells of a path written as "10 20 …": x and y of each."""
+    """Parse a path written as "10 20 …", with the digits x and y of each cell."""
     return [(int(cell[0]), int(cell[1])) for cell in digits.split()]
 
 
 class GridNaviSweep(Sweep):
-    """Bayes-optimal on GridNavi's 21 goals (5 × 5, horizon 15): 4.000 in episode 1, then the known-task optimum.
+    """Bayes-optimal on GridNavi's 21 goals (5 × 5, horizon 15): 4.000 in episode 1, then the optimum of a known task.
 
-    Episode 1 visits the 14 goals that do not lie on the way up the left and along the top edge. Those seven are all on
-    one shortest path to the far corner, so looking for them in episode 2 costs nothing.
+    Episode 1 visits the 14 goals that are not on the path up the left edge and along the top. The other seven are all
+    on this shortest path to the far corner, so searching them in episode 2 costs nothing.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -167,10 +167,10 @@ class GridNaviSweep(Sweep):
 
 
 class DarkRoomSweep(Sweep):
-    """Best possible on DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1.
+    """Optimal on DarkRoom's 81 goals (9 × 9 from the centre, horizon 20): 210/81 in episode 1.
 
-    The 80 cells around the start form four blocks of 4 × 5, each the last one turned by a right angle. An episode
-    visits the 20 cells of one block without a detour; where all four were in vain, the start itself is the goal.
+    The 80 cells around the start form four blocks of 4 × 5, each turned by a right angle from the one before. Each
+    episode visits the 20 cells of one block without a detour; if all four are empty, the start itself is the goal.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -184,22 +184,22 @@ class DarkRoomSweep(Sweep):
 
 
 class Sampled(NamedTuple):
-    """The memory of posterior sampling: what it knows, and the task that it plays as if it were the true one."""
+    """The memory of posterior sampling: the belief, and the sampled task."""
 
     belief: BeliefState
-    number: Tensor  # (B,) int64: the task's place in the belief's list
+    number: Tensor  # (B,) int64: the sampled task's index in the belief's list
 
 
 class PosteriorSampling(FixedAgent):
-    """Draws a task from the exact posterior, and takes what would be the best action in it.
+    """Draws a task from the exact posterior and takes the best action in it.
 
-    It draws at every step, which is what a perfect decision-pretrained transformer does when it samples (Lee et al.
-    2023); with ``hold`` once an episode (PSRL, Osband et al. 2013), so that it goes to the end of what it set out for.
-    When it is greedy, it takes the action that is best in the most of the posterior.
+    By default it draws at every step, as a perfect decision-pretrained transformer does when it samples (Lee et al.
+    2023). With ``hold`` it draws once per episode (PSRL, Osband et al. 2013) and so follows a plan to its end. If
+    greedy, it takes the action that is best under the largest posterior mass.
     """
 
     def __init__(self, family: AnyFamily, hold: bool = False, device: torch.device | str = "cpu") -> None:
-        """Make the player of a family with finitely many tasks, all of which (`all`) it thinks equally likely."""
+        """Make the agent for a family with finitely many tasks; its prior is uniform over all of them (`all`)."""
         super().__init__(device)
         belief = family.belief("all")
         assert isinstance(belief, FiniteBelief), "it is registered for families with a list of tasks"
@@ -226,7 +226,7 @@ class PosteriorSampling(FixedAgent):
         return scripted(chosen, step), Sampled(belief, drawn)
 
     def best_actions(self, obs: Tensor) -> Tensor:
-        """The best action in each of the M tasks, where `obs` is seen: int64 ``(B, M)``."""
+        """Return the best action at `obs` in each of the M tasks, int64 ``(B, M)``."""
         tasks = self.inference.repeated(len(obs), obs.device)
         action = self.family.optimal_action(tasks, obs.repeat_interleave(self.inference.count, 0))
         assert action is not None, "it is registered for families that know it"

@@ -1,4 +1,4 @@
-"""Reference players for mazes."""
+"""Reference agents for mazes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from metarl.envs.grids.wall_maze import SIZE, distances
 class TMazeMemory(NamedTuple):
     """The memory of a `TMazeRemember`."""
 
-    side: Tensor  # (B,) float32: what the cue said, ±1; 0 before it was seen
-    at_start: Tensor  # (B,) bool: no step was made
+    side: Tensor  # (B,) float32: the cue, ±1; 0 before it is seen
+    at_start: Tensor  # (B,) bool: no step has been made
 
 
 class TMazeOracle(FixedAgent):
-    """Told the side, it never looks at the cue: right to the junction, and into the arm."""
+    """Knows the side and ignores the cue: goes right to the junction, and into the arm."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return told(task).side
@@ -37,7 +37,7 @@ class TMazeOracle(FixedAgent):
 
 
 class TMazeRemember(FixedAgent):
-    """Looks at the cue, stepping back for it if it does not stand on it, remembers it and turns as it says."""
+    """Looks at the cue, stepping back to it if necessary, remembers it, and turns accordingly."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         zeros = torch.zeros(num_tasks, device=self.device)
@@ -57,15 +57,16 @@ def _turn(side: Tensor, step: Step) -> Tensor:
 class Located(NamedTuple):
     """The knowledge of a `MetaMazeSearch`. Cells are numbered 9 x + y."""
 
-    here: Tensor  # (B, 81) bool: where it may be
+    here: Tensor  # (B, 81) bool: where the agent may be
     goals: Tensor  # (B, 81) bool: where the goal may be
 
 
 class MetaMazeSearch(FixedAgent):
-    """Knows the standard maze (`train`, `test`, `all`): looks for the goal where it was not yet, then returns to it.
+    """Knows the standard maze (`train`, `test`, `all`): searches unvisited cells for the goal, then returns to it.
 
-    It keeps the cells where it may be, given its moves and what it saw: one until it is put elsewhere, fewer with every
-    step after that. It goes where the nearest possible goal is, summed over these cells, any of equals.
+    It tracks the cells where it may be, given its moves and observations: a single one until it is moved, and fewer
+    with every step after that. It moves towards the nearest possible goal, by the distance summed over these cells,
+    with random ties.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -79,7 +80,7 @@ class MetaMazeSearch(FixedAgent):
         self.views = torch.full((81, 9), -1.0, device=self.device)
         self.views[cells] = MetaMaze().observe(task, Cell(torch.stack([cells // 9, cells % 9], dim=1)))
         self.distance = torch.where(torch.eye(81, dtype=torch.bool, device=self.device), 0.0, 99.0)  # (from, to)
-        for _ in range(20):  # no way is longer
+        for _ in range(20):  # no path is longer
             self.distance = torch.minimum(self.distance, 1.0 + self.distance[self.after].amin(1))
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -96,14 +97,14 @@ class MetaMazeSearch(FixedAgent):
         return scripted(action, step), Located(moved, goals)
 
     def _learn(self, memory: Located, step: Step) -> Located:
-        """Take in what the last step's reward and the observation say."""
+        """Update the knowledge by the last step's reward and the observation."""
         here, goals = memory
         paid = (step.prev_reward > 0)[:, None]
         sure = here.sum(1, keepdim=True) == 1
         known = goals.sum(1, keepdim=True) == 1
         first = (step.prev_action < 0)[:, None] | (step.prev_done > 0.5)[:, None]
         goals = torch.where(paid & ~known & sure, here, torch.where(~paid & sure & ~known, goals & ~here, goals))
-        # Put elsewhere, it may be in any free cell but the goal's; not paid, it is not on the goal.
+        # After a reward the agent is moved to any free cell except the goal; without one it is not on the goal.
         known = goals.sum(1, keepdim=True) == 1
         here = torch.where(paid, self.free, here) & ~(goals & known)
         here = torch.where(first, self.centre, here)
@@ -111,7 +112,7 @@ class MetaMazeSearch(FixedAgent):
 
 
 class MetaMazeOracle(MetaMazeSearch):
-    """Told the goal (in the standard maze), but not where it is put after it was there."""
+    """Knows the goal (in the standard maze), but not where the agent is moved after reaching it."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         at = torch.arange(81, device=self.device) == number(told(task).goal)[:, None]
@@ -119,7 +120,7 @@ class MetaMazeOracle(MetaMazeSearch):
 
 
 class WallMazeOracle(FixedAgent):
-    """Told the walls and the goal of a WallMaze, it goes a shortest way."""
+    """Knows the walls and the goal of a WallMaze, and follows a shortest path."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         task = told(task)
@@ -134,14 +135,15 @@ class WallMazeOracle(FixedAgent):
 
 
 class RoomNaviOracle(FixedAgent):
-    """Told the goals of RoomNavi, it acts as dynamic programming over the `steps` of an episode says."""
+    """Knows the goals of RoomNavi, and acts by dynamic programming over the `steps` of an episode."""
 
     def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
         self.steps = steps
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        # The first step's plan is everybody's: with fewer steps left, the third goal is still what to go for.
+        # The plan of the first step holds for all steps: with fewer steps left, the third goal is still the best
+        # target.
         return best_moves(told(task), self.steps), torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
@@ -154,7 +156,7 @@ class RoomNaviOracle(FixedAgent):
 class RoomKnowledge(NamedTuple):
     """The knowledge of a `RoomNaviSearch`. Cells are numbered as in `metarl.envs.grids.room_navi.CELLS`."""
 
-    cell: Tensor  # (B,) int64: where the last action led; -1 before the first one
+    cell: Tensor  # (B,) int64: where the last action led; -1 before the first action
     reached: Tensor  # (B,) int64: goals reached in this episode
     possible: Tensor  # (B, 3, 33) bool: where each goal may be
 
@@ -162,7 +164,7 @@ class RoomKnowledge(NamedTuple):
 class RoomNaviSearch(FixedAgent):
     """Goes to the nearest corner where the next goal may be (`train`, `test`, `all`), and stays on the third goal.
 
-    It knows that the first goal says in which room the second one is, and that the third one is in another corner.
+    It knows that the first goal reveals the room of the second one, and that the third one is in another corner.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -190,23 +192,23 @@ class RoomNaviSearch(FixedAgent):
         return scripted(action, step), RoomKnowledge(self.after[now, action], reached, possible)
 
     def _learn(self, memory: RoomKnowledge, step: Step) -> Tensor:
-        """Leave the tasks that agree with the last reward, and return where each goal may be: (B, 3, 33)."""
+        """Keep the tasks that are consistent with the last reward; return where each goal may be, (B, 3, 33)."""
         cells = torch.arange(len(self.after), device=self.device)
         here = (cells == memory.cell[:, None])[:, None]  # (B, 1, 33); nowhere before the first step
         number = torch.arange(1, len(PAYS) + 1, device=self.device)
         paid = (_paid(step) == number.expand(len(here), -1).T).T[..., None]  # (B, 3, 1)
         sought = (memory.reached[:, None] >= number - 1)[..., None]  # (B, 3, 1): what would have paid
         possible = memory.possible & torch.where(paid, here, ~(sought & here))
-        # A task is left if all its goals are at possible places.
+        # A task is kept if all its goals are at possible places.
         left = (self.tasks & possible[:, None]).any(-1).all(-1)  # (B, 48)
         return (left[..., None, None] & self.tasks).any(1)
 
 
 def _paid(step: Step) -> Tensor:
-    """The number (B,) of the goal that RoomNavi's last reward was for; 0: none."""
+    """Return the number (B,) of the goal that RoomNavi's last reward was for; 0: none."""
     return sum(((step.prev_reward > 0.5 * pay).long() for pay in PAYS), torch.zeros_like(step.prev_done).long())
 
 
 def _reached(reached: Tensor, step: Step) -> Tensor:
-    """The number (B,) of goals reached in this episode, from that before the last step."""
+    """Return the number (B,) of goals reached in this episode, given the number before the last step."""
     return torch.where(step.prev_done > 0.5, 0, torch.maximum(reached, _paid(step)))

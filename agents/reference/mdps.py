@@ -1,4 +1,4 @@
-"""Reference players for tabular decision processes: posterior sampling, and planning when the task is told."""
+"""Reference agents for tabular MDPs: posterior sampling, and planning with the known task."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from metarl.core.rollout import Acted, Memory
 class Planned(NamedTuple):
     """The memory of a `TabularMDPOracle`."""
 
-    policy: Tensor  # (B, horizon, S) int64 best action in each state, by the step of the episode
-    t: Tensor  # (B,) int64 steps made in this episode
+    policy: Tensor  # (B, horizon, S) int64: the best action in each state, by step of the episode
+    t: Tensor  # (B,) int64: steps made in this episode
 
 
 class TabularMDPOracle(FixedAgent):
-    """Told the tables of a `TabularMDP`, it plans by finite-horizon dynamic programming (Bellman 1957).
+    """Knows the tables of a `TabularMDP`, and plans by finite-horizon dynamic programming (Bellman 1957).
 
-    Its expected return is ``family.oracle(task)``, the bound of every agent that has to find out.
+    Its expected return is ``family.oracle(task)``, an upper bound for every agent that has to learn the task.
     """
 
     def __init__(self, horizon: int = 10, device: torch.device | str = "cpu") -> None:
@@ -52,9 +52,9 @@ class TabularMDPOracle(FixedAgent):
 class Experience(NamedTuple):
     """The steps of an MDP so far, and the plan for this episode. S states, A actions, H steps of an episode."""
 
-    moves: Tensor  # (B, n) int64: the transition (s · A + a) · S + s' of each step; S · A · S where it was not seen
-    tries: Tensor  # (B, S · A) float32: how often a state and action were met
-    total: Tensor  # (B, S · A) float32: what they paid together
+    moves: Tensor  # (B, n) int64: the transition (s · A + a) · S + s' of each step; S · A · S if it was not seen
+    tries: Tensor  # (B, S · A) float32: visits of each state and action
+    total: Tensor  # (B, S · A) float32: sum of their rewards
     plan: Tensor  # (B, H, S) int64: the action to take
     t: Tensor  # (B,) int64: steps made in this episode
     state: Tensor  # (B,) int64: the state before the last action
@@ -63,13 +63,13 @@ class Experience(NamedTuple):
 class PSRL(FixedAgent):
     """Plans each episode for one MDP drawn from the posterior (Strens 2000; Osband et al. 2013).
 
-    Transitions have the posterior Dirichlet(1 + counts), mean rewards that of the prior N(prior_mean, 1) and noise of
-    variance 1. An episode's last transition is not in it: the agent is shown the next start instead. The default prior
-    mean is that of Osband's code and gives the 138.1 of RL² (Duan et al. 2016, 10 episodes); `TabularMDP` draws its
-    mean rewards with 1, the true prior, under which what was not tried looks better: 133.8, by more exploration than
-    10 episodes are worth.
+    The posterior of transitions is Dirichlet(1 + counts); that of mean rewards follows from the prior N(prior_mean, 1)
+    and noise of variance 1. The last transition of an episode is not counted, since the agent sees the next start
+    instead. The default `prior_mean` 0 is that of Osband's code and gives the 138.1 of RL² (Duan et al. 2016, 10
+    episodes). `TabularMDP` draws its mean rewards around 1. Under this true prior, untried actions look better, and the
+    agent explores more than pays off in 10 episodes: 133.8.
 
-    With ``num_samples > 1`` it is OPSRL: the plan of each step and state takes the action whose value is the highest
+    With ``num_samples > 1`` it is OPSRL: in each step and state, the plan takes the action whose value is the highest
     in any of the drawn MDPs (Osband & Van Roy 2017, "Why is posterior sampling better than optimism", and its code).
     """
 
@@ -114,7 +114,7 @@ class PSRL(FixedAgent):
         )
 
     def _plan(self, seen: Experience, key: Key) -> Tensor:
-        """The best actions ``(B, H, S)`` by dynamic programming, from the envelope of the drawn MDPs' values."""
+        """Return the best actions ``(B, H, S)``, by the maximum of the action values over the drawn MDPs."""
         envelope: Tensor | None = None
         for number in range(self.num_samples):
             values = self._action_values(*self._draw(seen, rng.fold(key, number)))
@@ -123,10 +123,10 @@ class PSRL(FixedAgent):
         return envelope.argmax(-1)
 
     def _draw(self, seen: Experience, key: Key) -> tuple[Tensor, Tensor]:
-        """Transition probabilities ``(B, S, A, S)`` and mean rewards ``(B, S, A)`` from the posterior."""
+        """Draw transition probabilities ``(B, S, A, S)`` and mean rewards ``(B, S, A)`` from the posterior."""
         S, A = self.num_states, self.num_actions
-        # A Dirichlet draw is Gamma variates over their sum, and Gamma(1 + n) is a sum of 1 + n exponentials: one of
-        # the prior and one of every transition that was seen. The last place takes those that were not.
+        # A Dirichlet draw is Gamma variates divided by their sum, and Gamma(1 + n) is a sum of 1 + n exponentials: one
+        # for the prior and one for every transition seen. The last entry collects the transitions that were not seen.
         weights = rng.exponential(rng.fold(key, 0), S * A * S + 1)
         weights = weights.scatter_add(1, seen.moves, rng.exponential(rng.fold(key, 1), seen.moves.shape[1]))
         weights = weights[:, :-1].reshape(-1, S, A, S)
@@ -135,7 +135,7 @@ class PSRL(FixedAgent):
         return weights / weights.sum(-1, keepdim=True), mean.reshape(-1, S, A)
 
     def _action_values(self, transition: Tensor, reward_mean: Tensor) -> Tensor:
-        """The values of an MDP's actions at each step of an episode: ``(B, H, S, A)``."""
+        """Return the action values of an MDP at each step of an episode, ``(B, H, S, A)``."""
         values = [reward_mean]
         for _ in range(self.horizon - 1):
             later = values[-1].amax(-1)  # (B, S)
@@ -144,9 +144,9 @@ class PSRL(FixedAgent):
 
 
 class OPSRL(PSRL):
-    """Optimistic posterior sampling: `PSRL` that believes the best of `num_samples` draws.
+    """Optimistic posterior sampling: `PSRL` with the best of `num_samples` draws.
 
-    10 episodes of `TabularMDP` earn 142.0 ± 0.6, and more draws no more than that; RL² (Duan et al. 2016) has 144.1.
+    It earns 142.0 ± 0.6 in 10 episodes of `TabularMDP`, and no more with more draws; RL² (Duan et al. 2016) has 144.1.
     """
 
     def __init__(

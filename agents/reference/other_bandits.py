@@ -1,6 +1,6 @@
-"""Players of the other bandits: Gaussian, dependent and informative ones.
+"""Reference agents for Gaussian, dependent and informative bandits.
 
-All expect one row per task and know the prior over tasks but not the task.
+All expect one row per task. They know the prior over tasks but not the task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metarl.envs.bandits.dependent import DependentBandit
 
 
 class Payments(NamedTuple):
-    """The payments of a Gaussian bandit so far: float32 ``(B, num_arms)`` each."""
+    """The rewards of a Gaussian bandit so far: float32 ``(B, num_arms)`` each."""
 
     pulls: Tensor
     total: Tensor
@@ -30,8 +30,8 @@ class Payments(NamedTuple):
 class GaussianThompsonBandit(FixedAgent):
     """Thompson sampling for `GaussianBandit`: draws each arm's mean from its posterior and pulls the best draw.
 
-    The posterior is exact for means uniform on [0, 1] and payments of the known standard deviation `std`: a normal
-    distribution around the arm's average, cut off at 0 and 1.
+    The posterior is exact for means uniform on [0, 1] and rewards with the known standard deviation `std`: a normal
+    distribution around the arm's average, truncated to [0, 1].
     """
 
     def __init__(self, num_arms: int = 5, std: float = 1.0, device: torch.device | str = "cpu") -> None:
@@ -49,26 +49,26 @@ class GaussianThompsonBandit(FixedAgent):
         return scripted(any_best(self.sample(seen, key), key), step), seen
 
     def sample(self, seen: Payments, key: Key) -> Tensor:
-        """One draw from the posterior of each arm's mean: float64 ``(B, num_arms)`` in [0, 1]."""
+        """Draw from the posterior of each arm's mean: float64 ``(B, num_arms)`` in [0, 1]."""
         u = rng.uniform(key, self.num_arms).double() + 2.0**-25  # in the open interval (0, 1)
         pulls = seen.pulls.double().clamp_min(1.0)
         mean, width = seen.total.double() / pulls, self.std / pulls.sqrt()
-        # In the lower tail the normal distribution function is accurate: arms below the middle are mirrored.
+        # The normal distribution function is accurate in the lower tail, so mirror arms with a mean below 0.5.
         mirrored = mean < 0.5
         mean = torch.where(mirrored, 1.0 - mean, mean)
         low, high = torch.special.ndtr(-mean / width), torch.special.ndtr((1.0 - mean) / width)
         draw = (mean + width * torch.special.ndtri(low + u * (high - low))).clamp(0.0, 1.0)
-        draw = torch.where(high == 0.0, 1.0, draw)  # an average so far above that the tail is too small a number
+        draw = torch.where(high == 0.0, 1.0, draw)  # an average so far above 1 that the tail underflows
         return torch.where(seen.pulls == 0, u, torch.where(mirrored, 1.0 - draw, draw))
 
 
 class DependentBanditBayes(BanditAgent):
-    """Bayes-optimal on `DependentBandit`, whatever its structure: at each pull the arm that is likelier the better one.
+    """Bayes-optimal on `DependentBandit` with any structure: pulls the arm that is more likely to be the better one.
 
-    Arm 1 pays with 1 - p, so a blank of it says about p what a payment of arm 0 says: both arms inform alike, nothing
-    can be explored, and the best arm of the moment is optimal. The priors are symmetric, so that is arm 0 when more of
-    the signs speak for it than against it. `value` is the expected total of `num_pulls` pulls, `regret` what is lost
-    against knowing p; both are exact.
+    Arm 1 pays with probability 1 - p, so its failures are as informative about p as successes of arm 0. Both arms give
+    the same information, so exploration gains nothing, and the arm that is best now is optimal. As the priors are
+    symmetric, this is arm 0 if more observations speak for it than against it. `value` is the expected total reward of
+    `num_pulls` pulls, and `regret` the loss against knowing p; both are exact.
     """
 
     def __init__(self, structure: str = "uniform", num_pulls: int = 100, device: torch.device | str = "cpu") -> None:
@@ -79,14 +79,15 @@ class DependentBanditBayes(BanditAgent):
         self.regret = num_pulls * best - self.value
 
     def choose(self, counts: Counts, key: Key) -> Tensor:
-        lead = counts.successes - counts.failures  # of each arm; what speaks for one speaks against the other
+        lead = counts.successes - counts.failures  # of each arm; evidence for one arm is evidence against the other
         return any_best(torch.stack([lead[:, 0] - lead[:, 1], lead[:, 1] - lead[:, 0]], dim=1), key)
 
 
 def _next_payment(made: int, poor: float | None) -> float:
-    """Expected payment of the pull after `made` pulls: Σ max(E[p; s], E[1 - p; s]) over the s that spoke for arm 0.
+    """Return the expected reward of the pull after `made` pulls: Σ_s max(E[p; s], E[1 - p; s]).
 
-    p is `poor` or 1 - `poor`, with equal chances, or uniform on [0, 1] if `poor` is None.
+    s is the number of observations in favour of arm 0. p is `poor` or 1 - `poor`, with equal probability, or uniform on
+    [0, 1] if `poor` is None.
     """
     total = 0.0
     for s in range(made + 1):
@@ -100,12 +101,12 @@ def _next_payment(made: int, poor: float | None) -> float:
 
 
 class InformativeBanditScript(FixedAgent):
-    """Bayes-optimal on `InformativeBandit`: arm 10 first, then the target that it names; 20.55 for 5 pulls."""
+    """Bayes-optimal on `InformativeBandit`: pulls arm 10 first, then the target that it reveals; 20.55 in 5 pulls."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return torch.full((num_tasks,), 10, device=self.device)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        named = (10.0 * step.prev_reward).round().long() - 1  # the target pays a tenth of its number, counted from 1
+        named = (10.0 * step.prev_reward).round().long() - 1  # the reward is a tenth of the target's number, from 1
         arm = torch.where(step.prev_action == 10, named, memory)
         return scripted(arm, step), arm

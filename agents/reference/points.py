@@ -1,4 +1,4 @@
-"""Reference players for points in the plane."""
+"""Reference agents for points in the plane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metarl.envs.points.windy import sail
 
 
 class WindyPointOracle(FixedAgent):
-    """Told the wind, it sails as near to the goal as it can."""
+    """Knows the wind, and moves as close to the goal as it can."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return told(task).drift
@@ -32,17 +32,18 @@ class ArcMemory(NamedTuple):
     """The knowledge of an `ArcSearch`."""
 
     place: Tensor  # (B, 2) metres: where the last action led
-    angle: Tensor  # (B,) radians: the point of the arc that it walks to
-    direction: Tensor  # (B,) ±1: the way along the arc; 0 before the first step
-    goal: Tensor  # (B, 2) metres: where to be, once `found`
+    angle: Tensor  # (B,) radians: the target point on the arc
+    direction: Tensor  # (B,) ±1: the direction along the arc; 0 before the first step
+    goal: Tensor  # (B, 2) metres: the goal, once `found`
     found: Tensor  # (B,) bool
 
 
 class ArcSearch(FixedAgent):
-    """Walks to an end of the unit half circle and along it until it is paid, in the next episode where it stopped.
+    """Walks to an end of the unit half circle and along it until it gets a reward; the next episode continues there.
 
-    For SparsePointRobot, whose first payment tells the distance to the goal and hence the goal, as it can only lie
-    ahead; and for SemiCircle, whose payment of 1 says "here". Three episodes of the one, or one of the other, suffice.
+    For SparsePointRobot, whose first reward gives the distance to the goal and hence the goal, which can only lie
+    ahead;
+    and for SemiCircle, whose reward of 1 means "here". The first takes at most three episodes, the second one.
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
@@ -70,7 +71,7 @@ def _on_circle(angle: Tensor) -> Tensor:
 
 
 def _goal_ahead(place: Tensor, direction: Tensor, reward: Tensor) -> Tensor:
-    """The point of the unit circle ahead of `place` at the distance 1 - reward; `place` itself if that is 0."""
+    """Return the point of the unit circle ahead of `place` at distance 1 - reward; `place` itself if that is 0."""
     radius, distance = place.norm(dim=-1).clamp_min(1e-6), 1.0 - reward
     ahead = ((1.0 + radius**2 - distance**2) / (2.0 * radius)).clamp(-1.0, 1.0).acos()  # law of cosines
     goal = _on_circle(torch.atan2(place[:, 1], place[:, 0]) + direction * ahead)
@@ -78,7 +79,7 @@ def _goal_ahead(place: Tensor, direction: Tensor, reward: Tensor) -> Tensor:
 
 
 class Navigation2DOracle(FixedAgent):
-    """Told the goal, it goes there by the largest steps there are, on each axis on its own: the best there is."""
+    """Knows the goal, and goes there with the largest possible step on each axis, which is optimal."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return told(task).position
@@ -88,18 +89,18 @@ class Navigation2DOracle(FixedAgent):
 
 
 class TreasureWay(NamedTuple):
-    """The way of a `TreasureHuntOracle`: straight to `corner`, straight to `end`, then to the treasure."""
+    """The path of a `TreasureHuntOracle`: straight to `corner`, straight to `end`, then to the treasure."""
 
     corner: Tensor  # (B, 2) metres
-    arrival: Tensor  # (B,) int64: moves to the corner; 0 where there is none
+    arrival: Tensor  # (B,) int64: moves to the corner; 0 if there is none
     end: Tensor  # (B, 2) metres: within reach of the treasure
-    moves: Tensor  # (B,) int64: to the end
+    moves: Tensor  # (B,) int64: moves to the end
     treasure: Tensor  # (B, 2) metres
     t: Tensor  # (B,) int64: steps made in this episode
 
 
 class TreasureHuntOracle(FixedAgent):
-    """Told the place of the treasure, it walks there around the mountain, and as fast as if there were none."""
+    """Knows where the treasure is, and walks there around the mountain, as fast as if there were none."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         task = told(task)
@@ -111,7 +112,7 @@ class TreasureHuntOracle(FixedAgent):
         along = end - start
         nearest = (along[:, 0] * start[1] - along[:, 1] * start[0]).abs() / along.norm(dim=-1).clamp_min(1e-6)
         behind = (nearest < FOOT) & (end[:, 1] > 0.0)
-        # At this corner 10 moves are over, as with a straight way: most of both is along y.
+        # This corner is reached in 10 moves, as on a straight path, since both go mostly along y.
         side = torch.where(end[:, 0] < 0.0, -0.65, 0.65)
         corner = torch.stack([side, torch.zeros_like(side)], dim=-1)
         return TreasureWay(corner, torch.where(behind, 10, 0), end, moves, treasure, torch.zeros_like(moves))
@@ -127,10 +128,10 @@ class TreasureHuntOracle(FixedAgent):
 
 
 class TreasureHuntClimb(FixedAgent):
-    """Climbs the mountain until it sees the treasure, then goes there, in later episodes at once."""
+    """Climbs the mountain until it sees the treasure, then goes there; in later episodes it goes straight there."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        return torch.zeros(num_tasks, 2, device=self.device)  # the treasure, once it was seen; else the top
+        return torch.zeros(num_tasks, 2, device=self.device)  # the treasure, once seen; until then the summit
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         seen = (step.obs[:, 2:] != 0.0).any(-1, keepdim=True)

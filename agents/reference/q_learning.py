@@ -1,4 +1,4 @@
-"""Tabular Q-learning on each task from nothing: slow, and seen to improve over its episodes."""
+"""Tabular Q-learning from scratch on each task: slow, but it visibly improves over its episodes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Table(NamedTuple):
 class QLearning(FixedAgent):
     """Q-learning with a table, epsilon-greedy (Watkins & Dayan 1992).
 
-    `state_of` gives the state's number, int64 ``(B,)``, of observations ``(B, *O)``. Every action is worth `optimism`
-    at first: what was not tried looks good, which sends the learner through all states. The last step of an episode
-    teaches nothing, since the agent is shown the next start in place of what came after it.
+    `state_of` maps observations ``(B, *O)`` to state indices, int64 ``(B,)``. All values start at `optimism`, so that
+    untried actions look good and the agent explores all states. Nothing is learned from the last step of an episode,
+    since the agent sees the next start instead of the state that followed.
     """
 
     def __init__(

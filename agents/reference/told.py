@@ -1,4 +1,4 @@
-"""The task that an oracle is told."""
+"""The task that an oracle knows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from metarl.core.family import Task
 
 
 def told(task: Task | None) -> Task:
-    """`task`. Raises ValueError if there is none: the agent only plays where it is told the task."""
+    """Return `task`. Raises ValueError if it is None, since an oracle cannot act without the task."""
     if task is None:
         raise ValueError("An oracle must be told the task.")
     return task

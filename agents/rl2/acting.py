@@ -1,4 +1,4 @@
-"""RL²'s acting module, for exports."""
+"""The module that acts for an exported RL² agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarl.learning.acting import ActingModule
 
 
 class ActingRL2(ActingModule):
-    """The encoder, the memory and the policy's head; with ``heads: hyper`` the critic's comes along."""
+    """The encoder, the memory and the policy's head. With ``heads: hyper`` the critic's head is included, too."""
 
     def __init__(self, net: RL2Network) -> None:
         super().__init__()

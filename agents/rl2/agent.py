@@ -1,9 +1,10 @@
 """RL²: a recurrent policy whose memory is the learning algorithm (Duan et al. 2016; Wang et al. 2016).
 
-The policy sees its previous action and reward and when an episode ended, and its memory is carried through all episodes
-of a trial. Recurrent PPO (Schulman et al. 2017) maximises the return of the *trial*, so the policy learns to explore
-first and then to use what it found. A trial starts with an empty memory at its first step. So the update is one call
-over ``(T, B)``: no reset masks, minibatches over tasks, and the trial's end is the only terminal.
+At each step the policy sees its previous action and reward and whether an episode has just ended. Its memory is kept
+through all episodes of a trial. Recurrent PPO (Schulman et al. 2017) maximises the return of the *trial*, so the policy
+learns to explore first and then to exploit what it found. Every trial starts with an empty memory at its first step.
+The update is therefore a single call over ``(T, B)``: it needs no reset masks, its minibatches are over tasks, and the
+only terminal is the end of the trial.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from metarl.learning.estimators import (
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
 TOLD_TASKS = 512
-"""Training tasks whose mean and standard deviation standardise the task that a ``critic: task`` sees."""
+"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 
 class Batch(NamedTuple):
@@ -53,7 +54,7 @@ class Batch(NamedTuple):
     log_prob: Tensor  # (T, B) under the policy that acted
     advantage: Tensor  # (T, B)
     target: Tensor  # (T, B) the critic's target, standardised like its output
-    share: Tensor  # (T, B) of the trial that is over
+    share: Tensor  # (T, B) the fraction of the trial that is over
     mask: Tensor  # (T, B) 0 for padding
 
 
@@ -67,9 +68,9 @@ class RL2(LearningAgent, config=RL2Config):
         self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        # The same key for every seed, so that the units of the told task do not depend on the seed.
+        # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
         task = family.sample_tasks(rng.key(0), TOLD_TASKS)
-        # In the inference loss every field of a task has the same weight, however many numbers it has.
+        # The inference loss weighs all fields of a task equally, whatever their sizes.
         sizes = [features((field,)).shape[1] for field in task]
         self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)
         with torch.random.fork_rng(devices=[]):
@@ -101,12 +102,12 @@ class RL2(LearningAgent, config=RL2Config):
             policy, value, memory = self.net.step(step, memory)
             action = self.net.actions.to_family(policy.mode() if greedy else policy.sample(key))
             log_prob = policy.log_prob(self.net.actions.to_own(action))  # of the rounded action, as in `update`
-            if self.config.critic != "history":  # the critic is asked in `update`, where the task is known
+            if self.config.critic != "history":  # `update` computes the values, because it knows the task
                 return Acted(action, log_prob, torch.zeros_like(log_prob)), memory
             return Acted(action, log_prob, self._unscale(value)), memory
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        return memory  # the carried state did the learning
+        return memory  # the recurrent state has already adapted
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         (rollout,) = trial
@@ -135,9 +136,9 @@ class RL2(LearningAgent, config=RL2Config):
         return {f"loss/{name}": value for name, value in losses.items()}
 
     def _prepare(self, rollout: Rollout, task: Tensor, gamma: float) -> tuple[Batch, dict[str, Tensor]]:
-        """Return the batch of the update, with advantages and targets, and metrics of both.
+        """Return the batch for the update, with advantages and targets, and metrics of both.
 
-        The value after a row's last step of the trial is 0. Ends of episodes inside the trial are no terminals.
+        The value after a row's last step of the trial is 0. Episode ends inside the trial are not terminals.
         """
         config, mask, encoder = self.config, rollout.mask, self.net.encoder
         value, share = self._values(rollout, task), self._share(rollout.step)
@@ -149,9 +150,9 @@ class RL2(LearningAgent, config=RL2Config):
             "explained_variance": explained_variance(value, target, mask),
             "advantage_std": meta_batch_mean(advantage**2, mask).sqrt(),
         }
-        # When the running mean and standard deviation move, the critic's predictions of returns move with them. PopArt
-        # (van Hasselt et al. 2016) would correct the last layer for that; with it training on CartPole failed in one
-        # seed of three (docs/findings.md, 18).
+        # A change of the running mean and standard deviation also changes the returns that the critic predicts. PopArt
+        # (van Hasselt et al. 2016) would correct the last layer for that, but with PopArt one seed of three failed to
+        # train on CartPole (docs/findings.md, 18).
         follow(self.return_mean, self.return_std, target, mask, weight=max(0.05, 1.0 / (self.updates + 1)))
         target = (target - self.return_mean) / torch.where(self.return_std > 0.0, self.return_std, 1.0)
         if config.norm_adv:
@@ -160,26 +161,26 @@ class RL2(LearningAgent, config=RL2Config):
             advantage = encoder.in_reward_sizes(advantage, reward, mask)
         raw, _ = encoder.raw(rollout.step, encoder.initial(mask.shape[1]))
         action = self.net.actions.to_own(rollout.acted.action)
-        # Scales are updated only after `raw`: the likelihood ratio is 1 with the scales that the policy acted with.
+        # Update the scales only after `raw`: the likelihood ratio is 1 under the scales that the policy acted with.
         if config.norm_obs:
             encoder.follow(rollout.step.obs, mask, 1.0 / (self.updates + 1))
         encoder.follow_rewards(rollout.outcome.reward, mask)
         return Batch(raw, action, rollout.acted.log_prob, advantage, target, share, mask), metrics
 
     def _values(self, rollout: Rollout, task: Tensor) -> Tensor:
-        """Return the values ``(T, B)`` of the critic before each step."""
+        """Return the critic's values ``(T, B)`` before each step."""
         if self.config.critic == "history":
             return rollout.acted.value
         return self._unscale(self._told_values(rollout.step, task))
 
     def _share(self, step: Step) -> Tensor:
-        """Return the share of the trial that is over before each step, ``(T, B)``."""
+        """Return the fraction of the trial that is over before each step, ``(T, B)``."""
         episodes, since = time_in_trial(step.prev_done)
         return share_of_trial(episodes, since, self.family.horizon, self.family.episodes_per_trial)
 
     @torch.no_grad()
     def _told_values(self, step: Step, task: Tensor) -> Tensor:
-        """Return the values ``(T, B)`` of a critic that sees the task; parts at a time, to save memory."""
+        """Return the values ``(T, B)`` of a critic that sees the task, computed in parts to save memory."""
         config, encoder = self.config, self.net.encoder
         raw, _ = encoder.raw(step, encoder.initial(len(task)))
         length, values = config.chunk_length or len(raw), []
@@ -193,9 +194,9 @@ class RL2(LearningAgent, config=RL2Config):
         return torch.cat(values, dim=1)
 
     def _descend(self, batch: Batch, task: Tensor, ent_coef: Tensor) -> Tensor:
-        """Take one step of Adam on a minibatch (backpropagation through time is truncated to `chunk_length`).
+        """Take one step of Adam on a minibatch, with backpropagation through time truncated to `chunk_length`.
 
-        `task` ``(B, D)`` are the numbers of the tasks. Returns the values of `self.metrics`, in their order.
+        `task` ``(B, D)`` holds the tasks as vectors. Returns the values of `self.metrics`, in that order.
         """
         config, net = self.config, self.net
         weight = batch.mask / ranks.total(batch.mask.sum())
@@ -222,9 +223,9 @@ class RL2(LearningAgent, config=RL2Config):
         return torch.cat([found, grad_norm[None]])
 
     def _inference_loss(self, output: Tensor, task: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean squared error of the standardised task, read off the memory at about ten steps.
+        """Return the mean squared error of predicting the standardised task from the memory, at about ten steps.
 
-        It is 1 for a prediction of the mean and 0 for the task itself (Humplik et al. 2019).
+        Predicting the mean task gives 1, predicting the true task gives 0 (Humplik et al. 2019).
         """
         assert self.net.infer is not None
         stride = max(1, mask.shape[0] // 10)

@@ -1,8 +1,8 @@
-"""Heads whose weights the memory makes: a hypernetwork for RL² (Beck et al. 2022).
+"""Heads whose weights are generated from the memory: a hypernetwork for RL² (Beck et al. 2022).
 
-A plain head adds what it reads off the memory to what it reads off the step. Here the memory decides *how* the step is
-read: a linear layer makes an embedding e of the memory's output, and a second one makes from it all weights and biases
-of both heads, each row its own. The heads themselves see only the step.
+A plain head adds a linear function of the memory to a linear function of the step. Here the memory decides *how* the
+step is read: one linear layer maps the memory's output to an embedding e, and a second one maps e to all weights and
+biases of both heads, separately for each row. The heads themselves see only the step.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from torch.nn import functional as F
 from metarl.learning.nets import Head, mlp
 
 BOUND = 5.0
-"""Largest magnitude of a number of the step that the heads read; it is in units of a standard deviation or a range.
+"""Largest magnitude of a feature of the step that the heads read, in units of a standard deviation or of a range.
 
-The previous action is such a number, so an action is fed back. With generated weights the feedback is as strong as the
-memory makes it, and above 1 it grows like a power: actions of 10³⁰ after the 100 steps of a trial, which was seen.
+The previous action is one of these features, so actions are fed back. With generated weights the memory sets the gain
+of this feedback, and with a gain above 1 actions grow exponentially: to 10³⁰ after the 100 steps of a trial in one run.
 """
 
 
 class HyperHeads(nn.Module):
-    """The policy's and the critic's head on the embedded step, with weights that are made from the memory's output.
+    """The policy's and the critic's head on the embedded step, with weights generated from the memory's output.
 
-    At first the weights do not depend on the memory, and are those of a plain head: the hypernetwork's weights are 0,
-    and its biases the plain head's initial weights ("Bias-HyperInit" in Beck et al. 2022).
+    Initially the generated weights do not depend on the memory and equal those of a plain head: the hypernetwork's
+    weights are 0, and its biases are the plain head's initial weights ("Bias-HyperInit" in Beck et al. 2022).
     """
 
     def __init__(
         self, memory: int, inputs: int, outputs: int, *, hidden: int, size: int, task_size: int, timed: bool = False
     ) -> None:
-        """Make heads on `inputs` features of a step, with `hidden` ReLU units or (0) linear ones.
+        """Make heads on `inputs` features of a step, with `hidden` ReLU units (0: linear heads).
 
-        The policy's head has `outputs` outputs, the critic's one; `memory` is the size of the memory's output, `size`
-        that of its embedding. With a `task_size` the critic's head is told the task by a perceptron of its own, and if
-        `timed` the time by a linear layer; their weights are not generated.
+        The policy's head has `outputs` outputs, the critic's head has one. `memory` is the size of the memory's output
+        and `size` that of its embedding. With a `task_size` above 0 the critic's head also sees the task, through a
+        perceptron, and if `timed` also the time, through a linear layer. The weights of these two are not generated.
         """
         super().__init__()
         self.embed = Head(memory, size, gain=1.0)
@@ -54,8 +54,8 @@ class HyperHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the policy's outputs ``(…, A)`` and the standardised value ``(…)``.
 
-        `output` ``(…, H)`` is the memory's, `x` ``(…, E)`` the embedded step, `task` ``(B, D)`` the standardised task,
-        `share` ``(…)`` that of the trial that is over.
+        `output` ``(…, H)`` is the memory's output, `x` ``(…, E)`` the embedded step, `task` ``(B, D)`` the
+        standardised task, and `share` ``(…)`` the fraction of the trial that is over.
         """
         embedding, x = with_one(self.embed(output)), x.clamp(-BOUND, BOUND)
         of_policy, of_critic = self.first(embedding, x).split(self.widths, dim=-1)
@@ -70,24 +70,24 @@ class HyperHeads(nn.Module):
 
 
 class GeneratedLayer(nn.Module):
-    """A linear layer whose weights are a linear function of an embedding: W(e) x + b(e), for each row with its own e.
+    """A linear layer whose weights are a linear function of an embedding: W(e) x + b(e), with a different e per row.
 
-    With e and x each extended by a 1, an output is Σ c_ki e_k x_i, the parameters being c. So nobody has to write down
-    the weights of each row: one matrix product does it, with the products e_k x_i of all pairs; or, where a layer has
-    fewer outputs than inputs, one with x, whose results are then summed by e. Both work on rows that are last in
-    memory, as the outputs of the fast GRU are.
+    With e and x each extended by a 1, an output is Σ c_ki e_k x_i, where c are the parameters. The weights of each row
+    are therefore never stored. A layer with as many outputs as inputs multiplies c by all products e_k x_i; one with
+    fewer outputs multiplies c by x and then takes the sum weighted by e. In both, rows are the last dimension in
+    memory, as in the outputs of the fast GRU.
     """
 
     def __init__(self, inputs: int, outputs: Sequence[int], gains: Sequence[float], size: int) -> None:
-        """Make a layer of several groups of `outputs`, each orthogonal with its gain, for embeddings of `size`."""
+        """Make a layer with groups of `outputs`, each orthogonal with its gain, for embeddings of `size` numbers."""
         super().__init__()
-        coefficients = torch.zeros(sum(outputs), size + 1, inputs + 1)  # the last of e, and of x, is the 1
+        coefficients = torch.zeros(sum(outputs), size + 1, inputs + 1)  # e and x each end with the constant 1
         for group, gain in zip(coefficients.split(list(outputs)), gains, strict=True):
             group[:, -1, :-1] = nn.init.orthogonal_(torch.empty(len(group), inputs), gain)
         self.coefficients = nn.Parameter(coefficients)
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
-        """Return outputs ``(…, G)`` from inputs ``(…, F)``; `embedding` ``(K + 1, N)`` is what `with_one` made."""
+        """Return outputs ``(…, G)`` for inputs ``(…, F)``; `embedding` ``(K + 1, N)`` comes from `with_one`."""
         inputs, outputs = with_one(x), len(self.coefficients)
         if len(inputs) <= outputs:
             pairs = embedding[:, None] * inputs
@@ -99,5 +99,5 @@ class GeneratedLayer(nn.Module):
 
 
 def with_one(x: Tensor) -> Tensor:
-    """Put the features of ``x (…, F)`` first and all rows last, and append a feature that is 1: ``(F + 1, N)``."""
+    """Move the features of ``x (…, F)`` first, flatten the rest to N rows, and append a constant 1: ``(F + 1, N)``."""
     return F.pad(x.movedim(-1, 0).flatten(1), (0, 0, 0, 1), value=1.0)

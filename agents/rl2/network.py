@@ -1,4 +1,4 @@
-"""RL²'s network: an encoder of steps, a memory, and two heads."""
+"""RL²'s network: a step encoder, a memory, and two heads."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class RL2Network(nn.Module):
     """An encoder, a memory, and two heads that read the memory's output and the encoded step.
 
-    Beck et al. 2023 report that showing the step to the heads again makes up for much of plain RL²'s weakness. With
-    ``heads: hyper`` the memory makes the weights of heads that read only the step (`HyperHeads`).
+    Beck et al. 2023 report that feeding the step to the heads again makes up for much of plain RL²'s weakness. With
+    ``heads: hyper`` the heads read only the step, with weights generated from the memory (`HyperHeads`).
     """
 
     task_centre: Tensor
     task_scale: Tensor
 
     def __init__(self, config: RL2Config, family: TaskFamily, tasks: Tensor) -> None:
-        """Make the network. `tasks` ``(N, D)`` are training tasks, whose mean and spread standardise a told task."""
+        """Make the network. The training tasks `tasks` ``(N, D)`` standardise the task input by their mean and std."""
         super().__init__()
         task_size = tasks.shape[1]
         std, mean = torch.std_mean(tasks, dim=0, correction=0)
@@ -66,7 +66,7 @@ class RL2Network(nn.Module):
             self.log_std = nn.Parameter(torch.full((outputs,), config.init_std).log())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load a state; one without the scale of tasks, from before tasks were standardised, keeps plain numbers."""
+        """Load a state. A state from before tasks were standardised has no scale of tasks and leaves them unscaled."""
         if f"{prefix}task_centre" not in state_dict:
             state_dict[f"{prefix}task_centre"] = torch.zeros_like(self.task_centre)
             state_dict[f"{prefix}task_scale"] = torch.ones_like(self.task_scale)
@@ -86,10 +86,10 @@ class RL2Network(nn.Module):
         return self.memory.vectors(self._embed(raw), memory.state)
 
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
-        """Run the memory over encoded steps ``(T, B, F)``, from the state before them (None: the start of a trial).
+        """Run the memory over encoded steps ``(T, B, F)``, starting from `state` (None: the start of a trial).
 
-        Returns its outputs ``(T, B, H)``, its inputs ``(T, B, E)`` (the embedded steps) and its state after the last
-        step. No gradient flows into the given state.
+        Returns the memory's outputs ``(T, B, H)``, its inputs ``(T, B, E)`` (the embedded steps), and its state after
+        the last step. No gradient flows into the given state.
         """
         x = self._embed(raw)
         output, state = self.memory.sequence(x, state if state is None else detach(state))
@@ -98,16 +98,16 @@ class RL2Network(nn.Module):
     def heads(
         self, output: Tensor, x: Tensor, task: Tensor | None, share: Tensor | None = None
     ) -> tuple[Distribution, Tensor]:
-        """Return the policy, over the network's own actions (see `ActionUnits`), and the standardised value ``(…)``.
+        """Return the policy, in the network's own action units (`ActionUnits`), and the standardised value ``(…)``.
 
-        Both heads read the memory's output ``(…, H)`` and the embedded step ``(…, E)``; with ``critic: task`` the
-        critic also reads the numbers of the task ``(B, D)``, and with ``critic: task_and_time`` the `share` ``(…)`` of
+        Both heads read the memory's output ``(…, H)`` and the embedded step ``(…, E)``. With ``critic: task`` the
+        critic also reads the task ``(B, D)``, and with ``critic: task_and_time`` also `share` ``(…)``, the fraction of
         the trial that is over.
         """
         if self.hyper is not None:
             outputs, value = self.hyper(output, x, self._told(task), share)
             return make_distribution(outputs, self.log_std, self.actions.sizes), value
-        heads = self.policy, self.critic  # the first layers of both are one matrix product
+        heads = self.policy, self.critic  # compute the first layers of both in one matrix product
         bias = torch.cat([head.of_memory.bias for head in heads])
         total = linear(output, torch.cat([head.of_memory.weight for head in heads]), bias)
         total = total + linear(x, torch.cat([head.of_step.weight for head in heads]))
@@ -121,12 +121,12 @@ class RL2Network(nn.Module):
         return seen if encoder.embed is None else F.relu(encoder.embed(seen))
 
     def _told(self, task: Tensor | None) -> Tensor | None:
-        """Standardise the task's numbers over training tasks; a number that never varies becomes 0."""
+        """Standardise the task by the training tasks; a feature that never varies becomes 0."""
         return None if task is None else (task - self.task_centre) * self.task_scale
 
 
 class RL2Head(nn.Module):
-    """A linear layer, or a hidden ReLU layer and a linear one, over (memory output, embedded step[, task[, time]])."""
+    """A linear layer, or a ReLU layer and a linear one, on (memory output, embedded step[, task[, time]])."""
 
     def __init__(
         self, net: RL2Network, hidden: int, outputs: int, gain: float, task_size: int = 0, timed: bool = False
@@ -134,7 +134,7 @@ class RL2Head(nn.Module):
         super().__init__()
         width = hidden or outputs
         first = 1.0 if hidden else gain
-        # The sum of three products equals one product with the concatenated inputs, without the concatenation.
+        # Summing one product per input equals one product with the concatenated inputs, and saves the concatenation.
         self.of_memory = Head(net.memory.hidden_size, width, first)
         self.of_step = nn.Linear(net.encoder.output_size, width, bias=False)
         nn.init.orthogonal_(self.of_step.weight, first)
@@ -143,7 +143,7 @@ class RL2Head(nn.Module):
         self.last = Head(hidden, outputs, gain) if hidden else None
 
     def forward(self, total: Tensor, task: Tensor | None = None, share: Tensor | None = None) -> Tensor:
-        """Finish the head; `total` is the first layer's sum over memory output and step (see `RL2Network.heads`)."""
+        """Finish the head; `total` is the first layer's sum for memory output and step (see `RL2Network.heads`)."""
         if self.of_task is not None and task is not None:
             total = total + self.of_task(task)
         if self.of_time is not None and share is not None:
@@ -154,5 +154,5 @@ class RL2Head(nn.Module):
 class RL2Memory(NamedTuple):
     """The agent's memory between two steps."""
 
-    state: Any  # of the recurrent memory
+    state: Any  # the state of `RL2Network.memory`
     last_obs: Tensor  # (B, O), or (B, 0) without `transition_input`

@@ -1,1 +1,1 @@
-"""PPO of stable-baselines3 and sb3-contrib, trained in their own loops."""
+"""PPO from stable-baselines3 and sb3-contrib, trained by their own loops."""

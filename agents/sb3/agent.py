@@ -1,7 +1,7 @@
 """Agents that stable-baselines3 trains (Raffin et al. 2021): baselines for meta-learning.
 
-Training is SB3's own loop on `SB3VecEnv`, with SB3's networks and updates. The evaluator plays these agents like every
-other agent: on the same tasks, with addressed noise. They are values of one configuration:
+Training is SB3's own loop on `SB3VecEnv`, with SB3's networks and updates. The evaluator plays these agents like any
+other agent: on the same tasks, with addressed noise. The baselines are different values of one configuration:
 
 =======================  ==========================================================================================
 baseline                 fields of `PPOConfig`, and of the run
@@ -9,13 +9,13 @@ baseline                 fields of `PPOConfig`, and of the run
 multi-task PPO           the defaults: one policy for all tasks, without memory
 multi-task, fine-tuned   ``test_steps: 10``: PPO updates on each task from the trained parameters (transfer learning)
 from scratch             the same with ``total_iterations: 0``: from random parameters, on each task separately
-told the task            ``task_input: true``: an oracle, where a family has no scripted one
-RecurrentPPO             ``recurrent: true``: sb3-contrib's RecurrentPPO on whole trials (RL² by the stock library)
+told the task            ``task_input: true``: an oracle, for families without a scripted one
+RecurrentPPO             ``recurrent: true``: sb3-contrib's RecurrentPPO on whole trials (RL² with a stock library)
 =======================  ==========================================================================================
 
 An update on a task fills SB3's rollout buffer with the task's round and calls SB3's ``train``; a test compares this
-with SB3's own ``learn``. Policies act in units of half the action range, and rewards are scaled, as SB3's guide
-advises.
+with SB3's own ``learn``. As SB3's guide recommends, policies act in units of half the action range and rewards are
+scaled.
 """
 
 from __future__ import annotations
@@ -65,26 +65,26 @@ from metarl.interop.sb3_env import SB3VecEnv
 from metarl.learning.images import check_no_images
 
 ZIP = "stable_baselines3.zip"
-"""The model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl never
-reads it."""
+"""File of the model in SB3's own format, next to a run's checkpoint, for ``PPO.load``. Parts of it are pickled; metarl
+never reads it."""
 
 
 EPISODES = "optimizer.recent_episodes"
-"""Name in `SB3Agent.state_dict` of the latest episodes, whose mean is logged. Like the optimiser's state it belongs to
-the course of training: neither the best agent's file nor an agent of the package has it."""
+"""Key in `SB3Agent.state_dict` of the latest episodes, whose mean return is logged. Like the optimiser's state it is
+only for training: neither the file of the best agent nor the agents that ship with the package contain it."""
 
 
 class SB3Memory(NamedTuple):
-    """The agent's memory in a trial: the LSTM's state, the told task, and each task's own parameters."""
+    """The agent's memory in a trial: the LSTM's state, the task if the policy sees it, and each task's parameters."""
 
     state: tuple[Tensor, ...]  # recurrent: (1, B, H) twice
-    task: Tensor  # (N, D) the numbers of the task that the policy sees; (N, 0): none
+    task: Tensor  # (N, D) the task as a vector; (N, 0) if the policy does not see it
     learned: dict[str, Tensor]  # (N, …) each task's own parameters and optimiser, named as in `state_dict`, or empty
     updates: Tensor  # () int64: updates on each task
 
 
 class SB3Agent(OwnLoopAgent):
-    """The agent; see the module's docstring. It lives on the CPU, where SB3's small networks are fastest."""
+    """The agent; see the module's docstring. It always runs on the CPU, where SB3's small networks are fastest."""
 
     config: PPOConfig
     step_name = "PPO update"
@@ -92,7 +92,7 @@ class SB3Agent(OwnLoopAgent):
     def __init__(
         self, config: PPOConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make the agent. `device` is ignored: it stays on the CPU."""
+        """Make the agent. `device` is ignored: the agent stays on the CPU."""
         check_no_images(family, "PPO of stable-baselines3")
         self.config, self.family, self.seed = config, family, seed
         self.device = torch.device("cpu")
@@ -138,11 +138,11 @@ class SB3Agent(OwnLoopAgent):
         return Acted(self.env.to_family(action), log_prob, torch.zeros_like(log_prob)), memory
 
     def adapt(self, memory: SB3Memory, rollout: Rollout) -> Memory:
-        """Do one PPO update on each task, from the round played with the task's own parameters."""
+        """Do one PPO update on each task, with the round that the task's own parameters played."""
         if not self.config.test_steps:
             return memory
         trained = {name: value.clone() for name, value in self._learned().items()}
-        # A task's first update starts without optimiser state: moments of other tasks' gradients would mislead it.
+        # A task's first update starts with a fresh optimiser: Adam's moments come from the gradients of other tasks.
         start = {name: value for name, value in trained.items() if not name.startswith("optimizer.")}
         x = self._inputs(rollout.step.obs, memory)
         following = self._inputs(rollout.outcome.final_obs, memory)
@@ -169,11 +169,11 @@ class SB3Agent(OwnLoopAgent):
         with seeded(self.seed + 1_000_003 * (self.updates + 1)) as seed, np.errstate(invalid="ignore", over="ignore"):
             self.env.seed(seed)
             self.env.set_options({"split": split})
-            model.set_env(self.env, force_reset=True)  # every iteration begins new episodes, so that a resume is exact
+            model.set_env(self.env, force_reset=True)  # new episodes in every iteration make resumes exact
             try:
                 model.learn(self.steps * self.env.num_envs, log_interval=1_000_000_000, reset_num_timesteps=False)
                 metrics = self._metrics()
-            except (ValueError, RuntimeError):  # of torch's distributions, which refuse nan
+            except (ValueError, RuntimeError):  # torch's distributions reject NaN
                 self.not_finite = self._first_not_finite()
                 if self.not_finite is None:
                     raise
@@ -182,11 +182,11 @@ class SB3Agent(OwnLoopAgent):
         if not all(map(math.isfinite, metrics.values())):
             self.not_finite = self._first_not_finite() or NotFinite("update", "")
             if episodes is not None:
-                model.ep_info_buffer = episodes  # else a hundred episodes long every mean return would be nan
+                model.ep_info_buffer = episodes  # otherwise mean returns would be NaN for a hundred episodes
         return Learned(metrics | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
 
     def _first_not_finite(self) -> NotFinite | None:
-        """Return the first thing in the last `learn` that was not finite: of the environment, or the policy."""
+        """Return what first became non-finite in the last `learn`, in the environment or in the policy."""
         if self.play.not_finite is not None:
             return self.play.not_finite
         spoiled = any(not bool(value.isfinite().all()) for value in self.model.policy.parameters())
@@ -201,7 +201,7 @@ class SB3Agent(OwnLoopAgent):
         load_optimizer_state(policy.optimizer, self.names, state)
         self.updates = int(state.get("updates", self.updates))
         self.model.num_timesteps = self.updates * self.steps * self.env.num_envs  # as SB3 counts them, for `export`
-        if EPISODES in state:  # former checkpoints have none
+        if EPISODES in state:  # older checkpoints have none
             remember_episodes(self.model, state[EPISODES])
 
     def export(self, folder: Path) -> None:
@@ -215,7 +215,7 @@ class SB3Agent(OwnLoopAgent):
         return learned | optimizer_state(policy.optimizer, self.names)
 
     def _inputs(self, obs: Tensor, memory: SB3Memory) -> Tensor:
-        """Return the policy's inputs ``(…, B, F)``: observations ``(…, B, *O)``, then the told task if there is one."""
+        """Return the policy's inputs ``(…, B, F)``: the observations ``(…, B, *O)`` and, if it sees it, the task."""
         flat = obs.flatten(obs.ndim - len(self.family.observation_space.shape))
         if not self.config.task_input:
             return flat
@@ -233,7 +233,7 @@ class SB3Agent(OwnLoopAgent):
         return make_distribution(outputs.flatten(0, 1), spread, component_sizes(self.family.action_space))
 
     def _update_on(self, buffer: RolloutBuffer, memory: SB3Memory) -> None:
-        """Update the model by SB3's ``train`` on these steps."""
+        """Update the model with SB3's ``train`` on the steps in `buffer`."""
         model, before = self.model, self.model.rollout_buffer
         model.rollout_buffer, model.lr_schedule = buffer, FloatSchedule(self.config.fast_lr or at(self.config.lr, 0.0))
         with seeded(self.seed + int(memory.updates)), torch.enable_grad():
@@ -255,21 +255,21 @@ class SB3Agent(OwnLoopAgent):
 
 
 class SB3Model(FixedAgent):
-    """A model that a user trained with stable-baselines3 or sb3-contrib on `SB3VecEnv`, for the evaluator::
+    """A model that a user trained with stable-baselines3 or sb3-contrib on `SB3VecEnv`, as an agent for evaluation::
 
         metarl.evaluate(SB3Model(PPO.load("model.zip"), family), family)
 
-    `trial` is True for a model that was trained on whole trials (``SB3VecEnv(…, trial=True)``): its inputs are RL²'s,
-    and a recurrent model carries its state through all episodes of a trial. Otherwise every episode starts with an
-    empty state, as in training. Continuous actions are clipped, or unsquashed, as in SB3.
+    Set `trial` to True for a model trained on whole trials (``SB3VecEnv(…, trial=True)``): its inputs are then RL²'s,
+    and a recurrent model keeps its state through all episodes of a trial. Otherwise every episode starts with an empty
+    state, as in training. Continuous actions are clipped or unsquashed, as in SB3.
 
-    `vec_normalize` is the `VecNormalize` of its training, or the path of a file that ``VecNormalize.save`` wrote, which
-    SB3 unpickles; False means that observations were not normalised. A model that was not loaded from a file has its
-    own. A loaded model that was trained with VecNormalize needs it: otherwise ValueError is raised (for off-policy
-    models only if observations have bounds, since nothing else shows it).
+    `vec_normalize` is the `VecNormalize` of the model's training, or the path of a file that ``VecNormalize.save``
+    wrote, which SB3 unpickles; False means that observations were not normalised. A model that was not loaded from a
+    file brings its own. A loaded model that was trained with VecNormalize needs it: without it ValueError is raised
+    (for off-policy models only if observations have bounds, since this cannot be detected otherwise).
 
-    Sampled actions follow the distribution of PPO or SAC. DQN takes a random action with the final probability of its
-    training. TD3, DDPG and ARS are deterministic.
+    Sampled actions follow the distribution of PPO or SAC. DQN takes a random action with the final exploration
+    probability of its training. TD3, DDPG and ARS are deterministic.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class SB3Model(FixedAgent):
 
 
 def _same_actions(model: spaces.Space, family: spaces.Space) -> bool:
-    """Tell whether two action spaces are equal; (Multi)Discrete ones by their numbers, since SB3 counts from 0."""
+    """Return True if two action spaces are equal, ignoring the `start` of (Multi)Discrete ones (SB3 counts from 0)."""
     if isinstance(model, spaces.Discrete) and isinstance(family, spaces.Discrete):
         return bool(model.n == family.n)
     if isinstance(model, spaces.MultiDiscrete) and isinstance(family, spaces.MultiDiscrete):

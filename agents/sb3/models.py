@@ -39,11 +39,11 @@ METRICS = {
     "train/clip_fraction": "loss/clip_fraction",
     "train/explained_variance": "loss/explained_variance",
 }
-"""SB3's names of an update's metrics, and the log tags of metarl."""
+"""SB3's names of an update's metrics, mapped to the log tags of metarl."""
 
 
 class Actor(nn.Module):
-    """The part of SB3's policy that acts: from features to the logits, or the mean, of an action."""
+    """The acting part of an SB3 policy: from features to the logits or the mean of an action."""
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Actor(nn.Module):
 
 
 class Prepared(VecEnvWrapper):
-    """An environment for SB3's training: Box actions in -1 … 1, (Multi)Discrete ones from 0, and scaled rewards."""
+    """An environment for SB3: Box actions in [-1, 1], (Multi)Discrete actions from 0, and scaled rewards."""
 
     def __init__(self, venv: VecEnv, reward_scale: float) -> None:
         space = venv.action_space
-        self.scale: tuple[Tensor, Tensor] | None = None  # middle and half the range of continuous actions
-        self.first: int | Tensor = 0  # of discrete actions, (A,) of MultiDiscrete ones; SB3 itself counts from 0
+        self.scale: tuple[Tensor, Tensor] | None = None  # centre and half the range of continuous actions
+        self.first: int | Tensor = 0  # the first discrete action, (A,) for MultiDiscrete ones; SB3 counts from 0
         if isinstance(space, spaces.Box):
             if not space.is_bounded():
                 raise ValueError(f"PPO needs actions with finite bounds, got {space}.")
@@ -96,7 +96,7 @@ class Prepared(VecEnvWrapper):
 
 
 def reward_scale(family: TaskFamily) -> float:
-    """Return the default of `PPOConfig.reward_scale` for a family."""
+    """Return the default value of `PPOConfig.reward_scale` for a family."""
     key = rng.key(0)
     tasks = family.sample_tasks(key, 64, family.splits[0])
     (trial,) = play_rounds(RandomAgent(family), family, tasks, key, episodes=1)
@@ -105,7 +105,7 @@ def reward_scale(family: TaskFamily) -> float:
 
 
 def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
-    """Return the distribution of actions for the outputs of an SB3 policy's last layer."""
+    """Return the action distribution for the outputs of an SB3 policy's last layer."""
     spread = policy.log_std if isinstance(policy.action_space, spaces.Box) else None
     return make_distribution(outputs, spread, component_sizes(policy.action_space))
 
@@ -113,13 +113,13 @@ def distribution_of(outputs: Tensor, policy: Any) -> Distribution:
 def recurrent_distribution(
     policy: Any, x: Tensor, state: tuple[Tensor, ...], starts: Tensor
 ) -> tuple[Distribution, tuple[Tensor, ...]]:
-    """Return a recurrent policy's distribution of actions and its next state; `starts` (B,) is 1 to reset it first."""
+    """Return a recurrent policy's action distribution and its next state; `starts` (B,) is 1 to reset it first."""
     found, state = policy.get_distribution(x, state, starts)
     return from_torch(found.distribution), state
 
 
 def from_torch(distribution: Any) -> Distribution:
-    """Convert a torch distribution of SB3's to one of metarl's, which draw from addressed keys."""
+    """Convert an SB3 distribution to one of metarl, which draws with addressed keys."""
     if isinstance(distribution, torch.distributions.Categorical):
         return Categorical.from_logits(distribution.logits)
     if isinstance(distribution, list):  # one for each component of a MultiDiscrete action
@@ -129,7 +129,7 @@ def from_torch(distribution: Any) -> Distribution:
 
 
 def is_recurrent(model: Any) -> bool:
-    """Tell whether a model's policy has sb3-contrib's LSTM."""
+    """Return True if a model's policy has sb3-contrib's LSTM."""
     try:
         from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     except ImportError:
@@ -150,7 +150,7 @@ def make_model(config: PPOConfig, env: VecEnv, steps: int, seed: int) -> Any:
         "vf_coef": config.vf_coef,
         "max_grad_norm": config.max_grad_norm,
         "stats_window_size": max(100, config.meta_batch_size),
-        "seed": seed % 2**32,  # what NumPy's global generator takes
+        "seed": seed % 2**32,  # the range of NumPy's global generator
         "device": "cpu",
     }
     network = {"log_std_init": float(np.log(config.init_std)), "net_arch": list(config.hidden_sizes)}
@@ -177,7 +177,7 @@ def filled_buffer(
     with torch.no_grad():
         values = policy.predict_values(x.flatten(0, 1)).view(steps, each)
         after = policy.predict_values(following[:, rows].flatten(0, 1)).view(steps, each)
-    # Where an episode was truncated, SB3's own collection adds the value of the state after it, too.
+    # Like SB3's own collection, add the value of the next state where an episode was truncated.
     reward = outcome.reward[:, rows] * scale + model.gamma * after * outcome.truncated[:, rows]
     starts = rollout.step.prev_done[:, rows].clone()
     starts[0] = 1.0
@@ -192,7 +192,7 @@ def filled_buffer(
 
 
 def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str, Any]) -> RolloutBuffer:
-    """Copy the steps to one row, without those after a row's last episode."""
+    """Copy all steps to a single row, without those after a row's last episode."""
     flat = RolloutBuffer(int(mask.sum()), buffer.observation_space, buffer.action_space, n_envs=1, **shape)
     for name in ("observations", "actions", "rewards", "returns", "episode_starts", "values", "log_probs"):
         setattr(flat, name, getattr(buffer, name)[mask][:, None])
@@ -203,7 +203,7 @@ def _without_padding(buffer: RolloutBuffer, mask: np.ndarray, shape: Mapping[str
 def recent_episodes(model: Any) -> Tensor:
     """Return the returns and lengths of the latest episodes, whose means SB3 logs: ``(window, 2)`` float64.
 
-    Rows beyond the episodes played so far are 0, which is no episode's length.
+    Rows beyond the episodes played so far are 0, which is not a valid length.
     """
     window = torch.zeros(model._stats_window_size, 2, dtype=torch.float64)
     for row, episode in enumerate(model.ep_info_buffer or ()):
@@ -214,7 +214,7 @@ def recent_episodes(model: Any) -> Tensor:
 def remember_episodes(model: Any, window: Tensor) -> None:
     """Let a model continue with the `recent_episodes` of another."""
     played = window[window[:, 1] > 0].tolist()
-    # Types are those of VecMonitor: the mean of float32 differs from that of float64.
+    # Use the types of VecMonitor: a mean in float32 differs from one in float64.
     episodes = [{"r": np.float32(size), "l": np.int32(length)} for size, length in played]
     model.ep_info_buffer = deque(episodes, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)

@@ -1,4 +1,4 @@
-"""Policies of stable-baselines3 and sb3-contrib as distributions that draw from addressed keys."""
+"""Policies of stable-baselines3 and sb3-contrib as distributions that draw with addressed keys."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ EPSILON_GREEDY = (DQNPolicy, *_contrib("qrdqn.policies:QRDQNPolicy"))
 
 
 SQUASHED = (SACPolicy, *_contrib("tqc.policies:TQCPolicy", "crossq.policies:CrossQPolicy"))
-"""SAC, TQC and CrossQ: a normal distribution, squashed by tanh into -1 … 1."""
+"""SAC, TQC and CrossQ: a normal distribution, squashed by tanh to (-1, 1)."""
 
 
 DETERMINISTIC = (TD3Policy, *_contrib("ars.policies:ARSPolicy"))
-"""TD3, DDPG, ARS: exploration noise is no part of the policy."""
+"""TD3, DDPG and ARS: exploration noise is not part of the policy."""
 
 
 PLAYED = "PPO, A2C, DQN, SAC, TD3, DDPG, and of sb3-contrib RecurrentPPO, TRPO, QR-DQN, TQC, CrossQ, ARS"
 
 
 class Squashed(NamedTuple):
-    """Independent normals squashed by tanh (Haarnoja et al. 2018, appendix C): in -1 … 1."""
+    """Independent normal distributions, squashed by tanh to (-1, 1) (Haarnoja et al. 2018, appendix C)."""
 
     normal: DiagonalGaussian
 
@@ -67,7 +67,7 @@ class Squashed(NamedTuple):
 
 
 class Certain(NamedTuple):
-    """One action, of probability 1."""
+    """A single action, taken with probability 1."""
 
     action: Tensor
 
@@ -82,15 +82,15 @@ class Certain(NamedTuple):
 
 
 def check_played(model: Any) -> None:
-    """Raise ValueError for a model of an unknown kind of policy."""
+    """Raise ValueError for a model with an unknown kind of policy."""
     if not isinstance(model.policy, (*BY_DISTRIBUTION, *EPSILON_GREEDY, *SQUASHED, *DETERMINISTIC)):
         raise ValueError(f"SB3Model plays {PLAYED}; it does not know {type(model.policy).__name__}.")
 
 
 def acting(model: Any, x: Tensor) -> Any:
-    """Return the distribution of a model's actions, in its policy's own units, for the inputs `x` ``(B, …)``.
+    """Return a model's action distribution, in the policy's own units, for the inputs `x` ``(B, …)``.
 
-    DQN and QR-DQN take a random action with the final probability of their training (`exploration_rate`).
+    DQN and QR-DQN take a random action with the final `exploration_rate` of their training.
     """
     policy: Any = model.policy
     if isinstance(model.policy, SQUASHED):
@@ -109,7 +109,7 @@ def acting(model: Any, x: Tensor) -> Any:
 
 
 def in_the_space(policy: Any, action: Tensor, space: spaces.Space) -> Tensor:
-    """Convert a policy's actions to the family's: unsquashed or clipped, as in SB3; Discrete ones from `start`."""
+    """Convert a policy's actions to the family's: unsquash or clip them, as in SB3; Discrete ones begin at `start`."""
     if isinstance(space, spaces.Discrete):
         return action + int(space.start)
     if isinstance(space, spaces.MultiDiscrete):
@@ -122,10 +122,10 @@ def in_the_space(policy: Any, action: Tensor, space: spaces.Space) -> Tensor:
 def statistics_of(
     model: Any, given: VecNormalize | str | Path | bool | None, family: TaskFamily, trial: bool
 ) -> VecNormalize | None:
-    """Return the `VecNormalize` of the model's observations: the given one, else that of the model's own environment.
+    """Return the `VecNormalize` of the model's observations: the given one, or that of the model's environment.
 
-    Raises ValueError if the model was trained with VecNormalize but there are no statistics, which `model.save` leaves
-    out. For a loaded off-policy model (DQN, SAC, TD3, …) this is noticed only if observations have bounds.
+    Raises ValueError if the model was trained with VecNormalize but there are no statistics, since `model.save` does
+    not write them. For a loaded off-policy model (DQN, SAC, TD3, …) this is detected only if observations have bounds.
     """
     if given is False:
         return None
@@ -147,7 +147,7 @@ def statistics_of(
 
 
 def _was_normalised(model: Any) -> bool:
-    """Tell whether a model was trained with VecNormalize: then SB3 also saves the last unnormalised observations."""
+    """Return True if a model was trained with VecNormalize: SB3 then also saves the last unnormalised observations."""
     if model._last_original_obs is None or not isinstance(model, OffPolicyAlgorithm):
         return model._last_original_obs is not None
     # Off-policy models store earlier observations in the same attribute if nothing was normalised.
@@ -157,10 +157,10 @@ def _was_normalised(model: Any) -> bool:
 
 
 def _load(path: str | Path, env: SB3VecEnv) -> VecNormalize:
-    """Load a file of ``VecNormalize.save``. It is pickled, so only a file that the user names is ever opened."""
+    """Load a file of ``VecNormalize.save``. The file is pickled, so only one that the user names is ever opened."""
     try:
         return VecNormalize.load(str(path), env)
     except OSError:
         raise
-    except Exception as error:  # unpickling may raise anything, and SB3 checks the shapes
+    except Exception as error:  # unpickling may raise any error, and SB3 checks the shapes
         raise ValueError(f"{path} holds no statistics of VecNormalize for these observations ({error}).") from error

@@ -1,6 +1,4 @@
-"""Players that read and write text: read `agent.py` for the player, `prompt.py` for what it reads, `answers.py` for how
-its answers are read.
-"""
+"""Agents that read and write text: `agent.py` is the agent, `prompt.py` writes prompts, `answers.py` parses answers."""
 
 from metarl.agents.text.agent import Answers, TextAgent
 

@@ -1,7 +1,7 @@
-"""A player that reads and writes text: any function from a prompt to an answer, such as a language model.
+"""An agent that reads and writes text: any function from a prompt to an answer, such as a language model.
 
-Before each action the function reads the family's rule, the trial so far and the present observation, and answers with
-an action. Nothing says which task it is: as an agent, it finds out by playing.
+Before each action the function reads the family's rules, the trial so far and the current observation, and answers with
+an action. The prompt does not reveal the task: like any agent, the function has to find it out by playing.
 """
 
 from __future__ import annotations
@@ -26,32 +26,34 @@ from metarl.core.tree import Column
 
 
 class Answers(NamedTuple):
-    """The actions that were asked for, and the answers to them."""
+    """Counts of the actions asked for and of invalid answers."""
 
-    asked: int = 0  # actions
-    again: int = 0  # of these, those that were asked for twice
-    invalid: int = 0  # of these, those to which no answer named an action, so that a random one was played
+    asked: int = 0  # actions asked for
+    again: int = 0  # of these, asked for twice
+    invalid: int = 0  # of these, never answered with an action, so that a random one was played
 
     def __str__(self) -> str:
         return f"{self.asked:,} actions asked for, {self.again:,} of them twice, {self.invalid:,} invalid"
 
 
 class TextAgent(FixedAgent):
-    """Any function ``str -> str`` as a player of a family with finitely many actions.
+    """Any function ``str -> str`` as an agent for families with finitely many actions.
 
-    `respond` gets a prompt (`TextAgent.prompt`) for each row and step, and returns an answer. The first action that it
-    names, by number or name, is played. If it names none, `respond` is asked once more, with a sentence that says so;
-    if there is none again, the action is drawn uniformly. `answers` counts how often, over all that the agent plays.
-    An answer that thinks aloud names actions, too: let `respond` return only its conclusion.
+    `respond` receives a prompt (`TextAgent.prompt`) for each row and step, and returns an answer. The agent plays the
+    first action that the answer names, by number or by name. If the answer names none, `respond` is asked once more,
+    with a sentence that says so; if the second answer names none either, a uniformly random action is played. `answers`
+    counts these cases over everything that the agent plays. Reasoning in an answer may also name actions, so let
+    `respond` return only its conclusion.
 
-    `history` is the number of characters at most of the steps that a prompt tells; the oldest are left out, and a note
-    says so. With `workers` above 1 that many threads call `respond` for several rows at once, for functions that wait
-    for another machine; results are those of one. `rule` stands in place of the family's own, that of its docstring
-    without the sections about tasks and optimum. `actions` names them, in their order, in place of the family's own
-    `action_names`. `episodes` are those of a trial, by default the family's. `greedy` changes nothing.
+    `history` is the largest number of characters for past steps in a prompt; the oldest steps are left out, with a
+    note. With `workers` above 1, that many threads call `respond` for several rows at once, for functions that wait for
+    another machine; the results are the same. `rule` replaces the family's rules, which are taken from its docstring
+    without the sections about tasks and optimum. `actions` are names that replace the family's `action_names`, in the
+    order of the actions. `episodes` is the number of episodes of a trial, by default the family's. `greedy` has no
+    effect.
 
-    Raises ValueError for continuous actions, for impossible numbers and names, for a trial of more episodes than it was
-    made for, and for an answer that is no text.
+    Raises ValueError for continuous actions, for invalid numbers and names, for a trial of more episodes than the agent
+    was made for, and for an answer that is not a string.
     """
 
     costly = True
@@ -92,7 +94,7 @@ class TextAgent(FixedAgent):
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         trials = _after(memory, step.prev_reward, step.prev_done)
         observations = step.obs.cpu()
-        # A row whose trial is over is stepped until all are, and nobody looks at its actions.
+        # A row whose trial is over is stepped until all trials are over, but its actions are ignored.
         playing = [row for row, trial in enumerate(trials) if trial.episode <= self.episodes]
         if not playing:
             raise ValueError(
@@ -110,7 +112,7 @@ class TextAgent(FixedAgent):
         return scripted(torch.tensor(chosen, device=self.device), step), Column(trials)
 
     def prompt(self, trial: Trial, obs: Tensor) -> str:
-        """Return what `respond` reads before an action: rule, history, and the observation ``(*O,)`` of one row."""
+        """Return the prompt before an action: rules, history, and the observation ``(*O,)`` of one row."""
         horizon, several = self.family.horizon, f"{self.episodes} episodes, each"
         length = f"{several if self.episodes > 1 else '1 episode'} of {horizon} step{'s'[: horizon != 1]} at most"
         history = within(trial.lines, self.history) or "Nothing yet."
@@ -123,14 +125,14 @@ class TextAgent(FixedAgent):
         )
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
-        """Note that a round is over. Its history is told in the next one, too."""
+        """Record the end of a round. The prompts of the next round still contain its history."""
         rows = torch.arange(rollout.mask.shape[1], device=rollout.mask.device)
         last = rollout.mask.sum(0).to(torch.int64) - 1
         trials = _after(memory, rollout.outcome.reward[last, rows], torch.ones_like(rollout.mask[0]))
         return Column([Trial((*trial.lines, "A new round begins, on the same task.")) for trial in trials])
 
     def _choose(self, prompts: Sequence[str]) -> list[Action | None]:
-        """Return the actions that the answers name, in the order of the prompts; None where one names none."""
+        """Return the actions that the answers name, in the order of the prompts; None for an answer without one."""
         with ThreadPoolExecutor(self.workers) as pool:
             found = list(pool.map(self._ask, prompts) if self.workers > 1 else map(self._ask, prompts))
         asked, again, invalid = self.answers
@@ -140,7 +142,7 @@ class TextAgent(FixedAgent):
         return [action for action, _ in found]
 
     def _ask(self, prompt: str) -> tuple[Action | None, int]:
-        """Return the action that the answer names, if any, and the number of times that it was asked for."""
+        """Return the action that an answer names, if any, and the number of questions asked."""
         answer = self._answer(prompt)
         action = self.actions.read(answer)
         if action is not None:
@@ -156,7 +158,7 @@ class TextAgent(FixedAgent):
 
 
 def _after(memory: Column, reward: Tensor, done: Tensor) -> list[Trial]:
-    """Return the rows' trials with the results ``(B,)`` of their last actions; those without one as they are."""
+    """Add the results ``(B,)`` of their last actions to the rows' trials; trials without an action do not change."""
     results = zip(memory, reward.tolist(), done.tolist(), strict=True)
     return [trial.after(reward, done > 0.5) if trial.acted else trial for trial, reward, done in results]
 

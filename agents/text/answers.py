@@ -1,4 +1,4 @@
-"""Actions as words: how they are offered, and how an answer is read."""
+"""Actions as text: how prompts list them, and how answers are parsed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from metarl.core.family import AnyFamily
 from metarl.core.units import component_sizes
 
 LISTED = 50
-"""Actions without names are listed up to this many; of more only the first and the last are said."""
+"""Largest number of unnamed actions that a prompt lists; beyond it, only the first and the last are given."""
 
 Action = int | tuple[int, ...]
 
 
 def actions_of(family: AnyFamily, names: Sequence[str] | None = None) -> OneAction | SeveralActions:
-    """Return the actions of a family as words, with `names` in place of the family's own.
+    """Return the actions of a family as text, with `names` instead of the family's own.
 
-    Raises ValueError for continuous actions, and for names that are not one different word, or words, for each action.
+    Raises ValueError for continuous actions, and for names that are not distinct, one for each action.
     """
     space, kind = family.action_space, type(family).__name__
     if isinstance(space, spaces.Discrete):
@@ -33,7 +33,7 @@ def actions_of(family: AnyFamily, names: Sequence[str] | None = None) -> OneActi
 
 
 class OneAction:
-    """The actions of a Discrete space, `number` from `first` on: each has a number, and a name if there are `names`."""
+    """The `number` actions of a Discrete space, from `first` on: each has a number, and a name if `names` are given."""
 
     def __init__(self, first: int, number: int, names: Sequence[str] | None = None) -> None:
         self.numbers, self.names = range(first, first + number), None if names is None else tuple(names)
@@ -44,7 +44,7 @@ class OneAction:
                 raise ValueError(f"There must be {number} different names of actions that are no numbers, got {names}.")
             self.words |= named
         longest_first = sorted(self.words, key=len, reverse=True)
-        # A number inside another one, or a name inside a longer word, is none.
+        # Match whole words only, not a number inside another number or a name inside a longer word.
         self._word = re.compile(
             rf"(?<![\w-])(?<!\d\.)(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])(?!\.\d)", re.IGNORECASE
         )
@@ -69,7 +69,7 @@ class OneAction:
 
 
 class SeveralActions:
-    """The actions of a MultiDiscrete space: a number of each of the `choices`."""
+    """The actions of a MultiDiscrete space: one number from each of the `choices`."""
 
     def __init__(self, choices: Sequence[range]) -> None:
         self.choices = tuple(choices)
@@ -86,7 +86,7 @@ class SeveralActions:
         return ", ".join(map(str, action))
 
     def read(self, answer: str) -> Action | None:
-        """Return the first row of as many numbers as an action has, all of them choices; None if there is none."""
+        """Return the first sequence of numbers that is a valid action; None if there is none."""
         for row in re.findall(r"(?<![\w.-])-?\d+(?:[,\s]+-?\d+)*(?![\w-]|\.\d)", answer):
             action = tuple(map(int, re.split(r"[,\s]+", row)))
             inside = (number in choice for number, choice in zip(action, self.choices, strict=False))

@@ -1,4 +1,4 @@
-"""Writing a trial down: the rule of a family, observations as numbers or drawings, the history within a budget."""
+"""Trials as text: the rules of a family, observations as numbers or drawings, and the history within a budget."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from metarl.core.family import AnyFamily
 from metarl.interop.docstrings import parts
 
 SECTIONS = ("Actions", "Observations", "Rewards", "Endings")
-"""Sections of a family's docstring that are part of its rule. Others say which tasks there are, and what is best."""
+"""Sections of a family's docstring that are part of its rules. The others reveal the tasks and the optimum."""
 FEW_NUMBERS = 16
-"""An observation of more numbers is told in the family's own words alone, if it has any."""
+"""Largest observation that is written as numbers if the family has a text for it; larger ones are only that text."""
 
 
 class Trial(NamedTuple):
-    """A trial as it is told to its player."""
+    """A trial as text."""
 
-    lines: tuple[str, ...] = ()  # of the steps whose reward is known
+    lines: tuple[str, ...] = ()  # the lines of all steps whose reward is known
     episode: int = 1
     step: int = 1
     acted: str = ""  # the line of the last action, until its reward is known
@@ -32,14 +32,14 @@ class Trial(NamedTuple):
 
 
 def rule_of(family: AnyFamily) -> str:
-    """Return the rule of a family in the words of its docstring, which are the same for all of its tasks."""
+    """Return the rules of a family from its docstring; they are the same for all of its tasks."""
     summary, sections = parts(type(family).__doc__ or "")
     paragraphs = [sections.get("Description", summary)]
     return "\n\n".join(paragraphs + [f"{name}:\n{sections[name]}" for name in SECTIONS if name in sections])
 
 
 def number(x: float) -> str:
-    """Write a number with four digits at most: ``0.3333``."""
+    """Write a number with at most four significant digits: ``0.3333``."""
     return f"{x + 0.0:.4g}"  # -0 is 0
 
 
@@ -49,7 +49,7 @@ def numbers(value: Any) -> str:
 
 
 def seen(family: AnyFamily, obs: Tensor) -> str:
-    """Write one row's observation ``(*O,)``: its numbers, unless they are many, and what the family says they show."""
+    """Write one row's observation ``(*O,)``: its numbers, unless they are many, and the family's text for it."""
     words = family.observation_text(obs)
     if words is None:
         return numbers(obs.tolist())
@@ -63,7 +63,7 @@ def remembered(family: AnyFamily, obs: Tensor) -> str:
 
 
 def within(lines: Sequence[str], budget: int) -> str:
-    """Join the latest lines that have at most `budget` characters together; a note says how many are left out."""
+    """Join the latest lines that fit into `budget` characters; a note says how many earlier ones are left out."""
     first, room = len(lines), budget
     while first > 0 and len(lines[first - 1]) + 1 <= room:
         first -= 1

@@ -1,4 +1,4 @@
-"""VariBAD's acting module, for exports: the encoder and the policy, without decoder and critic."""
+"""The module that acts for an exported VariBAD agent: the encoder and the policy, without decoder and critic."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from metarl.learning.estimators import share_of_trial
 
 
 class ActingVariBAD(ActingModule):
-    """The encoder and the policy. Its memory is the encoder's state, and the place in the trial."""
+    """The encoder and the policy. The memory is the encoder's state and the time in the trial."""
 
     def __init__(self, net: VariBADNetwork, horizon: int, episodes: int) -> None:
-        """Take the networks; `horizon` and `episodes` are those of the trials that the agent was trained on."""
+        """Copy the networks; `horizon` and `episodes` are those of the training trials."""
         super().__init__()
         self.net = copy.deepcopy(net)
         del self.net.decoder, self.net.critic

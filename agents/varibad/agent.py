@@ -1,21 +1,21 @@
-"""VariBAD: PPO on a belief about the task that is learned (Zintgraf et al. 2020).
+"""VariBAD: PPO on a learned belief about the task (Zintgraf et al. 2020).
 
-A Bayes-optimal agent acts on its observation and its belief about the task. Where the belief cannot be computed, it is
-learned: a recurrent *encoder* q(m | τ:t) keeps a Gaussian belief about a latent task m, given the trial so far, and a
-*decoder* p(τ:H | m) says what m must explain: the rewards of the whole trial, those of the past and those of the
-future. Both are trained to maximise, for every prefix t of a trial, the evidence lower bound
+A Bayes-optimal agent acts on its observation and its belief about the task. VariBAD learns the belief where it cannot
+be computed. A recurrent *encoder* q(m | τ:t) keeps a Gaussian belief about a latent task m, given the trial so far. A
+*decoder* p(τ:H | m) predicts from m the rewards of the whole trial, past and future. For every prefix t of a trial,
+both are trained to maximise the evidence lower bound
 
     ELBO_t = E over m ~ q(m | τ:t) of log p(τ:H | m) - KL(q(m | τ:t) ‖ q(m | τ:t-1)),
 
-the prior of the first belief being the standard normal distribution. Policy and critic see the observation and the
-belief's mean and log-variance, and learn by PPO, as they do on an exact belief (`metarl.agents.belief.ppo`). The ELBO
-is off-policy: it replays trials of earlier iterations.
+where the prior of the first belief is the standard normal distribution. Policy and critic see the observation and the
+belief's mean and log-variance, and are trained with PPO, as on an exact belief (`metarl.agents.belief.ppo`). The ELBO
+is trained off-policy, on replayed trials of this and earlier iterations.
 
     each iteration:  play trials                                     act on (s, q(m | τ:t))
                      PPO on them                                     super().update
                      put them into the ring
                      a few times: draw trials, ascend the ELBO       _ascend
-                     standardise beliefs by those of the trials      belief.follow
+                     update the running moments of the beliefs       belief.follow
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from metarl.learning.trial_ring import TrialRing
 
 ELBO_METRICS = "elbo", "reconstruction", "kl"
 LATENTS_FOLLOW = 0.05
-"""Least weight of an iteration in the running moments of the beliefs, which move as the encoder learns."""
+"""Smallest weight of a new iteration in the running moments of the beliefs, which drift as the encoder learns."""
 
 
 class VariBAD(PPOOnBelief, config=VariBADConfig):
-    """The agent; see the module's docstring. Its `belief` is the encoder, and a state of it that of the GRU."""
+    """The agent; see the module's docstring. Its `belief` is the encoder, whose states are those of the GRU."""
 
     config: VariBADConfig
     net: VariBADNetwork
@@ -60,7 +60,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
     def __init__(
         self, config: VariBADConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        """Make a fresh agent. Raises ValueError for options that do not fit the family, or too large a buffer."""
+        """Make an untrained agent. Raises ValueError for options that do not fit the family or too large a buffer."""
         self.config, self.family, self.device = config, family, torch.device(device)
         self.ring = TrialRing(config.buffer_size, family)
         with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         metrics = super().update(trial, progress)
         with record_function("metarl/elbo"):
             self.ring.add(rollout)
-            # The scales move only after PPO's update: its likelihood ratio is 1 with those that the policy acted with.
+            # Update the scales only after PPO: its likelihood ratio is 1 under the scales that the policy acted with.
             if self.config.norm_obs:
                 self.net.belief.steps.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
             self.net.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
@@ -91,7 +91,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
             return metrics
 
     def _learn_to_infer(self, progress: float) -> dict[str, float]:
-        """Do `vae_updates` steps on the ELBO of replayed trials, and return its mean terms."""
+        """Take `vae_updates` steps on the ELBO of replayed trials, and return the means of its terms."""
         config = self.config
         self.elbo_optimizer.set_lr(at(config.vae_lr, progress))
         sums = torch.zeros(len(ELBO_METRICS), device=self.device)
@@ -104,11 +104,11 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
 
     @torch.no_grad()
     def _replay(self, key: Key) -> tuple[Tensor, Evidence, Tensor, Tensor, Tensor, Tensor]:
-        """Draw trials from the ring, prefixes of them, steps to decode and noise: the arguments of `_ascend`."""
+        """Draw the arguments of `_ascend`: trials from the ring, prefixes of them, steps to decode, and noise."""
         config, belief = self.config, self.net.belief
         rollout = self.ring.sample(rng.fold(key, 0), config.vae_batch)
         keys = rng.fold(rng.fold(key, 1), self.ring.own_draws(rng.fold(key, 0), config.vae_batch))
-        if self.device.type == "cpu":  # a GPU would have to wait for the length
+        if self.device.type == "cpu":  # on a GPU, reading the length would force a synchronisation
             rollout = _without_padding(rollout)
         length = rollout.mask.sum(0)
         prefixes, weight = _drawn(rng.fold(keys, 0), config.elbo_terms, rollout.mask, length)
@@ -122,9 +122,9 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
     def _ascend(
         self, raw: Tensor, evidence: Evidence, task: Tensor, prefixes: Tensor, weight: Tensor, noise: Tensor
     ) -> Tensor:
-        """Take one step of Adam up the ELBO of trials ``(T, B, F)``; `weight` ``(P, B)`` is 0 for no prefix.
+        """Take one step of Adam up the ELBO of trials ``(T, B, F)``; `weight` ``(P, B)`` is 0 for missing prefixes.
 
-        Returns the values of `ELBO_METRICS`, means over prefixes.
+        Returns the values of `ELBO_METRICS`, each a mean over prefixes.
         """
         belief, decoder = self.net.belief, self.net.decoder
         self.elbo_optimizer.zero_grad()
@@ -139,7 +139,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         return metrics
 
     def evidence(self, rollout: Rollout) -> Evidence:
-        """Return what is to be decoded of all steps ``(T, B, …)`` of a rollout, in the units of the networks."""
+        """Return the targets of the decoder at all steps ``(T, B, …)`` of a rollout, in the networks' units."""
         steps, outcome = self.net.belief.steps, rollout.outcome
         after = Step(outcome.final_obs, rollout.acted.action, outcome.reward, torch.zeros_like(outcome.reward))
         next_obs, action, rest = self.net.belief.raw(after).split(self.net.belief.inputs, dim=-1)
@@ -151,11 +151,11 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         return Evidence(obs, action, next_obs, rest[..., 0], number, rollout.mask)
 
     def goal_map(self, memory: BeliefMemory, points: Tensor) -> Tensor:
-        """Return how much reward the agent expects at each of P observations, ``(P, D)``, given its memory: ``(B, P)``.
+        """Return the reward ``(B, P)`` that the agent expects at each of P observations ``(P, D)``, given its memory.
 
-        It is the decoder's answer for the mean of the belief: the probability of a positive reward, or the mean
-        reward in the family's units. A decoder that reads whole steps is asked about one from each point to itself.
-        Raises ValueError for an agent that does not decode rewards.
+        The decoder predicts it from the mean of the belief: the probability of a positive reward, or the mean reward
+        in the family's units. A decoder that reads whole steps is given a step from each point to itself. Raises
+        ValueError for an agent that does not decode rewards.
         """
         decoder, belief = self.net.decoder, self.net.belief
         if decoder.reward is None:
@@ -177,10 +177,10 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
     def reward_log_prob(self, memory: BeliefMemory, obs: Tensor, step: Step) -> Tensor:
         """Return the log-likelihood of the reward that `step` shows, ``(B,)``, up to a constant.
 
-        It is the decoder's for the mean of the belief in `memory`, that before the step; `obs` ``(B, *O)`` is what was
-        seen when the step's action was chosen. It is 0 where an episode has just ended: the decoder would have to know
-        what was observed after the action, and the step shows the first observation of the next episode. Raises
-        ValueError for an agent that does not decode rewards.
+        The decoder computes it for the mean of the belief in `memory`, which is the belief before the step. `obs`
+        ``(B, *O)`` is the observation on which the step's action was chosen. The result is 0 where an episode has just
+        ended: the decoder would need the last observation of that episode, but the step holds the first one of the
+        next. Raises ValueError for an agent that does not decode rewards.
         """
         decoder, belief = self.net.decoder, self.net.belief
         if decoder.reward is None:
@@ -201,14 +201,14 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         return {"belief": self.belief.features(state), "state": state}
 
     def _inputs(self, rollout: Rollout) -> Tensor:
-        """Return the networks' inputs at all steps of a trial, ``(T, B, F)``, by one pass of the encoder."""
+        """Return the networks' inputs at all steps of a trial, ``(T, B, F)``, in one pass of the encoder."""
         return self.net.trial_inputs(rollout.step, self._share(*time_in_trial(rollout.step.prev_done)))
 
     def acting_module(self, memory: BeliefMemory) -> ActingVariBAD:
         return ActingVariBAD(self.net, self.family.horizon, self.family.episodes_per_trial)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that training changes but the ring, which is saved in files of its own."""
+        """Return everything that training changes, except the ring, which is saved in separate files."""
         return super().state_dict() | self.elbo_optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -217,9 +217,10 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
 
 
 def _drawn(keys: Key, number: int | None, mask: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw steps of each trial with replacement, or return all for None: int64 ``(N, B)``, and 0 or 1 for padding.
+    """Draw `number` steps of each trial with replacement, or return all steps if `number` is None.
 
-    `keys` ``(B,)`` are the trials', `mask` ``(T, B)`` and `length` ``(B,)`` say which of their steps were played.
+    Returns the steps, int64 ``(N, B)``, and their mask, 0 for padding. `keys` ``(B,)`` has one key per trial; `mask`
+    ``(T, B)`` and `length` ``(B,)`` say which of the steps were played.
     """
     if number is None:
         every = torch.arange(len(mask), device=mask.device)
@@ -235,7 +236,7 @@ def _take_along(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _without_padding(rollout: Rollout) -> Rollout:
-    """Return the steps until the longest trial ends."""
+    """Cut off the steps after the end of the longest trial."""
     longest = int(rollout.mask.sum(0).amax()) if rollout.mask.shape[1] else 1
     cut: Rollout = tree_map(lambda leaf: leaf[: max(longest, 1)], rollout._replace(task=(), target=()))
     return cut._replace(task=rollout.task)

@@ -1,4 +1,4 @@
-"""VariBAD's decoder: how likely a trial's rewards, states or task are, given the latent task m."""
+"""VariBAD's decoder: the likelihood of a trial's rewards, states or task, given the latent task m."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from metarl.agents.varibad.config import VariBADConfig
 
 MOST_CELLS = 4096
-"""Observations for which a decoder may have an output each."""
+"""Largest number of observations for which a decoder may have one output each."""
 
 
 class Evidence(NamedTuple):
-    """Things to decode: H steps of B trials, in the units of the networks."""
+    """The targets of the decoder: H steps of B trials, in the networks' units."""
 
     obs: Tensor  # (H, B, O) s
     action: Tensor  # (H, B, A) a
     next_obs: Tensor  # (H, B, O) s'
     reward: Tensor  # (H, B) r
-    cell: Tensor  # (H, B) int64: the number of the next observation among all, 0 where they are not numbered
+    cell: Tensor  # (H, B) int64: the index of the next observation, 0 if observations are not numbered
     mask: Tensor  # (H, B) 0 for padding
 
 
 class Decoder(nn.Module):
-    """p(r | s, a, s', m), p(s' | s, a, m) and p(task | m), as far as ``config.decode`` names them."""
+    """p(r | s, a, s', m), p(s' | s, a, m) and p(task | m): those that ``config.decode`` names."""
 
     def __init__(self, config: VariBADConfig, family: TaskFamily, numbers: tuple[int, ...]) -> None:
-        """Make the decoder; `numbers` are those of an observation, an action and a task.
+        """Make the decoder; `numbers` are the sizes of an observation, an action and a task.
 
-        Raises ValueError if there are to be outputs per observation, and observations cannot be numbered.
+        Raises ValueError if the reward head has one output per observation but observations cannot be numbered.
         """
         super().__init__()
         obs, action, task = numbers
@@ -54,8 +54,8 @@ class Decoder(nn.Module):
     def log_likelihood(self, m: Tensor, evidence: Evidence, task: Tensor) -> Tensor:
         """Return log p(τ:H | m) up to a constant, ``(P, B)``, for m ``(P, B, Z)``: the sum over all decoded steps.
 
-        `task` ``(B, D)`` are the standardised numbers of the tasks. Numbers that are not binary are Gaussian with
-        variance ½: a squared error, the mean one of those of an observation or a task.
+        `task` ``(B, D)`` holds the standardised tasks. All targets that are not binary are Gaussian with variance ½,
+        which gives squared errors; those of an observation or a task are averaged over its dimensions.
         """
         total = torch.zeros(m.shape[:2], dtype=m.dtype, device=m.device)
         if self.reward is not None:
@@ -93,11 +93,11 @@ class Decoder(nn.Module):
 
 
 class StepDecoder(nn.Module):
-    """A perceptron of m and a step: every m of a trial with every step of it."""
+    """An MLP that combines every m of a trial with every step of that trial."""
 
     def __init__(self, latent: int, inputs: int, sizes: list[int], outputs: int) -> None:
         super().__init__()
-        # The sum of two products equals one product with the concatenated inputs, which would be P × H times as large.
+        # Summing two products equals one product with the concatenated inputs, which would be P × H times as large.
         self.of_latent = nn.Linear(latent, sizes[0])
         self.of_step = nn.Linear(inputs, sizes[0], bias=False)
         self.rest = mlp([*sizes, outputs], nn.ReLU)
@@ -109,7 +109,7 @@ class StepDecoder(nn.Module):
 
 
 class Cells(nn.Module):
-    """Numbers of the observations of a family that are whole numbers within bounds."""
+    """A numbering of a family's observations, which must be whole numbers within bounds."""
 
     low: Tensor
     sizes: Tensor
@@ -134,6 +134,6 @@ class Cells(nn.Module):
         self.register_buffer("strides", strides.to(torch.int64), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Return the numbers of observations ``(…, O)``, int64 ``(…)``."""
+        """Return the indices of observations ``(…, O)``, int64 ``(…)``."""
         place = (obs - self.low).round().to(torch.int64)
         return (torch.minimum(place.clamp_min(0), self.sizes - 1) * self.strides).sum(-1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Gaussian(NamedTuple):
-    """A normal distribution with a diagonal covariance."""
+    """A normal distribution with a diagonal covariance matrix."""
 
     mean: Tensor  # (…, Z)
     logvar: Tensor  # (…, Z)
@@ -33,10 +33,10 @@ def elbo(
 ) -> ELBO:
     """Return, for prefixes t of trials, E over m ~ q(m | τ:t) of log p(τ:H | m), minus KL(q(m | τ:t) ‖ q(m | τ:t-1)).
 
-    The prior of the first belief, t = 0, is the standard normal distribution. `posterior` are the beliefs q(m | τ:t)
-    after each step, ``(T, B, Z)``, and `prefixes`, int64 ``(P, B)``, the t of the terms, from 0. The expectation is
-    estimated with one m for each, from standard normal `noise` ``(P, B, Z)``. ``log_likelihood(m)`` is the
-    log-likelihood of the whole trial, past and future, ``(P, B)``.
+    The prior of the first belief, t = 0, is the standard normal distribution. `posterior` holds the beliefs q(m | τ:t)
+    after each step, ``(T, B, Z)``, and `prefixes`, int64 ``(P, B)``, the prefixes t, counted from 0. One sample of m
+    per prefix, made from standard normal `noise` ``(P, B, Z)``, estimates the expectation. ``log_likelihood(m)``
+    returns the log-likelihood of the whole trial, past and future, ``(P, B)``.
     """
     before = Gaussian(*(torch.cat([torch.zeros_like(part[:1]), part[:-1]]) for part in posterior))
     q, prior = (Gaussian(*(_at(part, prefixes) for part in belief)) for belief in (posterior, before))

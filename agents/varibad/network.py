@@ -1,4 +1,4 @@
-"""VariBAD's networks: a recurrent encoder, which is the belief, a decoder, and the perceptrons of policy and critic."""
+"""VariBAD's networks: a recurrent encoder, which is the belief, a decoder, and the MLPs of policy and critic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class LearnedBelief(nn.Module):
     """The encoder q(m | τ:t): a GRU over the steps so far, whose state gives the mean and log-variance of m.
 
-    It has the methods of an exact belief (`metarl.core.beliefs.belief.Belief`): a state is the GRU's, ``(B, H)``.
+    It has the methods of an exact belief (`metarl.core.beliefs.belief.Belief`); a belief is the GRU's state ``(B, H)``.
     """
 
     def __init__(self, config: VariBADConfig, family: TaskFamily) -> None:
@@ -48,25 +48,25 @@ class LearnedBelief(nn.Module):
         anywhere = gymnasium.spaces.Box(-math.inf, math.inf, (self.size,))
         self.latents = Scaling(anywhere, follows=True) if config.norm_latent else None
         if self.latents is not None:
-            self.latents.scale.fill_(1.0)  # as they are, in the first iteration
+            self.latents.scale.fill_(1.0)  # no scaling in the first iteration
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
-        """Return the belief of `rows` trials before anything was seen."""
+        """Return the initial belief of `rows` trials."""
         return self.memory.initial(rows, device)
 
     def posterior(self, belief: Tensor, step: Step) -> Tensor:
-        """Return the belief after what the agent sees next: its last action, reward and the end, the observation."""
+        """Return the belief after a step: the last action and reward, the end of an episode, and the observation."""
         state: Tensor = self.memory.step(self._embed(self.raw(step)), belief)[1]
         return state
 
     def features(self, belief: Tensor) -> Tensor:
-        """Return mean and log-variance of m, ``(…, 2 Z)``, standardised with ``config.norm_latent``."""
+        """Return mean and log-variance of m, ``(…, 2 Z)``, standardised if ``config.norm_latent``."""
         latents = torch.cat(self.gaussian(belief), dim=-1)
         return latents if self.latents is None else self.latents.scaled(latents, latents.ndim - 1)
 
     @torch.no_grad()
     def follow(self, raw: Tensor, mask: Tensor, weight: float) -> None:
-        """Move the units of `features` towards those of the beliefs in trials ``(T, B, F)``, by `weight`."""
+        """Move the scales of `features` towards the moments of the beliefs in trials ``(T, B, F)``, by `weight`."""
         if self.latents is not None:
             self.latents.follow(torch.cat(self.gaussian(self.sequence(raw)), dim=-1), mask, weight)
 
@@ -75,7 +75,7 @@ class LearnedBelief(nn.Module):
         return Gaussian(self.mean(belief), self.logvar(belief))
 
     def raw(self, step: Step) -> Tensor:
-        """Return steps in the units of networks, ``(B, F)`` or ``(T, B, F)``; nothing in it is trained."""
+        """Return encoded steps in the networks' units, ``(B, F)`` or ``(T, B, F)``, before any trained layer."""
         return self.steps.raw(step, self.steps.initial(step.prev_reward.shape[-1]))[0]
 
     def sequence(self, raw: Tensor) -> Tensor:
@@ -88,48 +88,48 @@ class LearnedBelief(nn.Module):
 
 
 class Unseen(nn.Module):
-    """An embedding of no units, of an input that the encoder does not see."""
+    """An embedding with no units, for an input that the encoder does not see."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[..., :0]
 
 
 class VariBADNetwork(BeliefNetwork):
-    """The perceptrons of policy and critic on a learned belief, with its decoder.
+    """The MLPs of policy and critic on a learned belief, and its decoder.
 
-    Inputs ``(T, B, F)`` are what the perceptrons read if no gradient of PPO's reaches the encoder
-    (``config.stop_gradient``), and otherwise the encoder's inputs and the share of the trial so far.
+    With ``config.stop_gradient``, no gradient of PPO reaches the encoder, and the inputs ``(T, B, F)`` are what the
+    MLPs read. Without it, they are the encoder's inputs and the fraction of the trial that is over.
     """
 
     def __init__(self, config: VariBADConfig, family: TaskFamily, tasks: Tensor) -> None:
-        """Make the networks. `tasks` ``(N, D)`` standardise a told task."""
+        """Make the networks. `tasks` ``(N, D)`` are training tasks, which standardise the task input."""
         super().__init__(config, family, 2 * config.latent_size, tasks)
         self.belief = LearnedBelief(config, family)
-        self.scaling = self.belief.steps  # one scale of observations for all
+        self.scaling = self.belief.steps  # all networks scale observations alike
         self.decoder = Decoder(config, family, (*self.belief.inputs[:2], tasks.shape[1]))
         self.stop_gradient = config.stop_gradient
 
     def learned_by_ppo(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Return the parameters that PPO's loss teaches: without `stop_gradient` the encoder's are among them."""
+        """Return the parameters that PPO trains; without `stop_gradient` they include the encoder's."""
         others = ("decoder.", "belief.") if self.stop_gradient else ("decoder.",)
         return [(name, parameter) for name, parameter in self.named_parameters() if not name.startswith(others)]
 
     def learned_by_elbo(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Return the parameters of encoder and decoder, with names that PPO's do not have."""
+        """Return the parameters of encoder and decoder, under names that differ from PPO's."""
         named = self.named_parameters()
         return [(f"elbo.{name}", parameter) for name, parameter in named if name.startswith(("decoder.", "belief."))]
 
     def trial_inputs(self, step: Step, share: Tensor) -> Tensor:
-        """Return the inputs at all steps of whole trials, ``(T, B, F)``; `share` ``(T, B)`` of the trial so far."""
+        """Return the inputs at all steps of whole trials, ``(T, B, F)``; `share` ``(T, B)`` is the fraction over."""
         x = torch.cat([self.belief.raw(step), share[..., None]], dim=-1)
         return self._on_belief(x) if self.stop_gradient else x
 
     def shown(self, x: Tensor) -> Tensor:
-        """Return what the perceptrons read, ``(T, B, …)``, for inputs ``(T, B, F)``."""
+        """Return what the MLPs read, ``(T, B, …)``, for inputs ``(T, B, F)``."""
         return x if self.stop_gradient else self._on_belief(x)
 
     def _on_belief(self, x: Tensor) -> Tensor:
-        """Put the beliefs in the place of the steps that they come from."""
+        """Replace the encoder's inputs by the beliefs computed from them."""
         raw, share = x[..., :-1], x[..., -1:]
         obs = raw[..., : self.belief.inputs[0]]
         return torch.cat([obs, self.belief.features(self.belief.sequence(raw)), share], dim=-1)

@@ -1,1 +1,1 @@
-"""Reference players for robots."""
+"""Reference agents for robots."""

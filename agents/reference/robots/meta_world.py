@@ -1,4 +1,4 @@
-"""Meta-World's own scripted policies as a reference player that is told the task."""
+"""Meta-World's own scripted policies as a reference agent that knows the task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Told(NamedTuple):
 
 
 class MetaWorldScript(FixedAgent):
-    """The policy that Meta-World has scripted for each environment, with the goal that a simulator of its own shows.
+    """Meta-World's scripted policy for each environment, given the goal, which a separate simulator computes.
 
     Source: Yu et al. 2019, "Meta-World".
     """
@@ -48,7 +48,7 @@ class MetaWorldScript(FixedAgent):
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         seen = torch.cat([step.obs[:, :-3].to(torch.float64), memory.goal], dim=1).cpu().numpy()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of steps that are longer than an action may be, which are clipped
+            warnings.simplefilter("ignore")  # about actions outside the bounds, which are clipped below
             rows = zip(memory.environment.tolist(), seen, strict=True)
             actions = np.stack([self._policies[index].get_action(obs) for index, obs in rows])
         action = torch.from_numpy(actions.clip(-1.0, 1.0).astype(np.float32)).to(self.device)

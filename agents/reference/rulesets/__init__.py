@@ -1,1 +1,1 @@
-"""Reference players for rulesets."""
+"""Reference agents for rulesets."""

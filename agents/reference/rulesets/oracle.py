@@ -1,4 +1,4 @@
-"""A player that is told the ruleset, but not where things lie: it looks around, and does what comes next."""
+"""An agent that knows the ruleset but not where objects are: it explores, and pursues the next condition."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ from metarl.envs.rulesets.rules import NEAR, TILES
 UNKNOWN = -1
 FAR = 1000
 WHIM = 0.02
-"""Probability of a step in any direction."""
+"""Probability of a random step."""
 DEEPEST = 4
-"""Rules at most on the way to a goal."""
+"""Largest number of rules on the way to a goal."""
 
 
 class Known(NamedTuple):
-    """The knowledge of a `RulesetOracle`: a map around the place where it started, and its pose on it."""
+    """The knowledge of a `RulesetOracle`: a map centred on its start, and its position."""
 
     goal: Tensor  # (B, 3) int64
     rules: Tensor  # (B, R, 4) int64
-    tiles: Tensor  # (B, width · width) int64: the map; -1 where it was not yet seen
-    cell: Tensor  # (B,) int64: its cell on the map
+    tiles: Tensor  # (B, width · width) int64: the map; -1 for cells not seen yet
+    cell: Tensor  # (B,) int64: the agent's cell on the map
 
 
 class RulesetOracle(FixedAgent):
-    """Told goal and rules, it brings about the condition that comes next, and looks for tiles that it needs and lacks.
+    """Knows the goal and the rules; brings about the next condition, and searches for missing tiles.
 
-    The condition that comes next is the goal's, or, where a tile of it has to be made first, that of the rule that
-    makes it, and so on. Raises ValueError for observations that do not say where the agent looks.
+    The next condition is that of the goal. If one of its tiles has to be made first, it is the condition of the rule
+    that makes this tile, and so on. Raises ValueError for observations that do not contain the agent's direction.
     """
 
     def __init__(self, family: Rulesets, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
         if not family.one_hot:
             raise ValueError("The oracle of Rulesets needs observations with one_hot=True.")
-        self.width = 2 * (family.size + VIEW) - 1  # whatever the start, all that is ever in view
+        self.width = 2 * (family.size + VIEW) - 1  # covers everything in view, from every start
         self.beside = torch.tensor([-self.width, 1, self.width, -1], device=self.device)
         self.views = self._views()
-        self.most_moves = 3 * family.size  # ways in a room are hardly ever longer
+        self.most_moves = 3 * family.size  # paths in a room are hardly ever longer
 
     def _views(self) -> Tensor:
-        """Return what to add to the own cell's number for each cell of the view, by direction: int64 (4, 25)."""
+        """Return the offsets from the agent's cell to each cell of the view, by direction: int64 (4, 25)."""
         number = torch.arange(VIEW * VIEW, device=self.device)
         ahead, right = VIEW - 1 - number // VIEW, number % VIEW - VIEW // 2
         return self.beside[:, None] * ahead + self.beside.roll(-1)[:, None] * right
@@ -84,19 +84,19 @@ class RulesetOracle(FixedAgent):
         """Return the tiles in view, int64 (B, 25), and the direction, int64 (B,)."""
         cells = obs[:, :-4].reshape(len(obs), VIEW * VIEW, tiles.FEATURES)
         seen = (cells @ tiles.one_hot(obs.device).T - cells.sum(-1, keepdim=True)).abs()
-        # A wall has one number that is 1, an object two: the tile with as many in common is the one.
+        # A wall has one feature that is 1, an object has two: the right tile is the one that shares all of them.
         right = (seen == 0) & (tiles.one_hot(obs.device).sum(-1) == cells.sum(-1, keepdim=True))
         return right.to(torch.int64).argmax(-1), obs[:, -4:].argmax(-1)
 
     def _look(self, known: Known, step: Step, seen: Tensor, way: Tensor) -> Known:
-        """Put what is in view on the map, which is blank where an episode begins."""
+        """Add the view to the map, which is blank at the start of an episode."""
         done = step.prev_done > 0.5
         cell = torch.where(done, self.width**2 // 2, known.cell)
         there = torch.where(done[:, None], UNKNOWN, known.tiles)
-        own = there.gather(1, cell[:, None])[:, 0].clamp_min(tiles.FLOOR)  # what it stands on is not in view
+        own = there.gather(1, cell[:, None])[:, 0].clamp_min(tiles.FLOOR)  # the agent's own cell is not in view
         seen = torch.cat([seen[:, :OWN], own[:, None], seen[:, OWN + 1 :]], dim=1)
         there = there.scatter(1, cell[:, None] + self.views[way], seen)
-        # What lies behind it may just have become another tile by a rule, out of its sight.
+        # A rule may just have changed the tile behind the agent, which is out of sight.
         behind = (cell - self.beside[way])[:, None]
         tile = there.gather(1, behind)
         changes = (known.rules[..., 0] >= NEAR) & (known.rules[..., 0] < TILES) & (known.rules[..., 1] == tile)
@@ -104,7 +104,7 @@ class RulesetOracle(FixedAgent):
         return known._replace(tiles=there.scatter(1, behind, tile), cell=cell)
 
     def _next(self, known: Known, held: Tensor) -> Tensor:
-        """Return the condition that comes next: int64 (B, 3)."""
+        """Return the next condition, int64 (B, 3)."""
         there = self._is_there(known, held)  # (B, tiles)
         current = known.goal
         for _ in range(DEEPEST):
@@ -118,12 +118,12 @@ class RulesetOracle(FixedAgent):
         return current
 
     def _is_there(self, known: Known, held: Tensor) -> Tensor:
-        """Tell which tiles are on the map or in its hand: bool (B, 72)."""
+        """Return which tiles are on the map or in the agent's hand, bool (B, 72)."""
         there = torch.zeros(len(held), tiles.NUMBERS, dtype=torch.bool, device=held.device)
         return there.scatter(1, torch.cat([known.tiles, held[:, None]], 1).clamp_min(0), True)
 
     def _plan(self, known: Known, held: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cells to face, bool (B, width · width), and the action that is due there, int64 (B,)."""
+        """Return the target cells, bool (B, width · width), and the action to take when facing one, int64 (B,)."""
         kind, a, b = self._next(known, held).unbind(-1)
         there = self._is_there(known, held)
         where_a, where_b = known.tiles == a[:, None], (known.tiles == b[:, None]) & (b > 0)[:, None]
@@ -136,7 +136,7 @@ class RulesetOracle(FixedAgent):
         pair = kind >= TILES
         carries_a, carries_b = pair & (held == a), pair & (held == b)
         place = torch.where(carries_a[:, None], put_a, put_b & carries_b[:, None])
-        # Of two tiles it fetches one that it can put next to the other, if there is any; a single one, to move it.
+        # For a pair, fetch a tile that can be put next to the other one, if there is any; a single tile is just moved.
         can_a = tiles.can_be_held(a)[:, None] & where_a & (put_a.any(1) | ~pair)[:, None]
         can_b = tiles.can_be_held(b)[:, None] & where_b & put_b.any(1)[:, None]
         fetch = can_a | (can_b & pair[:, None])
@@ -152,7 +152,7 @@ class RulesetOracle(FixedAgent):
         return _choose((held > 0) & place.any(1), place, PUT_DOWN, aims, deed)
 
     def _sides(self, cells: Tensor, side: Tensor, back: bool = False) -> Tensor:
-        """Tell from which cells these lie on a side (-1: on any); with `back`, which cells lie on that side of them."""
+        """Return the cells with one of `cells` on a side (-1: any); with `back`, the cells on that side of them."""
         found = torch.zeros_like(cells)
         for each in range(4):
             shift = int(self.beside[each])
@@ -161,7 +161,7 @@ class RulesetOracle(FixedAgent):
         return found
 
     def _towards(self, known: Known, way: Tensor, aims: Tensor, deed: Tensor, key: Key) -> Tensor:
-        """Return an action of a short way to the nearest aim, or the `deed` where one is ahead."""
+        """Return an action on a short path to the nearest target, or the `deed` if the agent faces one."""
         passable = tiles.can_be_walked_on(known.tiles) | (known.tiles == UNKNOWN)
         distance = self._distance(aims, passable)
         beside = known.cell[:, None] + self.beside  # (B, 4)
@@ -174,12 +174,12 @@ class RulesetOracle(FixedAgent):
         action = torch.where(turn == 0, ahead, torch.where(turn == 3, TURN_LEFT, TURN_RIGHT))
         on_it = aims.gather(1, known.cell[:, None])[:, 0] & (deed == FORWARD)
         action = torch.where(on_it, FORWARD, action)
-        # Where there is no way, and now and then, it takes any step: what lies badly must not hold it for ever.
+        # Take a random step if there is no path, and occasionally, so that no arrangement blocks the agent for ever.
         lost = ((best >= FAR) & ~on_it) | (rng.uniform(rng.fold(key, 0), 1)[:, 0] < WHIM)
         return torch.where(lost, rng.integers(rng.fold(key, 1), 1, TURN_RIGHT + 1)[:, 0], action)
 
     def _distance(self, aims: Tensor, passable: Tensor) -> Tensor:
-        """Return the moves from each cell to the nearest aim, through passable cells: int64 (B, width · width)."""
+        """Return the moves from each cell to the nearest target through passable cells, int64 (B, width · width)."""
         distance = torch.where(aims, 0, FAR).to(torch.int16)
         cost = torch.where(passable, 1, FAR).to(torch.int16)
         for _ in range(self.most_moves):
@@ -191,5 +191,5 @@ class RulesetOracle(FixedAgent):
 
 
 def _choose(rows: Tensor, aims: Tensor, deed: int, other_aims: Tensor, other_deed: Tensor) -> tuple[Tensor, Tensor]:
-    """Take these aims and this deed in some rows."""
+    """Replace the targets and the deed in the given rows."""
     return torch.where(rows[:, None], aims, other_aims), torch.where(rows, deed, other_deed)

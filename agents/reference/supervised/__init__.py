@@ -1,1 +1,1 @@
-"""Reference players for supervised few-shot learning."""
+"""Reference agents for supervised few-shot learning."""

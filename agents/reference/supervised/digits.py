@@ -1,4 +1,4 @@
-"""Reference players for `FewShotDigits`: told the labels, or comparing images with those that were shown."""
+"""Reference agents for `FewShotDigits`: an oracle that knows the labels, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.envs.supervised.digits import PIXELS, images
 
 
 class DigitsOracle(FixedAgent):
-    """Told the classes of the labels, it looks the image up among theirs: always right."""
+    """Knows the classes of the labels, and looks the image up among them: always right."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return told(task)
@@ -32,17 +32,18 @@ class DigitsOracle(FixedAgent):
 
 
 class Pairs(NamedTuple):
-    """The images of a trial so far, in order, T of them."""
+    """The T images of a trial so far, in order."""
 
     image: Tensor  # (B, T, 64)
-    label: Tensor  # (B, T) int64; -1 where it is not known
+    label: Tensor  # (B, T) int64; -1 if unknown
 
 
 class NearestNeighbour(FixedAgent):
-    """Names an image as the nearest one so far whose label was shown; the first one at random.
+    """Answers with the label of the nearest image so far whose label was shown; the first answer is random.
 
-    The distance is that of pixels, which needs no training. A label that was never shown is never given, so that the
-    first instance of a class is always wrong but for the first image. Right in test: 0.88 of all, 0.99 of the last ten.
+    The distance is between pixels, which needs no training. A label that was never shown is never given, so the first
+    instance of a class is always wrong, except for the first image. Accuracy on test: 0.88 of all images, 0.99 of the
+    last ten.
     """
 
     def __init__(self, num_classes: int = 5, device: torch.device | str = "cpu") -> None:
@@ -59,7 +60,7 @@ class NearestNeighbour(FixedAgent):
         if label.shape[1]:
             label[:, -1] = torch.where(shown.sum(-1) > 0, shown.argmax(-1), -1)
         distance = (memory.image - image[:, None]).square().sum(-1).masked_fill(label < 0, torch.inf)
-        # One more neighbour, far away, with a random label: it is taken where no other's label is known.
+        # Add a far neighbour with a random label, which is chosen only if no other label is known.
         guess = rng.integers(key, 1, self.num_classes)
         distances = torch.cat([distance, torch.full_like(guess, 10**6).float()], dim=1)
         answer = torch.cat([label, guess], dim=1).gather(1, distances.argmin(1, keepdim=True))[:, 0]

@@ -1,4 +1,4 @@
-"""Reference players for `Sinusoid`: told the wave, or fitting it to the points that were shown."""
+"""Reference agents for `Sinusoid`: an oracle that knows the wave, and a least-squares fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarl.envs.supervised.sinusoid import Sinusoid
 
 
 class WaveOracle(FixedAgent):
-    """Told amplitude and phase, it is always right."""
+    """Knows amplitude and phase: always right."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         return told(task)
@@ -29,7 +29,7 @@ class WaveOracle(FixedAgent):
 
 
 class Fit(NamedTuple):
-    """The belief about the two weights of y = a sin x + b cos x; the last x, whose y is not shown yet."""
+    """The belief about the two weights of y = a sin x + b cos x, and the last x, whose y is not known yet."""
 
     mean: Tensor  # (B, 2) float64
     covariance: Tensor  # (B, 2, 2) float64
@@ -37,13 +37,13 @@ class Fit(NamedTuple):
 
 
 class LeastSquares(FixedAgent):
-    """Fits a sin x + b cos x to the points so far, by least squares with the training waves' mean and covariance.
+    """Fits a sin x + b cos x to the points so far, by least squares with the mean and covariance of training waves.
 
-    This is the best prediction among those that are linear in the values shown (Gauss and Markov's): the error is
-    3.006 at the first point and nothing from the third on. Raises ValueError for a family that does not show values.
+    This is the best linear prediction from the values shown (Gauss–Markov): the error is 3.006 at the first point and 0
+    from the third point on. Raises ValueError for a family that does not show values.
     """
 
-    NOISE = 1e-9  # variance of a value, which has none: it keeps the covariance from becoming singular
+    NOISE = 1e-9  # artificial variance of the values, which keeps the covariance from becoming singular
 
     def __init__(self, family: Sinusoid, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
