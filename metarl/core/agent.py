@@ -192,7 +192,7 @@ class OwnLoopAgent(LearningAgent):
     """
 
     not_finite: NotFinite | None = None
-    """What first became non-finite in the last `learn`, if the agent knows."""
+    """The first non-finite number in the last `learn`, if the agent knows it."""
 
     def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
         """Load what `learn` needs besides the family, before a run on tasks of `split`; by default nothing.

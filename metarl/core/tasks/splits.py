@@ -44,7 +44,7 @@ class Splits(ABC, Generic[TaskT]):
     test_tasks: int | None = None
     """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
     resampled: tuple[str, int] | None = None
-    """A finite split from whose bootstrap sample `sample_tasks` draws, and the seed of the sample; None: no resampling."""
+    """A finite split from whose bootstrap sample `sample_tasks` draws, and the sample's seed; None: no resampling."""
     fold: tuple[int, int] | None = None
     """The part of the tasks that `hold_out` keeps for `test`, and the number of parts; None: the family's splits."""
     valid_apart: ClassVar[bool] = False
