@@ -41,7 +41,7 @@ class Categorical(NamedTuple):
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` with respect to the field."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the field."""
         by_log_probs = (self.log_probs.exp() * (self.log_probs + 1.0)).mul_(-by_entropy[..., None])
         return (by_log_probs.scatter_add_(-1, action[..., None], by_log_prob[..., None]),)
 
@@ -89,7 +89,7 @@ class MultiCategorical(NamedTuple):
         return Categorical(self.log_probs).entropy().sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` with respect to the field."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the field."""
         each = [by[..., None].expand(action.shape) for by in (by_log_prob, by_entropy)]
         return Categorical(self.log_probs).gradient(action, *each)
 
@@ -122,7 +122,7 @@ class DiagonalGaussian(NamedTuple):
         return (self.log_std + 0.5 + _HALF_LOG_2PI).expand_as(self.mean).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor, Tensor]:
-        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` with respect to the fields."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the fields."""
         precision = torch.exp(-self.log_std)
         z = (action - self.mean) * precision
         by_log_prob, by_entropy = by_log_prob[..., None], by_entropy[..., None]
