@@ -186,7 +186,7 @@ class SB3Agent(OwnLoopAgent):
         return Learned(metrics | {"loss/lr": model.learning_rate}, model.num_timesteps - before)
 
     def _first_not_finite(self) -> NotFinite | None:
-        """Return what first became non-finite in the last `learn`, in the environment or in the policy."""
+        """Return the first non-finite number in the last `learn`, of the environment or of the policy."""
         if self.play.not_finite is not None:
             return self.play.not_finite
         spoiled = any(not bool(value.isfinite().all()) for value in self.model.policy.parameters())

@@ -1,1 +1,1 @@
-"""The core: tasks and families, batch environments, rollouts, agents, and the tools that these share."""
+"""The core: tasks and families, batch environments, rollouts, agents, and shared tools."""

@@ -1,4 +1,4 @@
-"""Bases of trained agents and their configurations, and schedules over training."""
+"""Base classes of trainable agents and their configurations, and schedules over training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Schedule = float | list[tuple[float, float]]
 
 
 def at(schedule: Schedule, progress: float) -> float:
-    """Return the value of a schedule when the share `progress` of training is done; constant beyond its ends."""
+    """Return the value of a schedule after the fraction `progress` of training; constant beyond its end points."""
     if isinstance(schedule, (int, float)):
         return float(schedule)
     earlier = schedule[0]
@@ -46,20 +46,20 @@ def at(schedule: Schedule, progress: float) -> float:
 
 @dataclass
 class AgentConfig:
-    """Base of every agent's configuration. A subclass adds its fields.
+    """Base class of agent configurations. Subclasses add their fields.
 
-    Its ``__post_init__`` checks the rule of every option; a subclass that has its own calls this one.
+    ``__post_init__`` checks the rule of every option; a subclass that overrides it must call this one.
     """
 
     meta_batch_size: int = option(512, at_least(1))
-    """Tasks of one iteration."""
+    """Tasks per iteration."""
 
     agent_class: ClassVar[type[LearningAgent] | str | None] = None
-    """The agent that is configured; ``class RL2(LearningAgent, config=RL2Config)`` sets it. ``"module:Class"`` is
-    imported when an agent is built, for one whose library is slow to import."""
+    """The class of the configured agent, set by ``class RL2(LearningAgent, config=RL2Config)``. A string
+    ``"module:Class"`` is imported when an agent is built, for agents whose library is slow to import."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an option that breaks its rule. Turn lists into tuples, and names into parts."""
+        """Check all options, and convert lists to tuples and names to parts. Raises ValueError for a broken rule."""
         for field in dataclasses.fields(self):
             if isinstance(field.default, tuple):
                 setattr(self, field.name, tuple(getattr(self, field.name)))
@@ -67,9 +67,9 @@ class AgentConfig:
         check_options(self)
 
     def build(self, family: AnyFamily, seed: int = 0, device: torch.device | str = "cpu") -> LearningAgent:
-        """Make a fresh agent for the spaces of `family`, initialised from `seed`, on `device`.
+        """Make an untrained agent for the spaces of `family`, initialised from `seed`, on `device`.
 
-        Raises ValueError for what is no family, no seed or no device of this machine.
+        Raises ValueError if `family`, `seed` or `device` is invalid.
         """
         check_is_family(family)
         rng.key(seed)  # raises ValueError
@@ -89,21 +89,21 @@ class AgentConfig:
 
 
 class LearningAgent(Agent):
-    """An agent that can be saved: the four verbs, and what `metarl.training.checkpoint` needs."""
+    """Base class of trainable agents: the four verbs, and what `metarl.training.checkpoint` needs to save them."""
 
     config: AgentConfig
     family: AnyFamily
     device: torch.device
     told: bool = False
-    """True if it acts on the task that `begin` is given: an oracle, with which learners are compared."""
+    """True if the policy uses the task that `begin` receives: an oracle, to compare learners with."""
     trained: Mapping[str, Any] = MappingProxyType({})
-    """Its progress in training: ``seed``, ``iteration``, ``env_steps``; empty before training began."""
+    """The agent's training progress: ``seed``, ``iteration``, ``env_steps``; empty before training."""
     ring: Any = None
-    """The trials that it looks back on, a `metarl.learning.trial_ring.TrialRing`, which the trainer saves in files of
-    their own; None: it does not look back."""
+    """The replay buffer of an off-policy agent, a `metarl.learning.trial_ring.TrialRing`, which the trainer saves in
+    separate files; None for on-policy agents."""
 
     def __init_subclass__(cls, config: type[AgentConfig] | None = None) -> None:
-        """Let ``config.build`` make agents of this class, and its verbs say what is wrong with what they are given."""
+        """Make ``config.build`` build agents of this class, and add argument checks to its verbs."""
         super().__init_subclass__()
         add_checks(cls, VERBS)
         if config is not None:
@@ -124,40 +124,41 @@ class LearningAgent(Agent):
 
     @property
     def values(self) -> Callable[[Rollout], Tensor] | None:
-        """The critic: it returns the value of each step of a round, float32 ``(T, B)``; None for an agent without one.
+        """The critic: a function that returns the value of each step of a round, float32 ``(T, B)``; None without one.
 
-        A value is an estimate of the return from the step to the end of the round, in the units of rewards.
+        A value estimates the return from the step to the end of the round, in the units of rewards.
         """
         return None
 
     @property
     def captured(self) -> Mapping[str, Any]:
-        """The parts of `update` that a GPU may replay, each a `metarl.fast.capture.Captured`, by their names."""
+        """The parts of `update` that a GPU may replay as CUDA graphs (`metarl.fast.capture.Captured`), by name."""
         return {}
 
     def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor] | None:
         """Return the memory after `step` as vectors, by the names of its parts; None if the agent cannot be probed.
 
-        `memory` is that before the step, as `act` gets it, and is not modified. A part is float32 ``(B, F)``, with an F
-        that is the same at every step. ``metarl probe`` reads the first part unless it is told another one.
+        `memory` is the memory before the step, as passed to `act`, and is not modified. Each part is float32 ``(B,
+        F)``,
+        with the same F at every step. ``metarl probe`` reads the first part by default.
         """
         return None
 
     def action_distribution(self, memory: Memory, step: Step) -> Distribution | None:
-        """Return the distribution that `act` samples from, over the actions of `ActionUnits`; None if not known."""
+        """Return the distribution that `act` samples from, over the actions of `ActionUnits`; None if unknown."""
         return None
 
     def acting_module(self, memory: Memory) -> Any:
-        """Return what `act` computes, without the draw, as a `metarl.learning.acting.ActingModule`, for an export.
+        """Return the policy of `act`, without sampling, as a `metarl.learning.acting.ActingModule` for export.
 
-        `memory` is that of a single trial, as `begin` or `adapt` returned it: an agent that adapts its parameters
-        exports those in it. Raises ValueError, one sentence, for an agent that cannot be exported.
+        `memory` is the memory of a single trial from `begin` or `adapt`; an agent that adapts its parameters exports
+        those that it contains. Raises ValueError for an agent that cannot be exported.
         """
         name = type(self.config).__name__.removesuffix("Config")
         raise ValueError(f"{name} cannot be exported: RL2, MAML, VariBAD and RecurrentSAC can.")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
+        """Return everything that training changes (parameters, optimiser, counters) as a flat dictionary of tensors."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -165,48 +166,48 @@ class LearningAgent(Agent):
         raise NotImplementedError
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over what another agent has learned, from its `state_dict`: all but the optimiser and the updates made.
+        """Initialise from another agent's `state_dict`, except for the optimiser and the number of updates.
 
-        Raises RuntimeError or KeyError, as `load_state_dict` does, where the two do not fit.
+        Raises RuntimeError or KeyError, like `load_state_dict`, if the agents do not match.
         """
         mine = self.state_dict()
         begins_anew = [name for name in state if name.startswith("optimizer.") or name == "updates"]
         self.load_state_dict(mine | {name: value for name, value in state.items() if name not in begins_anew})
 
     def export(self, folder: Path) -> None:
-        """Write a file to the checkpoint's `folder` that another library can open; by default nothing."""
+        """Write a file for another library to the checkpoint's `folder`; by default nothing."""
 
 
 class Learned(NamedTuple):
-    """Result of one iteration of an agent in its own loop."""
+    """The result of one iteration of an agent with its own training loop."""
 
     metrics: dict[str, float]  # ``train/return``, ``loss/…``
-    env_steps: int  # environment steps that it took
+    env_steps: int  # environment steps taken
 
 
 class OwnLoopAgent(LearningAgent):
-    """An agent that another library trains in its own loop, on its own episodes: `learn` takes the place of `update`.
+    """An agent with its own training loop, such as that of another library: `learn` replaces `update`.
 
-    It is evaluated, saved and loaded like every other agent.
+    It is evaluated, saved and loaded like any other agent.
     """
 
     not_finite: NotFinite | None = None
-    """The first thing in the last `learn` that was not finite, if the agent knows."""
+    """The first non-finite number in the last `learn`, if the agent knows it."""
 
     def prepare(self, split: str, load: Callable[[str], Agent]) -> None:
-        """Find what `learn` needs besides the family, before a run on tasks of `split` begins; by default nothing.
+        """Load what `learn` needs besides the family, before a run on tasks of `split`; by default nothing.
 
-        `load` returns a trained agent, from a run directory or by ``pretrained:NAME``, on this agent's device. Raises
-        ValueError, one sentence, if something is missing.
+        `load` returns a trained agent on this agent's device, given a run directory or ``pretrained:NAME``. Raises
+        ValueError if something is missing.
         """
 
     @abstractmethod
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the share of training done."""
+        """Do one iteration: draw tasks of `split`, play, learn. `progress` in [0, 1) is the fraction of training."""
 
     @unchecked
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """Raise TypeError: such an agent learns only from its own episodes."""
+        """Raise TypeError: such an agent learns only from episodes that `learn` plays."""
         raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")
 
 
@@ -215,7 +216,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Return an optimiser's state as ``optimizer.<parameter>.<quantity>`` tensors; `names` are in parameter order."""
+    """Return an optimiser's state as tensors ``optimizer.<parameter>.<quantity>``; `names` are in parameter order."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{names[index]}.{quantity}": torch.as_tensor(value)
@@ -225,7 +226,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Tensor]) -> None:
-    """Load a state that `optimizer_state` returned; entries of other names are ignored."""
+    """Load a state from `optimizer_state`; entries with other names are ignored."""
     full = optimizer.state_dict()
     full["state"] = {}
     for index, name in enumerate(names):
@@ -243,11 +244,11 @@ _REGISTERED_IN: dict[str, str] = {}
 
 
 def register_agent(name: str, config_class: type[AgentConfig]) -> None:
-    """Make the agent that `config_class` builds known as `name`, e.g. ``"Mine"``.
+    """Register the agent that `config_class` builds under `name`, e.g. ``"Mine"``.
 
-    Files and the command line then take ``agent: Mine``. Registering the same class again is harmless. Raises
-    ValueError for another class under a taken name, for a name with other characters than letters, digits and ``_+/-``,
-    and for a class that is no AgentConfig, builds no agent, or has a field called `name`.
+    Configuration files and the command line then accept ``agent: Mine``. Registering the same class again has no
+    effect. Raises ValueError for another class under a taken name, for a name with characters other than letters,
+    digits and ``_+/-``, and for a class that is not an AgentConfig, builds no agent, or has a field called `name`.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w+/-]*", name):
         raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
@@ -284,5 +285,5 @@ def agent_class(name: str) -> type[AgentConfig]:
 
 
 def _path(config_class: type) -> str:
-    """Identify a class; the class after a reload of its module has the same path."""
+    """Identify a class by a path that a reload of its module does not change."""
     return f"{config_class.__module__}:{config_class.__qualname__}"

@@ -1,9 +1,10 @@
 """The only stateful environment: a batch of rows, each on its own task, for the K episodes of a trial.
 
-There are three kinds of ending. `terminated`: the task's own ending. `truncated`: the horizon was reached. The end of
-the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False. Between two
-episodes of a trial a row is reset in the same call of `step`: the `Outcome` keeps the last observation of the episode
-that ended, and the next `Step` has the first observation of the new one, with the reward and the done of the last step.
+There are three kinds of endings. `terminated`: the episode ended by the task's own rules. `truncated`: the horizon was
+reached. End of the trial: a row has finished its K episodes; from then on its steps are padding and `alive` is False.
+Between two episodes of a trial, `step` resets a row in the same call: the `Outcome` holds the last observation of the
+episode that ended, and the next `Step` holds the first observation of the new episode, with the reward and the done of
+the last step.
 """
 
 from __future__ import annotations
@@ -30,24 +31,25 @@ class Outcome(NamedTuple):
     reward: Tensor  # (B,) float32
     terminated: Tensor  # (B,) bool
     truncated: Tensor  # (B,) bool
-    final_obs: Tensor  # (B, *O) float32: the observation after the action, also where the episode ended with it
+    final_obs: Tensor  # (B, *O) float32: the observation after the action, even if the episode ended with it
 
 
 OF_A_TRIAL = frozenset((
     "alive", "episode", "state", "first_state", "final_state", "_step", "_start", "_began", "_reset_keys", "_step_keys",
     "_zeros", "_lockstep", "_due",
 ))  # fmt: skip
-"""Names of what an environment has from its first `reset` on, its fast twin included."""
+"""Attributes that an environment, including its fast twin, has only after its first `reset`."""
 
 
 class BatchEnv:
-    """`family` on `task` (a batch of rows) for trials of `episodes` episodes.
+    """An environment that plays `family` on `task` (a batch of rows), in trials of `episodes` episodes.
 
-    `key` is a scalar; row i draws from ``fold(key, first_row + i)``, so that a shard that starts at `first_row` holds
-    the same rows as the whole batch. Or `key` is ``(B,)``, one for each row. Raises ValueError for `episodes` below 1,
-    and for what is no family or no key. Before the first `reset` all else raises `gymnasium.error.ResetNeeded`.
+    `key` is a scalar, and row i draws from ``fold(key, first_row + i)``: a shard that starts at `first_row` has the
+    same
+    rows as the whole batch. Alternatively `key` is ``(B,)``, one key per row. Raises ValueError for `episodes` below 1
+    and for an invalid family or key. Before the first `reset`, everything else raises `gymnasium.error.ResetNeeded`.
 
-    This class defines what a step does. `make_env` makes an equivalent that is faster.
+    This class defines the semantics of a step. `make_env` makes an equivalent, faster environment.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class BatchEnv:
 
     @property
     def max_steps(self) -> int:
-        """Steps after which every row has finished its trial."""
+        """Number of steps after which every row has finished its trial."""
         return self.episodes * self.family.horizon
 
     def reset(self) -> Step:
@@ -107,18 +109,18 @@ class BatchEnv:
         self.state = where(done, started, self.final_state)
         return outcome, Step(family.observe(task, self.state), action, reward, done.to(torch.float32))
 
-    if not TYPE_CHECKING:  # to which a class with a `__getattr__` has every attribute
+    if not TYPE_CHECKING:  # to a type checker, a class with `__getattr__` has every attribute
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Raise NotReset for what the first `reset` makes, and AttributeError for anything else."""
+            """Raise NotReset for attributes that the first `reset` sets, and AttributeError for any other."""
             raise not_there(self, name)
 
     def restart(self, rows: Tensor, task: Task, first_row: int = 0, key: Key | None = None) -> Step:
-        """Start a new trial in some rows, for views without an end; returns the first Step of only these rows.
+        """Start a new trial in some rows, for views that never end; return the first Step of only these rows.
 
-        `rows` (M,) are their indices and `task` has M rows; they draw as the rows `first_row`, `first_row` + 1, … of a
-        batch that starts now, or from keys of their own, `key` (M,). The other rows continue. Afterwards `all_done` has
-        no meaning.
+        `rows` (M,) are their indices, and `task` has M rows. They draw like the rows `first_row`, `first_row` + 1, … of
+        a batch that starts now, or from their own keys `key` (M,). The other rows continue. Afterwards `all_done` is no
+        longer meaningful.
         """
         if key is None:
             key = rng.fold(self._key, torch.arange(first_row, first_row + len(rows), device=rows.device))
@@ -133,16 +135,16 @@ class BatchEnv:
         return Step(self.family.observe(task, state), self._no_action()[rows], nothing, nothing)
 
     def _begin(self, rows: Tensor, task: Task) -> State:
-        """Return the first states of new trials in some rows on `task`, which has as many."""
+        """Return the first states of new trials in `rows`; `task` has one row for each of them."""
         return self.family.reset(task, rng.fold(self._reset_keys[rows], torch.zeros_like(rows)))
 
     @property
     def alive(self) -> Tensor:
-        """Rows whose trial is not over: bool (B,)."""
+        """The rows whose trial is not over, bool (B,)."""
         return self.episode < self.episodes
 
     def all_done(self) -> bool:
-        """Tell whether every row has finished its trial."""
+        """Return True if every row has finished its trial."""
         return not bool(self.alive.any())
 
     def _no_action(self) -> Tensor:
@@ -150,19 +152,21 @@ class BatchEnv:
 
 
 def not_there(env: BatchEnv, name: str) -> AttributeError:
-    """Return the error for an attribute that an environment does not have, or not yet."""
+    """Return the error for an attribute that an environment does not have, or does not have yet."""
     if name in OF_A_TRIAL:
         return NotReset()
     return AttributeError(f"{type(env).__name__!r} object has no attribute {name!r}")
 
 
 class OpaqueEnv(BatchEnv):
-    """A `BatchEnv` for families with opaque states: it steps rows only while their trial lasts, and resets only rows
-    whose episode ended. Padding has reward 0, and the last observation again.
+    """A `BatchEnv` for families with opaque states.
+
+    It steps rows only while their trial lasts, and resets only rows whose episode ended. Padding has reward 0 and
+    repeats the last observation.
     """
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
-        """Act in every row whose trial lasts; rows whose episode ended start their next one."""
+        """Act in every row whose trial is not over; rows whose episode ended start their next one."""
         check_actions(self.family.action_space, action, self.num_envs)
         family, rows = self.family, self.alive.nonzero().squeeze(-1)
         key = rng.fold(self._step_keys, self._step - self._start)[rows]
@@ -180,7 +184,7 @@ class OpaqueEnv(BatchEnv):
         return outcome, Step(family.observe(self.task, self.state), action, reward, done.to(torch.float32))
 
     def _next_episodes(self, rows: Tensor) -> State:
-        """Return the state after a step, in which these rows have begun their next episode."""
+        """Return the state after a step, with the next episode begun in `rows`."""
         if not len(rows):
             return self.final_state
         keys = rng.fold(self._reset_keys[rows], self.episode[rows])
@@ -196,12 +200,12 @@ _kind: Callable[..., BatchEnv] = BatchEnv
 
 
 def make_env(family: AnyFamily, task: Task, key: Key, episodes: int | None = None, first_row: int = 0) -> BatchEnv:
-    """Make a `BatchEnv`, an environment of a faster class with the same trials (see `step_by`), or an `OpaqueEnv`."""
+    """Make a `BatchEnv`, an equivalent environment of a faster class (see `step_by`), or an `OpaqueEnv`."""
     return (OpaqueEnv if family.opaque else _kind)(family, task, key, episodes, first_row)
 
 
 def step_by(kind: Callable[..., BatchEnv]) -> Callable[..., BatchEnv]:
-    """Let `make_env` make environments by this class, or function; returns the previous one."""
+    """Set the class or function with which `make_env` makes environments; return the previous one."""
     global _kind
     before, _kind = _kind, kind
     return before

@@ -1,4 +1,4 @@
-"""Checks of a task that a user gives: one sentence for what is wrong, and tensors in place of NumPy arrays."""
+"""Checks of tasks that a user passes in, with one-sentence errors, and conversion of NumPy arrays to tensors."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from metarl.core.tree import leaves, named_leaves
 
 
 def within(name: str, values: Tensor, low: float, high: float) -> None:
-    """Raise ValueError unless all numbers of a user's task are from `low` to `high`."""
+    """Raise ValueError unless all `values` of a user's task are from `low` to `high`."""
     outside = (values < low) | (values > high)
     if bool(outside.any()):
         raise ValueError(f"{name} must be from {low:g} to {high:g}, got {values[outside][0].item():g}.")
 
 
 def positive(task: Any) -> None:
-    """Raise ValueError unless all numbers of a user's task, such as multipliers of a mass, are above 0."""
+    """Raise ValueError unless all values of a user's task, such as multipliers of a mass, are above 0."""
     for name, values in named_leaves(task).items():
         if bool((values <= 0).any()):
             raise ValueError(f"{type(task).__name__}.{name} must be above 0, got {values[values <= 0][0].item():g}.")
 
 
 def possible(condition: Tensor, sentence: str) -> None:
-    """Raise ValueError with the sentence unless the condition holds everywhere."""
+    """Raise ValueError with this sentence unless the condition holds everywhere."""
     if not bool(condition.all()):
         raise ValueError(sentence)
 
@@ -39,11 +39,11 @@ def possible(condition: Tensor, sentence: str) -> None:
 def checked_task(family: AnyFamily, task: Any) -> Task:
     """Return `task` as a NamedTuple of tensors that `family` can play, with one row per task.
 
-    Types and shapes must be those of `family.sample_tasks`. NumPy arrays and scalars become tensors (copies) of the
-    right type if they are of the same kind of number or a simpler one; a tensor must already have the right type.
+    Types and shapes must be those of `family.sample_tasks`. NumPy arrays and scalars are copied to tensors of the right
+    type if they can be cast without changing the kind of number; a tensor must already have the right type.
 
-    Raises ValueError, one sentence, for another kind of value, a wrong shape or type, a number that is not finite, or a
-    task that the family's `check_task` refuses.
+    Raises ValueError for another kind of value, a wrong shape or type, a number that is not finite, or a task that the
+    family's `check_task` rejects.
     """
     pattern = pattern_task(family)
     check_kind(family, task)
@@ -57,7 +57,7 @@ def checked_task(family: AnyFamily, task: Any) -> Task:
 
 
 def check_kind(family: AnyFamily, task: Any) -> None:
-    """Raise ValueError unless a task is of the type of the family's tasks; no number of it is looked at."""
+    """Raise ValueError unless a task has the type of the family's tasks; its values are not checked."""
     kind = type(pattern_task(family))
     if type(task) is kind:
         return
@@ -91,18 +91,18 @@ def _field(where: str, given: Any, pattern: Any) -> Any:
 
 
 def _as_tensor(array: np.ndarray | np.generic, dtype: torch.dtype) -> Tensor | None:
-    """Copy an array to a tensor; return None if that would change the kind of number, as from float to int."""
+    """Copy an array to a tensor; return None if that would change the kind of number, such as from float to int."""
     wanted = torch.empty(0, dtype=dtype).numpy().dtype
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         return None
-    with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
+    with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is rejected later
         return torch.from_numpy(np.array(array, dtype=wanted))
 
 
 def same_spaces(agent: Any, family: AnyFamily) -> None:
-    """Raise ValueError unless `agent` was made for observations of the shape, and the actions, that `family` has.
+    """Raise ValueError unless `agent` was made for the observation shape and the actions of `family`.
 
-    Bounds of observations may differ. Agents that know no family (baselines) are taken as they are.
+    Bounds of observations may differ. Agents without a family (baselines) are not checked.
     """
     known: AnyFamily | None = getattr(agent, "family", None)
     if known is None or known is family:

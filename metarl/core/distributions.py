@@ -14,7 +14,7 @@ from metarl.core import rng
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _NEVER = -1e30
-"""A logit of probability 0. Unlike -inf it is finite, so that its product with this probability is 0, not NaN."""
+"""A logit for probability 0. Unlike -inf it is finite, so that its product with the probability is 0, not NaN."""
 
 
 class Categorical(NamedTuple):
@@ -24,8 +24,7 @@ class Categorical(NamedTuple):
 
     @classmethod
     def from_logits(cls, logits: Tensor) -> Categorical:
-        # The rows are last in memory: torch's CPU kernel then works on many at once, up to 20 times as fast for few
-        # actions.
+        # With rows last in memory, torch's CPU kernel processes many at once: up to 20 times as fast for few actions.
         return cls(torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1))
 
     def sample(self, key: Tensor) -> Tensor:
@@ -42,7 +41,7 @@ class Categorical(NamedTuple):
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """Return the field's gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the field."""
         by_log_probs = (self.log_probs.exp() * (self.log_probs + 1.0)).mul_(-by_entropy[..., None])
         return (by_log_probs.scatter_add_(-1, action[..., None], by_log_prob[..., None]),)
 
@@ -58,16 +57,16 @@ class Categorical(NamedTuple):
 class MultiCategorical(NamedTuple):
     """Independent categorical distributions of A components; make it with `MultiCategorical.from_logits`.
 
-    `log_probs` is ``(…, A, N)``, N being the number of choices of the largest component; a smaller one has about
-    `_NEVER` in the places that it lacks. Actions ``(…, A)`` count the choices of each component from 0. Entropies,
-    log-probabilities and divergences are sums over the components.
+    `log_probs` is ``(…, A, N)``, where N is the number of choices of the largest component; smaller components are
+    padded with about `_NEVER`. Actions ``(…, A)`` count the choices of each component from 0. Entropies,
+    log-probabilities and divergences are summed over the components.
     """
 
     log_probs: Tensor
 
     @classmethod
     def from_logits(cls, logits: Tensor, sizes: Sequence[int]) -> MultiCategorical:
-        """Make the distributions from logits ``(…, sum(sizes))``: those of all components, one after the other."""
+        """Make the distributions from the concatenated logits ``(…, sum(sizes))`` of all components."""
         most = max(sizes)
         split = torch.split(logits, list(sizes), dim=-1)
         parts = [F.pad(part, (0, most - part.shape[-1]), value=_NEVER) for part in split]
@@ -76,7 +75,7 @@ class MultiCategorical(NamedTuple):
     def sample(self, key: Tensor) -> Tensor:
         """Draw int64 actions ``(…, A)``; `key` has the distribution's batch shape."""
         keys = rng.fold(key[..., None], torch.arange(self.log_probs.shape[-2], device=key.device))
-        # Rounded probabilities may sum to less than 1, so a draw may lie beyond the last choice of its component.
+        # Rounded probabilities may sum to less than 1, so a draw may be beyond the last choice of its component.
         last = (self.log_probs > 0.5 * _NEVER).sum(-1) - 1
         return torch.minimum(rng.choice(keys, self.log_probs.exp()), last)
 
@@ -90,7 +89,7 @@ class MultiCategorical(NamedTuple):
         return Categorical(self.log_probs).entropy().sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor]:
-        """Return the field's gradient of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the field."""
         each = [by[..., None].expand(action.shape) for by in (by_log_prob, by_entropy)]
         return Categorical(self.log_probs).gradient(action, *each)
 
@@ -104,7 +103,7 @@ class MultiCategorical(NamedTuple):
 
 
 class DiagonalGaussian(NamedTuple):
-    """Independent normals ``(…, A)``; log_prob, entropy and kl sum over the last dimension."""
+    """Independent normal distributions ``(…, A)``; log_prob, entropy and kl sum over the last dimension."""
 
     mean: Tensor
     log_std: Tensor  # broadcasts against mean
@@ -123,7 +122,7 @@ class DiagonalGaussian(NamedTuple):
         return (self.log_std + 0.5 + _HALF_LOG_2PI).expand_as(self.mean).sum(-1)
 
     def gradient(self, action: Tensor, by_log_prob: Tensor, by_entropy: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fields' gradients of ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()``."""
+        """Differentiate ``(by_log_prob * log_prob(action) + by_entropy * entropy()).sum()`` w.r.t. the fields."""
         precision = torch.exp(-self.log_std)
         z = (action - self.mean) * precision
         by_log_prob, by_entropy = by_log_prob[..., None], by_entropy[..., None]
@@ -147,9 +146,9 @@ Distribution = Categorical | MultiCategorical | DiagonalGaussian
 def make_distribution(
     outputs: Tensor, log_std: Tensor | None = None, sizes: Sequence[int] | None = None
 ) -> Distribution:
-    """Make the distribution of actions from a network's outputs ``(…, F)``.
+    """Make the action distribution from a network's outputs ``(…, F)``.
 
-    With `log_std` it is Gaussian. Otherwise outputs are logits: of the components of these `sizes`, or of one index.
+    With `log_std` it is Gaussian. Otherwise outputs are logits: of components with these `sizes`, or of one index.
     """
     if log_std is not None:
         return DiagonalGaussian(outputs, log_std)

@@ -1,4 +1,4 @@
-"""Sentences about a user's mistake: what is wrong, and what would be right."""
+"""Error messages for a user's mistakes: what is wrong, and what would be right."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 SHORT_LIST = 8
-"""A list of up to this many names is shown in full; of a longer one only the nearest."""
+"""Largest number of names that a message lists in full; of a longer list it shows only the nearest ones."""
 
 
 NEAREST = 5
-"""How many names of a longer list are shown."""
+"""Number of names shown of a longer list."""
 
 
 SHOWN = 60
-"""Characters at most of what the user gave that a sentence repeats."""
+"""Largest number of characters of the user's input that a message repeats."""
 
 
 def brief(text: str, limit: int = SHOWN) -> str:
-    """Shorten a long text of the user's in the middle, so that a sentence that repeats it stays short."""
+    """Cut the middle out of a long text, so that a message that repeats it stays short."""
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-(limit // 2) :]}"
 
 
 def printable(text: str) -> str:
-    """Escape what is not printable, such as the control characters of a terminal and broken characters."""
+    """Escape characters that are not printable, such as control characters and broken characters."""
     return text if text.isprintable() else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
 
 
 def short(value: Any, limit: int = SHOWN) -> str:
-    """Show any value on one line, and shortened if it is long: what a sentence says after "got"."""
-    if isinstance(value, int) and value.bit_length() > 10_000:  # which Python refuses to write
+    """Show any value on one line, shortened if it is long, for messages that end with "got …"."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to print such numbers
         return f"a number of {value.bit_length():,} bits"
     if isinstance(value, str):
         return repr(brief(value, limit))
@@ -43,7 +43,7 @@ def short(value: Any, limit: int = SHOWN) -> str:
 
 
 def unknown(kind: str, given: Any, known: Iterable[str], where: str = "", see: str = "") -> str:
-    """Return the sentence for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
+    """Return the message for a name that does not exist: ``Unknown split: 'tset'. Did you mean 'test'? Known: …``.
 
     `where` follows the kind, such as `` of GridNavi``. `see` is a call or a command that shows all names.
     """
@@ -58,9 +58,9 @@ def nearest(
     see: str = "",
     width: int = 130,
 ) -> str:
-    """Return the name that was probably meant, then all known names of a short list, or the nearest of a long one.
+    """Return the name that was probably meant, then all known names of a short list or the nearest of a long one.
 
-    `every` introduces a complete list, `count` the number of names after the nearest ones, which have together at most
+    `every` introduces a complete list, and `count` the number of names after the nearest ones, which take at most
     `width` characters.
     """
     names = list(known)
@@ -78,7 +78,7 @@ def nearest(
 class UnknownOption(TypeError, ValueError):
     """An unknown keyword argument: a TypeError as in any Python call, and a ValueError like metarl's other errors.
 
-    The message has Python's words, since TorchRL drops keywords only after a TypeError with these words.
+    The message uses Python's wording, since TorchRL drops keywords only after a TypeError with this wording.
     """
 
     name: str = ""
@@ -86,9 +86,9 @@ class UnknownOption(TypeError, ValueError):
 
 
 class WrongResult(ValueError):
-    """A method of a family or an agent returned what its contract forbids; the message is one sentence that says where.
+    """A method of a family or an agent violated its contract; the one-sentence message says where.
 
-    `places` grows while the error passes through rounds, evaluations and iterations.
+    `places` grows as the error propagates through rounds, evaluations and iterations.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -101,9 +101,9 @@ class WrongResult(ValueError):
 
 
 class NotReset(ResetNeeded, ValueError, AttributeError):
-    """An environment was used before its first `reset`: what Gymnasium raises, and a ValueError like metarl's others.
+    """An environment was used before its first `reset`: Gymnasium's error, and a ValueError like metarl's other errors.
 
-    It is an AttributeError, too, since to `hasattr` an attribute that `reset` makes is not there yet.
+    It is also an AttributeError, so that `hasattr` is False for attributes that `reset` has not set yet.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class NotReset(ResetNeeded, ValueError, AttributeError):
 
 
 def add_place(error: BaseException, place: str) -> None:
-    """Say where an error happened: inside the sentence of a WrongResult, as a note below the traceback of others."""
+    """Add where an error happened: to the message of a WrongResult, as a note to any other error."""
     if isinstance(error, WrongResult):
         error.places.append(place)
     else:
@@ -119,7 +119,7 @@ def add_place(error: BaseException, place: str) -> None:
 
 
 def unknown_option(callee: str, name: str, known: Iterable[str], see: str = "") -> UnknownOption:
-    """Return the error for the keyword `name`, with the nearest names that `callee` takes."""
+    """Return the error for the unknown keyword `name`, with the nearest names that `callee` accepts."""
     names = tuple(known)
     takes = nearest(name, names, "It takes", "It takes", see) if names else "It takes none."
     error = UnknownOption(f"{callee} got an unexpected keyword argument {brief(name)!r}. {takes}")
@@ -135,7 +135,7 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
 
 
 def truth(name: str, value: Any) -> bool:
-    """Return a truth value of Python or NumPy as a bool. Raises ValueError for anything else, such as "yes"."""
+    """Return a Python or NumPy boolean as a bool. Raises ValueError for anything else, such as "yes"."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{name} must be True or False, got {short(value)}.")

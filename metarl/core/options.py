@@ -1,8 +1,8 @@
-"""Options of factories, and the rules that the values of options keep.
+"""Options of factories, and the rules that their values must satisfy.
 
-A factory is a class, or anything else that makes an object when it is called. Options can be passed on: a subclass
-hands its ``**kwargs`` to its parent, a function to the class that it calls, and `functools.partial` sets some. Names of
-such options are found as far as the source shows them; a call shows the rest.
+A factory is a class or any other callable that makes an object. Options can be passed on: a subclass passes its
+``**kwargs`` to its parent, a function passes them to the class that it calls, and `functools.partial` sets some. Names
+of such options are found as far as the source shows them; the call reveals the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ANY = (inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),)
 
 
 def options_of(factory: Factory) -> dict[str, Any]:
-    """Return the options of `factory` and their defaults (`MISSING` if required); those that it passes on are last."""
+    """Return the options of `factory` and their defaults (`MISSING` if required), followed by those it passes on."""
     own = own_options(factory)
     if not takes_any(factory):
         return own
@@ -52,7 +52,7 @@ def own_options(factory: Factory) -> dict[str, Any]:
 
 
 def takes_any(factory: Factory) -> bool:
-    """Tell whether the factory takes ``**kwargs``, and so may have options that its signature does not show."""
+    """Return True if the factory takes ``**kwargs`` and so may have options that its signature does not show."""
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(factory))
 
 
@@ -67,7 +67,7 @@ def add_arguments(
 ) -> dict[str, Any]:
     """Add the options of `factory` to `parser` as ``--key.name`` with their types; return names and defaults.
 
-    The parser requires none of them: the call of the factory shows which are missing.
+    The parser requires none of them; calling the factory reveals which are missing.
     """
     if isinstance(factory, partial):
         positional = [p.name for p in _parameters(factory.func)][: len(factory.args)]
@@ -91,7 +91,7 @@ def _add(parser: ArgumentParser, factory: Factory, key: str, skip: Collection[st
         parser.add_function_arguments(factory, key, **how)
     found = {}
     for action in parser._actions[before:]:
-        if action.dest != key:  # that of the group
+        if action.dest != key:  # skip the action of the group itself
             found[action.dest.removeprefix(f"{key}.")] = MISSING if action.required else action.default
             action.required = False
     return found
@@ -106,7 +106,7 @@ def _passes_on_to(factory: Factory) -> Factory | None:
         return factory.__self__ if isinstance(factory.__self__, type) else None
     try:
         made = typing.get_type_hints(factory).get("return")
-    except (NameError, TypeError):  # names that only type checkers know; not a function
+    except (NameError, TypeError):  # names that only type checkers know, or not a function
         return None
     return made if isinstance(made, type) else None
 
@@ -122,37 +122,37 @@ T = TypeVar("T")
 
 
 class Rule(NamedTuple):
-    """A rule for a number."""
+    """A rule that a value must satisfy."""
 
     words: str
     """The rule in words that follow "must": ``be at least 1``."""
     holds: Callable[[Any], bool]
-    """Returns True for a number that keeps the rule; False for NaN."""
+    """Returns True for a value that satisfies the rule; False for NaN."""
     is_path: Callable[[str], bool] | None = None
-    """For an option that may be a path: returns True for a text that is one. None: no value is a path."""
+    """For an option that may be a path: returns True for a string that is a path. None: no value is a path."""
 
 
 class OneOf(NamedTuple):
-    """The allowed values of a text."""
+    """The allowed values of a string option."""
 
     names: tuple[str, ...]
 
 
 def option(default: T, rule: Rule | OneOf) -> T:
-    """Make a dataclass field with this default and a rule, which `check_options` checks."""
+    """Make a dataclass field with a default and a rule that `check_options` checks."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Base of a frozen dataclass of options that belong together and are one field of a configuration."""
+    """Base of frozen dataclasses that group related options into one field of a configuration."""
 
     def __post_init__(self) -> None:
         check_options(self)
 
 
 class Parts(NamedTuple):
-    """The classes of part that a field accepts, by name; the first is the default."""
+    """The part classes that a field accepts, by name; the first is the default."""
 
     kinds: dict[str, type[Part]]
 
@@ -161,13 +161,13 @@ class Parts(NamedTuple):
 
 
 def part(**kinds: type[Part]) -> Any:
-    """Make a dataclass field that holds a part of one of these classes, by default the first."""
+    """Make a dataclass field that holds a part of one of these classes, by default of the first."""
     first = next(iter(kinds.values()))
     return dataclasses.field(default=first(), metadata={"rule": Parts(kinds)})
 
 
 def parts_of(config_class: Any) -> dict[str, Parts]:
-    """Return the fields of a configuration that hold a part, with the classes of part that each accepts."""
+    """Return the fields of a configuration that hold a part, with the part classes that each accepts."""
     if not dataclasses.is_dataclass(config_class):
         return {}
     rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
@@ -175,7 +175,7 @@ def parts_of(config_class: Any) -> dict[str, Parts]:
 
 
 def paths_of(config_class: Any) -> dict[str, Callable[[str], bool]]:
-    """Return the fields of a configuration that may hold a path, and what tells whether a text is one."""
+    """Return the fields of a configuration that may hold a path, each with a function that recognises paths."""
     if not dataclasses.is_dataclass(config_class):
         return {}
     rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(config_class)}
@@ -193,7 +193,7 @@ def make_parts(config: Any) -> None:
 
 
 def between(low: float, high: float) -> Rule:
-    """Make the rule that a number, or each value of a schedule, is from `low` to `high`, both included."""
+    """Make the rule that a number, or each value of a schedule, lies between `low` and `high`, inclusive."""
     return Rule(f"lie in [{low:g}, {high:g}]", lambda value: low <= value <= high)
 
 
@@ -218,7 +218,7 @@ SHARE = Rule("lie in (0, 1]", lambda value: 0 < value <= 1)
 
 
 def is_run_path(name: str) -> bool:
-    """Tell whether what names a trained agent is the path of a run directory, not ``pretrained:NAME``."""
+    """Return True if the name of a trained agent is the path of a run directory, not ``pretrained:NAME``."""
     return name != "" and not name.startswith("pretrained:")
 
 
@@ -229,7 +229,7 @@ FRACTION = Rule("lie between 0 and 1", lambda value: 0 < value < 1)
 
 
 def check_options(config: Any) -> None:
-    """Raise ValueError, one sentence, for the first option of a dataclass whose value breaks its rule.
+    """Raise ValueError for the first option of a dataclass whose value breaks its rule.
 
     None is allowed if it is the default. A rule applies to each number of a tuple and each value of a schedule
     ``[[progress, value], …]``, whose points must be sorted by progress.
@@ -245,7 +245,7 @@ def check_options(config: Any) -> None:
 
 
 def _check_kind(field: dataclasses.Field[Any], value: Any) -> None:
-    """Raise ValueError for a value that is no whole number, or no truth value, in a field of such values."""
+    """Raise ValueError for a value that is not an integer in an int field, or not a bool in a bool field."""
     if field.type in ("int", int) and (isinstance(value, bool) or not hasattr(value, "__index__")):
         raise ValueError(f"{field.name} must be a whole number, got {short(value)}.")
     if field.type in ("bool", bool) and not isinstance(value, bool):
@@ -255,7 +255,7 @@ def _check_kind(field: dataclasses.Field[Any], value: Any) -> None:
 def _check(name: str, value: Any, rule: Rule, or_null: str) -> None:
     try:
         _check_rule(name, value, rule, or_null)
-    except (TypeError, IndexError):  # a text, or points that are no pairs
+    except (TypeError, IndexError):  # a string, or points that are not pairs
         raise ValueError(f"{name} must {rule.words}{or_null}, got {short(value)}.") from None
 
 

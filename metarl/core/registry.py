@@ -1,4 +1,4 @@
-"""The registry of task families: they are registered, found and made by ids such as ``metarl/GridNavi-v0``."""
+"""The registry of task families: register, find and make families by ids such as ``metarl/GridNavi-v0``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from metarl.core.family import AnyFamily
 
 
-# Neither torch nor a family is imported before a family is made: until then the registry holds only strings.
+# The registry holds only strings at first, so that torch and the families are not imported until a family is made.
 
 _REGISTRY: dict[str, Callable[..., AnyFamily] | str] = {}
 
@@ -27,13 +27,13 @@ _ON_REGISTER: list[Callable[[str], None]] = []
 
 
 def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
-    """Make `family` known as `id`, e.g. ``"theirs/Mine-v0"``.
+    """Register `family` under `id`, e.g. ``"theirs/Mine-v0"``.
 
-    It is a TaskFamily class, ``"module:Class"``, or a factory: anything that makes a family when it is called with
-    options, such as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
+    `family` is a TaskFamily class, ``"module:Class"``, or a factory: a callable that makes a family from options, such
+    as a function or ``functools.partial(GridNavi, episodes_per_trial=8)``.
 
-    After ``import metarl`` the id is also a Gymnasium id. Registering the same family again is harmless. Raises
-    ValueError for another family under a taken id, an id of another form, or what makes no family.
+    After ``import metarl`` the id is also a Gymnasium id. Registering the same family again has no effect. Raises
+    ValueError for another family under a taken id, a malformed id, or a `family` of another kind.
     """
     if not isinstance(id, str) or "/" not in id or "-v" not in id:
         raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {short(id)}.")
@@ -58,9 +58,9 @@ def registered() -> list[str]:
 
 
 def family_class(id: str) -> Callable[..., AnyFamily]:
-    """Return the class of a registered family, or the factory that was registered for its id.
+    """Return the class or factory registered under an id.
 
-    Raises ValueError, which names the nearest id, for an unknown id.
+    Raises ValueError for an unknown id; the message names the nearest one.
     """
     if not isinstance(id, str):
         raise ValueError(f"The id of a family is a text, such as 'metarl/GridNavi-v0', got {short(id)}.")
@@ -78,7 +78,7 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
 def make(id: str, **kwargs: Any) -> AnyFamily:
     """Make the family registered as `id`; keyword arguments are its options.
 
-    Every family takes ``train_tasks=N``, which makes its split `train` a fixed list of N tasks.
+    Every family accepts ``train_tasks=N``, which makes its split `train` a fixed list of N tasks.
 
     Raises ValueError for an unknown id, and UnknownOption (a ValueError) for an unknown option.
     """
@@ -98,10 +98,11 @@ def build(
     also: Iterable[str] = (),
     see: str = "",
 ) -> Any:
-    """Call `factory`, which errors call `name`, with these options, and return what it makes.
+    """Call `factory` with these options and return the result; error messages call the factory `name`.
 
-    Raises UnknownOption for an option that it does not take; the message has the nearest of its options and of `also`,
-    and `see`, a command that shows all. Raises ValueError unless the result is a `kind`, by default a TaskFamily.
+    Raises UnknownOption for an option that the factory does not accept; the message contains the nearest of its options
+    and of `also`, and `see`, a command that shows all. Raises ValueError unless the result is a `kind`, by default a
+    TaskFamily.
     """
     from metarl.core.family import TaskFamily
 
@@ -115,7 +116,7 @@ def build(
             if wrong is None:
                 raise
         except (MemoryError, OverflowError, ValueError) as error:
-            if isinstance(error, ValueError) and "Maximum allowed" not in str(error):  # NumPy's, of a dimension
+            if isinstance(error, ValueError) and "Maximum allowed" not in str(error):  # NumPy's dimension limit
                 raise
             raise ValueError(f"{name} cannot be made with numbers as large as {brief(repr(options))}.") from error
     if wrong is not None:
@@ -128,14 +129,14 @@ def build(
 
 
 def on_register(hook: Callable[[str], None]) -> None:
-    """Call `hook(id)` for every registered family and for every later one (used by the Gymnasium view)."""
+    """Call `hook(id)` for every family registered so far or later (used by the Gymnasium view)."""
     _ON_REGISTER.append(hook)
     for id in registered():
         hook(id)
 
 
 def _path(family: Callable[..., AnyFamily] | str) -> str:
-    """Identify a registered family; the same family after a reload of its module has the same path."""
+    """Identify a registered family by a path that a reload of its module does not change."""
     if isinstance(family, str):
         return family
     if isinstance(family, partial):

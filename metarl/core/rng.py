@@ -1,17 +1,17 @@
-"""Addressed randomness: a draw is a function of its address, never of what was drawn before.
+"""Addressed randomness: a draw is a function of its address, never of previous draws.
 
-A *key* is an int64 tensor of any shape. ``fold`` derives a new key from a key and some data (a seed, a row, a
-step), so the address of a draw is written as a chain of folds::
+A *key* is an int64 tensor of any shape. ``fold`` derives a new key from a key and some data (a seed, a row, a step), so
+the address of a draw is a chain of folds::
 
     k = fold(fold(key(seed), row), step)      # rows and steps may be tensors; shapes broadcast
     u = uniform(k, 3)                         # k.shape + (3,) numbers in [0, 1)
 
-Hence a row of a batch equals a batch of one bit for bit, two shards equal one batch, evaluation is paired across
-agents, and a resumed run has no generator state to restore. Everything is integer tensor arithmetic, so the CPU and
-the GPU give the same keys and the same uniforms.
+Therefore a row of a batch equals a batch of one bit for bit, two shards equal one batch, evaluations of agents are
+paired, and a resumed run has no generator state to restore. Everything is integer tensor arithmetic, so CPU and GPU
+give the same keys and the same uniform numbers.
 
-The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014), which passes the usual statistical
-batteries. This is not a cryptographic generator.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014), which passes the usual statistical test
+batteries. It is not a cryptographic generator.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _MULTIPLY_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser: a bijection of 64-bit integers whose output bits all depend on all input bits."""
-    # `>>` on int64 copies the sign bit; the masks make it the logical shift that the generator is defined with.
+    """Apply SplitMix64's finaliser, a bijection of 64-bit integers in which every output bit depends on all inputs."""
+    # `>>` on int64 copies the sign bit; the masks turn it into the logical shift of the generator's definition.
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MULTIPLY_1
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MULTIPLY_2
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
 
 
 def _mix_int(data: int) -> int:
-    """Return ``_mix(tensor(data) + _GOLDEN)`` of a Python integer, without making a tensor."""
+    """Return ``_mix(tensor(data) + _GOLDEN)`` for a Python integer, without making a tensor."""
     unsigned = (1 << 64) - 1
     z = (data + _GOLDEN) & unsigned
     z = ((z ^ (z >> 30)) * _MULTIPLY_1) & unsigned
@@ -60,19 +60,19 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
         raise ValueError(
             f"A seed must be an integer from 0 to 2^63 - 1, got {whole if abs(whole) < 2**99 else 'a larger one'}."
         )
-    # Mixed once more than `fold` mixes its data: otherwise fold(key(a), b) would be fold(key(b), a).
+    # Mix once more than `fold` mixes its data; otherwise fold(key(a), b) would equal fold(key(b), a).
     return _mix(_mix(torch.tensor(whole, dtype=torch.int64, device=device) + _GOLDEN) + _GOLDEN)
 
 
 def check_is_key(given: object) -> None:
-    """Raise ValueError for what is no key, such as a seed."""
+    """Raise ValueError unless the argument is a key; a seed is not."""
     if not isinstance(given, Tensor) or given.dtype != torch.int64:
         raise ValueError(f"A key is needed, such as metarl.core.rng.key(seed) returns, got {given!r:.60}.")
 
 
 def fold(key: Tensor, data: Tensor | int) -> Tensor:
     """Derive a new key from `key` and integer `data`; shapes broadcast. Distinct data give distinct keys."""
-    if isinstance(key, int):  # whose arithmetic would go on, with numbers of any size
+    if isinstance(key, int):  # Python integers would work below, but without 64-bit overflow
         check_is_key(key)
     mixed = _mix_int(data) if isinstance(data, int) else _mix(data + _GOLDEN)
     return _mix(key ^ mixed)
@@ -80,7 +80,7 @@ def fold(key: Tensor, data: Tensor | int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _first(n: int, device: torch.device) -> Tensor:
-    """Return what `fold` mixes into a key for the data 0 … n - 1. Cached: it takes a third of the time of a draw."""
+    """Return what `fold` mixes into a key for the data 0 … n - 1; cached, as it takes a third of the time of a draw."""
     return torch.tensor([_mix_int(data) for data in range(n)], dtype=torch.int64, device=device)
 
 
@@ -91,13 +91,13 @@ def uniform(key: Tensor, n: int) -> Tensor:
 
 
 def normal(key: Tensor, n: int) -> Tensor:
-    """Draw standard normal float32 numbers, shape ``key.shape + (n,)``, by the transform of Box and Muller (1958)."""
+    """Draw standard normal float32 numbers, shape ``key.shape + (n,)``, by the Box–Muller transform (1958)."""
     radius, angle = uniform(key, 2 * n).chunk(2, dim=-1)
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 
 def exponential(key: Tensor, n: int) -> Tensor:
-    """Draw exponential float32 numbers of rate 1, shape ``key.shape + (n,)``."""
+    """Draw exponential float32 numbers with rate 1, shape ``key.shape + (n,)``."""
     return -torch.log1p(-uniform(key, n))
 
 
@@ -107,7 +107,7 @@ def integers(key: Tensor, n: int, high: int) -> Tensor:
 
 
 def choice(key: Tensor, probs: Tensor) -> Tensor:
-    """Draw one index per key with probabilities `probs` ``key.shape + (n,)``, which sum to 1: int64 ``key.shape``."""
+    """Draw one index per key, int64 ``key.shape``, with probabilities `probs` ``key.shape + (n,)`` that sum to 1."""
     u = uniform(key, 1)
     return (probs.cumsum(-1) <= u).sum(-1).clamp_max(probs.shape[-1] - 1)
 

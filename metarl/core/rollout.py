@@ -1,8 +1,8 @@
 """Rounds and trials of an agent in an environment: `collect` plays one round, `run_trial` a whole trial.
 
-A trial is `rounds` rollouts on fixed tasks with `agent.adapt` between them. RL² needs one round of K episodes and
-adapts in its memory while it acts; MAML plays ``inner_steps + 1`` rounds and adapts by a gradient step between them.
-Training, evaluation and baselines all use this loop.
+A trial consists of `rounds` rollouts on fixed tasks, with `agent.adapt` between them. RL² plays one round of K episodes
+and adapts in its memory while it acts; MAML plays ``inner_steps + 1`` rounds and adapts by a gradient step between
+them. Training, evaluation and baselines all use this loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Acted(NamedTuple):
     """An action of an agent, with its log-probability and the critic's value."""
 
     action: Tensor  # (B,) or (B, A) int64, or (B, A) float32
-    log_prob: Tensor  # (B,) float32; for a Box the log of a density, in the agent's own units of action
+    log_prob: Tensor  # (B,) float32; for a Box the log-density, in the agent's own action units
     value: Tensor  # (B,) float32: the critic's estimate before the action; 0 for agents without one
 
 
@@ -42,20 +42,20 @@ class Rollout(NamedTuple):
     outcome: Outcome
     mask: Tensor  # (T, B) float32: 0 after a row's last episode of the trial
     task: Task  # (B, …) the tasks of the rows. Evaluators, oracles and critics may use them; a learner's policy may not
-    target: Any = ()  # like acted.action: the right actions, where the agent's protocol asks for them
+    target: Any = ()  # like acted.action: the correct actions, if the agent's protocol asks for them
 
 
 class TrialProtocol(NamedTuple):
     """The form of an agent's trials."""
 
     rounds: int = 1
-    episodes: int | None = None  # episodes of a round; None: the family's episodes_per_trial
-    envs_per_task: int = 1  # rows that play the same task side by side
-    test_rounds: int | None = None  # of an evaluation, if it has more than training
-    test_envs_per_task: int | None = None
-    targets: bool = False  # whether rollouts hold the family's right actions, for a supervised loss
-    test_greedy: bool = False  # whether an evaluation is greedy where it is not asked to be or not
-    noises: int | None = None  # in training: streams of noise of a task, of which its row r has number r % noises
+    episodes: int | None = None  # episodes per round; None: the family's episodes_per_trial
+    envs_per_task: int = 1  # rows that play the same task in parallel
+    test_rounds: int | None = None  # rounds in evaluations; None: as in training
+    test_envs_per_task: int | None = None  # rows per task in evaluations; None: as in training
+    targets: bool = False  # rollouts contain the family's correct actions, for a supervised loss
+    test_greedy: bool = False  # evaluations are greedy by default
+    noises: int | None = None  # in training: noise streams per task; row r of a task uses stream r % noises
 
     def test(self) -> TrialProtocol:
         """Return the protocol of an evaluation."""
@@ -66,13 +66,13 @@ class TrialProtocol(NamedTuple):
 
 @runtime_checkable
 class Agent(Protocol):
-    """An agent: `begin` a trial, `act`, `adapt` between rounds, `update` from a trial. Agents inherit the defaults."""
+    """An agent: `begin` a trial, `act`, `adapt` between rounds, `update` on a trial. Agents inherit the defaults."""
 
     protocol: TrialProtocol
     step_name: str = "gradient step"
-    """The name of what `adapt` does between two rounds of an evaluation, in labels such as "3 gradient steps"."""
+    """Name of one `adapt` between two rounds of an evaluation, for labels such as "3 gradient steps"."""
     costly: bool = False
-    """True if `adapt` takes so long that comparisons should play fewer tasks."""
+    """True if the agent is so slow that comparisons should play fewer tasks."""
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         """Return the memory of `num_tasks` new trials. `task` (num_tasks rows) is only for oracles."""
@@ -84,27 +84,27 @@ class Agent(Protocol):
         """Learn from a round; return the memory for the next one."""
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
-        """Do one meta-training step from a trial and return metrics. `progress` in [0, 1) is the share of training."""
+        """Do one meta-training step on a trial; return metrics. `progress` in [0, 1) is the fraction of training."""
 
 
 @runtime_checkable
 class Believer(Protocol):
-    """An agent that can say where it expects reward; its pictures of beliefs show it."""
+    """An agent that can map where it expects reward, for pictures of beliefs."""
 
     def goal_map(self, memory: Memory, points: Tensor) -> Tensor:
-        """Return how much reward the agent expects where it observes each of `points` ``(P, D)``: ``(B, P)``.
+        """Return how much reward ``(B, P)`` the agent expects when it observes each of `points` ``(P, D)``.
 
-        It may be the expected reward or the probability of the goal, in any unit: greater is better. `memory` is
-        that after `act`, which must depend on nothing but the steps that it was given.
+        It may be the expected reward or the probability of the goal, in any unit: greater is better. `memory` is the
+        memory after `act`, and must depend only on the steps passed to `act`.
         """
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """An agent in rounds for which a vector stands for the task; its pictures of embeddings show it."""
+    """An agent that adapts in rounds and represents the task by a vector, for pictures of embeddings."""
 
     def task_embedding(self, memory: Memory) -> Tensor:
-        """Return the vectors of the tasks, float32 ``(N, Z)``, given a memory that `adapt` returned."""
+        """Return the embeddings of the tasks, float32 ``(N, Z)``, for a memory that `adapt` returned."""
 
 
 def collect(
@@ -118,10 +118,9 @@ def collect(
 ) -> tuple[Rollout, Memory]:
     """Play a round until every row has finished its episodes.
 
-    `key` is a scalar: the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step. Or it is
-    ``(B,)``, one key for each row. The environment has a key of its own. `watch` is called after each step. Returns the
-    rollout and the memory after it. Raises WrongResult, one sentence, if the family or the agent returns wrong types or
-    shapes.
+    `key` is a scalar, and the agent's draws in row i depend on ``fold(key, first_row + i)`` and the step; or it is
+    ``(B,)``, one key per row. The environment has its own key. `watch` is called after each step. Returns the rollout
+    and the memory after it. Raises WrongResult if the family or the agent returns wrong types or shapes.
     """
     check_is_agent(agent)
     if not isinstance(env, BatchEnv):
@@ -155,7 +154,7 @@ def collect(
 
 
 def _target(env: BatchEnv) -> Tensor:
-    """Return the right actions in the states of all rows. Raises ValueError if the family has none."""
+    """Return the correct actions in the states of all rows. Raises ValueError if the family has none."""
     target = env.family.target(env.task, env.state)
     if target is None:
         raise ValueError(no_target(env.family))
@@ -163,9 +162,9 @@ def _target(env: BatchEnv) -> Tensor:
 
 
 class Round(NamedTuple):
-    """One round of a trial: the rollout to be measured, and the rollout to learn from."""
+    """One round of a trial: the rollout to evaluate, and the rollout to learn from."""
 
-    played: Rollout  # the rollout to be measured: greedy on request
+    played: Rollout  # the rollout to evaluate, greedy on request
     learned: Rollout  # the rollout for `adapt`, always with sampled actions; the same one unless `played` is greedy
     memory: Memory  # after `learned`
 
@@ -183,8 +182,8 @@ def run_trial(
 ) -> list[Rollout]:
     """Play a trial of `agent` on `task` (N tasks): one rollout per round, N × envs_per_task rows, task-major.
 
-    The options are those of `play_rounds`. Raises ValueError for tasks of another family, for an agent that was made
-    for other spaces, and for what is no family or no key; TypeError for what is no agent.
+    The options are those of `play_rounds`. Raises ValueError for tasks of another family, for an agent made for other
+    spaces, and for an invalid family or key. Raises TypeError for an invalid agent.
     """
     check_is_agent(agent)
     check_is_family(family)
@@ -215,21 +214,21 @@ def play_rounds(
     first_task: int = 0,
     watch: Callable[[BatchEnv], None] | None = None,
 ) -> Iterator[Round]:
-    """Play a trial, and yield its rounds one by one, so that a caller need not keep all of them.
+    """Play a trial and yield its rounds one by one, so that the caller need not keep all of them.
 
-    `rounds`, `episodes` (of a round) and `envs_per_task` default to the agent's own protocol, then to the family's
-    episodes_per_trial. `first_task` is the number of the first task if the tasks are a part of a larger batch:
-    randomness is then the same as in the whole batch. With `greedy` a round that `adapt` learns from is played twice,
+    `rounds`, `episodes` (per round) and `envs_per_task` default to the agent's protocol, then to the family's
+    episodes_per_trial. If the tasks are part of a larger batch, `first_task` is the index of the first one, so that
+    randomness is the same as in the whole batch. With `greedy`, every round that `adapt` learns from is played twice,
     from the same starts and with the same noise: once with greedy actions, and once with sampled actions for `adapt`,
-    since an agent that does not explore gives it nothing to learn from. `watch` is called after each step of what is
-    measured. No gradients are recorded: an agent that differentiates through its adaptation does so in `update`.
+    which cannot learn without exploration. `watch` is called after each step of the evaluated rollouts. No gradients
+    are recorded; an agent that differentiates through its adaptation does so in `update`.
     """
     protocol = agent.protocol
     n = num_rows(task)
     each = protocol.envs_per_task if envs_per_task is None else envs_per_task
     rows = take(task, torch.arange(n, device=key.device).repeat_interleave(each)) if each > 1 else task
     first_row = first_task * each
-    # Rows with the same noise differ only in their policies: common random numbers.
+    # Rows that share a noise stream differ only in their policies: common random numbers.
     shared = protocol.noises if envs_per_task is None else None
     streams = None if shared is None else _streams(first_task, n, each, shared, key.device)
     rounds = protocol.rounds if rounds is None else rounds
@@ -237,7 +236,7 @@ def play_rounds(
     with torch.no_grad():
         memory = agent.begin(n, task)
         for number in range(rounds):
-            keys = [rng.fold(rng.fold(key, number), part) for part in (0, 1)]  # of environment and agent
+            keys = [rng.fold(rng.fold(key, number), part) for part in (0, 1)]  # for environment and agent
             keys = keys if streams is None else [rng.fold(part, streams) for part in keys]
 
             def play(
@@ -265,7 +264,7 @@ def play_rounds(
 
 
 def _streams(first_task: int, tasks: int, each: int, noises: int, device: torch.device) -> Tensor:
-    """Return the number of each row's stream of noise, int64 ``(tasks * each,)``; the first task is `first_task`."""
+    """Return the index of each row's noise stream, int64 ``(tasks * each,)``; the first task is `first_task`."""
     numbers = torch.arange(first_task, first_task + tasks, device=device)
     return (numbers[:, None] * noises + torch.arange(each, device=device) % noises).flatten()
 
@@ -273,7 +272,7 @@ def _streams(first_task: int, tasks: int, each: int, noises: int, device: torch.
 def check_endings(family: AnyFamily, trial: list[Rollout]) -> None:
     """Raise ValueError if an episode was terminated although the family has ``terminates = False``.
 
-    Environments then ignore terminations and play on to the horizon, so the returns of such a trial are wrong.
+    Environments then ignore terminations and play on to the horizon, so the returns of the trial are wrong.
     """
     if not family.terminates and any(bool(rollout.outcome.terminated.any()) for rollout in trial):
         raise ValueError(undeclared_ending(family))
@@ -287,10 +286,10 @@ class NotFinite(NamedTuple):
 
 
 def first_not_finite(trial: list[Rollout]) -> NotFinite | None:
-    """Find the first thing in a trial that is not finite; None if all are finite.
+    """Find the first number in a trial that is not finite; None if all are finite.
 
-    "action" includes its log-probability and value. Later numbers may be wrong only because of the first one. Padding
-    is looked at last: it has the weight 0, and 0 times nan is nan.
+    "action" includes the log-probability and the value. Later numbers may be wrong only because of the first one.
+    Padding is checked last: it has weight 0, but 0 times NaN is NaN.
     """
     return _first_not_finite(trial, padding=False) or _first_not_finite(trial, padding=True)
 
@@ -309,7 +308,7 @@ def _first_not_finite(trial: list[Rollout], padding: bool) -> NotFinite | None:
             broken = (~part.isfinite().all(-1) & ((rollout.mask[: len(part)] > 0) ^ padding)).nonzero()
             if len(broken):
                 times[name] = broken[0].tolist()
-        if times:  # within a step in this order: told, observed, acted, rewarded
+        if times:  # the order within a step is task, observation, action, reward
             what = min(times, key=lambda name: times[name][0])
             step, row = times[what]
             at = f"row {row} of {rollout.mask.shape[1]}: {shown_task(rollout.task, row)}"
@@ -319,13 +318,13 @@ def _first_not_finite(trial: list[Rollout], padding: bool) -> NotFinite | None:
 
 
 def episode_index(rollout: Rollout) -> Tensor:
-    """Return the number of the episode that each step belongs to, counted from 0: int64 ``(T, B)``."""
+    """Return the index of the episode of each step, counted from 0, int64 ``(T, B)``."""
     done = (rollout.outcome.terminated | rollout.outcome.truncated).to(torch.int64)
     return done.cumsum(0) - done
 
 
 def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
-    """Return the undiscounted return of every episode of the round: float32 ``(B, episodes)``, without padding."""
+    """Return the undiscounted return of every episode of the round, float32 ``(B, episodes)``, without padding."""
     index = episode_index(rollout).clamp_max(episodes - 1)
     reward = rollout.outcome.reward * rollout.mask
     returns = torch.zeros(episodes, reward.shape[1], device=reward.device)
@@ -333,21 +332,21 @@ def episode_returns(rollout: Rollout, episodes: int) -> Tensor:
 
 
 def episode_success(rollout: Rollout, success: Tensor, episodes: int) -> Tensor:
-    """Return 1 for the episodes with `success`, bool ``(T, B)``, at some step, else 0: float32 ``(B, episodes)``."""
+    """Return 1 for episodes with `success`, bool ``(T, B)``, at some step, otherwise 0: float32 ``(B, episodes)``."""
     index = episode_index(rollout).clamp_max(episodes - 1)
     found = torch.zeros(episodes, index.shape[1], device=index.device)
     return found.scatter_reduce_(0, index, success * rollout.mask, "amax").T
 
 
 def episode_lengths(rollout: Rollout, episodes: int) -> Tensor:
-    """Return the number of steps of every episode of the round: float32 ``(B, episodes)``."""
+    """Return the number of steps of every episode of the round, float32 ``(B, episodes)``."""
     index = episode_index(rollout).clamp_max(episodes - 1)
     lengths = torch.zeros(episodes, index.shape[1], device=index.device)
     return lengths.scatter_add_(0, index, rollout.mask).T
 
 
 def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
-    """Return the reward at every step of every episode: float32 ``(B, episodes, horizon)``; 0 after an episode's end.
+    """Return the reward at every step of every episode, float32 ``(B, episodes, horizon)``; 0 after an episode's end.
 
     The sum over the last dimension is `episode_returns`.
     """
@@ -363,12 +362,12 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
 
 
 def no_target(family: AnyFamily) -> str:
-    """Return the sentence for a family without right actions, where a supervised loss needs them."""
+    """Return the message for a supervised loss on a family without correct actions."""
     name = type(family).__name__
     return f"A supervised loss needs right actions, and {name} has none: let the class write target(task, state)."
 
 
 def undeclared_ending(family: AnyFamily) -> str:
-    """Return the sentence for an episode that was terminated although the family has ``terminates = False``."""
+    """Return the message for an episode that was terminated although the family has ``terminates = False``."""
     name = type(family).__name__
     return f"{name}.step terminated an episode, but {name}.terminates is False: let the class say terminates = True."

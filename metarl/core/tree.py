@@ -1,8 +1,8 @@
-"""Walks over trees of tensors: tasks, states, steps, rollouts and memories.
+"""Operations on trees of tensors: tasks, states, steps, rollouts and memories.
 
-A *tree* is a NamedTuple, tuple, list or dictionary of trees, or a *leaf*: anything else, usually a tensor. Every walk
-uses `tree_map`, except `named_leaves`, which also needs names. Containers keep their types, and nothing is modified in
-place.
+A *tree* is a NamedTuple, tuple, list or dictionary of trees, or a *leaf*: anything else, usually a tensor. All
+functions use `tree_map`, except `named_leaves`, which also needs names. Containers keep their types, and nothing is
+modified in place.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Tree = TypeVar("Tree")
 
 
 class Column(Sequence[Any]):
-    """A leaf with one Python object per row, such as the simulator in which a row is played.
+    """A leaf with one Python object per row, such as the simulator that plays the row.
 
-    `take` and `put` treat it as they treat a tensor. A copy holds the same objects.
+    `take` and `put` treat it like a tensor. A copy holds the same objects.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
@@ -29,7 +29,7 @@ class Column(Sequence[Any]):
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the object of a row, or a column of the rows of a slice, an index tensor or a mask."""
+        """Return the object of one row, or a column with the rows of a slice, an index tensor or a mask."""
         if isinstance(index, int):
             return self.items[index]
         if isinstance(index, slice):
@@ -45,11 +45,11 @@ class Column(Sequence[Any]):
         return Column(items)
 
     def where(self, rows: Tensor, other: Column) -> Column:
-        """Return a column with the own objects where `rows`, bool ``(B,)``, is true, and those of `other` elsewhere."""
+        """Return a column with this column's objects where `rows`, bool ``(B,)``, is true, and `other`'s elsewhere."""
         return Column([a if own else b for own, a, b in zip(rows.tolist(), self.items, other.items, strict=True)])
 
     def to(self, device: torch.device | str) -> Column:
-        """Return the column itself: its objects are on no device."""
+        """Return the column itself, since its objects are on no device."""
         return self
 
     def __deepcopy__(self, memo: Any) -> Column:
@@ -60,13 +60,13 @@ class Column(Sequence[Any]):
 
 
 def tree_map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """Return a tree like `tree` with the leaves ``f(leaf, *others)``, `others` being the same parts of the other trees.
+    """Return a tree like `tree` with leaves ``f(leaf, *parts)``, where `parts` are at the same place in the others.
 
-    The other trees have at least the containers of `tree`. If one holds a container in the place of a leaf, `f` gets
-    the container. Raises ValueError for containers of different lengths and KeyError for different keys.
+    The other trees must have at least the containers of `tree`. If one has a container in place of a leaf, `f` gets the
+    container. Raises ValueError for containers of different lengths and KeyError for different keys.
     """
     if isinstance(tree, (tuple, list)):
-        # No recursive call for a tensor: a batch environment walks its state at every step.
+        # Avoid a recursive call per tensor, since a batch environment maps its state at every step.
         parts = [f(*at) if isinstance(at[0], Tensor) else tree_map(f, *at) for at in zip(tree, *others, strict=True)]
         kind: Any = type(tree)
         return kind(parts) if kind is tuple or kind is list else kind(*parts)
@@ -83,7 +83,7 @@ def leaves(tree: Any) -> list[Tensor]:
 
 
 def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a tree of NamedTuples by field, in order; those of a nested one as ``field.inner``."""
+    """Return the leaves of a tree of NamedTuples by field, in order; nested ones as ``field.inner``."""
     found: dict[str, Any] = {}
     for name, part in zip(type(tree)._fields, tree, strict=True):
         nested = isinstance(part, tuple)
@@ -92,12 +92,12 @@ def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def num_rows(tree: Any) -> int:
-    """Return the leading dimension of the first tensor: the number of rows of a task or a state."""
+    """Return the number of rows of a task or a state: the leading dimension of its first tensor."""
     return len(leaves(tree)[0])
 
 
 def num_bytes(tree: Any) -> int:
-    """Return the size of the tensors of a tree, in bytes."""
+    """Return the total size of the tensors of a tree, in bytes."""
     return sum(leaf.nbytes for leaf in leaves(tree))
 
 
@@ -123,7 +123,7 @@ def split_columns(tree: Tree, number: int) -> list[Tree]:
 
 
 def join_columns(trees: Sequence[Tree]) -> Tree:
-    """Join the rows of trees of ``(T, B, …)`` tensors, all with the same T; a single tree is returned as it is."""
+    """Join the rows of trees of ``(T, B, …)`` tensors with the same T; a single tree is returned unchanged."""
     if len(trees) == 1:
         return trees[0]
     whole: Tree = tree_map(lambda *parts: torch.cat(parts, dim=1), *trees)
@@ -131,13 +131,13 @@ def join_columns(trees: Sequence[Tree]) -> Tree:
 
 
 def put(whole: Tree, rows: Tensor, part: Tree) -> Tree:
-    """Return `whole` with the rows of indices `rows`, int64 ``(M,)``, replaced by the M rows of `part`."""
+    """Return `whole` with the rows at the indices `rows`, int64 ``(M,)``, replaced by the M rows of `part`."""
     changed: Tree = tree_map(lambda leaf, new: leaf.index_copy(0, rows, new), whole, part)
     return changed
 
 
 def where(rows: Tensor, new: Tree, old: Tree) -> Tree:
-    """Return `new` in the rows where `rows`, bool ``(B,)``, is true, and `old` in the others."""
+    """Return `new` in the rows where `rows`, bool ``(B,)``, is true, and `old` in all others."""
 
     def chosen(leaf: Any, other: Any) -> Any:
         if isinstance(leaf, Column):
@@ -149,13 +149,13 @@ def where(rows: Tensor, new: Tree, old: Tree) -> Tree:
 
 
 def concatenate(trees: Sequence[Tree]) -> Tree:
-    """Join several trees along the first dimension: tasks or states of one family."""
+    """Join several trees, such as tasks or states of one family, along the first dimension."""
     whole: Tree = tree_map(lambda *parts: torch.cat(parts), *trees)
     return whole
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
-    """Stack T trees of ``(B, …)`` tensors to one of ``(T, B, …)`` tensors."""
+    """Stack T trees of ``(B, …)`` tensors into one tree of ``(T, B, …)`` tensors."""
     whole: Tree = tree_map(lambda *parts: torch.stack(parts), *trees)
     return whole
 
@@ -173,11 +173,11 @@ def detach(tree: Tree) -> Tree:
 
 
 def features(tree: Any) -> Tensor:
-    """Return all numbers of each row as one float32 vector, ``(B, D)``, such as the task input of a network."""
+    """Flatten each row of a tree to one float32 vector, ``(B, D)``, such as the task input of a network."""
     return torch.cat([leaf[:, None].flatten(1).to(torch.float32) for leaf in leaves(tree)], dim=1)
 
 
 def chunks(rows: int, size: int) -> list[tuple[slice, float]]:
-    """Cut `rows` rows into slices of at most `size` rows, each with its fraction of all rows."""
+    """Split `rows` rows into slices of at most `size` rows, each with its fraction of all rows."""
     parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     return [(part, (part.stop - part.start) / rows) for part in parts]

@@ -1,4 +1,4 @@
-"""Units: actions in the units of networks, whatever the units of the family."""
+"""Units: conversion between the action units of families and of networks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from metarl.core import rng
 
 NO_ACTION = -1
-"""`Step.prev_action` at a trial's start, for a (Multi)Discrete space that starts at 0. Encoders show it as zeros."""
+"""`Step.prev_action` at the start of a trial, for a (Multi)Discrete space that starts at 0. It is encoded as zeros."""
 
 
 ALIKE = 1e-6
-"""Numbers whose standard deviation is less than this share of their size differ only by rounding."""
+"""Numbers whose standard deviation is less than this fraction of their magnitude differ only by rounding."""
 
 
 def action_size(space: gymnasium.Space[Any]) -> int:
-    """Return the length of an encoded action and of a policy head's output.
+    """Return the length of an encoded action, which is also that of a policy head's output.
 
     It is n for Discrete(n), the sum of nvec for MultiDiscrete(nvec), and A for a Box ``(A,)``. Raises ValueError for
     any other space.
@@ -43,20 +43,20 @@ def component_sizes(space: gymnasium.Space[Any]) -> tuple[int, ...] | None:
 
 
 def first_action(space: gymnasium.Space[Any]) -> int:
-    """Return the first action of a Discrete space, which networks call 0; 0 for other spaces."""
+    """Return the first action of a Discrete space, which networks number 0; 0 for other spaces."""
     return int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
 
 
 def first_actions(space: spaces.MultiDiscrete) -> Tensor:
-    """Return the first choice of each component, which networks call 0: int64 ``(A,)``."""
+    """Return the first choice of each component, which networks number 0: int64 ``(A,)``."""
     return torch.as_tensor(space.start, dtype=torch.int64)
 
 
 def one_hot_places(space: spaces.MultiDiscrete) -> tuple[Tensor, Tensor]:
-    """Return the component and the choice that each place of an encoded action stands for: int64 ``(sum(nvec),)`` each.
+    """Return the component and the choice of each entry of an encoded action, both int64 ``(sum(nvec),)``.
 
-    The code of an action ``(…, A)`` is ``action[..., component] == choice``: one-hot codes of its components, one after
-    the other. Where there was no action all places are 0.
+    The encoding of an action ``(…, A)`` is ``action[..., component] == choice``: the concatenated one-hot encodings of
+    its components. "No action" is encoded as zeros.
     """
     sizes = torch.as_tensor(space.nvec, dtype=torch.int64)
     component = torch.arange(len(sizes)).repeat_interleave(sizes)
@@ -65,7 +65,7 @@ def one_hot_places(space: spaces.MultiDiscrete) -> tuple[Tensor, Tensor]:
 
 
 def uniform_choices(key: Tensor, first: Tensor, sizes: Tensor) -> Tensor:
-    """Draw an action per key ``(B,)``, uniform over all: int64 ``(B, A)``.
+    """Draw a uniformly random action per key ``(B,)``, int64 ``(B, A)``.
 
     `first` and `sizes`, int64 ``(A,)``, are the first choice of each component and its number of choices.
     """
@@ -74,11 +74,11 @@ def uniform_choices(key: Tensor, first: Tensor, sizes: Tensor) -> Tensor:
 
 
 class ActionUnits(nn.Module):
-    """Conversion between a family's actions and a network's own actions, which do not depend on the family's units.
+    """Converts between a family's actions and a network's own actions, which do not depend on the family's units.
 
     A network counts the actions of a Discrete space, and the choices of each component of a MultiDiscrete one, from 0.
-    It measures the actions of a Box in the units of `action_units`. Distributions, log-probabilities, entropies and
-    divergences are over its own actions; for a Box they are densities in these units.
+    It measures Box actions in the units of `action_units`. Distributions, log-probabilities, entropies and divergences
+    refer to the network's own actions; for a Box they are densities in these units.
     """
 
     centre: Tensor
@@ -120,11 +120,11 @@ def inverse(x: Tensor) -> Tensor:
 
 
 def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
-    """Return centre and unit of each coordinate of a Box of actions, ``(A,)`` each: networks call them 0 and 1.
+    """Return the centre and the unit of each dimension of a Box of actions, ``(A,)`` each.
 
-    The centre is the middle of the range and the unit half the range. Without bounds they are 0 and 1; with one bound
-    the unit is 1 and the centre lies 1 inside the bound. A bound beyond ±1e30 counts as none. If both bounds are equal
-    the unit is 1.
+    A network's own action 0 is the centre, and 1 is one unit above it. The centre is the middle of the range and the
+    unit half the range. Without bounds they are 0 and 1; with one bound the unit is 1 and the centre is 1 inside the
+    bound. A bound beyond ±1e30 counts as none. If both bounds are equal, the unit is 1.
     """
     low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
     below, above = low.abs() < 1e30, high.abs() < 1e30
@@ -135,19 +135,19 @@ def action_units(space: gymnasium.spaces.Box) -> tuple[Tensor, Tensor]:
 
 
 def no_action(space: gymnasium.Space[Any], rows: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the previous action at a trial's start, before any action: one less than a Discrete space's first action.
+    """Return the previous action at the start of a trial, before any action.
 
-    So it is for each component of a MultiDiscrete space. For a Box it is the centre of `action_units`, which is 0 if
-    the range is symmetric or has no bounds.
+    It is one less than the first action of a Discrete space, and of each component of a MultiDiscrete space. For a Box
+    it is the centre of `action_units`, which is 0 if the range is symmetric or unbounded.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return torch.full((rows,), int(space.start) + NO_ACTION, dtype=torch.int64, device=device)
-    if isinstance(space, spaces.MultiDiscrete):  # made on the device, as below
+    if isinstance(space, spaces.MultiDiscrete):  # created on the device, as below
         firsts = space.start.tolist()
         columns = [torch.full((rows,), first + NO_ACTION, dtype=torch.int64, device=device) for first in firsts]
         return torch.stack(columns, dim=-1)
     assert isinstance(space, gymnasium.spaces.Box)
     centre = action_units(space)[0]
-    if not bool(centre.any()):  # made on the device: a copy from the host would prevent the recording of a CUDA graph
+    if not bool(centre.any()):  # created on the device, since a copy from the host cannot be part of a CUDA graph
         return torch.zeros((rows, *space.shape), device=device)
     return centre.to(device).expand(rows, *space.shape).clone()

@@ -1,4 +1,4 @@
-"""Checks of users' arguments: each is returned as a function needs it, or a ValueError says what is wrong."""
+"""Checks and conversions of users' arguments; a ValueError says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.core.tree import concatenate
 
 
 def as_int(name: str, value: Any, least: int | None = 1) -> int:
-    """Return a whole number of any library (Python, NumPy, a tensor with one number) as an int of at least `least`."""
+    """Convert an integer (Python, NumPy, or a tensor with one number) to an int of at least `least`."""
     truth = isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.is_floating_point())
     try:
         number = None if truth else operator.index(value)
@@ -33,15 +33,15 @@ def as_int(name: str, value: Any, least: int | None = 1) -> int:
 
 
 def as_greedy(agent: Agent, value: bool | None) -> bool:
-    """Return whether an evaluation is greedy; None: as the agent's protocol says."""
+    """Return whether an evaluation is greedy; None means the default of the agent's protocol."""
     return agent.protocol.test_greedy if value is None else truth("greedy", value)
 
 
 def as_tasks(family: TaskFamily, value: Any) -> int | Task:
-    """Return a number of tasks as an int, or tasks of `family` (a Task of any number of rows, or a list) as a Task.
+    """Return a number of tasks as an int, or tasks of `family` (a Task with any number of rows, or a list) as a Task.
 
-    A list is what `sample_tasks` of the Gymnasium view gives; its rows follow each other in the Task returned.
-    What is wrong with a task is said as in the views (`metarl.core.checks`).
+    `sample_tasks` of the Gymnasium view returns such lists; their rows are concatenated. Tasks are checked as in the
+    views (`metarl.core.checks`).
     """
     if isinstance(value, list) or type(value) is tuple:
         if not value:
@@ -54,7 +54,7 @@ def as_tasks(family: TaskFamily, value: Any) -> int | Task:
 
 
 def check_rounds(agent: Agent, rounds: int | None) -> None:
-    """Raise ValueError if several `rounds` are asked of an agent that does nothing between them."""
+    """Raise ValueError for several `rounds` with an agent that does nothing between them."""
     protocol = agent.protocol
     if rounds is None or rounds == 1 or max(protocol.rounds, protocol.test().rounds) > 1:
         return
@@ -73,9 +73,9 @@ def check_size(
     rounds: int | None = None,
     each: int = 1,
 ) -> None:
-    """Raise ValueError for an evaluation that this machine has not the memory for, before anything is played.
+    """Raise ValueError, before anything is played, for an evaluation that does not fit into this machine's memory.
 
-    `each` is the number of rows that play a task side by side.
+    `each` is the number of rows that play a task in parallel.
     """
     points, own = rounds or episodes or family.episodes_per_trial, task_numbers(family)
     trial = float(each) * family.horizon * (episodes or family.episodes_per_trial) * row_numbers(family)

@@ -1,4 +1,4 @@
-"""Bounds of an evaluation: play that does not learn, uniformly random and told the task, on the same tasks."""
+"""Bounds of an evaluation: the returns of random play and of the oracle on the same tasks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from metarl.evaluation.results import Array
 from metarl.learning import ranks
 
 BOUND_EPISODES = 20
-"""Episodes at most that random and told play have on each task, for the bounds."""
+"""Largest number of episodes per task that random and oracle play for the bounds."""
 
 
 class Bounds(NamedTuple):
-    """Returns and rewards of play that does not learn, on the same tasks; None where they are not known."""
+    """Returns and rewards of random and oracle on the same tasks; None where unknown."""
 
     random: Array | None  # (tasks,) return of an episode of the uniformly random policy
     oracle: Array | None  # (tasks,) best known return of an episode when the task is told
@@ -34,10 +34,10 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(family: TaskFamily, task: Task, root: Key, episodes: int, steps: bool, memory: tuple[int, int]) -> Bounds:
-    """Return the family's exact numbers where it has them; the others are found by playing, and so are single steps.
+    """Return the family's exact bounds if it has them; otherwise, and for single steps, estimate them by playing.
 
-    Play has `episodes` episodes on each task, at most `BOUND_EPISODES`. With `steps` the reward of every step is
-    wanted. `memory` is how many rows, and how many bytes, may be played at once.
+    `episodes` episodes, at most `BOUND_EPISODES`, are played on each task. With `steps` the reward of every step is
+    included. `memory` is the number of rows, and of bytes, that may be played at once.
     """
     episodes = min(episodes, BOUND_EPISODES)
     random = _optional(family.random_return(to_device(task, root.device)))
@@ -59,9 +59,9 @@ def bounds_of(family: TaskFamily, task: Task, root: Key, episodes: int, steps: b
 def _profile(
     make_agent: Callable[[], Agent], family: TaskFamily, task: Task, key: Key, episodes: int, memory: tuple[int, int]
 ) -> Array | None:
-    """Return the mean reward of each step of an episode of an agent that does not learn: ``(tasks, horizon)``.
+    """Return the mean reward at each step of an episode of an agent that does not learn, ``(tasks, horizon)``.
 
-    None if it cannot be made for the family: nothing is uniform over an action space without bounds.
+    None if the agent cannot be made for the family, such as random play in an unbounded action space.
     """
     try:
         agent = make_agent()
@@ -77,7 +77,7 @@ def _profile(
 
 
 def rows_at_once(family: TaskFamily, steps: int, most_rows: int, most_bytes: int) -> int:
-    """Return how many rows, at most `most_rows`, have rollouts of `steps` steps within `most_bytes`."""
+    """Return the number of rows, at most `most_rows`, whose rollouts of `steps` steps fit into `most_bytes`."""
     observation = math.prod(family.observation_space.shape)
     action = math.prod(family.action_space.shape or ()) + 1
     per_step = 4 * (2 * observation + 2 * action + 8)

@@ -1,4 +1,4 @@
-"""Adaptation curves: the results of an evaluation with their files and pictures, and several of them together."""
+"""Adaptation curves: the results of an evaluation, with files and plots, and the combination of several curves."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from metarl.evaluation.step_curve import combine_steps
 
 
 class AdaptationCurve(Results):
-    """Returns of an agent on a split, as far as it got to know each task.
+    """Returns of an agent on the tasks of a split, by its experience on each task.
 
-    A *point* is an episode of the trial (an agent that learns in its memory) or a round of adaptation (one that
-    learns by gradient steps between rounds; then `rounds` is True and a point is the mean over a round's episodes).
-    A *task* is one of different tasks; its result is a mean over `repeats` trials. A *seed* is a training run.
+    A *point* is an episode of the trial (for an agent that adapts in its memory) or a round of adaptation (for one that
+    adapts by gradient steps between rounds; then `rounds` is True, and a point is the mean over the round's episodes).
+    A *task* is one of several distinct tasks; its result is a mean over `repeats` trials. A *seed* is a training run.
     `Results` has the fields and the statistics.
     """
 
     def plot(self, ax: Axes | None = None, x: str = "points", bounds: bool = True) -> Figure:
         """Draw the mean with its 95 % band, and random and oracle as dashed lines, on `ax` or a new figure.
 
-        `x` is what stands on the horizontal axis: "points" (the episode of the trial, or the number of gradient steps),
-        or the experience on the task before each point, in "episodes" or "env_steps", on which agents that learn in
-        their memory and agents that learn by gradients compare; both are on a logarithmic scale that has a zero.
-        A curve that stays within the last tenth of the way from random to oracle is shown without the random line,
-        next to which it would look flat; the legend has its value. Without `bounds` neither line is drawn, for a second
+        `x` selects the horizontal axis: "points" (the episode of the trial, or the number of gradient steps), or the
+        experience on the task before each point, in "episodes" or "env_steps", which allows comparing agents that adapt
+        in their memory with agents that adapt by gradients. The latter two use a symmetric logarithmic scale. If the
+        curve stays within the last tenth of the way from random to oracle, the random line is left out, because it
+        would make the curve look flat; the legend has its value. Without `bounds` neither line is drawn, for a second
         curve on the same axes. Raises ValueError for another `x`.
         """
         return plot_curve(self, ax, x, bounds)
 
     def plot_steps(self) -> Figure | None:
-        """Draw the reward of every step of the trial, next to random and told play; None without `steps`."""
+        """Draw the reward at every step of the trial, with random and oracle; return None without `steps`."""
         if self.steps is None:
             return None
         return self.steps.plot(label=self.agent, colour=colour(self.agent), title=f"{self.family}, {self.split}")
@@ -52,9 +52,9 @@ class AdaptationCurve(Results):
     def save(self, path: str | Path) -> list[Path]:
         """Write ``<path>.json`` (summary, all points with intervals), ``.csv`` (every task) and ``.png`` (the plot).
 
-        With `steps`, also ``<path>_steps.csv`` (every task in every bin) and ``<path>_steps.png``. `path` is a stem
-        such as ``runs/x/evaluation/test``; folders are made. Returns the paths, the JSON file first. `load` reads the
-        curve back without loss.
+        With `steps`, also write ``<path>_steps.csv`` (every task in every bin) and ``<path>_steps.png``. `path` is a
+        stem such as ``runs/x/evaluation/test``; missing folders are created. Returns the paths, the JSON file first.
+        `load` reads the curve back without loss.
         """
         storage.write(self, path)
         paths = [storage.with_suffix(path, suffix) for suffix in (".json", ".csv", ".png")]
@@ -67,10 +67,10 @@ class AdaptationCurve(Results):
 
     @classmethod
     def load(cls, path: str | Path) -> AdaptationCurve:
-        """Read the curve that `save(path)` wrote, also in an earlier version; `path` is the stem or the JSON file.
+        """Read a curve written by `save(path)`, of this or an earlier version; `path` is the stem or the JSON file.
 
-        Raises FileNotFoundError if there is none, and ValueError, one sentence that names the file, if any of its files
-        is damaged or missing, or they are not of one evaluation.
+        Raises FileNotFoundError if there is none, and ValueError, which names the file, if any of its files is damaged
+        or missing, or if they do not belong to one evaluation.
         """
         found = storage.read(path)
         try:
@@ -79,22 +79,22 @@ class AdaptationCurve(Results):
             raise damaged(storage.with_suffix(path, ".json"), str(error).removesuffix(".")) from error
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame, a row for every seed, task and point.
+        """Return a pandas DataFrame with one row per seed, task and point.
 
         Columns: seed, task, point (its label), episodes and env_steps (of experience before it), return, random, oracle
-        (NaN where unknown), and success where the family counts it. Raises ImportError with a sentence where pandas,
-        which metarl does not need, is not there.
+        (NaN if unknown), and success if the family counts it. Raises ImportError if pandas, which metarl does not
+        require, is not installed.
         """
         return storage.to_frame(self)
 
     def _repr_png_(self) -> bytes:
-        """The plot, for notebooks."""
+        """Return the plot, for notebooks."""
         file = io.BytesIO()
         self.plot().savefig(file, format="png", dpi=100)
         return file.getvalue()
 
     def _repr_html_(self) -> str:
-        """The points in a table and the plot, for notebooks."""
+        """Return a table of the points and the plot, for notebooks."""
         low, high = self.interval()
         shown = chosen_points(len(self.labels), 8)
         cells = {
@@ -117,9 +117,9 @@ def _draw(figure: Figure, path: Path) -> None:
 
 
 def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
-    """Join evaluations of several training runs on the same tasks: one curve with the seeds of all.
+    """Combine evaluations of several training runs on the same tasks into one curve with all seeds.
 
-    Raises ValueError if they differ in anything but the returns, the steps they took and their training.
+    Raises ValueError if the curves differ in anything but returns, steps and training.
     """
     if not curves:
         raise ValueError("There must be at least one curve to combine.")
@@ -143,7 +143,7 @@ def combine(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
 
 
 def _check_protocol(first: AdaptationCurve, other: AdaptationCurve) -> None:
-    """Raise ValueError unless both are of one protocol and on the same tasks."""
+    """Raise ValueError unless both curves have the same protocol and tasks."""
     for name in ("agent", "family", "split", "greedy", "rounds", "labels", "repeats", "eval_seed"):
         if getattr(first, name) != getattr(other, name):
             raise ValueError(
@@ -158,7 +158,7 @@ def _check_protocol(first: AdaptationCurve, other: AdaptationCurve) -> None:
 
 
 def _same_tasks(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
-    """True if the tasks' numbers agree where both are known (files of earlier versions have none)."""
+    """Return True if the tasks' values agree where both are known (files of earlier versions have none)."""
     return not a or not b or (a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a))
 
 
@@ -167,9 +167,9 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def generalisation_gaps(curves: Mapping[str, AdaptationCurve]) -> dict[str, tuple[float, float, float]]:
-    """Score on `train` minus that on each other split, with its 95 % interval (gap, low, high); empty without `train`.
+    """Return the score on `train` minus that on each other split, with its 95 % interval, as (gap, low, high).
 
-    A split whose curve has other seeds than `train`'s is left out.
+    The result is empty without `train`. Splits whose curves have other seeds than that of `train` are left out.
     """
     if "train" not in curves:
         return {}

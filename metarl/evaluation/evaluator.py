@@ -1,4 +1,4 @@
-"""The evaluator: a trial of an agent on tasks that it has not seen, as an adaptation curve."""
+"""The evaluator: plays trials of an agent on held-out tasks and returns an adaptation curve."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from metarl.evaluation.tails.tail import halves_of
 from metarl.learning import ranks
 
 EVALUATION = 0x6576616C  # "eval" in ASCII
-"""The address of all evaluations: ``fold(key(seed), EVALUATION)``. Training counts its streams from 0."""
+"""The address of all evaluations: ``fold(key(seed), EVALUATION)``. Training numbers its streams from 0."""
 
 
 CHUNK_ROWS = 4096
 
 
 CHUNK_BYTES = 1 << 28
-"""An evaluation plays at most this many rows at once, and fewer where they would take more memory than this."""
+"""Limits on the rows that an evaluation plays at once: their number, and their memory in bytes."""
 
 
 PROBED = 16
-"""Trials that are played first, to see how much memory one takes."""
+"""Number of trials that are played first, to measure the memory of a trial."""
 
 
 STEPS_OF_A_POINT = 20
-"""Steps on each task that an episode needs to be a point; a shorter one is repeated by default."""
+"""Smallest number of steps per task in a point; shorter episodes are repeated by default."""
 
 
 WIDEST_FIELD = 32
-"""Numbers of a task's field at most that are written down with the returns."""
+"""Largest field of a task, in numbers, that is stored with the returns."""
 
 
 Array = NDArray[np.float32]
@@ -76,37 +76,37 @@ def evaluate(
     greedy: bool | None = None,
     step_curve: bool = True,
 ) -> AdaptationCurve:
-    """The adaptation curve of `agent` on tasks of a split, or on the tasks that are given.
+    """Evaluate `agent` on tasks of a split, or on the given tasks, and return its adaptation curve.
 
-    `family` is a family or the id of one; by default it is the one that the agent was trained on, or made for.
+    `family` is a family or the id of one; by default it is the family that the agent was trained on or made for.
 
-    **Tasks.** Of a distribution, `tasks` are drawn. A finite split (`TaskFamily.num_tasks`) with at most as many tasks
-    is played whole, each task once; of a larger one, `tasks` distinct ones are chosen. So the number of tasks in the
-    curve is one of different tasks, which is what its intervals resample.
+    **Tasks.** From a distribution, `tasks` tasks are drawn. A finite split (`TaskFamily.num_tasks`) with at most that
+    many tasks is played completely, each task once; from a larger one, `tasks` distinct tasks are chosen. The curve
+    therefore has only distinct tasks, over which its intervals resample.
 
-    **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. The default makes an
-    episode's steps times repeats at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
-    and gives a finite split that was played whole as many trials as were asked for tasks. For an agent whose trials
-    take long (`Agent.costly`) only the latter counts.
+    **Repeats.** Every task is played in `repeats` trials, whose mean is the task's result. By default the steps of an
+    episode times the repeats are at least `STEPS_OF_A_POINT` (20 pulls of a bandit's arm; 1 repeat from 20 steps on),
+    and a finite split that is played completely gets as many trials in total as the tasks that were asked for. For a
+    slow agent (`Agent.costly`) only the second rule applies.
 
-    **Points** are the episodes of a trial; for an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
-    the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each the mean over the round's episodes and the task's
-    rows. `episodes` (of a round) and `rounds` default to what the agent was made for.
+    **Points** are the episodes of a trial. For an agent that adapts in rounds (MAML), or with ``rounds > 1``, they are
+    the rounds, i.e. returns after 0, 1, 2 … adaptation steps, each a mean over the round's episodes and the task's
+    rows. `episodes` (per round) and `rounds` default to those of the agent's protocol.
 
-    **Greedy** play takes the most likely action in the episodes that are reported. What `adapt` learns from is sampled
-    all the same (`play_rounds`). By default actions are sampled as in training, except those of an agent that explores
-    only to learn (R2D2, whose protocol says `test_greedy`).
+    **Greedy** play takes the most likely action in the episodes that are reported. The episodes from which `adapt`
+    learns are still sampled (`play_rounds`). By default actions are sampled as in training, except for agents that
+    explore only during training (R2D2, whose protocol has `test_greedy`).
 
-    **Noise.** Tasks, starting states and noise depend only on `seed`, `repeats` and the task's number: agents are
+    **Noise.** Tasks, start states and noise depend only on `seed`, `repeats` and the number of the task: agents are
     compared on the same tasks with the same noise, the first 100 of 1000 tasks are the same as 100 tasks, and nothing
-    is shared with a training run, whatever its seed. The random bound is the family's exact one, or `RandomAgent` on
-    the same tasks. `step_curve` adds the reward of every step (`AdaptationCurve.steps`), with random and told play
-    next to it; to leave it out saves their time.
+    is shared with a training run of any seed. The random bound is the family's exact one, or that of `RandomAgent` on
+    the same tasks. `step_curve` adds the reward at every step (`AdaptationCurve.steps`), with random and oracle;
+    without it the evaluation is faster.
 
-    The environment is put where the agent is (its attribute `device`; the CPU for an agent without one). Memory is
-    bounded, the agent's own included: trials are played in chunks, which changes nothing but, in a network, the last
-    bit of a matrix product.
-    Raises ValueError for an unknown id or split, for tasks of another family, or for a count below 1.
+    The environment is on the agent's `device` (on the CPU for an agent without one). Trials are played in chunks, which
+    bounds the memory, including the agent's; the chunks can only change the last bit of a network's matrix products.
+
+    Raises ValueError for an unknown id or split, for tasks of another family, and for a count below 1.
     """
     family = _family_of(agent, family)
     same_spaces(agent, family)
@@ -133,35 +133,35 @@ def evaluate(
 
 
 class Plan(NamedTuple):
-    """The way in which an evaluation plays its trials."""
+    """The settings with which an evaluation plays its trials."""
 
-    repeats: int  # trials on each task
+    repeats: int  # trials per task
     rounds: int
-    episodes: int  # of a round
-    each: int  # rows that play a task side by side
+    episodes: int  # episodes per round
+    each: int  # rows that play a task in parallel
     by_rounds: bool  # whether a point is a round; otherwise it is an episode
     greedy: bool
     steps: bool  # whether the reward of every step is wanted
 
     @property
     def episodes_of_a_point(self) -> int:
-        """Episodes of experience that a point itself is."""
+        """Number of episodes of experience in one point."""
         return self.episodes * self.each if self.by_rounds else 1
 
 
 class Played(NamedTuple):
-    """Returns and lengths of trials: for a chunk, a row for each trial; for an evaluation, a row for each task."""
+    """Returns and lengths of trials, with one row per trial for a chunk, and one row per task for an evaluation."""
 
     returns: Array  # (tasks, points)
     lengths: Array  # (tasks, points) environment steps that were learned from
     rewards: Array | None  # (tasks, bins) mean reward of a step
     noise: NDArray[np.float64] | None = None  # (points + 2,) see `Results.noise`; None for a chunk
-    success: Array | None = None  # (tasks, points) share of episodes; None if the family does not count it
+    success: Array | None = None  # (tasks, points) fraction of episodes; None if the family does not count it
     halves: Array | None = None  # (tasks, 2) see `Results.halves`; None for a chunk
 
 
 def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -> tuple[Task, int | None]:
-    """The tasks of an evaluation on the CPU, and how many the split has (None: no end of them, or tasks were given)."""
+    """Return an evaluation's tasks on the CPU, and the size of the split (None: infinite, or tasks were given)."""
     if not isinstance(tasks, int):
         return to_device(tasks, "cpu"), None
     distinct = family.num_tasks(split)
@@ -172,23 +172,23 @@ def choose_tasks(family: TaskFamily, root: Key, split: str, tasks: int | Task) -
 
 
 def default_repeats(family: TaskFamily, tasks: int, distinct: int | None, costly: bool = False) -> int:
-    """Trials on each task: enough steps for a point, and as many trials in all as tasks were asked for."""
+    """Return the default trials per task: enough steps for a point, and at least `tasks` trials in total."""
     enough = 1 if costly else -(-STEPS_OF_A_POINT // family.horizon)
     return enough if distinct is None else max(enough, -(-tasks // distinct))
 
 
 def most_rows(family: TaskFamily) -> int:
-    """Rows at most that are played at once."""
+    """Return the largest number of rows that are played at once."""
     return CHUNK_ROWS if family.max_rows is None else min(CHUNK_ROWS, family.max_rows)
 
 
 def describe(family: TaskFamily) -> str:
-    """The family and the options it was made with: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
+    """Describe a family with its options: ``BernoulliBandit(num_arms=5, episodes_per_trial=10)``."""
     return made_with(family)
 
 
 def task_values(task: Task) -> dict[str, Array]:
-    """The tasks' own numbers by field, ``(tasks, d)`` each; fields of more than `WIDEST_FIELD` numbers are left out."""
+    """Return the tasks' values by field, ``(tasks, d)`` each; fields wider than `WIDEST_FIELD` are left out."""
     found: dict[str, Array] = {}
     for name, field in named_leaves(task).items():
         if field[0].numel() <= WIDEST_FIELD:
@@ -197,12 +197,12 @@ def task_values(task: Task) -> dict[str, Array]:
 
 
 def training_of(agent: Agent) -> tuple[dict[str, Any], ...]:
-    """The state of an agent's training (seed, iteration, steps); empty for one that was not trained."""
+    """Return the progress of an agent's training (seed, iteration, steps); empty for an untrained agent."""
     return (dict(agent.trained),) if isinstance(agent, LearningAgent) and agent.trained else ()
 
 
 def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
-    """The family that is asked for, made if it is an id; without one, that of the agent."""
+    """Return the given family, made if it is an id, or else the agent's family."""
     check_is_agent(agent)
     if isinstance(family, str):
         return make(family)
@@ -219,7 +219,7 @@ def _family_of(agent: Agent, family: str | TaskFamily | None) -> TaskFamily:
 def _plan(
     agent: Agent, family: TaskFamily, episodes: int | None, rounds: int | None, repeats: int, greedy: bool, steps: bool
 ) -> Plan:
-    """Fill in `episodes` and `rounds` with what the agent was made for, where they are None."""
+    """Make the plan; `episodes` and `rounds` that are None come from the agent's protocol."""
     protocol = agent.protocol.test()
     rounds = protocol.rounds if rounds is None else rounds
     return Plan(
@@ -237,7 +237,7 @@ def _curve(
     agent: Agent, family: TaskFamily, task: Task, plan: Plan, played: Played, bounds: Bounds,
     *, split: str, seed: int, distinct: int | None,
 ) -> AdaptationCurve:  # fmt: skip
-    """Put together the curve: the returns, how they were played, and what they were made with."""
+    """Assemble the curve from returns, settings and provenance."""
     lengths = played.lengths.mean(axis=0, dtype=np.float64)
     return AdaptationCurve(
         returns=played.returns[None],
@@ -267,7 +267,7 @@ def _curve(
 
 
 def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) -> Played:
-    """Play all trials, in chunks whose memory is bounded by what the first few took; each rank plays its own tasks."""
+    """Play all trials, in chunks sized by the memory of the first few trials; each rank plays its own tasks."""
     most = most_rows(family) // plan.each
     mine, size = ranks.part(num_rows(task)), max(1, min(PROBED, most))
     first, end = mine.start * plan.repeats, mine.stop * plan.repeats
@@ -296,16 +296,16 @@ def _play(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan) ->
 
 
 def _of_tasks(chunks: list[Array], repeats: int) -> Array:
-    """Means over each task's `repeats` trials, from the chunks' rows of single trials."""
+    """Return means over each task's `repeats` trials, given the chunks' rows of single trials."""
     trials = np.concatenate(chunks)
     by_task = trials.reshape(-1, repeats, trials.shape[1])
     return by_task[:, 0] if repeats == 1 else by_task.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
-    """Standard errors of means over ``(tasks, repeats, points)`` that come only from the trials: ``(points + 2,)``.
+    """Return the standard errors of means over ``(tasks, repeats, points)`` due to the trials alone, ``(points + 2,)``.
 
-    They are those of each point, of the score, and of the last less the first point. None with a single trial on each
+    They are those of each point, of the score, and of the last point minus the first. None with a single trial per
     task.
     """
     tasks, repeats, _ = returns.shape
@@ -318,7 +318,7 @@ def _noise(returns: Array, by_rounds: bool) -> NDArray[np.float64] | None:
 
 
 def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Plan, first: int) -> tuple[Played, int]:
-    """A trial on each row of `task`, and the bytes that they took at once: a round's steps and the agent's memory."""
+    """Play a trial on each row of `task`; also return the peak memory in bytes, of a round and the agent's memory."""
     n, taken = num_rows(task), 1
     returns, lengths, rewards, success = [], [], [], []
     watched = list[Tensor]()
@@ -337,7 +337,7 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
         if plan.steps:
             each_step = episode_rewards(played, plan.episodes, family.horizon)
             rewards.append(each_step.reshape(n, plan.each, -1).mean(dim=1))
-        # What an agent remembers may grow with every step: then the old and the new memory are there at once.
+        # The memory of an agent may grow with every step, and then the old and the new one exist at the same time.
         taken = max(taken, num_bytes(played) + 3 * num_bytes(memory))
     edges = borders(plan.rounds, plan.episodes, family.horizon)
     found = binned(torch.cat(rewards, dim=1).cpu().numpy(), edges) if plan.steps else None
@@ -347,7 +347,7 @@ def _play_chunk(agent: Agent, family: TaskFamily, task: Task, key: Key, plan: Pl
 
 
 def _watch_success(found: list[Tensor]) -> Callable[[BatchEnv], None]:
-    """Return what appends the rows' success, bool ``(B,)``, to `found` after each step."""
+    """Return a watcher that appends the rows' success, bool ``(B,)``, to `found` after each step."""
 
     def watch(env: BatchEnv) -> None:
         success = env.family.success(env.task, env.final_state)
@@ -358,17 +358,17 @@ def _watch_success(found: list[Tensor]) -> Callable[[BatchEnv], None]:
 
 
 def _points(returns: Tensor, lengths: Tensor, tasks: int, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Returns and lengths of a round's episodes as those of its points, ``(tasks, points)`` each."""
+    """Convert returns and lengths of a round's episodes to those of its points, ``(tasks, points)`` each."""
     shape = (tasks, plan.each, plan.episodes)
     returns, lengths = returns.reshape(shape), lengths.reshape(shape)
     if plan.by_rounds:
         return returns.mean(dim=(1, 2))[:, None], lengths.sum(dim=(1, 2))[:, None]
-    # Rows of one task play side by side and learn nothing from each other.
+    # Rows of one task play in parallel and learn nothing from each other.
     return returns.mean(dim=1), lengths.mean(dim=1)
 
 
 def _step_curve(family: TaskFamily, plan: Plan, rewards: Array | None, bounds: Bounds) -> StepCurve | None:
-    """The trial's steps in bins, with random and told play, which do the same in every episode."""
+    """Return the binned steps of the trial, with random and oracle, which are the same in every episode."""
     if rewards is None:
         return None
     edges = borders(plan.rounds, plan.episodes, family.horizon)
@@ -382,6 +382,6 @@ def _step_curve(family: TaskFamily, plan: Plan, rewards: Array | None, bounds: B
 def _labels(points: int, by_rounds: bool, agent: Agent) -> tuple[str, ...]:
     if not by_rounds:
         return tuple(f"episode {number}" for number in range(1, points + 1))
-    if agent.protocol.test().rounds == 1:  # an agent whose `adapt` may do anything or nothing
+    if agent.protocol.test().rounds == 1:  # its `adapt` may do anything or nothing
         return tuple(f"round {number}" for number in range(1, points + 1))
     return tuple(f"{number} {agent.step_name}{'s'[: number != 1]}" for number in range(points))

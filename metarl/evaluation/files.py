@@ -1,4 +1,4 @@
-"""Files that are whole or not there: replaced in one step, JSON without NaN, and strict reading of what was written."""
+"""Atomic file writing, JSON without NaN, and strict reading of the files written."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial(\.\w+)?")
 
 
 MEASURES = "_measures.json"
-"""The end of the name of a file with a split's measures, for families that have some, next to its curve's."""
+"""Suffix of the file with a split's measures, for families that have some, next to the files of its curve."""
 
 
 LONGEST = 1e9
-"""Bytes of a file of an evaluation at most."""
+"""Largest size of a file of an evaluation, in bytes."""
 
 
 DEEPEST = 20
-"""Levels of a JSON file at most."""
+"""Largest nesting depth of a JSON file."""
 
 
 NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]\d+)?|inf)|nan", re.ASCII)
-"""A number as a CSV file has it."""
+"""Pattern of a number in a CSV file."""
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, new: bool = False) -> Iterator[BinaryIO]:
-    """Yield a binary file that takes the place of `path` when the block ends without an exception.
+    """Yield a binary file that replaces `path` when the block ends without an exception.
 
-    It is written in the same folder under a name of its own, flushed to the disk and renamed, so that `path` is the
-    former file or the new one, whole, at every moment; a symbolic link is replaced, not followed. With `new`,
-    FileExistsError is raised if `path` exists by then. An OSError names `path`.
+    It is written in the same folder under a temporary name, flushed to disk and renamed, so that `path` is always
+    either the complete old file or the complete new one; a symbolic link is replaced, not followed. With `new`,
+    FileExistsError is raised if `path` exists at that time. An OSError names `path`.
     """
     path = Path(path)
     partial = partial_name(path)
@@ -68,18 +68,18 @@ def replacing(path: str | Path, new: bool = False) -> Iterator[BinaryIO]:
 
 
 def replace_file(path: str | Path, content: str | bytes, new: bool = False) -> None:
-    """Write a whole file as `replacing` does; a text as UTF-8."""
+    """Write a whole file atomically, like `replacing`; text is encoded as UTF-8."""
     with replacing(path, new) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def partial_name(path: Path) -> Path:
-    """Return a name in the folder of `path` that no other writer has, with the same ending."""
+    """Return a unique temporary name in the folder of `path`, with the same suffix."""
     return path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.partial{path.suffix}")
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed programs left in a folder and its subfolders. Nobody else may be writing there."""
+    """Remove temporary files that killed programs left in a folder and its subfolders, where nobody may be writing."""
     for path in [path for path in folder.rglob(".*") if PARTIAL.fullmatch(path.name)]:
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink():
@@ -105,8 +105,8 @@ def _rename(partial: Path, path: Path, new: bool) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, where the system can."""
-    with contextlib.suppress(PermissionError):  # of a folder that may be written to but not read; Windows
+    """Flush a folder's directory entries to disk, if the system supports it."""
+    with contextlib.suppress(PermissionError):  # a folder that is writable but not readable; Windows
         number = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(number)
@@ -118,9 +118,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Write plain data as JSON text, in which nan and the infinities are null.
+    """Convert plain data to JSON text, with null for NaN and infinities.
 
-    NumPy's numbers, truth values and arrays are written as Python's. `options` are those of `json.dumps`.
+    NumPy numbers, booleans and arrays are written like Python's. `options` are those of `json.dumps`.
     """
     return json.dumps(_plain(value), allow_nan=False, **options)
 
@@ -138,14 +138,14 @@ def _plain(value: Any) -> Any:
 
 
 def damaged(path: str | Path, why: str) -> ValueError:
-    """Return the error for a file of an evaluation that is not as it was written: one sentence."""
+    """Return the error for a damaged file of an evaluation."""
     return ValueError(f"The file {str(path)!r} is damaged: {why}. Evaluate again, or use a copy of it.")
 
 
 def read_text(path: Path) -> str:
-    """Read a text of UTF-8. Raises FileNotFoundError, and ValueError (one sentence) if it cannot be read.
+    """Read a UTF-8 text. Raises FileNotFoundError, and ValueError if the file cannot be read.
 
-    A symbolic link is not followed.
+    Symbolic links are not followed.
     """
     try:
         text = read_regular(path, LONGEST).decode()
@@ -161,7 +161,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object of strict JSON: no duplicate keys, no NaN. Raises as `read_text` does."""
+    """Read an object of strict JSON: no duplicate keys, no NaN. Raises the errors of `read_text`."""
     text = read_text(path)
     try:
         found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_float=_number)
@@ -198,9 +198,9 @@ def _number(text: str) -> float:
 
 
 def read_csv(path: Path, less: int = 0) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file's header and rows, at least one, each with `less` cells less than the header.
+    """Read a CSV file's header and its rows, at least one, each with `less` fewer cells than the header.
 
-    Raises ValueError (one sentence) if the file is missing or damaged.
+    Raises ValueError if the file is missing or damaged.
     """
     try:
         text = read_text(path)
@@ -219,7 +219,7 @@ def read_csv(path: Path, less: int = 0) -> tuple[list[str], list[list[str]]]:
 
 
 def numbers(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Convert cells to numbers, ``(rows, columns)``. Raises ValueError (one sentence) for a cell that is none."""
+    """Convert cells to numbers, ``(rows, columns)``. Raises ValueError for a cell that is not a number."""
     wrong = next((cell for row in rows for cell in row if not NUMBER.fullmatch(cell)), None)
     if wrong is not None:
         raise damaged(path, f"the cell {wrong[:20]!r} is no number")
@@ -230,7 +230,7 @@ def numbers(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:
 
 
 def singles(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-    """Convert cells to float32, as `numbers` does."""
+    """Convert cells to float32, like `numbers`."""
     found = numbers(path, rows)
     largest = np.abs(found, where=np.isfinite(found), out=np.zeros_like(found)).max(initial=0.0)
     if largest > np.finfo(np.float32).max:
@@ -239,11 +239,11 @@ def singles(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float32]:
 
 
 def checksum(content: str | Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a text, or of plain data whatever the layout of its JSON, in hexadecimal."""
+    """Return the SHA-256 of a text, or of plain data independent of the layout of its JSON, in hexadecimal."""
     text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def curve_files(folder: Path) -> list[Path]:
-    """Return the JSON files of the curves in a folder, sorted by name; those of measures are none."""
+    """Return the JSON files of the curves in a folder, sorted by name, without those of measures."""
     return sorted(path for path in folder.glob("*.json") if not path.name.endswith(MEASURES))

@@ -1,7 +1,7 @@
-"""An evaluation played again with its states kept.
+"""Replay of an evaluation, to obtain its states.
 
-`watch` evaluates and notes down the actions. Because a row of a batch equals a batch of one bit for bit, and randomness
-is addressed, these actions on the same task with the same keys give the same trial again, without the agent.
+`watch` evaluates and records the actions. A row of a batch equals a batch of one bit for bit, and randomness is
+addressed, so replaying these actions on the same task with the same keys reproduces the trial without the agent.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from metarl.evaluation.evaluator import EVALUATION, evaluate, training_of
 from metarl.learning import ranks
 
 MAX_PULLS = 20
-"""Rows of a task that are watched where each is a single step."""
+"""Number of rows per task that are watched if each row is a single step."""
 
 
 class Watched(Agent):
-    """An agent whose actions are noted down as it plays: those of the first `rows` rows of every trial, in every round.
+    """An agent whose actions are recorded as it plays: those of the first `rows` rows of every trial, in every round.
 
-    So are the embeddings of its tasks, if it has some. Of a task's `repeats` trials the first is shown. With `greedy`
-    the rounds that are played only for `adapt`, by sampling, are not noted down.
+    If the agent has task embeddings, they are recorded, too. Only the first of a task's `repeats` trials is shown. With
+    `greedy`, the sampled rounds that are played only for `adapt` are not recorded.
     """
 
     def __init__(self, agent: Agent, rows: int = 1, greedy: bool = False) -> None:
@@ -67,7 +67,7 @@ class Watched(Agent):
         return self.agent.update(trial, progress)
 
     def join(self) -> None:
-        """Put together what all ranks have noted down; their tasks are one after the other."""
+        """Join the records of all ranks, whose tasks are concatenated."""
         if ranks.several():
             every = ranks.all_gather(to_device((self._tasks, self._actions, self._embeddings), "cpu"))
             self._tasks, self._actions, self._embeddings = (
@@ -77,17 +77,17 @@ class Watched(Agent):
 
     @property
     def task(self) -> Task:
-        """All tasks that were played, in their order."""
+        """All tasks that were played, in order."""
         every = concatenate(self._tasks)
         return every if self.repeats == 1 else take(every, slice(0, None, self.repeats))
 
     @property
     def embedding(self) -> Tensor | None:
-        """The agent's embedding of each task ``(tasks, Z)``, on which the last round was played; None without one."""
+        """The agent's embedding of each task in the last round, ``(tasks, Z)``; None if it has none."""
         return torch.cat(self._embeddings)[:: self.repeats] if self._embeddings else None
 
     def actions(self, number: int, row: int = 0) -> list[list[Tensor]]:
-        """The actions of a row of task `number` by [round][step], ``(1, …)`` each. ValueError if it was not played."""
+        """Return the actions of a row of task `number` by [round][step], ``(1, …)``. ValueError: it was not played."""
         first, trial = 0, number * self.repeats
         for task, rounds in zip(self._tasks, self._actions, strict=True):
             if first <= trial < first + num_rows(task):
@@ -96,7 +96,7 @@ class Watched(Agent):
         raise ValueError(f"Tasks 0 to {first // self.repeats - 1} were played, not {number}.")
 
     def all_actions(self) -> list[Tensor]:
-        """The actions of each round ``(tasks, rows, steps, …)``, where all tasks take the same number of steps."""
+        """Return the actions of each round, ``(tasks, rows, steps, …)``; all tasks must take equally many steps."""
         rounds = zip(*self._actions, strict=True)
         return [torch.cat([torch.stack(steps, dim=2) for steps in chunks])[:: self.repeats] for chunks in rounds]
 
@@ -110,9 +110,9 @@ def watch(
     greedy: bool | None = None,
     repeats: int | None = None,
 ) -> tuple[AdaptationCurve, Watched]:
-    """Evaluate as `metarl.evaluate` does, and keep the actions that were taken.
+    """Evaluate like `metarl.evaluate`, and record the actions.
 
-    Of the rows that play a task side by side the first is watched; several, where a row is a single step of a bandit.
+    Only the first of the rows that play a task in parallel is watched, or several if a row is a single bandit step.
     """
     greedy = as_greedy(agent, greedy)
     watched = Watched(agent, rows=MAX_PULLS if family.horizon == 1 else 1, greedy=greedy)
@@ -126,12 +126,12 @@ def watch(
 class Episode(NamedTuple):
     """One episode of one row."""
 
-    states: list[State]  # the first one, and one more after each step
+    states: list[State]  # the first state, and the state after each step
     rewards: list[float]
 
 
 def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0) -> list[list[Episode]]:
-    """Play again the trial of a row of task `number` in the evaluation with this `seed`: [round][episode]."""
+    """Replay the trial of a row of task `number` in the evaluation with this `seed`: [round][episode]."""
     trial, family = [], family.drawable()
     for index, actions in enumerate(watched.actions(number, row)):
         env = env_again(watched, family, number, row, seed, index)
@@ -143,7 +143,7 @@ def replay(watched: Watched, family: TaskFamily, number: int, row: int = 0, seed
 def env_again(
     watched: Watched, family: TaskFamily, number: int, row: int = 0, seed: int = 0, index: int = 0
 ) -> BatchEnv:
-    """Make the environment of one row of task `number`, as it was in round `index` of the evaluation."""
+    """Remake the environment of one row of task `number` in round `index` of the evaluation."""
     protocol = watched.protocol.test()
     key = rng.fold(rng.fold(rng.key(seed, watched.device), EVALUATION), 1)
     first_row = number * watched.repeats * protocol.envs_per_task + row
@@ -152,7 +152,7 @@ def env_again(
 
 
 def _play(env: BatchEnv, actions: Sequence[Tensor]) -> list[Episode]:
-    """Play one round of one row; the actions go on after its end where other rows took longer."""
+    """Play one round of one row; the actions continue beyond its end if other rows took longer."""
     episodes = [Episode([env.state], [])]
     for action in actions:
         outcome, step = env.step(action)

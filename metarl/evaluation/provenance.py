@@ -1,4 +1,4 @@
-"""The versions behind a number: those of the libraries, and the commit of metarl where it runs from a checkout."""
+"""Provenance of results: versions of the libraries, and the commit of metarl if it runs from a checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIBRARIES = ("metarl", "torch", "numpy", "gymnasium", "stable-baselines3", "scip
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python, the platform and the libraries; "commit" only where this file is under version control."""
+    """Return versions of Python, platform and libraries, and "commit" if this file is under version control."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
         try:
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit, with "+changes" behind it if tracked files differ; None without git or outside metarl's checkout."""
+    """Return the commit, with "+changes" if tracked files differ; None without git or outside metarl's checkout."""
     here = Path(__file__).resolve().parent
     try:
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # else it would be some other project's commit

@@ -1,6 +1,6 @@
-"""Results of an evaluation: an agent's returns on tasks, point by point, and their statistics.
+"""Results of an evaluation: an agent's returns by task and point, and their statistics.
 
-`AdaptationCurve` adds files and pictures to them.
+`AdaptationCurve` adds files and plots.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ GIVEN = "given tasks"
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Returns of an agent on a split, by training seed, task and point; see `AdaptationCurve` for these words.
+    """Returns of an agent on a split, by training seed, task and point; `AdaptationCurve` defines these terms.
 
-    Raises ValueError where the shapes do not agree.
+    Raises ValueError if the shapes do not match.
     """
 
     returns: Array  # (seeds, tasks, points) undiscounted return of an episode, mean over the repeats
@@ -38,21 +38,21 @@ class Results:
     env_steps: NDArray[np.float64]  # (points,) mean environment steps of experience before the point
     labels: tuple[str, ...]  # (points,) "episode 1", or "0 gradient steps"
     random: Array | None  # (tasks,) return of an episode of the uniformly random policy; None: not measured
-    oracle: Array | None  # (tasks,) best known return of an episode when the task is told; None: not known
+    oracle: Array | None  # (tasks,) best known return of an episode given the task; None: unknown
     agent: str
     family: str
     split: str
     greedy: bool  # the agent took its most likely action; otherwise it sampled, as in training
     rounds: bool = False
     repeats: int = 1  # trials on each task
-    eval_seed: int | None = None  # of tasks and noise; None: not known (a file of an earlier version)
-    distinct: int | None = None  # tasks that the split has; None: no end of them, or not known
-    episodes_of_a_point: int = 1  # episodes of experience that a point itself is
+    eval_seed: int | None = None  # seed of tasks and noise; None: unknown (a file of an earlier version)
+    distinct: int | None = None  # number of tasks in the split; None: infinite, or unknown
+    episodes_of_a_point: int = 1  # episodes of experience in one point
     total_steps: float | None = None  # mean environment steps of experience after the last point
-    task_values: Mapping[str, Array] = field(default_factory=dict)  # (tasks, d): the tasks' own numbers by field
-    training: tuple[Mapping[str, Any], ...] = ()  # of each seed: its training seed, iteration, environment steps
+    task_values: Mapping[str, Array] = field(default_factory=dict)  # (tasks, d): the tasks' values by field
+    training: tuple[Mapping[str, Any], ...] = ()  # for each seed: its training seed, iteration, environment steps
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the evaluation
-    steps: StepCurve | None = None  # the reward of every step of the trial
+    steps: StepCurve | None = None  # the reward at every step of the trial
     noise: NDArray[np.float64] | None = None  # (seeds, points + 2) standard error of each point's mean, of the score's
     # and of the last less the first point's that playing the same tasks again has; None: one trial each, or not known
     success: Array | None = None  # (seeds, tasks, points) share of a point's episodes in which the task was solved at
@@ -77,22 +77,22 @@ class Results:
 
     @property
     def totals(self) -> Array:
-        """Return of the whole trial, ``(seeds, tasks)``: the sum over its points."""
+        """The return of the whole trial, ``(seeds, tasks)``: the sum over its points."""
         return self.returns.sum(axis=2)
 
     @property
     def scores(self) -> Array:
-        """The one number of a task, ``(seeds, tasks)``: the trial's total, or after the last round if `rounds`."""
+        """The score of each task, ``(seeds, tasks)``: the trial's total, or the last round's return if `rounds`."""
         return self.returns[:, :, -1] if self.rounds else self.totals
 
     @property
     def every_task(self) -> bool:
-        """True where the result speaks of no other tasks: all tasks of the split `all`, or tasks that were given."""
+        """True if the tasks are the whole population: all tasks of the split `all`, or tasks that were given."""
         return self.split == GIVEN or (self.split == "all" and self.distinct == self.returns.shape[1])
 
     @property
     def bounds(self) -> dict[str, float]:
-        """Mean over tasks of "random" and "oracle", per episode, where they are known."""
+        """Return the means over tasks of "random" and "oracle", per episode, if known."""
         known = {"random": self.random, "oracle": self.oracle}
         return {name: float(np.mean(bound, dtype=np.float64)) for name, bound in known.items() if bound is not None}
 
@@ -105,21 +105,21 @@ class Results:
         return bounds["random"], bounds["oracle"]
 
     def last_normalised(self) -> NDArray[np.float64] | None:
-        """The last point of every seed and task on the `scale`, ``(seeds, tasks)``; None without a scale."""
+        """Return the last point of every seed and task, normalised by `scale`, ``(seeds, tasks)``; None without one."""
         return None if self.scale is None else stats.normalise(self.returns[:, :, -1], *self.scale)
 
     def mean(self) -> NDArray[np.float64]:
-        """Mean over seeds and tasks: ``(points,)``."""
+        """Return the mean over seeds and tasks, ``(points,)``."""
         return stats.mean(self.returns)
 
     def iqm(self) -> NDArray[np.float64]:
-        """Interquartile mean over seeds and tasks: ``(points,)``; see `stats.iqm`."""
+        """Return the interquartile mean over seeds and tasks, ``(points,)``; see `stats.iqm`."""
         return stats.iqm(self.returns)
 
     def interval(self, level: float = 0.95, statistic: str = "mean") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Interval of the mean (or "iqm") at each point: (low, high), ``(points,)`` each.
+        """Return the interval of the mean (or "iqm") at each point, (low, high), ``(points,)`` each.
 
-        `interval_of` says in words what it is over. Raises ValueError as `stats.interval` does.
+        `interval_of` describes what it is over. Raises the errors of `stats.interval`.
         """
         if (level, statistic) not in self._intervals:
             noise = None if self.noise is None else self.noise[:, :-2]
@@ -131,13 +131,13 @@ class Results:
 
     @cached_property
     def _intervals(self) -> dict[tuple[float, str], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Intervals computed so far: files, pictures, table and log want the same one, a second for 10,000 tasks."""
+        """Cache of intervals, which files, plots, table and log all need; one takes a second for 10,000 tasks."""
         return {}
 
     def interval_of(self) -> str:
-        """Say what the intervals are over: ``over tasks, of this agent``, or ``over seeds and tasks``.
+        """Describe what the intervals are over: ``over tasks, of this agent``, or ``over seeds and tasks``.
 
-        Where the tasks are all there are: ``over trials, of this agent on all tasks``, ``over seeds, on all tasks``.
+        For `every_task`: ``over trials, of this agent on all tasks``, or ``over seeds, on all tasks``.
         """
         one = len(self.returns) == 1
         if self.every_task and (not one or self.noise is not None):
@@ -146,18 +146,18 @@ class Results:
         return "over tasks, of this agent" if one else "over seeds and tasks"
 
     def summary(self) -> dict[str, float]:
-        """The curve as plain numbers; what is unknown or makes no sense is left out.
+        """Return the curve as plain numbers; unknown and undefined ones are left out.
 
-        - each point's mean under its label; beyond ten points those of `chosen_points`
-        - ``score``, ``score_low``, ``score_high`` (95 %), ``score_iqm``: of the trial's total, or the last round
+        - each point's mean under its label; with more than ten points those of `chosen_points`
+        - ``score``, ``score_low``, ``score_high`` (95 %), ``score_iqm``: of the trial's total, or of the last round
         - ``random``, ``oracle``: per episode; ``normalised`` score (0 random, 1 oracle); ``normalised_regret``
         - ``area_under_curve``; ``adaptation_delta`` with ``_low`` and ``_high``; ``episodes_to_threshold`` and
           ``env_steps_to_threshold`` (0.9 of the way from random to oracle; left out if never reached; the latter by
           the steps of the trial where `steps` has random and oracle, else by the points)
-        - ``cumulative_regret`` against the oracle over all episodes of the experience, ``regret_per_episode`` and
-          ``regret_per_step`` at its end: what an episode, or an environment step, still loses
-        - ``success_first``, ``success``: share of the episodes of the first and of the last point in which the task
-          was solved at some step
+        - ``cumulative_regret`` against the oracle over all episodes of experience, ``regret_per_episode`` and
+          ``regret_per_step`` at its end: the remaining loss per episode, or per environment step
+        - ``success_first``, ``success``: fraction of episodes of the first and of the last point in which the task was
+          solved at some step
         - ``cvar_10`` with ``_low`` and ``_high``, ``worst_task``: see `tail`
         - ``tasks``, ``repeats``, ``seeds``, ``greedy``
         """
@@ -185,13 +185,13 @@ class Results:
         return {name: float(number) for name, number in numbers.items()}
 
     def _with_interval(self, name: str, values: NDArray[Any], column: int) -> dict[str, Any]:
-        """Mean and 95 % interval of ``(seeds, tasks)`` values, whose noise is the given column of `noise`."""
+        """Return mean and 95 % interval of ``(seeds, tasks)`` values, whose noise is this column of `noise`."""
         noise = None if self.noise is None else self.noise[:, [column]]
         low, high = stats.interval(values[:, :, None], every_task=self.every_task, noise=noise)
         return {name: stats.mean(values[:, :, None])[0], f"{name}_low": low[0], f"{name}_high": high[0]}
 
     def _normalised(self) -> dict[str, float]:
-        """The numbers of the summary that need a scale from random to oracle."""
+        """Return the numbers of the summary that need a scale from random to oracle."""
         if self.scale is None:
             return {}
         mean = self.mean()
@@ -203,10 +203,10 @@ class Results:
         return numbers | ({} if reached is None else {"episodes_to_threshold": reached})
 
     def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
-        """Environment steps on a task until `threshold` of the way from random to oracle; None if never, or unknown.
+        """Return the environment steps until `threshold` of the way from random to oracle; None if never or unknown.
 
-        They are counted by the reward of each step where `steps` knows both (see `StepCurve.steps_to_threshold`), so
-        that what is learned inside the first episode counts; else by the points, of which the first has 0 steps.
+        If `steps` has random and oracle, the reward at each step is used (see `StepCurve.steps_to_threshold`), so that
+        learning within the first episode counts. Otherwise the points are used, of which the first has 0 steps.
         """
         if self.steps is not None and len(self.steps.bounds) == 2:
             return self.steps.steps_to_threshold(threshold)
@@ -215,10 +215,10 @@ class Results:
         return stats.episodes_to_threshold(self.returns, *self.scale, threshold, episodes=self.env_steps)
 
     def regret(self) -> dict[str, float]:
-        """``cumulative_regret``, ``regret_per_episode``, ``regret_per_step`` against the oracle; empty without one.
+        """Return ``cumulative_regret``, ``regret_per_episode``, ``regret_per_step`` by the oracle; empty without one.
 
-        Every episode of the experience counts, also those of one round side by side, so that agents that learn in
-        rounds and agents that learn in episodes compare. The last two are slopes over the second half of the points.
+        Every episode of experience counts, including parallel ones of a round, so that agents that adapt in rounds can
+        be compared with agents that adapt in episodes. The last two are slopes over the second half of the points.
         """
         if self.oracle is None:
             return {}
@@ -234,10 +234,10 @@ class Results:
         return found
 
     def tail(self) -> dict[str, float]:
-        """``cvar_10``: mean score on the worst tenth of the tasks, with its interval; ``worst_task``: on the worst one.
+        """Return ``cvar_10``, the mean score on the worst tenth of tasks, with its interval, and ``worst_task``.
 
-        Tasks are chosen by one half of their trials and measured on the other one (`metarl.evaluation.tails.tail`), so
-        that bad luck does not count as being bad. Empty with a single trial on each task, or fewer than ten tasks.
+        Tasks are chosen by one half of their trials and measured on the other (`metarl.evaluation.tails.tail`), so that
+        bad luck does not bias the result. Empty with a single trial per task or fewer than ten tasks.
         """
         if self.halves is None or self.halves.shape[1] < tail.FEWEST:
             return {}
@@ -247,11 +247,11 @@ class Results:
         return found | {"worst_task": float(tail.worst(self.halves).mean())}
 
     def success_by(self, name: str, last: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Success over the last points by a number of the tasks, such as Meta-World's ``environment``.
+        """Return the success in the last points, grouped by a field of the tasks, such as Meta-World's ``environment``.
 
-        Returns the values that the field `name` of the tasks has, ``(groups,)``, and the share of solved episodes in
-        the last `last` points, a mean over the tasks of each: ``(seeds, groups)``. Raises ValueError if success is not
-        known or the tasks have no such field of one number.
+        Returns the distinct values of the field `name`, ``(groups,)``, and the fraction of solved episodes in the last
+        `last` points, averaged over the tasks of each group, ``(seeds, groups)``. Raises ValueError if success is
+        unknown or the tasks have no such scalar field.
         """
         if self.success is None:
             raise ValueError(f"{self.family} does not count success.")
@@ -264,7 +264,7 @@ class Results:
         return found.astype(np.float64), np.stack([share[:, group == each].mean(1) for each in range(len(found))], 1)
 
     def blocks(self) -> Self:
-        """Means over ten pulls for a bandit of at least forty, whose single pulls are noise; else the curve itself."""
+        """Return means over ten pulls for bandits with at least forty, whose single pulls are noisy; else the curve."""
         points = len(self.labels)
         single = not self.rounds and bool((np.diff(self.env_steps) == 1.0).all())
         if not single or points < 4 * PULLS:
@@ -273,7 +273,7 @@ class Results:
         sizes = np.diff(np.append(first, points))
         means = np.add.reduceat(self.returns.astype(np.float64), first, axis=2) / sizes
         noise = self.noise
-        if noise is not None:  # a mean scatters at most as its parts do in the mean
+        if noise is not None:  # the noise of a mean is at most the mean noise of its parts
             noise = np.concatenate([np.add.reduceat(noise[:, :-2], first, axis=1) / sizes, noise[:, -2:]], axis=1)
         success = self.success
         if success is not None:
@@ -290,7 +290,7 @@ class Results:
 
 
 def chosen_points(points: int, limit: int) -> list[int]:
-    """Indices of at most `limit` points to show: all, or number 1, 2, 5, 10, 50, 100, 500 … and the last."""
+    """Return the indices of at most `limit` points to show: all, or numbers 1, 2, 5, 10, 50, 100 … and the last."""
     if points <= limit:
         return list(range(points))
     numbers = [1, 2, 5, *(step * 10**power for power in range(1, 10) for step in (1, 5))]
@@ -301,15 +301,15 @@ def chosen_points(points: int, limit: int) -> list[int]:
 
 
 def short(value: float) -> str:
-    """Format a return in three or four digits."""
+    """Format a return with three or four digits."""
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 1
     return f"{value:.{decimals}f}"
 
 
 def not_finite(split: str, **numbers: ArrayLike | None) -> str | None:
-    """Say in a sentence how many tasks of an evaluation have numbers that are not finite; None if there are none.
+    """Return a message with the number of tasks whose results are not finite; None if there are none.
 
-    `numbers` are by name, as an adaptation curve has them: ``(tasks,)`` or ``(seeds, tasks, points)``; None: unknown.
+    `numbers` are results by name, as in an adaptation curve: ``(tasks,)`` or ``(seeds, tasks, points)``; None: unknown.
     """
     found = []
     for name, values in numbers.items():

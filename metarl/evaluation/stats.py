@@ -1,4 +1,4 @@
-"""Statistics of adaptation curves: NumPy arrays in, NumPy arrays or floats out; no torch.
+"""Statistics of adaptation curves, from NumPy arrays to NumPy arrays or floats; no torch.
 
 `returns` is always ``(seeds, tasks, points)``: training seeds, evaluation tasks (the same for every seed), and the
 points of the adaptation curve (episodes of a trial, or rounds of adaptation).
@@ -19,30 +19,30 @@ Floats = NDArray[np.float64]
 
 
 TRIM = 0.25
-"""Share of the results that the interquartile mean leaves out at each end."""
+"""Fraction of results that the interquartile mean discards at each end."""
 
 
 MANY = 1_000_000
-"""Degrees of freedom of a standard error that is known well."""
+"""Degrees of freedom of a standard error that is treated as exact."""
 
 
 def mean(returns: ArrayLike) -> Floats:
-    """Mean over seeds and tasks at each point: ``(points,)``."""
+    """Return the mean over seeds and tasks at each point, ``(points,)``."""
     return _three(returns).mean(axis=(0, 1))
 
 
 def iqm(returns: ArrayLike) -> Floats:
-    """Interquartile mean over seeds and tasks together, at each point: ``(points,)`` (Agarwal et al. 2021).
+    """Return the interquartile mean over all seeds and tasks at each point, ``(points,)`` (Agarwal et al. 2021).
 
-    The lowest and the highest quarter of all seeds × tasks results (rounded down) are left out. Under it a few
-    disasters or lucky runs count for nothing; on tasks of unequal difficulty it is not the mean of anything.
+    The lowest and the highest quarter of all seeds × tasks results (rounded down) are discarded. It is robust to a few
+    failed or lucky runs, but on tasks of unequal difficulty it does not estimate a population mean.
     """
     array = _three(returns)
     return trimmed_mean(array.reshape(-1, array.shape[2]))
 
 
 def trimmed_mean(results: ArrayLike, axis: int = 0) -> Floats:
-    """Mean along an axis without the lowest and the highest `TRIM` of the results (rounded down); NaN if one is NaN."""
+    """Return the mean along an axis without the lowest and highest `TRIM` of results (rounded down); NaN if any is."""
     ordered = np.moveaxis(np.sort(np.asarray(results, dtype=np.float64), axis=axis), axis, 0)
     cut = int(TRIM * len(ordered))
     return np.where(np.isnan(ordered[-1]), np.nan, ordered[cut : len(ordered) - cut].mean(axis=0))
@@ -56,29 +56,30 @@ def interval(
     every_task: bool = False,
     noise: ArrayLike | None = None,
 ) -> tuple[Floats, Floats]:
-    """Interval of `statistic` ("mean" or "iqm") at each point, ``(points,)`` each: (low, high).
+    """Return the interval (low, high) of `statistic` ("mean" or "iqm") at each point, ``(points,)`` each.
 
-    What it is about:
+    Its meaning depends on the number of seeds:
 
-    - one seed: *over tasks, of this agent*. Where would this trained agent's value lie on other tasks of the same
-      distribution? Luck of the training seed is not in it.
+    - one seed: *over tasks, of this agent*. What would this trained agent reach on other tasks of the same
+      distribution? The variation between training seeds is not included.
     - several seeds: *over seeds and tasks*. What would other training runs reach on other tasks?
 
-    Results are seeds crossed with tasks: every seed was evaluated on the same tasks. So the variance of the estimate
-    is that of the seeds plus that of the tasks less that of single results, which is in both (two-way random effects),
-    and the interval is the estimate ± the t quantile with Satterthwaite's (1946) degrees of freedom times its root.
-    With three seeds that differ much there are two degrees of freedom, and the interval is honestly wide. A percentile
-    bootstrap of three seeds is not: where seeds differ it covers the truth in 67 of 100 studies, this in 95
-    (tests/evaluation/test_coverage.py). With two seeds that differ as much as tasks do it is 88 to 91 of 100.
+    Seeds and tasks are crossed: every seed was evaluated on the same tasks. The variance of the estimate is therefore
+    the variance of the seeds plus that of the tasks minus that of single results, which both contain (two-way random
+    effects). The interval is the estimate ± the square root of this variance times the t quantile with Satterthwaite's
+    (1946) degrees of freedom. With three seeds that differ a lot there are two degrees of freedom, and the interval is
+    honestly wide. A percentile bootstrap over three seeds is too narrow: if seeds differ, it covers the truth in 67 of
+    100 studies, this interval in 95 (tests/evaluation/test_coverage.py). With two seeds that differ as much as tasks
+    do, it covers the truth in 88 to 91 of 100.
 
-    `every_task` says that these tasks are all there are, so that there are no others to speak of. Then the interval is
-    *over seeds, on all tasks*: the seeds' own t interval. With one seed it is *over trials, of this agent on all
-    tasks*, from `noise` ``(seeds, points)``, the standard error of each mean that comes from playing the same tasks
-    again; without `noise`, which the "iqm" of one seed has not, it is over tasks as ever.
+    `every_task` declares that there are no other tasks. The interval is then *over seeds, on all tasks*: the t interval
+    of the seeds. With one seed it is *over trials, of this agent on all tasks*, from `noise` ``(seeds, points)``, the
+    standard error of each mean over repeated play of the same tasks; without `noise`, as for the "iqm" of one seed, it
+    is over tasks.
 
-    A task brings all its points along, so differences of points keep their pairing if the differences are what is
-    given. With a single result there is nothing to estimate from: low = high = that result. A point with NaN has a NaN
-    interval. Raises ValueError for another statistic, or a level outside (0, 1).
+    All points of a task stay together, so differences of points remain paired if `returns` holds the differences. With
+    a single result low = high = that result. A point with NaN has a NaN interval. Raises ValueError for another
+    statistic and for a level outside (0, 1).
     """
     if statistic not in ("mean", "iqm"):
         raise ValueError(f"statistic must be 'mean' or 'iqm', got {statistic!r}.")
@@ -92,10 +93,10 @@ def interval(
 
 
 class Spread(NamedTuple):
-    """Variance of an estimate by where it comes from, ``(points,)`` each, with its degrees of freedom.
+    """The variance components of an estimate, ``(points,)`` each, with their degrees of freedom.
 
-    `seeds` and `tasks` are what the estimate would vary by with other seeds, or other tasks. Both hold what single
-    results (a seed on a task) vary by, which is `cells`.
+    `seeds` and `tasks` are the variances of the estimate over other seeds and other tasks. Both include `cells`, the
+    variance of single results (one seed on one task).
     """
 
     seeds: tuple[tuple[Floats, int], ...]
@@ -103,11 +104,11 @@ class Spread(NamedTuple):
     cells: tuple[tuple[Floats, int], ...]
 
     def total(self) -> tuple[Floats, Floats]:
-        """The variance of the estimate and its degrees of freedom (Satterthwaite 1946).
+        """Return the variance of the estimate and its degrees of freedom (Satterthwaite 1946).
 
-        Satterthwaite's formula is for sums. Where a part is subtracted that is nearly as large as the others, as with
-        a few tasks and noisy results it may be, it gives freedom near 0 and an interval without end. No sum of these
-        parts has less freedom than the part that has least, which is the bound.
+        Satterthwaite's formula is for sums. If the subtracted component is nearly as large as the others, as may happen
+        with few tasks and noisy results, it gives degrees of freedom near 0 and an unbounded interval. No sum of these
+        components has fewer degrees of freedom than the component with the fewest, which is used as a lower bound.
         """
         parts = [*self.seeds, *self.tasks, *self.cells]
         if not parts:
@@ -125,14 +126,14 @@ class Spread(NamedTuple):
 
 
 def _without_tasks(spread: Spread, noise: Floats | None) -> Spread:
-    """The variance that is left where the tasks are all there are: that of the seeds, or of a single seed's trials."""
+    """Return the variance if there are no other tasks: that of the seeds, or of a single seed's trials."""
     if spread.seeds:
         return Spread(spread.seeds, (), ())
     return spread if noise is None else Spread(((noise[0] ** 2, MANY),), (), ())
 
 
 def _spread(array: Floats) -> Spread:
-    """Spread of the mean of ``(seeds, tasks, points)``."""
+    """Return the variance components of the mean of ``(seeds, tasks, points)``."""
     seeds, tasks, _ = array.shape
     of_seeds, of_tasks = array.mean(axis=1), array.mean(axis=0)
     cells = array - of_seeds[:, None] - of_tasks[None] + array.mean(axis=(0, 1))
@@ -144,18 +145,18 @@ def _spread(array: Floats) -> Spread:
 
 
 def _of_cells(residuals: Floats) -> tuple[tuple[Floats, int], ...]:
-    """The part of single results, from what seeds and tasks leave over; none with a single seed or task."""
+    """Return the component of single results, from the residuals; none with a single seed or task."""
     seeds, tasks, _ = residuals.shape
     degrees = (seeds - 1) * (tasks - 1)
     return (((residuals**2).sum(axis=(0, 1)) / degrees / (seeds * tasks), degrees),) if degrees else ()
 
 
 def _iqm_spread(array: Floats) -> Spread:
-    """Spread of the interquartile mean of ``(seeds, tasks, points)``.
+    """Return the variance components of the interquartile mean of ``(seeds, tasks, points)``.
 
-    The tasks' part is that of the mean of winsorised results, over the share that is kept, with as many degrees of
-    freedom as results are kept, less one (Tukey & McLaughlin 1963). The seeds' part is how much the interquartile
-    means of single seeds differ.
+    The component of the tasks is that of the mean of winsorised results, divided by the fraction kept, with the number
+    of kept results minus one as degrees of freedom (Tukey & McLaughlin 1963). The component of the seeds is the
+    variance of the interquartile means of single seeds.
     """
     seeds, tasks, points = array.shape
     ordered = np.sort(array.reshape(-1, points), axis=0)
@@ -170,9 +171,9 @@ def _iqm_spread(array: Floats) -> Spread:
 
 
 def _around(estimate: Floats, spread: Spread, level: float) -> tuple[Floats, Floats]:
-    """The estimate ± the t quantile times the root of its variance.
+    """Return the estimate ± the t quantile times its standard error.
 
-    From three seeds on it is no less than the seeds' own interval: where one of them has failed, the degrees of
+    With three or more seeds the interval is at least that of the seeds alone: if one of them has failed, the degrees of
     freedom are those of the seeds, however many tasks there are. (With only two seeds the quantile is 12.7.)
     """
     variance, freedom = spread.total()
@@ -185,15 +186,15 @@ def _around(estimate: Floats, spread: Spread, level: float) -> tuple[Floats, Flo
 
 
 def quantile(level: float, freedom: Any) -> Any:
-    """Quantile of Student's t by which an interval of this level is wide on each side."""
+    """Return the quantile of Student's t for a two-sided interval of this level."""
     return stdtrit(freedom, 0.5 + 0.5 * level)
 
 
 def area_under_curve(curve: ArrayLike, episodes: ArrayLike | None = None) -> Floats:
-    """Mean height of curves ``(…, points)`` over the experience `episodes` ``(points,)``: ``(…,)``.
+    """Return the mean height of curves ``(…, points)`` over the experience `episodes` ``(points,)``: ``(…,)``.
 
-    The trapezium rule, divided by the range of `episodes` (default 0, 1, 2 …), so that the unit stays that of a
-    return and trials of unequal length compare. A single point's area is its value.
+    It is the trapezoidal rule divided by the range of `episodes` (default 0, 1, 2 …), so that the unit is that of a
+    return and trials of different lengths are comparable. The area of a single point is its value.
     """
     array = np.asarray(curve, dtype=np.float64)
     if array.shape[-1] == 1:
@@ -203,10 +204,10 @@ def area_under_curve(curve: ArrayLike, episodes: ArrayLike | None = None) -> Flo
 
 
 def normalise(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> Floats:
-    """Put `returns` on the scale on which `random` is 0 and `oracle` is 1; shapes broadcast.
+    """Scale `returns` so that `random` is 0 and `oracle` is 1; shapes broadcast.
 
-    Give the means over tasks to normalise a mean: a ratio of means is steady where a mean of ratios is not.
-    Raises ValueError where random and oracle are equal, since there is no scale between them.
+    To normalise a mean, pass means over tasks: a ratio of means is more stable than a mean of ratios. Raises ValueError
+    if random and oracle are equal.
     """
     low, high = np.asarray(random, dtype=np.float64), np.asarray(oracle, dtype=np.float64)
     if np.any(high == low):
@@ -215,10 +216,10 @@ def normalise(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> Float
 
 
 def normalised_regret(returns: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> float:
-    """The whole curve's loss against the oracle, as a share of the random policy's loss.
+    """Return the regret of the whole curve against the oracle, relative to that of the random policy.
 
-    0 for the oracle at every point, 1 for random, above 1 below random. `random` and `oracle` are returns of one
-    point: numbers, or ``(tasks,)``. Ratio of means, as in `normalise`.
+    It is 0 for the oracle, 1 for random, and above 1 for less than random. `random` and `oracle` are returns of one
+    point: numbers, or ``(tasks,)``. It is a ratio of means, as in `normalise`.
     """
     return float(1.0 - normalise(mean(returns).mean(), _average(random), _average(oracle)))
 
@@ -230,10 +231,10 @@ def episodes_to_threshold(
     threshold: float = 0.9,
     episodes: ArrayLike | None = None,
 ) -> float | None:
-    """Episodes of experience before the first point whose normalised mean return is at least `threshold`.
+    """Return the episodes of experience before the first point whose normalised mean return reaches `threshold`.
 
-    0: the agent starts that well. None: no point reaches it. `episodes` ``(points,)`` is the experience before each
-    point (default 0, 1, 2 …); `random` and `oracle` as in `normalised_regret`.
+    It is 0 if the first point reaches it, and None if no point does. `episodes` ``(points,)`` is the experience before
+    each point (default 0, 1, 2 …); `random` and `oracle` are as in `normalised_regret`.
     """
     reached = np.flatnonzero(normalise(mean(returns), _average(random), _average(oracle)) >= threshold)
     if len(reached) == 0:
@@ -242,25 +243,26 @@ def episodes_to_threshold(
 
 
 def adaptation_delta(returns: ArrayLike) -> Floats:
-    """Gain by adaptation, last point minus first point of every seed and task: ``(seeds, tasks)``."""
+    """Return the gain from adaptation of every seed and task, last point minus first point: ``(seeds, tasks)``."""
     array = _three(returns)
     return array[:, :, -1] - array[:, :, 0]
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """The chance that `a` beats `b` on a task, ties counting half (Agarwal et al. 2021).
+    """Return the probability that `a` beats `b` on a task, where ties count half (Agarwal et al. 2021).
 
-    `a` ``(seeds_a, tasks)`` and `b` ``(seeds_b, tasks)`` are scores on the same tasks. On each task every seed of a
-    meets every seed of b; then the mean over tasks. Raises ValueError if the numbers of tasks differ.
+    `a` ``(seeds_a, tasks)`` and `b` ``(seeds_b, tasks)`` are scores on the same tasks. On each task, every seed of `a`
+    is compared with every seed of `b`; the result is the mean over tasks. Raises ValueError if the numbers of tasks
+    differ.
     """
     return float(_wins(a, b).mean())
 
 
 def probability_of_improvement_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Interval of `probability_of_improvement`: (low, high), within 0 and 1.
+    """Return the interval (low, high) of `probability_of_improvement`, within [0, 1].
 
-    Seeds of `a`, seeds of `b` and tasks, which the two share, vary, as in `interval`; an agent with one seed is *this*
-    agent. Raises ValueError as the two do.
+    As in `interval`, the seeds of `a`, the seeds of `b` and the shared tasks vary; a single seed stands for *this*
+    agent. Raises the errors of both functions.
     """
     wins = _wins(a, b)  # (seeds_a, seeds_b, tasks)
     _check(level)
@@ -278,11 +280,11 @@ def paired_difference(
     every_task: bool = False,
     noise: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
 ) -> tuple[Floats, Floats, Floats]:
-    """Mean of `a` minus mean of `b` on the same tasks, with its interval: (difference, low, high), ``(points,)`` each.
+    """Return mean of `a` minus mean of `b` on the same tasks: (difference, low, high), ``(points,)`` each.
 
-    `a` ``(seeds_a, tasks, points)`` and `b` ``(seeds_b, tasks, points)``: seeds are each agent's own, tasks are shared,
-    so that how hard a task is cancels out. `every_task` and the `noise` of both are as in `interval`; trials are then
-    counted as each agent's own. Raises ValueError if tasks or points differ in number.
+    `a` is ``(seeds_a, tasks, points)`` and `b` ``(seeds_b, tasks, points)``. Each agent has its own seeds; tasks are
+    shared, so that their difficulty cancels out. `every_task` and the `noise` of both are as in `interval`, with
+    independent trials of the two agents. Raises ValueError if the numbers of tasks or points differ.
     """
     _check(level)
     first, second = _three(a), _three(b)
@@ -301,19 +303,19 @@ def paired_difference(
 
 
 def cumulative_regret(returns: ArrayLike, oracle: ArrayLike) -> Floats:
-    """Loss against the oracle up to and with each point: ``(points,)``, mean over seeds and tasks.
+    """Return the regret up to and including each point, ``(points,)``, averaged over seeds and tasks.
 
-    The running sum of oracle - return (Lai & Robbins 1985). `oracle` is the return of one point: a number, or
+    It is the running sum of oracle - return (Lai & Robbins 1985). `oracle` is the return of one point: a number, or
     ``(tasks,)``.
     """
     return np.cumsum(_average(oracle) - mean(returns))
 
 
 def regret_slope(returns: ArrayLike, oracle: ArrayLike, share: float = 0.5) -> float:
-    """Least-squares slope of `cumulative_regret` per point over the last `share` of the points (at least two).
+    """Return the least-squares slope of `cumulative_regret` per point over the last `share` of points (at least two).
 
-    About 0 once the task is known; above 0 for as long as something is lost at every point. Raises ValueError for
-    fewer than two points, or a share outside (0, 1].
+    It is about 0 once the task is known, and above 0 as long as every point has regret. Raises ValueError for fewer
+    than two points and for a share outside (0, 1].
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share must lie above 0 and be at most 1, got {share}.")
@@ -325,9 +327,9 @@ def regret_slope(returns: ArrayLike, oracle: ArrayLike, share: float = 0.5) -> f
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
-    """Share of the results ``(seeds, tasks)`` that lie above each threshold: ``(len(thresholds),)``.
+    """Return the fraction of results ``(seeds, tasks)`` above each threshold, ``(len(thresholds),)``.
 
-    Agarwal et al. 2021, section 4.2. Its area above 0 is the mean of scores that are not negative.
+    Agarwal et al. 2021, section 4.2. For nonnegative scores, the area under the profile is their mean.
     """
     return mean(_above(scores, thresholds))
 
@@ -335,7 +337,7 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
 def performance_profile_interval(
     scores: ArrayLike, thresholds: ArrayLike, level: float = 0.95
 ) -> tuple[Floats, Floats]:
-    """Pointwise interval of `performance_profile`, as in `interval`, within 0 and 1: (low, high)."""
+    """Return the pointwise interval (low, high) of `performance_profile`, as in `interval`, within [0, 1]."""
     low, high = interval(_above(scores, thresholds), "mean", level)
     return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
 
@@ -343,10 +345,10 @@ def performance_profile_interval(
 def generalisation_gap(
     train_scores: ArrayLike, other_scores: ArrayLike, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean score on the training tasks minus that on other tasks, with its interval: (gap, low, high).
+    """Return the mean score on training tasks minus that on other tasks, with its interval: (gap, low, high).
 
-    Scores are ``(seeds, tasks)`` of the same seeds, in the same order, on tasks that have nothing to do with each
-    other: seeds are paired, tasks are not. Raises ValueError if the seeds differ in number.
+    Scores are ``(seeds, tasks)``, of the same seeds in the same order, on unrelated tasks: seeds are paired, tasks are
+    not. Raises ValueError if the numbers of seeds differ.
     """
     _check(level)
     train, other = (_three(np.atleast_2d(np.asarray(scores))[..., None]) for scores in (train_scores, other_scores))
@@ -361,7 +363,7 @@ def generalisation_gap(
 
 
 def _wins(a: ArrayLike, b: ArrayLike) -> Floats:
-    """1 where a seed of `a` beats a seed of `b` on a task, ½ for a tie: ``(seeds_a, seeds_b, tasks)``."""
+    """Return 1 where a seed of `a` beats a seed of `b` on a task, ½ for a tie: ``(seeds_a, seeds_b, tasks)``."""
     first, second = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(f"Expected (seeds, tasks) on the same tasks, got shapes {first.shape} and {second.shape}.")
@@ -369,7 +371,7 @@ def _wins(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def _above(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
-    """1 where a result lies above a threshold: ``(seeds, tasks, thresholds)``."""
+    """Return 1 where a result is above a threshold: ``(seeds, tasks, thresholds)``."""
     array = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     return (array[..., None] > np.asarray(thresholds, dtype=np.float64)).astype(np.float64)
 

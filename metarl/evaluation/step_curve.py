@@ -1,4 +1,4 @@
-"""Adaptation inside an episode: the reward of every step of a trial, next to that of random and told play."""
+"""Adaptation within an episode: the reward at every step of a trial, with random and oracle."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Array = NDArray[np.float32]
 
 
 MAX_BINS = 50
-"""Bins of a trial at most, unless it has more episodes or rounds than that."""
+"""Largest number of bins of a trial, unless it has more episodes or rounds."""
 
 
 PULLS = 10
-"""Pulls of a bandit, whose episodes are single steps, that make a bin in trials of at least four times as many."""
+"""Pulls per bin for bandits, whose episodes are single steps, in trials of at least four times as many pulls."""
 
 
 MIN_SCALE = 0.05
-"""Share of the largest difference of oracle and random below which a bin shows no progress."""
+"""Fraction of the largest difference of oracle and random below which a bin is not used to measure progress."""
 
 
 HEADINGS = ("who", "seed", "task")
@@ -41,18 +41,18 @@ HEADINGS = ("who", "seed", "task")
 
 @dataclass(frozen=True, eq=False)
 class StepCurve:
-    """Mean reward of a step in each bin of a trial.
+    """Mean reward per step in each bin of a trial.
 
-    A bin is a stretch of steps of one episode (of several, where an episode is a single step). Steps are counted as if
-    every episode took its whole horizon, with reward 0 after its end, so that the same step means the same for every
-    agent, and the rewards of an episode's steps add up to its return.
+    A bin is a range of steps of one episode (or of several, if an episode is a single step). Steps are counted as if
+    every episode took its whole horizon, with reward 0 after its end, so that a step means the same for every agent and
+    the rewards of an episode sum to its return.
     """
 
     edges: NDArray[np.float64]  # (bins + 1,) environment steps on a task at the bins' borders, side-by-side rows added
     rewards: Array  # (seeds, tasks, bins) mean reward of a step, over the bin's steps and all repeats
-    random: Array | None  # (tasks, bins) of the uniformly random policy; None: nothing is uniform there
-    oracle: Array | None  # (tasks, bins) of the best known policy that is told the task; None: none is known
-    every_task: bool = False  # these tasks are all there are: intervals of several seeds are only over seeds
+    random: Array | None  # (tasks, bins) of the uniformly random policy; None: it does not exist
+    oracle: Array | None  # (tasks, bins) of the best known policy given the task; None: unknown
+    every_task: bool = False  # these are all tasks that exist: intervals of several seeds are only over seeds
 
     def __post_init__(self) -> None:
         if self.rewards.ndim != 3 or self.rewards.shape[2] != len(self.edges) - 1:
@@ -79,10 +79,10 @@ class StepCurve:
         return {name: bound.mean(axis=0, dtype=np.float64) for name, bound in known.items() if bound is not None}
 
     def steps_to_threshold(self, threshold: float = 0.9) -> float | None:
-        """Environment steps on the task before the first bin that is `threshold` of the way from random to oracle.
+        """Return the environment steps before the first bin that reaches `threshold` of the way from random to oracle.
 
-        Bins in which the two are nearly alike (`MIN_SCALE`), such as the first move of a search, say nothing and are
-        passed over. None: no bin reaches it, or random or oracle is not known.
+        Bins in which random and oracle are nearly equal (`MIN_SCALE`), such as the first move of a search, carry no
+        information and are skipped. None if no bin reaches the threshold, or if random or oracle is unknown.
         """
         bounds = self.bounds
         if len(bounds) < 2:
@@ -93,7 +93,7 @@ class StepCurve:
         return float(self.edges[reached[0]]) if len(reached) else None
 
     def plot(self, ax: Axes | None = None, label: str = "agent", colour: str = "C0", title: str = "") -> Figure:
-        """Draw the mean with its 95 % band as stairs over the steps; random and oracle dashed."""
+        """Draw the mean with its 95 % band as stairs over the steps, and random and oracle as dashed lines."""
         if ax is None:
             ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
         low, high = self.interval()
@@ -121,9 +121,9 @@ class StepCurve:
         return {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
 
     def as_csv(self) -> str:
-        """Return a CSV with a row for random, oracle (if known) and each seed on each task, and a column for each bin.
+        """Return a CSV with rows for random and oracle (if known) and for each seed and task, and a column per bin.
 
-        A bin's column is headed by the step at which it begins; the last heading is the end of the trial.
+        The heading of a bin's column is the step at which it begins; the last heading is the end of the trial.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -138,9 +138,9 @@ class StepCurve:
 
     @classmethod
     def read(cls, path: Path, seeds: int, tasks: int) -> StepCurve:
-        """Read the curve of so many seeds and tasks that `as_csv` wrote.
+        """Read a curve with these numbers of seeds and tasks that `as_csv` wrote.
 
-        Raises ValueError (one sentence) if the file is damaged.
+        Raises ValueError if the file is damaged.
         """
         header, rows = read_csv(path, less=1)  # the last heading is the end of the trial
         if tuple(header[:3]) != HEADINGS or len(header) < 5:
@@ -161,7 +161,7 @@ class StepCurve:
 
 
 def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:
-    """Join curves: one with the seeds of all; None if any is missing or has other bins."""
+    """Combine curves into one with all seeds; None if any is missing or has other bins."""
     first = curves[0]
     if first is None or any(curve is None or not np.array_equal(curve.edges, first.edges) for curve in curves):
         return None
@@ -169,9 +169,9 @@ def combine_steps(curves: Sequence[StepCurve | None]) -> StepCurve | None:
 
 
 def borders(rounds: int, episodes: int, horizon: int) -> NDArray[np.int64]:
-    """Borders of a trial's bins, in steps of one row: ``(bins + 1,)`` from 0 to rounds × episodes × horizon.
+    """Return the borders of a trial's bins, in steps of one row: ``(bins + 1,)`` from 0 to rounds × episodes × horizon.
 
-    No bin goes over the end of an episode, or of a round where an episode is a single step.
+    No bin crosses the end of an episode, or of a round if an episode is a single step.
     """
     total = rounds * episodes * horizon
     width = -(-total // MAX_BINS)
@@ -185,7 +185,7 @@ def borders(rounds: int, episodes: int, horizon: int) -> NDArray[np.int64]:
 
 
 def binned(rewards: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Means of ``(…, steps)`` between the edges, which begin at 0 and end at `steps`: float32 ``(…, bins)``."""
+    """Return means of ``(…, steps)`` between the edges, which run from 0 to `steps`: float32 ``(…, bins)``."""
     sums = np.add.reduceat(rewards.astype(np.float64), edges[:-1], axis=-1)
     return (sums / np.diff(edges)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Adaptation curves in files: JSON, CSV and PNG next to each other, read back without loss; also as a data frame."""
+"""Adaptation curves in JSON, CSV and PNG files, which are read back without loss, and as data frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.evaluation.results import Array, Results
 from metarl.evaluation.step_curve import StepCurve
 
 NAMES = ("agent", "family", "split", "greedy", "rounds")
-"""Fields that every JSON file has as they are."""
+"""Fields that every JSON file contains unchanged."""
 
 
 PROTOCOL = ("repeats", "eval_seed", "distinct", "episodes_of_a_point", "total_steps")
@@ -60,7 +60,7 @@ HALVES = ["score, odd trials", "score, even trials"]
 
 
 LARGEST = 2.0**63
-"""The bound of all numbers in a JSON file."""
+"""Largest magnitude of numbers in a JSON file."""
 
 
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -84,30 +84,30 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "halves": ("true or false", lambda value: type(value) is bool),
     "checksums": ("a checksum for each CSV file", lambda value: _is_mapping(value) and {*value} <= {"csv", "steps"}),
 }
-"""Fields of a JSON file: what they must be."""
+"""Types and checks of the fields of a JSON file."""
 
 
 OPTIONAL = {*PROTOCOL, "training", "versions", "noise", "counts_success", "halves", "checksums"}
-"""Fields that a JSON file may not have."""
+"""Fields that may be missing in a JSON file."""
 
 
 def with_suffix(path: str | Path, suffix: str) -> Path:
-    """`path` with `suffix` in place of ``.json``, ``.csv`` or ``.png``, or added where it has none of them."""
+    """Return `path` with `suffix` instead of ``.json``, ``.csv`` or ``.png``, or appended if it has none of them."""
     path = Path(path)
     stem = path.name.removesuffix(".json").removesuffix(".csv").removesuffix(".png")
     return path.with_name(stem + suffix)
 
 
 def steps_path(path: str | Path) -> Path:
-    """The CSV file of the steps: ``test_steps.csv`` for the stem ``test``."""
+    """Return the path of the CSV file of the steps: ``test_steps.csv`` for the stem ``test``."""
     stem = with_suffix(path, "")
     return stem.with_name(f"{stem.name}_steps.csv")
 
 
 def write(results: Results, path: str | Path) -> None:
-    """Write ``<path>.json``, ``<path>.csv`` and, where the steps are known, ``<path>_steps.csv``; folders are made.
+    """Write ``<path>.json``, ``<path>.csv`` and, if the steps are known, ``<path>_steps.csv``; create missing folders.
 
-    The JSON file comes last and has checksums of all, so that files of two evaluations are never read as one.
+    The JSON file is written last and has checksums of all files, so that files of two evaluations are never mixed.
     """
     json_path = with_suffix(path, ".json")
     json_path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def write(results: Results, path: str | Path) -> None:
 
 
 def document(results: Results) -> dict[str, Any]:
-    """The content of ``<path>.json``: all but the tasks' own results, as plain values."""
+    """Return the content of ``<path>.json`` as plain values: everything but the results of single tasks."""
     low, high = results.interval()
     columns = {"mean": results.mean(), "low": low, "high": high, "iqm": results.iqm()}
     found = {name: getattr(results, name) for name in (*NAMES, *PROTOCOL)}
@@ -137,15 +137,15 @@ def document(results: Results) -> dict[str, Any]:
 
 
 def solved_columns(labels: Sequence[str]) -> list[str]:
-    """The names of the columns of success."""
+    """Return the names of the success columns."""
     return [f"success, {label}" for label in labels]
 
 
 def _as_csv(results: Results) -> str:
-    """A row for each seed and task: both, the task's own numbers (``task.<field>``), random, oracle, all points.
+    """Return a CSV with one row per seed and task: both, the task's values (``task.<field>``), bounds, all points.
 
-    Random and oracle are empty where they are not known; a number of several is ``task.<field>[0]``. Where success is
-    known, a column ``success, <point>`` for each point follows; with several trials the scores of both halves of them.
+    Random and oracle are empty if unknown; the entries of a vector are ``task.<field>[0]`` and so on. If success is
+    known, a column ``success, <point>`` for each point follows; with several trials, also the scores of both halves.
     """
     values_of = {
         f"task.{name}" + (f"[{index}]" if values.shape[1] > 1 else ""): values[:, index]
@@ -168,9 +168,9 @@ def _as_csv(results: Results) -> str:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read the fields of the results that `write` wrote to `path`, also in an earlier version.
+    """Read the fields of the results that this or an earlier version of `write` wrote to `path`.
 
-    Raises FileNotFoundError without the JSON file, and ValueError (one sentence) if any file is damaged or missing.
+    Raises FileNotFoundError without the JSON file, and ValueError if any file is damaged or missing.
     """
     json_path, csv_path = with_suffix(path, ".json"), with_suffix(path, ".csv")
     plain = read_json(json_path)
@@ -198,13 +198,13 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _check_document(path: Path, plain: dict[str, Any]) -> None:
-    """Raise ValueError unless the fields of a JSON file are all there, of their types, and as they were written."""
+    """Raise ValueError unless all fields of a JSON file are present, have the right types, and match the checksum."""
     for name, (what, holds) in RULES.items():
         if name not in plain and name not in OPTIONAL:
             raise damaged(path, f"it has no {name!r}")
         if name in plain and not holds(plain[name]):
             raise damaged(path, f"{name!r} must be {what}, got {to_json(plain[name])[:40]}")
-    if "checksum" not in plain and "checksums" not in plain:  # of an earlier version
+    if "checksum" not in plain and "checksums" not in plain:  # a file of an earlier version
         return
     stated = plain.pop("checksum", None)
     if stated != checksum(plain):
@@ -212,12 +212,12 @@ def _check_document(path: Path, plain: dict[str, Any]) -> None:
 
 
 def _check_parts(path: str | Path, plain: dict[str, Any], returns: Array) -> None:
-    """Raise ValueError unless the CSV files are those that were written with the JSON file."""
+    """Raise ValueError unless the CSV files are those written with the JSON file."""
     files = {"csv": with_suffix(path, ".csv"), "steps": steps_path(path)}
     for name, stated in plain.get("checksums", {}).items():
         if checksum(read_text(files[name])) != stated:
             raise damaged(files[name], "its content does not match its checksum in the JSON file")
-    # A file of an earlier version has no checksums, but says how many seeds and tasks there are, and the means.
+    # A file of an earlier version has no checksums, but it has the numbers of seeds and tasks, and the means.
     summary, points = plain.get("summary"), plain.get("points")
     for name, count in zip(("seeds", "tasks"), returns.shape, strict=False):
         if isinstance(summary, dict) and summary.get(name, count) != count:
@@ -230,7 +230,7 @@ def _check_parts(path: str | Path, plain: dict[str, Any], returns: Array) -> Non
 
 
 def _like(stated: Any, means: NDArray[np.float64]) -> bool:
-    """Tell whether numbers in JSON, rounded and null where they are not finite, are these."""
+    """Return True if numbers in JSON, which are rounded and null where not finite, match `means`."""
     if not _NUMBERS_OR_NULL(stated) or len(stated) != len(means):
         return False
     given = np.array(stated, dtype=np.float64)
@@ -263,7 +263,7 @@ def _read_csv(path: Path, labels: list[str]) -> dict[str, Any]:
 
 
 def _task_values(path: Path, names: list[str], rows: list[list[str]]) -> dict[str, Array]:
-    """The tasks' numbers by field, from the columns ``task.<field>`` or ``task.<field>[n]`` of a CSV file."""
+    """Return the tasks' values by field, from the columns ``task.<field>`` or ``task.<field>[n]`` of a CSV file."""
     values = singles(path, rows).reshape(len(rows), len(names))
     columns: dict[str, list[int]] = {}
     for column, name in enumerate(names):
@@ -279,7 +279,7 @@ def _task_values(path: Path, names: list[str], rows: list[list[str]]) -> dict[st
 
 
 def to_frame(results: Results) -> Any:
-    """A pandas DataFrame with a row for every seed, task and point; see `AdaptationCurve.to_frame`."""
+    """Return a pandas DataFrame with one row per seed, task and point; see `AdaptationCurve.to_frame`."""
     try:
         import pandas
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""Acting modules: what an agent computes between two actions, as one module without randomness.
+"""Acting modules: an agent's computation for one action as a deterministic module, for export.
 
-An agent that can be exported returns one from `metarl.core.agent.LearningAgent.acting_module`. It holds only the
-networks that acting needs, and the scales of observations, actions and rewards. Actions are drawn outside.
+`metarl.core.agent.LearningAgent.acting_module` returns one. It contains only the networks that acting needs and the
+scales of observations, actions and rewards. Actions are sampled outside the module.
 """
 
 from __future__ import annotations
@@ -22,24 +22,21 @@ Policy = Distribution | SquashedGaussian | Point
 
 
 class ActingModule(nn.Module, ABC):
-    """Base of acting modules. `actions` converts the policy's actions to the family's."""
+    """Base class of acting modules. `actions` converts the policy's actions to the family's."""
 
     actions: ActionUnits
 
     @abstractmethod
     def initial(self, rows: int) -> Any:
-        """Return the memory of `rows` trials at their start: a NamedTuple of tensors ``(rows, …)``, or ``()``.
-
-        All numbers in it are 0.
-        """
+        """Return the initial memory of `rows` trials: a NamedTuple of tensors ``(rows, …)``, all zeros, or ``()``."""
 
     @abstractmethod
     def forward(self, step: Step, memory: Any) -> tuple[Policy, Any]:
-        """Return the policy for a step of B rows ``(B, …)``, and the memory after it, of the same shapes."""
+        """Return the policy for a step of B rows ``(B, …)``, and the memory after it, with the same shapes."""
 
 
 def check_fixed_size(title: str, kind: str, memory: Memory) -> None:
-    """Raise ValueError, one sentence, for a memory whose state grows with the trial."""
+    """Raise ValueError for a memory whose state grows with the trial."""
     if memory.grows:
         raise ValueError(
             f"{title} with memory {kind} cannot be exported: its state grows at every step, and an exported program "

@@ -1,4 +1,4 @@
-"""Encoders: observations in the units of networks, whatever the family's units; and steps.
+"""Encoders of observations and of steps, which make networks independent of the family's units.
 
 Encoded steps are the inputs of a recurrent policy (Duan et al. 2016; Wang et al. 2016).
 """
@@ -21,15 +21,15 @@ from metarl.learning.images import ImagesInVector, is_image, parts_of_space
 
 
 class Scaling(nn.Module):
-    """Scaling of observations to vectors with coordinates of about 1, whatever their units.
+    """Scales observations to vectors with coordinates of about 1, whatever their units.
 
     Each coordinate of a bounded observation space is scaled to [-1, 1]; coordinates with the bounds 0 and 1 (one-hot
-    ones) stay as they are. With `follows`, for spaces whose bounds are far from the visited states, coordinates are
+    ones) are not scaled. With `follows`, for spaces whose bounds are far from the visited states, coordinates are
     standardised instead: `follow` tracks mean and variance, and values beyond `LIMIT` standard deviations are clipped.
-    Until the first `follow` a coordinate without bounds is shown as 0, and so is one that has never changed. The pixels
-    of an image (`metarl.learning.images`) are scaled to [0, 1] by its bounds, and never followed.
+    An unbounded coordinate is 0 until the first `follow`, and so is one that has never changed. The pixels of an image
+    (`metarl.learning.images`) are scaled to [0, 1] by its bounds and never standardised.
 
-    The convention has a `version`, which is part of the state. A state of version 1, which has no number, keeps its
+    The convention has a `version`, which is part of the state. A state without a version has version 1 and keeps its
     convention: raw coordinates until the first `follow`, no clipping, standard deviations averaged.
     """
 
@@ -39,7 +39,7 @@ class Scaling(nn.Module):
     centre: Tensor
     scale: Tensor
     version: Tensor
-    plain: Tensor | None  # the coordinates that are no pixels; None: there is no image
+    plain: Tensor | None  # the coordinates that are not pixels; None: there are no images
 
     def __init__(
         self, observation_space: gymnasium.Space[Any], follows: bool = False, parts: Sequence[Part] | None = None
@@ -52,7 +52,7 @@ class Scaling(nn.Module):
         self.number = self.VERSION  # `version` as an int: on a GPU, reading a tensor synchronises
         low = torch.as_tensor(observation_space.low, dtype=torch.float32).flatten()
         high = torch.as_tensor(observation_space.high, dtype=torch.float32).flatten()
-        # A zero of a one-hot vector must stay zero. Bounds as large as the largest float mean "unbounded".
+        # Zeros of a one-hot vector must stay zero. Bounds near the largest float mean "unbounded".
         known = (low.abs() < 1e30) & (high.abs() < 1e30) & (high > low)
         unit = (low == 0.0) & (high == 1.0)
         bounded = known & ~unit
@@ -66,7 +66,7 @@ class Scaling(nn.Module):
             self._scale_images()
 
     def _scale_images(self) -> None:
-        """Scale the pixels of images from their bounds to 0 … 1, and note which coordinates are no pixels."""
+        """Set the scales that map pixels from their bounds to [0, 1], and record which coordinates are not pixels."""
         plain, first = torch.ones(self.size, dtype=torch.bool), 0
         for part in self.parts:
             coordinates = slice(first, first + part.size)
@@ -79,14 +79,14 @@ class Scaling(nn.Module):
         self.plain = plain.nonzero().squeeze(1)
 
     def scaled(self, obs: Tensor, batch_dims: int) -> Tensor:
-        """Scale observations with `batch_dims` leading dimensions before the space's own: ``(…, size)``."""
+        """Scale observations with `batch_dims` leading batch dimensions to ``(…, size)``."""
         x = (obs.flatten(batch_dims) - self.centre) * self.scale
         return x.clamp(-self.LIMIT, self.LIMIT) if self.follows and self.number > 1 else x
 
     def follow(self, obs: Tensor, mask: Tensor, weight: float) -> None:
         """Move mean and variance towards those of `obs` ``(T, B, *O)`` by `weight` in [0, 1].
 
-        The variance is that of all batches taken as one (see `pooled`).
+        The variance is that of the pooled batches (see `pooled`).
         """
         followed: slice | Tensor = slice(None) if self.plain is None else self.plain
         seen = obs.flatten(2)[..., followed][mask > 0]
@@ -103,7 +103,7 @@ class Scaling(nn.Module):
         self.scale[followed] = torch.where(std > ALIKE * mean.abs(), 1.0 / std, 0.0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load a state; one without a version is of version 1."""
+        """Load a state; a state without a version has version 1."""
         version = state_dict.setdefault(f"{prefix}version", torch.tensor(1))
         self.number = int(version)
         if self.number == 1:
@@ -115,18 +115,18 @@ class Scaling(nn.Module):
 
 
 class StepEncoder(Scaling):
-    """Encoder of a step: scaled observation, previous action, previous reward and done as one vector per row.
+    """Encodes a step: scaled observation, previous action, previous reward and done as one vector per row.
 
-    A Discrete action is one-hot, and so is each component of a MultiDiscrete one; a Box's action is in the units of
-    `action_units`. The reward is divided by its running size (the root mean square of the rewards that are not 0, see
+    Discrete actions, and the components of MultiDiscrete ones, are one-hot; Box actions are in the units of
+    `action_units`. The reward is divided by its running size (the root mean square of the nonzero rewards, see
     `follow_rewards`), clipped to ±`LIMIT` and multiplied by `reward_scale`; it is 0 until the first reward. (Version 1
-    shows actions and rewards unscaled.) With `transition` the vector also has the observation before the previous
+    leaves actions and rewards unscaled.) With `transition` the vector also contains the observation before the previous
     action, so that one input holds the whole last transition (observation, action, reward, next observation). With
-    `reactive` it has only the observation.
+    `reactive` it contains only the observation.
 
-    Two trained modules come after the encoder, which an agent applies to such vectors: `images`, the networks that
-    replace pixels by features (None without images), then `embed`, a linear layer to `embed_size` ReLU units (None if
-    that is 0). `output_size` is the size of their result.
+    An agent then applies two trained modules to these vectors: `images`, networks that replace pixels by features (None
+    without images), and `embed`, a linear layer with `embed_size` ReLU units (None if that is 0). `output_size` is the
+    size of the result.
     """
 
     action_centre: Tensor
@@ -177,14 +177,14 @@ class StepEncoder(Scaling):
         return ImagesInVector(self.parts, [*names, *between, *(names if self.last_size else [])])
 
     def initial(self, batch: int) -> Tensor:
-        """Return the last observation that `raw` takes at a trial's start: zeros ``(B, last_size)``."""
+        """Return the `last_obs` of `raw` at the start of a trial: zeros ``(B, last_size)``."""
         return torch.zeros(batch, self.last_size, device=self.centre.device)
 
     def raw(self, step: Step, last_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Encode steps, without `embed`; return the vectors, and the last observation for the next call.
 
-        A Step of ``(B, …)`` tensors gives ``(B, raw_size)``, one of ``(T, B, …)`` tensors ``(T, B, raw_size)``.
-        `last_obs` ``(B, last_size)`` comes from `initial` or the previous call. No parameter of this is trained.
+        A Step of ``(B, …)`` tensors gives ``(B, raw_size)``, one of ``(T, B, …)`` tensors gives ``(T, B, raw_size)``.
+        `last_obs` ``(B, last_size)`` comes from `initial` or the previous call. The method uses no trained parameters.
         """
         obs = self.scaled(step.obs, step.prev_reward.ndim)
         if self.reactive:
@@ -196,7 +196,7 @@ class StepEncoder(Scaling):
         return torch.cat(parts, dim=-1), last_obs
 
     def follow_rewards(self, reward: Tensor, mask: Tensor) -> None:
-        """Update the rewards' running size by an iteration ``(T, B)``; iterations with any reward weigh the same."""
+        """Update the running size of rewards by an iteration ``(T, B)``; all iterations with rewards weigh the same."""
         if self.number == 1:
             return
         size, batches = running_size(self.reward_size, self.reward_batches, reward * mask)
@@ -204,7 +204,7 @@ class StepEncoder(Scaling):
         self.reward_batches.copy_(batches)
 
     def in_reward_sizes(self, x: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
-        """Divide `x`, in units of rewards, by their running size after an update by `reward` ``(T, B)``.
+        """Divide `x`, in units of rewards, by the running size of rewards after an update by `reward` ``(T, B)``.
 
         Version 1 returns `x` unchanged.
         """
@@ -214,14 +214,14 @@ class StepEncoder(Scaling):
 
     def _action(self, step: Step) -> Tensor:
         action = step.prev_action
-        if self.discrete:  # "no action" equals no index, so it becomes the zero vector
+        if self.discrete:  # "no action" matches no index, so it becomes the zero vector
             numbers = torch.arange(self.num_actions, device=action.device) + self.first_action
             return (action[..., None] == numbers).to(torch.float32)
         if self.several:
             return (action[..., self.component] == self.choice).to(torch.float32)
         if self.number == 1:
             return action
-        # At a trial's start the previous action is the middle of the range, which becomes 0.
+        # At the start of a trial the previous action is the centre of the range, which becomes 0.
         return (action - self.action_centre) * self.action_scale
 
     def _reward(self, reward: Tensor) -> Tensor:

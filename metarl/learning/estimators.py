@@ -13,8 +13,8 @@ def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: 
     """Return generalised advantage estimates (Schulman et al. 2016, eq. 16): float32 ``(T, B)``.
 
     `reward` and `value` are ``(T, B)``: the reward of each step and the value of the state before it. `ends` (T, B) is
-    1 for a step after which nothing counts: the value of the next state is taken as 0. For RL² that is only the trial's
-    last step; for an objective per episode it is every terminated step. `last_value` (B,) is the value of the state
+    1 for terminal steps, after which the value of the next state is taken as 0. For RL² only the last step of a trial
+    is terminal; for an objective per episode every terminated step is. `last_value` (B,) is the value of the state
     after the last step. Raises ValueError if the shapes differ.
     """
     if not reward.shape == value.shape == ends.shape:
@@ -32,7 +32,7 @@ def gae(reward: Tensor, value: Tensor, ends: Tensor, last_value: Tensor, gamma: 
 
 
 def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
-    """Return the discounted sum of the rewards from each step to the next of the `ends`: float32 ``(T, B)``."""
+    """Return the discounted sum of rewards from each step to the next terminal step in `ends`: float32 ``(T, B)``."""
     zeros = torch.zeros_like(reward)
     return gae(reward, zeros, ends, zeros[0], gamma, 1.0)
 
@@ -40,10 +40,10 @@ def discounted_returns(reward: Tensor, ends: Tensor, gamma: float) -> Tensor:
 def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
     """Return the linear feature baseline (Duan et al. 2016, "Benchmarking", §5) of N tasks: float32 ``(N, M)``.
 
-    `obs` (N, M, O) are M samples of each task, `time` (N, M) their steps within the episode, in hundreds. For every
-    task a linear function of obs, obs², time, time², time³ and 1 is fitted to `target` (N, M) by least squares, over
-    the samples where `mask` is 1. `ridge`, the regularisation relative to the mean square of a feature, keeps the
-    system solvable if features are linearly dependent. Raises ValueError if the shapes differ.
+    `obs` (N, M, O) holds M samples of each task, and `time` (N, M) their steps in the episode, in hundreds. For each
+    task, least squares fits a linear function of obs, obs², time, time², time³ and 1 to `target` (N, M), over the
+    samples where `mask` is 1. `ridge`, the regularisation relative to the mean square of a feature, keeps the system
+    solvable if features are linearly dependent. Raises ValueError if the shapes differ.
     """
     if not time.shape == target.shape == mask.shape == obs.shape[:2]:
         raise ValueError(
@@ -58,13 +58,13 @@ def linear_baseline(obs: Tensor, time: Tensor, target: Tensor, mask: Tensor, rid
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal += ridge * diagonal.mean(-1, keepdim=True) + 1e-12
     moment = (weighted @ target[..., None]).to(torch.float64)
-    # The ridge makes the system solvable. `solve` would check that, and on a GPU the check synchronises.
+    # The ridge makes the system solvable. `solve` would check this, which synchronises on a GPU.
     weight: Tensor = torch.linalg.solve_ex(gram, moment).result.to(x.dtype)
     return (x @ weight).squeeze(-1)
 
 
 def time_in_trial(prev_done: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many episodes are over before each step of a trial, and the steps since: int64 ``(T, B)`` each.
+    """Return the number of finished episodes and the step in the episode, both int64 ``(T, B)``, before each step.
 
     `prev_done` ``(T, B)`` is above 0.5 at the first step of a new episode.
     """
@@ -75,9 +75,9 @@ def time_in_trial(prev_done: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def share_of_trial(episodes: Tensor, since: Tensor, horizon: int, episodes_per_trial: int) -> Tensor:
-    """Return the share of a trial that is over, of the shape of both: `episodes` that are over, and the steps `since`.
+    """Return the fraction of a trial that is over, given the finished `episodes` and the steps `since` then.
 
-    Every episode counts as one of `horizon` steps, so that an end that comes early shows as a jump.
+    Every episode counts as `horizon` steps, so the fraction jumps when an episode ends early.
     """
     return (episodes + since / horizon) / episodes_per_trial
 
@@ -90,7 +90,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def meta_batch_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the entries of the whole meta-batch, the rows of all ranks, where `mask` is 1, a scalar."""
+    """Return the mean over the entries where `mask` is 1 in the whole meta-batch (the rows of all ranks), a scalar."""
     return ranks.mean(masked_mean(x, mask), mask.sum())
 
 
@@ -105,7 +105,7 @@ def row_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def row_std(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the standard deviation of each row of an ``(N, M)`` tensor, ``(N,)``; 0 if its entries are all alike."""
+    """Return the standard deviation of each row of an ``(N, M)`` tensor, ``(N,)``; 0 if its entries are all equal."""
     std = row_mean((x - row_mean(x, mask)[:, None]) ** 2, mask).sqrt()
     return torch.where(std > ALIKE * row_mean(x**2, mask).sqrt(), std, 0.0)
 
@@ -113,7 +113,7 @@ def row_std(x: Tensor, mask: Tensor) -> Tensor:
 def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
     """Scale each row of ``(N, M)`` to mean 0 and standard deviation 1 over the entries where `mask` is 1.
 
-    The other entries become 0, and so does a row whose entries are all alike.
+    All other entries become 0, and so does a row whose entries are all equal.
     """
     centred = (x - row_mean(x, mask)[:, None]) * mask
     std = row_std(x, mask)[:, None]
@@ -123,7 +123,7 @@ def normalise_rows(x: Tensor, mask: Tensor) -> Tensor:
 def normalise(x: Tensor, mask: Tensor) -> Tensor:
     """Scale `x` to mean 0 and standard deviation 1 over the entries of the whole meta-batch where `mask` is 1.
 
-    If they are all alike they become 0.
+    If these entries are all equal, they become 0.
     """
     mean, std = spread(x, mask)
     return torch.where(std > 0.0, (x - mean) / std, 0.0)
@@ -132,7 +132,7 @@ def normalise(x: Tensor, mask: Tensor) -> Tensor:
 def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the entries of the whole meta-batch where `mask` is 1.
 
-    The latter is 0 if they are all alike.
+    The standard deviation is 0 if the entries are all equal.
     """
     mean = meta_batch_mean(x, mask)
     std, size = (meta_batch_mean(y**2, mask).sqrt() for y in (x - mean, x))
@@ -142,8 +142,8 @@ def spread(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) -> None:
     """Move a running `mean` and `std` towards those of `x` by `weight` in (0, 1], in place.
 
-    While `std` is 0, that of `x` replaces it: in a maze, where the first rewards come late, the running value would
-    otherwise start far too small. In place, since a recorded CUDA graph reads these tensors.
+    While `std` is 0, that of `x` replaces it; otherwise, in a maze where the first rewards come late, the running value
+    would start far too small. The update is in place because a CUDA graph reads these tensors.
     """
     new_mean, new_std = spread(x, mask)
     mean.lerp_(new_mean, weight)
@@ -151,9 +151,9 @@ def follow(mean: Tensor, std: Tensor, x: Tensor, mask: Tensor, weight: float) ->
 
 
 def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for one that knows only the mean.
+    """Return 1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for one that predicts only the mean.
 
-    It is 0, too, if the targets are all alike.
+    It is also 0 if the targets are all equal.
     """
     error = target - value
     residual = meta_batch_mean((error - meta_batch_mean(error, mask)) ** 2, mask)
@@ -162,9 +162,10 @@ def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of two pooled samples, in which the new one has the share `weight`.
+    """Return mean and standard deviation of two pooled samples, where `weight` is the fraction of the new one.
 
-    Unlike the mean of both standard deviations, the result includes the distance of the means (Chan et al. 1979).
+    Unlike the average of the two standard deviations, the result accounts for the distance of the means (Chan et al.
+    1979).
     """
     (mean, std), (new_mean, new_std) = old, new
     between = weight * (1.0 - weight) * (new_mean - mean) ** 2
@@ -173,7 +174,7 @@ def pooled(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weight: Tenso
 
 
 def mean_square(x: Tensor) -> Tensor:
-    """Return the mean square of the entries ``(…, M)`` that are not 0, ``(…)``; 0 if there are none.
+    """Return the mean square of the nonzero entries of ``(…, M)``, ``(…)``; 0 if there are none.
 
     As a measure of the size of rewards, it does not depend on how rare rewards are.
     """
@@ -182,10 +183,10 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 def running_size(size: Tensor, batches: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Update `size`, the root mean square of the entries that are not 0 over `batches`, by the batch `x`.
+    """Update `size`, the root mean square of the nonzero entries over `batches` batches, by the batch `x`.
 
-    Returns the new size and number of batches. All batches that have an entry other than 0 have the same weight. The
-    batch is that of all ranks.
+    Returns the new size and the new number of batches. All batches with a nonzero entry have the same weight. The batch
+    comprises the entries of all ranks.
     """
     new = ranks.mean(mean_square(x.flatten()), (x != 0.0).sum())
     batches = batches + (new > 0.0)

@@ -1,9 +1,9 @@
-"""Images in observations: a small residual convolutional network in the place of their pixels.
+"""Images in observations: a small residual convolutional network replaces their pixels by features.
 
-An *image* is an observation, or a part of one (`TaskFamily.observation_parts`), whose shape is (height, width,
-channels), with both sides at least `SIDE`, at most `CHANNELS` channels and finite bounds. The network is that of IMPALA
-(Espeholt et al. 2018, figure 3) with one residual block per stage instead of two. It sees pixels between 0 and 1:
-`metarl.learning.encoder.Scaling` scales them by the part's bounds.
+An *image* is an observation, or a part of one (`TaskFamily.observation_parts`), of shape (height, width, channels),
+with both sides at least `SIDE`, at most `CHANNELS` channels, and finite bounds. The network is that of IMPALA (Espeholt
+et al. 2018, figure 3) with one residual block per stage instead of two. Its inputs are pixels between 0 and 1, which
+`metarl.learning.encoder.Scaling` scales by the part's bounds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from metarl.core.family import AnyFamily, Part
 
 SIDE = 7
-"""The least height and width of an image. What is smaller is read as plain numbers."""
+"""Smallest height and width of an image; smaller arrays are treated as plain numbers."""
 
 
 CHANNELS = 16
-"""The most channels of an image."""
+"""Largest number of channels of an image."""
 
 
 STAGES = (16, 32, 32)
@@ -33,23 +33,23 @@ STAGES = (16, 32, 32)
 
 
 SMALLEST = 3
-"""A stage halves height and width only if both are still at least this afterwards; one that does not is the last."""
+"""A stage halves height and width only if both are at least this afterwards; a stage that does not is the last."""
 
 
 FEATURES = 128
-"""Numbers that stand for an image afterwards."""
+"""Number of features of an image."""
 
 
 AT_ONCE = 2**22
-"""Numbers of the first stage's result that are computed at once, 16 MB: longer batches of images go in chunks."""
+"""Largest first-stage output that is computed at once, in numbers (16 MB); larger batches are split into chunks."""
 
 
 ON_GPU = 16
-"""How many times as many on a GPU, where small chunks take as long as large ones."""
+"""Factor on `AT_ONCE` on a GPU, where small chunks take as long as large ones."""
 
 
 def is_image(space: gymnasium.Space[Any]) -> bool:
-    """Tell whether observations of this space, or of this part of one, are images (see the module's docstring)."""
+    """Return True if observations of this space, or of this part of one, are images (see the module's docstring)."""
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
         return False
     height, width, channels = space.shape
@@ -58,9 +58,9 @@ def is_image(space: gymnasium.Space[Any]) -> bool:
 
 
 def parts_of_space(space: gymnasium.spaces.Box, parts: Sequence[Part] | None) -> tuple[Part, ...]:
-    """Return the parts of an observation; without `parts` it is one.
+    """Return the parts of an observation, which is a single part if `parts` is None.
 
-    Raises ValueError unless the sizes of the parts add up to the observation's.
+    Raises ValueError unless the sizes of the parts add up to the size of the observation.
     """
     found = (Part("observation", space),) if parts is None else tuple(parts)
     size = sum(part.size for part in found)
@@ -71,7 +71,7 @@ def parts_of_space(space: gymnasium.spaces.Box, parts: Sequence[Part] | None) ->
 
 
 def check_no_images(family: AnyFamily, agent: str) -> None:
-    """Raise ValueError, one sentence, if the family shows images, which `agent` has no network for."""
+    """Raise ValueError if the family has image observations, for which `agent` has no network."""
     for part in parts_of_space(family.observation_space, family.observation_parts):
         if is_image(part.space):
             name = type(family).__name__
@@ -93,7 +93,7 @@ class Stage(nn.Module):
         self.third = nn.Conv2d(outputs, outputs, 3, padding=1)
         nn.init.kaiming_normal_(self.first.weight, nonlinearity="linear")
         nn.init.kaiming_normal_(self.second.weight, nonlinearity="relu")
-        nn.init.zeros_(self.third.weight)  # the block begins as the identity, and keeps the scale of its input
+        nn.init.zeros_(self.third.weight)  # the block starts as the identity and keeps the scale of its input
         for layer in (self.first, self.second, self.third):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -107,7 +107,7 @@ class Stage(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """A network from images of one `shape` (height, width, channels) to `FEATURES` numbers."""
+    """A network that maps images of one `shape` (height, width, channels) to `FEATURES` numbers."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class ImageNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features ``(…, FEATURES)`` of flattened images ``(…, height * width * channels)``.
 
-        Of a batch in several chunks, only the results are kept for the backward pass, which computes the rest again.
+        For a batch in several chunks, the backward pass recomputes all intermediate results, to save memory.
         """
         images = pixels.reshape(-1, *self.shape)
         chunks = torch.split(images, self.at_once * (ON_GPU if images.is_cuda else 1))
@@ -147,10 +147,10 @@ class ImageNetwork(nn.Module):
 
 
 class ImagesInVector(nn.Module):
-    """A network for vectors that hold images between other numbers: features replace the pixels of each image.
+    """A network for vectors that contain images among other numbers: features replace the pixels of each image.
 
-    `vector` lists the pieces of the vector in order: a number of plain numbers, or the name of a part. A part that is
-    listed twice has one network.
+    `vector` lists the pieces of the vector in order, each a count of plain numbers or the name of a part. A part that
+    is listed twice shares one network.
     """
 
     def __init__(self, parts: Sequence[Part], vector: Sequence[int | str]) -> None:
@@ -167,7 +167,7 @@ class ImagesInVector(nn.Module):
             self.output_size += size if number is None else FEATURES
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(…, output_size)`` for vectors ``(…, sum of the pieces)``."""
+        """Return ``(…, output_size)`` for vectors ``(…, sum of the pieces' sizes)``."""
         pieces = torch.split(x, self.sizes, dim=-1)
         pairs = zip(pieces, self.numbers, strict=True)
         return torch.cat([piece if n is None else self.networks[n](piece) for piece, n in pairs], dim=-1)

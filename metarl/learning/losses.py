@@ -1,4 +1,4 @@
-"""Policy-gradient losses, to be minimised. Each checks the shapes of its arguments, so that nothing broadcasts."""
+"""Policy-gradient losses, to be minimised. They check the shapes of their arguments, so that nothing broadcasts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from metarl.learning.estimators import masked_mean
 def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
     """Return TRPO's surrogate loss (Schulman et al. 2015, eq. 14): minus likelihood ratio times advantage.
 
-    All arguments are ``(N, M)``: M samples of each of N tasks. The loss, a scalar, sums each task's samples with the
-    weights `weight` and is the mean over tasks. Raises ValueError if the shapes differ.
+    All arguments are ``(N, M)``: M samples of each of N tasks. The loss, a scalar, is the sum over a task's samples,
+    weighted by `weight`, averaged over tasks. Raises ValueError if the shapes differ.
     """
     if not log_prob.shape == old_log_prob.shape == advantage.shape == weight.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {weight.shape}"
@@ -29,9 +29,9 @@ def clipped_surrogate(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), a scalar, and metrics.
 
-    All tensors have one shape; the loss is a mean over the entries where `mask` is not 0, weighted by `mask`. The
-    metrics are scalars: `approx_kl`, Schulman's k3 estimate of KL(old ‖ new), and `clip_fraction`, the share of ratios
-    that were clipped. Raises ValueError if the shapes differ.
+    All tensors have the same shape; the loss is a mean weighted by `mask`. The metrics are scalars: `approx_kl`,
+    Schulman's k3 estimate of KL(old ‖ new), and `clip_fraction`, the fraction of clipped ratios. Raises ValueError if
+    the shapes differ.
     """
     if not log_prob.shape == old_log_prob.shape == advantage.shape == mask.shape:
         shapes = f"{log_prob.shape}, {old_log_prob.shape}, {advantage.shape}, {mask.shape}"
@@ -68,11 +68,11 @@ def ppo_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return PPO's loss (Schulman et al. 2017, eq. 9): clipped surrogate + vf_coef · value error - ent_coef · entropy.
 
-    `value` (…) are the critic's predictions and `policy` the distributions of actions at the same steps. `action` was
-    taken, with log-probability `old_log_prob` (…) under the policy that acted; `advantage` (…) and `target` (…) are its
-    advantage and the critic's target. Every term is a sum over steps, weighted by `weight` (…), which is 0 for padding;
-    the value error is ½ (value - target)². Returns the loss, a scalar, and the metrics, a tensor ``(5,)`` in the order
-    of `PPO_METRICS`. Raises ValueError if the shapes differ.
+    `value` (…) holds the critic's predictions and `policy` the action distributions at the same steps. `action` is the
+    action taken, with log-probability `old_log_prob` (…) under the policy that acted; `advantage` (…) is its advantage,
+    and `target` (…) the critic's target. Every term is a sum over steps, weighted by `weight` (…), which is 0 for
+    padding; the value error is ½ (value - target)². Returns the loss, a scalar, and the metrics, a tensor ``(5,)`` in
+    the order of `PPO_METRICS`. Raises ValueError if the shapes differ.
     """
     if not value.shape == old_log_prob.shape == advantage.shape == target.shape == weight.shape:
         shapes = f"{value.shape}, {old_log_prob.shape}, {advantage.shape}, {target.shape}, {weight.shape}"

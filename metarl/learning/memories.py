@@ -1,13 +1,13 @@
-"""Memories behind one interface.
+"""Memories with a common interface.
 
-A memory is made by ``make_memory(kind, input_size, hidden_size)`` and has three methods:
+``make_memory(kind, input_size, hidden_size)`` makes a memory, which has three methods:
 
-- ``initial(batch, device)``: the empty state at a trial's start;
+- ``initial(batch, device)``: the empty state at the start of a trial;
 - ``step(x (B, F), state) -> (output (B, H), state)``: one step, for acting;
 - ``sequence(x (T, B, F), state) -> (output (T, B, H), state)``: many steps, for learning; None is the empty state.
 
-Steps one by one give the same outputs as one sequence. There are no resets: a trial starts with an empty memory, which
-is carried through all its episodes.
+Single steps give the same outputs as one sequence. There are no resets: a trial starts with an empty memory, which is
+kept through all its episodes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ State = Any  # a tensor, or a tuple of tensors
 
 
 class Memory(nn.Module, ABC):
-    """Base of all memories; the module's docstring describes the interface."""
+    """Base class of memories; the module's docstring describes the interface."""
 
     grows: ClassVar[bool] = False
-    """True if the state has more numbers after more steps."""
+    """True if the size of the state grows with the number of steps."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Return the outputs ``(T, B, H)`` and the state after the last step; `state` is that before the first step."""
+        """Return the outputs ``(T, B, H)`` and the state after the last step, starting from `state`."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the output ``(B, H)`` and the next state."""
@@ -53,33 +53,33 @@ class Memory(nn.Module, ABC):
         return output[0], state
 
     def vectors(self, x: Tensor, state: State) -> dict[str, Tensor]:
-        """Return the memory after a step: its ``state`` as flat vectors, and the ``output``, each ``(B, F)``.
+        """Return the memory after a step as vectors ``(B, F)``: the flattened ``state``, and the ``output``.
 
-        A state that grows with the trial is left out, and so is an output that is the state itself.
+        A state that grows with the trial is left out, and so is an output that equals the state.
         """
         output, state = self.step(x, state)
         if isinstance(state, Tensor) and state.shape == output.shape:
-            return {"state": output}  # a GRU's, and an Elman network's
+            return {"state": output}  # GRU and RNN
         fixed = {} if self.grows or not leaves(state) else {"state": features(state)}
         return fixed | {"output": output}
 
 
 @twin("gru")
 def gru(x: Tensor, state: Tensor | None, cell: nn.GRU) -> Tensor:
-    """Return all states ``(T, B, H)`` of a cell, from inputs ``(T, B, F)`` and the state before them (None: zeros)."""
+    """Return all states ``(T, B, H)`` of a cell, for inputs ``(T, B, F)`` and an initial state (None: zeros)."""
     output: Tensor = cell(x, state if state is None else state[None].contiguous())[0]
     return output
 
 
 @twin("grus")
 def grus(xs: Sequence[Tensor], states: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> list[Tensor]:
-    """Return what `gru` returns for each of several cells, which have inputs and states of their own."""
+    """Apply `gru` to several cells, each with its own inputs and state."""
     return [gru(x, state, cell) for x, state, cell in zip(xs, states, cells, strict=True)]
 
 
 @twin("gru_step")
 def gru_step(x: Tensor, state: Tensor, cell: nn.GRU) -> Tensor:
-    """Return the next state ``(B, H)`` of a cell, from input ``(B, F)`` and state ``(B, H)``."""
+    """Return the next state ``(B, H)`` of a cell, for input ``(B, F)`` and state ``(B, H)``."""
     output: Tensor = cell(x[None], state[None].contiguous())[0][0]
     return output
 
@@ -107,9 +107,9 @@ class GRU(Memory):
 def sequences(
     memories: Sequence[Memory], xs: Sequence[Tensor], states: Sequence[State | None]
 ) -> list[tuple[Tensor, State]]:
-    """Return what `Memory.sequence` returns for each of several memories; those of GRUs take one pass over time.
+    """Apply `Memory.sequence` to several memories; GRUs are run in a single pass over time.
 
-    Gradients can be taken once, and those of all memories together.
+    Gradients can be computed only once, for all memories together.
     """
     cells = [memory.cell for memory in memories if isinstance(memory, GRU)]
     if len(cells) == len(memories):
@@ -152,7 +152,7 @@ class RNN(Memory):
 
 
 class Feedforward(Memory):
-    """No memory: a tanh layer in its place. A control: it adapts only as far as its inputs show the last step."""
+    """No memory, only a tanh layer: a control that adapts only as far as its inputs contain the last step."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -168,7 +168,7 @@ class Feedforward(Memory):
 class Transformer(Memory):
     """Causal transformer (Vaswani et al. 2017) with layer norm before each block and sinusoidal positions.
 
-    The state holds the keys and values of all past steps of the trial, so acting at step t takes O(t) time.
+    The state contains the keys and values of all past steps of the trial, so acting at step t takes O(t) time.
     """
 
     grows = True
@@ -194,7 +194,7 @@ class Transformer(Memory):
         steps, past = x.shape[0], state[0].shape[2]
         h = self.input(x).transpose(0, 1)  # (B, T, H)
         h = h + _positions(past, steps, self.hidden_size, h)
-        # Step t of this call sees all the past and steps 0 … t of this call.
+        # Step t of this call sees all past steps and steps 0 … t of this call.
         visible = torch.ones(steps, past + steps, dtype=torch.bool, device=x.device).tril(past)
         new_state: list[Tensor] = []
         for n, (qkv, out, feed) in enumerate(zip(self.qkv, self.out, self.feed, strict=True)):
@@ -215,10 +215,11 @@ class FastWeights(Memory):
 
     At every step each head adds ``key ⊗ (value, 1)`` to its table and reads the table with a query. Keys and queries
     are softmax features of the input (Irie et al. 2021); values come from a hidden ReLU layer. The head returns
-    ``Σ weight·value / (1 + Σ weight)``, the form of a posterior mean with a prior worth one observation, and the
-    logarithm of ``1 + Σ weight``. This suits inputs that hold the whole last step (state, action, reward): the reward
-    of an action in the current state is one look-up, while a gated unit has to learn the binding (docs/findings.md, 4).
-    A sequence takes two matrix products over ``(T, T)``; acting takes the same time at every step.
+    ``Σ weight·value / (1 + Σ weight)``, which has the form of a posterior mean with a prior worth one observation, and
+    the logarithm of ``1 + Σ weight``, minus 1. This suits inputs that contain the whole last step (state, action,
+    reward): the reward of an action in the current state is a single look-up, while a gated unit has to learn the
+    binding (docs/findings.md, 4). A sequence takes two matrix products over ``(T, T)``; acting takes constant time per
+    step.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_heads: int = 4, key_size: int = 16) -> None:
@@ -233,7 +234,7 @@ class FastWeights(Memory):
         self.query = nn.Linear(input_size, num_heads * key_size)
         self.hidden = nn.Linear(input_size, hidden_size)
         self.value = nn.Linear(hidden_size, num_heads * self.value_size)
-        # A large gain makes the softmax selective from the start: different inputs get different keys.
+        # A large gain makes the softmax selective from the start, so that different inputs get different keys.
         nn.init.orthogonal_(self.key.weight, 3.0)
         nn.init.orthogonal_(self.query.weight, 3.0)
 
@@ -244,8 +245,8 @@ class FastWeights(Memory):
     def sequence(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         state = self.initial(x.shape[1], x.device) if state is None else state
         key, query, value = self._write_and_ask(x)
-        # A step reads what was in the table at the start, what the steps before it wrote, and what it writes itself.
-        before = torch.ones(len(x), len(x), device=x.device, dtype=x.dtype).tril()  # `tril` of all would take longer
+        # A step reads the initial table, what the steps before it wrote, and what it writes itself.
+        before = torch.ones(len(x), len(x), device=x.device, dtype=x.dtype).tril()  # faster than `tril` of the product
         output = self._answer(query @ state + (query @ key.transpose(-1, -2) * before) @ value)
         return output.permute(2, 0, 1, 3).flatten(2), state + key.transpose(-1, -2) @ value
 
@@ -282,7 +283,7 @@ MEMORIES: dict[str, type[Memory]] = {
 
 
 def make_memory(kind: str, input_size: int, hidden_size: int) -> Memory:
-    """Make one of the `MEMORIES`. Raises ValueError for another name."""
+    """Make a memory of one of the kinds in `MEMORIES`. Raises ValueError for an unknown kind."""
     if kind not in MEMORIES:
         raise ValueError(unknown("memory", kind, MEMORIES))
     return MEMORIES[kind](input_size, hidden_size)

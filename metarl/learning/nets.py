@@ -1,4 +1,4 @@
-"""Networks: linear layers, multilayer perceptrons, and feed-forward policies."""
+"""Networks: linear layers, MLPs, and feed-forward policies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metarl.learning.estimators import pooled, spread
 
 
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
-    """Make linear layers of the given sizes with `activation` between them (none after the last)."""
+    """Make linear layers of the given sizes, with `activation` between them but not after the last."""
     layers: list[nn.Module] = []
     for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers += [activation()] if n else []
@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Head(nn.Linear):
-    """A linear output layer, orthogonal with the given gain and zero bias (Andrychowicz et al. 2021, §3.2)."""
+    """A linear output layer with orthogonal weights of this gain and zero bias (Andrychowicz et al. 2021, §3.2)."""
 
     def __init__(self, inputs: int, outputs: int, gain: float) -> None:
         super().__init__(inputs, outputs)
@@ -63,12 +63,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu":
 
 
 class MLPPolicy(nn.Module):
-    """A multilayer perceptron from features ``(…, F)`` to a distribution over actions, without memory.
+    """An MLP from features ``(…, F)`` to an action distribution, without memory.
 
-    For a Discrete space the distribution is categorical over 0 … n - 1, for a MultiDiscrete one so for each component.
-    For a Box it is Gaussian, in units of half the range around the centre; its standard deviation, at least `min_std`
-    in these units, does not depend on the state. `head.actions` converts such actions to the family's. `head` has the
-    parameters of the last layer, including the standard deviation; `body` has all others.
+    For a Discrete space the distribution is categorical over 0 … n - 1, and for a MultiDiscrete one categorical for
+    each component. For a Box it is Gaussian, in units of half the range around the centre, with a standard deviation of
+    at least `min_std` in these units that does not depend on the state. `head.actions` converts actions to the
+    family's. `head` has the parameters of the last layer, including the standard deviation; `body` has all others.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class MLPPolicy(nn.Module):
         return out
 
     def of_tasks(self, params: Mapping[str, Tensor], x: Tensor) -> Distribution:
-        """Return the policies of N tasks at once: parameters ``(N, …)`` by name, features ``(N, M, F)``.
+        """Return the policies of N tasks, given parameters ``(N, …)`` by name and features ``(N, M, F)``.
 
-        Equal to ``vmap(functional_call)`` over the tasks, but without its cost per operation, and with the bias added
-        in the matrix product.
+        This equals ``vmap(functional_call)`` over the tasks, but without its overhead per operation, and with the bias
+        added in the matrix product.
         """
-        x = x.mT  # samples last in memory: then the results of all products of the backward passes are contiguous, too
+        x = x.mT  # with samples last in memory, all products of the backward passes are contiguous, too
         for name, layer in self.body.named_modules(prefix="body"):
             if isinstance(layer, nn.Linear):
                 x = _linear_of_tasks(params, name, x)
@@ -115,7 +115,7 @@ class MLPPolicy(nn.Module):
 
 
 def _linear_of_tasks(params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """Apply each task's linear layer: features ``(N, F, M)`` to ``(N, G, M)``."""
+    """Apply each task's linear layer, from features ``(N, F, M)`` to ``(N, G, M)``."""
     return torch.baddbmm(params[f"{name}.bias"][..., None], params[f"{name}.weight"], x)
 
 
@@ -148,10 +148,11 @@ class PolicyHead(nn.Module):
 
 
 class ValueNetwork(nn.Module):
-    """A value function of (features, time in the episode), on returns standardised by a running mean and spread.
+    """A value function of (features, time in the episode), for returns standardised by a running mean and std.
 
-    When mean or spread change, the last layer is corrected so that all values stay (PopArt, van Hasselt et al. 2016).
-    Before the first returns every value is 0.
+    When mean or std change, the last layer is corrected to preserve all values (PopArt, van Hasselt et al. 2016).
+    Before
+    the first returns every value is 0.
     """
 
     mean: Tensor
@@ -164,19 +165,19 @@ class ValueNetwork(nn.Module):
         self.register_buffer("std", torch.zeros(()))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Return the values ``(…)`` of features ``(…, F)`` at time ``(…)``."""
+        """Return the values ``(…)`` for features ``(…, F)`` and time ``(…)``."""
         value: Tensor = self.body(torch.cat([x, time[..., None]], dim=-1)).squeeze(-1)
         return value * self.std + self.mean
 
     def loss(self, x: Tensor, time: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean squared error, a scalar, on standardised returns; its sum over the ranks is that of all."""
+        """Return this rank's part of the mean squared error on standardised returns, a scalar; the parts add up."""
         error = ((self(x, time) - returns) * inverse(self.std)) ** 2
         loss: Tensor = (error * mask).sum() / ranks.total(mask.sum()).clamp_min(1.0)
         return loss
 
     @torch.no_grad()
     def follow(self, returns: Tensor, mask: Tensor, weight: float) -> None:
-        """Move the running mean and spread towards those of `returns` by `weight` in [0, 1]."""
+        """Move the running mean and std towards those of `returns` by `weight` in [0, 1]."""
         last = self.body[-1]
         assert isinstance(last, nn.Linear)
         after = pooled((self.mean, self.std), spread(returns, mask), weight)
@@ -189,10 +190,10 @@ class ValueNetwork(nn.Module):
 def keep_outputs(
     weights: Iterable[Tensor], bias: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]
 ) -> None:
-    """Change a linear output layer in place so that output · std + mean stays when (mean, std) moves.
+    """Correct a linear output layer in place, so that output · std + mean is preserved when (mean, std) changes.
 
-    PopArt (van Hasselt et al. 2016, eq. 9). The output is the sum of products with `weights`, plus `bias`. With a
-    standard deviation of 0 before or after, nothing changes.
+    This is PopArt (van Hasselt et al. 2016, eq. 9). The output is the sum of products with `weights`, plus `bias`. With
+    a standard deviation of 0 before or after, nothing changes.
     """
     (old_mean, old_std), (new_mean, new_std) = before, after
     known = (old_std > 0.0) & (new_std > 0.0)

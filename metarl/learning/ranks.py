@@ -1,12 +1,12 @@
-"""Several processes that train one agent together: each plays its own rows, and sums are over the rows of all.
+"""Data-parallel training: several processes train one agent; each plays its own rows, and results are summed.
 
-``torchrun`` starts the processes and gives each a number, its *rank*; `start` connects them by `torch.distributed`.
-Randomness is addressed by rows, so the ranks together play exactly the trials that a single process would play. What
-an agent computes from the whole meta-batch (gradients, moments, Fisher products) is summed over the ranks. All of them
-then have the same numbers and take the same step.
+``torchrun`` starts the processes and gives each a number, its *rank*; `start` connects them with `torch.distributed`.
+Randomness is addressed by rows, so the ranks together play exactly the trials that a single process would play. What an
+agent computes from the whole meta-batch (gradients, moments, Fisher products) is summed over the ranks, so that all
+ranks take the same step.
 
-In a single process every function here returns what it is given. With several, all ranks have to call the same
-functions in the same order. Statistics are added in double precision.
+In a single process every function here returns its argument. With several processes, all ranks must call the same
+functions in the same order. Statistics are summed in double precision.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from torch import Tensor
 T = TypeVar("T")
 
 FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""The environment variables by which torchrun tells a process its place."""
+"""The environment variables in which torchrun passes a process its rank."""
 
 
 def launched() -> tuple[int, int]:
     """Return the rank that torchrun gave this process, and the number of processes; (0, 1) without torchrun."""
     told = [os.environ.get(name, "") for name in FROM_TORCHRUN]
-    if not all(told) or not all(number.isdecimal() for number in told[:3]):  # of another program that uses such names
+    if not all(told) or not all(number.isdecimal() for number in told[:3]):  # another program may use such names
         return 0, 1
     return int(told[0]), int(told[2])
 
 
 class LostRank(RuntimeError):
-    """The error for another process that has died or left; the message is a sentence for the user."""
+    """The error if another process has died or left; the message is for the user."""
 
 
 class _Place:
-    """The place of this process; alone until `start`."""
+    """The rank of this process and the number of processes; a single process until `start`."""
 
     rank, world_size = 0, 1
 
@@ -48,11 +48,11 @@ class _Place:
 class Shard(NamedTuple):
     """The rows of this rank among those of all ranks."""
 
-    first: int  # the number of its first row
-    every: int  # rows of all ranks together
+    first: int  # the index of its first row
+    every: int  # total rows of all ranks
 
     def own(self, rows: Tensor, count: int) -> Tensor:
-        """Return those of `rows`, numbered over all ranks, that are among the `count` rows of this rank, from 0."""
+        """Return the rows of `rows` (global indices) that are among this rank's `count` rows, as local indices."""
         if count == self.every:
             return rows
         rows = rows - self.first
@@ -60,9 +60,9 @@ class Shard(NamedTuple):
 
 
 def start(device: torch.device) -> None:
-    """Connect this process to the others that torchrun started; without torchrun nothing happens.
+    """Connect this process to the others that torchrun started; without torchrun, do nothing.
 
-    Tensors on a GPU travel by NCCL, others by gloo. Each process of a machine takes a GPU of its own.
+    Tensors on a GPU are sent with NCCL, others with gloo. Each process of a machine uses its own GPU.
     """
     if launched()[1] == 1 or several():
         return
@@ -76,14 +76,14 @@ def start(device: torch.device) -> None:
 
 
 def stop() -> None:
-    """Leave the others."""
+    """Disconnect from the other processes."""
     if several():
         _Place.rank, _Place.world_size = 0, 1
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Return the number of this process, from 0. Rank 0 is the one that writes and prints."""
+    """Return the rank of this process, from 0. Only rank 0 writes and prints."""
     return _Place.rank
 
 
@@ -93,13 +93,13 @@ def world_size() -> int:
 
 
 def several() -> bool:
-    """Tell whether there are other processes."""
+    """Return True if there are other processes."""
     return _Place.world_size > 1
 
 
 @contextmanager
 def _talking() -> Iterator[None]:
-    """Turn an error in an exchange with the other processes into LostRank."""
+    """Convert an error in communication with the other processes to LostRank."""
     try:
         yield
     except RuntimeError as error:
@@ -110,7 +110,7 @@ def _talking() -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let this process act by itself inside: for work that only one rank does, such as drawing."""
+    """Make this process act like a single one in the block, for work that ranks do not share, such as plotting."""
     before = _Place.rank, _Place.world_size
     _Place.rank, _Place.world_size = 0, 1
     try:
@@ -120,12 +120,12 @@ def alone() -> Iterator[None]:
 
 
 def part(rows: int) -> slice:
-    """Return this rank's part of `rows` rows; the parts of all ranks differ by one row at most."""
+    """Return this rank's part of `rows` rows; the parts of the ranks differ by at most one row."""
     return slice(_Place.rank * rows // _Place.world_size, (_Place.rank + 1) * rows // _Place.world_size)
 
 
 def shard(rows: int) -> Shard:
-    """Return the place of this rank's `rows` rows among those of all ranks."""
+    """Return the position of this rank's `rows` rows among those of all ranks."""
     counts = torch.zeros(_Place.world_size, dtype=torch.int64)
     counts[_Place.rank] = rows
     counts = total(counts)
@@ -143,20 +143,20 @@ def total(x: Tensor) -> Tensor:
 
 
 def mean(x: Tensor, weight: Tensor | float) -> Tensor:
-    """Return the mean of `x` over the ranks, which have the weights `weight`, such as their numbers of entries."""
+    """Return the mean of `x` over the ranks, weighted by each rank's `weight`, such as its number of entries."""
     if not several():
         return x
     share = torch.as_tensor(weight, dtype=torch.float64, device=x.device)
-    # The mean of no entries may be NaN, and counts as nothing.
+    # Ignore ranks with weight 0: the mean of no entries may be NaN.
     weighted = torch.where(share > 0.0, x.detach().to(torch.float64).reshape(-1) * share, 0.0)
     sums = total(torch.cat([weighted, share.reshape(1)]))
     return (sums[:-1] / sums[-1].clamp_min(torch.finfo(torch.float64).tiny)).to(x.dtype).reshape(x.shape)
 
 
 def moments(mean_: Tensor, std: Tensor, count: float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the samples of all ranks taken as one, from those of this rank's `count`.
+    """Return mean and std of the pooled samples of all ranks, given those of this rank's `count` samples.
 
-    Unlike the mean of the standard deviations, the result includes the distance of the means (Chan et al. 1979).
+    Unlike the average of the standard deviations, the result accounts for the distance of the means (Chan et al. 1979).
     """
     if not several():
         return mean_, std
@@ -166,7 +166,7 @@ def moments(mean_: Tensor, std: Tensor, count: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[Tensor], metrics: Tensor) -> Tensor:
-    """Add up every parameter's gradient over the ranks, and `metrics`, in one all-reduce; return the latter's sum."""
+    """Sum all gradients and `metrics` over the ranks in one all-reduce; return the sum of `metrics`."""
     if not several():
         return metrics
     parameters = list(parameters)
@@ -179,7 +179,7 @@ def sum_gradients(parameters: Iterable[Tensor], metrics: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Tell whether `flag` is true on any rank."""
+    """Return True if `flag` is true on any rank."""
     return bool(total(torch.tensor(flag, dtype=torch.int64)))
 
 
@@ -194,7 +194,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def on_first(function: Callable[[], T]) -> T:
-    """Call `function` on rank 0 and return its result on every rank. A ValueError there is raised on every rank."""
+    """Call `function` on rank 0 and return its result on every rank. Its ValueErrors are raised on every rank."""
     if not several():
         return function()
     answer: list[Any] = [None, None]

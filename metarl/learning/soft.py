@@ -1,7 +1,7 @@
-"""Parts of soft actor-critics (Haarnoja et al. 2018) and of their deterministic relatives (Fujimoto et al. 2018).
+"""Building blocks of soft actor-critic (Haarnoja et al. 2018) and TD3 (Fujimoto et al. 2018).
 
-Squashed Gaussians, the choices over which a loss takes its expectation, perceptrons side by side, and target networks.
-Actions are in the units of `metarl.core.units.ActionUnits`: a Box is [-1, 1] in every coordinate.
+They are squashed Gaussians, the choices over which a loss takes the expectation, batched MLPs, and target networks.
+Actions are in the units of `metarl.core.units.ActionUnits`: a Box is [-1, 1] in every dimension.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from metarl.fast.twins import twin
 from metarl.learning.nets import linear, tanh
 
 LOG_STD = -20.0, 2.0
-"""The bounds of a squashed Gaussian's log-standard deviation, before the squashing (Haarnoja et al. 2018)."""
+"""Bounds of a squashed Gaussian's log standard deviation, before squashing (Haarnoja et al. 2018)."""
 
 
 LAST = 3e-3
-"""The bound of a last layer's first weights: values begin near 0, and policies near the middle or uniform."""
+"""Bound of the last layer's initial weights, so that values start near 0 and policies near the centre or uniform."""
 
 
 class Choices(NamedTuple):
-    """The K actions over which a loss takes its expectation at each step.
+    """The K actions over which a loss takes the expectation at each step.
 
-    A sampled action has K = 1 and the probability 1; of finitely many actions all are there, with their probabilities.
+    A sampled action has K = 1 and probability 1. With Discrete actions, all K actions are included with their
+    probabilities.
     """
 
     action: Tensor | None  # (…, A), the sampled action; None: all actions
@@ -39,28 +40,28 @@ class Choices(NamedTuple):
     log_prob: Tensor  # (…, K); 0 for a deterministic action
 
     def until(self, end: int) -> Choices:
-        """Return those of the steps before `end`, of choices ``(T, …)``."""
+        """Return the choices ``(T, …)`` of the steps before `end`."""
         return Choices(None if self.action is None else self.action[:end], self.prob[:end], self.log_prob[:end])
 
     def entropy(self) -> Tensor:
-        """Return the entropy ``(…)``; of a sampled action it is an estimate without bias."""
+        """Return the entropy ``(…)``; for a sampled action it is an unbiased estimate."""
         return -(self.prob * self.log_prob).sum(-1)
 
 
 class SquashedGaussian(NamedTuple):
-    """The distribution of tanh(u) for normal u with independent coordinates: actions ``(…, A)`` in (-1, 1)."""
+    """The distribution of tanh(u) for normal u with independent dimensions: actions ``(…, A)`` in (-1, 1)."""
 
     mean: Tensor  # of u
     log_std: Tensor  # of u
 
     @classmethod
     def from_outputs(cls, outputs: Tensor) -> SquashedGaussian:
-        """Make the distributions from a network's outputs ``(…, 2 A)``: means, then log-standard deviations."""
+        """Make the distributions from a network's outputs ``(…, 2 A)``: means, then log standard deviations."""
         mean, log_std = outputs.chunk(2, dim=-1)
         return cls(mean, log_std.clamp(*LOG_STD))
 
     def draw(self, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw actions ``(…, A)`` that carry gradients (the reparametrisation); return them and their log-density."""
+        """Draw actions ``(…, A)`` with gradients (reparametrisation); return them and their log-densities."""
         u = self.mean + self.log_std.exp() * rng.normal(key, self.mean.shape[-1])
         return tanh(u), self.log_prob_before(u)
 
@@ -74,21 +75,21 @@ class SquashedGaussian(NamedTuple):
         return tanh(self.mean)
 
     def log_prob_before(self, u: Tensor) -> Tensor:
-        """Return the log-density of the action tanh(u), from u, which does not lose digits near the bounds."""
+        """Return the log-density of the action tanh(u), computed from u to keep precision near the bounds."""
         # log(1 - tanh(u)²) = 2 (log 2 - u - log(1 + exp(-2 u)))
         squashing = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
         return DiagonalGaussian(self.mean, self.log_std).log_prob(u) - squashing.sum(-1)
 
 
 class Point(NamedTuple):
-    """A deterministic policy: one action ``(…, A)`` in [-1, 1], to which noise is added while it explores."""
+    """A deterministic policy: one action ``(…, A)`` in [-1, 1], with added noise for exploration."""
 
     action: Tensor
 
     def draw(self, key: Tensor, std: float, limit: float = math.inf) -> tuple[Tensor, Tensor]:
-        """Add normal noise, cut off at ±`limit` (target smoothing), and cut off the action; return it and a density.
+        """Add normal noise, clipped to ±`limit` (target smoothing), clip the action, and return it and a log-density.
 
-        The density is that of the noise, in logarithms; it has no meaning at a bound.
+        The log-density is that of the noise; it is meaningless at the bounds.
         """
         noise = (std * rng.normal(key, self.action.shape[-1])).clamp(-limit, limit)
         action = (self.action + noise).clamp(-1.0, 1.0)
@@ -96,7 +97,7 @@ class Point(NamedTuple):
         return action, DiagonalGaussian(self.action, log_std).log_prob(action)
 
     def choices(self, action: Tensor | None = None) -> Choices:
-        """Return the action itself, or `action` in its place."""
+        """Return the policy's action, or `action` instead."""
         action = self.action if action is None else action
         one = torch.ones_like(action[..., :1])
         return Choices(action, one, torch.zeros_like(one))
@@ -108,14 +109,15 @@ def all_choices(policy: Categorical) -> Choices:
 
 
 class Perceptrons(nn.Module):
-    """`number` perceptrons of ReLU units side by side, with inputs in several parts, such as (memory, step, action).
+    """A batch of `number` MLPs with ReLU units, whose input has several parts, such as (memory, step, action).
 
-    `begin` is the sum of the first layers over parts of the input, `finish` all the rest. So a part that stays, while
-    another one changes, is multiplied once. With `frozen` no gradient reaches the parameters, only the inputs.
+    `begin` computes the first layer's sum over some parts of the input, and `finish` the rest. A part that does not
+    change while another one does is thus multiplied only once. With `frozen` gradients reach only the inputs, not the
+    parameters.
     """
 
     def __init__(self, number: int, inputs: Sequence[int], hidden_sizes: Sequence[int], outputs: int) -> None:
-        """Make them. Raises ValueError without a hidden layer."""
+        """Make the MLPs. Raises ValueError without a hidden layer."""
         super().__init__()
         if not hidden_sizes:
             raise ValueError("Perceptrons need at least one hidden layer.")
@@ -131,9 +133,9 @@ class Perceptrons(nn.Module):
             self.biases.append(_uniform((number, after, 1), bound))
 
     def begin(self, *inputs: Tensor | None) -> Tensor:
-        """Return the sums of the first layer ``(…, number · H)`` over the parts of the input ``(…, F)`` that are given.
+        """Return the first layer's sum ``(…, number · H)`` over the given parts of the input ``(…, F)``.
 
-        The parts are in the order of the constructor; None and missing ones are left out, to be added by `finish`.
+        The parts are in the order of the constructor; None and missing parts are left out, and `finish` adds them.
         """
         first, *others = [(part, x) for part, x in zip(self.parts, inputs, strict=False) if x is not None]
         total = linear(first[1], first[0], self.bias)
@@ -142,7 +144,7 @@ class Perceptrons(nn.Module):
         return total
 
     def finish(self, total: Tensor, last: Tensor | None = None, frozen: bool = False) -> Tensor:
-        """Return the outputs ``(number, …, outputs)``; `last` ``(…, F)`` is the last part of the input, if left out."""
+        """Return the outputs ``(number, …, outputs)``; `last` ``(…, F)`` is the last input part, if it was left out."""
 
         def held(parameters: Iterable[Tensor]) -> list[Tensor]:
             return [parameter.detach() if frozen else parameter for parameter in parameters]
@@ -158,14 +160,14 @@ class Perceptrons(nn.Module):
 def hidden_layers(
     total: Tensor, last: Tensor | None, of_last: Tensor | None, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> Tensor:
-    """Return the outputs ``(N, rows, outputs)`` of N perceptrons from the sums of their first layers ``(rows, N · H)``.
+    """Return the outputs ``(N, rows, outputs)`` of N MLPs, given the sums of their first layers ``(rows, N · H)``.
 
-    To these the product of `last` ``(rows, F)`` with `of_last` ``(N · H, F)`` is added, if there is one. `weights` are
-    ``(N, out, in)`` and `biases` ``(N, out, 1)``, for each later layer.
+    If there is a `last` ``(rows, F)``, its product with `of_last` ``(N · H, F)`` is added to the sums. For each later
+    layer, `weights` are ``(N, out, in)`` and `biases` ``(N, out, 1)``.
     """
     if last is not None and of_last is not None:
         total = torch.addmm(total, last, of_last.t())
-    # (N, rows, H): a view, since the product takes rows that are far apart in memory.
+    # (N, rows, H): a view, since the product accepts strided rows.
     x = torch.unflatten(F.relu(total, inplace=last is not None), 1, (len(weights[0]), -1)).transpose(0, 1)
     for n, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         x = torch.baddbmm(bias.mT, F.relu(x, inplace=True) if n else x, weight.mT)

@@ -1,12 +1,12 @@
-"""A ring of whole trials, for learners that look back: the newest trials stay, the oldest make room.
+"""A ring buffer of whole trials, for off-policy learners: new trials overwrite the oldest.
 
-It holds everything of a `Rollout`: observations, actions, rewards, ends, masks and the tasks, in their own types. A
-sample is a `Rollout` again, of trials that were drawn with equal probability, so what is written for a new trial serves
-for an old one. A learner sets ``self.ring``, calls `add` in its `update` and then `sample`. The trainer saves the ring
-next to the run's checkpoints (`metarl.training.ring_files`).
+It stores everything in a `Rollout`: observations, actions, rewards, ends, masks and tasks, in their own types. A sample
+is again a `Rollout`, of uniformly drawn trials, so code for new trials also works for replayed ones. An agent sets
+``self.ring``, and its `update` calls `add` and then `sample`. The trainer saves the ring next to the run's checkpoints
+(`metarl.training.ring_files`).
 
-Of several processes each holds the trials of its own rows. A sample is the one that a single process would draw: each
-process gets those of its trials that it holds, which may be none.
+With several processes, each holds the trials of its own rows. A sample is the one that a single process would draw:
+each process gets those of the sampled trials that it holds, which may be none.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from metarl.core.tree import tree_map
 from metarl.learning import ranks
 
 PLACE = "place"
-"""The name of the four counts in a ring's state."""
+"""Key of the four counts in a ring's state."""
 
 NOTE = "note."
-"""The beginning of the names of what is noted next to trials."""
+"""Prefix of the names of notes, which are stored with trials."""
 
 OF_A_TRIAL = ("task", NOTE)
-"""The beginnings of the names of columns with an entry for each trial, not for each of its steps."""
+"""Prefixes of the names of columns with one entry per trial, not per step."""
 
 
 class TrialRing:
-    """The last `capacity` trials that were added. Its memory is taken at the first `add`, on the rollout's device.
+    """The last `capacity` trials that were added. The first `add` allocates the memory, on the rollout's device.
 
-    `capacity` counts the trials of all processes together. Every tensor is stored as ``(trials, T, …)``, those of the
-    tasks as ``(trials, …)``, with T the most steps that a trial can have.
+    `capacity` counts the trials of all processes. Tensors are stored as ``(trials, T, …)``, those of the tasks as
+    ``(trials, …)``, where T is the largest number of steps of a trial.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrialRing:
     ) -> None:
         """Make an empty ring for trials of `episodes` episodes, by default the family's.
 
-        Raises ValueError (one sentence, which names the learner's `option`) if this machine has not the memory.
+        Raises ValueError, which names the agent's `option`, if this machine does not have enough memory.
         """
         self.capacity = capacity
         self.steps = family.horizon * (family.episodes_per_trial if episodes is None else episodes)
@@ -57,12 +57,12 @@ class TrialRing:
         check_memory("The ring of trials", float(capacity) * each, option)
         self.names = _named(Rollout._make([*_PARTS, pattern_task(family), ()]), "")
         self.stored: dict[str, Tensor] = {}
-        self.added = 0  # trials of this process so far; also the number of the next one
-        self.saved = 0  # those that the run's files hold
-        self.shard, self.own = ranks.Shard(0, 1), 1  # the place of an addition's `own` rows among those of all ranks
+        self.added = 0  # trials of this process so far, which is also the number of the next one
+        self.saved = 0  # trials that are already in the run's files
+        self.shard, self.own = ranks.Shard(0, 1), 1  # the place of this rank's `own` rows of an addition among all rows
 
     def __len__(self) -> int:
-        """Return the number of trials that can be drawn, those of all processes together."""
+        """Return the number of trials that can be drawn, over all processes."""
         return min(self._total(), self.capacity)
 
     @property
@@ -72,22 +72,22 @@ class TrialRing:
 
     @property
     def slots(self) -> int:
-        """The trials that this process has memory for."""
+        """The number of trials for which this process has memory."""
         several = self.own < self.shard.every
         return math.ceil(self.capacity / self.shard.every) * self.own if several else self.capacity
 
     @property
     def nbytes(self) -> int:
-        """The memory that is taken, in bytes."""
+        """The allocated memory, in bytes."""
         return sum(column.nbytes for column in self.stored.values())
 
     @torch.no_grad()
     def add(self, rollout: Rollout, notes: Mapping[str, Tensor] | None = None) -> None:
-        """Add the B trials of a rollout ``(T, B, …)``; more than the capacity leave only the last ones.
+        """Add the B trials of a rollout ``(T, B, …)``; if they exceed the capacity, only the last ones are kept.
 
-        `notes`, tensors ``(B, …)`` by name, are kept and saved with their trials, see `noted`. Raises ValueError for
-        trials of more steps than the ring is for, and, with several processes, for another B than before. A trial with
-        a number that is not finite is added as one of padding.
+        `notes`, tensors ``(B, …)`` by name, are stored with their trials (see `noted`). Raises ValueError for trials
+        that are longer than the ring allows and, with several processes, for another B than before. A trial with a
+        number that is not finite is stored as padding.
         """
         length, own = rollout.mask.shape
         if length > self.steps:
@@ -95,7 +95,7 @@ class TrialRing:
         shard = ranks.shard(own)
         if ranks.several() and self.added and (shard, own) != (self.shard, self.own):
             raise ValueError(f"With several processes each adds as many trials as before, {self.own}, got {own}.")
-        # A single process numbers its trials one by one, so that B may change.
+        # A single process numbers its trials individually, so B may change.
         self.shard, self.own = (shard, own) if ranks.several() else (ranks.Shard(0, 1), 1)
         columns = _trials_first(self.names, rollout)
         columns |= {NOTE + name: note for name, note in (notes or {}).items()}
@@ -115,15 +115,15 @@ class TrialRing:
         self.added += own
 
     def sample(self, key: Key, n: int) -> Rollout:
-        """Draw n trials of all that are there, each with the same probability, again and again: ``(T, n, …)``.
+        """Draw n trials uniformly with replacement: ``(T, n, …)``.
 
-        `key` is a scalar, the same in every process; of several processes each gets its own trials of the n. Raises
-        ValueError for a ring without trials.
+        `key` is a scalar, the same in every process; each of several processes gets only its own trials among the n.
+        Raises ValueError for an empty ring.
         """
         _, slots = self._draw(key, n)
 
         def taken(name: str) -> Any:
-            if name not in self.stored:  # a target that the trials do not have
+            if name not in self.stored:  # these trials have no target
                 return ()
             rows = self.stored[name].index_select(0, slots)
             return rows if name.startswith(OF_A_TRIAL) else rows.transpose(0, 1).contiguous()
@@ -132,19 +132,19 @@ class TrialRing:
         return sampled
 
     def own_draws(self, key: Key, n: int) -> Tensor:
-        """Return which of the n trials of `sample` this process has, int64: all of 0 … n - 1 if it is the only one."""
+        """Return the indices of this process's trials among the n of `sample`, int64; all for a single process."""
         return self._draw(key, n)[0]
 
     def _draw(self, key: Key, n: int) -> tuple[Tensor, Tensor]:
-        """Draw n trials; return the numbers among them, and the slots, of those that this process has."""
+        """Draw n trials; return the indices among them and the slots of those in this process."""
         if not len(self):
             raise ValueError("The ring has no trials yet: add some before the first sample.")
         return self.find(self.first + rng.integers(key, n, len(self)))
 
     def find(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Find trials by their `numbers` ``(n,)``, counted over all processes, of those that this process has.
+        """Find the trials with these `numbers` ``(n,)``, counted over all processes, that this process holds.
 
-        Returns the indices of these among the n, ``(m,)``, and their slots in the columns of `stored`, ``(m,)``.
+        Returns their indices among the n, ``(m,)``, and their slots in the columns of `stored`, ``(m,)``.
         """
         addition, row = numbers // self.shard.every, numbers % self.shard.every - self.shard.first
         draws = torch.arange(len(numbers), device=numbers.device)
@@ -154,11 +154,11 @@ class TrialRing:
         return draws, (addition * self.own + row) % self.slots
 
     def noted(self, name: str, slots: Tensor) -> Tensor:
-        """Return a note of the trials in these slots, ``(m, …)``."""
+        """Return the note `name` of the trials in these slots, ``(m, …)``."""
         return self.stored[NOTE + name].index_select(0, slots)
 
     def trials(self, first: int, end: int) -> dict[str, Tensor]:
-        """Return this process's trials of the numbers `first` … `end` - 1, which are still there, by their names."""
+        """Return the columns, by name, of this process's trials `first` … `end` - 1, which must still be stored."""
         if not self.stored:
             return {}
         slots = torch.arange(first, end, device=self.stored["mask"].device) % self.slots
@@ -169,15 +169,15 @@ class TrialRing:
         return max(0, self.added - self.slots)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that is there: the trials, oldest first, and the counts that say where they belong."""
+        """Return the trials, oldest first, and the counts that locate them."""
         return {PLACE: self.place(), **self.trials(self.oldest(), self.added)}
 
     def place(self) -> Tensor:
-        """Return the counts that say where trials belong, int64 ``(4,)``: all so far, and the rows of an addition."""
+        """Return the counts that locate trials, int64 ``(4,)``: the trials so far, and the rows of an addition."""
         return torch.tensor([self.added, self.own, *self.shard])
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict`. Raises ValueError for one of other trials, or of another capacity."""
+        """Continue from a `state_dict`. Raises ValueError if the trials or the capacity do not match."""
         self.empty(state[PLACE])
         columns = {name: column for name, column in state.items() if name != PLACE}
         found = len(columns["mask"]) if columns else 0
@@ -186,14 +186,14 @@ class TrialRing:
         self.put(self.oldest(), columns)
 
     def empty(self, place: Tensor) -> None:
-        """Forget all trials; the next one has the number that `place` says."""
+        """Remove all trials, and set the number of the next one from `place`."""
         self.added, self.own, *shard = place.tolist()
         self.shard, self.stored = ranks.Shard(*shard), {}
 
     def put(self, first: int, trials: dict[str, Tensor]) -> None:
-        """Put trials back that `trials` returned; the first of them has the number `first`.
+        """Restore the result of `trials`; the first trial has the number `first`.
 
-        Raises ValueError if they have another number of steps.
+        Raises ValueError if the trials have another number of steps.
         """
         if not trials:
             return
@@ -207,11 +207,11 @@ class TrialRing:
             self.stored[name][slots] = column
 
     def _total(self) -> int:
-        """Return the trials of all processes so far."""
+        """Return the number of trials of all processes so far."""
         return self.added // self.own * self.shard.every
 
     def _allocate(self, columns: dict[str, Tensor]) -> None:
-        """Take the memory for trials of these types and shapes, ``(B, T, …)`` or ``(B, …)``."""
+        """Allocate memory for trials with these types and shapes, ``(B, T, …)`` or ``(B, …)``."""
         for name, column in columns.items():
             shape = column.shape[1:] if name.startswith(OF_A_TRIAL) else (self.steps, *column.shape[2:])
             self.stored[name] = column.new_zeros(self.slots, *shape)
@@ -222,13 +222,13 @@ _PARTS = [*(kind._make(kind._fields) for kind in (Step, Acted, Outcome)), "mask"
 
 
 def _step_numbers(family: AnyFamily) -> int:
-    """Return the numbers of a step in the ring: both observations, both actions, and what is a number each."""
+    """Return how many numbers a step takes in the ring: two observations, two actions, and the scalars."""
     sizes = [math.prod(space.shape or ()) for space in (family.observation_space, family.action_space)]
     return 2 * sum(sizes) + 7
 
 
 def _named(tree: Any, name: str) -> Any:
-    """Return a tree of NamedTuples with each leaf's own name in its place: ``step.obs``; and "target" for a target."""
+    """Return a tree of NamedTuples with each leaf replaced by its name, such as ``step.obs``."""
     if not isinstance(tree, tuple) or not tree:
         return name
     parts = zip(type(tree)._fields, tree, strict=True)  # type: ignore[attr-defined]
@@ -236,7 +236,7 @@ def _named(tree: Any, name: str) -> Any:
 
 
 def _trials_first(names: Any, rollout: Rollout) -> dict[str, Tensor]:
-    """Return the tensors of a rollout by their names, ``(B, T, …)``, and those of its tasks, ``(B, …)``."""
+    """Return the tensors of a rollout by name, ``(B, T, …)``, and those of its tasks, ``(B, …)``."""
     columns: dict[str, Tensor] = {}
 
     def keep(name: str, leaf: Any) -> None:

@@ -1,6 +1,6 @@
-"""Natural-gradient steps inside a trust region (Schulman et al. 2015, "TRPO", appendix C), on flat vectors.
+"""Natural-gradient steps within a trust region (Schulman et al. 2015, "TRPO", appendix C), on flat vectors.
 
-The caller computes the surrogate, the KL divergence and the Fisher products; for MAML they go through the adaptation.
+The caller computes the surrogate, the KL divergence and the Fisher products; MAML computes them through the adaptation.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class TrustRegionStep(NamedTuple):
     theta: Tensor  # (P,) the new parameters; the old ones if the line search failed
     accepted: bool
     loss: float  # surrogate loss at the new parameters, or at the last ones tried if none were accepted
-    kl: float  # mean KL divergence, likewise
-    backtracks: int  # how often the step was shortened
+    kl: float  # mean KL divergence at the same parameters
+    backtracks: int  # number of times the step was shortened
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iters: int, tolerance: float = 1e-10) -> Tensor:
     """Return an approximate solution x of A x = b for a positive definite A, given as ``product(v) = A v``.
 
-    `b` and x are ``(P,)``. Once the squared residual is below `tolerance`, x no longer changes; there is no early exit,
-    since on a GPU a test of the residual would synchronise.
+    `b` and x are ``(P,)``. Once the squared residual is below `tolerance`, x no longer changes. There is no early exit,
+    since testing the residual would synchronise on a GPU.
     """
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     squared = residual @ residual
@@ -50,7 +50,7 @@ def full_step(
 ) -> Tensor:
     """Return the full natural-gradient step (P,), which the line search subtracts from the parameters.
 
-    The direction solves (Fisher + cg_damping) x = gradient by `cg_iters` conjugate-gradient steps. The length makes the
+    `cg_iters` conjugate-gradient steps solve (Fisher + cg_damping) x = gradient for the direction. The length makes the
     quadratic model of the KL divergence equal to `max_kl`. The step is 0 if the gradient is 0 or not finite.
     """
     direction = conjugate_gradient(lambda v: fisher(v) + cg_damping * v, gradient, cg_iters)
@@ -72,7 +72,7 @@ def line_search(
     """Search from `theta` (P,) along -`step` (P,): shorten the step until loss < `loss` and KL ≤ `max_kl`.
 
     ``evaluate(theta)`` returns (loss, mean KL from the old policy). The step is multiplied by `ls_backtrack_ratio` up
-    to `ls_max_steps` - 1 times; if no length fulfils both conditions, theta stays.
+    to `ls_max_steps` - 1 times; if no length satisfies both conditions, theta does not change.
     """
     if not bool(step.any()):
         return TrustRegionStep(theta, False, loss, 0.0, 0)
@@ -86,13 +86,13 @@ def line_search(
 
 
 def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the function v ↦ F v, F being the weighted sum of the Fisher matrices of `distribution`.
+    """Return the function v ↦ F v, where F is the weighted sum of the Fisher matrices of `distribution`.
 
-    `distribution` is differentiable with respect to `theta`; `weight` has its batch shape; v and F v are ``(P,)``. F
-    has the Gauss-Newton form Jᵀ H J: J is the Jacobian of the distribution's fields with respect to theta, and H the
-    Fisher matrix in the fields' coordinates. F is the Hessian of the KL divergence at its minimum, where the second
-    derivatives of the fields do not contribute (Martens 2020, §9.2). J v is the derivative of Jᵀ w with respect to w,
-    so that all products use one graph.
+    `distribution` is differentiable with respect to `theta`, and `weight` has its batch shape; v and F v are ``(P,)``.
+    F has the Gauss-Newton form Jᵀ H J, where J is the Jacobian of the distribution's fields with respect to theta and H
+    the Fisher matrix in the coordinates of the fields. F is the Hessian of the KL divergence at its minimum, where the
+    second derivatives of the fields do not contribute (Martens 2020, §9.2). J v is the derivative of Jᵀ w with respect
+    to w, so that all products use one graph.
     """
     fields = tuple(distribution)
     at: Any = detach(distribution)
@@ -102,7 +102,7 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
 
     def product(v: Tensor) -> Tensor:
         parts = unflatten(v, theta)
-        # A field that no parameter moves has no tangent.
+        # A field that does not depend on theta has no tangent.
         tangents = torch.autograd.grad(
             [pulled[n] for n in used], dummies, [parts[n] for n in used], retain_graph=True, allow_unused=True
         )
@@ -117,6 +117,6 @@ def fisher_products(distribution: Distribution, theta: Sequence[Tensor], weight:
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Split a flat vector into tensors of the shapes of `like`."""
+    """Split a flat vector into tensors with the shapes of `like`."""
     parts = torch.split(vector, [tensor.numel() for tensor in like])
     return tuple(part.reshape(tensor.shape) for part, tensor in zip(parts, like, strict=True))

@@ -1,1 +1,1 @@
-"""Exact inference about the task of a split, from what an agent sees."""
+"""Exact inference about the task, from what an agent sees."""

@@ -1,8 +1,8 @@
 """Beliefs: what an ideal observer knows about the task of a trial.
 
-An agent that sees its observations, actions, rewards and ends of episodes (RL²'s inputs) faces a partially observable
-process whose hidden part is the task. Its Bayes-adaptive state (Duff 2002) is the posterior over the tasks of a split,
-and for many families this posterior can be computed.
+An agent that sees observations, actions, rewards and episode ends (RL²'s inputs) faces a POMDP whose hidden state is
+the task. The posterior over the tasks of a split makes it a Bayes-adaptive MDP (Duff 2002), and many families can
+compute this posterior.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from metarl.core.beliefs.step import Step
 from metarl.core.tree import features, num_rows, take, to_device
 
 BeliefState = Any
-"""A belief's type of state: a NamedTuple of tensors whose leading dimension is the row."""
+"""The state of a belief: a NamedTuple of tensors whose leading dimension is the row."""
 
 
 class Belief(ABC):
-    """Exact inference about the task, batched over rows, with a split's distribution of tasks as the prior.
+    """Exact inference about the task, batched over rows, with the task distribution of a split as the prior.
 
-    `TaskFamily.belief` makes it. A row is a trial: it starts from `prior`, and takes every `Step` of the trial by
-    `posterior`, the first one included. Rows are independent, and nothing is modified in place. Evidence that no task
-    of the split explains, such as that of an `ood` task, leaves the row's belief as it was.
+    `TaskFamily.belief` makes it. Each row is a trial: it starts from `prior`, and `posterior` updates it with every
+    `Step` of the trial, including the first. Rows are independent, and nothing is modified in place. Evidence that no
+    task of the split explains, such as that of an `ood` task, leaves the row's belief unchanged.
     """
 
     size: int
@@ -33,55 +33,55 @@ class Belief(ABC):
 
     @abstractmethod
     def prior(self, rows: int, device: torch.device | str = "cpu") -> BeliefState:
-        """Return the belief of `rows` trials before anything was seen."""
+        """Return the initial belief of `rows` trials."""
 
     @abstractmethod
     def posterior(self, belief: BeliefState, step: Step) -> BeliefState:
-        """Return the belief after what the agent sees next.
+        """Return the belief after a step.
 
-        A trial's first step has no previous action; only its observation counts.
+        The first step of a trial has no previous action; only its observation counts.
         """
 
     @abstractmethod
     def features(self, belief: BeliefState) -> Tensor:
-        """Return what a policy is shown, float32 ``(B, size)``: numbers that determine the belief.
+        """Return the policy's input, float32 ``(B, size)``: numbers that determine the belief.
 
-        Their spread over trials should be about 1: a network is slow to use those that hardly change.
+        Their spread over trials should be about 1, since a network is slow to learn from inputs that hardly vary.
         """
 
     @abstractmethod
     def log_prob(self, belief: BeliefState, task: Any) -> Tensor:
-        """Return the log posterior mass of a task, of a density if the split is infinite: float32 ``(B,)``."""
+        """Return the log posterior probability of a task, float32 ``(B,)``; a log-density if the split is infinite."""
 
     def weighted_tasks(self, belief: BeliefState) -> tuple[Any, Tensor] | None:
-        """Return M tasks for each row that stand for the belief, and their masses, for pictures of it.
+        """Return M tasks per row that represent the belief, and their masses, for pictures of the belief.
 
-        The tasks have B · M rows, one row's after the other. The masses are float32 ``(B, M)``, with the sum 1 in each
-        row. None if no list of tasks stands for the belief.
+        The tasks have B · M rows, with the M tasks of a row in succession. The masses are float32 ``(B, M)`` and sum to
+        1 in each row. None if no list of tasks represents the belief.
         """
         return None
 
     def task_mean(self, belief: BeliefState) -> Tensor | None:
-        """Return the posterior mean of the task's numbers, float32 ``(B, D)``; None if it is not known.
+        """Return the posterior mean of the task vector, float32 ``(B, D)``; None if it is not known.
 
-        Their order is that of `metarl.core.tree.features`.
+        The order of its entries is that of `metarl.core.tree.features`.
         """
         return None
 
 
 class FiniteBelief(Belief):
-    """A belief about finitely many tasks: a mass for each. Subclasses write `prior` and `posterior`.
+    """A belief over finitely many tasks, with a mass for each. Subclasses implement `prior` and `posterior`.
 
     Its state has a field `log_mass`, float32 ``(B, M)``: the log posterior mass of each of the M `tasks`.
     """
 
     rounding: float = 1e-6
-    """Tasks whose rewards differ by less than this, and a hundred-thousandth, are not told apart."""
+    """Absolute tolerance below which the rewards of two tasks count as equal; the relative tolerance is 1e-5."""
     compared_steps: int = 60
-    """Steps that `metarl.testing.check_family` compares with playing every task; fewer where that is slow."""
+    """Steps that `metarl.testing.check_family` compares with playing every task; set fewer if that is slow."""
 
     def __init__(self, tasks: Any) -> None:
-        """Make a belief about `tasks`, M rows on the CPU, which are equally likely before anything was seen."""
+        """Make a belief over `tasks` (M rows on the CPU) with a uniform prior."""
         self.tasks = tasks
         self.count = self.size = num_rows(tasks)
         self._on: dict[torch.device, Any] = {}
@@ -93,7 +93,7 @@ class FiniteBelief(Belief):
         return self._on[device]
 
     def repeated(self, rows: int, device: torch.device) -> Any:
-        """Return `tasks` once for each of `rows` rows, one row's after the other: ``(rows · M, …)``."""
+        """Return `tasks` repeated for each of `rows` rows, ``(rows · M, …)``."""
         return take(self.tasks_on(device), torch.arange(self.count, device=device).repeat(rows))
 
     def weighted_tasks(self, belief: BeliefState) -> tuple[Any, Tensor]:
@@ -101,16 +101,16 @@ class FiniteBelief(Belief):
         return self.repeated(len(belief.log_mass), belief.log_mass.device), self.probs(belief)
 
     def uniform(self, rows: int, device: torch.device | str) -> Tensor:
-        """Return the log masses before anything was seen, float32 ``(rows, M)``."""
+        """Return the log masses of the uniform prior, float32 ``(rows, M)``."""
         return torch.full((rows, self.count), 1.0 / self.count, device=device).log()
 
     def probs(self, belief: BeliefState) -> Tensor:
-        """Return the posterior mass of each task, float32 ``(B, M)``; the sum of a row is 1."""
+        """Return the posterior mass of each task, float32 ``(B, M)``; each row sums to 1."""
         mass: Tensor = belief.log_mass.exp()
         return mass
 
     def features(self, belief: BeliefState) -> Tensor:
-        """Return each task's mass over that of the likeliest task, which is 1 for all that are equally likely."""
+        """Return each task's mass divided by that of the most likely task."""
         relative: Tensor = (belief.log_mass - belief.log_mass.amax(-1, keepdim=True)).exp()
         return relative
 
@@ -118,9 +118,9 @@ class FiniteBelief(Belief):
         return self.probs(belief) @ features(self.tasks_on(belief.log_mass.device))
 
     def log_prob(self, belief: BeliefState, task: Any) -> Tensor:
-        """Return the log mass of a task, minus infinity for one that is not among `tasks`.
+        """Return the log mass of a task; minus infinity if it is not among `tasks`.
 
-        A task that `tasks` holds several times has the mass of all of them.
+        The mass of a task that occurs several times in `tasks` is the sum over all occurrences.
         """
         known = features(self.tasks_on(belief.log_mass.device))
         same = (features(task)[:, None] == known).all(-1)
@@ -128,14 +128,14 @@ class FiniteBelief(Belief):
 
 
 class GridBelief(FiniteBelief):
-    """A belief about infinitely many tasks on a grid: `tasks` are the middles of its cells.
+    """A belief over infinitely many tasks on a grid: `tasks` are the centres of its cells.
 
-    A cell is ruled out only if all tasks in it are. Subclasses write `log_prob`, a density.
+    A cell is ruled out only if all tasks in it are. Subclasses implement `log_prob` as a density.
     """
 
 
 def updated(log_mass: Tensor, log_likelihood: Tensor) -> Tensor:
-    """Multiply masses ``(B, M)`` by likelihoods (Bayes' rule); a row that nothing explains stays as it was."""
+    """Multiply masses ``(B, M)`` by likelihoods (Bayes' rule); rows that no task explains do not change."""
     joint = log_mass + log_likelihood
     evidence = joint.logsumexp(-1, keepdim=True)
     return torch.where(evidence > -torch.inf, joint - evidence, log_mass)

@@ -1,6 +1,6 @@
-"""Beliefs by enumeration: every task of a finite split is played next to the agent, and ruled out once it differs.
+"""Beliefs by enumeration: simulate every task of a finite split alongside the agent, and rule it out once it differs.
 
-This is exact for families whose physics are deterministic given the task, with a start that is fixed or seen.
+This is exact for families whose physics are deterministic given the task, with a fixed or observed start.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from metarl.core.tree import tree_map, where
 
 
 class Candidates(NamedTuple):
-    """The tasks that are still possible, and the state in which each of them would be."""
+    """The masses of the tasks, and the state that the trial would have under each of them."""
 
     log_mass: Tensor  # (B, M) float32
     state: Any  # (B, M, …) the family's state under each task
-    steps: Tensor  # (B,) int64: steps taken in the trial, the first observation included
+    steps: Tensor  # (B,) int64: steps seen in the trial, including the first observation
     since: Tensor  # (B,) int64: actions taken in the episode
 
 
 class Enumeration(FiniteBelief):
-    """The belief about the tasks of a finite split of a family with ``noisy = False``.
+    """The belief over the tasks of a finite split, for families with ``noisy = False``.
 
-    An update plays one step of each of the M tasks in each row, at the cost of B · M rows of `TaskFamily.step`. A task
-    whose reward, end or observation differs from what was seen by more than float32's rounding loses its mass.
+    An update plays one step of each of the M tasks in each row, which costs B · M rows of `TaskFamily.step`. A task
+    whose reward, episode end or observation differs from the observed one by more than float32 rounding loses its mass.
 
-    `features` are the masses, unless ``of_task(tasks)`` gives numbers ``(M, S)``, such as one-hot places, whose
-    posterior means are shown instead: for families with more tasks than a network can be shown. ``of_state(state)``
-    adds the posterior means of numbers ``(N, H)`` of the states, for families whose state is partly hidden.
+    `features` are the masses by default. If ``of_task(tasks)`` returns numbers ``(M, S)``, such as one-hot places, they
+    are the posterior means of these numbers, for families with too many tasks for a network's input. If
+    ``of_state(state)`` returns numbers ``(N, H)``, their posterior means are appended, for families whose state is
+    partly hidden.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Enumeration(FiniteBelief):
         of_task: Callable[[Any], Tensor] | None = None,
         of_state: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        """Make the belief. Raises ValueError for an infinite split, or a family whose steps are random."""
+        """Make the belief. Raises ValueError for an infinite split and for a family with random steps."""
         tasks = family.tasks_of(split)
         if tasks is None or family.noisy:
             raise ValueError(f"{type(family).__name__} has not finitely many deterministic tasks in {split!r}.")
@@ -65,7 +66,7 @@ class Enumeration(FiniteBelief):
         family, rows, each = self.family, len(step.obs), self.count
         tasks = self.repeated(rows, step.obs.device)
         first, ended = belief.steps == 0, step.prev_done > 0.5
-        action = step.prev_action  # at a trial's start "no action", which the physics may not know
+        action = step.prev_action  # "no action" at the start of a trial, which the physics may not accept
         if self.any_action is not None:
             action = torch.where(first, self.any_action, action)
         state = tree_map(lambda leaf: leaf.flatten(0, 1), belief.state)
@@ -99,5 +100,5 @@ class Enumeration(FiniteBelief):
 
 
 def _alike(a: Tensor, b: Tensor) -> Tensor:
-    """Tell where numbers are equal up to rounding, which compiled environments do in another order."""
+    """Return where numbers are equal up to rounding, since compiled environments round in another order."""
     return torch.isclose(a, b, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Tasks that are places, such as goals: the ground on which they lie, and beliefs about them as maps of it."""
+"""Tasks that are places, such as goals: the ground on which they lie, and beliefs as maps of the ground."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch import Tensor
 class Ground(NamedTuple):
     """A rectangle of square cells on which the tasks of a family are places.
 
-    The agent's own place is the observation, two numbers. `TaskFamily.ground` makes it, for pictures of beliefs.
+    The observation is the agent's own place, two numbers. `TaskFamily.ground` makes the ground, for pictures of
+    beliefs.
     """
 
-    low: tuple[float, float]  # x, y of the middle of the lower left cell
+    low: tuple[float, float]  # x, y of the centre of the lower left cell
     columns: int
     rows: int
-    side: float  # of a cell, in the unit of the observation
+    side: float  # length of a cell's side, in the unit of the observation
     places: Callable[[Any], dict[str, Tensor]]  # tasks -> their places, each (B, 2), by name, such as "key" and "door"
-    reach: float = 0.0  # how near to its place a task pays
+    reach: float = 0.0  # distance from its place within which a task gives a reward
 
     def points(self, device: torch.device | str = "cpu") -> Tensor:
-        """Return the middles of the cells, row by row from the lower left one: float32 ``(rows · columns, 2)``."""
+        """Return the centres of the cells, row by row from the lower left, float32 ``(rows · columns, 2)``."""
         xs = self.low[0] + self.side * torch.arange(self.columns, dtype=torch.float64)
         ys = self.low[1] + self.side * torch.arange(self.rows, dtype=torch.float64)
         y, x = torch.meshgrid(ys, xs, indexing="ij")
@@ -31,7 +32,7 @@ class Ground(NamedTuple):
 
 
 def goal_masses(ground: Ground, tasks: Any, mass: Tensor, points: Tensor) -> dict[str, Tensor]:
-    """Return the mass of tasks at each of the ground's `points`, for each name of a place: float32 ``(B, P)``.
+    """Return the mass of tasks at each of the ground's `points`, by the name of the place, float32 ``(B, P)``.
 
     `mass` is ``(B, M)``, and `tasks` has B · M rows (`Belief.weighted_tasks`).
     """
@@ -42,10 +43,10 @@ def goal_masses(ground: Ground, tasks: Any, mass: Tensor, points: Tensor) -> dic
 
 
 def spread(points: Tensor, places: Tensor, mass: Tensor) -> Tensor:
-    """Share out masses ``(B, M)`` at `places` ``(B, M, 2)`` among the `points` ``(P, 2)`` of a lattice: ``(B, P)``.
+    """Distribute masses ``(B, M)`` at `places` ``(B, M, 2)`` over the `points` ``(P, 2)`` of a lattice: ``(B, P)``.
 
-    A place between points gives to each of the four around it, the more the nearer it is; one outside the lattice gives
-    to its edge. So the sum over a whole lattice is the sum of the masses.
+    The mass of a place is split bilinearly between the four points around it; a place outside the lattice counts to its
+    edge. The sum over a whole lattice is therefore the sum of the masses.
     """
     weights, numbers = [], []
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""The inputs of an agent, step by step."""
+"""The inputs of an agent at each step."""
 
 from __future__ import annotations
 

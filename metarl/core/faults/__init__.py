@@ -1,1 +1,1 @@
-"""Faults of what a family returns, and of what a user asks for: sentences that say what is wrong, and where."""
+"""Checks of what families return and of what users pass in, with one-sentence messages that say what is wrong."""

@@ -1,6 +1,6 @@
-"""Diagnosis of a round that went wrong: which method of the family, in which step, row and task.
+"""Diagnosis of a failed round: which method of the family failed, in which step, row and task.
 
-Results are checked once for a whole round, which costs next to nothing; only after a fault are single steps looked at.
+Results are checked once per round, which costs next to nothing. Single steps are examined only after a fault.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metarl.core.tree import leaves, take
 
 @contextmanager
 def explained(env: BatchEnv, steps: list[Step], acts: Sequence[Any], outcomes: list[Outcome]) -> Iterator[None]:
-    """Explain an error of the block, in which the steps of a round are added to these lists (see `raise_explained`)."""
+    """Explain an error in the block, which adds the steps of a round to these lists (see `raise_explained`)."""
     try:
         yield
     except Exception as error:  # a family's code may raise anything
@@ -31,15 +31,15 @@ def explained(env: BatchEnv, steps: list[Step], acts: Sequence[Any], outcomes: l
 
 
 def check_round(env: BatchEnv, steps: list[Step], acts: Sequence[Any], outcomes: list[Outcome], rollout: Any) -> None:
-    """Raise WrongResult if the family returned wrong types or shapes in a round; `rollout` is the lists' stack."""
+    """Raise WrongResult if the family returned wrong types or shapes in a round; `rollout` stacks the lists."""
     if not _all_right(env, steps, outcomes, rollout):
         raise_explained(None, env, steps, outcomes, acts[-1].action)
 
 
 def _all_right(env: BatchEnv, steps: list[Step], outcomes: list[Outcome], rollout: Any) -> bool:
-    """Tell whether what the family returned in a round has the right shapes and types; no value is looked at.
+    """Return True if the family's results in a round have the right shapes and types; values are not checked.
 
-    Stacking has made the shapes of all steps equal, but not the types: numbers of other types were converted.
+    Stacking ensures that all steps have equal shapes, but not equal types, since it converts numbers.
     """
     whole, shape = rollout.outcome, env.family.observation_space.shape
     time_and_rows = whole.reward.shape
@@ -62,10 +62,11 @@ def raise_explained(
     action: Tensor | None,
     at: int | None = None,
 ) -> NoReturn:
-    """Raise WrongResult if the family is the cause of an error, or else the error, with a note that says where.
+    """Raise WrongResult if the family caused an error; otherwise raise the error, with a note that says where.
 
-    `steps` and `outcomes` are those of the round so far; there may be a step without an outcome. Without an `error`
-    something is known to be wrong with them. `at` is the number of the step, from 1, if the lists do not show it.
+    `steps` and `outcomes` are those of the round so far; the last step may have no outcome. Without an `error`, they
+    are
+    known to be wrong. `at` is the number of the step, from 1, if the lists do not show it.
     """
     if isinstance(error, WrongResult):
         raise error
@@ -93,7 +94,7 @@ def raise_explained(
 
 
 def _first_wrong(env: BatchEnv, steps: list[Step], outcomes: list[Outcome]) -> tuple[int, str] | None:
-    """Find the first wrong result of these steps: its number, from 1, and what is wrong with it."""
+    """Find the first wrong result: return the number of its step, from 1, and what is wrong with it."""
     family, rows, device = env.family, env.num_envs, leaves(env.task)[0].device
     name = type(family).__name__
     for number in range(1, max(len(steps), len(outcomes)) + 1):
@@ -116,14 +117,15 @@ def _first_wrong(env: BatchEnv, steps: list[Step], outcomes: list[Outcome]) -> t
 
 
 def fault_of(env: BatchEnv, action: Tensor | None, rows: Tensor | None = None) -> str | None:
-    """Play the coming step again in some rows (default: all), and say what is wrong with what the family returns.
+    """Repeat the next step in some rows (default: all), and say what is wrong with the family's results.
 
-    None if nothing is. Without an action only `reset` and `observe` are looked at. Raises what the family raises.
+    Returns None if nothing is wrong. Without an action, only `reset` and `observe` are checked. Raises what the family
+    raises.
     """
     family = env.family
     rows = torch.arange(env.num_envs, device=env._keys.device) if rows is None else rows
     task, keys, n = take(env.task, rows), env._keys[rows], len(rows)
-    if not hasattr(env, "first_state"):  # `reset` has not come to its end
+    if not hasattr(env, "first_state"):  # `reset` has not finished
         state = family.reset(task, rng.fold(rng.fold(keys, 0), torch.zeros_like(rows)))
         found = wrong_state(family, "reset", state, n)
         return found or wrong_observation(family, family.observe(task, state), n, keys.device, ".observe")
@@ -144,7 +146,7 @@ def fault_of(env: BatchEnv, action: Tensor | None, rows: Tensor | None = None) -
 
 
 def first_faulty_row(env: BatchEnv, action: Tensor | None) -> int | None:
-    """Find the first row in which the coming step goes wrong, by halving; None if it goes right in single rows."""
+    """Find the first row in which the next step fails, by bisection; None if it succeeds in single rows."""
 
     def faulty(rows: Tensor) -> bool:
         try:
@@ -160,7 +162,7 @@ def first_faulty_row(env: BatchEnv, action: Tensor | None) -> int | None:
 
 
 def describe_row(env: BatchEnv, row: int) -> str:
-    """Return a row's number and the values of its task, for a sentence."""
+    """Return a row's number and the values of its task, for a message."""
     return f"row {row} of {env.num_envs}: {shown_task(env.task, row)}"
 
 

@@ -1,4 +1,4 @@
-"""Sentences about what users hand to functions: what is no family, agent or device, and what `act` should return."""
+"""Checks of what users pass in: families, agents, devices, and the results of an agent's `act`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarl.core.family import TaskFamily
 
 
 def no_family(given: Any) -> str:
-    """Return the sentence for what is given in place of a whole task family; empty for a family."""
+    """Return the message for an argument that is not a complete task family; empty if it is."""
     if isinstance(given, TaskFamily):
         return _not_whole(given)
     advice = ""
@@ -30,7 +30,7 @@ def no_family(given: Any) -> str:
 
 
 def _not_whole(family: TaskFamily[Any, Any]) -> str:
-    """Return the sentence for what a family lacks before it can be played; else empty."""
+    """Return the message for what a family lacks; empty if it is complete."""
     name = type(family).__name__
     for attribute in ("observation_space", "action_space", "horizon", "episodes_per_trial"):
         if getattr(family, attribute, None) is None:
@@ -48,13 +48,13 @@ def _not_whole(family: TaskFamily[Any, Any]) -> str:
 
 
 def check_is_family(given: Any) -> None:
-    """Raise ValueError for what is no task family, or one that lacks a space or a length."""
+    """Raise ValueError unless the argument is a task family with all its spaces and lengths."""
     if sentence := no_family(given):
         raise ValueError(sentence)
 
 
 def check_is_agent(given: Any) -> None:
-    """Raise TypeError for what is no agent."""
+    """Raise TypeError unless the argument is an agent."""
     if hasattr(given, "protocol") and not isinstance(given, type):
         return
     advice = ""
@@ -68,7 +68,7 @@ def check_is_agent(given: Any) -> None:
 
 
 def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: int) -> str:
-    """Return the sentence for what `act` returned in place of an Acted of so many rows, and a memory; else empty."""
+    """Return the message for a result of `act` that is not an Acted with `rows` rows and a memory; empty if it is."""
     name = f"{type(agent).__name__}.act"
     fields = ("action", "log_prob", "value")
     pair = isinstance(returned, tuple) and len(returned) == 2
@@ -107,7 +107,7 @@ def check_actions(space: gymnasium.Space[Any], action: Any, rows: int) -> None:
 
 
 def device_here(given: torch.device | str) -> torch.device:
-    """Return the device of any name that torch knows, or of "auto". Raises ValueError for one that is not here."""
+    """Return the device for a torch name or "auto". Raises ValueError for a device that this machine does not have."""
     there = torch.cuda.is_available()
     try:
         found = torch.device(("cuda" if there else "cpu") if given == "auto" else given)

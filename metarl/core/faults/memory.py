@@ -1,4 +1,4 @@
-"""Checks that what is asked for fits into memory, before anything is allocated."""
+"""Checks that what a user asks for fits into memory, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metarl.core.tree import leaves
 
 @functools.cache
 def machine_memory() -> float:
-    """Return the bytes of memory that this process may have: the machine's, or its container's; inf if unknown."""
+    """Return the memory limit of this process in bytes: the machine's or its container's; inf if unknown."""
     found = [math.inf]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # a system without sysconf
         found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
@@ -31,9 +31,9 @@ def machine_memory() -> float:
 
 
 def check_memory(what: str, numbers: float, smaller: str) -> None:
-    """Raise ValueError if float32 `numbers` are more than the memory of this machine, and of its GPU, can hold.
+    """Raise ValueError if this many float32 `numbers` fit neither into this machine's memory nor into its GPU's.
 
-    It is called with the least that is needed, before anything is allocated. `smaller` names what to make smaller.
+    Call it with the least memory needed, before anything is allocated. `smaller` names what the user can make smaller.
     """
     have = machine_memory()
     if 4 * numbers > have and torch.cuda.is_available():
@@ -46,23 +46,23 @@ def check_memory(what: str, numbers: float, smaller: str) -> None:
 
 
 def row_numbers(family: AnyFamily) -> int:
-    """Return the numbers of one step of one row in a rollout: observation, action, reward, log-probability …"""
+    """Return how many numbers a rollout stores per step and row: observation, action, reward, log-probability …"""
     return math.prod(family.observation_space.shape or ()) + math.prod(family.action_space.shape or ()) + 6
 
 
 def task_numbers(family: AnyFamily) -> int:
-    """Return the numbers in one task."""
+    """Return how many numbers one task has."""
     return sum(leaf.numel() for leaf in leaves(pattern_task(family)))
 
 
 def check_network(options: Mapping[str, Any], family: AnyFamily) -> None:
-    """Raise ValueError if layers of the sizes that an agent's options say need more memory than there is."""
+    """Raise ValueError if the layers in an agent's options need more memory than there is."""
     sizes = _sizes(options)
     check_memory("The network", _parameters(sizes, family), " or ".join(sizes))
 
 
 def _sizes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the units of an agent's layers, by the option: ``hidden_size``, ``hidden_sizes``, ``lstm_size`` …"""
+    """Return the units of an agent's layers, by option: ``hidden_size``, ``hidden_sizes``, ``lstm_size`` …"""
     found = {}
     for name, value in options.items():
         units = (value,) if isinstance(value, int) else value
@@ -77,10 +77,10 @@ def _sizes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _parameters(sizes: Mapping[str, tuple[int, ...]], family: AnyFamily) -> float:
-    """Return the least number of parameters and optimiser's moments that layers of these sizes have."""
+    """Return a lower bound on the number of parameters and Adam moments of layers with these sizes."""
     inputs = math.prod(family.observation_space.shape or ()) or 1
     found = 0.0
     for name, units in sizes.items():
-        first = units[0] if name in ("hidden_size", "lstm_size") else inputs  # a memory reads itself
+        first = units[0] if name in ("hidden_size", "lstm_size") else inputs  # a memory reads its own state
         found += sum(float(before) * after for before, after in itertools.pairwise((first, *units)))
-    return 3 * found  # Adam's two moments next to each
+    return 3 * found  # each parameter has two Adam moments

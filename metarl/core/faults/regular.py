@@ -1,7 +1,7 @@
-"""Regular files, opened without following links: a file may come from somebody else, and be none.
+"""Open regular files without following links, since a file from somebody else may not be a regular file.
 
-A symbolic link would let a program read a file elsewhere; to read a named pipe takes for ever, and a device may never
-end.
+A symbolic link would let a program read a file elsewhere, reading a named pipe would block for ever, and a device may
+never end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from metarl.core.errors import brief
 
 
 class NotRegular(ValueError):
-    """The error for a path that leads to something else than a regular file of a bounded size; one sentence."""
+    """The error for a path that is not a regular file of bounded size."""
 
 
 _KINDS = {
@@ -31,11 +31,11 @@ _KINDS = {
 def open_regular(path: str | Path, links: bool = False) -> BinaryIO:
     """Open a regular file for reading, without following a symbolic link unless `links`.
 
-    Raises NotRegular for anything else than a regular file, and OSError, such as FileNotFoundError, as `open` does.
+    Raises NotRegular for anything but a regular file, and OSError, such as FileNotFoundError, like `open`.
     """
     if not links and os.path.islink(path):
         raise _not_regular(path, stat.S_IFLNK)
-    # A named pipe without a writer would block here without O_NONBLOCK, which does nothing to a regular file.
+    # Without O_NONBLOCK, a named pipe without a writer would block here; for a regular file it has no effect.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     if os.path.exists(path) and not os.path.isfile(path):  # a socket cannot be opened, and a device should not be
         raise _not_regular(path, os.stat(path).st_mode)
@@ -51,7 +51,7 @@ def open_regular(path: str | Path, links: bool = False) -> BinaryIO:
 
 
 def read_regular(path: str | Path, limit: float, links: bool = False) -> bytes:
-    """Read a regular file of at most `limit` bytes; raises NotRegular for a longer one, and as `open_regular` does."""
+    """Read a regular file. Raises NotRegular if it is longer than `limit` bytes, and the errors of `open_regular`."""
     with open_regular(path, links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -60,7 +60,7 @@ def read_regular(path: str | Path, limit: float, links: bool = False) -> bytes:
 
 
 def kind_of(mode: int) -> str:
-    """Say what is at a path with this mode."""
+    """Describe the kind of file with this mode."""
     return _KINDS.get(stat.S_IFMT(mode), "something that is no file")
 
 

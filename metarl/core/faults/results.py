@@ -12,11 +12,11 @@ from metarl.core.family import AnyFamily, State, Task
 from metarl.core.tree import Column, leaves, named_leaves, take
 
 SHOWN_NUMBERS, SHOWN_FIELDS = 4, 4
-"""Numbers of a field, and fields, of a task at most that a sentence shows."""
+"""Largest number of values per field, and of fields, that a message shows of a task."""
 
 
 def described(value: Any) -> str:
-    """Describe a tensor as ``float64 of shape (7, 1)``, a NumPy array likewise, anything else by its type."""
+    """Describe a tensor as ``float64 of shape (7, 1)``, a NumPy array in the same way, anything else by its type."""
     if isinstance(value, Tensor):
         return f"{dtype_name(value.dtype)} of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
@@ -30,7 +30,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def shown_task(task: Task, row: int) -> str:
-    """Write the values of a row's task, shortened: ``Goal(position=[0.5, -1.25])``."""
+    """Format the values of a row's task, shortened: ``Goal(position=[0.5, -1.25])``."""
     fields = []
     for name, values in named_leaves(take(task, slice(row, row + 1))).items():
         numbers = values.flatten().tolist()
@@ -72,7 +72,7 @@ def _elsewhere(what: str, value: Tensor, device: torch.device) -> str:
 
 
 def wrong_state(family: AnyFamily, method: str, state: State, rows: int, like: State | None = None) -> str | None:
-    """Say what is wrong with a state that `reset` or `step` returned; `like` is a right one."""
+    """Say what is wrong with a state that `reset` or `step` returned; `like` is a correct one."""
     name = f"{type(family).__name__}.{method}"
     device = leaves(like)[0].device if like is not None else None
     found = wrong_rows(f"Every part of the state that {name} returns", state, rows, device)
@@ -91,13 +91,13 @@ def wrong_state(family: AnyFamily, method: str, state: State, rows: int, like: S
 def wrong_observation(
     family: AnyFamily, obs: Any, rows: int, device: torch.device | None = None, method: str = ""
 ) -> str | None:
-    """Say what is wrong with what `observe` returned; None if nothing is."""
+    """Say what is wrong with the result of `observe`; None if nothing is."""
     name, shape = type(family).__name__, family.observation_space.shape
     return wrong_tensor(f"The observations of {name}{method}", obs, torch.float32, rows, shape, device)
 
 
 def wrong_step(family: AnyFamily, state: State, stepped: Any, rows: int) -> str | None:
-    """Say what is wrong with what `step` returned for the right state `state`; None if nothing is."""
+    """Say what is wrong with the result of `step` for the correct state `state`; None if nothing is."""
     name, device = type(family).__name__, leaves(state)[0].device
     if not isinstance(stepped, tuple) or len(stepped) != 3:
         return f"{name}.step must return (state, reward, terminated), got {described(stepped)}."

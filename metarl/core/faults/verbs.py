@@ -1,7 +1,7 @@
-"""Checks of what users hand to an agent's verbs and to a task sampler, in one place for all of them.
+"""Argument checks for the verbs of all agents and task samplers, in one place.
 
-A class of agents gets the checks when it is defined, so no agent repeats them, and those of other projects have them,
-too. Only types and shapes are looked at, never a value: it costs next to nothing, and no copy from a GPU.
+A class of agents gets the checks when it is defined, so that no agent has to repeat them and agents of other projects
+have them, too. They look only at types and shapes, never at values, so they are cheap and need no copy from a GPU.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 class Argument(NamedTuple):
-    """An argument of a method, and what looks at it."""
+    """An argument of a method, and its check."""
 
     name: str
     number: int
     sentence: Callable[[Any, Any], str]
-    """Returns the sentence for what is wrong, of the object and the argument; empty if nothing is."""
+    """Given the object and the argument, returns the message for what is wrong; empty if nothing is."""
 
 
 def add_checks(cls: type, checks: Mapping[str, tuple[Argument, ...]]) -> None:
-    """Let the methods that a class defines raise ValueError, one sentence, for a wrong argument."""
+    """Make the methods that a class defines raise ValueError for a wrong argument."""
     for name, arguments in checks.items():
         method = vars(cls).get(name)
         if inspect.isfunction(method) and not hasattr(method, "checked"):
@@ -41,7 +41,7 @@ def add_checks(cls: type, checks: Mapping[str, tuple[Argument, ...]]) -> None:
 
 
 def unchecked(method: Made) -> Made:
-    """Mark a method that `add_checks` leaves as it is."""
+    """Mark a method that `add_checks` skips."""
     vars(method)["checked"] = False
     return method
 
@@ -54,7 +54,7 @@ def _checked(method: Callable[..., Any], arguments: tuple[Argument, ...]) -> Cal
                 wrong = sentence(self, args[number])
             elif name in kwargs:
                 wrong = sentence(self, kwargs[name])
-            else:  # it is missing, which the call says
+            else:  # the argument is missing, and the call itself will raise
                 continue
             if wrong:
                 raise ValueError(wrong)
@@ -65,7 +65,7 @@ def _checked(method: Callable[..., Any], arguments: tuple[Argument, ...]) -> Cal
 
 
 def _is_count(given: Any, least: int) -> bool:
-    """Tell whether what is given is a whole number, of Python or NumPy, of at least `least`."""
+    """Return True for a Python or NumPy integer of at least `least`."""
     return isinstance(given, (int, np.integer)) and not isinstance(given, bool) and int(given) >= least
 
 
@@ -128,7 +128,7 @@ def _no_trial(what: str, given: Any) -> str:
 
 
 def _of_spaces(agent: Any, rollout: Rollout) -> str:
-    """Return the sentence for a rollout of another family's spaces."""
+    """Return the message for a rollout with the spaces of another family."""
     family = getattr(agent, "family", None)
     if family is None or rollout.step.obs.shape[2:] == family.observation_space.shape:
         return ""
@@ -163,7 +163,7 @@ def _name(given: Any) -> str:
 
 
 def _seen(given: Any) -> str:
-    """Describe what was given: tensors and tuples of them by type and shape, anything else as it is."""
+    """Describe an argument: tensors, lists and tuples by type and shape, anything else by its value."""
     if isinstance(given, (Tensor, list, tuple)):
         return described(given)
     return short(given)

@@ -1,7 +1,7 @@
-"""Functions of NumPy arrays inside of a family's step, such as a simulator's.
+"""NumPy functions, such as a simulator's step, inside a family's step.
 
-What torch does can be recorded and played again in another way. `on_host` lets such a recording hold a function of
-NumPy arrays as one operation: it must be a function of its arguments alone.
+Torch operations can be recorded and replayed in another way. `on_host` lets such a recording contain a NumPy function
+as a single operation. The result of the function must depend on nothing but its arguments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Function = Callable[..., Sequence[np.ndarray]]
-"""Takes NumPy arrays, and returns several that it has made."""
+"""A function that takes NumPy arrays and returns new ones."""
 
 
 Watcher = Callable[[Function, Sequence[Tensor]], Sequence[Tensor]]
@@ -31,7 +31,7 @@ def on_host(function: Function, *tensors: Tensor) -> Sequence[Tensor]:
 
 
 def plainly(function: Function, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Do what `on_host` does where nobody watches."""
+    """Call the function like `on_host` without a watcher."""
     device = tensors[-1].device
     arrays = (tensor.detach().cpu().numpy() for tensor in tensors)
     return [torch.from_numpy(result).to(device) for result in function(*arrays)]
@@ -39,7 +39,7 @@ def plainly(function: Function, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 @contextmanager
 def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Let `watcher` call the functions of `on_host` inside, in this thread."""
+    """Let `watcher` handle the calls of `on_host` in this block and thread."""
     token = _watcher.set(watcher)
     try:
         yield

@@ -1,1 +1,1 @@
-"""Tasks of a family: the splits they are drawn from, and pictures of trials on them."""
+"""Tasks of a family: the splits from which they are drawn, and pictures of trials."""

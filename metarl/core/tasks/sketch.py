@@ -9,27 +9,27 @@ from typing import Generic, TypeVar
 import numpy as np
 
 StateT = TypeVar("StateT")
-"""A family's type of state: a tensor, or a NamedTuple of them, whose leading dimension is the row."""
+"""The type of a family's state: a tensor, or a NamedTuple of tensors, whose leading dimension is the row."""
 
 
 class Sketch(ABC, Generic[StateT]):
     """A picture of one row's trial that grows state by state.
 
-    The time of `add` and `image` does not depend on how many states were added before. That holds on average: a sketch
-    may redraw everything from time to time, for example at half the size when its content has become twice as large.
+    The time of `add` and `image` does not depend on the number of states added before. This holds on average: a sketch
+    may redraw everything now and then, for example at half the scale after its content has doubled in size.
     """
 
     @abstractmethod
     def add(self, state: StateT, first: bool = False) -> None:
-        """Draw one more visited state (leading dimension 1); `first` where an episode begins with it."""
+        """Add a visited state (leading dimension 1) to the picture; `first` if it begins an episode."""
 
     @abstractmethod
     def image(self) -> np.ndarray:
-        """Return the picture so far: uint8 ``(height, width, 3)``, of the same size at every call."""
+        """Return the picture so far, uint8 ``(height, width, 3)``, of the same size at every call."""
 
 
 class Redrawn(Sketch[StateT]):
-    """A sketch that draws all visited states anew at every call: ``render(states)``."""
+    """A sketch that redraws all visited states at every call, with ``render(states)``."""
 
     def __init__(self, render: Callable[[list[StateT]], np.ndarray]) -> None:
         self.render = render
@@ -43,7 +43,7 @@ class Redrawn(Sketch[StateT]):
 
 
 def drawn(sketch: Sketch[StateT], episodes: Iterable[Sequence[StateT]]) -> np.ndarray:
-    """Return the sketch's picture after the visited states of these episodes, one list per episode."""
+    """Return the sketch's picture after adding the visited states of these episodes, one list per episode."""
     for states in episodes:
         for number, state in enumerate(states):
             sketch.add(state, first=number == 0)

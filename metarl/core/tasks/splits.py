@@ -1,4 +1,4 @@
-"""Splits: which tasks a family trains on, tests on and chooses a checkpoint by, and how they are drawn."""
+"""Splits: the tasks on which a family trains, tests and chooses checkpoints, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from metarl.core.errors import WrongResult, add_place, short, unknown
 from metarl.core.tree import named_leaves, num_rows, take, to_device
 
 TaskT = TypeVar("TaskT")
-"""The family's type of task: a NamedTuple of tensors whose leading dimension is the row."""
+"""The type of a family's tasks: a NamedTuple of tensors whose leading dimension is the row."""
 
 
 Key = Tensor
 
 
 ADDRESSES = ("train", "test", "ood", "all", "valid")
-"""The index of a name is the address of the split's tasks. Add new names at the end, so that no address changes."""
+"""Split names; the index of a name is the address of the split's tasks. Append new names, so no address changes."""
 
 
 LISTS = 20190524
-"""The address of all fixed lists of tasks: the same for every seed and machine."""
+"""The address of all fixed lists of tasks, which are the same for every seed and machine."""
 
 
 BOOTSTRAP = 0x626F6F74  # "boot" in ASCII
@@ -33,31 +33,31 @@ BOOTSTRAP = 0x626F6F74  # "boot" in ASCII
 
 
 class Splits(ABC, Generic[TaskT]):
-    """The part of a `TaskFamily` that knows its tasks, by splits.
+    """The part of a `TaskFamily` that defines its tasks, by split.
 
-    A subclass writes `draw_tasks` for a distribution of tasks, or `enumerate_tasks` for a finite set.
+    Subclasses implement `draw_tasks` for a distribution of tasks, or `enumerate_tasks` for a finite set.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood")
     train_tasks: int | None = None
-    """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, or always fresh tasks."""
+    """Size of a fixed, seeded list of training tasks; None: all of a finite `train`, otherwise always new tasks."""
     test_tasks: int | None = None
     """Size of a fixed, seeded list of test tasks; None: as for `train_tasks`."""
     resampled: tuple[str, int] | None = None
-    """A finite split whose tasks `sample_tasks` draws from a bootstrap sample of them, and its seed; None: from all."""
+    """A finite split from whose bootstrap sample `sample_tasks` draws, and the sample's seed; None: no resampling."""
     fold: tuple[int, int] | None = None
-    """Part of the tasks, and number of parts, that `hold_out` keeps for `test`; None: the family's own splits."""
+    """The part of the tasks that `hold_out` keeps for `test`, and the number of parts; None: the family's splits."""
     valid_apart: ClassVar[bool] = False
-    """True if `draw_tasks` and `enumerate_tasks` know the split `valid`, which has other tasks than `train`."""
+    """True if `draw_tasks` and `enumerate_tasks` define the split `valid`, with other tasks than `train`."""
 
     def sample_tasks(self, key: Key, n: int, split: str = "train", first: int = 0) -> TaskT:
-        """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence that `key`, a scalar, names.
+        """Draw `n` tasks of a split: numbers `first` to ``first + n - 1`` of the sequence of the scalar `key`.
 
-        Task i depends only on (key, split, i): every split has its own sequence, and a shard of a meta-batch holds the
-        same tasks as the whole. Tasks of a finite split are drawn uniformly, with replacement. Every family has the
+        Task i depends only on (key, split, i): every split has its own sequence, and a shard of a meta-batch has the
+        same tasks as the whole. Tasks of a finite split are drawn uniformly with replacement. Every family has the
         split `valid`; if it is not declared, its tasks follow the training distribution.
 
-        Raises ValueError for a split that the family does not have, for what is no key, and for no whole number `n`.
+        Raises ValueError for a split that the family does not have, and for an invalid `key` or `n`.
         """
         rng.check_is_key(key)
         if not hasattr(n, "__index__") or n < 0:
@@ -79,7 +79,7 @@ class Splits(ABC, Generic[TaskT]):
         return self._drawn(keys, "train" if split == "valid" and not self.valid_apart else split)
 
     def _number(self, keys: Key, count: int, split: str) -> Tensor:
-        """Draw the number of one of a split's `count` tasks per key, or of one in its bootstrap sample: int64 (N,)."""
+        """Draw the index of one of a split's `count` tasks per key, or of its bootstrap sample: int64 (N,)."""
         number = rng.integers(keys, 1, count).squeeze(-1)
         if self.resampled is None or self.resampled[0] != split:
             return number
@@ -89,7 +89,7 @@ class Splits(ABC, Generic[TaskT]):
         return rng.integers(each, 1, count).squeeze(-1)[number]
 
     def _drawn(self, keys: Key, split: str) -> TaskT:
-        """Draw tasks. Raises WrongResult unless there is one for each key, of float32 or whole numbers."""
+        """Draw tasks. Raises WrongResult unless there is one task per key, without float64 fields."""
         name = f"{type(self).__name__}.draw_tasks"
         try:
             drawn = self.draw_tasks(keys, split)
@@ -121,15 +121,15 @@ class Splits(ABC, Generic[TaskT]):
         return every
 
     def num_tasks(self, split: str) -> int | None:
-        """Return how many tasks a split has; None for an infinite split. Raises ValueError as `tasks_of` does."""
+        """Return the number of tasks of a split; None for an infinite split. Raises the errors of `tasks_of`."""
         self._address(split)
         every = self._finite(split)
         return self._listed(split) if every is None else num_rows(every)
 
     def train_on(self, count: int) -> None:
-        """Make `train` a fixed, seeded list of `count` tasks, the same in every run; a longer list starts with them.
+        """Make `train` a fixed, seeded list of `count` tasks, the same in every run; longer lists extend shorter ones.
 
-        Raises ValueError if `count` is not an int of at least 1, or a finite `train` has fewer tasks.
+        Raises ValueError if `count` is not an int of at least 1, or if a finite `train` has fewer tasks.
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"train_tasks must be a whole number of at least 1, got {short(count)}.")
@@ -137,11 +137,11 @@ class Splits(ABC, Generic[TaskT]):
         self.num_tasks("train")
 
     def resample(self, split: str, seed: int) -> None:
-        """Let `sample_tasks` draw a finite split's tasks from a bootstrap sample: as many, drawn with replacement.
+        """Let `sample_tasks` draw from a bootstrap sample of a finite split: as many tasks, drawn with replacement.
 
-        So 63 % of many tasks are trained on, some of them more often than others: members of an ensemble that differ in
-        what they have seen (bagging, Breiman 1996). `tasks_of`, and so every evaluation, still has each task once.
-        Raises ValueError for a split with endlessly many tasks, or one that the family does not have.
+        For large splits about 63 % of the tasks are then used in training, some of them repeatedly. Members of an
+        ensemble thus see different tasks (bagging, Breiman 1996). `tasks_of`, and hence every evaluation, still has
+        each task once. Raises ValueError for an infinite split, or one that the family does not have.
         """
         if self.num_tasks(split) is None:
             raise ValueError(
@@ -153,9 +153,9 @@ class Splits(ABC, Generic[TaskT]):
     def hold_out(self, part: int, parts: int) -> None:
         """Make `test` one of `parts` equal parts of a finite family's tasks, 1 to `parts`, and `train` all others.
 
-        The tasks are those of `all`, or of `train` for a family without such a split; parts are the same in every run.
-        `valid` is a part of the new `train`. Raises ValueError for a family with endlessly many tasks, or fewer than
-        `parts`, and for a part that there is not.
+        The tasks are those of `all`, or of `train` for a family without `all`; parts are the same in every run. `valid`
+        is a part of the new `train`. Raises ValueError for a family with infinitely many tasks or fewer than `parts`,
+        and for a part that does not exist.
         """
         name, every = type(self).__name__, self.enumerate_tasks(self._whole)
         if every is None:
@@ -177,7 +177,7 @@ class Splits(ABC, Generic[TaskT]):
         return "all" if "all" in self.splits else "train"
 
     def _enumerated(self, split: str) -> TaskT | None:
-        """Return every task of a split that is not a part of another: that of the fold, if there is one."""
+        """Return every task of a split as declared, or as divided by `hold_out`; None for an infinite split."""
         if self.fold is None or split not in ("train", "test"):
             return self.enumerate_tasks(split)
         every, (part, parts) = self.enumerate_tasks(self._whole), self.fold
@@ -188,14 +188,14 @@ class Splits(ABC, Generic[TaskT]):
         return take(every, torch.nonzero(held_out if split == "test" else ~held_out).squeeze(-1))
 
     def draw_tasks(self, keys: Key, split: str) -> TaskT:
-        """Draw one task per key ``(N,)``; called by `sample_tasks`, for `valid` with `train` unless `valid_apart`."""
+        """Draw one task per key ``(N,)``. `sample_tasks` calls it, for `valid` with `train` unless `valid_apart`."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
 
     def enumerate_tasks(self, split: str) -> TaskT | None:
-        """Return every task of a finite split, each once and all equally likely, on the CPU; None for a distribution.
+        """Return every task of a finite split, once each and equally likely, on the CPU; None for a distribution.
 
-        It is never called for `valid`, which is a part of `train`, unless `valid_apart`.
+        It is not called for `valid`, which is a part of `train`, unless `valid_apart`.
         """
         return None
 
@@ -210,13 +210,13 @@ class Splits(ABC, Generic[TaskT]):
         return {"train": self.train_tasks, "test": self.test_tasks}.get(split)
 
     def _finite(self, split: str) -> TaskT | None:
-        """Return all tasks of a finite split, or the part of it that its list or `valid` holds; None if infinite."""
+        """Return all tasks of a finite split, or the part in its fixed list or in `valid`; None if infinite."""
         part = split == "valid" and not self.valid_apart
         every = self._enumerated("train" if part else split)
         if every is None:
             return None
         count = num_rows(every)
-        # A part of fewer than six tasks would be too small to choose a checkpoint by: `valid` is then all of them.
+        # With fewer than six tasks, a part would be too small for choosing a checkpoint: `valid` is then all of them.
         size = (count // 3 if count >= 6 else count) if part else self._listed(split)
         if size is None or size == count:
             return every
@@ -227,5 +227,5 @@ class Splits(ABC, Generic[TaskT]):
 
 
 def _list_keys(split: str, numbers: Tensor) -> Key:
-    """Return the keys of the tasks with these numbers in a split's fixed list, the same for every seed and machine."""
+    """Return the keys of these tasks in a split's fixed list, which are the same for every seed and machine."""
     return rng.fold(rng.fold(rng.key(LISTS, numbers.device), ADDRESSES.index(split)), numbers)

@@ -1,4 +1,4 @@
-"""One colour for each kind of agent, the same in every figure; the optimum is black, random play grey."""
+"""One colour per kind of agent, the same in every figure; the optimum is black, random play is grey."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ KINDS = {
     "gittins": "#2f4b7c",
     "thompson": "#a05195",
 }
-"""Colours by the beginning of an agent's name, in small letters and without signs."""
+"""Colours by the prefix of an agent's name, in lower case and without punctuation."""
 
 
 OTHERS = ("#17becf", "#bcbd22", "#7f3c8d", "#11a579", "#3969ac", "#e68310", "#008695", "#cf1c90", "#f97b72", "#4b4b8f")
-"""Colours for agents of other names, and for a second one of a kind in the same figure."""
+"""Colours for agents with other names, and for a second agent of a kind in the same figure."""
 
 
 def colour(agent: str) -> str:
-    """The colour for an agent's name: that of the kind it begins with, else one of `OTHERS`, always the same one."""
+    """Return the colour for an agent's name: that of its kind, otherwise one of `OTHERS`, always the same one."""
     plain = "".join(letter for letter in agent.lower().replace("²", "2") if letter.isalnum())
     for kind, shade in KINDS.items():
         if plain.startswith(kind):
@@ -56,9 +56,9 @@ def colour(agent: str) -> str:
 
 
 def colours(agents: Iterable[str]) -> dict[str, str]:
-    """A colour for each of the agents of one figure, no two alike: the first of a kind has the kind's.
+    """Return distinct colours for the agents of one figure; the first agent of a kind gets the kind's colour.
 
-    Beyond as many agents as there are colours they begin again.
+    Colours repeat if there are more agents than colours.
     """
     chosen: dict[str, str] = {}
     for agent in agents:

@@ -1,4 +1,4 @@
-"""The picture of an adaptation curve: its mean with an interval, next to random play and the known-task optimum."""
+"""The plot of an adaptation curve: its mean with an interval, random play, and the optimum of the known task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.evaluation.results import Results, short
 from metarl.evaluation.step_curve import PULLS
 
 EXPERIENCE = {"episodes": "episodes of experience on the task", "env_steps": "environment steps of experience"}
-"""Axes of experience, by the field that they show, and their labels."""
+"""Labels of the experience axes, by the field that they show."""
 
 
 def plot_curve(results: Results, ax: Axes | None = None, x: str = "points", bounds: bool = True) -> Figure:
@@ -39,18 +39,18 @@ def plot_curve(results: Results, ax: Axes | None = None, x: str = "points", boun
 
 
 def _places(curve: Results, x: str, grouped: bool) -> NDArray[np.float64]:
-    """Places of the points on the horizontal axis: ``(points,)``."""
+    """Return the positions of the points on the horizontal axis, ``(points,)``."""
     if x != "points":
         return curve.episodes if x == "episodes" else curve.env_steps
     if curve.rounds:
         return np.arange(len(curve.labels), dtype=np.float64)
-    # A mean over ten pulls stands in the middle of them.
+    # Place a mean over ten pulls in the middle of them.
     return curve.episodes + (0.5 * (PULLS + 1) if grouped else 1.0)
 
 
 def _draw_mean(ax: Axes, curve: Results, at: NDArray[np.float64]) -> None:
     """Draw the mean with its 95 % band."""
-    # Between two rounds nothing is learned but by the step of adaptation at their border.
+    # Within a round nothing is learned; adaptation happens only between rounds.
     (line,) = ax.plot(
         at, curve.mean(), marker="o" if len(at) <= 20 else "", label=curve.agent, color=colour(curve.agent),
         drawstyle="steps-post" if curve.rounds else "default",
@@ -61,7 +61,7 @@ def _draw_mean(ax: Axes, curve: Results, at: NDArray[np.float64]) -> None:
 
 
 def _draw_bounds(ax: Axes, curve: Results) -> None:
-    """Draw random and oracle as dashed lines; random only in the legend where it would flatten the curve."""
+    """Draw random and oracle as dashed lines; show random only in the legend if its line would flatten the curve."""
     lines, lowest = curve.bounds, float(curve.interval()[0].min())
     near = len(lines) == 2 and lowest > lines["random"] + 0.9 * abs(lines["oracle"] - lines["random"])
     for (name, value), shade in zip(lines.items(), (RANDOM, OPTIMUM), strict=False):
@@ -86,7 +86,7 @@ def _name_axes(ax: Axes, curve: Results, x: str, grouped: bool) -> None:
 
 
 def _add_legend(ax: Axes, curve: Results) -> None:
-    """Add a legend below the axes, where it hides nothing, that says what the means are over."""
+    """Add a legend below the axes that says what the means are over."""
     seeds, tasks, _ = curve.returns.shape
     how = "greedy" if curve.greedy else "sampling"
     often = f" × {curve.repeats} repeats" if curve.repeats > 1 else ""

@@ -1,9 +1,9 @@
 """The tail of an evaluation: the mean over the worst tasks (CVaR), and the worst task, without selection bias.
 
-The task with the lowest measured return is partly the worst one, and partly the one with the most bad luck, so that its
-measured return is too low. Here the trials on each task are split into two halves: the worst tasks are *chosen* by the
-one half and *measured* on the other one, and the other way round. Noise of the first half then has no part in the
-measurement, whose expectation is the true mean of the tasks that were chosen (Stone 1974, cross-validation).
+The task with the lowest measured return is partly hard and partly unlucky, so its measured return is biased downwards.
+Here the trials on each task are split into two halves: the worst tasks are *chosen* by one half and *measured* on the
+other, and vice versa. The noise of the first half then does not affect the measurement, whose expectation is the true
+mean of the chosen tasks (Stone 1974, cross-validation).
 
 Scores are ``(seeds, tasks, 2)``: the mean score of the odd and of the even trials on each task.
 """
@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 SHARE = 0.1
-"""Share of the tasks that are the worst ones."""
+"""Fraction of tasks that count as the worst."""
 
 FEWEST = 10
-"""Tasks at least of which a tenth is spoken of."""
+"""Smallest number of tasks for which the worst tenth is reported."""
 
 
 def halves_of(scores: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -45,11 +45,11 @@ def worst(halves: ArrayLike) -> Floats:
 
 
 def contributions(halves: ArrayLike, share: float = SHARE) -> Floats:
-    """Return what each task contributes to `cvar`: ``(seeds, tasks)``, whose mean over the tasks is that of each seed.
+    """Return each task's contribution to `cvar`, ``(seeds, tasks)``; the mean over tasks is each seed's CVaR.
 
-    It is c + selected · (score - c) / share, with c the score at the border of the selection: the influence function of
-    the CVaR (Trindade et al. 2007). As its mean and its variance are those of the CVaR, `metarl.evaluation.stats` makes
-    intervals and paired differences of it as of any score.
+    It is c + selected · (score - c) / share, where c is the score at the border of the selection: the influence
+    function of the CVaR (Trindade et al. 2007). Its mean and variance are those of the CVaR, so
+    `metarl.evaluation.stats` can compute intervals and paired differences from it as from any score.
     """
     array = _checked(halves)
     tasks = array.shape[1]

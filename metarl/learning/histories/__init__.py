@@ -1,1 +1,1 @@
-"""Learning histories: what an agent did on a task from its first episode to its last, in files, for other learners."""
+"""Learning histories: everything that an agent did on a task while it learned, in files, as data for other learners."""

@@ -1,6 +1,6 @@
-"""Learning histories in files: a folder with an index in JSON and shards, each a safetensors file of some histories.
+"""Learning histories in files: a folder with a JSON index, and shards, each a safetensors file with some histories.
 
-Nothing but numbers is read: a folder that comes from elsewhere is data.
+Only numbers are read, so folders from untrusted sources are safe to open.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from metarl.learning.histories.history import History
 from metarl.learning.histories.index import Index, Shard, damaged, read_index
 
 TASK = "task."
-"""The beginning of the names of a shard's tensors that belong to the task."""
+"""Prefix of the names of a shard's tensors that belong to the task."""
 
 
 def pack(history: History) -> bytes:
-    """Return the content of a shard: the history's tensors, and those of its tasks as ``task.<field>``."""
+    """Return the content of a shard: the history's tensors, with those of its tasks as ``task.<field>``."""
     return safetensors.torch.save({name: leaf.cpu().contiguous() for name, leaf in columns(history).items()})
 
 
@@ -42,12 +42,12 @@ def columns(history: History) -> dict[str, Tensor]:
 
 
 def fields_of(history: History) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the type and the trailing shape of each tensor of a shard, as an index has them."""
+    """Return the type and the trailing shape of each tensor of a shard, as in the index."""
     return {name: (_dtype(leaf), _trailing(name, leaf)) for name, leaf in columns(history).items()}
 
 
 class Histories:
-    """Learning histories in a folder, of which one shard at a time is in memory; made by `load_histories`."""
+    """Learning histories in a folder, with one shard at a time in memory; made by `load_histories`."""
 
     def __init__(self, folder: str | Path, family: AnyFamily | None = None) -> None:
         self.folder = Path(folder)
@@ -69,17 +69,17 @@ class Histories:
         )
 
     def shard(self, number: int) -> History:
-        """Return the histories of a shard; the last one stays in memory. Raises ValueError for a damaged file."""
+        """Return the histories of a shard; the last shard stays in memory. Raises ValueError for a damaged file."""
         if self._last is None or self._last[0] != number:
-            self._last = None  # before the next one takes its memory
+            self._last = None  # free the memory before reading the next shard
             self._last = number, self._read(self.index.shards[number])
         return self._last[1]
 
     def batches(self, size: int, key: Key | None = None) -> Iterator[History]:
         """Yield all histories once, in batches of at most `size`, none of which spans two shards.
 
-        They come in the order in which they were played; with a `key`, a scalar, the shards and the histories of a
-        shard are in random order. Raises ValueError for a damaged file, and for a size below 1.
+        They come in the order in which they were played; with a scalar `key`, the shards, and the histories in a shard,
+        are in random order. Raises ValueError for a damaged file and for a size below 1.
         """
         if size < 1:
             raise ValueError(f"The size of a batch must be at least 1, got {size}.")
@@ -92,7 +92,7 @@ class Histories:
                 yield whole.rows(part)
 
     def _check_family(self) -> None:
-        """Raise ValueError, one sentence, unless the histories are about a family of this class and these spaces."""
+        """Raise ValueError unless the histories belong to a family of this class and with these spaces."""
         index, wanted = self.index, {*named_leaves(self._names).values(), *History._fields} - {"task", "optimal"}
         same = index.played.partition("(")[0] == type(self.family).__name__
         spaces = (index.observation_shape, index.action_space) == spaces_of(self.family)
@@ -119,7 +119,7 @@ class Histories:
         return History(task, **{name: leaf for name, leaf in found.items() if not name.startswith(TASK)})
 
     def _check(self, path: Path, shard: Shard, found: Mapping[str, Tensor]) -> None:
-        """Raise ValueError unless the tensors are those that the index says."""
+        """Raise ValueError unless the tensors match the index."""
         if {name: (_dtype(leaf), _trailing(name, leaf)) for name, leaf in found.items()} != dict(self.index.fields):
             raise damaged(path, "it has not the tensors that the index says")
         for name, leaf in found.items():
@@ -131,19 +131,19 @@ class Histories:
 def load_histories(directory: str | Path, family: AnyFamily | None = None) -> Histories:
     """Open the learning histories that ``metarl dataset`` wrote into a folder.
 
-    ``histories.batches(32)`` yields each as a `History` of tensors ``(T, B, …)``, time first: ``obs (T, B, *O)``,
+    ``histories.batches(32)`` yields `History` objects of tensors ``(T, B, …)``, time first: ``obs (T, B, *O)``,
     ``action``, ``reward (T, B)``, ``terminated``, ``truncated``, ``episode``, ``step``, ``mask``, and ``task (B, …)``.
-    ``histories.index`` says who played what. No more than one shard is in memory.
+    ``histories.index`` describes the agent and the tasks. At most one shard is in memory.
 
-    `family` is the one whose tasks they are; by default it is made anew as the index says, for which the package that
-    registers another project's family has to be imported. Raises ValueError, one sentence, if the folder holds no
-    histories, or the index is damaged; a damaged shard is found when it is read.
+    `family` is the family of the tasks; by default it is made from the index, for which the package that registers
+    another project's family must be imported. Raises ValueError if the folder has no histories or the index is damaged;
+    a damaged shard is detected when it is read.
     """
     return Histories(directory, family)
 
 
 def spaces_of(family: AnyFamily) -> tuple[tuple[int, ...], str]:
-    """Return the shape of observations and the space of actions as an index has them."""
+    """Return the observation shape and the action space as in the index."""
     return tuple(family.observation_space.shape), " ".join(str(family.action_space).split())
 
 
@@ -164,7 +164,7 @@ def _family_of(folder: Path, index: Index) -> AnyFamily:
 
 
 def _named(task: Any, name: str = TASK) -> Any:
-    """Return a task with each leaf's name in a shard in its place."""
+    """Return a task with each leaf replaced by its name in a shard."""
     parts = zip(type(task)._fields, task, strict=True)
     return type(task)(
         *(_named(part, f"{name}{field}.") if isinstance(part, tuple) else name + field for field, part in parts)

@@ -1,4 +1,4 @@
-"""Learning histories as tensors, and how they are made of rollouts."""
+"""Learning histories as tensors, and their construction from rollouts."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from metarl.core.units import no_action
 
 
 class History(NamedTuple):
-    """Learning histories of B rows, each of all steps of an agent on one task, in their order.
+    """Learning histories of B rows, each with all steps of an agent on one task, in order.
 
-    Every tensor but those of `task` is ``(T, B, …)``, time first, as in a `Rollout`. A history that is shorter than the
-    longest ends earlier: there `mask` is 0, and so is everything else.
+    Every tensor except those of `task` is ``(T, B, …)``, time first, as in a `Rollout`. Histories that are shorter than
+    the longest one are padded: there `mask` is 0, and so is everything else.
     """
 
-    task: Task  # (B, …) a NamedTuple of the family; several rows may be about the same task
-    obs: Tensor  # (T, B, *O) float32: before the action
+    task: Task  # (B, …) a NamedTuple of the family; several rows may have the same task
+    obs: Tensor  # (T, B, *O) float32: the observation before the action
     action: Tensor  # (T, B) or (T, B, A) int64, or (T, B, A) float32
-    reward: Tensor  # (T, B) float32: for the action
-    terminated: Tensor  # (T, B) bool: the task's own ending of the episode, after the action
+    reward: Tensor  # (T, B) float32: the reward for the action
+    terminated: Tensor  # (T, B) bool: the task's own rules ended the episode, after the action
     truncated: Tensor  # (T, B) bool: the horizon ended the episode
-    episode: Tensor  # (T, B) int64: the number of the episode, from 0: how far learning has come
-    step: Tensor  # (T, B) int64: the number of the step in its episode, from 0
+    episode: Tensor  # (T, B) int64: the index of the episode, from 0: the progress of learning
+    step: Tensor  # (T, B) int64: the index of the step in its episode, from 0
     mask: Tensor  # (T, B) float32: 1 for a step, 0 after the end of a history
-    optimal: Any = ()  # like `action`: the best one for who is told the task; () where the family does not know it
+    optimal: Any = ()  # like `action`: the optimal action given the task; () if the family does not know it
 
     @property
     def done(self) -> Tensor:
-        """Tell which steps are the last of their episode: bool ``(T, B)``."""
+        """The steps that are the last of their episode, bool ``(T, B)``."""
         return self.terminated | self.truncated
 
     def inputs(self, action_space: gymnasium.Space[Any]) -> Step:
-        """Return what an agent sees that lives through the histories as through a trial: a Step of ``(T, B, …)``."""
+        """Return the inputs of an agent for which each history is one trial: a Step of ``(T, B, …)``."""
         nothing = no_action(action_space, self.mask.shape[1], self.mask.device)
         none = torch.zeros_like(self.reward[:1])
         return Step(
@@ -56,9 +56,9 @@ class History(NamedTuple):
         return taken._replace(task=take(self.task, index))
 
     def only(self, wanted: Tensor) -> History:
-        """Keep the steps that are `wanted`, bool ``(T, B)``, and move them together; T becomes the longest history's.
+        """Keep only the `wanted` steps, bool ``(T, B)``, and close the gaps; T becomes that of the longest history.
 
-        Their `episode` and `step` stay the numbers that they had.
+        The steps keep their `episode` and `step`.
         """
         wanted = wanted & (self.mask > 0)
         order = (~wanted).to(torch.uint8).argsort(dim=0, stable=True)[: int(wanted.sum(0).max())]  # wanted ones first
@@ -74,9 +74,9 @@ class History(NamedTuple):
 
 
 def history_of(trial: Sequence[Rollout], family: AnyFamily, task: Task) -> History:
-    """Make the learning histories on `task`, N tasks, of the rounds of a trial.
+    """Make the learning histories on `task` (N tasks) from the rounds of a trial.
 
-    Rounds follow each other; in a round, the rows that play a task side by side follow each other, too.
+    Rounds are concatenated, and so are the rows that play the same task in parallel within a round.
     """
     n = num_rows(task)
     parts = [_serial(rollout, n) for rollout in trial]
@@ -88,7 +88,7 @@ def history_of(trial: Sequence[Rollout], family: AnyFamily, task: Task) -> Histo
 
 
 def _serial(rollout: Rollout, tasks: int) -> History:
-    """Return a round of ``(T, tasks × each)`` steps as one of ``(each × T, tasks)``, the rows of a task in sequence."""
+    """Rearrange a round of ``(T, tasks × each)`` steps to ``(each × T, tasks)``, the rows of a task in sequence."""
     outcome, counts = rollout.outcome, torch.zeros_like(rollout.mask, dtype=torch.int64)
     flat = History(
         (), rollout.step.obs, rollout.acted.action, outcome.reward, outcome.terminated, outcome.truncated,
@@ -104,7 +104,7 @@ def _episodes(history: History) -> Tensor:
 
 
 def _steps(episode: Tensor, mask: Tensor) -> Tensor:
-    """Return the numbers of steps in their episodes, from the numbers of the episodes ``(T, B)``."""
+    """Return the index of each step in its episode, given the index of the episode ``(T, B)``."""
     time = torch.arange(len(episode), device=episode.device)[:, None]
     began = torch.zeros_like(episode)
     began[1:] = torch.where(episode[1:] > episode[:-1], time[1:], 0)
@@ -112,7 +112,7 @@ def _steps(episode: Tensor, mask: Tensor) -> Tensor:
 
 
 def _optimal(history: History, family: AnyFamily) -> Any:
-    """Return the family's best actions at every step; () if it does not know them."""
+    """Return the family's optimal actions at every step; () if it does not know them."""
     found = []
     for obs in history.obs:
         action = family.optimal_action(history.task, obs)

@@ -1,4 +1,4 @@
-"""The index of learning histories in files: who played what, and the shape, type and checksum of everything."""
+"""The index of learning histories: the agent, the tasks, and the shape, type and checksum of everything."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from metarl.core.faults.memory import machine_memory
 from metarl.core.faults.regular import read_regular
 
 FORMAT = 1
-"""The version of the files; it grows whenever older ones can no longer be read."""
+"""The version of the files; it is increased whenever older files can no longer be read."""
 
 INDEX = "index.json"
 """The name of the index."""
 
 LARGEST_INDEX = 2**26
-"""Bytes of an index at most."""
+"""Largest size of an index in bytes."""
 
 SHARD = re.compile(r"histories_\d{5,9}\.safetensors", re.ASCII)
-"""Names of shards."""
+"""Pattern of the names of shards."""
 
 COUNTS = ("seed", "tasks", "trials", "rounds", "episodes", "env_steps")
-"""Fields of an index that are whole numbers."""
+"""Fields of an index that are integers."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of the index."""
+    """A shard file in the index."""
 
     file: str
     histories: int
@@ -44,26 +44,26 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """The content of ``index.json``: all that is known of histories without opening their shards."""
+    """The content of ``index.json``: what is known about histories without opening their shards."""
 
     family: Mapping[str, Any]
     """The id of the family, as ``name``, and its options, as in a configuration."""
     played: str
-    """The family in words, such as ``DarkRoom(episodes_per_trial=5)``."""
+    """Description of the family, such as ``DarkRoom(episodes_per_trial=5)``."""
     agent: str
-    """Who learned, in words."""
+    """Description of the agent that learned."""
     split: str
     seed: int
     tasks: int
-    """Different tasks; history i is about task ``i % tasks``."""
+    """Number of different tasks; history i is on task ``i % tasks``."""
     trials: int
-    """Histories of each task."""
+    """Histories per task."""
     rounds: int
-    """Rounds of a history, for agents that adapt in rounds; else 1."""
+    """Rounds per history, for agents that adapt in rounds; otherwise 1."""
     episodes: int
-    """Episodes of a history."""
+    """Episodes per history."""
     env_steps: int
-    """Steps of all histories together."""
+    """Total number of steps of all histories."""
     observation_shape: tuple[int, ...]
     action_space: str
     """The space as text, such as ``Discrete(5)``."""
@@ -71,26 +71,26 @@ class Index:
     """The tensors of a shard: type, and shape without the dimensions of steps and histories."""
     shards: tuple[Shard, ...]
     versions: Mapping[str, str]
-    """Versions of the libraries that played."""
+    """Versions of the libraries used."""
     train_tasks: int | None = None
-    """The length of the list of training tasks, where the run had one."""
+    """Length of the fixed list of training tasks, if there was one."""
     fold: tuple[int, int] | None = None
     """The part of a finite family's tasks that the run held out, and the number of parts."""
     format: int = FORMAT
 
     @property
     def histories(self) -> int:
-        """The number of all histories."""
+        """The total number of histories."""
         return sum(shard.histories for shard in self.shards)
 
     def text(self) -> str:
-        """Return the content of the file, with a checksum of its own."""
+        """Return the content of the file, including its checksum."""
         plain = dataclasses.asdict(self)
         return json.dumps(plain | {"checksum": _digest(plain)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index of a folder. Raises ValueError, one sentence, if there is none, or it is damaged."""
+    """Read the index of a folder. Raises ValueError if there is none or it is damaged."""
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(
@@ -116,7 +116,7 @@ def read_index(folder: Path) -> Index:
 
 
 def _index(plain: dict[str, Any]) -> Index:
-    """Make an index of plain data. Raises TypeError or ValueError for what no writer has written."""
+    """Make an index from plain data. Raises TypeError or ValueError for invalid data."""
     shards = tuple(Shard(**each) for each in plain.pop("shards", ()))
     shape = tuple(plain.pop("observation_shape"))
     fields = {name: (str(dtype), tuple(trailing)) for name, (dtype, trailing) in plain.pop("fields").items()}
@@ -136,10 +136,10 @@ def _index(plain: dict[str, Any]) -> Index:
 
 
 def damaged(path: Path, why: str) -> ValueError:
-    """Return the error for a file that is not as it was written: one sentence."""
+    """Return the error for a damaged file."""
     return ValueError(f"The file {str(path)!r} is damaged: {why}. Use a copy of it, or write the histories again.")
 
 
 def _digest(plain: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of plain data, whatever the layout of its JSON, in hexadecimal."""
+    """Return the SHA-256 of plain data in hexadecimal, independent of the layout of its JSON."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Task samplers, or curricula: which tasks to train on, each in a file that reads like its paper."""
+"""Task samplers (curricula), which choose the tasks to train on; each file follows its paper."""

@@ -1,8 +1,8 @@
 """ACCEL: prioritised replay whose tasks evolve by small edits (Parker-Holder et al. 2022, algorithm 1).
 
-After each batch that was replayed, its tasks are edited. The edited tasks are played only to be scored, and those on
-which there is much to learn enter the buffer, to be replayed and edited in their turn. So tasks become as hard as the
-agent can just learn, without having to be drawn like that.
+After a batch is replayed, its tasks are edited. The edited tasks are played only for scoring, and those with high
+learning potential enter the buffer, where they are replayed and edited in turn. Tasks thus evolve to the limit of what
+the agent can learn, without having to be drawn there at random.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from metarl.learning.samplers.sampler import Proposal
 
 @dataclass(frozen=True)
 class ACCELOptions(PLROptions):
-    """ACCEL (Parker-Holder et al. 2022); next to its own options those of PLR, of which robust: true is the paper's."""
+    """ACCEL (Parker-Holder et al. 2022), with its own options and those of PLR; the paper uses robust: true."""
 
     robust: bool = True
-    """Take no gradient on new tasks: play them only to be scored."""
+    """Take no gradient on new tasks: play them only for scoring."""
     edits: int = option(1, at_least(1))
-    """Edits from a replayed task to the edited one."""
+    """Number of edits of a replayed task."""
 
     def build(self, agent: LearningAgent, split: str) -> ACCEL:
         return ACCEL(self, agent, split)
@@ -45,10 +45,10 @@ class ACCEL(PLR):
     def __init__(self, options: ACCELOptions, agent: LearningAgent, split: str) -> None:
         super().__init__(options, agent, split)
         check(self.family, split)
-        self.parents: Task = None  # the tasks of a replayed batch that are to be edited; None: there are none
+        self.parents: Task = None  # the tasks of a replayed batch that will be edited next; None: none
 
     def propose(self, key: Key, n: int) -> Proposal:
-        """Propose the edits of the batch that was just replayed, to be scored; otherwise as PLR does."""
+        """Propose edits of the batch just replayed, for scoring; otherwise propose like PLR."""
         if self.parents is None:
             return super().propose(key, n)
         edited, self.parents = self.parents, None
@@ -72,7 +72,7 @@ class ACCEL(PLR):
 
 
 def check(family: AnyFamily, split: str) -> None:
-    """Raise ValueError, one sentence, for a family whose tasks cannot be edited."""
+    """Raise ValueError for a family whose tasks cannot be edited."""
     name = type(family).__name__
     if family.num_tasks(split) is not None:
         raise ValueError(
@@ -87,10 +87,10 @@ def check(family: AnyFamily, split: str) -> None:
 
 
 def edit(family: AnyFamily, split: str, tasks: Task, key: Key) -> Task:
-    """Edit each task once: by the family's `mutate`, or by drawing one of its fields anew. `key` is a scalar.
+    """Edit each task once, by the family's `mutate` or by redrawing one of its fields. `key` is a scalar.
 
-    A field is taken from another task of the split. Where the family refuses the result (`TaskFamily.check_task`), the
-    task stays as it is.
+    The new field comes from another task of the split. If the family rejects the result (`TaskFamily.check_task`), the
+    task is not changed.
     """
     rows = rng.fold(key, torch.arange(num_rows(tasks), device=key.device))
     changed = family.mutate(tasks, rows)
@@ -104,7 +104,7 @@ def edit(family: AnyFamily, split: str, tasks: Task, key: Key) -> Task:
 
 
 def possible(family: AnyFamily, tasks: Task) -> Tensor:
-    """Tell which tasks the family can play: bool ``(N,)``."""
+    """Return which tasks the family accepts, bool ``(N,)``."""
     n = num_rows(tasks)
     good = torch.ones(n, dtype=torch.bool, device=leaves(tasks)[0].device)
     if not _refuses(family, tasks):

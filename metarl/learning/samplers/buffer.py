@@ -1,4 +1,4 @@
-"""A buffer of tasks with a score each, as prioritised replay keeps them."""
+"""The buffer of scored tasks for prioritised replay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarl.core.tree import concatenate, leaves, named_leaves, num_rows, put, t
 
 
 class Scored(NamedTuple):
-    """Tasks that were just played, none of them twice."""
+    """Tasks that were just played, with their scores."""
 
     tasks: Task  # (N, …)
     score: Tensor  # (N,) float32
@@ -21,40 +21,41 @@ class Scored(NamedTuple):
 
 
 class TaskBuffer:
-    """At most `capacity` different tasks, the score of each, its best return, and when it was last played.
+    """At most `capacity` different tasks, each with its score, its best return, and when it was last played.
 
-    A task that is played again is found by its numbers. When the buffer is full, new tasks compete with those that are
-    least likely to be replayed, and take their places where their scores are higher (Jiang et al. 2021b, algorithm 2).
+    Tasks are recognised by their values when they are played again. When the buffer is full, new tasks compete with
+    those that are least likely to be replayed, and replace them if their scores are higher (Jiang et al. 2021b,
+    algorithm 2).
     """
 
     def __init__(self, capacity: int, device: torch.device) -> None:
         self.capacity, self.device = capacity, device
         self.clock = 0  # batches played so far
-        self.idle = 0  # of them, those since a new task was found
-        self.tasks: Task = None  # of the first `count` rows; None while there are none
+        self.idle = 0  # batches since a new task was last found
+        self.tasks: Task = None  # the tasks (count, …); None while there are none
         self.score = torch.zeros(0, device=device)
         self.best = torch.zeros(0, device=device)
-        self.seen = torch.zeros(0, dtype=torch.int64, device=device)  # the clock when a task was last played
+        self.seen = torch.zeros(0, dtype=torch.int64, device=device)  # the clock at which a task was last played
         self.mark = torch.zeros(0, dtype=torch.int64, device=device)  # a task's fingerprint
 
     def __len__(self) -> int:
         return len(self.score)
 
     def age(self) -> Tensor:
-        """Return how many batches ago each task was last played: int64 ``(count,)``."""
+        """Return the number of batches since each task was last played, int64 ``(count,)``."""
         return self.clock - self.seen
 
     def best_of(self, tasks: Task) -> Tensor:
-        """Return the largest return of an episode that each of these tasks ever had; -inf for unknown tasks."""
+        """Return the largest return of an episode so far on each of these tasks; -inf for unknown tasks."""
         row = self._find(fingerprint(tasks))
         if not len(self):
             return torch.full(row.shape, -torch.inf, device=self.device)
         return torch.where(row >= 0, self.best[row.clamp_min(0)], -torch.inf)
 
     def add(self, played: Scored, weight: Tensor) -> None:
-        """Take in a batch of tasks that were just played; `weight` (count,) is how likely each is to be replayed.
+        """Add a batch of tasks that were just played; `weight` (count,) is the replay probability of each task.
 
-        Known tasks get their new scores; new ones fill what is empty, and then compete.
+        Known tasks get their new scores. New tasks fill empty places first, and then compete.
         """
         self.clock += 1
         played, marks = distinct(played)
@@ -70,8 +71,8 @@ class TaskBuffer:
             self._compete(take(played, new[room:]), marks[new[room:]], weight)
 
     def _compete(self, new: Scored, marks: Tensor, weight: Tensor) -> None:
-        """Replace the tasks of the least weight by new ones, in the order of their scores, where theirs are higher."""
-        weight = torch.cat([weight, weight.new_full((len(self) - len(weight),), torch.inf)])  # just appended: they stay
+        """Replace the tasks with the lowest weights by new ones with higher scores, best new ones first."""
+        weight = torch.cat([weight, weight.new_full((len(self) - len(weight),), torch.inf)])  # keep those just appended
         count = min(len(new.score), len(self))
         places = weight.argsort(stable=True)[:count]
         better = new.score[:count] > self.score[places]
@@ -95,7 +96,7 @@ class TaskBuffer:
         self.seen = put(self.seen, rows, torch.full_like(rows, self.clock))
 
     def _find(self, marks: Tensor) -> Tensor:
-        """Return the rows ``(N,)`` with these fingerprints; -1 where there is none."""
+        """Return the rows ``(N,)`` with these fingerprints; -1 if there is none."""
         if not len(self):
             return torch.full_like(marks, -1)
         same = marks[:, None] == self.mark
@@ -108,7 +109,7 @@ class TaskBuffer:
         return state | ({} if self.tasks is None else {f"task.{k}": v for k, v in named_leaves(self.tasks).items()})
 
     def load_state_dict(self, state: dict[str, Tensor], pattern: Task) -> None:
-        """Continue from a `state_dict`; `pattern` is a task of the family. KeyError or ValueError: it is not one."""
+        """Continue from a `state_dict`; `pattern` is a task of the family. Raises KeyError or ValueError if invalid."""
         sizes = {len(state[name]) for name in ("score", "best", "seen")}
         if len(sizes) > 1 or max(sizes) > self.capacity:
             raise ValueError(f"it holds {max(sizes)} tasks in a buffer of {self.capacity}")
@@ -124,7 +125,7 @@ class TaskBuffer:
 
 
 def fingerprint(tasks: Task) -> Tensor:
-    """Return an int64 number ``(N,)`` for each task from all its numbers; others hardly ever have the same."""
+    """Return an int64 hash ``(N,)`` of each task's values."""
     bits = torch.cat([_bits(leaf).reshape(len(leaf), -1) for leaf in leaves(tasks)], dim=1)
     places = rng.fold(rng.key(0, bits.device), torch.arange(bits.shape[1], device=bits.device))
     return rng.fold(places, bits).sum(1)
@@ -135,7 +136,7 @@ def _bits(leaf: Tensor) -> Tensor:
 
 
 def distinct(played: Scored) -> tuple[Scored, Tensor]:
-    """Return each task once, with the mean of its scores and the best of its returns, and the fingerprints."""
+    """Merge repeated tasks, with the mean of their scores and the best of their returns; also return fingerprints."""
     every = fingerprint(played.tasks)
     marks, group = torch.unique(every, return_inverse=True)
     if len(marks) == len(group):
@@ -148,7 +149,7 @@ def distinct(played: Scored) -> tuple[Scored, Tensor]:
 
 
 def tasks_from(state: dict[str, Tensor], prefix: str, pattern: Task, device: torch.device) -> Task:
-    """Return the tasks in a state, as NamedTuples like `pattern`. Raises KeyError or ValueError for other tasks."""
+    """Return the tasks in a state, as a NamedTuple like `pattern`. Raises KeyError or ValueError for other tasks."""
     names = iter(named_leaves(pattern))
 
     def own(leaf: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The default: new tasks in every iteration, drawn from the training split."""
+"""The default sampler: new tasks of the training split in every iteration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Fresh(TaskSampler):
         return Proposal(self.fresh(key, n))
 
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
-        """Do nothing: every task is drawn once."""
+        """Do nothing, since scores are not used."""
 
 
 @dataclass(frozen=True)
 class FreshOptions(SamplerOptions):
-    """Fresh draws of the training split; no options."""
+    """New draws from the training split; no options."""
 
     def build(self, agent: LearningAgent, split: str) -> Fresh:
         return Fresh(agent, split)

@@ -1,13 +1,13 @@
-"""PAIRED: a generator that makes tasks which can be solved, but not yet by the agent (Dennis et al. 2020, algorithm 1).
+"""PAIRED: generate tasks that are solvable, but not yet by the agent (Dennis et al. 2020, algorithm 1).
 
-Three learners play a game. The agent in training is the *protagonist*. An *antagonist*, a second agent of the same
-configuration, plays the same tasks, and a *generator* makes them. Both agents maximise their returns, and the generator
-maximises the regret
+Three learners play a game. The agent in training is the *protagonist*. An *antagonist*, a second agent with the same
+configuration, plays the same tasks. A *generator* makes the tasks. Both agents maximise their returns, and the
+generator maximises the regret
 
     regret(task) = max over the antagonist's episodes of U - mean over the protagonist's episodes of U.
 
-A task that nobody can solve has no regret, and neither has one that both solve, so that tasks become as hard as the
-protagonist can learn next. At an equilibrium the protagonist is a minimax-regret policy (section 4).
+A task that no agent can solve has no regret, and neither has one that both solve, so the generator makes the tasks that
+the protagonist can learn next. At an equilibrium the protagonist is a minimax-regret policy (section 4).
 """
 
 from __future__ import annotations
@@ -35,42 +35,41 @@ class PAIREDOptions(SamplerOptions):
     """PAIRED (Dennis et al. 2020)."""
 
     regret: str = option("best", one_of("best", "mean"))
-    """Return of the antagonist that the protagonist's mean return is compared with: that of its best episode on the
-    task, or the mean of its episodes."""
+    """Antagonist's return in the regret: best (of its best episode on the task), or mean (over its episodes)."""
     lr: float = option(1e-3, POSITIVE_FINITE)
     """Learning rate of the generator."""
     update_epochs: int = option(4, at_least(1))
     """Steps of the generator on the tasks of an iteration; 1: REINFORCE."""
     clip_coef: float = option(0.2, POSITIVE_FINITE)
-    """Clipping of the likelihood ratio of a task in the generator's loss (PPO)."""
+    """Clipping range of a task's likelihood ratio in the generator's loss (PPO)."""
     ent_coef: float = option(0.01, NOT_NEGATIVE)
-    """Weight of the entropy of the generator's tasks, in nats, next to regrets scaled to a standard deviation of 1."""
+    """Weight of the entropy of the generator's tasks, in nats, relative to regrets scaled to standard deviation 1."""
     max_grad_norm: float = option(1.0, POSITIVE_FINITE)
-    """Largest norm of the generator's gradient; larger ones are scaled down to it."""
+    """Largest norm of the generator's gradient; a larger gradient is scaled down."""
     hidden_size: int = option(64, at_least(1))
     """Units of the two hidden layers of the generator's network for each field of a task."""
     noise: int = option(16, at_least(1))
-    """Numbers of the noise from which the generator makes a task."""
+    """Dimensions of the noise from which the generator makes a task."""
 
     def build(self, agent: LearningAgent, split: str) -> PAIRED:
         return PAIRED(self, agent, split)
 
 
 class Opponents(NamedTuple):
-    """The two learners that the sampler owns."""
+    """The two other learners, which belong to the sampler."""
 
     antagonist: LearningAgent
     generator: Generator
-    seeds: Tensor  # (2,) int64: of each, as an agent's randomness is addressed by its seed
+    seeds: Tensor  # (2,) int64: the seeds of both, which address their randomness
 
 
 class Game(NamedTuple):
     """The game of one iteration."""
 
-    written: Written  # the tasks as the generator wrote them
-    possible: Tensor  # (N,) bool: which of them the family can play
-    tasks: Task  # those that are played: new ones of the split in place of the others
-    trial: list[Rollout] | None = None  # the antagonist's, on this rank's tasks; None before it has played
+    written: Written  # the generated tasks
+    possible: Tensor  # (N,) bool: which of them the family accepts
+    tasks: Task  # the tasks played; draws from the split replace the impossible ones
+    trial: list[Rollout] | None = None  # the antagonist's trial on this rank's tasks; None before it has played
     antagonist: Outcome | None = None
     regret: Tensor | None = None  # (N,) None before the protagonist has played
 
@@ -82,12 +81,12 @@ class PAIRED(TaskSampler):
         super().__init__(agent, split)
         check(agent, split)
         self.options = options
-        self.opponents: Opponents | None = None  # made with the key of the first iteration
+        self.opponents: Opponents | None = None  # created with the key of the first iteration
         self.game: Game | None = None
         self.found: dict[str, float] = {}
 
     def propose(self, key: Key, n: int) -> Proposal:
-        """Propose new tasks of the generator to the antagonist, and then the same ones to the protagonist."""
+        """Propose newly generated tasks to the antagonist, and then the same ones to the protagonist."""
         if self.game is not None:
             return Proposal(self.game.tasks)
         if self.opponents is None:
@@ -100,7 +99,7 @@ class PAIRED(TaskSampler):
         return Proposal(self.game.tasks, learn=False, player=antagonist)
 
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
-        """Keep the antagonist's trial; after the protagonist's, compute the regret of each task."""
+        """Store the antagonist's trial; after the protagonist's, compute the regret of each task."""
         assert self.game is not None, "proposed before"
         played = outcome(self.agent, trial[-1], num_rows(of_this_rank(proposal.tasks)))
         if proposal.player is not None:
@@ -109,7 +108,7 @@ class PAIRED(TaskSampler):
         its = self.game.antagonist
         assert its is not None, "the antagonist plays first"
         reached = its.best if self.options.regret == "best" else its.mean
-        # What cannot be played is what nobody can solve.
+        # Tasks that cannot be played cannot be solved, so they have no regret.
         regret = torch.where(self.game.possible, gathered(reached - played.mean), 0.0)
         self.game = self.game._replace(regret=regret)
         self.found = {
@@ -119,7 +118,7 @@ class PAIRED(TaskSampler):
         }
 
     def learn(self, progress: float) -> dict[str, float]:
-        """Update the antagonist as the protagonist is, and the generator by the regrets."""
+        """Update the antagonist like the protagonist, and the generator by the regrets."""
         assert self.opponents is not None and self.game is not None, "proposed before"
         (antagonist, generator, _), (options, game) = self.opponents, (self.options, self.game)
         assert game.trial is not None and game.regret is not None, "scored before"
@@ -136,7 +135,7 @@ class PAIRED(TaskSampler):
         return self.found
 
     def _opponents(self, keys: Key) -> Opponents:
-        """Make an antagonist and a generator that have not learned yet, each from one of the `keys` ``(2,)``."""
+        """Make an untrained antagonist and generator, each from one of the `keys` ``(2,)``."""
         options, seeds = self.options, keys & (2**63 - 1)  # a seed is not negative
         antagonist = self.agent.config.build(self.family, int(seeds[0]), self.device)
         generator = Generator(
@@ -170,7 +169,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check(agent: LearningAgent, split: str) -> None:
-    """Raise ValueError, one sentence, for a family whose tasks cannot be made, or an agent that cannot be doubled."""
+    """Raise ValueError for a family whose tasks cannot be generated, or an agent that cannot be an antagonist."""
     family = agent.family
     if family.num_tasks(split) is not None:
         raise ValueError(

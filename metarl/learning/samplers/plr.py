@@ -1,13 +1,14 @@
-"""Prioritised level replay: train again on the tasks on which there is most to learn (Jiang et al. 2021a, 2021b).
+"""Prioritised level replay: replay the tasks with the highest learning potential (Jiang et al. 2021a, 2021b).
 
-With probability `replay` a batch is drawn from a buffer of tasks that were played before, otherwise it is new. A task
+With probability `replay` a batch is drawn from a buffer of tasks that were played before; otherwise it is new. A task
 is replayed with probability
 
     P = (1 - staleness) · P_score + staleness · P_stale,   P_score ∝ h(score)^(1 / temperature),   P_stale ∝ age,
 
-with h = 1 / rank of its score, or the score itself, and age = batches since it was last played, as its score says less
-and less. In the *robust* form the agent takes no gradient on new tasks: they are played only to be scored. At the
-equilibrium of the game between the agent and the sampler it is then a minimax-regret policy (2021b, section 4).
+where h is 1 / rank of its score, or the score itself, and age is the number of batches since the task was last played,
+as old scores become unreliable. In the *robust* variant the agent takes no gradient on new tasks, which are played only
+for scoring. At the equilibrium of the game between agent and sampler, the agent is then a minimax-regret policy (2021b,
+section 4).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from metarl.learning.samplers.buffer import Scored, TaskBuffer
 from metarl.learning.samplers.sampler import Proposal, SamplerOptions, TaskSampler, gathered, of_this_rank
 
 IDLE = 5
-"""Batches without a single new task after which there are probably no others."""
+"""Number of batches without a new task after which the split is assumed to have no more tasks."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +38,28 @@ class PLROptions(SamplerOptions):
     """Prioritised level replay (Jiang et al. 2021a; with robust: true, 2021b)."""
 
     robust: bool = False
-    """Take no gradient on new tasks: play them only to be scored (robust PLR). Their steps count."""
+    """Take no gradient on new tasks: play them only for scoring (robust PLR). Their steps count as training steps."""
     score: str = option("max_mc", one_of(*scores.SCORES))
-    """The measure of how much is left to learn on a task: max_mc (its best return so far less the critic's value),
-    positive_value_loss (the mean positive advantage), or regret (the known optimum less the return, exactly)."""
+    """Measure of a task's learning potential: max_mc (its best return so far minus the critic's value),
+    positive_value_loss (the mean positive advantage), or regret (the known optimum minus the return, exact)."""
     replay: float = option(0.8, FRACTION)
-    """Probability of a batch from the buffer, once that is filled to min_fill."""
+    """Probability of drawing a batch from the buffer, once it is filled to min_fill."""
     capacity: int = option(4000, at_least(1))
-    """Tasks in the buffer at most."""
+    """Largest number of tasks in the buffer."""
     min_fill: float = option(0.5, SHARE)
-    """Share of the capacity (or of a finite split, if that is smaller) that is filled before the first replay."""
+    """Fraction of the capacity (or of a finite split, if that is smaller) that is filled before the first replay."""
     prioritization: str = option("rank", one_of("rank", "proportional"))
-    """Weight of a task by its score: rank (1 / its rank), or proportional (the score, where it is positive)."""
+    """Weight of a task: rank (1 / the rank of its score), or proportional (its score, if positive)."""
     temperature: float = option(0.3, POSITIVE_FINITE)
-    """Evenness of the weights: each is taken to the power 1 / temperature."""
+    """Temperature of the weights, each of which is raised to the power 1 / temperature; higher is more uniform."""
     staleness: float = option(0.3, between(0, 1))
-    """Share of the replay that is by age, as scores of long ago say little."""
+    """Fraction of the replay that is by age instead of score, as old scores are unreliable."""
     replace: bool = False
-    """Draw a batch with replacement, as the papers do with few tasks side by side; otherwise its tasks differ."""
+    """Draw a batch with replacement, as the papers do with few parallel tasks; if false, its tasks are distinct."""
     gamma: float = option(0.99, between(0, 1))
-    """Discount factor of the positive value loss; that of the agent, whose critic it compares with."""
+    """Discount factor of the positive value loss; set it to that of the agent, whose critic is used."""
     gae_lambda: float = option(0.95, between(0, 1))
-    """Bias against variance of the advantages in the positive value loss."""
+    """λ of GAE in the positive value loss, which trades bias against variance of the advantages."""
 
     def build(self, agent: LearningAgent, split: str) -> PLR:
         return PLR(self, agent, split)
@@ -78,7 +79,7 @@ class PLR(TaskSampler):
     def propose(self, key: Key, n: int) -> Proposal:
         """Propose a batch from the buffer with probability `replay`, otherwise a new one."""
         options, buffer = self.options, self.buffer
-        # A family that has no other tasks than those in the buffer would never fill it.
+        # A family whose tasks are all in the buffer would never fill it.
         filled = len(buffer) >= options.min_fill * buffer.capacity or buffer.idle >= IDLE
         self.replayed = filled and bool(rng.uniform(rng.fold(key, 0), 1) < options.replay)
         if self.replayed:
@@ -90,7 +91,7 @@ class PLR(TaskSampler):
         self.take_in(proposal.tasks, trial[-1])
 
     def take_in(self, tasks: Task, rollout: Rollout) -> None:
-        """Score tasks by the last round of a trial on this rank's part of them, and put them into the buffer."""
+        """Score tasks by the last round of a trial on this rank's part, and put them into the buffer."""
         options, agent, own = self.options, self.agent, of_this_rank(tasks)
         played = scores.outcome(agent, rollout, num_rows(own))
         best = torch.maximum(played.best, self.buffer.best_of(own))
@@ -121,7 +122,7 @@ class PLR(TaskSampler):
         return _normalised(self.buffer.age().to(torch.float64))
 
     def probabilities(self) -> Tensor:
-        """Return the probability of each task in the buffer to be replayed: float64 ``(count,)``."""
+        """Return the replay probability of each task in the buffer, float64 ``(count,)``."""
         if not len(self.buffer):
             return torch.zeros(0, dtype=torch.float64, device=self.device)
         share = self.options.staleness
@@ -130,9 +131,9 @@ class PLR(TaskSampler):
     def draw(self, key: Key, n: int) -> Tensor:
         """Draw the rows ``(n,)`` of a batch from the buffer.
 
-        Without replacement each place of the batch is one by score or one by age, and each kind is drawn one after the
-        other from what is left, so that every place follows the formula among the tasks that are not drawn yet. A
-        buffer with fewer tasks than places is drawn from with replacement.
+        Without replacement, each place of the batch is assigned to score or to age. The places of each kind are drawn
+        one after the other, so that each follows the formula among the tasks not drawn yet. If the buffer has fewer
+        than n tasks, the draw is with replacement.
         """
         if self.options.replace or len(self.buffer) < n:
             each = rng.fold(key, torch.arange(n, device=key.device))
@@ -161,15 +162,15 @@ class PLR(TaskSampler):
 
 
 def _normalised(weight: Tensor) -> Tensor:
-    """Return weights ``(count,)`` that are not negative as probabilities; equal ones where all are 0."""
+    """Normalise nonnegative weights ``(count,)`` to probabilities; return uniform ones if all are 0."""
     total = weight.sum()
     return torch.where(total > 0.0, weight / total.clamp_min(1e-300), 1.0 / len(weight))
 
 
 def _without_replacement(key: Key, probs: Tensor, n: int) -> Tensor:
-    """Draw `n` different rows, one after the other with `probs` among the rest (Gumbel's trick); those below 0 never.
+    """Draw `n` distinct rows, each in proportion to `probs` among the remaining ones (the Gumbel top-k trick).
 
-    Rows with probability 0 come only after all others, in random order.
+    Rows with negative `probs` are never drawn. Rows with probability 0 come only after all others, in random order.
     """
     uniform = rng.uniform(key, len(probs)).to(torch.float64).clamp(1e-9, 1.0 - 1e-9)
     gumbel = -torch.log(-torch.log(uniform))

@@ -1,15 +1,15 @@
 """RoML: train on the tasks on which the agent is worst, by the cross-entropy method (Greenberg et al. 2023).
 
-The sampler has a distribution over the numbers of a task, at first that of the training split, and moves it toward the
-tasks of the lowest returns, so that an agent that maximises its mean return maximises the mean over the worst tasks of
-the split (CVaR). The family's own distribution is tilted, not replaced: each number of a task is turned into a standard
+The sampler has a distribution over the features of a task, initially that of the training split, and moves it towards
+the tasks with the lowest returns. An agent that maximises its mean return then maximises the mean over the worst tasks
+of the split (CVaR). The family's distribution is tilted, not replaced: each feature of a task is mapped to a standard
 normal z by its rank in a fixed sample of the split, and tasks are drawn from a pool of new ones with the weights
 
     w(z) = Π N(z; mean, std²) / N(z; 0, 1).
 
-So every task is one that the split has, whatever its tasks are made of. Once `batch` tasks are played, mean and std are
-fitted to those with returns at or below the quantile `alpha` of the split, each with the weight 1 / w by which it was
-drawn too often (Greenberg et al. 2022, algorithm 1).
+Every task is therefore a valid task of the split, whatever its type. Once `batch` tasks have been played, mean and std
+are fitted to the tasks whose returns are at or below the `alpha` quantile of the split, with importance weights 1 / w
+(Greenberg et al. 2022, algorithm 1).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from metarl.learning.samplers.sampler import Proposal, SamplerOptions, TaskSampl
 from metarl.learning.samplers.scores import outcome
 
 SAMPLE = 2048
-"""Tasks of the fixed sample that turns numbers of tasks into standard normals."""
+"""Size of the fixed sample that maps features of tasks to standard normals."""
 
 MOST_NUMBERS = 32
-"""Numbers of a task at most: a batch could not say along which of more numbers the returns fall."""
+"""Largest number of features of a task; with more, a batch could not show on which of them the returns depend."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,27 @@ class RoMLOptions(SamplerOptions):
     """RoML (Greenberg et al. 2023)."""
 
     alpha: float = option(0.2, SHARE)
-    """Share of the worst tasks, to which the distribution is fitted."""
+    """Fraction of worst tasks to which the distribution is fitted."""
     fresh: float = option(0.2, between(0, 1))
-    """Share of each batch that is drawn from the training split itself."""
+    """Fraction of each batch that is drawn from the training split itself."""
     rate: float = option(0.5, SHARE)
-    """Step of mean and standard deviation toward those of the worst tasks that were played since the last step."""
+    """Step of mean and standard deviation towards those of the worst tasks played since the last step."""
     batch: int = option(128, at_least(2))
-    """Tasks of one step at least; smaller meta-batches are put together. Of few tasks the worst hardly differ."""
+    """Smallest number of tasks per step; smaller meta-batches are combined, as few tasks have no clear worst ones."""
     min_std: float = option(0.2, Rule("lie in (0, 1]", lambda value: 0 < value <= 1))
-    """Least standard deviation; that of the training split is 1."""
+    """Smallest standard deviation; that of the training split is 1."""
     pool: int = option(16, at_least(2))
-    """New tasks that are drawn for each task that is chosen."""
+    """New tasks to draw for each task that is chosen."""
 
     def build(self, agent: LearningAgent, split: str) -> RoML:
         return RoML(self, agent, split)
 
 
 class Played(NamedTuple):
-    """The tasks that were played since the last step."""
+    """The tasks played since the last step."""
 
-    z: Tensor  # (N, D) their numbers as standard normals
-    weight: Tensor  # (N,) density of the split over that which they were drawn by
+    z: Tensor  # (N, D) their features as standard normals
+    weight: Tensor  # (N,) importance weight: density of the split over that of the sampler
     returns: Tensor  # (N,) mean return of an episode
 
 
@@ -71,7 +71,7 @@ class RoML(TaskSampler):
     def __init__(self, options: RoMLOptions, agent: LearningAgent, split: str) -> None:
         super().__init__(agent, split)
         self.options = options
-        # The same key for every seed, so that z means the same in every run.
+        # The key does not depend on the seed, so that z means the same in every run.
         sample = features(self.family.sample_tasks(rng.key(0, self.device), SAMPLE, split))
         self.varies = (sample != sample[0]).any(0)
         self.sample = sample[:, self.varies].sort(0).values.T.contiguous()  # (D, SAMPLE)
@@ -95,19 +95,19 @@ class RoML(TaskSampler):
         pool = self.fresh(rng.fold(key, 1), tilted * self.options.pool)
         weight = self.weight(pool).to(torch.float64)
         each = rng.fold(rng.fold(key, 2), torch.arange(tilted, device=key.device))
-        # Each task is chosen from a part of the pool of its own, so that none is chosen twice.
+        # Each task is chosen from its own part of the pool, so that none is chosen twice.
         parts = weight.reshape(tilted, -1)
         choice = rng.choice(each, parts / parts.sum(1, keepdim=True))
         chosen = take(pool, choice + torch.arange(tilted, device=key.device) * self.options.pool)
         return Proposal(concatenate([chosen, own]) if n > tilted else chosen)
 
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
-        """Move the distribution toward the tasks of the lowest returns."""
+        """Move the distribution towards the tasks with the lowest returns."""
         own = num_rows(of_this_rank(proposal.tasks))
         self.fit(proposal.tasks, gathered(outcome(self.agent, trial[-1], own).mean))
 
     def fit(self, tasks: Task, returns: Tensor) -> None:
-        """Take in the returns ``(N,)`` of tasks that were drawn by `propose`, and do a step once there are enough."""
+        """Add the returns ``(N,)`` of tasks drawn by `propose`, and take a step once there are enough."""
         z = self.normal(tasks)
         share = round(self.options.fresh * len(z)) / len(z)
         new = Played(z, 1.0 / (share + (1.0 - share) * self._ratio(z)), returns)
@@ -117,7 +117,7 @@ class RoML(TaskSampler):
             self.played = self._nothing()
 
     def _step(self, z: Tensor, weight: Tensor, returns: Tensor) -> None:
-        """Do one step of the cross-entropy method."""
+        """Take one step of the cross-entropy method."""
         options = self.options
         order = returns.argsort(stable=True)
         upto = weight[order].cumsum(0) / weight.sum()
@@ -142,16 +142,16 @@ class RoML(TaskSampler):
         return log.sum(1).clamp(-30.0, 30.0).exp()
 
     def normal(self, tasks: Task) -> Tensor:
-        """Return the numbers of tasks as standard normals ``(N, D)``, by their ranks in the fixed sample."""
+        """Map the features of tasks to standard normals ``(N, D)``, by their ranks in the fixed sample."""
         numbers = features(tasks)[:, self.varies].T.contiguous()
         low = torch.searchsorted(self.sample, numbers)
         high = torch.searchsorted(self.sample, numbers, right=True)
-        share = (0.5 * (low + high) + 0.5) / (SAMPLE + 1)  # equal numbers have the middle of their ranks
+        share = (0.5 * (low + high) + 0.5) / (SAMPLE + 1)  # ties get their mean rank
         z: Tensor = torch.special.ndtri(share).T
         return z
 
     def metrics(self) -> dict[str, float]:
-        """The divergence is KL(tilted ‖ split) in nats."""
+        """Return the metrics; the divergence is KL(tilted ‖ split) in nats."""
         divergence = 0.5 * (self.mean**2 + self.std**2 - 1.0) - self.std.log()
         return {"tasks/quantile": float(self.quantile), "tasks/divergence": float(divergence.sum())}
 
@@ -160,7 +160,7 @@ class RoML(TaskSampler):
         return state | {f"played.{name}": value for name, value in self.played._asdict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        # A run from before meta-batches were put together has none that wait.
+        # States from before meta-batches were combined have no pending tasks.
         state = {f"played.{name}": value for name, value in self._nothing()._asdict().items()} | state
         played = state["played.z"], state["played.weight"], state["played.returns"]
         shapes = state["mean"].shape, state["std"].shape, played[0].shape[1:]

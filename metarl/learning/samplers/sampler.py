@@ -1,4 +1,4 @@
-"""The noun `TaskSampler`: it proposes the tasks of an iteration, and sees the trials that were played on them."""
+"""The base class of task samplers, which propose the tasks of an iteration and see the trials played on them."""
 
 from __future__ import annotations
 
@@ -19,39 +19,38 @@ from metarl.core.tree import num_rows, take
 from metarl.learning import ranks
 
 Player = LearningAgent
-"""An agent of the sampler's own, which plays in place of the agent in training."""
+"""An agent of the sampler that plays instead of the agent in training."""
 
 
 class Proposal(NamedTuple):
     """Tasks that a sampler proposes."""
 
     tasks: Task  # (N, …) the whole meta-batch, the same on every rank
-    learn: bool = True  # False: the trial is played only to be scored, and the sampler is asked again
-    player: Player | None = None  # with learn = False: an agent of the sampler's own that plays it
+    learn: bool = True  # False: the trial is only scored, and the sampler is asked again
+    player: Player | None = None  # with learn = False: the sampler's own agent that plays the trial
 
 
 class TaskSampler(ABC):
-    """A rule for which tasks of `split` an agent trains on.
+    """Base class of task samplers: a rule for which tasks of `split` an agent trains on.
 
-    In each iteration the loop asks for `propose`, plays a trial on the tasks, and shows it to `score`; then the agent
-    learns from it. A proposal with ``learn = False`` is played and scored only, its steps count as steps of training,
-    and the loop asks again. All randomness comes from the key of `propose`, so that the state of a sampler is what it
-    has seen: `state_dict` is a part of the checkpoint, and a resumed run is exactly the uninterrupted one.
+    In each iteration the loop calls `propose`, plays a trial on the tasks, and passes it to `score`; then the agent
+    learns from it. A proposal with ``learn = False`` is only played and scored, its steps count as training steps, and
+    the loop asks again. All randomness comes from the key of `propose`, so the state of a sampler is only what it has
+    seen: the checkpoint contains its `state_dict`, and a resumed run equals the uninterrupted one.
 
-    With several ranks every rank has the whole sampler. Proposals are the same everywhere, `score` sees the trials of
-    this rank's tasks, and `gathered` joins the scores.
+    With several ranks, every rank has the whole sampler. Proposals are the same on all ranks, `score` sees the trials
+    of this rank's tasks, and `gathered` joins the scores.
     """
 
     watch: Callable[[BatchEnv], None] | None = None
-    """Called after each step of a trial that is only scored, for what a rollout does not show; None: not called."""
+    """Called after each step of a trial that is only scored, for data that rollouts do not contain; None: no call."""
 
     def __init__(self, agent: LearningAgent, split: str) -> None:
-        """Make a sampler in its first state. Raises ValueError, one sentence, for an agent or a family that it cannot
-        serve."""
+        """Make a sampler in its initial state. Raises ValueError for an agent or a family that it does not support."""
         self.agent, self.family, self.split, self.device = agent, agent.family, split, agent.device
 
     def __init_subclass__(cls) -> None:
-        """Let `propose` and `score` say what is wrong with what they are given."""
+        """Add argument checks to `propose` and `score`."""
         super().__init_subclass__()
         add_checks(cls, SAMPLING)
 
@@ -61,12 +60,12 @@ class TaskSampler(ABC):
 
     @abstractmethod
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
-        """Take in the trial on this rank's part of the proposed tasks, before the agent learns from it."""
+        """Use the trial on this rank's part of the proposed tasks, before the agent learns from it."""
 
     def learn(self, progress: float) -> dict[str, float]:
-        """Learn from the iteration's trials, after the agent has, and return metrics.
+        """Learn from the iteration's trials, after the agent, and return metrics; by default nothing is done.
 
-        `progress` in [0, 1) is the share of training done. By default nothing is left to do: `score` did it all.
+        `progress` in [0, 1) is the fraction of training done.
         """
         return {}
 
@@ -75,26 +74,26 @@ class TaskSampler(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that the sampler has learned as a flat dictionary of tensors."""
+        """Return the sampler's state as a flat dictionary of tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state_dict`. Raises ValueError, KeyError or RuntimeError if it is not of such a sampler."""
+        """Continue from a `state_dict`. Raises ValueError, KeyError or RuntimeError if it does not match."""
         if state:
             raise ValueError(f"it holds the state of another task sampler, such as {min(state)!r}")
 
     def fresh(self, key: Key, n: int) -> Task:
-        """Draw `n` tasks of the split, as training without a curriculum does."""
+        """Draw `n` tasks of the split, like training without a curriculum."""
         return self.family.sample_tasks(key, n, self.split)
 
 
 def of_this_rank(tasks: Task) -> Task:
-    """Return the tasks of this rank among those of a proposal."""
+    """Return this rank's part of proposed tasks."""
     return take(tasks, ranks.part(num_rows(tasks)))
 
 
 def gathered(values: Tensor) -> Tensor:
-    """Join numbers ``(n, …)`` of each rank's own tasks to those of the whole proposal, in its order."""
+    """Gather values ``(n, …)`` of each rank's tasks to those of the whole proposal, in its order."""
     if not ranks.several():
         return values
     shard = ranks.shard(len(values))
@@ -105,8 +104,8 @@ def gathered(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SamplerOptions(Part):
-    """Base of the options of a task sampler: a frozen dataclass that builds it."""
+    """Base class of a task sampler's options: a frozen dataclass that builds the sampler."""
 
     def build(self, agent: LearningAgent, split: str) -> TaskSampler:
-        """Make the sampler for this agent. Raises ValueError, one sentence, where the two do not fit."""
+        """Make the sampler for this agent. Raises ValueError if the sampler does not support the agent."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Scores of tasks: what an agent could still learn on a task, from a trial that it played there.
+"""Scores of tasks: how much an agent could still learn on a task, estimated from a trial on it.
 
-All are means over the rows that play a task side by side, of the trial's last round: the whole trial of an agent that
-learns in its memory, and the adapted policy of one that learns by gradient steps.
+All scores are means over the rows that play a task in parallel, in the last round of the trial: the whole trial for an
+agent that adapts in its memory, and the adapted policy for one that adapts by gradient steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCORES = ("max_mc", "positive_value_loss", "regret")
 """The names of the scores."""
 
 BY_VALUES = ("max_mc", "positive_value_loss")
-"""Those that need a critic."""
+"""The scores that need a critic."""
 
 
 class Outcome(NamedTuple):
@@ -37,15 +37,15 @@ def outcome(agent: LearningAgent, rollout: Rollout, tasks: int) -> Outcome:
 
 
 def episodes_of(agent: LearningAgent) -> int:
-    """Return the number of episodes of a round."""
+    """Return the number of episodes per round."""
     return agent.protocol.episodes or agent.family.episodes_per_trial
 
 
 def regret(agent: LearningAgent, rollout: Rollout, mean: Tensor) -> Tensor:
-    """Return the exact regret ``(N,)``: the known optimum of an episode less the `mean` return of an episode.
+    """Return the exact regret ``(N,)``: the known optimum of an episode minus the `mean` return of an episode.
 
-    The optimum is that of a player who is told the task (`TaskFamily.oracle`), so that a task which cannot be solved
-    has no regret, and neither has one that is solved as well as can be.
+    The optimum is that of an oracle, which knows the task (`TaskFamily.oracle`). A task that cannot be solved therefore
+    has no regret, and neither has one that is solved optimally.
     """
     each = rollout.mask.shape[1] // len(mean)
     optimum = agent.family.oracle(rollout.task)
@@ -56,10 +56,10 @@ def regret(agent: LearningAgent, rollout: Rollout, mean: Tensor) -> Tensor:
 def max_mc(agent: LearningAgent, rollout: Rollout, best: Tensor) -> Tensor:
     """Return the maximum Monte-Carlo score ``(N,)`` (Jiang et al. 2021b, section 5).
 
-    It is the mean over the steps of R_max - V(s): how far the critic's value is below the best return that was ever
-    had on the task, `best` ``(N,)``. A value is one of all that is left of the trial, so that R_max stands for as many
-    of the best episodes as are left. With one episode in a round this is the paper's formula: R_max is not discounted,
-    even if values are, and does not leave out what was earned before a step.
+    It is the mean over steps of R_max - V(s): how far the critic's value is below the best return so far on the task,
+    `best` ``(N,)``. A value covers the rest of the trial, so R_max is multiplied by the number of remaining episodes.
+    With one episode per round this is the paper's formula: R_max is not discounted, even if values are, and includes
+    rewards from before the step.
     """
     tasks, mask = len(best), rollout.mask
     left = episodes_of(agent) - episode_index(rollout)
@@ -68,9 +68,9 @@ def max_mc(agent: LearningAgent, rollout: Rollout, best: Tensor) -> Tensor:
 
 
 def positive_value_loss(agent: LearningAgent, rollout: Rollout, tasks: int, gamma: float, gae_lambda: float) -> Tensor:
-    """Return the mean over the steps of max(0, advantage), ``(N,)`` (Jiang et al. 2021b, section 5).
+    """Return the mean over steps of max(0, advantage), ``(N,)`` (Jiang et al. 2021b, section 5).
 
-    The advantage is generalised advantage estimation of the round, whose end is its only terminal.
+    Advantages are generalised advantage estimates over the round, whose end is the only terminal.
     """
     mask = rollout.mask
     last = 1.0 - torch.cat([mask[1:], torch.zeros_like(mask[:1])])
@@ -80,7 +80,7 @@ def positive_value_loss(agent: LearningAgent, rollout: Rollout, tasks: int, gamm
 
 
 def check(agent: LearningAgent, score: str) -> None:
-    """Raise ValueError, one sentence, for a score that the agent or its family cannot have."""
+    """Raise ValueError for a score that the agent or its family does not support."""
     if score in BY_VALUES and agent.values is None:
         raise ValueError(
             f"The score {score} needs a critic, which {agent.title} has not: choose regret as the score of the task "

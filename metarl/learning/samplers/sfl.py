@@ -1,9 +1,8 @@
-"""Sampling for learnability: train on the tasks that are sometimes solved, and sometimes not (Rutherford et al. 2024).
+"""Sampling for learnability: train on tasks that are sometimes solved and sometimes not (Rutherford et al. 2024).
 
-Every few iterations many new tasks are played only to be scored. With p the share of episodes that solve a task, its
-*learnability* is p (1 - p): 0 for a task that is always solved or never, and largest where it is a toss-up. The tasks
-of the highest learnability are kept, and each batch takes a share of its tasks from them, uniformly, and draws the
-others anew.
+Every few iterations many new tasks are played only for scoring. With p the fraction of episodes that solve a task, its
+*learnability* is p (1 - p): 0 for a task that is always or never solved, and largest for p = ½. The tasks with the
+highest learnability are kept. Each batch draws a fraction of its tasks uniformly from them, and the others are new.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ class SFLOptions(SamplerOptions):
     """Sampling for learnability (Rutherford et al. 2024)."""
 
     candidates: int = option(5000, at_least(1))
-    """New tasks that are scored each time, at least; they are played in batches as large as those of training."""
+    """Smallest number of new tasks per scoring; they are played in batches as large as those of training."""
     trials: int = option(2, at_least(1))
-    """Trials on each of them, whose episodes together give the share that solves it."""
+    """Trials per candidate, over whose episodes its success rate is computed."""
     keep: int = option(1000, at_least(1))
-    """Tasks of the highest learnability that are kept until the next scoring."""
+    """Number of tasks with the highest learnability to keep until the next scoring."""
     every: int = option(50, at_least(1))
     """Iterations between two scorings."""
     share: float = option(0.5, SHARE)
-    """Share of a batch that is drawn from the kept tasks; the others are new."""
+    """Fraction of a batch that is drawn from the kept tasks; the others are new."""
 
     def build(self, agent: LearningAgent, split: str) -> SFL:
         return SFL(self, agent, split)
@@ -55,11 +54,11 @@ class SFL(TaskSampler):
             raise ValueError(unsolved(self.family))
         _check_trials(options, agent)
         self.options, self.watch = options, self._watch
-        self.kept: Task = None  # the tasks of the highest learnability; None before the first scoring
+        self.kept: Task = None  # the tasks with the highest learnability; None before the first scoring
         self.rate = torch.zeros(0, device=self.device)  # p of the kept tasks
         self.used = 0  # iterations since the last scoring
         self._scored: list[tuple[Task, Tensor]] = []  # candidates so far, and their p
-        self._solved: list[Tensor] = []  # (B,) bool of each step of the trial that is played
+        self._solved: list[Tensor] = []  # (B,) bool for each step of the current trial
 
     def propose(self, key: Key, n: int) -> Proposal:
         """Propose candidates, each `trials` times, if a scoring is due; otherwise a batch to learn from."""
@@ -76,7 +75,7 @@ class SFL(TaskSampler):
         return Proposal(concatenate([take(self.kept, row), self.fresh(rng.fold(key, 1), n - count)]))
 
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
-        """Take in the success on candidates; keep the best of them once there are enough."""
+        """Record the success on candidates; keep the best of them once there are enough."""
         if proposal.learn:
             return
         rollout = trial[-1]
@@ -94,7 +93,7 @@ class SFL(TaskSampler):
             self._choose()
 
     def _choose(self) -> None:
-        """Keep the candidates of the highest learnability."""
+        """Keep the candidates with the highest learnability."""
         tasks = concatenate([tasks for tasks, _ in self._scored])
         rate = torch.cat([rate for _, rate in self._scored])
         best = learnability(rate).argsort(descending=True, stable=True)[: self.options.keep]
@@ -103,7 +102,7 @@ class SFL(TaskSampler):
 
     def _watch(self, env: BatchEnv) -> None:
         success = self.family.success(env.task, env.final_state)
-        if success is None:  # of another project's environment, which has none to tell
+        if success is None:  # another project's environment may not report success
             raise WrongResult(unsolved(self.family))
         self._solved.append(success)
 
@@ -130,7 +129,7 @@ class SFL(TaskSampler):
 
 
 def _check_trials(options: SFLOptions, agent: LearningAgent) -> None:
-    """Raise ValueError, one sentence, if a candidate is not played as often as its learnability needs."""
+    """Raise ValueError if candidates are played too rarely to estimate their learnability."""
     tasks, trials = agent.config.meta_batch_size, options.trials
     if trials > tasks:
         raise ValueError(
@@ -146,7 +145,7 @@ def learnability(rate: Tensor) -> Tensor:
 
 
 def unsolved(family: AnyFamily) -> str:
-    """Return the sentence for a family that does not say whether a task is solved."""
+    """Return the message for a family that does not report whether a task is solved."""
     name = type(family).__name__
     return (
         f"SFL needs to know whether a task is solved, and {name} does not say: let {name} write success(task, state), "
