@@ -90,7 +90,7 @@ OVERVIEW = {
     "RestlessBandit": ("random walk of two win probabilities during a trial", "66.7"),
     "TabularMDP": ("transition and reward tables", "21.83"),
     "TwoStep": ("which second state pays more, switching between rounds", "74 (70.59 Bayes-optimal)"),
-    "Navigation2D": ("goal in the plane", "−.507"),
+    "Navigation2D": ("goal in the plane", "−.506"),
     "PointRobot": ("goal in the plane, random start", "−5.187"),
     "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
     "SemiCircle": ("goal on a half circle, random start", "51.82"),

@@ -75,7 +75,7 @@ class GymFamily(SimulatorFamily[Any]):
           to 3 times the length.
 
     Actions:
-        Those of the environment: Discrete, MultiDiscrete, or Box; the last are clipped to the bounds of the Box.
+        Those of the environment: Discrete, MultiDiscrete or Box. Box actions are clipped to the bounds.
 
     Observations:
         Those of the environment, as float32. Discrete ones become zeros and ones; the entries of a Dict or Tuple, or

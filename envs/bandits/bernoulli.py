@@ -40,7 +40,7 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     Splits:
         - `train`, `valid`, `test`: p_i ~ U[0, 1) independently, in disjoint random streams.
         - `ood`: poor machines, p_i ~ U[0, 0.3). All arms of a training task are this poor with probability 0.3^k
-          (0.24 % for 5 arms; below 1 % from 4 arms on).
+          (0.24 % for 5 arms; below 1 % for 4 or more arms).
 
     Actions:
         ========  ==================

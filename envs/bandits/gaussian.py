@@ -47,7 +47,7 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
         =====  ===================  ======  =====
 
     Rewards:
-        ~ N(μ, std²) with the mean of the pulled arm.
+        ~ N(μ, std²), with μ the mean of the pulled arm.
 
     Endings:
         Never terminated; truncated after one step.

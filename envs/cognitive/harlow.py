@@ -69,7 +69,7 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         ======  ====================
 
     Observations:
-        For each of the 9 cells seen, from left to right:
+        For each of the 9 visible cells, from left to right:
 
         =====  ==========================================  ============  =====
         index  meaning                                     range         unit

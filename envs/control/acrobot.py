@@ -39,9 +39,9 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
     """Swing up two links by a motor between them; their masses and lengths change from task to task.
 
     Description:
-        Two links hang from a fixed point, with a motor in the joint between them. Each state variable
-        starts ~ U[-0.1, 0.1). The equations are those of Sutton and Barto's book, with one Runge-Kutta step of 0.2 s
-        per action.
+        Two links hang from a fixed point, with a motor in the joint between them. Each state variable starts at a
+        value ~ U[-0.1, 0.1). The equations are those of Sutton and Barto's book, with one Runge-Kutta step of 0.2 s per
+        action.
 
     What varies:
         Multipliers of the links' masses and lengths: `AcrobotScales`. A link keeps its shape: its centre of mass stays
@@ -86,7 +86,7 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         `agents.reference.control.PushAlong`.
 
     Source:
-        Sutton 1996; Sutton & Barto 2018, as Gymnasium's Acrobot-v1.
+        Sutton 1996; Sutton & Barto 2018, as in Gymnasium's Acrobot-v1.
 
     Version history:
         v0: first version.

@@ -40,8 +40,8 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
     """Balance a pole on a cart; masses, pole length, motor and gravity change from task to task.
 
     Description:
-        A pole stands on a cart; push the cart left or right so that it does not fall. Each state variable
-        starts ~ U[-0.05, 0.05). Euler's method, 50 steps per second.
+        A pole stands on a cart; push the cart left or right so that it does not fall. Each state variable starts at a
+        value ~ U[-0.05, 0.05). Euler's method, 50 steps per second.
 
     What varies:
         Multipliers of gravity, cart mass, pole mass, pole length and force: `CartPoleScales`.
@@ -83,7 +83,7 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
         all of them: `agents.reference.control.CartPoleRegulator`.
 
     Source:
-        Barto, Sutton & Anderson 1983, as Gymnasium's CartPole-v1.
+        Barto, Sutton & Anderson 1983, as in Gymnasium's CartPole-v1.
 
     Version history:
         v0: first version.

@@ -76,7 +76,7 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         Not known. A baseline pushes along the velocity, whatever the task: `agents.reference.control.PushAlong`.
 
     Source:
-        Moore 1990, as Gymnasium's MountainCar-v0.
+        Moore 1990, as in Gymnasium's MountainCar-v0.
 
     Version history:
         v0: first version.
@@ -167,7 +167,7 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         `agents.reference.control.PushAlong`.
 
     Source:
-        Moore 1990, as Gymnasium's MountainCarContinuous-v0.
+        Moore 1990, as in Gymnasium's MountainCarContinuous-v0.
 
     Version history:
         v0: first version.

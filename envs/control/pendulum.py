@@ -76,7 +76,8 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known; below 0. Energy shaping that knows the task: `agents.reference.control.PendulumSwingUp`.
+        Not known; below 0. An energy-shaping controller that knows the task:
+        `agents.reference.control.PendulumSwingUp`.
 
     Source:
         Gymnasium's Pendulum-v1.

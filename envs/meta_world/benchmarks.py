@@ -141,7 +141,7 @@ class ML1(MetaWorld):
         3        how far the gripper is open                  [0, 1]     10 cm
         4 … 10   position and quaternion of the first object  unbounded  m, none
         11 … 17  of the second object, or 0                   unbounded  m, none
-        18 … 35  the same 18 numbers one step before          as above   as above
+        18 … 35  the same 18 numbers one step earlier         as above   as above
         36 … 38  0: the goal is hidden                        0          m
         =======  ===========================================  =========  ========
         The first observation shows where the object starts, which differs between the tasks of one environment: it

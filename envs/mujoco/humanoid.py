@@ -112,8 +112,9 @@ class HumanoidDir(RobotFamily[Heading]):
         ============  ============================  ============================
 
     Source:
-        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5. With
-        ``forward_backward=True, show_contacts=True`` it is that of Rothfuss et al. 2019, "ProMP" (HumanoidRandDirec).
+        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the reward weights of Gymnasium's v5. With
+        ``forward_backward=True, show_contacts=True``, it is the task of Rothfuss et al. 2019, "ProMP"
+        (HumanoidRandDirec).
 
     Version history:
         v0: first version.

@@ -192,7 +192,7 @@ class SemiCircle(TaskFamily[Goal, Point]):
         =====  ===============  ==================================================  ======
 
     Rewards:
-        1 where the distance to the goal after the move is at most 0.2 m, otherwise 0.
+        1 if the distance to the goal after the move is at most 0.2 m, otherwise 0.
 
     Endings:
         Never terminated; truncated after `horizon` steps.

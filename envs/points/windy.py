@@ -24,7 +24,7 @@ MOST_WIND = 0.12  # metres per step and axis: what the observation space has roo
 
 
 class WindyPoint(TaskFamily[Wind, Point]):
-    """A point that must stay on a small goal, which never changes, in an unknown wind.
+    """A point that must stay on a small, fixed goal in an unknown wind.
 
     Description:
         The point starts at the origin and moves by up to 0.1 m per axis and step, and the wind moves it as well. The
@@ -56,7 +56,7 @@ class WindyPoint(TaskFamily[Wind, Point]):
         =====  ===============  ==============================  ======
 
     Rewards:
-        1 where the distance to (0, 1) after the move is at most 0.03 m, otherwise 0.
+        1 if the distance to (0, 1) after the move is at most 0.03 m, otherwise 0.
 
     Endings:
         Never terminated; truncated after `horizon` steps.

@@ -82,9 +82,9 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         - `ood`: those of `test` with light and dark inverted.
 
         Look-alikes: 0, 1 and 8 look nearly the same upside down, and an upside-down 6 looks like a 9. All of these are
-        in `train`, and a task never contains both classes of such a pair. An upside-down 2 also resembles a 2, and a 5
-        a 5, but less so: among 90 images of every class, the nearest neighbour of a 2 is upside down in 1 of 20 cases,
-        of a 5 in 1 of 45, of a 1 in 1 of 8.
+        in `train`, and a task never contains both classes of such a pair. An upside-down 2 also resembles a 2, and an
+        upside-down 5 a 5, but less so: among 90 images of every class, the nearest neighbour of a 2 is upside down in 1
+        of 20 cases, of a 5 in 1 of 45, of a 1 in 1 of 8.
 
     Actions:
         ========  =====================

@@ -68,23 +68,23 @@ class AntDir(RobotFamily[Heading]):
         Not known.
 
     Differs from the source:
-        ======================  =============================================  =========================================
-        what                    here                                           there
-        ======================  =============================================  =========================================
-        time between actions    0.05 s, as PEARL                               MAML: 0.02 s
-        velocity in the reward  of the torso, mean over the step, as PEARL     MAML: of the whole body's centre of mass,
-                                                                               after it
-        cost of actions         0.5 ‖action‖², as PEARL                        MAML: 0.005 ‖action‖²
-        reward for being up     1, as PEARL                                    MAML: 0.05
-        observations            27 numbers, as PEARL                           MAML: 125, with the position and the
-                                                                               contact forces
-        start                   0.75 m high, positions U[-0.1, 0.1), as PEARL  MAML: 0.55 m high on bent legs, positions
-                                                                               0.01 · N(0, 1)
-        ======================  =============================================  =========================================
+        ======================  ================================================  ======================================
+        what                    here                                              there
+        ======================  ================================================  ======================================
+        time between actions    0.05 s, as in PEARL                               MAML: 0.02 s
+        velocity in the reward  of the torso, mean over the step, as in PEARL     MAML: of the whole body's centre of
+                                                                                  mass, after the step
+        cost of actions         0.5 ‖action‖², as in PEARL                        MAML: 0.005 ‖action‖²
+        reward for staying up   1, as in PEARL                                    MAML: 0.05
+        observations            27 numbers, as in PEARL                           MAML: 125, with the position and the
+                                                                                  contact forces
+        start                   0.75 m high, positions U[-0.1, 0.1), as in PEARL  MAML: 0.55 m high on bent legs,
+                                                                                  positions 0.01 · N(0, 1)
+        ======================  ================================================  ======================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), as in Rakelly et al. 2019, "PEARL".
-        `AntDirMAML` is MAML's own. With ``min_height=0, show_contacts=True`` it is that of Rothfuss et al. 2019,
+        `AntDirMAML` is MAML's own. With ``min_height=0, show_contacts=True``, it is the task of Rothfuss et al. 2019,
         "ProMP" (AntRandDirec).
 
     Version history:

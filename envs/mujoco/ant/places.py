@@ -26,7 +26,7 @@ class AntGoal(RobotFamily[Place]):
     """A four-legged robot that must walk to a position that only the reward reveals. Needs MuJoCo.
 
     Description:
-        Ant of Gymnasium's v5, 20 actions per second, as `AntDir`. It may fall: the episode continues.
+        Ant of Gymnasium's v5, 20 actions per second, as `AntDir`. If it falls, the episode continues.
 
     What varies:
         The target position: `Place.position`.
@@ -68,7 +68,7 @@ class AntGoal(RobotFamily[Place]):
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Below 0 because of the cost of the way there.
+        Not known. Below 0 because of the cost of getting there.
 
     Differs from the source:
         ============  =================================  ======================================
@@ -117,7 +117,7 @@ class AntGoalSparse(RobotFamily[Place]):
 
     Description:
         Ant of Gymnasium's v5, 20 actions per second, as `AntGoal`, but the reward reveals the distance to the target
-        only within 0.75 m of it. The ant may fall: the episode continues.
+        only within 0.75 m of it. If the ant falls, the episode continues.
 
     What varies:
         The target position: `Place.position`.
@@ -142,7 +142,7 @@ class AntGoalSparse(RobotFamily[Place]):
         0 … 28    those of `AntGoal`: position, height, orientation,  unbounded  m, none,
                   joint angles, velocities                                       rad, m/s,
                                                                                  rad/s
-        29 … 31   the torso's position 0.01 s before                  unbounded  m
+        29 … 31   the torso's position 0.01 s earlier                 unbounded  m
         32 … 115  contact forces and torques on the world and         [-1, 1]    N, N m
                   13 bodies, clipped
         ========  ==================================================  =========  =========

@@ -56,7 +56,7 @@ class AntVel(RobotFamily[Velocity]):
         what                  here                                 there
         ====================  ===================================  ==================================================
         time between actions  0.05 s                               0.02 s
-        speed in the reward   of the torso, mean over the step     of the whole body's centre of mass, after it
+        speed in the reward   of the torso, mean over the step     of the whole body's centre of mass, after the step
         observations          27 numbers                           125, with the position and the contact forces
         start                 0.75 m high, positions U[-0.1, 0.1)  0.55 m high on bent legs, positions 0.01 · N(0, 1)
         ====================  ===================================  ==================================================

@@ -57,15 +57,15 @@ class HalfCheetahDir(RobotFamily[Direction]):
         Not known.
 
     Differs from the source:
-        ====================  ==========================================  =========================================
-        what                  here                                        there
-        ====================  ==========================================  =========================================
-        time between actions  0.05 s, as PEARL                            MAML: 0.01 s
-        speed in the reward   of the torso, mean over the step, as PEARL  MAML: of the whole body's centre of mass,
-                                                                          after it
-        observations          17 numbers, the position x is hidden; an    20 numbers, with the torso's position
+        ====================  =============================================  =========================================
+        what                  here                                           there
+        ====================  =============================================  =========================================
+        time between actions  0.05 s, as in PEARL                            MAML: 0.01 s
+        speed in the reward   of the torso, mean over the step, as in PEARL  MAML: of the whole body's centre of mass,
+                                                                             after the step
+        observations          17 numbers, the x position is hidden; an       20 numbers, with the torso's position
                               option
-        ====================  ==========================================  =========================================
+        ====================  =============================================  =========================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), with the time steps of Rakelly et al. 2019.
@@ -95,7 +95,7 @@ class HalfCheetahDir(RobotFamily[Direction]):
 
 
 class HalfCheetahDirSparse(RobotFamily[Direction]):
-    """A planar cheetah that must run far, forwards or backwards; the reward reveals which only far from the origin.
+    """A planar cheetah that must run far, forwards or backwards; only far from the origin does the reward reveal which.
 
     Description:
         As `HalfCheetahDir`, but the direction has no effect on the reward within 5 m of the origin: the cheetah must
@@ -121,12 +121,12 @@ class HalfCheetahDirSparse(RobotFamily[Direction]):
         =======  ==========================================  =========  ==========
         index    meaning                                     range      unit
         =======  ==========================================  =========  ==========
-        0        position x                                  unbounded  m
+        0        x position                                  unbounded  m
         1 … 2    height of the torso above its start, pitch  unbounded  m, rad
         3 … 8    angles of the six joints                    unbounded  rad
         9 … 11   velocities along x and z, of the pitch      unbounded  m/s, rad/s
         12 … 17  velocities of the six joints                unbounded  rad/s
-        18 … 20  the torso's position 0.01 s before          unbounded  m
+        18 … 20  the torso's position 0.01 s earlier         unbounded  m
         =======  ==========================================  =========  ==========
 
     Rewards:

@@ -61,8 +61,8 @@ class HalfCheetahVelMAML(RobotFamily[Velocity]):
         what          here                                           there
         ============  =============================================  ==================================================
         start         positions U[-0.1, 0.1), velocities 0.1 · N(0,  positions 0.01 · N(0, 1), velocities 0.1 · N(0, 1)
-                      1), as Gymnasium's v5
-        observations  17 numbers, the position x is hidden           20 numbers, with the torso's position
+                      1), as in Gymnasium's v5
+        observations  17 numbers, the x position is hidden           20 numbers, with the torso's position
         ============  =============================================  ==================================================
 
     Source:

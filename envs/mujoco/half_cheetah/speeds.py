@@ -77,7 +77,7 @@ class HalfCheetahVel(RobotFamily[Velocity]):
         ============  ================================  ==============================================================
         what          here                              there
         ============  ================================  ==============================================================
-        observations  17 numbers, the position x is     20 numbers, with the torso's position
+        observations  17 numbers, the x position is     20 numbers, with the torso's position
                       hidden; an option
         tasks         100 and 30 of our own; an option  the first 100 and the last 30 of NumPy's uniform(0, 3, 130) of
                                                         seed 1337 (VariBAD: fresh ones)
