@@ -16,7 +16,7 @@ class Group(NamedTuple):
 GROUPS = {
     "bandits": Group(
         "Bandits",
-        "An episode is one pull of an arm, and a trial is a run of pulls of the same machine. Bandits are the smallest "
+        "An episode is one pull of an arm, and a trial is a sequence of pulls of one machine. Bandits are the smallest "
         "problems in which exploring costs something, and for most of them the best possible return is known.",
         ("BernoulliBandit", "GaussianBandit", "DependentBandit", "InformativeBandit", "RestlessBandit"),
     ),
@@ -27,17 +27,17 @@ GROUPS = {
     ),
     "points": Group(
         "Points in the plane",
-        "A point moves in the plane. Its goal, or the wind, is hidden, so that the reward is the only clue.",
+        "A point moves in the plane. Its goal, or the wind, is hidden, so the reward is the only clue.",
         ("Navigation2D", "PointRobot", "SparsePointRobot", "SemiCircle", "WindyPoint", "TreasureHunt"),
     ),
     "grids": Group(
         "Grids and mazes",
-        "A hidden goal in a grid of cells. The first episodes search for it; later ones walk straight to it.",
+        "A hidden goal in a grid of cells. Search for it in the first episodes, then walk straight to it.",
         ("GridNavi", "DarkRoom", "DarkRoomHard", "DarkKeyToDoor", "TMaze", "MetaMaze", "RoomNavi", "WallMaze"),
     ),
     "rulesets": Group(
         "Rulesets",
-        "Compositional tasks: goals and rules over coloured objects in a room, put together anew for every task.",
+        "Compositional tasks: goals and rules for coloured objects in a room, newly composed for every task.",
         ("Rulesets",),
     ),
     "cognitive": Group(
@@ -52,16 +52,16 @@ GROUPS = {
     ),
     "supervised": Group(
         "Supervised few-shot learning",
-        "Regression and classification as episodes: an example a step, whose right answer is shown one step later. "
+        "Regression and classification as episodes: one example per step, with the right answer one step later. "
         "`FewShotDigits` needs the extra `digits`: `pip install -c constraints.txt -e '.[digits]'`.",
         ("Sinusoid", "FewShotDigits"),
     ),
     "mujoco": Group(
         "MuJoCo robots",
-        "Gymnasium's v5 robots with a task in their reward or in their body. They equal Gymnasium's own environments "
-        "step by step, which a test checks, and need the extra `mujoco`: "
-        "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, each row "
-        "with a body of its own where the task is the body, and always on the CPU.",
+        "Gymnasium's v5 robots, with a task in their reward or in their body. A test checks that they equal "
+        "Gymnasium's own environments step by step. They need the extra `mujoco`: "
+        "`pip install -c constraints.txt -e '.[mujoco]'`. MuJoCo steps a whole batch with its own threads, "
+        "always on the CPU; where the task is the body, each row has its own.",
         (
             "HalfCheetahVel", "HalfCheetahVelMAML", "HalfCheetahDir", "HalfCheetahDirVel", "HalfCheetahDirSparse",
             "AntDir", "AntDir2D", "AntVel", "AntGoal", "AntGoalSparse", "AntVelMAML", "AntDirMAML", "AntPos",
@@ -70,7 +70,7 @@ GROUPS = {
     ),
     "adapter": Group(
         "Any Gymnasium environment",
-        "An environment that is registered with Gymnasium becomes a family when its parameters are named, in Python or "
+        "An environment that is registered with Gymnasium becomes a family once you name its parameters, in Python or "
         "in a configuration file. Some environments need an extra, `mujoco`, `box2d` or `minigrid`: "
         "`pip install -c constraints.txt -e '.[box2d,minigrid]'`. "
         "[Your environment in ten lines](../tutorials/your_environment.md) shows how.",
@@ -86,21 +86,21 @@ OVERVIEW = {
         "p of two arms that pay with p and 1 − p (`structure`: uniform, easy, medium, hard)",
         ".75, .9, .75, .6",
     ),
-    "InformativeBandit": ("which of ten arms pays 5; the eleventh says which", "5"),
-    "RestlessBandit": ("random walk of two win probabilities during the trial", "66.7"),
+    "InformativeBandit": ("which of ten arms pays 5; the eleventh reveals it", "5"),
+    "RestlessBandit": ("random walk of two win probabilities during a trial", "66.7"),
     "TabularMDP": ("transition and reward tables", "21.83"),
-    "TwoStep": ("which second state pays, switching between rounds", "74 (70.59 Bayes-optimal)"),
-    "Navigation2D": ("goal in the plane", "−.507"),
+    "TwoStep": ("which second state pays more, switching between rounds", "74 (70.59 Bayes-optimal)"),
+    "Navigation2D": ("goal in the plane", "−.506"),
     "PointRobot": ("goal in the plane, random start", "−5.187"),
     "SparsePointRobot": ("goal on a half circle", "13.38 (`dense=True`: −3.84)"),
     "SemiCircle": ("goal on a half circle, random start", "51.82"),
     "WindyPoint": ("wind", "13.21"),
-    "TreasureHunt": ("place of a treasure on a circle, seen from a mountain", "852.7"),
+    "TreasureHunt": ("position of a treasure on a circle, visible from a mountain", "852.7"),
     "GridNavi": ("goal cell, 5 × 5", "11.071"),
     "DarkRoom": ("goal cell, 9 × 9", "16.543"),
     "DarkRoomHard": ("goal cell, 17 × 17", "1"),
     "DarkKeyToDoor": ("cells of key and door, 9 × 9", "2"),
-    "TMaze": ("arm that the cue tells", "1"),
+    "TMaze": ("arm indicated by the cue", "1"),
     "MetaMaze": ("goal cell in a 9 × 9 maze", "416.2 (a bound)"),
     "RoomNavi": ("three goals to reach in order, in three rooms", "3376.6 on `all`"),
     "WallMaze": ("walls, start and goal of a 13 × 13 maze", "0.861"),
@@ -108,42 +108,42 @@ OVERVIEW = {
         "goal, production rules and objects of a room (`preset`: trivial, small, medium, high)",
         "0.970 (a bound)",
     ),
-    "Harlow": ("two new objects and which one pays", "1 (untold: 0 in the first, then 1)"),
+    "Harlow": ("two new objects and which one pays", "1 (unknown task: 0 in the first episode, then 1)"),
     "Alchemy": (
         "chemistry: graph, potion map, stone map, rotation",
         "28.84 on `all`, 29.76 train and test, 26.07 ood",
     ),
     "CartPole": (
         "gravity, masses of cart and pole, pole length, force",
-        "unknown, at most 500 (told regulator: 500, ood 491)",
+        "unknown, at most 500 (regulator that knows the task: 500, ood 491)",
     ),
-    "Pendulum": ("gravity, mass, length, motor strength", "unknown (told swing-up: −168)"),
-    "Acrobot": ("masses and lengths of both links", "unknown (push along: −111)"),
-    "MountainCar": ("gravity, force", "unknown (push along: −132)"),
-    "MountainCarContinuous": ("gravity, force", "unknown, below 100 (push along: 90.4)"),
+    "Pendulum": ("gravity, mass, length, motor strength", "unknown (swing-up that knows the task: −168)"),
+    "Acrobot": ("masses and lengths of both links", "unknown (pushing along: −111)"),
+    "MountainCar": ("gravity, force", "unknown (pushing along: −132)"),
+    "MountainCarContinuous": ("gravity, force", "unknown, below 100 (pushing along: 90.4)"),
     "Sinusoid": ("amplitude and phase of a sine wave", "0"),
     "FewShotDigits": ("which digits, in which rotation, and their labels", "50 (chance: 10)"),
-    "HalfCheetahVel": ("wanted speed", "unknown, below 0"),
+    "HalfCheetahVel": ("target speed", "unknown, below 0"),
     "HalfCheetahVelMAML": (
-        "wanted speed, in the time steps of MAML's paper",
-        "unknown (the paper's told policy: −54.5)",
+        "target speed, with the time steps of MAML's paper",
+        "unknown (the paper's oracle: −54.5)",
     ),
     "HalfCheetahDir": ("forwards or backwards", "unknown"),
-    "HalfCheetahDirVel": ("wanted speed, forwards or backwards", "unknown, below 0"),
-    "HalfCheetahDirSparse": ("forwards or backwards, paid only 5 m away", "unknown"),
+    "HalfCheetahDirVel": ("target speed, forwards or backwards", "unknown, below 0"),
+    "HalfCheetahDirSparse": ("forwards or backwards, rewarded only 5 m away", "unknown"),
     "AntDir": ("forwards or backwards", "unknown"),
     "AntDir2D": ("direction in the plane (`half_circle=True` adds `ood`)", "unknown"),
-    "AntVel": ("wanted speed", "unknown, at most 210"),
-    "AntGoal": ("wanted place", "unknown, below 0"),
-    "AntGoalSparse": ("wanted place, paid only near it", "unknown, below 200"),
-    "AntVelMAML": ("wanted speed, in the time steps of MAML's paper", "unknown, at most 210"),
-    "AntDirMAML": ("forwards or backwards, in the time steps of MAML's paper", "unknown"),
-    "AntPos": ("wanted place, in the code of MAML's paper", "unknown, at most 810"),
+    "AntVel": ("target speed", "unknown, at most 210"),
+    "AntGoal": ("target position", "unknown, below 0"),
+    "AntGoalSparse": ("target position, rewarded only near it", "unknown, below 200"),
+    "AntVelMAML": ("target speed, with the time steps of MAML's paper", "unknown, at most 210"),
+    "AntDirMAML": ("forwards or backwards, with the time steps of MAML's paper", "unknown"),
+    "AntPos": ("target position, as in the code of MAML's paper", "unknown, at most 810"),
     "Walker2dDir": ("forwards or backwards", "unknown"),
-    "Walker2dVel": ("wanted speed", "unknown, at most 3000"),
+    "Walker2dVel": ("target speed", "unknown, at most 3000"),
     "HumanoidDir": ("direction in the plane (`forward_backward=True`: two directions)", "unknown"),
     "Walker2dRandParams": ("masses, frictions, dampings", "unknown"),
     "HopperRandParams": ("masses, frictions, dampings", "unknown"),
-    "Gym": ("what `parameters` names; by default the length of a CartPole's pole", "unknown"),
+    "Gym": ("what `parameters` names; by default the length of CartPole's pole", "unknown"),
 }
-"""What varies between tasks, and the best return of an episode when the task is told, in a few words each."""
+"""What varies between tasks, and the best return of an episode with a known task, in a few words each."""

@@ -2,8 +2,8 @@
 
     python -m docs.make_gallery
 
-The pages are what `metarl/envs` says in its docstrings; the pictures show an agent of the package, or where there is
-none a policy that makes something to see of the family, on one test task.
+The pages are made from the docstrings in `metarl/envs`. A picture shows an agent of the package on one test task, or,
+where there is none, a policy that shows what the family is about.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ DIFFERENCES = "Differs from the source"
 VARIANTS = "How they differ from the papers"
 VARIANTS_HEAD = """\
     The families follow the published code of their papers, except where this table says otherwise. Compare a return
-    with a published one only where none of the differences matters. Each family names its paper under *Source*.
-    *An option* can make it the paper's: [MuJoCo tasks as published](published.md) says which options make whose task.
+    with a published one only if none of the differences matters. Each family names its paper under *Source*.
+    *An option* can restore the paper's version: [MuJoCo tasks as published](published.md) lists the options for each
+    paper's task.
 """
 HEIGHT, STRIP_HEIGHT, WIDTH = 360, 320, 1000  # pixels: of one picture, of several in a row, and of all together at most
 SECTIONS = (
@@ -54,9 +55,9 @@ SECTIONS = (
 
 
 class Scene(NamedTuple):
-    """Who plays for a family's picture, what is to be seen, and which episodes of the trial are shown.
+    """The player in a family's picture, what the picture shows, and which episodes of the trial are in it.
 
-    `agent` is the name of a trained agent of the package, or makes a player for the family.
+    `agent` is the name of a trained agent of the package, or a function that makes a player for the family.
     """
 
     who: str  # completes "The picture: …"
@@ -67,9 +68,9 @@ class Scene(NamedTuple):
 
 
 RL2 = "the RL² agent of the package"
-PULLS = "Each mark is a pull, blue where it paid and red where not; yellow: the best arm."
+PULLS = "Each mark is a pull, blue if it paid and red if not; yellow: the best arm."
 PATH = "Paths run from pale to dark, from the black start."
-CELLS = "Paths run from pale to dark, numbers count visits; black frame: the start, red: the goal."
+CELLS = "Paths run from pale to dark; numbers count visits; black frame: the start; red: the goal."
 CART = "Cars run from pale to dark in time."
 
 SCENES: dict[str, Scene] = {
@@ -77,62 +78,68 @@ SCENES: dict[str, Scene] = {
     "GaussianBandit": Scene(
         "Thompson sampling",
         lambda f: other_bandits.GaussianThompsonBandit(5),
-        "Each mark is a pull, from red (paid little) to blue (paid much); yellow: the best arm.",
+        "Each mark is a pull, from red (low payment) to blue (high payment); yellow: the best arm.",
     ),
     "DependentBandit": Scene(f"{RL2} for `structure='medium'`", "rl2_dependent_bandit_medium", PULLS, number=1),
     "InformativeBandit": Scene(
         RL2, "rl2_informative_bandit", "The last arm pays a tenth of the best one's number, counted from 1."
     ),
     "RestlessBandit": Scene(
-        "Thompson sampling as if nothing changed",
+        "Thompson sampling for constant probabilities",
         lambda f: bandits.ThompsonBandit(2),
-        "Full dots are pulls that paid, hollow ones did not.",
+        "Full dots are pulls that paid, hollow dots pulls that did not.",
     ),
     "TabularMDP": Scene(
         RL2,
         "rl2_tabular_mdp",
-        "One line per state; dark: likely; blue: pays, red: costs; then where it was in the ten episodes.",
+        "One line per state; dark: likely; blue: reward, red: cost; then the states visited in the ten episodes.",
     ),
     "TwoStep": Scene(RL2, "rl2_two_step", "Each column is a round."),
     "Navigation2D": Scene(RL2, "rl2_navigation2d", f"{PATH} The blue square is the reach of one step.", (1, 2)),
     "PointRobot": Scene("the PEARL agent of the package", "pearl_point_robot", PATH, (1, 2, 3)),
-    "SparsePointRobot": Scene(RL2, "rl2_sparse_point_robot", f"{PATH} Red circle: what pays.", (1, 2, 3), number=2),
-    "SemiCircle": Scene(
-        "a search along the arc", lambda f: points.ArcSearch(), f"{PATH} Red circle: what pays.", (1, 2), number=1
+    "SparsePointRobot": Scene(
+        RL2, "rl2_sparse_point_robot", f"{PATH} Red circle: the rewarded area.", (1, 2, 3), number=2
     ),
-    "WindyPoint": Scene("an oracle that is told the wind", lambda f: points.WindyPointOracle(), PATH, (1,), number=1),
+    "SemiCircle": Scene(
+        "a search along the arc",
+        lambda f: points.ArcSearch(),
+        f"{PATH} Red circle: the rewarded area.",
+        (1, 2),
+        number=1,
+    ),
+    "WindyPoint": Scene("an oracle that knows the wind", lambda f: points.WindyPointOracle(), PATH, (1,), number=1),
     "TreasureHunt": Scene(
         "a climb for the clue, then to the treasure",
         lambda f: points.TreasureHuntClimb(),
-        f"{PATH} Grey: the mountain and its top; red circle: what pays.",
+        f"{PATH} Grey: the mountain and its top; red circle: the rewarded area.",
         (1,),
     ),
     "GridNavi": Scene(RL2, "rl2_gridnavi", CELLS, (1, 2, 3)),
     "DarkRoom": Scene(f"{RL2}, in a trial of ten episodes", "rl2_darkroom", CELLS, (1, 2, 3, 10)),
-    "DarkRoomHard": Scene("a search of the cells not yet seen", lambda f: grids.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)),
+    "DarkRoomHard": Scene("a search of unvisited cells", lambda f: grids.RoomSearch(17, 1), CELLS, (1, 2, 3, 4)),
     "DarkKeyToDoor": Scene(
         RL2,
         "rl2_dark_key_to_door",
-        "Paths run from pale to dark, numbers count visits; black frame: the start.",
+        "Paths run from pale to dark; numbers count visits; black frame: the start.",
         (1, 2, 3, 4),
     ),
     "TMaze": Scene(RL2, "rl2_tmaze", "Numbers count visits.", (1,)),
     "MetaMaze": Scene(
-        "a search, then the shortest ways",
+        "a search, then the shortest paths",
         lambda f: mazes.MetaMazeSearch(),
-        "Numbers count visits; orange: where the agent is in the end, and what it sees there.",
+        "Numbers count visits; orange: where the agent is at the end, and what it sees there.",
         (1,),
     ),
     "RoomNavi": Scene(
         RL2,
         "rl2_room_navi",
-        "Paths run from pale to dark, numbers count visits; black frame: the start, 1 to 3: the goals.",
+        "Paths run from pale to dark; numbers count visits; black frame: the start; 1 to 3: the goals.",
         (1,),
     ),
     "WallMaze": Scene(
         RL2,
         "rl2_wall_maze",
-        "Numbers count visits; black frame: the start, red: the goal, orange: what the agent sees in the end.",
+        "Numbers count visits; black frame: the start; red: the goal; orange: what the agent sees at the end.",
         (1, 4),
     ),
     "Rulesets": Scene(
@@ -142,13 +149,13 @@ SCENES: dict[str, Scene] = {
         (1, 2),
     ),
     "Harlow": Scene(
-        RL2, "rl2_harlow", "A column is a round, in which time runs downwards; the framed cells are the gaze."
+        RL2, "rl2_harlow", "Each column is a round, in which time runs downwards; the framed cells are the gaze."
     ),
     "Alchemy": Scene(
         RL2,
         "rl2_alchemy",
         "Its tenth episode, downwards in time: the three stones until they are cashed in, and the potions, hollow once "
-        "used. The cube: what stones are worth, and along which edges potions can change them.",
+        "used. The cube shows the values of stones, and the edges along which potions can change them.",
         (10,),
         number=2,
     ),
@@ -165,23 +172,23 @@ SCENES: dict[str, Scene] = {
     "Sinusoid": Scene(
         RL2,
         "rl2_sinusoid",
-        "Red dots are predictions, with their number, blue ones the right values, shown one step later.",
+        "Red dots are the numbered predictions, blue dots the correct values, shown one step later.",
         (1,),
     ),
     "FewShotDigits": Scene(
         RL2,
         "rl2_few_shot_digits",
-        "A row for each label, with its images in the order in which they came; blue: named right, red: not.",
+        "Each row is a label, with its images in the order in which they came; blue: labelled correctly, red: wrongly.",
         (1,),
     ),
     "Gym": Scene(f"{RL2}, on LunarLander", "rl2_lunar_lander", "The last moment of each episode.", (1, 2)),
     "HalfCheetahVel": Scene(
-        RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the wanted speed.", (1,), number=1
+        RL2, "rl2_half_cheetah_vel", "Poses of one episode; red: the target speed.", (1,), number=1
     ),
     "HalfCheetahVelMAML": Scene(
         "the MAML agent of the package, before and after gradient steps",
         "maml_half_cheetah_vel",
-        "Poses of one episode each; red: the wanted speed.",
+        "Poses of one episode each; red: the target speed.",
         (1, 4),
     ),
 }
@@ -189,7 +196,7 @@ RANDOM = Scene("random actions", RandomAgent, episodes=(1,))  # for families wit
 
 
 def shipped() -> list[str]:
-    """The ids of the families that come with metarl, but for Meta-World's, which have a page of their own."""
+    """The ids of the families that come with metarl, except Meta-World's, which have their own page."""
     return [id for id in metarl.registered() if id.startswith("metarl/") and short_name(id) not in META_WORLD]
 
 
@@ -197,7 +204,7 @@ def shipped() -> list[str]:
 
 
 def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
-    """The visited states of each episode of a trial of one row, for agents that do not adapt in rounds."""
+    """The states visited in each episode of a trial of one row, for agents that do not adapt in rounds."""
     env = make_env(family, task, rng.key(SEED))
     step, memory = env.reset(), agent.begin(1, task)
     episodes, t = [[env.state]], 0
@@ -214,7 +221,7 @@ def play(family: TaskFamily, task: Task, agent: Agent) -> list[list[State]]:
 
 
 def trial(family: TaskFamily, agent: Agent, split: str, number: int) -> tuple[Task, list[list[State]], list[str]]:
-    """A task, and the states and a caption of each episode; of agents that adapt in rounds, of each round's first."""
+    """A task, and states and caption of each episode, or of each round's first if the agent adapts in rounds."""
     if agent.protocol.test().rounds == 1:
         task = family.sample_tasks(rng.key(SEED), 1, split, first=number)
         episodes = play(family, task, agent)
@@ -253,7 +260,7 @@ def split_of(family: TaskFamily) -> str:
 
 
 def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
-    """`image`, made smaller where it is larger than this."""
+    """`image`, scaled down if it is larger than this."""
     scale = min(1.0, height / image.height, width / image.width)
     return image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)
 
@@ -274,7 +281,7 @@ def strip(pictures: Sequence[Image.Image], captions: Sequence[str], gap: int = 1
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write an optimised PNG with a palette, chosen so that colours of few pixels stay what they are."""
+    """Write an optimised PNG with a palette that keeps the colours of few pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -303,14 +310,14 @@ HEAD = """\
     # Task families
 
     A family is a distribution over tasks that share observation space, action space and episode length. Make one by
-    its id, `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`; `metarl envs` lists
-    them in the terminal, and `metarl envs GridNavi` shows one of them. To bring your own, see
-    [Your own family in 30 lines](../tutorials/family.md). Meta-World's benchmarks, whose simulator needs an environment
-    of its own, have [a page of theirs](../meta_world.md).
+    its id: `metarl.make("metarl/GridNavi-v0")` or `gymnasium.make("metarl:metarl/GridNavi-v0")`. In the terminal,
+    `metarl envs` lists all families, and `metarl envs GridNavi` describes one. To add your own, see
+    [Your own family in 30 lines](../tutorials/family.md). Meta-World's benchmarks, whose simulator needs a separate
+    environment, have [their own page](../meta_world.md).
 
-    A trial is several episodes on one task; what an agent learns in one episode it may use in the next. In the tables,
-    *episode × trial* gives the steps of an episode and the episodes of a trial, and *optimum* is the best return of an
-    episode for a player who is told the task. No agent knows the task in its first episode.
+    A trial consists of several episodes on one task; an agent may use in one episode what it learned in the previous
+    ones. In the tables, *episode × trial* gives the steps of an episode and the episodes of a trial, and *optimum* is
+    the best return of an episode for an oracle that knows the task. No agent knows the task in its first episode.
 """
 
 
@@ -334,7 +341,7 @@ def link(name: str) -> str:
 
 
 def variants(cards: Sequence[Card]) -> str:
-    """One table of all that the families say of their differences from their sources."""
+    """One table of all differences between the families and their sources."""
     found = ["| family | what | here | there |\n|---|---|---|---|"]
     for each in cards:
         for row in rows(each.sections.get(DIFFERENCES, "").splitlines())[1:]:

@@ -1,4 +1,4 @@
-"""MuJoCo tasks as papers published them: which family and options make each, and what of it is different here."""
+"""MuJoCo tasks as papers published them: the family and options that make each, and what differs here."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Published(NamedTuple):
     name: str  # of the family, as in ``metarl/<name>-v0``
     options: Mapping[str, Any]
     dt: float  # seconds between two actions
-    seen: int  # numbers of an observation
+    seen: int  # size of an observation
     reward: str
     ending: str  # "never", or the height or pitch that ends an episode
     tasks: str  # their distribution
-    number: tuple[int | None, int | None]  # of tasks to train on and to test on; None: without end
+    number: tuple[int | None, int | None]  # of training and test tasks; None: unlimited
     differs: str = ""  # what is different here
 
 
@@ -41,15 +41,15 @@ WALKER = "z outside (.8, 2), pitch outside (−1, 1)"
 HOPPER = "z not above .7, pitch outside (−.2, .2)"
 WAYS = "d = ±1"
 DISC = "g: radius 3 √U, any angle"
-OWN_LIST = "the list, which is drawn at each start there"
+OWN_LIST = "the list; there it is drawn at each start"
 START = "start .75 m high instead of .55 m on bent legs; contacts as hard as v5's"
-INERTIA = "inertia multiplied with its body's mass"
+INERTIA = "inertia scaled with the body's mass"
 BODIES = "mass, friction, inertia · 1.5^u, damping · 1.3^u, u ~ U(−3, 3)"
-HUMANOID = "28 numbers fewer: those of the world's body and of the root, which are always 0"
+HUMANOID = "28 numbers fewer, without those of the world's body and of the root, which are always 0"
 
 ROWS = (
     Published(MAML, "HalfCheetahVelMAML", {}, 0.01, 17, "−abs(v − v*) − .05 ‖a‖², v of the centre of mass", "never",
-              "v* ~ U(0, 2)", (None, None), "the torso's place is hidden (20 numbers there); start as v5's"),
+              "v* ~ U(0, 2)", (None, None), "the torso's position is hidden (20 numbers there); start as v5's"),
     Published(MAML, "AntVelMAML", {}, 0.02, 125,
               "1 − abs(v − v*) − .005 ‖a‖² − contact + .05, v of the centre of mass", UPRIGHT,
               "v* ~ U(0, 3)", (None, None), START),
@@ -87,7 +87,7 @@ ROWS = (
               (None, None)),
     Published(VARIBAD, "HalfCheetahDir", {"show_x": True}, 0.05, 20, AS_WAY, "never", WAYS, (2, 2)),
     Published(VARIBAD, "AntDir", {}, 0.05, 27, WALKING, UPRIGHT, WAYS, (2, 2),
-              "forwards and backwards; its code takes ±1 for an angle in radians: two directions 115° apart"),
+              "forwards and backwards; its code reads ±1 as an angle in radians: two directions 115° apart"),
     Published(VARIBAD, "AntGoal", {"show_contacts": True, **FRESH}, 0.05, 113, GOAL, "never", DISC, (None, None)),
     Published(VARIBAD, "Walker2dRandParams", {"published": True, **FRESH}, 0.016, 17, BODY, WALKER, BODIES,
               (None, None), INERTIA),
@@ -100,23 +100,24 @@ ROWS = (
 
 TITLE = "MuJoCo tasks as published"
 ABOUT = """\
-Papers use the same names for different tasks: the time between two actions, what is seen, the reward and the tasks
-differ. This table says which family and options make the task of which paper, read from the papers' published code.
-A task of *2* has both directions to train and to test on; *any* stands for tasks without end.
+Papers use the same names for different tasks: the time between two actions, the observations, the reward and the tasks
+differ. This table lists the family and options that make the task of each paper, read from the papers' published code.
+Under *train / test*, *2* means both directions for training and testing, and *any* means unlimited tasks.
 
-All run with Gymnasium's v5 models (`published=True`, Walker2dDir and Walker2dVel with its v4 walker) in today's MuJoCo,
-where the papers had versions of their time: trajectories are not the same, so compare returns with care. *v* is a speed
-along x or a velocity in the plane, *a* the action, *z* the height of the torso, and *contact* Gymnasium's cost of
-contact. Heights are in metres, times in seconds. A call is, for example,
+All families use Gymnasium's v5 models (`published=True`, Walker2dDir and Walker2dVel use its v4 walker) in today's
+MuJoCo, whereas the papers used the versions of their time: trajectories differ, so compare returns with care. *v* is a
+speed along x or a velocity in the plane, *a* the action, *z* the height of the torso, and *contact* Gymnasium's contact
+cost. Heights are in metres, times in seconds. An example of a call is
 `metarl.make("metarl/AntGoal-v0", show_contacts=True)`.
 
-Lists of tasks were published only by PEARL and only for three families, whose code seeds NumPy's generator with 1337:
-`HalfCheetahVel`, `PointRobot` and `SparsePointRobot`, each with `tasks="pearl"`. The lists of its other families, as
-`AntGoal` and `HumanoidDir`, are drawn anew at each start of its code; those here have the same length. ProMP's
-SwimmerRandVel is left out, because the sign of its reward is wrong: it pays for the difference from the wanted speed.
+Only PEARL published lists of tasks, and only for three families, whose code seeds NumPy's generator with 1337:
+`HalfCheetahVel`, `PointRobot` and `SparsePointRobot`, each with `tasks="pearl"`. The lists of its other families, such
+as `AntGoal` and `HumanoidDir`, are redrawn at each start of its code; those here have the same length. ProMP's
+SwimmerRandVel is left out, because the sign of its reward is wrong: it rewards the difference from the target speed.
 """
 HEADING = (
-    "paper", "family and options", "s per action", "seen", "reward", "ending", "task", "train / test", "differs here",
+    "paper", "family and options", "s per action", "observations", "reward", "ending", "task", "train / test",
+    "differs here",
 )  # fmt: skip
 
 

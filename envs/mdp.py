@@ -39,17 +39,17 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         The tables P(s' | s, a) and m(s, a): `Tables`. m(s, a) ~ N(1, 1) in every split.
 
     Splits:
-        - `train`, `valid`, `test`: P(· | s, a) ~ Dirichlet(1, …, 1), in disjoint streams.
+        - `train`, `valid`, `test`: P(· | s, a) ~ Dirichlet(1, …, 1), in disjoint random streams.
         - `ood`: P(· | s, a) ~ Dirichlet(0.05, …, 0.05), nearly deterministic: the likeliest next state has mean
-          probability 0.78 instead of 0.29. For 10 states and 5 actions the mean over all (s, a) of that probability
-          lies below 0.4 in training and above 0.6 here, each but for less than one task in a million.
+          probability 0.78 instead of 0.29. For 10 states and 5 actions, the mean of that probability over all (s, a) is
+          below 0.4 in training and above 0.6 here, each with fewer than one exception in a million tasks.
 
     Actions:
-        ========  =====================================================
-        action    meaning
-        ========  =====================================================
-        0 … A-1   this action; what it does is for the agent to find out
-        ========  =====================================================
+        =======  ===============================================
+        action   meaning
+        =======  ===============================================
+        0 … A-1  this action; its effect is unknown to the agent
+        =======  ===============================================
 
     Observations:
         =======  ======================  ======  =====
@@ -65,8 +65,8 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Known task: finite-horizon dynamic programming, exact per task; 21.83 in the mean for the defaults. Random:
-        exact per task, 10.0 in the mean.
+        Known task: finite-horizon dynamic programming, exact per task; 21.83 on average for the defaults. Random: exact
+        per task, 10.0 on average.
 
     Source:
         Duan et al. 2016, "RL²", section 3.2 (trials of 10, 25, 50, 75, 100 episodes); Osband et al. 2013.

@@ -36,57 +36,58 @@ LONGER_POLES = {
 
 
 class GymFamily(SimulatorFamily[Any]):
-    """Any registered Gymnasium environment, whose task is a few of its numbers; by default a CartPole's length.
+    """Any registered Gymnasium environment, with some of its numbers as the task; by default CartPole's pole length.
 
     Description:
-        Each row is played in an environment of its own, in this process or in worker processes::
+        Each row runs in its own environment, in this process or in worker processes::
 
             family = metarl.make("metarl/Gym-v0", env="LunarLander-v3", shows_task=True, parameters={
                 "gravity": {"where": "constructor", "train": {"uniform": [-11, -4]}, "ood": {"uniform": [-4, -1]}},
             })
 
-        A state is opaque: see `SimulatorFamily` for what is not promised. The episode's noise is that of
+        A state is opaque; `SimulatorFamily` lists the limitations. The noise of an episode comes from
         ``reset(seed=…)``.
 
     What varies:
-        The numbers that `parameters` names: `GymTask`, with one field for each. ``where`` says where a number goes:
+        The numbers named in `parameters`: `GymTask`, with one field for each. ``where`` says where a number goes:
 
-        - ``constructor``: an argument of the constructor; each task then has an environment of its own.
-        - ``attribute:path``, such as ``attribute:unwrapped.gravity`` or ``attribute:limits[0]``. What the constructor
-          computes from it is computed again (CartPole's ``total_mass`` from ``masscart``); where that cannot be done,
-          a warning names the constant.
+        - ``constructor``: an argument of the constructor; each task then has its own environment.
+        - ``attribute:path``, such as ``attribute:unwrapped.gravity`` or ``attribute:limits[0]``. Constants that the
+          constructor computes from it are recomputed (CartPole's ``total_mass`` from ``masscart``); if that is not
+          possible, a warning names the constant.
         - ``option:name``: an entry of ``reset(options=…)``.
-        - ``seed``: the seed of every reset, so that a layout stays through a trial, and with it the episodes' noise.
+        - ``seed``: the seed of every reset, so that the layout, and with it the noise of the episodes, is the same
+          throughout a trial.
         - ``model:field`` of a MuJoCo environment: ``model:body_mass``, ``model:body_mass[torso]``,
-          ``model:opt.gravity[2]``. Moments of inertia grow with a body's mass.
+          ``model:opt.gravity[2]``. Moments of inertia scale with a body's mass.
 
-        Without a name the places ``constructor``, ``attribute`` and ``option`` take that of the parameter. With
-        ``factor: true`` the number multiplies what the environment has there.
+        ``constructor``, ``attribute`` and ``option`` without a name use the parameter's name. With ``factor: true``,
+        the number multiplies the environment's own value.
 
     Splits:
-        Each parameter has a distribution for `train`, and for other splits where they differ from it:
+        Each parameter has a distribution for `train`, and one for each split that differs from it:
         ``{uniform: [low, high]}``, ``{log_uniform: [low, high]}``, each also with a list of intervals;
         ``{choice: [values]}``; ``{integers: [first, last]}``; or a number.
 
-        - `train`, `valid`, `test`: fresh draws, unless a parameter has other values for one of them. A split in which
-          all numbers are of finitely many is enumerated; `test` must then have values of its own.
-        - `ood`, if a parameter has it: in at least one parameter apart from `train`. By default a third to two thirds,
-          and one and a half to three times, of the length.
+        - `train`, `valid`, `test`: fresh draws, unless a parameter has other values for one of them. A split whose
+          numbers all have finitely many values is enumerated; `test` must then have its own values.
+        - `ood`, if a parameter has it: disjoint from `train` in at least one parameter. By default, 1/3 to 2/3 and 1.5
+          to 3 times the length.
 
     Actions:
-        Those of the environment: Discrete, MultiDiscrete, or a Box, to whose bounds they are clipped.
+        Those of the environment: Discrete, MultiDiscrete or Box. Box actions are clipped to the bounds.
 
     Observations:
-        Those of the environment as float32. Discrete ones become zeros and ones; the entries of a Dict or Tuple, or
-        those that `observe` names, are joined (`observation_parts`). `observe` may give an entry bounds of its own,
-        ``{image: [0, 10], direction: null}``, where images hold small numbers.
+        Those of the environment, as float32. Discrete ones become zeros and ones; the entries of a Dict or Tuple, or
+        those that `observe` names, are joined (`observation_parts`). `observe` can give an entry its own bounds,
+        ``{image: [0, 10], direction: null}``, for images that contain small numbers.
 
     Rewards:
         Those of the environment.
 
     Endings:
-        Terminated as the environment; truncated after `horizon` steps: by default the limit of its registration, or
-        its ``max_steps``.
+        Terminated when the environment terminates; truncated after `horizon` steps, by default the limit of its
+        registration, or its ``max_steps``.
 
     Optimum:
         Unknown.
@@ -98,12 +99,12 @@ class GymFamily(SimulatorFamily[Any]):
     Version history:
         v0: first version.
 
-    `arguments` go to the constructor for every task. `success` is the name of the entry of ``info`` that tells whether
-    a task is solved. `shows_task` says that the first observation depends on the task. The others are those of
+    `arguments` are passed to the constructor for every task. `success` names the entry of ``info`` that says whether a
+    task is solved. `shows_task` declares that the first observation depends on the task. The other options are those of
     `SimulatorFamily`.
 
-    The id may not name a module (``module:Name-v0``) that is not imported yet: import it first, or let ``--allow
-    module`` do so. Raises ValueError for what is wrong with any of it.
+    The id may name a module (``module:Name-v0``) only if it is already imported: import it first, or pass
+    ``--allow module``. Raises ValueError for an invalid option.
     """
 
     def __init__(

@@ -31,16 +31,16 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
     """k slot machines that pay 1 or nothing; learn within a trial which one pays most often.
 
     Description:
-        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. The machines
-        have no state: all there is to learn is which arm pays best, and the art is to pay little for finding out.
+        An episode is one pull (horizon 1); a trial is `episodes_per_trial` pulls of the same machines. The machines
+        have no state: the agent must find out which arm pays best, at little cost.
 
     What varies:
         The probabilities ``p`` of the k arms: `BernoulliArms.probs`.
 
     Splits:
-        - `train`, `valid`, `test`: p_i ~ U[0, 1) independently, in disjoint streams.
+        - `train`, `valid`, `test`: p_i ~ U[0, 1) independently, in disjoint random streams.
         - `ood`: poor machines, p_i ~ U[0, 0.3). All arms of a training task are this poor with probability 0.3^k
-          (0.24 % for 5 arms; below 1 % from 4 arms on).
+          (0.24 % for 5 arms; below 1 % for 4 or more arms).
 
     Actions:
         ========  ==================
@@ -63,8 +63,8 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
         Never terminated; truncated after one step.
 
     Optimum:
-        Known task: max p, k / (k + 1) in the mean (5 arms: 0.8333). Random: mean p, 0.5 in the mean. Bayes-optimal
-        for 5 arms and 100 pulls: at least 78.62 per trial; Thompson sampling 75.04.
+        Known task: max p, k / (k + 1) on average (5 arms: 0.8333). Random: mean p, 0.5 on average. Bayes-optimal for 5
+        arms and 100 pulls: at least 78.62 per trial; Thompson sampling 75.04.
 
     Source:
         Duan et al. 2016, "RL²", section 3.1 (5, 10, 50 arms; 10, 100, 500 pulls).

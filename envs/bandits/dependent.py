@@ -21,24 +21,24 @@ from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 class DependentBandit(TaskFamily[BernoulliArms, Pull]):
-    """Two slot machines that pay with probabilities p and 1 - p: what one does not, the other does.
+    """Two slot machines that pay with probabilities p and 1 - p, so each pull is evidence about both.
 
     Description:
-        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. A pull of one
-        arm says as much about the other, so a learner that knows how they depend on each other pays less for finding
-        out, and never has to try both.
+        An episode is one pull (horizon 1); a trial is `episodes_per_trial` pulls of the same machines. A pull of one
+        arm says as much about the other, so a learner that knows the dependence explores at lower cost and never has to
+        try both.
 
     What varies:
-        The probabilities of the two arms, `BernoulliArms.probs`. `structure` says from what p is drawn: "uniform"
+        The probabilities of the two arms, `BernoulliArms.probs`. `structure` sets the distribution of p: "uniform"
         U[0, 1), "easy" {0.1, 0.9}, "medium" {0.25, 0.75}, "hard" {0.4, 0.6}.
 
     Splits:
-        - `train`: as `structure` says.
-        - `test`: only with "uniform", U[0, 1) in a stream of its own. The other structures have two tasks, an agent
-          must know both, and nothing is left to be held out: for them there is `all`, the same two tasks, instead.
+        - `train`: p as `structure` sets it.
+        - `test`: only with "uniform": U[0, 1), from its own random stream. The other structures have only two tasks,
+          and training needs both, so none can be held out; they have `all`, the same two tasks, instead.
         - `valid`: as `train`.
         - `ood`: the dependence is broken and both arms are poor, p_i ~ U[0, 0.5) independently. Their sum is below 1,
-          as in no training task; that an arm does not pay speaks no longer for the other one.
+          as in no training task; when an arm does not pay, this is no longer evidence for the other.
 
     Actions:
         ======  =============
@@ -61,8 +61,8 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
         Never terminated; truncated after one step.
 
     Optimum:
-        Known task: max p; in the mean 0.75 (uniform), 0.9, 0.75, 0.6 (easy, medium, hard). Random: 0.5, in every
-        training task. Least possible regret of 100 pulls: uniform 1.221, easy 0.625, medium 1.000, hard 2.312.
+        Known task: max p; on average 0.75 (uniform), 0.9, 0.75, 0.6 (easy, medium, hard). Random: 0.5 in every training
+        task. Lowest possible regret in 100 pulls: uniform 1.221, easy 0.625, medium 1.000, hard 2.312.
 
     Source:
         Wang et al. 2016, "Learning to reinforcement learn", section 3.1.2 (trials of 100 pulls).

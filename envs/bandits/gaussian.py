@@ -22,14 +22,14 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
     """k slot machines with normally distributed payments; learn within a trial which one pays most on average.
 
     Description:
-        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. The noise is
-        as wide as the means differ, or wider, so that one payment says little and has to be averaged.
+        An episode is one pull (horizon 1); a trial is `episodes_per_trial` pulls of the same machines. The noise is at
+        least as large as the differences between the means, so one payment says little and the agent must average.
 
     What varies:
         The mean payments μ of the k arms: `GaussianArms.means`. The standard deviation is the same for all.
 
     Splits:
-        - `train`, `valid`, `test`: μ_i ~ U[0, 1) independently, in disjoint streams.
+        - `train`, `valid`, `test`: μ_i ~ U[0, 1) independently, in disjoint random streams.
         - `ood`: μ_i ~ U[1, 2), rich machines: no training arm has such a mean.
 
     Actions:
@@ -47,13 +47,13 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
         =====  ===================  ======  =====
 
     Rewards:
-        ~ N(μ, std²) with the mean of the pulled arm.
+        ~ N(μ, std²), with μ the mean of the pulled arm.
 
     Endings:
         Never terminated; truncated after one step.
 
     Optimum:
-        Known task: max μ, k / (k + 1) in the mean (5 arms: 0.8333). Random: mean μ, 0.5 in the mean.
+        Known task: max μ, k / (k + 1) on average (5 arms: 0.8333). Random: mean μ, 0.5 on average.
 
     Differs from the source:
         =====  ================  =======

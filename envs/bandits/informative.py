@@ -26,23 +26,22 @@ class InformativeArms(NamedTuple):
 
 
 class InformativeBandit(TaskFamily[InformativeArms, Pull]):
-    """Eleven slot machines, one of which says which of the others is the best: pay for being told.
+    """Eleven slot machines, one of which reveals the best of the others: pay for information.
 
     Description:
-        Each episode is one pull (horizon 1), a trial is `episodes_per_trial` pulls on the same machines. One of the
-        arms 0 … 9 is the target. Arm 10 pays less than any other, but what it pays is the number of the target, so
-        pulling it first and the target from then on is best. Nothing is random.
+        An episode is one pull (horizon 1); a trial is `episodes_per_trial` pulls of the same machines. One of the arms
+        0 … 9 is the target. Arm 10 never pays more than the others, but its payment encodes the target, so it is best
+        to pull it first and the target from then on. Nothing is random.
 
     What varies:
-        The target, `InformativeArms.target`, and with it what arm 10 pays, `InformativeArms.clue`.
+        The target, `InformativeArms.target`, and with it the payment of arm 10, `InformativeArms.clue`.
 
     Splits:
-        - `all`: the ten targets, as in the paper, which trains and tests on all.
-        - `train`, `test`: a fixed partition of these into 8 and 2. The test targets were drawn once and are written
-          out in TEST_TARGETS, so that nothing can move them.
+        - `all`: the ten targets, as in the paper, which trains and tests on all of them.
+        - `train`, `test`: a fixed partition of these into 8 and 2. The test targets are listed in TEST_TARGETS.
         - `valid`: 2 of the training targets.
-        - `ood`: another code, on the training targets so that nothing else is new: arm 10 pays (10 - target) / 10
-          instead of (target + 1) / 10. No target's number is its own in the other code.
+        - `ood`: another code, on the training targets, so that nothing else is new: arm 10 pays (10 - target) / 10
+          instead of (target + 1) / 10. No target has the same number in both codes.
 
     Actions:
         ========  ===============================
@@ -67,7 +66,7 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
         Never terminated; truncated after one step.
 
     Optimum:
-        Known task: 5. Random: (14 + clue) / 11, 1.323 in the mean of `all`. Bayes-optimal over `all`, 5 pulls: 20.55
+        Known task: 5. Random: (14 + clue) / 11, 1.323 on average over `all`. Bayes-optimal over `all`, 5 pulls: 20.55
         per trial (0.55, then 5 each time); 11.00 for an agent that never pulls arm 10.
 
     Source:

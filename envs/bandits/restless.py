@@ -30,22 +30,21 @@ class WalkState(NamedTuple):
 
 
 class RestlessBandit(TaskFamily[Walk, WalkState]):
-    """Two slot machines whose probabilities wander; keep learning which one is better now.
+    """Two slot machines whose probabilities drift; keep learning which one is better now.
 
     Description:
-        A trial is one episode of `horizon` pulls, other than in the stationary bandits, where each pull is an episode:
-        the machines have a state here, the time. What was learned grows old, so the art is to forget at the right
-        pace. The payments do not influence the walk, so a task holds all of it. A trial of more episodes walks the
-        same path again.
+        A trial is one episode of `horizon` pulls, unlike in the stationary bandits, where each pull is an episode: here
+        the machines have a state, the time. Knowledge becomes outdated, so the agent must forget at the right rate.
+        Payments do not influence the walk, so a task contains the whole walk. Further episodes of a trial repeat it.
 
     What varies:
-        The path of the two probabilities, `Walk.probs`: p ~ U[0, 1) independently for the first pull, then before each
-        pull one step ~ N(0, step_size²), reflected at 0 and 1. At each pull p is still uniform.
+        The path of the two probabilities, `Walk.probs`: p ~ U[0, 1) independently for the first pull, then one
+        step ~ N(0, step_size²) before each pull, reflected at 0 and 1. At each pull, p is still uniform.
 
     Splits:
-        - `train`, `valid`, `test`: paths with steps of `step_size`, in disjoint streams.
-        - `ood`: steps three times as large. The root mean square of a path's steps tells them apart: with 100
-          pulls of two arms its relative spread is about 5 %.
+        - `train`, `valid`, `test`: paths with steps of `step_size`, in disjoint random streams.
+        - `ood`: steps three times as large. The root mean square of a path's steps distinguishes the two: with 100
+          pulls of two arms, its relative spread is about 5 %.
 
     Actions:
         ======  =============
@@ -68,9 +67,9 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         Never terminated; truncated after `horizon` pulls.
 
     Optimum:
-        Known task: the sum of max p over the path, exact per task; 66.7 (two thirds of the pulls) in the mean. Random:
-        the sum of mean p, exact per task; 50 in the mean. Always the arm that is better on the whole, known
-        beforehand: 59.4.
+        Known task: the sum of max p over the path, exact per task; 66.7 (two thirds of the pulls) on average. Random:
+        the sum of mean p, exact per task; 50 on average. Knowing and always pulling the arm that is better overall:
+        59.4.
 
     Differs from the source:
         =================  ==============  =======================
@@ -82,7 +81,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
     Source:
         Whittle 1988, "Restless bandits"; Wang et al. 2016, "Learning to reinforcement learn", section 3.1.4, for
         meta-learning. The papers' walks differ: Daw et al. 2011 take steps of 0.025, with which the better arm changes
-        2.7 times in 100 pulls and forgetting does not pay. The default of 0.1 makes it 10.5 times.
+        2.7 times in 100 pulls and forgetting does not pay. With the default of 0.1, it changes 10.5 times.
 
     Version history:
         v0: first version.

@@ -45,26 +45,26 @@ class Table(NamedTuple):
 
 
 class Alchemy(TaskFamily[Chemistry, Table]):
-    """Dip stones into potions whose effects are to be found out, and cash in the valuable ones.
+    """Dip stones into potions with unknown effects, and cash in the valuable stones.
 
     Description:
-        The symbolic version. Three stones and twelve potions lie on the table in each episode, drawn anew, uniformly.
-        A stone is a vertex of a cube of three hidden coordinates ±1; a potion moves it along one axis in one direction
-        if that edge of the cube exists, and is used up in any case. A stone in the cauldron pays its value.
+        The symbolic version. Each episode has three stones and twelve potions, drawn uniformly. A stone is a vertex of
+        a cube, with three hidden coordinates ±1; a potion moves it along one axis in one direction if the cube has that
+        edge, and is used up in any case. A stone in the cauldron pays its value.
 
     What varies:
-        The chemistry, `Chemistry`: one of 109 graphs (the cube's edges along an axis can be limited to where another
-        coordinate, or both, have a certain value; the graphs are those in which all vertices stay connected, with 0,
-        1, 2 or 3 limits in all: 1 + 12 + 48 + 48), 48 potion maps (colour to axis and direction), 8 stone maps (signs)
-        and 4 rotations of the stones' features.
+        The chemistry, `Chemistry`: one of 109 graphs (the cube's edges along an axis can be limited to where one or
+        both of the other coordinates have certain values; the graphs are those in which all vertices stay connected,
+        with 0, 1, 2 or 3 limits in total: 1 + 12 + 48 + 48), 48 potion maps (colour to axis and direction), 8 stone
+        maps (signs) and 4 rotations of the stones' features.
 
     Splits:
-        - `all`: as published: the number of limits uniform over 0 … 3, then the graph uniform among these; maps and
-          rotation uniform.
-        - `train`, `test`: graphs with 0, 1 or 2 limits. The 384 pairs of a potion map and a stone map are parted once:
-          the first 77 of ``rng.permutation(rng.key(0), 384)`` are test, the others training.
-        - `valid`: training's distribution, in a stream of its own.
-        - `ood`: the 48 graphs with 3 limits, which training never shows, with the pairs of maps of training.
+        - `all`: as published: the number of limits uniform over 0 … 3, then the graph uniform among those with that
+          number; maps and rotation uniform.
+        - `train`, `test`: graphs with 0, 1 or 2 limits. The 384 pairs of a potion map and a stone map have a fixed
+          partition: the first 77 of ``rng.permutation(rng.key(0), 384)`` are for test, the others for training.
+        - `valid`: the training distribution, from its own random stream.
+        - `ood`: the 48 graphs with 3 limits, which never occur in training, with the training pairs of maps.
 
     Actions:
         =============  ===================================================
@@ -74,32 +74,33 @@ class Alchemy(TaskFamily[Chemistry, Table]):
         13 s + 1       put stone s (0 … 2) into the cauldron
         13 s + p + 2   dip stone s into potion p (0 … 11)
         =============  ===================================================
-        With a stone or potion that is used up, nothing happens.
+        Actions on a used stone or potion have no effect.
 
     Observations:
-        =====================  ==============================================  ===================  =====
-        index                  meaning                                         range                unit
-        =====================  ==============================================  ===================  =====
-        5 s … 5 s + 2          perceived features of stone s                   {-1, 0, 1}, 2 used   none
-        5 s + 3                its shown value: sum of coordinates / 3         [-1, 1], 2 used      none
-        5 s + 4                1 if it is used                                 {0, 1}               none
-        15 + 2 p               colour / 3 - 1 of potion p                      [-1, 2/3], 1 used    none
-        16 + 2 p               1 if it is used                                 {0, 1}               none
-        =====================  ==============================================  ===================  =====
+        =============  ===========================================  ==================  ====
+        index          meaning                                      range               unit
+        =============  ===========================================  ==================  ====
+        5 s … 5 s + 2  perceived features of stone s                {-1, 0, 1}, 2 used  none
+        5 s + 3        its displayed value: sum of coordinates / 3  [-1, 1], 2 used     none
+        5 s + 4        1 if it is used                              {0, 1}              none
+        15 + 2 p       colour / 3 - 1 of potion p                   [-1, 2/3], 1 used   none
+        16 + 2 p       1 if it is used                              {0, 1}              none
+        =============  ===========================================  ==================  ====
 
-        Features with a 0 tell the rotation, and features next to values something of the signs, as published.
+        Features with a 0 reveal the rotation, and features together with values reveal something about the signs, as
+        published.
 
     Rewards:
-        The value of a stone that is put into the cauldron: the sum of its coordinates, and 12 more if all are +1:
-        -3, -1, 1 or 15. Otherwise 0.
+        The value of a stone that is put into the cauldron: the sum of its coordinates, plus 12 if all are +1: -3, -1, 1
+        or 15. Otherwise 0.
 
     Endings:
         Never terminated; truncated after 20 steps.
 
     Optimum:
-        Known task: the expected value of the best plan, exact per graph; 28.840 in the mean of `all` (288.40 in 10
-        episodes), 29.764 of train and test, 26.068 of `ood`. Published for 10 episodes without knowing the task: ideal
-        observer 284.4 ± 1.6, model-free agents 140 to 155.
+        Known task: the expected value of the best plan, exact per graph; 28.840 on average over `all`
+        (288.40 in 10 episodes), 29.764 over train and test, 26.068 over `ood`. Published for 10 episodes without
+        knowledge of the task: ideal observer 284.4 ± 1.6, model-free agents 140 to 155.
 
     Source:
         Wang et al. 2021, "Alchemy: a benchmark and analysis toolkit for meta-reinforcement learning agents", and its

@@ -44,20 +44,20 @@ class HarlowState(NamedTuple):
 
 
 class Harlow(TaskFamily[ObjectPair, HarlowState]):
-    """Two new objects, one of which pays; find out by one choice, and be right in all later rounds.
+    """Two new objects, one of which pays; find out which by one choice, then choose it in all later rounds.
 
     Description:
-        The agent looks at a circular tape of 17 cells, of which it sees the cell it looks at and 4 to each side. An
-        episode is one round: a fixation cross appears 1, 2 or 3 cells to the left or right; when the agent looks at
-        it, it gives way to two objects, 3 cells to its left and to its right; looking at one of them chooses it. The
-        objects of a trial stay the same, but on which side each appears is drawn anew in every round.
+        The agent looks at a circular tape of 17 cells; it sees the cell it looks at and 4 on each side. An episode is
+        one round: a fixation cross appears 1, 2 or 3 cells to the left or right; when the agent looks at it, two
+        objects replace it, 3 cells to its left and right; looking at one of them chooses it. The objects stay the same
+        throughout a trial, but their sides are redrawn in every round.
 
     What varies:
         The two objects and which of them pays: `ObjectPair`.
 
     Splits:
-        - `train`, `valid`, `test`: new objects, each feature ~ U[-1, 1), in disjoint streams.
-        - `ood`: objects unlike any of these, each feature of magnitude ~ U[1, 1.5) and random sign.
+        - `train`, `valid`, `test`: new objects, each feature ~ U[-1, 1), in disjoint random streams.
+        - `ood`: objects unlike any of these: each feature has a magnitude ~ U[1, 1.5) and a random sign.
 
     Actions:
         ======  ====================
@@ -69,7 +69,7 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         ======  ====================
 
     Observations:
-        For each of the 9 cells seen, from left to right:
+        For each of the 9 visible cells, from left to right:
 
         =====  ==========================================  ============  =====
         index  meaning                                     range         unit
@@ -81,27 +81,26 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         In train and test the features lie in [-1, 1).
 
     Rewards:
-        1 for choosing the right object, -1 for the wrong one, 0 before.
+        1 for choosing the correct object, -1 for the wrong one, 0 before.
 
     Endings:
         Terminated by the choice; truncated after `horizon` steps.
 
     Optimum:
-        Known task: 1. Random: 0. Without knowing the task 0 in the mean of the first round, since nothing tells the
-        objects apart, and 1 in all later ones (win stay, lose shift): 5 in the 6 rounds of a trial.
+        Known task: 1. Random: 0. Without knowledge of the task: 0 on average in the first round, since nothing tells
+        the objects apart, and 1 in all later rounds (win-stay, lose-shift), so 5 in the 6 rounds of a trial.
 
     Differs from the source:
-        ==================  ==============================================  ========
-        what                here                                            there
-        ==================  ==============================================  ========
-        reaching the cross  pays nothing, so that a return counts right     pays 0.2
+        ==================  =============================================  ========
+        what                here                                           there
+        ==================  =============================================  ========
+        reaching the cross  pays nothing, so that a return counts correct  pays 0.2
                             choices
-        ==================  ==============================================  ========
+        ==================  =============================================  ========
 
     Source:
         Harlow 1949; Wang et al. 2018, "Prefrontal cortex as a meta-reinforcement learning system", on a tape as in
-        one-dimensional reproductions of it. These speak of a receptive field of 8 cells but show 9; they also pay 0.2
-        for reaching the cross, which is left out here so that a return counts right choices.
+        one-dimensional reproductions of it. These speak of a receptive field of 8 cells but show 9.
 
     Version history:
         v0: first version.

@@ -35,23 +35,24 @@ class RoundState(NamedTuple):
 
 
 class TwoStep(TaskFamily[Rounds, RoundState]):
-    """Choose between two actions that usually, not always, lead to the state that pays at the moment.
+    """Choose between two actions, each of which usually leads to its own state; the better state changes over time.
 
     Description:
         A round has two steps. In the first state S1 the agent chooses; its choice leads to S2 or S3. The step there
-        pays or does not, whatever the action, and leads back to S1. Which of the two pays more often changes now and
-        then. After a reward that followed an uncommon transition, an agent that plans changes its choice, and one
-        that repeats what paid does not: `stay_probabilities` shows it. A trial is one episode of `rounds` rounds
-        (2 · rounds steps), since what pays goes on from round to round; a trial of more episodes repeats the rounds.
+        pays or does not, whatever the action, and leads back to S1. Which of the two states pays more often switches
+        occasionally. After a reward that followed an uncommon transition, an agent that plans changes its choice, and
+        one that repeats what paid does not: `stay_probabilities` shows which. A trial is one episode of `rounds` rounds
+        (2 · rounds steps), since the better state carries over from round to round; further episodes of a trial repeat
+        the rounds.
 
     What varies:
-        Which second state is the better one in each round: either one first, then changing before each round with
-        probability 0.025. `Rounds.luck` is the number that decides it (`better_states` gives the states): no two tasks
-        are equal, but 8 % of them never change in 100 rounds. In `ood` also where the actions lead, `Rounds.common`.
+        Which second state is better in each round: either one at first, then a switch before each round with
+        probability 0.025. `Rounds.luck` determines it (`better_states` returns the states): no two tasks are equal, but
+        8 % of them never switch in 100 rounds. In `ood`, also where the actions lead, `Rounds.common`.
 
     Splits:
-        - `train`, `valid`, `test`: action 0 commonly leads to S2, action 1 to S3; in disjoint streams.
-        - `ood`: the actions have changed places: action 0 commonly leads to S3, action 1 to S2.
+        - `train`, `valid`, `test`: action 0 commonly leads to S2, action 1 to S3; in disjoint random streams.
+        - `ood`: the actions are swapped: action 0 commonly leads to S3, action 1 to S2.
 
     Actions:
         ======  ======================================  ==========
@@ -69,21 +70,21 @@ class TwoStep(TaskFamily[Rounds, RoundState]):
         =====  ==========================  ======  =====
 
     Rewards:
-        For the step in S2 or S3: 1 with probability 0.9 in the better and 0.1 in the other of the two, otherwise 0.
-        For the step in S1: 0.
+        For the step in S2 or S3: 1 with probability 0.9 in the better state and 0.1 in the other, otherwise 0. For the
+        step in S1: 0.
 
     Endings:
         Never terminated; truncated after 2 · rounds steps.
 
     Optimum:
-        Known task (the better state of every round): 0.74 per round, 74 for 100. Random: 0.5 per round, 50. Bayes-
-        optimal for an agent that knows the rules: 70.586 for 100 rounds; both second states tell the same about which
-        is better, so it acts at once on what it believes.
+        Known task (the better state of every round): 0.74 per round, 74 for 100. Random: 0.5 per round, 50.
+        Bayes-optimal for an agent that knows the rules: 70.586 for 100 rounds; both second states are equally
+        informative about which is better, so it always acts greedily on its belief.
 
     Source:
         Daw et al. 2011, "Model-based influences on humans' choices and striatal prediction errors"; Wang et al. 2016,
         "Learning to reinforcement learn", section 3.2.1, whose version this is: no choice in the second states, and
-        payments that switch instead of wandering.
+        payments that switch instead of drifting.
 
     Version history:
         v0: first version.

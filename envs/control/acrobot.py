@@ -36,22 +36,23 @@ class AcrobotState(NamedTuple):
 
 
 class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
-    """Swing up two links by a motor between them; their masses and lengths are new each time.
+    """Swing up two links by a motor between them; their masses and lengths change from task to task.
 
     Description:
-        Two links hang from a fixed point, with a motor in the joint between them. Each state variable starts
-        ~ U[-0.1, 0.1). The equations of Sutton and Barto's book, one Runge-Kutta step of 0.2 s per action.
+        Two links hang from a fixed point, with a motor in the joint between them. Each state variable starts at a
+        value ~ U[-0.1, 0.1). The equations are those of Sutton and Barto's book, with one Runge-Kutta step of 0.2 s per
+        action.
 
     What varies:
         Multipliers of the links' masses and lengths: `AcrobotScales`. A link keeps its shape: its centre of mass stays
         in the middle and its moment of inertia is that of the nominal link times mass · length².
 
     Splits:
-        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
-        - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint random streams.
+        - `ood`: every multiplier outside that range, log-uniform in [1/3, 1/1.5] or [1.5, 3], each side with
           probability 1/2.
 
-        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+        The option `spread` replaces 1.5; `ood` then reaches twice as far.
 
     Actions:
         ======  =========================
@@ -63,28 +64,29 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         ======  =========================
 
     Observations:
-        =====  ================================  ===========  ======
-        index  meaning                           range        unit
-        =====  ================================  ===========  ======
-        0, 1   cos and sin of the first angle    [-1, 1]      none
-        2, 3   cos and sin of the second angle   [-1, 1]      none
-        4      first link's speed                [-4π, 4π]    rad/s
-        5      second link's speed               [-9π, 9π]    rad/s
-        =====  ================================  ===========  ======
+        =====  ===============================  =========  =====
+        index  meaning                          range      unit
+        =====  ===============================  =========  =====
+        0, 1   cos and sin of the first angle   [-1, 1]    none
+        2, 3   cos and sin of the second angle  [-1, 1]    none
+        4      first link's velocity            [-4π, 4π]  rad/s
+        5      second link's velocity           [-9π, 9π]  rad/s
+        =====  ===============================  =========  =====
 
     Rewards:
         -1 for every step, and 0 for the one that reaches the goal.
 
     Endings:
         Terminated when -cos(angle 1) - cos(angle 1 + angle 2) > 1: for links of equal length, the free end is one
-        length above the fixed point. As in Gymnasium the lengths do not count here, so that short links can reach it.
+        length above the fixed point. As in Gymnasium, this condition ignores the lengths, so short links can meet it.
         Truncated after `horizon` steps.
 
     Optimum:
-        Not known. Pushing along the second link's speed, whatever the task: `agents.reference.control.PushAlong`.
+        Not known. A baseline pushes along the second link's velocity, whatever the task:
+        `agents.reference.control.PushAlong`.
 
     Source:
-        Sutton 1996; Sutton & Barto 2018, as Gymnasium's Acrobot-v1.
+        Sutton 1996; Sutton & Barto 2018, as in Gymnasium's Acrobot-v1.
 
     Version history:
         v0: first version.

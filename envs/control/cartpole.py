@@ -37,21 +37,21 @@ class CartPoleState(NamedTuple):
 
 
 class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
-    """Balance a pole on a cart whose masses, length, motor and gravity are new each time.
+    """Balance a pole on a cart; masses, pole length, motor and gravity change from task to task.
 
     Description:
-        A pole stands on a cart; push the cart left or right so that it does not fall. Each state variable starts
-        ~ U[-0.05, 0.05). Euler's method, 50 steps a second.
+        A pole stands on a cart; push the cart left or right so that it does not fall. Each state variable starts at a
+        value ~ U[-0.05, 0.05). Euler's method, 50 steps per second.
 
     What varies:
         Multipliers of gravity, cart mass, pole mass, pole length and force: `CartPoleScales`.
 
     Splits:
-        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
-        - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint random streams.
+        - `ood`: every multiplier outside that range, log-uniform in [1/3, 1/1.5] or [1.5, 3], each side with
           probability 1/2.
 
-        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+        The option `spread` replaces 1.5; `ood` then reaches twice as far.
 
     Actions:
         ======  =====================
@@ -62,28 +62,28 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
         ======  =====================
 
     Observations:
-        =====  ====================  ==============  =======
-        index  meaning               range           unit
-        =====  ====================  ==============  =======
-        0      cart position         [-4.8, 4.8]     m
-        1      cart speed            unbounded       m/s
-        2      pole angle            [-0.42, 0.42]   rad
-        3      pole angular speed    unbounded       rad/s
-        =====  ====================  ==============  =======
+        =====  =====================  =============  =====
+        index  meaning                range          unit
+        =====  =====================  =============  =====
+        0      cart position          [-4.8, 4.8]    m
+        1      cart velocity          unbounded      m/s
+        2      pole angle             [-0.42, 0.42]  rad
+        3      pole angular velocity  unbounded      rad/s
+        =====  =====================  =============  =====
 
     Rewards:
-        1 for every step, the last one too.
+        1 for every step, including the last.
 
     Endings:
-        Terminated when the cart is more than 2.4 m from the middle or the pole more than 12° from upright; truncated
+        Terminated when the cart is more than 2.4 m from the centre or the pole more than 12° from upright; truncated
         after `horizon` steps.
 
     Optimum:
-        `horizon` wherever the pole can be kept up. A linear-quadratic regulator that is told the task keeps nearly all
-        of them up: `agents.reference.control.CartPoleRegulator`.
+        `horizon` wherever the pole can be balanced. A linear-quadratic regulator that knows the task balances nearly
+        all of them: `agents.reference.control.CartPoleRegulator`.
 
     Source:
-        Barto, Sutton & Anderson 1983, as Gymnasium's CartPole-v1.
+        Barto, Sutton & Anderson 1983, as in Gymnasium's CartPole-v1.
 
     Version history:
         v0: first version.

@@ -33,21 +33,21 @@ class MountainCarState(NamedTuple):
 
 
 class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
-    """Drive a car out of a valley with a motor too weak for it, under new gravity and with a new motor each time.
+    """Drive a car out of a valley with a motor too weak for it; gravity and motor change from task to task.
 
     Description:
-        The car starts at rest in the valley, at a position ~ U[-0.6, -0.4), and has to swing back and forth to get
-        up the right hill.
+        The car starts at rest in the valley, at a position ~ U[-0.6, -0.4), and must swing back and forth to climb the
+        right hill.
 
     What varies:
         Multipliers of gravity and of the motor's force: `MountainCarScales`.
 
     Splits:
-        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
-        - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2. With
+        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint random streams.
+        - `ood`: both outside that range, log-uniform in [1/3, 1/1.5] or [1.5, 3], each side with probability 1/2. With
           a weak motor under strong gravity the hill cannot be climbed in 200 steps.
 
-        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+        The option `spread` replaces 1.5; `ood` then reaches twice as far.
 
     Actions:
         ======  =================
@@ -59,24 +59,24 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         ======  =================
 
     Observations:
-        =====  =========  ==============  ============
-        index  meaning    range           unit
-        =====  =========  ==============  ============
-        0      position   [-1.2, 0.6]     none
-        1      speed      [-0.07, 0.07]   per step
-        =====  =========  ==============  ============
+        =====  ========  =============  ========
+        index  meaning   range          unit
+        =====  ========  =============  ========
+        0      position  [-1.2, 0.6]    none
+        1      velocity  [-0.07, 0.07]  per step
+        =====  ========  =============  ========
 
     Rewards:
-        -1 for every step, the last one too.
+        -1 for every step, including the last.
 
     Endings:
         Terminated at a position of 0.5 or more, moving right or at rest; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Pushing along the velocity, whatever the task: `agents.reference.control.PushAlong`.
+        Not known. A baseline pushes along the velocity, whatever the task: `agents.reference.control.PushAlong`.
 
     Source:
-        Moore 1990, as Gymnasium's MountainCar-v0.
+        Moore 1990, as in Gymnasium's MountainCar-v0.
 
     Version history:
         v0: first version.
@@ -125,20 +125,20 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
 
 
 class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
-    """The mountain car with a motor of any strength that costs energy, under new gravity each time.
+    """The mountain car with continuous pushes that cost energy; gravity and motor change from task to task.
 
     Description:
-        The car starts at rest in the valley, at a position ~ U[-0.6, -0.4), and has to swing back and forth to get
-        up the right hill.
+        The car starts at rest in the valley, at a position ~ U[-0.6, -0.4), and must swing back and forth to climb the
+        right hill.
 
     What varies:
         Multipliers of gravity and of the motor's force: `MountainCarScales`.
 
     Splits:
-        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint streams.
-        - `ood`: both outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with probability 1/2.
+        - `train`, `valid`, `test`: both multipliers log-uniform in [1/1.5, 1.5], in disjoint random streams.
+        - `ood`: both outside that range, log-uniform in [1/3, 1/1.5] or [1.5, 3], each side with probability 1/2.
 
-        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+        The option `spread` replaces 1.5; `ood` then reaches twice as far.
 
     Actions:
         =====  ===============  ========  ===========================
@@ -146,15 +146,15 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         =====  ===============  ========  ===========================
         0      push             [-1, 1]   share of the motor's force
         =====  ===============  ========  ===========================
-        The push is clipped to the range; as in Gymnasium, the reward charges the action as it was given.
+        The push is clipped to the range; as in Gymnasium, the reward charges for the unclipped action.
 
     Observations:
-        =====  =========  ==============  ============
-        index  meaning    range           unit
-        =====  =========  ==============  ============
-        0      position   [-1.2, 0.6]     none
-        1      speed      [-0.07, 0.07]   per step
-        =====  =========  ==============  ============
+        =====  ========  =============  ========
+        index  meaning   range          unit
+        =====  ========  =============  ========
+        0      position  [-1.2, 0.6]    none
+        1      velocity  [-0.07, 0.07]  per step
+        =====  ========  =============  ========
 
     Rewards:
         -0.1 · action² for every step, and 100 on arrival.
@@ -163,10 +163,11 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         Terminated at a position of 0.45 or more, moving right or at rest; truncated after `horizon` steps.
 
     Optimum:
-        Not known; below 100. Pushing along the velocity, whatever the task: `agents.reference.control.PushAlong`.
+        Not known; below 100. A baseline pushes along the velocity, whatever the task:
+        `agents.reference.control.PushAlong`.
 
     Source:
-        Moore 1990, as Gymnasium's MountainCarContinuous-v0.
+        Moore 1990, as in Gymnasium's MountainCarContinuous-v0.
 
     Version history:
         v0: first version.

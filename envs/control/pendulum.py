@@ -34,48 +34,50 @@ class PendulumState(NamedTuple):
 
 
 class Pendulum(TaskFamily[PendulumScales, PendulumState]):
-    """Swing up a pendulum with a motor too weak for it, of new mass, length and strength each time.
+    """Swing up a pendulum with a motor too weak to lift it; gravity, mass, length and motor change from task to task.
 
     Description:
-        A rod hangs on a motor and must be brought upright and held there. Angle ~ U[-π, π) and speed ~ U[-1, 1) at the
-        start. 20 steps a second, speed first, then angle with the new speed.
+        A rod hangs on a motor and must be swung upright and held there. At the start, angle ~ U[-π, π) and
+        velocity ~ U[-1, 1). 20 steps per second, each of which updates the velocity, then the angle with the new
+        velocity.
 
     What varies:
         Multipliers of gravity, mass, length and the motor's strength: `PendulumScales`.
 
     Splits:
-        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint streams.
-        - `ood`: every multiplier outside of that, log-uniform in [1/3, 1/1.5] or [1.5, 3], either side with
+        - `train`, `valid`, `test`: every multiplier log-uniform in [1/1.5, 1.5], in disjoint random streams.
+        - `ood`: every multiplier outside that range, log-uniform in [1/3, 1/1.5] or [1.5, 3], each side with
           probability 1/2.
 
-        Another `spread` takes the place of 1.5; `ood` then reaches twice as far.
+        The option `spread` replaces 1.5; `ood` then reaches twice as far.
 
     Actions:
-        =====  ===============  ========  ===============================================
-        index  meaning          range     unit
-        =====  ===============  ========  ===============================================
-        0      torque           [-2, 2]   N m of the nominal motor: the torque that acts
-                                          is `PendulumScales.torque` times this
-        =====  ===============  ========  ===============================================
+        =====  =======  =======  ============================================
+        index  meaning  range    unit
+        =====  =======  =======  ============================================
+        0      torque   [-2, 2]  N m of the nominal motor: the applied torque
+                                 is `PendulumScales.torque` times this
+        =====  =======  =======  ============================================
         An action beyond the range is clipped to it.
 
     Observations:
-        =====  ===============  =========  ======
-        index  meaning          range      unit
-        =====  ===============  =========  ======
-        0      cos of angle     [-1, 1]    none
-        1      sin of angle     [-1, 1]    none
-        2      angular speed    [-8, 8]    rad/s
-        =====  ===============  =========  ======
+        =====  ================  =======  =====
+        index  meaning           range    unit
+        =====  ================  =======  =====
+        0      cos of angle      [-1, 1]  none
+        1      sin of angle      [-1, 1]  none
+        2      angular velocity  [-8, 8]  rad/s
+        =====  ================  =======  =====
 
     Rewards:
-        -(angle² + 0.1 · speed² + 0.001 · torque²) of the state before the step, with the torque that acts.
+        -(angle² + 0.1 · velocity² + 0.001 · torque²) of the state before the step, with the applied torque.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known; below 0. Energy shaping that is told the task: `agents.reference.control.PendulumSwingUp`.
+        Not known; below 0. An energy-shaping controller that knows the task:
+        `agents.reference.control.PendulumSwingUp`.
 
     Source:
         Gymnasium's Pendulum-v1.

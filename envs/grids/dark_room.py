@@ -40,21 +40,20 @@ class DarkTask(NamedTuple):
 
 
 class DarkRoom(TaskFamily[DarkTask, Cell]):
-    """A 9×9 room in the dark with one rewarding cell; find it, then stay on it in every later episode.
+    """A dark 9×9 room with one rewarding cell; find it, then stay on it in every later episode.
 
     Description:
-        The agent starts in the middle (4, 4), knows its cell, and is not told the goal; every step on it pays. Walls
+        The agent starts in the middle (4, 4) and knows its cell, but not the goal; every step on the goal pays. Walls
         stop a move that would leave the room.
 
     What varies:
-        The goal cell, `DarkTask.goal`, and in `ood` what the actions do, `DarkTask.actions`.
+        The goal cell, `DarkTask.goal`, and in `ood` also what the actions do, `DarkTask.actions`.
 
     Splits:
-        - `all`: all 81 cells, the start among them.
-        - `train`, `test`: a fixed partition of these into 65 and 16. The test goals were drawn once and are written
-          out in TEST_GOALS, so that nothing can move them.
+        - `all`: all 81 cells, including the start.
+        - `train`, `test`: a fixed partition of these into 65 and 16. The test goals are listed in TEST_GOALS.
         - `valid`: 21 of the training goals.
-        - `ood`: permuted actions, on the training goals so that nothing else is new. The permutation is uniform over
+        - `ood`: permuted actions on the training goals, so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
     Actions:
@@ -67,7 +66,7 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         3       down (y - 1)
         4       left (x - 1)
         ======  =============
-        In `ood` an action makes the move `actions[action]` of this list, never its own.
+        In `ood`, an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -77,8 +76,8 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         1      y        0 … 8   cells
         =====  =======  ======  =====
 
-        The coordinates say as much as the cell's index; unlike one input per cell, they let what was learned with the
-        training goals carry over to others.
+        The coordinates carry the same information as the cell's index; unlike one input per cell, they let an agent
+        generalise from the training goals to others.
 
     Rewards:
         After the move: 1 on the goal, otherwise 0.
@@ -87,8 +86,8 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         Never terminated; truncated after 20 steps.
 
     Optimum:
-        Known task: the shortest path, exact per goal; 16.543 in the mean of `all`. Random: exact per goal, 0.246 in
-        the mean of `all`. Bayes-optimal first episode over `all`: 2.593.
+        Known task: the shortest path, exact per goal; 16.543 on average over `all`. Random: exact per goal, 0.246 on
+        average over `all`. Bayes-optimal first episode over `all`: 2.593.
 
     Differs from the source:
         ============  ===============  ================
@@ -174,21 +173,21 @@ def check_dark(task: DarkTask, size: int) -> None:
 
 
 class DarkRoomHard(TaskFamily[DarkTask, Cell]):
-    """A 17×17 room in the dark with one goal cell that pays once; find it, then go straight there in later episodes.
+    """A dark 17×17 room with one goal cell that pays once; find it, then go straight there in later episodes.
 
     Description:
-        The agent starts in the middle (8, 8), knows its cell, and is not told the goal. Walls stop a move that would
-        leave the room. An episode reaches any cell, but visits 20 of the 289 at most.
+        The agent starts in the middle (8, 8) and knows its cell, but not the goal. Walls stop a move that would leave
+        the room. An episode can reach any cell, but visits at most 20 of the 289.
 
     What varies:
-        The goal cell, `DarkTask.goal`, and in `ood` what the actions do, `DarkTask.actions`.
+        The goal cell, `DarkTask.goal`, and in `ood` also what the actions do, `DarkTask.actions`.
 
     Splits:
-        - `all`: all 289 cells, the start among them.
-        - `train`, `test`: a partition of these into 231 and 58, which the library's generator fixes: the test goals are
-          the first 58 of ``rng.permutation(rng.key(17), 289)``, cells counted as 17 y + x.
+        - `all`: all 289 cells, including the start.
+        - `train`, `test`: a fixed partition of these into 231 and 58: the test goals are the first 58 of
+          ``rng.permutation(rng.key(17), 289)``, where cell (x, y) has the number 17 y + x.
         - `valid`: 77 of the training goals.
-        - `ood`: permuted actions, on the training goals so that nothing else is new. The permutation is uniform over
+        - `ood`: permuted actions on the training goals, so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
     Actions:
@@ -201,7 +200,7 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         3       down (y - 1)
         4       left (x - 1)
         ======  =============
-        In `ood` an action makes the move `actions[action]` of this list, never its own.
+        In `ood`, an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -218,8 +217,8 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         Terminated on the goal; truncated after 20 steps.
 
     Optimum:
-        Known task: 1, since no cell is more than 16 steps away. Random: exact per goal, 0.0373 in the mean of `all`.
-        First episode of an agent that visits 20 new cells: 20/289 = 0.0692 in the mean of `all`.
+        Known task: 1, since no cell is more than 16 steps away. Random: exact per goal, 0.0373 on average over `all`.
+        First episode of an agent that visits 20 new cells: 20/289 = 0.0692 on average over `all`.
 
     Source:
         Laskin et al. 2022, "In-context reinforcement learning with algorithm distillation", section 4.

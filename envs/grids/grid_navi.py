@@ -35,21 +35,21 @@ class GoalCell(NamedTuple):
 
 
 class GridNavi(TaskFamily[GoalCell, Cell]):
-    """A 5×5 grid with one rewarding cell; search it in the first episode, go there at once in the others.
+    """A 5×5 grid with one rewarding cell; search for it in the first episode, go straight to it in the others.
 
     Description:
-        The agent starts in the corner (0, 0) and is not told the goal; every step on it pays. The grid's
-        walls stop a move that would leave it.
+        The agent starts in the corner (0, 0) and does not know the goal; every step on the goal pays. Walls stop a move
+        that would leave the grid.
 
     What varies:
         The goal cell: `GoalCell.goal`.
 
     Splits:
-        - `all`: the 21 cells other than (0,0), (0,1), (1,0), (1,1), as in the paper, which trains and tests on all.
-        - `train`, `test`: a fixed partition of these into 15 and 6. The test goals were drawn once and are written
-          out in TEST_GOALS, so that nothing can move them.
+        - `all`: the 21 cells other than (0,0), (0,1), (1,0), (1,1), as in the paper, which trains and tests on all of
+          them.
+        - `train`, `test`: a fixed partition of these into 15 and 6. The test goals are listed in TEST_GOALS.
         - `valid`: 5 of the training goals.
-        - `ood`: the goals that all of these leave out, (0,1), (1,0), (1,1).
+        - `ood`: the goals that these splits leave out: (0,1), (1,0), (1,1).
 
     Actions:
         ======  ============
@@ -77,15 +77,15 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         Never terminated; truncated after 15 steps.
 
     Optimum:
-        Known task: the shortest path, exact per goal; 11.0714 in the mean of `all`. Random: exact per goal, -1.166 in
-        the mean of `all`. Bayes-optimal over `all`, per episode: 4.000, then 11.0714 (4 episodes: 37.214). Whatever
-        does better leaks the goal.
+        Known task: the shortest path, exact per goal; 11.0714 on average over `all`. Random: exact per goal, -1.166 on
+        average over `all`. Bayes-optimal over `all`, per episode: 4.000, then 11.0714 (4 episodes: 37.214). A higher
+        return means that the goal has leaked.
 
     Differs from the source:
         =====  ==============================================  ===============
         what   here                                            there
         =====  ==============================================  ===============
-        tasks  parted into train and test; `all` is the        all 21 for both
+        tasks  split into train and test; `all` is the         all 21 for both
                paper's
         =====  ==============================================  ===============
 

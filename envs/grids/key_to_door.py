@@ -45,24 +45,24 @@ class KeyDoorState(NamedTuple):
 
 
 class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
-    """A 9×9 room in the dark with a key and a door that opens with it; find both, then fetch one and go to the other.
+    """A dark 9×9 room with a key and the door that it opens; find both, then fetch the key and go to the door.
 
     Description:
-        The agent starts anywhere, knows its cell, and is told neither where the key and the door are nor whether it
-        has the key: it has to remember its rewards. Walls stop a move that would leave the room. Without the key the
-        door shows nothing.
+        The agent starts anywhere and knows its cell, but neither where the key and the door are nor whether it has the
+        key: it must remember its rewards. Walls stop a move that would leave the room. Without the key, nothing reveals
+        the door.
 
     What varies:
-        The cells of the key and of the door, `KeyDoorTask.key` and `KeyDoorTask.door`, and in `ood` what the actions
-        do, `KeyDoorTask.actions`.
+        The cells of the key and of the door, `KeyDoorTask.key` and `KeyDoorTask.door`, and in `ood` also what the
+        actions do, `KeyDoorTask.actions`.
 
     Splits:
         - `all`: all 6480 pairs of different cells.
-        - `train`, `test`: a partition of these into 5184 and 1296, which the library's generator fixes: the test pairs
-          are the first 1296 of ``rng.permutation(rng.key(9), 6480)``, pairs counted as 80 · key + door among the 80
-          other cells, cells as 9 y + x.
+        - `train`, `test`: a fixed partition of these into 5184 and 1296: the test pairs are the first 1296 of
+          ``rng.permutation(rng.key(9), 6480)``. A pair has the number 80 · key + door, with the door counted among the
+          80 other cells, and cell (x, y) the number 9 y + x.
         - `valid`: 1728 of the training pairs.
-        - `ood`: permuted actions, on the training pairs so that nothing else is new. The permutation is uniform over
+        - `ood`: permuted actions on the training pairs, so that nothing else is new. The permutation is uniform over
           the 44 derangements: no action does what it did in training.
 
     Actions:
@@ -75,7 +75,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         3       down (y - 1)
         4       left (x - 1)
         ======  =============
-        In `ood` an action makes the move `actions[action]` of this list, never its own.
+        In `ood`, an action makes the move `actions[action]` of this list, never its own.
 
     Observations:
         =====  =======  ======  =====
@@ -93,11 +93,11 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
 
     Optimum:
         Known task: 2, since the key is at most 16 steps away from any start, and the door 16 from the key. Random:
-        exact per task, 0.250 in the mean of `all`.
+        exact per task, 0.250 on average over `all`.
 
     Source:
         Laskin et al. 2022, "In-context reinforcement learning with algorithm distillation", section 4 (which also has
-        the 81 pairs whose key lies at its door).
+        the 81 pairs whose key lies at the door).
 
     Version history:
         v0: first version.

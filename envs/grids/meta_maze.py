@@ -29,22 +29,21 @@ class Maze(NamedTuple):
 
 
 class MetaMaze(TaskFamily[Maze, Cell]):
-    """A maze with a goal that is not shown and pays again and again; the agent sees nothing but the cells around it.
+    """A maze with a hidden goal that pays repeatedly; the agent sees only the cells around it.
 
     Description:
-        A 9×9 maze: walls around it, and a pillar in every second cell of every second line but for the centre, where
-        the agent starts. It sees the 3 × 3 cells around itself, but not the goal. On the goal it is paid and put on a
-        free cell at random, from where it has to come back: where am I is a question of its own.
+        A 9×9 maze, with walls around it and a pillar in every second cell of every second row, except the centre, where
+        the agent starts. The agent sees the 3 × 3 cells around itself, but not the goal. On the goal it is rewarded and
+        moved to a random free cell, from where it must come back, so it must also localise itself.
 
     What varies:
         The goal cell, `Maze.goal`, and in `ood` the pillars, `Maze.walls`.
 
     Splits:
         - `all`: the 40 free cells other than the centre, in the standard maze.
-        - `train`, `test`: a fixed partition of these into 32 and 8. The test goals were drawn once and are written
-          out in TEST_GOALS, so that nothing can move them.
+        - `train`, `test`: a fixed partition of these into 32 and 8. The test goals are listed in TEST_GOALS.
         - `valid`: 10 of the training goals.
-        - `ood`: the training goals in mazes of which half the pillars, 4 of 8, are missing: uniform over the 70 mazes.
+        - `ood`: the training goals in mazes that lack half of the pillars, 4 of 8: uniform over the 70 mazes.
 
     Actions:
         ======  =============
@@ -57,24 +56,23 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         ======  =============
 
     Observations:
-        =====  ======================================================  ======  =====
-        index  meaning                                                 range   unit
-        =====  ======================================================  ======  =====
-        0 … 8  wall (1) or free (0): the cells around the agent, line  {0, 1}  none
-               by line from the upper left; number 4 is its own
-        =====  ======================================================  ======  =====
+        =====  =====================================================  ======  ====
+        index  meaning                                                range   unit
+        =====  =====================================================  ======  ====
+        0 … 8  wall (1) or free (0): the cells around the agent, row  {0, 1}  none
+               by row from the upper left; number 4 is its own
+        =====  =====================================================  ======  ====
 
     Rewards:
-        10 on reaching the goal, otherwise 0. With the reward the agent is put on a cell uniform over the free ones
-        other than the goal, and the observation is that of the new cell.
+        10 on reaching the goal, otherwise 0. With the reward, the agent is moved to a cell drawn uniformly from the
+        free cells other than the goal, and the observation is that of the new cell.
 
     Endings:
         Never terminated; truncated after 200 steps. A trial is one episode.
 
     Optimum:
-        Known task and position: exact per goal by dynamic programming, 416.2 in the mean of `all`. This is a bound:
-        an agent that is told the task still has to find out where it was put. Random: exact per goal, 14.37 in the
-        mean.
+        Known task and position: exact per goal by dynamic programming, 416.2 on average over `all`. This is a bound: an
+        agent that knows the task must still find out where it was moved. Random: exact per goal, 14.37 on average.
 
     Source:
         Miconi et al. 2019, "Backpropamine", section 4.2, and its published code (maze, start, goals, teleport).

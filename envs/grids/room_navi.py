@@ -53,20 +53,19 @@ class RoomNavi(TaskFamily[RoomGoals, RoomState]):
 
     Description:
         Three rooms of 3 × 3 cells in a row are joined by corridors of length 3 along y = 0. The agent starts in the
-        centre of the middle one, knows its cell, and is not told the goals. The first is in a corner of its room, and
-        says where the second one is: a goal on the left means a corner of the left room, a goal on the right one of
-        the right room. The third is in another corner of the middle room. A goal that was found pays at every step,
-        and the search for the next one costs 0.1 a step: an agent that does not explore stays where it is paid.
-        Walls stop a move. What was reached is forgotten at the end of an episode.
+        centre of the middle room and knows its cell, but not the goals. The first goal is in a corner of the middle
+        room, and indicates where the second is: a goal on the left means a corner of the left room, a goal on the right
+        means a corner of the right room. The third is in another corner of the middle room. A goal that was found pays
+        at every step, while the search for the next one costs 0.1 per step: an agent that does not explore stays where
+        it is paid. Walls stop a move. Progress is reset at the end of an episode.
 
     What varies:
         The cells of the goals: `RoomGoals.first`, `RoomGoals.second`, `RoomGoals.third`.
 
     Splits:
-        - `all`: the 4 · 4 · 3 = 48 tasks, on all of which the paper trains and tests.
-        - `train`, `test`: a partition of these into 36 and 12, which the library's generator fixes: the test tasks are
-          the first 12 of ``rng.permutation(rng.key(48), 48)``, tasks counted in the order of `RoomNavi.enumerate_tasks`
-          (``"all"``).
+        - `all`: the 4 · 4 · 3 = 48 tasks; the paper trains and tests on all of them.
+        - `train`, `test`: a fixed partition of these into 36 and 12: the test tasks are the first 12 of
+          ``rng.permutation(rng.key(48), 48)``, in the order of `RoomNavi.enumerate_tasks` (``"all"``).
         - `valid`: 12 of the training tasks.
         - `ood`: the third goal in a corner of the room that has no other goal: 4 · 4 · 4 = 64 tasks. In training it is
           always in the middle room.
@@ -98,15 +97,15 @@ class RoomNavi(TaskFamily[RoomGoals, RoomState]):
         Never terminated; truncated after 50 steps. A trial is one episode.
 
     Optimum:
-        Known task: exact per task by dynamic programming over cells and goals reached; 3376.6 in the mean of `all`.
-        Random: exact per task by dynamic programming, 0.152 in the mean of `all`. Bayes-optimal: unknown; the scripted
-        search, which goes to the nearest corner where the next goal may be, earns 2809.0 in the mean of `all`.
+        Known task: exact per task by dynamic programming over cells and goals reached; 3376.6 on average over `all`.
+        Random: exact per task by dynamic programming, 0.152 on average over `all`. Bayes-optimal: unknown; the scripted
+        search, which goes to the nearest corner where the next goal may be, earns 2809.0 on average over `all`.
 
     Differs from the source:
         =====  ==============================================  ===============
         what   here                                            there
         =====  ==============================================  ===============
-        tasks  parted into train and test; `all` is the        all 48 for both
+        tasks  split into train and test; `all` is the         all 48 for both
                paper's
         =====  ==============================================  ===============
 

@@ -38,18 +38,18 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
     """A corridor with a cue at its start that says which way to turn at its end: a test of memory.
 
     Description:
-        The cue is seen once, the first time that the agent is at x = 0; then nothing tells the side any more, nor
-        the place in the corridor. ``active=False`` starts on the cue; ``active=True`` starts one cell right of it, so
-        that the agent must first go back to look. Walls stop a move.
+        The cue is visible once, the first time that the agent is at x = 0. After that, nothing reveals the side or the
+        position in the corridor. With ``active=False``, the agent starts on the cue; with ``active=True``, one cell to
+        its right, so that it must first go back to look. Walls stop a move.
 
     What varies:
         The arm that pays, `Corridor.side`, and in `ood` the corridor's length, `Corridor.length`.
 
     Splits:
-        - `train`, `all`: both sides, with the corridor of `corridor_length` cells. These are all the tasks there are,
-          so there is no `test`: a side that was held out would not be a new task but the untrained answer.
-        - `valid`: both sides too.
-        - `ood`: both sides, with longer corridors of corridor_length + 1 … 2 · corridor_length cells.
+        - `train`, `all`: both sides, with the corridor of `corridor_length` cells. These are all the tasks, so there is
+          no `test`: a held-out side would not be a new task but the untrained answer.
+        - `valid`: both sides as well.
+        - `ood`: both sides, in longer corridors of corridor_length + 1 … 2 · corridor_length cells.
 
     Actions:
         ======  =============
@@ -77,22 +77,21 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
         longest corridor of `ood`.
 
     Optimum:
-        Known task: 1. Who remembers the cue: 1. Without memory: at most 0.5.
-        Random: 0.0006 for the default corridor (active: 0.0008), so rewards are rare at first.
+        Known task: 1. With a perfect memory: 1. Without memory: at most 0.5. Random: 0.0006 for the default corridor
+        (active: 0.0008), so rewards are rare at first.
 
     Differs from the source:
-        =================  ====================  =======================================================================
+        =================  ====================  =====================================================================
         what               here                  there
-        =================  ====================  =======================================================================
-        end of an episode  the choice of an arm  the first step in which an arm can be entered; the reward asks where
-                                                 the agent is then
-        tarrying           costs nothing         is penalised
-        =================  ====================  =======================================================================
+        =================  ====================  =====================================================================
+        end of an episode  the choice of an arm  the first step in which an arm can be entered; the reward depends on
+                                                 where the agent is then
+        waiting            costs nothing         is penalised
+        =================  ====================  =====================================================================
 
     Source:
-        Bakker 2001; Ni et al. 2023, "When do transformers shine in RL?", section 4 and its published code. There the
-        episode ends with the first step in which the arm can be entered, and the reward asks where the agent is then;
-        here the choice ends it, so that one horizon serves corridors of all lengths. No penalty for tarrying.
+        Bakker 2001; Ni et al. 2023, "When do transformers shine in RL?", section 4 and its published code. Here the
+        choice of an arm ends the episode, so that one horizon serves corridors of all lengths.
 
     Version history:
         v0: first version.

@@ -48,24 +48,24 @@ class WallTask(NamedTuple):
 
 
 class WallMaze(TaskFamily[WallTask, Cell]):
-    """A random maze whose goal is not shown; find it while getting to know the walls, then take the shortest way.
+    """A random maze with a hidden goal; find it while exploring the walls, then take the shortest path.
 
     Description:
-        13 × 13 cells with a wall around, of which each is a wall by chance. The agent knows its cell and sees the
-        3 × 3 cells around itself. Walls stop a move. Walls, start and goal stay through a trial. Mazes differ
-        in how hard they are, and uniform draws rarely show the hardest. `WallMaze.mutate` changes a maze a little.
+        13 × 13 cells surrounded by a wall; each cell is a wall at random. The agent knows its cell and sees the 3 × 3
+        cells around itself. Walls stop a move. Walls, start and goal stay the same throughout a trial. Mazes differ in
+        difficulty, and uniform draws rarely produce the hardest. `WallMaze.mutate` changes a maze slightly.
 
     What varies:
         The walls, `WallTask.walls`, the start, `WallTask.start`, and the goal, `WallTask.goal`.
 
     Splits:
-        - `train`, `valid`, `test`: each cell is a wall with probability 0.3; start and goal are uniform over the free
-          cells; all is drawn again until the goal can be reached and is 10 to 60 moves away, in disjoint streams. The
-          shortest way has 14.9 moves in the mean of 100,000 tasks, a quarter has at least 17, 10 % at least 21, 1 % at
-          least 30, 0.1 % at least 37, and the longest has 48: uniform draws leave a tail of hard mazes.
+        - `train`, `valid`, `test`, in disjoint random streams: each cell is a wall with probability 0.3; start and goal
+          are uniform over the free cells; the maze is redrawn until the goal can be reached and is 10 to 60 moves away.
+          In 100,000 tasks, the shortest path has 14.9 moves on average; a quarter have at least 17, 10 % at least 21,
+          1 % at least 30, 0.1 % at least 37, and the longest has 48: uniform draws have a tail of hard mazes.
         - `ood`: each cell is a wall with probability 0.4; otherwise the same. There are more dead ends and narrow
-          passages, but ways are hardly longer (15.2 moves in the mean). Half of these mazes have 65 walls or more, as
-          0.6 % of the training mazes do (50.0 in the mean).
+          passages, but paths are hardly longer (15.2 moves on average). Half of these mazes have 65 walls or more,
+          compared with 0.6 % of the training mazes (50.0 walls on average).
 
     Actions:
         ======  =============
@@ -78,14 +78,14 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         ======  =============
 
     Observations:
-        ======  ======================================================  =======  ======
-        index   meaning                                                 range    unit
-        ======  ======================================================  =======  ======
-        0       x, scaled                                               [-1, 1]  6 cells
-        1       y, scaled                                               [-1, 1]  6 cells
-        2 … 10  wall (1) or free (0): the cells around the agent, line  {0, 1}   none
-                by line from the upper left; number 6 is its own
-        ======  ======================================================  =======  ======
+        ======  =====================================================  =======  =======
+        index   meaning                                                range    unit
+        ======  =====================================================  =======  =======
+        0       x, scaled                                              [-1, 1]  6 cells
+        1       y, scaled                                              [-1, 1]  6 cells
+        2 … 10  wall (1) or free (0): the cells around the agent, row  {0, 1}   none
+                by row from the upper left; number 6 is its own
+        ======  =====================================================  =======  =======
 
     Rewards:
         1 on reaching the goal, otherwise -0.01.
@@ -94,12 +94,12 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         Terminated on the goal; truncated after 60 steps.
 
     Optimum:
-        Known task: 1 - 0.01 (moves - 1), exact per task by breadth-first search; 0.8605 in the mean of `train`.
-        Random: exact per task by dynamic programming, -0.588 in the mean of `train`. Bayes-optimal: unknown.
+        Known task: 1 - 0.01 (moves - 1), exact per task by breadth-first search; 0.8605 on average over `train`.
+        Random: exact per task by dynamic programming, -0.588 on average over `train`. Bayes-optimal: unknown.
 
     Source:
-        Ours. Similar mazes serve papers on curricula: Dennis et al. 2020, "Emergent complexity and zero-shot transfer
-        via unsupervised environment design" (PAIRED), section 5.
+        Ours. Papers on curricula use similar mazes: Dennis et al. 2020, "Emergent complexity and zero-shot transfer via
+        unsupervised environment design" (PAIRED), section 5.
 
     Version history:
         v0: first version.

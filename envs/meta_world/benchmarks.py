@@ -105,24 +105,24 @@ class MetaWorld(SimulatorFamily[Manipulation]):
 
 
 class ML1(MetaWorld):
-    """A robot arm that must do one thing with goals that only the reward tells. Needs Meta-World.
+    """A robot arm that must master one skill, with goals that only the reward reveals. Needs Meta-World.
 
     Description:
-        One environment of Meta-World (`env`, any of the 50), with goals of its own for training and for tests. A Sawyer
-        arm moves its hand by at most 1 cm along each axis per action and opens and closes its gripper. Each
-        environment has a dense reward of its own, from 0 to 10 a step.
+        One environment of Meta-World (`env`, any of the 50), with separate goals for training and testing. A Sawyer arm
+        moves its hand by at most 1 cm along each axis per action and opens and closes its gripper. Each environment has
+        its own dense reward, from 0 to 10 per step.
 
     What varies:
-        Where the thing starts and where the goal is: `Manipulation.layout`, Meta-World's own `rand_vec` (3 numbers in
+        Where the object starts and where the goal is: `Manipulation.layout`, Meta-World's own `rand_vec` (3 numbers in
         24 environments, 6 in 26, padded with zeros).
 
     Splits:
         - `train`: the 50 tasks of ``metaworld.ML1(env, seed=goal_seed).train_tasks``.
         - `test`: its 50 `test_tasks`, or the first `test_goals` of them.
-        - `valid`: 16 of training's tasks, for tuning; they are also trained on.
+        - `valid`: 16 of the training tasks, for tuning; they are also trained on.
 
-        Meta-World draws the goals for tests by the seed `goal_seed` + 1: a run with another `goal_seed` may train on
-        what this one is tested on.
+        Meta-World draws the test goals with the seed `goal_seed` + 1: a run with another `goal_seed` may train on the
+        test goals of this one.
 
     Actions:
         =====  =============================================  =======  ===============
@@ -134,40 +134,40 @@ class ML1(MetaWorld):
         An action beyond the range is clipped to it.
 
     Observations:
-        ========  ====================================================  =========  =======
-        index     meaning                                               range      unit
-        ========  ====================================================  =========  =======
-        0 … 2     place of the hand                                     workspace  m
-        3         how far the gripper is open                           [0, 1]     10 cm
-        4 … 10    place and quaternion of the first thing               unbounded  m, none
-        11 … 17   of the second thing, or 0                             unbounded  m, none
-        18 … 35   the same 18 numbers one step before                   as above   as above
-        36 … 38   0: the goal is hidden                                 0          m
-        ========  ====================================================  =========  =======
-        The first observation shows where the thing starts, which differs between the tasks of one environment: it
-        identifies a task of training among the 50, and tells nothing of the goal of a new one.
+        =======  ===========================================  =========  ========
+        index    meaning                                      range      unit
+        =======  ===========================================  =========  ========
+        0 … 2    position of the hand                         workspace  m
+        3        how far the gripper is open                  [0, 1]     10 cm
+        4 … 10   position and quaternion of the first object  unbounded  m, none
+        11 … 17  of the second object, or 0                   unbounded  m, none
+        18 … 35  the same 18 numbers one step earlier         as above   as above
+        36 … 38  0: the goal is hidden                        0          m
+        =======  ===========================================  =========  ========
+        The first observation shows where the object starts, which differs between the tasks of one environment: it
+        identifies a training task among the 50, and reveals nothing about the goal of a new one.
 
     Rewards:
         Meta-World's own (version 2), from 0 to 10.
 
     Endings:
         Never terminated; truncated after `horizon` steps, at most 500. `success` is Meta-World's; an episode counts as
-        solved if it held at any of its steps.
+        solved if it succeeds at any of its steps.
 
     Optimum:
-        Not known. The baseline `oracle`, Meta-World's own scripted policies, which are told the goal, solves nearly
-        every episode.
+        Not known. The baseline `oracle`, Meta-World's own scripted policies, which know the goal, solves nearly every
+        episode.
 
     Differs from the source:
-        ============  =========================================  =====================================================
-        what          here                                       there
-        ============  =========================================  =====================================================
-        observations  float32                                    float64
-        rewards       of actions clipped to ±1                   of the action as it is
-        layout        float32 in the task; a published one is    float64
+        ============  =======================================  ===============================================
+        what          here                                     there
+        ============  =======================================  ===============================================
+        observations  float32                                  float64
+        rewards       of actions clipped to ±1                 of the action as it is
+        layout        float32 in the task; a published one is  float64
                       played with its float64 digits
-        tests         play on after a success                    end at a success in Meta-World's own evaluation
-        ============  =========================================  =====================================================
+        tests         continue after a success                 end at a success in Meta-World's own evaluation
+        ============  =======================================  ===============================================
 
     Source:
         Yu et al. 2019, "Meta-World", and McLean et al. 2025, "Meta-World+" (version 3 of the environments); 10 episodes
@@ -211,28 +211,28 @@ class _Several(MetaWorld):
 
 
 class ML10(_Several):
-    """A robot arm that learns to do new things: ten environments to train on, five others to test on. Needs Meta-World.
+    """A robot arm that learns new skills: ten environments to train on, five others to test on. Needs Meta-World.
 
     Description:
         As `ML1`, with reach, push, pick-place, door-open, drawer-close, button-press-topdown, peg-insert-side,
         window-open, sweep and basketball for training, and drawer-open, door-close, shelf-place, sweep-into and
-        lever-pull for tests.
+        lever-pull for testing.
 
     What varies:
-        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its things and
+        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its objects and
         its goal are (`Manipulation.layout`).
 
     Splits:
         - `train`: 50 tasks of each of the 10 environments, those of ``metaworld.ML10(seed=goal_seed).train_tasks``.
-        - `test`: 50 tasks, or the first `test_goals`, of each of the 5 environments for tests.
-        - `valid`: a third of training's tasks, for tuning; they are also trained on.
+        - `test`: 50 tasks, or the first `test_goals`, of each of the 5 test environments.
+        - `valid`: a third of the training tasks, for tuning; they are also trained on.
 
     Actions:
         As `ML1`.
 
     Observations:
-        As `ML1`. The first observation identifies a task of training: it shows which environment it is, and where the
-        thing starts.
+        As `ML1`. The first observation identifies a training task: it shows which environment it is, and where the
+        object starts.
 
     Rewards:
         Meta-World's own (version 2), from 0 to 10.
@@ -241,8 +241,8 @@ class ML10(_Several):
         As `ML1`.
 
     Optimum:
-        Not known. The baseline `oracle`, Meta-World's own scripted policies, which are told the goal, solves nearly
-        every episode.
+        Not known. The baseline `oracle`, Meta-World's own scripted policies, which know the goal, solves nearly every
+        episode.
 
     Differs from the source:
         As `ML1`.
@@ -258,27 +258,27 @@ class ML10(_Several):
 
 
 class ML45(_Several):
-    """A robot arm that learns to do new things: 45 environments to train on, five others to test on. Needs Meta-World.
+    """A robot arm that learns new skills: 45 environments to train on, five others to test on. Needs Meta-World.
 
     Description:
-        As `ML1`, with bin-picking, box-close, hand-insert, door-lock and door-unlock for tests, and all others for
+        As `ML1`, with bin-picking, box-close, hand-insert, door-lock and door-unlock for testing, and all others for
         training.
 
     What varies:
-        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its things and
+        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its objects and
         its goal are (`Manipulation.layout`).
 
     Splits:
         - `train`: 50 tasks of each of the 45 environments, those of ``metaworld.ML45(seed=goal_seed).train_tasks``.
-        - `test`: 50 tasks, or the first `test_goals`, of each of the 5 environments for tests.
-        - `valid`: a third of training's tasks, for tuning; they are also trained on.
+        - `test`: 50 tasks, or the first `test_goals`, of each of the 5 test environments.
+        - `valid`: a third of the training tasks, for tuning; they are also trained on.
 
     Actions:
         As `ML1`.
 
     Observations:
-        As `ML1`. The first observation identifies a task of training: it shows which environment it is, and where the
-        thing starts.
+        As `ML1`. The first observation identifies a training task: it shows which environment it is, and where the
+        object starts.
 
     Rewards:
         Meta-World's own (version 2), from 0 to 10.
@@ -287,8 +287,8 @@ class ML45(_Several):
         As `ML1`.
 
     Optimum:
-        Not known. The baseline `oracle`, Meta-World's own scripted policies, which are told the goal, solves nearly
-        every episode.
+        Not known. The baseline `oracle`, Meta-World's own scripted policies, which know the goal, solves nearly every
+        episode.
 
     Differs from the source:
         As `ML1`.
@@ -304,28 +304,28 @@ class ML45(_Several):
 
 
 class MT10(_Several):
-    """A robot arm that does ten things, each with a goal that is seen: multi-task learning. Needs Meta-World.
+    """A robot arm with ten skills and visible goals: multi-task learning. Needs Meta-World.
 
     Description:
         As `ML1`, but nothing is hidden: reach, push, pick-place, door-open, drawer-open, drawer-close,
-        button-press-topdown, peg-insert-side, window-open and window-close, with the goal in the observation. It is
-        what learning without adaptation is measured by.
+        button-press-topdown, peg-insert-side, window-open and window-close, with the goal in the observation. It
+        measures learning without adaptation.
 
     What varies:
-        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its things and
+        The environment (`Manipulation.environment`, an index of the family's `environments`), and where its objects and
         its goal are (`Manipulation.layout`).
 
     Splits:
         - `train`: 50 tasks of each of the 10 environments, those of ``metaworld.MT10(seed=goal_seed).train_tasks``.
-        - `all`: the same tasks. MT10 has none for tests.
-        - `valid`: a third of training's tasks, for tuning; they are also trained on.
+        - `all`: the same tasks. MT10 has no test tasks.
+        - `valid`: a third of the training tasks, for tuning; they are also trained on.
 
     Actions:
         As `ML1`.
 
     Observations:
-        As `ML1`, with the place of the goal as the last three numbers. Meta-World's one-hot number of the environment
-        is not among them.
+        As `ML1`, with the position of the goal as the last three numbers. Meta-World's one-hot environment number is
+        not included.
 
     Rewards:
         Meta-World's own (version 2), from 0 to 10.

@@ -65,17 +65,17 @@ def living(after: Physics, action: Tensor) -> Tensor:
 
 
 class AntVelMAML(RobotFamily[Velocity]):
-    """A four-legged robot that must walk at a speed which only the reward tells, in the time steps of MAML's paper.
+    """A four-legged robot that must walk at a speed that only the reward reveals, with the time steps of MAML's paper.
 
     Description:
-        Ant of Gymnasium's v5, 50 actions a second, each one simulation step of 0.02 s, so that an episode of 200 steps
-        lasts 4 s. Needs MuJoCo.
+        Ant of Gymnasium's v5, 50 actions per second, each one simulation step of 0.02 s, so that an episode of 200
+        steps lasts 4 s. Needs MuJoCo.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint random streams.
         - `ood`: speed ~ U[3, 4) m/s.
 
     Actions:
@@ -88,39 +88,39 @@ class AntVelMAML(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        ==========  ===============================================  =========  ===========
-        index       meaning                                          range      unit
-        ==========  ===============================================  =========  ===========
-        0 … 1       place of the torso                               unbounded  m
-        2           height of the torso                              unbounded  m
-        3 … 6       its orientation, a quaternion                    unbounded  none
-        7 … 14      angles of the eight joints                       unbounded  rad
-        15 … 20     speeds and angular speeds of the torso           unbounded  m/s, rad/s
-        21 … 28     speeds of the joints                             unbounded  rad/s
-        29 … 112    forces and torques of contact on the world and   [-1, 1]    N, N m
-                    13 bodies, clipped
-        113 … 121   rotation of the torso, a matrix                  [-1, 1]    none
-        122 … 124   centre of mass                                   unbounded  m
-        ==========  ===============================================  =========  ===========
+        =========  ==============================================  =========  ==========
+        index      meaning                                         range      unit
+        =========  ==============================================  =========  ==========
+        0 … 1      position of the torso                           unbounded  m
+        2          height of the torso                             unbounded  m
+        3 … 6      its orientation, a quaternion                   unbounded  none
+        7 … 14     angles of the eight joints                      unbounded  rad
+        15 … 20    velocities and angular velocities of the torso  unbounded  m/s, rad/s
+        21 … 28    velocities of the joints                        unbounded  rad/s
+        29 … 112   contact forces and torques on the world and     [-1, 1]    N, N m
+                   13 bodies, clipped
+        113 … 121  rotation of the torso, a matrix                 [-1, 1]    none
+        122 … 124  centre of mass                                  unbounded  m
+        =========  ==============================================  =========  ==========
 
     Rewards:
-        1 - |v - wanted| - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with v the speed along x of
-        the whole body's centre of mass after the step.
+        1 - |v - target| - 0.005 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 0.05, with v the speed along x of the
+        whole body's centre of mass after the step.
 
     Endings:
         Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
 
     Optimum:
-        Not known. At most 1.05 a step.
+        Not known. At most 1.05 per step.
 
     Differs from the source:
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         what                  here                                            there
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
-                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+                              velocities 0.1 · N(0, 1), as in Gymnasium's v5  0.01 · N(0, 1), velocities 0.1 · N(0, 1)
         softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, goal velocity), and its published code.
@@ -152,18 +152,19 @@ class AntVelMAML(RobotFamily[Velocity]):
 
 
 class AntDirMAML(RobotFamily[Direction]):
-    """A four-legged robot that must walk forwards or backwards, in the time steps of MAML's paper.
+    """A four-legged robot that must walk forwards or backwards, with the time steps of MAML's paper.
 
     Description:
-        Ant of Gymnasium's v5, 50 actions a second, as `AntVelMAML`. Only the reward tells the direction. Needs MuJoCo.
+        Ant of Gymnasium's v5, 50 actions per second, as `AntVelMAML`. Only the reward reveals the direction. Needs
+        MuJoCo.
 
     What varies:
         The direction along x: `Direction.direction`.
 
     Splits:
-        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
-          on: `AntDir2D` has held-out ones.
-        - `valid`: both directions too.
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none can be held out;
+          `AntDir2D` has held-out tasks.
+        - `valid`: both directions as well.
 
     Actions:
         =====  =================================================  ==========  ====
@@ -175,11 +176,11 @@ class AntDirMAML(RobotFamily[Direction]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `AntVelMAML`: place, height, orientation (quaternion) and eight joint angles, then the speeds, the
-        clipped forces of contact, the torso's rotation and the centre of mass. 125 numbers.
+        Those of `AntVelMAML`: position, height, orientation (quaternion) and eight joint angles, then the velocities,
+        the clipped contact forces, the torso's rotation and the centre of mass. 125 numbers.
 
     Rewards:
-        v · direction - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with v the speed along x of the
+        v · direction - 0.005 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 0.05, with v the speed along x of the
         whole body's centre of mass after the step.
 
     Endings:
@@ -189,13 +190,13 @@ class AntDirMAML(RobotFamily[Direction]):
         Not known.
 
     Differs from the source:
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         what                  here                                            there
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
-                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+                              velocities 0.1 · N(0, 1), as in Gymnasium's v5  0.01 · N(0, 1), velocities 0.1 · N(0, 1)
         softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, forward/backward), and its published code.
@@ -228,17 +229,17 @@ class AntDirMAML(RobotFamily[Direction]):
 
 
 class AntPos(RobotFamily[Place]):
-    """A four-legged robot that must walk to a place which only the reward tells, in the code of MAML's paper.
+    """A four-legged robot that must walk to a position that only the reward reveals, as in the code of MAML's paper.
 
     Description:
-        Ant of Gymnasium's v5, 50 actions a second, as `AntVelMAML`. Unlike `AntGoal`, an episode ends where it falls.
-        Needs MuJoCo.
+        Ant of Gymnasium's v5, 50 actions per second, as `AntVelMAML`. Unlike in `AntGoal`, an episode ends when the ant
+        falls. Needs MuJoCo.
 
     What varies:
-        The place: `Place.position`.
+        The target position: `Place.position`.
 
     Splits:
-        - `train`, `valid`, `test`: uniform over the square [-3, 3)² m, in disjoint streams.
+        - `train`, `valid`, `test`: uniform over the square [-3, 3)² m, in disjoint random streams.
         - `ood`: uniform over the square ring 3 ≤ max(|x|, |y|) < 4 m.
 
     Actions:
@@ -251,27 +252,27 @@ class AntPos(RobotFamily[Place]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `AntVelMAML`: place, height, orientation (quaternion) and eight joint angles, then the speeds, the
-        clipped forces of contact, the torso's rotation and the centre of mass. 125 numbers.
+        Those of `AntVelMAML`: position, height, orientation (quaternion) and eight joint angles, then the velocities,
+        the clipped contact forces, the torso's rotation and the centre of mass. 125 numbers.
 
     Rewards:
-        4 - ‖centre of mass - wanted‖₁ - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with the whole
-        body's centre of mass after the step. The 4 make living pay wherever the place is not far.
+        4 - ‖centre of mass - target‖₁ - 0.005 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 0.05, with the whole
+        body's centre of mass after the step. The constant 4 makes survival pay wherever the target is not far away.
 
     Endings:
         Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
 
     Optimum:
-        Not known. At most 4.05 a step.
+        Not known. At most 4.05 per step.
 
     Differs from the source:
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         what                  here                                            there
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
         start                 0.75 m high, positions U[-0.1, 0.1),            0.55 m high on bent legs, positions
-                              velocities 0.1 · N(0, 1), as Gymnasium's v5     0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+                              velocities 0.1 · N(0, 1), as in Gymnasium's v5  0.01 · N(0, 1), velocities 0.1 · N(0, 1)
         softness of contacts  that of Gymnasium's v5                          solimp .8 .8 .01
-        ====================  ==============================================  ==========================================
+        ====================  ==============================================  ========================================
 
     Source:
         The published code of Finn, Abbeel & Levine 2017, "MAML" (ant, goal position; the paper does not use it).

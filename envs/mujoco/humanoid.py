@@ -52,22 +52,23 @@ def inside_and_contacts(model: Any, data: Any) -> np.ndarray:
 
 
 class HumanoidDir(RobotFamily[Heading]):
-    """A two-legged robot that must walk in a direction which only the reward tells. Needs MuJoCo.
+    """A two-legged robot that must walk in a direction that only the reward reveals. Needs MuJoCo.
 
     Description:
-        Humanoid of Gymnasium's v5, 67 actions a second. It starts as there: U[-0.01, 0.01) is added to positions and
-        velocities.
+        Humanoid of Gymnasium's v5, 67 actions per second. It starts as in Gymnasium: U[-0.01, 0.01) is added to
+        positions and velocities.
 
     What varies:
         The direction: `Heading.direction`.
 
     Splits:
-        - `train`: 100 tasks, angle ~ U[0, 2π), drawn once (``train_tasks=None``: fresh ones without end).
-        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones). Directions have no outside, so no `ood`.
-        - `valid`: fresh tasks of training's distribution.
+        - `train`: 100 fixed tasks, angle ~ U[0, 2π) (``train_tasks=None``: unlimited fresh tasks).
+        - `test`: 30 other fixed tasks (``test_tasks=None``: fresh tasks). There is no `ood`, since the training
+          directions cover the whole circle.
+        - `valid`: fresh tasks from the training distribution.
 
-        With ``forward_backward=True`` there are only two tasks, forwards and backwards along x, so that `train`,
-        `valid` and `all` have both, and none is left to test on.
+        With ``forward_backward=True`` there are only two tasks, forwards and backwards along x, so `train`, `valid` and
+        `all` have both, and none can be held out.
 
     Actions:
         ======  =========================================================  ===========  ====
@@ -79,21 +80,21 @@ class HumanoidDir(RobotFamily[Heading]):
         An action beyond the range is clipped to it.
 
     Observations:
-        ==========  =======================================================  =========  =============
-        index       meaning                                                  range      unit
-        ==========  =======================================================  =========  =============
-        0 … 4       height of the torso, its orientation (quaternion)        unbounded  m, none
-        5 … 21      angles of the joints                                     unbounded  rad
-        22 … 44     speeds of torso and joints                               unbounded  m/s, rad/s
-        45 … 174    inertia and mass of the 13 bodies about the centre of    unbounded  kg, m
-                    mass
-        175 … 252   their velocities                                         unbounded  m/s, rad/s
-        253 … 269   forces of the motors at the joints                       unbounded  N m
-        ==========  =======================================================  =========  =============
-        Those of Gymnasium's v5 without the forces of contact. With ``show_contacts=True`` these, too: 348 numbers.
+        =========  =====================================================  =========  ==========
+        index      meaning                                                range      unit
+        =========  =====================================================  =========  ==========
+        0 … 4      height of the torso, its orientation (quaternion)      unbounded  m, none
+        5 … 21     angles of the joints                                   unbounded  rad
+        22 … 44    velocities of torso and joints                         unbounded  m/s, rad/s
+        45 … 174   inertia and mass of the 13 bodies about the centre of  unbounded  kg, m
+                   mass
+        175 … 252  their velocities                                       unbounded  m/s, rad/s
+        253 … 269  forces of the motors at the joints                     unbounded  N m
+        =========  =====================================================  =========  ==========
+        Those of Gymnasium's v5 without the contact forces. ``show_contacts=True`` adds these: 348 numbers.
 
     Rewards:
-        1.25 ⟨v, direction⟩ - 0.1 ‖action‖² - min(5e-7 Σ (force of contact)², 10) + 5, with v the mean velocity of the
+        1.25 ⟨v, direction⟩ - 0.1 ‖action‖² - min(5e-7 Σ (contact force)², 10) + 5, with v the mean velocity of the
         centre of mass since the last action.
 
     Endings:
@@ -103,16 +104,17 @@ class HumanoidDir(RobotFamily[Heading]):
         Not known.
 
     Differs from the source:
-        ============  ================================  ============================
-        what          here                              there
-        ============  ================================  ============================
-        observations  no forces of contact; an option   with the forces of contact
-        tasks         100 and 30, always the same       as many, drawn at each start
-        ============  ================================  ============================
+        ============  ============================  ============================
+        what          here                          there
+        ============  ============================  ============================
+        observations  no contact forces; an option  with the contact forces
+        tasks         100 and 30, always the same   as many, drawn at each start
+        ============  ============================  ============================
 
     Source:
-        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the weights of Gymnasium's v5. With
-        ``forward_backward=True, show_contacts=True`` it is that of Rothfuss et al. 2019, "ProMP" (HumanoidRandDirec).
+        Rakelly et al. 2019, "PEARL" (humanoid-dir; 100 and 30 tasks), with the reward weights of Gymnasium's v5. With
+        ``forward_backward=True, show_contacts=True``, it is the task of Rothfuss et al. 2019, "ProMP"
+        (HumanoidRandDirec).
 
     Version history:
         v0: first version.

@@ -30,23 +30,23 @@ class BodyScales(NamedTuple):
 
 
 class Walker2dRandParams(RobotFamily[BodyScales]):
-    """A planar walker whose masses, frictions and dampings are new each time. Needs MuJoCo.
+    """A planar walker whose masses, frictions and dampings change from task to task. Needs MuJoCo.
 
     Description:
-        Walker2d of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
-        velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions a second, and
-        the nominal friction of the right foot is 0.9, as in the published rand_param_envs.
+        Walker2d of Gymnasium's v5, 125 actions per second. It starts as in Gymnasium: U[-0.005, 0.005) is added to
+        positions and velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions
+        per second, and the nominal friction of the right foot is 0.9, as in the published rand_param_envs.
 
     What varies:
-        Multipliers of mass (and inertia with it) of the 7 bodies, of three frictions of 8 geoms and of the damping of
-        6 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u, damping by
-        1.3^u.
+        Multipliers of the mass (and with it the inertia) of the 7 bodies, of three frictions of 8 geoms, and of the
+        damping of 6 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u,
+        damping by 1.3^u.
 
     Splits:
-        - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
-        - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
-        - `valid`: fresh tasks of training's distribution.
-        - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
+        - `train`: 40 fixed tasks, u ~ U[-3, 3) (``train_tasks=None``: unlimited fresh tasks).
+        - `test`: 10 other fixed tasks (``test_tasks=None``: fresh tasks).
+        - `valid`: fresh tasks from the training distribution.
+        - `ood`: all u in [3, 4) or (-4, -3], each side with probability 1/2.
 
     Actions:
         =====  =================================================  ==========  ====
@@ -58,14 +58,14 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
         An action beyond the range is clipped to it.
 
     Observations:
-        =======  =============================================  =========  ===========
-        index    meaning                                        range      unit
-        =======  =============================================  =========  ===========
-        0 … 1    height of the torso, pitch                     unbounded  m, rad
-        2 … 7    angles of the joints                           unbounded  rad
-        8 … 16   speeds along x and z, of the pitch, of the     [-10, 10]  m/s, rad/s
-                 joints
-        =======  =============================================  =========  ===========
+        ======  ==============================================  =========  ==========
+        index   meaning                                         range      unit
+        ======  ==============================================  =========  ==========
+        0 … 1   height of the torso, pitch                      unbounded  m, rad
+        2 … 7   angles of the joints                            unbounded  rad
+        8 … 16  velocities along x and z, of the pitch, of the  [-10, 10]  m/s, rad/s
+                joints
+        ======  ==============================================  =========  ==========
 
     Rewards:
         v + 1 - 0.001 ‖action‖², with v the mean speed along x since the last action.
@@ -84,13 +84,12 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
                               an option
         friction of the feet  1.9 both, as in Gymnasium's v5;  0.9 right, 1.9 left
                               an option
-        inertia               multiplied with its body's mass  multiplied by factors of its own
+        inertia               scaled with the body's mass      scaled by its own factors
         tasks                 40 and 10, always the same       50 drawn at each start, 40 and 10 of them
         ====================  ===============================  =========================================
 
     Source:
-        Rakelly et al. 2019, "PEARL" (walker-rand-params; 40 and 10 tasks), after the published rand_param_envs, which
-        multiply the inertia by factors of its own.
+        Rakelly et al. 2019, "PEARL" (walker-rand-params; 40 and 10 tasks), after the published rand_param_envs.
 
     Version history:
         v0: first version.
@@ -130,23 +129,23 @@ class Walker2dRandParams(RobotFamily[BodyScales]):
 
 
 class HopperRandParams(RobotFamily[BodyScales]):
-    """A planar hopper whose masses, frictions and dampings are new each time. Needs MuJoCo.
+    """A planar hopper whose masses, frictions and dampings change from task to task. Needs MuJoCo.
 
     Description:
-        Hopper of Gymnasium's v5, 125 actions a second. It starts as there: U[-0.005, 0.005) is added to positions and
-        velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions a second, as
-        in the published rand_param_envs.
+        Hopper of Gymnasium's v5, 125 actions per second. It starts as in Gymnasium: U[-0.005, 0.005) is added to
+        positions and velocities. With ``published=True`` simulation steps last 0.004 s, so that there are 62.5 actions
+        per second, as in the published rand_param_envs.
 
     What varies:
-        Multipliers of mass (and inertia with it) of the 4 bodies, of three frictions of 5 geoms and of the damping of
-        3 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u, damping by
-        1.3^u.
+        Multipliers of the mass (and with it the inertia) of the 4 bodies, of three frictions of 5 geoms, and of the
+        damping of 3 joints: `BodyScales`. With u drawn for each of them, mass and friction are multiplied by 1.5^u,
+        damping by 1.3^u.
 
     Splits:
-        - `train`: 40 tasks, u ~ U[-3, 3), drawn once (``train_tasks=None``: fresh ones without end).
-        - `test`: 10 others, drawn once (``test_tasks=None``: fresh ones).
-        - `valid`: fresh tasks of training's distribution.
-        - `ood`: all u in [3, 4) or (-4, -3], either side with probability 1/2.
+        - `train`: 40 fixed tasks, u ~ U[-3, 3) (``train_tasks=None``: unlimited fresh tasks).
+        - `test`: 10 other fixed tasks (``test_tasks=None``: fresh tasks).
+        - `valid`: fresh tasks from the training distribution.
+        - `ood`: all u in [3, 4) or (-4, -3], each side with probability 1/2.
 
     Actions:
         =====  =============================  ==========  ====
@@ -157,14 +156,14 @@ class HopperRandParams(RobotFamily[BodyScales]):
         An action beyond the range is clipped to it.
 
     Observations:
-        =======  =============================================  =========  ===========
-        index    meaning                                        range      unit
-        =======  =============================================  =========  ===========
-        0 … 1    height of the torso, pitch                     unbounded  m, rad
-        2 … 4    angles of the joints                           unbounded  rad
-        5 … 10   speeds along x and z, of the pitch, of the     [-10, 10]  m/s, rad/s
-                 joints
-        =======  =============================================  =========  ===========
+        ======  ==============================================  =========  ==========
+        index   meaning                                         range      unit
+        ======  ==============================================  =========  ==========
+        0 … 1   height of the torso, pitch                      unbounded  m, rad
+        2 … 4   angles of the joints                            unbounded  rad
+        5 … 10  velocities along x and z, of the pitch, of the  [-10, 10]  m/s, rad/s
+                joints
+        ======  ==============================================  =========  ==========
 
     Rewards:
         v + 1 - 0.001 ‖action‖², with v the mean speed along x since the last action.
@@ -177,19 +176,18 @@ class HopperRandParams(RobotFamily[BodyScales]):
         Not known.
 
     Differs from the source:
-        ====================  ===============================  =========================================================
-        what                  here                             there
-        ====================  ===============================  =========================================================
-        time between actions  0.008 s (4 steps of 0.002 s);    0.016 s (4 steps of 0.004 s)
+        ====================  =============================  ====================================================
+        what                  here                           there
+        ====================  =============================  ====================================================
+        time between actions  0.008 s (4 steps of 0.002 s);  0.016 s (4 steps of 0.004 s)
                               an option
-        inertia               multiplied with its body's mass  multiplied by factors of its own
-        tasks                 40 and 10, always the same       in PEARL's code 50 drawn at each start, 40 and 10 of
-                                                               them; not in its paper
-        ====================  ===============================  =========================================================
+        inertia               scaled with the body's mass    scaled by its own factors
+        tasks                 40 and 10, always the same     in PEARL's code 50 drawn at each start, 40 and 10 of
+                                                             them; not in its paper
+        ====================  =============================  ====================================================
 
     Source:
-        The published rand_param_envs (hopper), which multiply the inertia by factors of its own; the number of tasks is
-        that of Rakelly et al. 2019 for the walker.
+        The published rand_param_envs (hopper); the number of tasks is that of Rakelly et al. 2019 for the walker.
 
     Version history:
         v0: first version.

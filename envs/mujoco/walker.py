@@ -31,19 +31,19 @@ def fallen(after: Physics) -> Tensor:
 
 
 class Walker2dDir(RobotFamily[Direction]):
-    """A planar walker that must run as fast as it can, forwards or backwards, which only the reward tells.
+    """A planar walker that must run as fast as it can, forwards or backwards; only the reward reveals which.
 
     Description:
-        Walker2d of Gymnasium's v5 with the feet of its v4 (friction 0.9 right, 1.9 left), 62.5 actions a second. It
-        starts as there: U[-0.005, 0.005) is added to positions and velocities. Needs MuJoCo.
+        Walker2d of Gymnasium's v5 with the feet of its v4 (friction 0.9 right, 1.9 left), 62.5 actions per second. It
+        starts as in Gymnasium: U[-0.005, 0.005) is added to positions and velocities. Needs MuJoCo.
 
     What varies:
         The direction: `Direction.direction`.
 
     Splits:
-        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
-          on: `Walker2dVel` has held-out ones.
-        - `valid`: both directions too.
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none can be held out;
+          `Walker2dVel` has held-out tasks.
+        - `valid`: both directions as well.
 
     Actions:
         =====  =================================================  ==========  ====
@@ -55,14 +55,14 @@ class Walker2dDir(RobotFamily[Direction]):
         An action beyond the range is clipped to it.
 
     Observations:
-        =======  =============================================  =========  ===========
-        index    meaning                                        range      unit
-        =======  =============================================  =========  ===========
-        0 … 1    height of the torso, pitch                     unbounded  m, rad
-        2 … 7    angles of the joints                           unbounded  rad
-        8 … 16   speeds along x and z, of the pitch, of the     [-10, 10]  m/s, rad/s
-                 joints
-        =======  =============================================  =========  ===========
+        ======  ==============================================  =========  ==========
+        index   meaning                                         range      unit
+        ======  ==============================================  =========  ==========
+        0 … 1   height of the torso, pitch                      unbounded  m, rad
+        2 … 7   angles of the joints                            unbounded  rad
+        8 … 16  velocities along x and z, of the pitch, of the  [-10, 10]  m/s, rad/s
+                joints
+        ======  ==============================================  =========  ==========
 
     Rewards:
         v · direction + 1 - 0.001 ‖action‖², with v the mean speed along x since the last action.
@@ -104,16 +104,16 @@ class Walker2dDir(RobotFamily[Direction]):
 
 
 class Walker2dVel(RobotFamily[Velocity]):
-    """A planar walker that must run at a speed which only the reward tells.
+    """A planar walker that must run at a target speed that only the reward reveals.
 
     Description:
-        Walker2d of Gymnasium's v5 with the feet of its v4, 62.5 actions a second, as `Walker2dDir`. Needs MuJoCo.
+        Walker2d of Gymnasium's v5 with the feet of its v4, 62.5 actions per second, as `Walker2dDir`. Needs MuJoCo.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `valid`, `test`: speed ~ U[0, 10) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 10) m/s, in disjoint random streams.
         - `ood`: speed ~ U[10, 13) m/s.
 
     Actions:
@@ -126,18 +126,18 @@ class Walker2dVel(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `Walker2dDir`: height, pitch and six joint angles, then the speeds along x and z, of the pitch and of
-        the joints within [-10, 10]. 17 numbers in m, rad, m/s and rad/s.
+        Those of `Walker2dDir`: height, pitch and six joint angles, then the velocities along x and z, of the pitch and
+        of the joints, clipped to [-10, 10]. 17 numbers in m, rad, m/s and rad/s.
 
     Rewards:
-        15 - |v - wanted| - 0.001 ‖action‖², with v the mean speed along x since the last action. The 15 make standing
-        pay at every wanted speed.
+        15 - |v - target| - 0.001 ‖action‖², with v the mean speed along x since the last action. The constant 15 makes
+        standing pay at every target speed.
 
     Endings:
         Terminated when the height leaves (0.8, 2) m or the pitch (-1, 1) rad; truncated after `horizon` steps.
 
     Optimum:
-        Not known. At most 15 a step.
+        Not known. At most 15 per step.
 
     Source:
         Rothfuss et al. 2019, "ProMP" (Walker2DRandVel), in its published code.

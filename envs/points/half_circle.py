@@ -33,22 +33,22 @@ def pearl_goals() -> Tensor:
 
 
 class SparsePointRobot(TaskFamily[Goal, Point]):
-    """A point that must find a goal on a half circle and is paid only near it; search along the arc, then go there.
+    """A point that must find a goal on a half circle and is rewarded only near it; search the arc, then go there.
 
     Description:
-        The point starts at the origin and moves by up to 0.1 m per axis and step. The goal is 1 m away, in a direction
-        that is not told. An episode is too short to look everywhere.
+        The point starts at the origin and moves by up to 0.1 m per axis and step. The goal is 1 m away, in an unknown
+        direction. An episode is too short to search everywhere.
 
     What varies:
         The goal: `Goal.position`, (cos θ, sin θ).
 
     Splits:
-        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint random streams.
         - `ood`: the other half circle, θ ~ U[π, 2π).
 
-        With ``tasks="pearl"`` the goals are those of PEARL's published code, 100 in equal distances on the arc, both of
-        its ends among them, shuffled by NumPy with seed 1337: `train` the first 80, `test` the last 20, and `valid` 26
-        of `train`.
+        With ``tasks="pearl"`` the goals are those of PEARL's published code, 100 equally spaced on the arc, including
+        both ends, and shuffled by NumPy with seed 1337: `train` has the first 80, `test` the last 20, and `valid` 26 of
+        `train`.
 
     Actions:
         =====  ===============  ============  ======
@@ -69,22 +69,22 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
 
     Rewards:
         With d the Euclidean distance to the goal after the move: 1 - d where d ≤ 0.2 m, otherwise 0. With
-        ``dense=True``: -d, which PEARL meta-trains on.
+        ``dense=True``: -d, the reward that PEARL meta-trains on.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Known task: full steps along each axis until the goal is reached, exact per goal; 13.38 in the mean of `train`;
-        dense -3.84.
+        Known task: full steps along each axis until the goal is reached, exact per goal; 13.38 on average over `train`;
+        dense: -3.84.
 
     Differs from the source:
-        =====  =======================  ======================================================================
-        what   here                     there
-        =====  =======================  ======================================================================
-        tasks  fresh goals without      100 goals in equal distances on the arc: 80 to train on, 20 to test on
-               end; an option
-        =====  =======================  ======================================================================
+        =====  ================================  ===============================================================
+        what   here                              there
+        =====  ================================  ===============================================================
+        tasks  unlimited fresh goals; an option  100 equally spaced goals on the arc: 80 to train on, 20 to test
+                                                 on
+        =====  ================================  ===============================================================
 
     Source:
         Rakelly et al. 2019, "PEARL", section 6.3, in its published code (sparse-point-robot, 5 exploration episodes).
@@ -161,18 +161,18 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
 
 
 class SemiCircle(TaskFamily[Goal, Point]):
-    """A point that starts anywhere around a half circle and must find the goal on it, paid only near it.
+    """A point that starts anywhere around a half circle and must find the goal on it, rewarded only near it.
 
     Description:
         The point starts uniformly in [-1.5, 1.5) × [-0.5, 1.5) m and moves by up to 0.1 m per axis and step. The goal
-        is somewhere on the unit half circle; an episode is long enough to look everywhere.
+        is somewhere on the unit half circle; an episode is long enough to search everywhere.
 
     What varies:
         The goal: `Goal.position`, (cos θ, sin θ).
 
     Splits:
-        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint streams.
-        - `ood`: the other half circle, θ ~ U[π, 2π), with the starts of training.
+        - `train`, `valid`, `test`: θ ~ U[0, π), in disjoint random streams.
+        - `ood`: the other half circle, θ ~ U[π, 2π), with the starting positions of training.
 
     Actions:
         =====  ===============  ============  ======
@@ -192,14 +192,14 @@ class SemiCircle(TaskFamily[Goal, Point]):
         =====  ===============  ==================================================  ======
 
     Rewards:
-        1 where the distance to the goal after the move is at most 0.2 m, otherwise 0.
+        1 if the distance to the goal after the move is at most 0.2 m, otherwise 0.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
         Known task: full steps along each axis until the goal pays; the expectation over the starts, exact per goal;
-        51.82 in the mean of `train`.
+        51.82 on average over `train`.
 
     Source:
         Dorfman et al. 2021, "Offline meta learning of exploration", and Ni et al. 2022, "Recurrent model-free RL can be

@@ -24,17 +24,17 @@ REACHED = 0.01  # metres per axis
 
 
 class Navigation2D(TaskFamily[Goal, Point]):
-    """A point in the plane that must find a goal it does not see, guided only by the reward.
+    """A point in the plane that must find a hidden goal, guided only by the reward.
 
     Description:
         The point starts at the origin and moves by up to 0.1 m per axis and step. The reward is the negative distance
-        to the goal, so three rewards tell where the goal is.
+        to the goal, so three rewards determine where the goal is.
 
     What varies:
         The goal: `Goal.position`.
 
     Splits:
-        - `train`, `valid`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint streams.
+        - `train`, `valid`, `test`: goal ~ U[-0.5, 0.5)² m, in disjoint random streams.
         - `ood`: goal uniform over the square ring 0.5 ≤ max(|x|, |y|) < 0.8 m, outside the training square.
 
     Actions:
@@ -55,14 +55,14 @@ class Navigation2D(TaskFamily[Goal, Point]):
         =====  ===============  ==============================  ======
 
     Rewards:
-        Minus the Euclidean distance to the goal after the move.
+        The negative Euclidean distance to the goal after the move.
 
     Endings:
         Terminated when |dx| and |dy| are both below 0.01 m after the move; truncated after `horizon` steps.
 
     Optimum:
-        Known task: full steps along each axis until the goal is reached, exact per goal; -0.506 in the mean of
-        `train`. Standing still: -38.26 in the mean.
+        Known task: full steps along each axis until the goal is reached, exact per goal; -0.506 on average over
+        `train`. Standing still: -38.26 on average.
 
     Source:
         Finn et al. 2017, "MAML", section 5.3 (2D navigation), in its published code.

@@ -29,17 +29,18 @@ class PointRobot(TaskFamily[Goal, Point]):
 
     Description:
         The point starts uniformly in [-1, 1)² m and moves by up to 0.1 m per axis and step. The reward is the negative
-        distance to the goal, so three rewards tell where the goal is.
+        distance to the goal, so three rewards determine where the goal is.
 
     What varies:
         The goal: `Goal.position`.
 
     Splits:
-        - `train`, `valid`, `test`: goal ~ U[-1, 1)² m, in disjoint streams.
+        - `train`, `valid`, `test`: goal ~ U[-1, 1)² m, in disjoint random streams.
         - `ood`: goal uniform over the square ring 1 ≤ max(|x|, |y|) < 1.5 m, outside the training square.
 
-        With ``tasks="pearl"`` the goals are those of PEARL's published code, which draws 100 in a row, x before y, from
-        NumPy's uniform(-1, 1) of seed 1337: `train` the first 80, `test` the last 20, and `valid` 26 of `train`.
+        With ``tasks="pearl"`` the goals are those of PEARL's published code, which draws 100 in sequence, x before y,
+        from NumPy's uniform(-1, 1) with seed 1337: `train` has the first 80, `test` the last 20, and `valid` 26 of
+        `train`.
 
     Actions:
         =====  ===============  ============  ======
@@ -59,21 +60,21 @@ class PointRobot(TaskFamily[Goal, Point]):
         =====  ===============  ==============================  ======
 
     Rewards:
-        Minus the Euclidean distance to the goal after the move.
+        The negative Euclidean distance to the goal after the move.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
         Known task: full steps along each axis until the goal is reached; the expectation over the starts, exact per
-        goal; -5.19 in the mean of `train`.
+        goal; -5.19 on average over `train`.
 
     Differs from the source:
-        =====  ==================================  ===============================================================
-        what   here                                there
-        =====  ==================================  ===============================================================
-        tasks  fresh goals without end; an option  100 goals, the same in every run: 80 to train on, 20 to test on
-        =====  ==================================  ===============================================================
+        =====  ================================  ===============================================================
+        what   here                              there
+        =====  ================================  ===============================================================
+        tasks  unlimited fresh goals; an option  100 goals, the same in every run: 80 to train on, 20 to test on
+        =====  ================================  ===============================================================
 
     Source:
         Rakelly et al. 2019, "PEARL", in its published code (point-robot; 60 steps per evaluation, hence 3 episodes).

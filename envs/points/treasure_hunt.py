@@ -31,21 +31,21 @@ GOAL_RADIUS = 0.1  # metres: how near the treasure pays
 
 
 class TreasureHunt(TaskFamily[Goal, Point]):
-    """A treasure on a circle around a mountain, from whose top it is seen; the climb costs a little and saves a lot.
+    """A treasure on a circle around a mountain, visible from the top; the climb costs a little and saves a lot.
 
     Description:
         The point starts at (0, -1) m and moves by up to 0.1 m per axis and step. The treasure lies 1 m from the origin
-        in a direction that is not told. A mountain with a radius of 0.5 m stands at the origin: every step on it costs
-        more the higher it leads, but on the top, within 0.1 m of the origin, the treasure is seen. To search along the
-        circle costs nothing extra and takes longer, nearly 60 steps for all of it.
+        in an unknown direction. A mountain with a radius of 0.5 m stands at the origin: the higher a step on it leads,
+        the more it costs, but at the top, within 0.1 m of the origin, the treasure is visible. Searching along the
+        circle costs nothing extra but takes longer: nearly 60 steps for all of it.
 
     What varies:
-        The place of the treasure: `Goal.position`, (cos θ, sin θ).
+        The position of the treasure: `Goal.position`, (cos θ, sin θ).
 
     Splits:
-        - `train`, `valid`, `test`: θ ~ U[0, 2π), in disjoint streams.
+        - `train`, `valid`, `test`: θ ~ U[0, 2π), in disjoint random streams.
         - `ood`: nearer treasures, at a distance r ~ U[0.65, 0.85) m from the origin: out of reach of an agent that
-          walks along the training circle. On the mountain's top they are seen as ever.
+          walks along the training circle. From the mountain's top they are still visible.
 
     Actions:
         =====  ======================  =======  ======
@@ -72,14 +72,14 @@ class TreasureHunt(TaskFamily[Goal, Point]):
         0.1 m of the treasure; else -5 max(1, d).
 
     Endings:
-        Never terminated; truncated after `horizon` steps. A trial is one episode. Nothing leaves the square of 3 m
-        around the origin.
+        Never terminated; truncated after `horizon` steps. A trial is one episode. The point cannot leave the square of
+        side 3 m around the origin.
 
     Optimum:
-        Known task: -5 for every step before the treasure can be reached, then 10; 852.7 in the mean of `train`. It is
-        an upper bound that a scripted oracle attains in `train`, and up to 0.1 in `ood`. Who climbs for the clue first
-        earns 752.3 in the mean of `train`; Bayes-optimal: unknown. Random: -568 in `train` (Monte Carlo, 20,000
-        episodes, ± 1).
+        Known task: -5 for every step before the treasure can be reached, then 10; 852.7 on average over `train`. This
+        is an upper bound; a scripted oracle attains it in `train` and comes within 0.1 of it in `ood`. Climbing for the
+        clue first earns 752.3 on average over `train`; Bayes-optimal: unknown. Random: -568 in `train` (Monte Carlo,
+        20,000 episodes, ± 1).
 
     Source:
         Zintgraf et al. 2021, "Exploration in approximate hyper-state space for meta reinforcement learning" (HyperX),

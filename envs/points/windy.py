@@ -24,19 +24,19 @@ MOST_WIND = 0.12  # metres per step and axis: what the observation space has roo
 
 
 class WindyPoint(TaskFamily[Wind, Point]):
-    """A point that must hold a small goal, always the same, in a wind that it has to find out.
+    """A point that must stay on a small, fixed goal in an unknown wind.
 
     Description:
-        The point starts at the origin and moves by up to 0.1 m per axis and step, and the wind moves it too. The goal
-        is a disc of radius 0.03 m at (0, 1). One step tells the wind.
+        The point starts at the origin and moves by up to 0.1 m per axis and step, and the wind moves it as well. The
+        goal is a disc of radius 0.03 m at (0, 1). One step reveals the wind.
 
     What varies:
         The wind, in metres per step: `Wind.drift`.
 
     Splits:
-        - `train`, `valid`, `test`: wind ~ U[-0.08, 0.08)², in disjoint streams.
-        - `ood`: stronger wind, uniform over the square ring 0.08 ≤ max(|x|, |y|) < 0.12. Beyond 0.1 the point cannot
-          hold against it.
+        - `train`, `valid`, `test`: wind ~ U[-0.08, 0.08)², in disjoint random streams.
+        - `ood`: stronger wind, uniform over the square ring 0.08 ≤ max(|x|, |y|) < 0.12. Above 0.1, the point cannot
+          resist it.
 
     Actions:
         =====  ===============  ============  ======
@@ -56,13 +56,13 @@ class WindyPoint(TaskFamily[Wind, Point]):
         =====  ===============  ==============================  ======
 
     Rewards:
-        1 where the distance to (0, 1) after the move is at most 0.03 m, otherwise 0.
+        1 if the distance to (0, 1) after the move is at most 0.03 m, otherwise 0.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Known task: exact per wind; 13.21 in the mean of `train`. Against more than 0.0612 m of wind per step 25 steps
+        Known task: exact per wind; 13.21 on average over `train`. Against more than 0.0612 m of wind per step, 25 steps
         are too few to arrive: the optimum is 0 for 11.75 % of the training tasks.
 
     Differs from the source:

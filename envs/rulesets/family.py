@@ -28,29 +28,29 @@ FORWARD, TURN_LEFT, TURN_RIGHT, PICK_UP, PUT_DOWN, TOGGLE = range(6)
 
 
 class Rulesets(TaskFamily[Ruleset, Room]):
-    """A room of coloured objects with a hidden goal, and hidden rules that make objects of others.
+    """A room of coloured objects with a hidden goal, and hidden rules that turn objects into others.
 
     Description:
         Compositional tasks after XLand-MiniGrid: a ruleset is a goal, production rules, and initial tiles. The room of
-        9 × 9 cells has a wall around it and objects of seven shapes in ten colours, of which the agent can carry one. A
-        condition, of a goal or of a rule, is one of eleven kinds: AgentHold, AgentNear and TileNear, and the last two
-        also with one of four directions. It is looked at after the action that can bring it about: AgentHold(a) when
-        a is picked up; AgentNear(a) after the action forward, also where something is in the way, when a is next to the
-        agent; TileNear(a, b) when one of them is put down next to the other. AgentNearUp(a) asks for a above the agent,
-        TileNearUp(a, b) for b above a. When a rule's condition is met, its tile becomes another; of two tiles the one
-        that was put down does, and the other one vanishes. Then the goal is looked at. Objects of the shape goal lie in
-        the floor: one walks over them and cannot pick them up.
+        9 × 9 cells is surrounded by a wall and contains objects of seven shapes in ten colours; the agent can carry
+        one. The condition of a goal or rule is one of eleven kinds: AgentHold, AgentNear and TileNear, the last two
+        also with one of four directions. It is checked after the action that can bring it about: AgentHold(a) when a is
+        picked up; AgentNear(a) after the action forward, even a blocked one, when a is next to the agent;
+        TileNear(a, b) when one of them is put down next to the other. AgentNearUp(a) requires a above the agent,
+        TileNearUp(a, b) requires b above a. When a rule's condition is met, its tile becomes another; of two tiles, the
+        one that was put down changes and the other vanishes. Then the goal is checked. Objects of the shape goal lie in
+        the floor: the agent walks over them and cannot pick them up.
 
-        The options: `preset` gives the size of rulesets, `size` that of the room (6 … 13, walls included), `horizon`
-        the steps (default: 3 · size²), `one_hot` the form of observations. A trial has three episodes: one to
-        find out the goal, and two that show whether it is remembered while places change. With 729 steps that is long
-        for a policy with memory already.
+        The options: `preset` sets the size of rulesets, `size` that of the room (6 … 13, including walls), `horizon`
+        the number of steps (default: 3 · size²), `one_hot` the form of observations. A trial has three episodes: one to
+        find the goal, and two that show whether it is remembered when positions change. Its 729 steps are already long
+        for a policy with memory.
 
     What varies:
-        The goal, `Ruleset.goal`; the rules, `Ruleset.rules`; and the initial tiles, `Ruleset.tiles`. The places of
-        tiles and agent are drawn anew in each episode. Rulesets are drawn as trees from the goal back: a needed tile is
-        initial, or the product of a rule whose tiles are needed then; a branch ends at the preset's depth, or earlier
-        with its probability of pruning. No object is needed twice, so that each ruleset can be solved.
+        The goal, `Ruleset.goal`; the rules, `Ruleset.rules`; and the initial tiles, `Ruleset.tiles`. The positions of
+        tiles and agent are redrawn in each episode. Rulesets are drawn as trees, backwards from the goal: a needed tile
+        is either initial or the product of a rule, whose tiles are then needed; a branch ends at the preset's depth, or
+        earlier with the preset's pruning probability. No object is needed twice, so every ruleset can be solved.
 
         =======  =====  =====  =================  =================
         preset   depth  prune  distracting rules  distracting tiles
@@ -62,32 +62,31 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         =======  =====  =====  =================  =================
 
     Splits:
-        - `train`, `test`: combinations of a kind of condition with its object or its unordered pair of objects are
-          parted once, by a draw that is part of the library: a fifth of them belong to `test`, the others to `train`.
-          Mirrored kinds (TileNearUp and TileNearDown, TileNearRight and TileNearLeft) count as one. The goal and all
-          rules that it needs are combinations of their split; rules and tiles that only distract are any. So test
-          shows known kinds, shapes and colours, each object among them, in combinations that training never had. In
-          `trivial`, which has no rules, the combination is the goal's: its kind with the shapes and colours of its
-          objects.
-        - `valid`: training's distribution, in a stream of its own.
-        - `ood`: training's combinations in rulesets of the next preset, with at least one tree of its full depth,
-          deeper than all of training; for `high`, a chain of four rules.
+        - `train`, `test`: combinations of a kind of condition with its object or its unordered pair of objects have a
+          fixed partition: a fifth of them belong to `test`, the others to `train`. Mirrored kinds (TileNearUp and
+          TileNearDown, TileNearRight and TileNearLeft) count as one. The goal and all rules that it needs are
+          combinations of their split; distracting rules and tiles are arbitrary. So `test` shows known kinds, shapes,
+          colours and objects, in combinations that never occur in training. In `trivial`, which has no rules, the
+          combination is that of the goal: its kind with the shapes and colours of its objects.
+        - `valid`: the training distribution, from its own random stream.
+        - `ood`: the training combinations in rulesets of the next preset, with at least one tree of its full depth,
+          deeper than any in training; for `high`, a chain of four rules.
 
     Actions:
-        ======  ==========================================================
+        ======  ======================================================
         action  meaning
-        ======  ==========================================================
+        ======  ======================================================
         0       forward, if the cell ahead is floor or has a goal tile
         1       turn left
         2       turn right
         3       pick up the object ahead, with an empty hand
         4       put down what is held onto the floor ahead
-        5       toggle: nothing, since there are no doors
-        ======  ==========================================================
+        5       toggle: no effect, since there are no doors
+        ======  ======================================================
 
     Observations:
-        The 5 × 5 cells ahead, line by line from the far left; the agent is in the middle of the last line, where what
-        it holds is shown. Beyond the wall there is wall. As 18 zeros and ones a cell, floor being all zeros:
+        The 5 × 5 cells ahead, row by row from the far left; the agent is in the middle of the last row, where the
+        object it holds is shown. Cells beyond the wall appear as wall. A cell is 18 zeros and ones; floor is all zeros:
 
         ===================  ==========================================  ======  =====
         index                meaning                                     range   unit
@@ -98,12 +97,12 @@ class Rulesets(TaskFamily[Ruleset, Room]):
                               white, brown, pink, orange
         450 … 453            the agent looks up, right, down, left       {0, 1}  none
         ===================  ==========================================  ======  =====
-        That is what networks of plain inputs learn from. With `one_hot=False` it is an array (5, 5, 2) of numbers: the
-        tile (0 floor, 1 wall, 2 … 8 the shapes) and the colour (0 none, 1 … 10), for encoders with embeddings; it does
-        not say where the agent looks.
+        This form suits networks with plain inputs. With `one_hot=False`, an observation is an array (5, 5, 2) of
+        numbers: the tile (0 floor, 1 wall, 2 … 8 the shapes) and the colour (0 none, 1 … 10), for encoders with
+        embeddings; it does not say where the agent looks.
 
-        The objects in sight are part of the task, so the first observation shows something of it (`shows_task`), but
-        not the goal: any of them may be the one that matters.
+        The visible objects are part of the task, so the first observation reveals something about it (`shows_task`),
+        but not the goal: any of them may be the one that matters.
 
     Rewards:
         1 - 0.9 · t / horizon when the goal is reached with step t, otherwise 0.
@@ -112,24 +111,24 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         Terminated when the goal is reached; truncated after `horizon` steps, by default 243.
 
     Optimum:
-        Known ruleset and places: at most 0.970 in the mean of `trivial`, by shortest ways in a room without other
-        objects, exact per kind of goal; with rules `oracle` is 1 - 0.9 / horizon, a bound that nobody reaches. A
-        scripted player that is told the ruleset but has to look for the objects: 0.941 ± 0.005 in `trivial`,
-        0.911 ± 0.009 in `small` and 0.838 ± 0.018 in `medium` (1,000, 400 and 300 tasks of `test`, first episodes).
-        Random, no formula is known: 0.117 ± 0.004 in `trivial`, where 19 % of the episodes reach the goal (20,000 tasks
-        of `train`), 0.065 ± 0.006 in `small`, 0.021 ± 0.003 in `medium`, and 0.016 ± 0.003 in `high` (5,000 tasks each;
+        Known ruleset and positions: at most 0.970 on average over `trivial`, by shortest paths in a room without other
+        objects, exact per kind of goal; with rules, `oracle` is 1 - 0.9 / horizon, a bound that no agent reaches. A
+        scripted player that knows the ruleset but must look for the objects: 0.941 ± 0.005 in `trivial`, 0.911 ± 0.009
+        in `small` and 0.838 ± 0.018 in `medium` (1,000, 400 and 300 tasks of `test`, first episodes). Random, for which
+        no formula is known: 0.117 ± 0.004 in `trivial`, where 19 % of the episodes reach the goal (20,000 tasks of
+        `train`), 0.065 ± 0.006 in `small`, 0.021 ± 0.003 in `medium`, and 0.016 ± 0.003 in `high` (5,000 tasks each;
         95 % intervals).
 
     Differs from the source:
-        ============  ================================================  ==================================
-        what          here                                              there
-        ============  ================================================  ==================================
-        tasks         drawn from a key                                  benchmarks to be downloaded
-        rules         the first whose condition is met, once a step     all, one after the other
-        observations  ones and zeros, with the agent's direction        numbers of tile and colour
-        layout        one room                                          one to nine rooms
-        splits        combinations held out                             rulesets held out, or goals
-        ============  ================================================  ==================================
+        ============  ===============================================  ===========================
+        what          here                                             there
+        ============  ===============================================  ===========================
+        tasks         drawn from a key                                 downloaded benchmarks
+        rules         the first whose condition is met, once per step  all, one after the other
+        observations  ones and zeros, with the agent's direction       numbers for tile and colour
+        layout        one room                                         one to nine rooms
+        splits        combinations held out                            rulesets held out, or goals
+        ============  ===============================================  ===========================
 
     Source:
         Nikulin et al. 2023, "XLand-MiniGrid: scalable meta-reinforcement learning environments in JAX".

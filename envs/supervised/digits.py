@@ -59,32 +59,32 @@ class Deck(NamedTuple):
 
 
 class FewShotDigits(TaskFamily[Characters, Deck]):
-    """Handwritten digits in some rotation, named by labels that are dealt anew in every trial; learn who is who.
+    """Handwritten digits in some rotation, with labels reassigned in every trial; learn the assignment.
 
     Description:
-        At every step an image is shown, and the action names its class. The next observation shows the right label.
-        Labels are dealt to classes at random for each trial, so that the label of a class can only be guessed when its
-        first instance is shown, and what was shown with each label has to be kept in memory. An episode shows ten
-        instances of each class in random order. A trial is one episode by default, since an episode already holds all
-        that can be learned; further episodes of a trial keep the classes and their labels and show other images.
+        At every step an image is shown, and the action is its label. The next observation shows the correct label.
+        Labels are assigned to classes at random for each trial, so the label of a class can only be guessed at its
+        first instance, and the agent must remember what was shown with each label. An episode shows ten instances of
+        each class in random order. A trial is one episode by default, since an episode already contains all that can be
+        learned; further episodes of a trial keep the classes and their labels, and show other images.
 
     What varies:
         The N classes and the label of each: `Characters`. A class is one of ten digits in one of four rotations, 40 in
         all.
 
     Splits:
-        By digit: all rotations of a digit are in the same split, so that the digits of a test were never seen in any
+        By digit: all rotations of a digit are in the same split, so the test digits never occur in training, in any
         rotation.
 
         - `train`: the 24 classes of the digits 0, 1, 2, 6, 8 and 9.
         - `valid`: the 8 classes of the digits 4 and 5.
         - `test`: the 8 classes of the digits 3 and 7.
-        - `ood`: those of `test` with light and dark exchanged.
+        - `ood`: those of `test` with light and dark inverted.
 
-        Look-alikes: 0, 1 and 8 look nearly the same upside down, and a 6 upside down like a 9. All of these are in
-        `train`, and a task never holds both classes of such a pair. An upside-down 2 is also like a 2, and a 5 like a
-        5, but less so: among 90 images of every class the nearest neighbour of a 2 is upside down once in 20 times, of
-        a 5 once in 45, of a 1 once in 8.
+        Look-alikes: 0, 1 and 8 look nearly the same upside down, and an upside-down 6 looks like a 9. All of these are
+        in `train`, and a task never contains both classes of such a pair. An upside-down 2 also resembles a 2, and an
+        upside-down 5 a 5, but less so: among 90 images of every class, the nearest neighbour of a 2 is upside down in 1
+        of 20 cases, of a 5 in 1 of 45, of a 1 in 1 of 8.
 
     Actions:
         ========  =====================
@@ -94,35 +94,36 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         ========  =====================
 
     Observations:
-        ============  ==============================================  ======  =====
-        index         meaning                                         range   unit
-        ============  ==============================================  ======  =====
-        0 … 63        the image, row by row from the top; 0: no ink   [0, 1]  none
-        64 … 63 + N   the label of the image before, one-hot; zeros   {0, 1}  none
-                      at the first step
-        ============  ==============================================  ======  =====
+        ===========  ===============================================  ======  ====
+        index        meaning                                          range   unit
+        ===========  ===============================================  ======  ====
+        0 … 63       the image, row by row from the top; 0: no ink    [0, 1]  none
+        64 … 63 + N  the label of the previous image, one-hot; zeros  {0, 1}  none
+                     at the first step
+        ===========  ===============================================  ======  ====
 
-        After the last image there is none: zeros.
+        After the last image, zeros take the place of the image.
 
     Rewards:
-        1 for the right label, otherwise 0.
+        1 for the correct label, otherwise 0.
 
     Endings:
         Never terminated; truncated after 10 · N images.
 
     Optimum:
-        Known task: 10 · N. Random: 10, which is 1 / N per image. Who is not told the labels but recognises every class
-        can only guess a new one's label among those that were not shown yet. This is right in 1 / N of the cases for
-        the first class and always for the last: 0.457 of all first instances with five classes, 47.28 of 50 in all.
+        Known task: 10 · N. Random: 10, which is 1 / N per image. A player that does not know the labels but recognises
+        every class can only guess the label of a new class among those not shown yet. The guess is right in 1 / N of
+        the cases for the first class and always for the last: 0.457 of all first instances with five classes, 47.28 of
+        50 in total.
 
     Differs from the source:
-        ===========  ========================================  ================================
-        what         here                                      there
-        ===========  ========================================  ================================
-        images       8 × 8, ten digits in four rotations       20 × 20, Omniglot's 1623
-                                                               characters in four rotations
-        reward       1 for the right label                     none: cross-entropy of the label
-        ===========  ========================================  ================================
+        ======  ===================================  ================================
+        what    here                                 there
+        ======  ===================================  ================================
+        images  8 × 8, ten digits in four rotations  20 × 20, Omniglot's 1623
+                                                     characters in four rotations
+        reward  1 for the correct label              none: cross-entropy of the label
+        ======  ===================================  ================================
 
     Source:
         Santoro et al. 2016, "Meta-learning with memory-augmented neural networks", section 4.1. The images are those of

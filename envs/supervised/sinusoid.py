@@ -43,22 +43,22 @@ class Sinusoid(TaskFamily[Wave, Points]):
     """A sine wave of unknown amplitude and phase; predict its values, each of which is shown one step later.
 
     Description:
-        At every step a point x is asked for, and the action is the prediction of y(x). The next observation shows the
-        right value of the step before, so that the error should fall from step to step. An episode is all points of
-        one wave: what a trial of one episode (the default) shows is how good the k-th prediction is after k - 1
-        examples. Further episodes of a trial ask for new points of the same wave; the first observation of each shows
-        0 as the last value, since there was none.
+        At every step the observation contains a point x, and the action is the prediction of y(x). The next observation
+        shows the correct value, so the error should fall from step to step. An episode is a set of points of one wave:
+        a trial of one episode (the default) shows how good the k-th prediction is after k - 1 examples. Further
+        episodes of a trial use new points of the same wave; the first observation of each shows 0 as the previous
+        value, since there is none.
 
-        For an agent whose policy has no memory, such as MAML's, `show_previous=False` makes the observation x and
-        nothing else, as in the source: the points of a round are then the examples of its gradient step, and the next
-        round asks for new points.
+        For an agent whose policy has no memory, such as MAML's, `show_previous=False` reduces the observation to x, as
+        in the source: the points of a round are then the examples of its gradient step, and the next round uses new
+        points.
 
     What varies:
         Amplitude and phase of y = A sin(x - φ): `Wave`.
 
     Splits:
-        - `train`, `valid`, `test`: A ~ U[0.1, 5), φ ~ U[0, π), in disjoint streams.
-        - `ood`: A ~ U[5, 8), higher waves than any in training, φ as there.
+        - `train`, `valid`, `test`: A ~ U[0.1, 5), φ ~ U[0, π), in disjoint random streams.
+        - `ood`: A ~ U[5, 8), larger than any in training; φ as in training.
 
     Actions:
         =====  ======================  =======  =====
@@ -67,16 +67,16 @@ class Sinusoid(TaskFamily[Wave, Points]):
         0      the prediction of y(x)  [-8, 8]  none
         =====  ======================  =======  =====
 
-        Predictions beyond the range count as they are.
+        Predictions beyond the range are not clipped.
 
     Observations:
-        =====  ==============================================  =======  =====
-        index  meaning                                         range    unit
-        =====  ==============================================  =======  =====
-        0      x of the point asked for, ~ U[-5, 5)            [-5, 5]  none
-        1      y of the point before, 0 at the first step      [-8, 8]  none
+        =====  ============================================  =======  ====
+        index  meaning                                       range    unit
+        =====  ============================================  =======  ====
+        0      x of the current point, ~ U[-5, 5)            [-5, 5]  none
+        1      y of the previous point, 0 at the first step  [-8, 8]  none
                (left out with ``show_previous=False``)
-        =====  ==============================================  =======  =====
+        =====  ============================================  =======  ====
 
     Rewards:
         -(ŷ - y)².
@@ -85,21 +85,21 @@ class Sinusoid(TaskFamily[Wave, Points]):
         Never terminated; truncated after `horizon` points.
 
     Optimum:
-        Known task: 0. Per point, in train: always 0 earns -4.2517, the best that nothing about the task is known for,
-        -1.6234 cos x, earns -3.0057, and random actions earn -25.585. Two points tell a wave, so a learner can be
-        right from the third point on.
+        Known task: 0. Per point, in train: always predicting 0 earns -4.2517; the best prediction without knowledge of
+        the task, -1.6234 cos x, earns -3.0057; random actions earn -25.585. Two points determine a wave, so a learner
+        can be right from the third point on.
 
     Differs from the source:
-        ===========  ==================================  =========================================
-        what         here                                there
-        ===========  ==================================  =========================================
-        form         an episode with one point a step    a set of points for a gradient step, and
-                                                         another set for the error after it
-        ===========  ==================================  =========================================
+        ====  ==================================  ========================================
+        what  here                                there
+        ====  ==================================  ========================================
+        form  an episode with one point per step  a set of points for a gradient step, and
+                                                  another set for the error after it
+        ====  ==================================  ========================================
 
     Source:
-        Finn et al. 2017, "Model-agnostic meta-learning", section 5.1 (5, 10 or 20 points); one point a step, with the
-        last value shown, as in Santoro et al. 2016.
+        Finn et al. 2017, "Model-agnostic meta-learning", section 5.1 (5, 10 or 20 points); one point per step, with the
+        previous value shown, as in Santoro et al. 2016.
 
     Version history:
         v0: first version.

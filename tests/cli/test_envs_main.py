@@ -39,7 +39,7 @@ def test_a_card():
     navi = card("metarl/GridNavi-v0")
     assert (
         navi.line
-        == "A 5×5 grid with one rewarding cell; search it in the first episode, go there at once in the others"
+        == "A 5×5 grid with one rewarding cell; search for it in the first episode, go straight to it in the others"
     )
     assert navi.call == "GridNavi(episodes_per_trial=4)" and length(navi.family) == "15 × 4"
     assert next(iter(navi.sections)) == "Description" and "-0.1" in navi.sections["Rewards"]

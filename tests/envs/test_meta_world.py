@@ -389,7 +389,7 @@ def test_trap_the_first_observation_identifies_a_training_task(family: type[Meta
     task = take(task, torch.tensor(unique))
     obs = made.observe(task, made.reset(task, rng.fold(rng.key(0), torch.arange(num_rows(task)))))
     assert len({row.tobytes() for row in obs.numpy()}) == num_rows(task) == 20
-    assert "identifies a task of training" in " ".join((family.__doc__ or "").split())
+    assert "identifies a training task" in " ".join((family.__doc__ or "").split())
 
 
 @needs_meta_world

@@ -20,19 +20,19 @@ from metarl.envs.mujoco.simulator import Physics
 
 
 class AntDir(RobotFamily[Heading]):
-    """A four-legged robot that must walk forwards or backwards, which only the reward tells. Needs MuJoCo.
+    """A four-legged robot that must walk forwards or backwards; only the reward reveals which. Needs MuJoCo.
 
     Description:
-        Ant of Gymnasium's v5, 20 actions a second. It starts as there: U[-0.1, 0.1) is added to the positions and
-        0.1 · N(0, 1) to the velocities.
+        Ant of Gymnasium's v5, 20 actions per second. It starts as in Gymnasium: U[-0.1, 0.1) is added to the positions
+        and 0.1 · N(0, 1) to the velocities.
 
     What varies:
         The direction along x: `Heading.direction`.
 
     Splits:
-        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
-          on: `AntDir2D` has held-out ones.
-        - `valid`: both directions too.
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none can be held out;
+          `AntDir2D` has held-out tasks.
+        - `valid`: both directions as well.
 
     Actions:
         =====  =================================================  ==========  ====
@@ -44,47 +44,47 @@ class AntDir(RobotFamily[Heading]):
         An action beyond the range is clipped to it.
 
     Observations:
-        ========  =========================================  =========  ===========
-        index     meaning                                    range      unit
-        ========  =========================================  =========  ===========
-        0         height of the torso                        unbounded  m
-        1 … 4     its orientation, a quaternion              unbounded  none
-        5 … 12    angles of the eight joints                 unbounded  rad
-        13 … 18   speeds and angular speeds of the torso     unbounded  m/s, rad/s
-        19 … 26   speeds of the joints                       unbounded  rad/s
-        ========  =========================================  =========  ===========
-        Those of Gymnasium's v5 without the forces of contact. With ``show_contacts=True`` these, too, clipped to ±1: 84
-        more, six for each of 13 bodies and the world.
+        =======  ==============================================  =========  ==========
+        index    meaning                                         range      unit
+        =======  ==============================================  =========  ==========
+        0        height of the torso                             unbounded  m
+        1 … 4    its orientation, a quaternion                   unbounded  none
+        5 … 12   angles of the eight joints                      unbounded  rad
+        13 … 18  velocities and angular velocities of the torso  unbounded  m/s, rad/s
+        19 … 26  velocities of the joints                        unbounded  rad/s
+        =======  ==============================================  =========  ==========
+        Those of Gymnasium's v5 without the contact forces. ``show_contacts=True`` adds these, clipped to ±1: 84
+        numbers, six for each of 13 bodies and the world.
 
     Rewards:
-        ⟨v, direction⟩ - 0.5 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 1, with v the torso's mean velocity
-        since the last action and the forces as in Gymnasium's v5.
+        ⟨v, direction⟩ - 0.5 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 1, with v the torso's mean velocity since
+        the last action and the forces as in Gymnasium's v5.
 
     Endings:
-        Terminated when the torso's height leaves [`min_height`, 1] m, `min_height` being 0.2 m; truncated after
-        `horizon` steps.
+        Terminated when the torso's height leaves [`min_height`, 1] m, where `min_height` is 0.2 m by default; truncated
+        after `horizon` steps.
 
     Optimum:
         Not known.
 
     Differs from the source:
-        ======================  =============================================  =========================================
-        what                    here                                           there
-        ======================  =============================================  =========================================
-        time between actions    0.05 s, as PEARL                               MAML: 0.02 s
-        velocity in the reward  of the torso, mean over the step, as PEARL     MAML: of the whole body's centre of mass,
-                                                                               after it
-        cost of actions         0.5 ‖action‖², as PEARL                        MAML: 0.005 ‖action‖²
-        reward for being up     1, as PEARL                                    MAML: 0.05
-        observations            27 numbers, as PEARL                           MAML: 125, with the place and the forces
-                                                                               of contact
-        start                   0.75 m high, positions U[-0.1, 0.1), as PEARL  MAML: 0.55 m high on bent legs, positions
-                                                                               0.01 · N(0, 1)
-        ======================  =============================================  =========================================
+        ======================  ================================================  ======================================
+        what                    here                                              there
+        ======================  ================================================  ======================================
+        time between actions    0.05 s, as in PEARL                               MAML: 0.02 s
+        velocity in the reward  of the torso, mean over the step, as in PEARL     MAML: of the whole body's centre of
+                                                                                  mass, after the step
+        cost of actions         0.5 ‖action‖², as in PEARL                        MAML: 0.005 ‖action‖²
+        reward for staying up   1, as in PEARL                                    MAML: 0.05
+        observations            27 numbers, as in PEARL                           MAML: 125, with the position and the
+                                                                                  contact forces
+        start                   0.75 m high, positions U[-0.1, 0.1), as in PEARL  MAML: 0.55 m high on bent legs,
+                                                                                  positions 0.01 · N(0, 1)
+        ======================  ================================================  ======================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), as in Rakelly et al. 2019, "PEARL".
-        `AntDirMAML` is MAML's own. With ``min_height=0, show_contacts=True`` it is that of Rothfuss et al. 2019,
+        `AntDirMAML` is MAML's own. With ``min_height=0, show_contacts=True``, it is the task of Rothfuss et al. 2019,
         "ProMP" (AntRandDirec).
 
     Version history:
@@ -122,7 +122,7 @@ class AntDir(RobotFamily[Heading]):
 
 
 class AntDir2D(RobotFamily[Heading]):
-    """A four-legged robot that must walk in a direction of the plane which only the reward tells. Needs MuJoCo.
+    """A four-legged robot that must walk in a direction of the plane that only the reward reveals. Needs MuJoCo.
 
     Description:
         As `AntDir`, in any direction.
@@ -131,9 +131,9 @@ class AntDir2D(RobotFamily[Heading]):
         The direction: `Heading.direction`.
 
     Splits:
-        - `train`, `valid`, `test`: angle ~ U[0, 2π), in disjoint streams, and there is no `ood`. With
-          ``half_circle=True`` angle ~ U[0, π), and
-        - `ood`: angle ~ U[π, 2π).
+        - `train`, `valid`, `test`: angle ~ U[0, 2π), in disjoint random streams; with ``half_circle=True``,
+          angle ~ U[0, π).
+        - `ood`, only with ``half_circle=True``: angle ~ U[π, 2π).
 
     Actions:
         =====  =================================================  ==========  ====
@@ -145,32 +145,32 @@ class AntDir2D(RobotFamily[Heading]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `AntDir`: height, orientation (quaternion) and eight joint angles, then the speeds. 27 numbers in m,
-        rad, m/s and rad/s, unbounded. With ``show_contacts=True`` the forces of contact, too, clipped to ±1: 111.
+        Those of `AntDir`: height, orientation (quaternion) and eight joint angles, then the velocities. 27 numbers in
+        m, rad, m/s and rad/s, unbounded. ``show_contacts=True`` adds the contact forces, clipped to ±1: 111 numbers.
 
     Rewards:
-        ⟨v, direction⟩ - 0.5 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 1, as `AntDir`.
+        ⟨v, direction⟩ - 0.5 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 1, as `AntDir`.
 
     Endings:
-        Terminated when the torso's height leaves [`min_height`, 1] m, `min_height` being 0.2 m; truncated after
-        `horizon` steps.
+        Terminated when the torso's height leaves [`min_height`, 1] m, where `min_height` is 0.2 m by default; truncated
+        after `horizon` steps.
 
     Optimum:
         Not known.
 
     Differs from the source:
-        ===========================  ====================================  ======================================
-        what                         here                                  there
-        ===========================  ====================================  ======================================
-        height that ends an episode  outside [0.2, 1] m; an option         outside [0, 1] m
-        observations                 27 numbers, no forces of contact; an  111 numbers, 84 of them forces of
-                                     option                                contact
-        ===========================  ====================================  ======================================
+        ===========================  =================================  =================================
+        what                         here                               there
+        ===========================  =================================  =================================
+        height that ends an episode  outside [0.2, 1] m; an option      outside [0, 1] m
+        observations                 27 numbers, no contact forces; an  111 numbers, 84 of them contact
+                                     option                             forces
+        ===========================  =================================  =================================
 
     Source:
         Rothfuss et al. 2019, "ProMP" (AntRandDirec2D): ``min_height=0, show_contacts=True``. Of its other families,
-        SwimmerRandVel is not here: its published code pays for the difference from the wanted speed instead of
-        charging for it, the reward's sign is wrong.
+        SwimmerRandVel is left out, because the sign of its reward is wrong: its published code rewards the difference
+        from the target speed instead of penalising it.
 
     Version history:
         v0: first version.

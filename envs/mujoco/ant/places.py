@@ -23,19 +23,18 @@ GOAL_RADIUS = 0.75  # metres: how near AntGoalSparse pays
 
 
 class AntGoal(RobotFamily[Place]):
-    """A four-legged robot that must walk to a place which only the reward tells. Needs MuJoCo.
+    """A four-legged robot that must walk to a position that only the reward reveals. Needs MuJoCo.
 
     Description:
-        Ant of Gymnasium's v5, 20 actions a second, as `AntDir`. It may fall: the episode goes on.
+        Ant of Gymnasium's v5, 20 actions per second, as `AntDir`. If it falls, the episode continues.
 
     What varies:
-        The place: `Place.position`.
+        The target position: `Place.position`.
 
     Splits:
-        - `train`: 150 tasks, uniform over the disc of radius 3 m, drawn once (``train_tasks=None``: fresh ones without
-          end).
-        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
-        - `valid`: fresh tasks of training's distribution.
+        - `train`: 150 fixed tasks, uniform over the disc of radius 3 m (``train_tasks=None``: unlimited fresh tasks).
+        - `test`: 30 other fixed tasks (``test_tasks=None``: fresh tasks).
+        - `valid`: fresh tasks from the training distribution.
         - `ood`: angle uniform, radius ~ U[3, 4) m.
 
     Actions:
@@ -48,37 +47,37 @@ class AntGoal(RobotFamily[Place]):
         An action beyond the range is clipped to it.
 
     Observations:
-        ========  =========================================  =========  ===========
-        index     meaning                                    range      unit
-        ========  =========================================  =========  ===========
-        0 … 1     place of the torso                         unbounded  m
-        2         height of the torso                        unbounded  m
-        3 … 6     its orientation, a quaternion              unbounded  none
-        7 … 14    angles of the eight joints                 unbounded  rad
-        15 … 20   speeds and angular speeds of the torso     unbounded  m/s, rad/s
-        21 … 28   speeds of the joints                       unbounded  rad/s
-        ========  =========================================  =========  ===========
-        Those of `AntDir` and the place, without which an ant could not tell where it has been paid. With
-        ``show_contacts=True`` the forces of contact, too, clipped to ±1: 113 numbers.
+        =======  ==============================================  =========  ==========
+        index    meaning                                         range      unit
+        =======  ==============================================  =========  ==========
+        0 … 1    position of the torso                           unbounded  m
+        2        height of the torso                             unbounded  m
+        3 … 6    its orientation, a quaternion                   unbounded  none
+        7 … 14   angles of the eight joints                      unbounded  rad
+        15 … 20  velocities and angular velocities of the torso  unbounded  m/s, rad/s
+        21 … 28  velocities of the joints                        unbounded  rad/s
+        =======  ==============================================  =========  ==========
+        Those of `AntDir` and the position, without which the ant could not tell where it was rewarded.
+        ``show_contacts=True`` adds the contact forces, clipped to ±1: 113 numbers.
 
     Rewards:
-        -‖place - wanted‖₁ - 0.1 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)², with the torso's place after the
+        -‖position - target‖₁ - 0.1 ‖action‖² - 0.0005 Σ clip(contact force, ±1)², with the torso's position after the
         step.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Below 0 by what the way there costs.
+        Not known. Below 0 because of the cost of getting there.
 
     Differs from the source:
-        ============  ====================================  =========================================
-        what          here                                  there
-        ============  ====================================  =========================================
-        observations  29 numbers, no forces of contact; an  113 numbers, 84 of them forces of contact
+        ============  =================================  ======================================
+        what          here                               there
+        ============  =================================  ======================================
+        observations  29 numbers, no contact forces; an  113 numbers, 84 of them contact forces
                       option
-        tasks         150 and 30, always the same           as many, drawn at each start
-        ============  ====================================  =========================================
+        tasks         150 and 30, always the same        as many, drawn at each start
+        ============  =================================  ======================================
 
     Source:
         Rakelly et al. 2019, "PEARL" (ant-goal; 150 and 30 tasks).
@@ -114,17 +113,17 @@ class AntGoal(RobotFamily[Place]):
 
 
 class AntGoalSparse(RobotFamily[Place]):
-    """A four-legged robot that must find a place and is paid only near it. Needs MuJoCo.
+    """A four-legged robot that must find a position and is rewarded only near it. Needs MuJoCo.
 
     Description:
-        Ant of Gymnasium's v5, 20 actions a second, as `AntGoal`, but only within 0.75 m of the place the reward tells
-        how far it is. The ant may fall: the episode goes on.
+        Ant of Gymnasium's v5, 20 actions per second, as `AntGoal`, but the reward reveals the distance to the target
+        only within 0.75 m of it. If the ant falls, the episode continues.
 
     What varies:
-        The place: `Place.position`.
+        The target position: `Place.position`.
 
     Splits:
-        - `train`, `valid`, `test`: uniform over the disc of radius 3 m, in disjoint streams.
+        - `train`, `valid`, `test`: uniform over the disc of radius 3 m, in disjoint random streams.
         - `ood`: angle uniform, radius ~ U[3, 4) m.
 
     Actions:
@@ -137,26 +136,26 @@ class AntGoalSparse(RobotFamily[Place]):
         An action beyond the range is clipped to it.
 
     Observations:
-        =========  ================================================  =========  ===========
-        index      meaning                                           range      unit
-        =========  ================================================  =========  ===========
-        0 … 28     those of `AntGoal`: place, height, orientation,   unbounded  m, none,
-                   joint angles, speeds                                         rad, m/s,
-                                                                                rad/s
-        29 … 31    the torso's place 0.01 s before                   unbounded  m
-        32 … 115   forces and torques of contact on the world and    [-1, 1]    N, N m
-                   13 bodies, clipped
-        =========  ================================================  =========  ===========
+        ========  ==================================================  =========  =========
+        index     meaning                                             range      unit
+        ========  ==================================================  =========  =========
+        0 … 28    those of `AntGoal`: position, height, orientation,  unbounded  m, none,
+                  joint angles, velocities                                       rad, m/s,
+                                                                                 rad/s
+        29 … 31   the torso's position 0.01 s earlier                 unbounded  m
+        32 … 115  contact forces and torques on the world and         [-1, 1]    N, N m
+                  13 bodies, clipped
+        ========  ==================================================  =========  =========
 
     Rewards:
-        With d the Euclidean distance of the torso from the place after the step: 1 - d where d ≤ 0.75 m, otherwise
-        -0.75; then -0.01 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)².
+        With d the Euclidean distance of the torso from the target after the step: 1 - d where d ≤ 0.75 m, otherwise
+        -0.75; then -0.01 ‖action‖² - 0.0005 Σ clip(contact force, ±1)².
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Below 1 a step.
+        Not known. Below 1 per step.
 
     Source:
         Zintgraf et al. 2021, "HyperX" (sparse AntGoal), in its published code.

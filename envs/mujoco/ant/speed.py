@@ -16,16 +16,16 @@ from metarl.envs.mujoco.simulator import Physics
 
 
 class AntVel(RobotFamily[Velocity]):
-    """A four-legged robot that must walk at a speed which only the reward tells. Needs MuJoCo.
+    """A four-legged robot that must walk at a target speed that only the reward reveals. Needs MuJoCo.
 
     Description:
-        Ant of Gymnasium's v5, 20 actions a second, as `AntDir`.
+        Ant of Gymnasium's v5, 20 actions per second, as `AntDir`.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 3) m/s, in disjoint random streams.
         - `ood`: speed ~ U[3, 4) m/s.
 
     Actions:
@@ -38,31 +38,32 @@ class AntVel(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `AntDir`: height, orientation (quaternion) and eight joint angles, then the speeds. 27 numbers in m,
-        rad, m/s and rad/s, unbounded.
+        Those of `AntDir`: height, orientation (quaternion) and eight joint angles, then the velocities. 27 numbers in
+        m, rad, m/s and rad/s, unbounded.
 
     Rewards:
-        1 - |v - wanted| - 0.005 ‖action‖² - 0.0005 Σ clip(force of contact, ±1)² + 0.05, with v the torso's mean speed
+        1 - |v - target| - 0.005 ‖action‖² - 0.0005 Σ clip(contact force, ±1)² + 0.05, with v the torso's mean speed
         along x since the last action.
 
     Endings:
         Terminated when the torso's height leaves [0.2, 1] m; truncated after `horizon` steps.
 
     Optimum:
-        Not known. At most 1.05 a step.
+        Not known. At most 1.05 per step.
 
     Differs from the source:
         ====================  ===================================  ==================================================
         what                  here                                 there
         ====================  ===================================  ==================================================
         time between actions  0.05 s                               0.02 s
-        speed in the reward   of the torso, mean over the step     of the whole body's centre of mass, after it
-        observations          27 numbers                           125, with the place and the forces of contact
+        speed in the reward   of the torso, mean over the step     of the whole body's centre of mass, after the step
+        observations          27 numbers                           125, with the position and the contact forces
         start                 0.75 m high, positions U[-0.1, 0.1)  0.55 m high on bent legs, positions 0.01 · N(0, 1)
         ====================  ===================================  ==================================================
 
     Source:
-        Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, goal velocity), whose own time steps are `AntVelMAML`.
+        Finn, Abbeel & Levine 2017, "MAML", section 5.3 (ant, goal velocity), whose own time steps are those of
+        `AntVelMAML`.
 
     Version history:
         v0: first version.

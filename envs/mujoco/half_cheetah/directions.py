@@ -20,18 +20,18 @@ SPARSE_DISTANCE = 5.0  # metres: how far from the origin HalfCheetahDirSparse pa
 
 
 class HalfCheetahDir(RobotFamily[Direction]):
-    """A planar cheetah that must run as fast as it can, forwards or backwards, which only the reward tells.
+    """A planar cheetah that must run as fast as it can, forwards or backwards; only the reward reveals which.
 
     Description:
-        HalfCheetah of Gymnasium's v5, 20 actions a second, as `HalfCheetahVel`. Needs MuJoCo.
+        HalfCheetah of Gymnasium's v5, 20 actions per second, as `HalfCheetahVel`. Needs MuJoCo.
 
     What varies:
         The direction: `Direction.direction`.
 
     Splits:
-        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
-          on: `HalfCheetahDirVel` has held-out ones.
-        - `valid`: both directions too.
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none can be held out;
+          `HalfCheetahDirVel` has held-out tasks.
+        - `valid`: both directions as well.
 
     Actions:
         =====  ==================================================  ==========  ====
@@ -43,8 +43,9 @@ class HalfCheetahDir(RobotFamily[Direction]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the speeds along x and z, of the pitch and
-        of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded. With ``show_x=True`` the torso's place, too: 20.
+        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the velocities along x and z, of the pitch
+        and of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded. With ``show_x=True``, also the torso's
+        position: 20 numbers.
 
     Rewards:
         v · direction - 0.05 ‖action‖², with v the mean speed along x since the last action.
@@ -56,15 +57,15 @@ class HalfCheetahDir(RobotFamily[Direction]):
         Not known.
 
     Differs from the source:
-        ====================  ==========================================  ==============================================
-        what                  here                                        there
-        ====================  ==========================================  ==============================================
-        time between actions  0.05 s, as PEARL                            MAML: 0.01 s
-        speed in the reward   of the torso, mean over the step, as PEARL  MAML: of the whole body's centre of mass,
-                                                                          after it
-        observations          17 numbers, the place x is hidden; an       20 numbers, with the torso's place
+        ====================  =============================================  =========================================
+        what                  here                                           there
+        ====================  =============================================  =========================================
+        time between actions  0.05 s, as in PEARL                            MAML: 0.01 s
+        speed in the reward   of the torso, mean over the step, as in PEARL  MAML: of the whole body's centre of mass,
+                                                                             after the step
+        observations          17 numbers, the x position is hidden; an       20 numbers, with the torso's position
                               option
-        ====================  ==========================================  ==============================================
+        ====================  =============================================  =========================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3 (forward/backward), with the time steps of Rakelly et al. 2019.
@@ -94,19 +95,18 @@ class HalfCheetahDir(RobotFamily[Direction]):
 
 
 class HalfCheetahDirSparse(RobotFamily[Direction]):
-    """A planar cheetah that must run far forwards or backwards, and is told which only where it is far away.
+    """A planar cheetah that must run far, forwards or backwards; only far from the origin does the reward reveal which.
 
     Description:
-        As `HalfCheetahDir`, but nothing is paid within 5 m of the origin: the cheetah has to run there, and back past
-        the origin if it was the wrong way. Needs MuJoCo.
+        As `HalfCheetahDir`, but the direction has no effect on the reward within 5 m of the origin: the cheetah must
+        run that far, and back past the origin if it chose the wrong direction. Needs MuJoCo.
 
     What varies:
         The direction: `Direction.direction`.
 
     Splits:
-        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none is left to test
-          on.
-        - `valid`: both directions too.
+        - `train`, `all`: both directions with probability 1/2 each. There are only two tasks, so none can be held out.
+        - `valid`: both directions as well.
 
     Actions:
         =====  ==================================================  ==========  ====
@@ -118,20 +118,21 @@ class HalfCheetahDirSparse(RobotFamily[Direction]):
         An action beyond the range is clipped to it.
 
     Observations:
-        =======  =============================================  =========  ===========
-        index    meaning                                        range      unit
-        =======  =============================================  =========  ===========
-        0        place x                                        unbounded  m
-        1 … 2    height of the torso above its start, pitch     unbounded  m, rad
-        3 … 8    angles of the six joints                       unbounded  rad
-        9 … 11   speeds along x and z, of the pitch             unbounded  m/s, rad/s
-        12 … 17  speeds of the six joints                       unbounded  rad/s
-        18 … 20  the torso's place 0.01 s before                unbounded  m
-        =======  =============================================  =========  ===========
+        =======  ==========================================  =========  ==========
+        index    meaning                                     range      unit
+        =======  ==========================================  =========  ==========
+        0        x position                                  unbounded  m
+        1 … 2    height of the torso above its start, pitch  unbounded  m, rad
+        3 … 8    angles of the six joints                    unbounded  rad
+        9 … 11   velocities along x and z, of the pitch      unbounded  m/s, rad/s
+        12 … 17  velocities of the six joints                unbounded  rad/s
+        18 … 20  the torso's position 0.01 s earlier         unbounded  m
+        =======  ==========================================  =========  ==========
 
     Rewards:
         v · direction - 0.05 ‖action‖², with v the mean speed along x since the last action; only -0.05 ‖action‖² where
-        the torso is less than 5 m from the origin, |x| < 5 m, with x of 0.01 s before the step's end as in the source.
+        the torso is less than 5 m from the origin, |x| < 5 m, with x taken 0.01 s before the end of the step, as in the
+        source.
 
     Endings:
         Never terminated; truncated after `horizon` steps.

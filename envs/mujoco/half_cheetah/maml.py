@@ -19,18 +19,18 @@ from metarl.envs.mujoco.simulator import Physics
 
 
 class HalfCheetahVelMAML(RobotFamily[Velocity]):
-    """A planar cheetah that must run at a speed which only the reward tells, in the time steps of MAML's paper.
+    """A planar cheetah that must run at a speed that only the reward reveals, with the time steps of MAML's paper.
 
     Description:
-        As `HalfCheetahVel`, but 100 actions a second, so that an episode of 200 steps lasts 2 s, and with the speed of
-        the whole body's centre of mass. The only cheetah here whose returns compare with those of the paper. Needs
-        MuJoCo.
+        As `HalfCheetahVel`, but 100 actions per second, so that an episode of 200 steps lasts 2 s, and with the speed
+        of the whole body's centre of mass. It is the only cheetah here whose returns are comparable with the paper's.
+        Needs MuJoCo.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `valid`, `test`: speed ~ U[0, 2) m/s, in disjoint streams.
+        - `train`, `valid`, `test`: speed ~ U[0, 2) m/s, in disjoint random streams.
         - `ood`: speed ~ U[2, 3) m/s.
 
     Actions:
@@ -43,26 +43,27 @@ class HalfCheetahVelMAML(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the speeds along x and z, of the pitch and
-        of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded. The paper's agents also saw the torso's place.
+        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the velocities along x and z, of the pitch
+        and of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded. The paper's agents also observed the torso's
+        position.
 
     Rewards:
-        -|v - wanted| - 0.05 ‖action‖², with v the speed along x of the whole body's centre of mass after the step.
+        -|v - target| - 0.05 ‖action‖², with v the speed along x of the whole body's centre of mass after the step.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. The paper's oracle, a policy that is told the speed, reached -54.5.
+        Not known. The paper's oracle, a policy that knows the speed, reached -54.5.
 
     Differs from the source:
-        ============  ==============================================  ==================================================
-        what          here                                            there
-        ============  ==============================================  ==================================================
-        start         positions U[-0.1, 0.1), velocities 0.1 · N(0,   positions 0.01 · N(0, 1), velocities 0.1 · N(0, 1)
-                      1), as Gymnasium's v5
-        observations  17 numbers, the place x is hidden               20 numbers, with the torso's place
-        ============  ==============================================  ==================================================
+        ============  =============================================  ==================================================
+        what          here                                           there
+        ============  =============================================  ==================================================
+        start         positions U[-0.1, 0.1), velocities 0.1 · N(0,  positions 0.01 · N(0, 1), velocities 0.1 · N(0, 1)
+                      1), as in Gymnasium's v5
+        observations  17 numbers, the x position is hidden           20 numbers, with the torso's position
+        ============  =============================================  ==================================================
 
     Source:
         Finn, Abbeel & Levine 2017, "MAML", section 5.3, and its published code (rllab's HalfCheetah, where the time

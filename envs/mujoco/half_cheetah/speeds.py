@@ -25,23 +25,23 @@ def pearl_speeds() -> Tensor:
 
 
 class HalfCheetahVel(RobotFamily[Velocity]):
-    """A planar cheetah that must run at a speed which only the reward tells. Needs MuJoCo.
+    """A planar cheetah that must run at a target speed that only the reward reveals. Needs MuJoCo.
 
     Description:
-        HalfCheetah of Gymnasium's v5, 20 actions a second. It starts as there: U[-0.1, 0.1) is added to the positions
-        and 0.1 · N(0, 1) to the velocities.
+        HalfCheetah of Gymnasium's v5, 20 actions per second. It starts as in Gymnasium: U[-0.1, 0.1) is added to the
+        positions and 0.1 · N(0, 1) to the velocities.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`: 100 tasks, speed ~ U[0, 3) m/s, drawn once (``train_tasks=None``: fresh ones without end).
-        - `test`: 30 others, drawn once (``test_tasks=None``: fresh ones).
-        - `valid`: fresh tasks of training's distribution.
+        - `train`: 100 fixed tasks, speed ~ U[0, 3) m/s (``train_tasks=None``: unlimited fresh tasks).
+        - `test`: 30 other fixed tasks (``test_tasks=None``: fresh tasks).
+        - `valid`: fresh tasks from the training distribution.
         - `ood`: speed ~ U[3, 4) m/s.
 
         With ``tasks="pearl"`` the lists are those of PEARL's published code, which draws them from NumPy's
-        uniform(0, 3, 130) of seed 1337: `train` the first 100, `test` the last 30, and `valid` 33 of `train`.
+        uniform(0, 3, 130) with seed 1337: `train` has the first 100, `test` the last 30, and `valid` 33 of `train`.
 
     Actions:
         =====  ==================================================  ==========  ====
@@ -53,39 +53,39 @@ class HalfCheetahVel(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        ======  =============================================  =========  ===========
-        index   meaning                                        range      unit
-        ======  =============================================  =========  ===========
-        0 … 1   height of the torso above its start, pitch     unbounded  m, rad
-        2 … 7   angles of the six joints                       unbounded  rad
-        8 … 10  speeds along x and z, of the pitch             unbounded  m/s, rad/s
-        11 … 16 speeds of the six joints                       unbounded  rad/s
-        ======  =============================================  =========  ===========
-        With ``show_x=True`` three more: the torso's place (x, y, z) in m, 0.01 s before the step's end as in PEARL's
-        code.
+        =======  ==========================================  =========  ==========
+        index    meaning                                     range      unit
+        =======  ==========================================  =========  ==========
+        0 … 1    height of the torso above its start, pitch  unbounded  m, rad
+        2 … 7    angles of the six joints                    unbounded  rad
+        8 … 10   velocities along x and z, of the pitch      unbounded  m/s, rad/s
+        11 … 16  velocities of the six joints                unbounded  rad/s
+        =======  ==========================================  =========  ==========
+        ``show_x=True`` adds three: the torso's position (x, y, z) in m, 0.01 s before the end of the step, as in
+        PEARL's code.
 
     Rewards:
-        -|v - wanted| - 0.05 ‖action‖², with v the mean speed along x since the last action.
+        -|v - target| - 0.05 ‖action‖², with v the mean speed along x since the last action.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Below 0 by what the speeding up costs.
+        Not known. Below 0 because of the cost of accelerating.
 
     Differs from the source:
-        ============  =================================  ===============================================================
-        what          here                               there
-        ============  =================================  ===============================================================
-        observations  17 numbers, the place x is         20 numbers, with the torso's place
+        ============  ================================  ==============================================================
+        what          here                              there
+        ============  ================================  ==============================================================
+        observations  17 numbers, the x position is     20 numbers, with the torso's position
                       hidden; an option
-        tasks         100 and 30 of our own; an option   the first 100 and the last 30 of NumPy's uniform(0, 3, 130) of
-                                                         seed 1337 (VariBAD: fresh ones)
-        ============  =================================  ===============================================================
+        tasks         100 and 30 of our own; an option  the first 100 and the last 30 of NumPy's uniform(0, 3, 130) of
+                                                        seed 1337 (VariBAD: fresh ones)
+        ============  ================================  ==============================================================
 
     Source:
         Rakelly et al. 2019, "PEARL" (cheetah-vel; 100 and 30 tasks), and Zintgraf et al. 2020, "VariBAD" (fresh tasks),
-        after Finn et al. 2017, whose own physics are `HalfCheetahVelMAML`.
+        after Finn et al. 2017, whose own physics are those of `HalfCheetahVelMAML`.
 
     Version history:
         v0: first version.
@@ -128,18 +128,18 @@ class HalfCheetahVel(RobotFamily[Velocity]):
 
 
 class HalfCheetahDirVel(RobotFamily[Velocity]):
-    """A planar cheetah that must run at a speed forwards or backwards which only the reward tells. Needs MuJoCo.
+    """A planar cheetah with a target speed, forwards or backwards, that only the reward reveals. Needs MuJoCo.
 
     Description:
-        As `HalfCheetahVel`, with wanted speeds of both signs: a task tells the direction, too, and there are other
-        tasks to test on, which `HalfCheetahDir` cannot have.
+        As `HalfCheetahVel`, with target speeds of both signs: a task also sets the direction, and there are held-out
+        tasks, which `HalfCheetahDir` cannot have.
 
     What varies:
-        The wanted speed along x: `Velocity.velocity`.
+        The target speed along x: `Velocity.velocity`.
 
     Splits:
-        - `train`, `valid`, `test`: speed ~ U[-3, 3) m/s, in disjoint streams.
-        - `ood`: speed in [3, 4) or (-4, -3] m/s, either side with probability 1/2.
+        - `train`, `valid`, `test`: speed ~ U[-3, 3) m/s, in disjoint random streams.
+        - `ood`: speed in [3, 4) or (-4, -3] m/s, each side with probability 1/2.
 
     Actions:
         =====  ==================================================  ==========  ====
@@ -151,17 +151,17 @@ class HalfCheetahDirVel(RobotFamily[Velocity]):
         An action beyond the range is clipped to it.
 
     Observations:
-        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the speeds along x and z, of the pitch and
-        of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded.
+        Those of `HalfCheetahVel`: height, pitch and six joint angles, then the velocities along x and z, of the pitch
+        and of the joints. 17 numbers in m, rad, m/s and rad/s, unbounded.
 
     Rewards:
-        -|v - wanted| - 0.05 ‖action‖², with v the mean speed along x since the last action.
+        -|v - target| - 0.05 ‖action‖², with v the mean speed along x since the last action.
 
     Endings:
         Never terminated; truncated after `horizon` steps.
 
     Optimum:
-        Not known. Below 0 by what the speeding up costs.
+        Not known. Below 0 because of the cost of accelerating.
 
     Source:
         `HalfCheetahVel` (Rakelly et al. 2019), extended to both directions.
