@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if (Path(__file__).parent / "envs").is_file():  # git without symbolic links writes their targets into files
+if (Path(__file__).parent / "envs").is_file():  # without symbolic links, git writes their targets into files
     raise ImportError(
         "This checkout of metarl has files in place of its symbolic links: clone it again by "
         "`git -c core.symlinks=true clone URL` (on Windows in developer mode), or install a built distribution."
     )
 
-# The script that Python was started with, or the module after -m, stands before the arguments.
+# The script that Python was started with, or the module after -m, comes before the arguments.
 if Path("".join(sys.orig_argv[-len(sys.argv) :][:1])).name in ("metarl", "metarl.exe", "metarl.train"):
     # Python was started for the command, whose imports take a moment. Until `metarl.cli.main` has handlers of its own,
     # Ctrl-C ends it as it ends other programs, by the signal: Python's handler would show a traceback.
@@ -79,7 +79,7 @@ _LAZY = {
     "run": "metarl.training.runs",
     "run_trial": "metarl.core.rollout",
 }
-"""Public names that need torch, and where they stand."""
+"""Public names that need torch, and the modules that define them."""
 
 try:
     __version__ = importlib.metadata.version("metarl")
@@ -92,13 +92,13 @@ register_gymnasium()
 def load(
     run_dir_or_name: str | Path, device: str = "cpu", which: str | int = "last", allow: Sequence[str] = ()
 ) -> LearningAgent:
-    """A trained agent: of a run directory, or one that comes with the package (``"pretrained:rl2_gridnavi"``).
+    """Load a trained agent from a run directory, or one that ships with the package (``"pretrained:rl2_gridnavi"``).
 
-    `which` is "last", the agent as training left it, "best", as it was when it scored best on `valid`, or an iteration
-    whose checkpoint was kept (`keep_checkpoints`).
-    Its configuration is `agent.config`, the task family it was trained on `agent.family`. A run directory is data:
-    nothing is imported for it but the packages in `allow`, which register another project's families and agents.
-    Raises ValueError, one sentence, if there is no such agent or it cannot be read.
+    `which` is "last", the agent at the end of training, "best", the agent with the best score on `valid`, or an
+    iteration whose checkpoint was kept (`keep_checkpoints`). The agent's configuration is `agent.config`, and the task
+    family that it was trained on is `agent.family`. A run directory is only data: loading it imports nothing except the
+    packages in `allow`, which register another project's families and agents. Raises ValueError if there is no such
+    agent or it cannot be read.
     """
     from metarl.training import checkpoint
 
@@ -106,9 +106,9 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    """A public name that is imported when it is first used: Gymnasium's ids and a usage page do without torch."""
+    """Import a public name when it is first used, since Gymnasium's ids and the usage page do not need torch."""
     if name in _LAZY:
-        importlib.import_module("metarl.fast")  # so that trials are stepped by the fast twin
+        importlib.import_module("metarl.fast")  # registers the fast twin that steps trials
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""``python -m metarl``: the command ``metarl`` where it is not on the path."""
+"""``python -m metarl``: the command ``metarl``, for when it is not on the path."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The entry point of ``python -m metarl.train``; `metarl.cli.train` is the program, `metarl.training.loop` the loop."""
+"""Entry point of ``python -m metarl.train``: the program is `metarl.cli.train`, the loop `metarl.training.loop`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from metarl.cli.main import main as command
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """``metarl train …``; returns its exit code."""
+    """Run ``metarl train …`` and return its exit code."""
     return command(["train", *(sys.argv[1:] if args is None else args)])
 
 

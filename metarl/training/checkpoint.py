@@ -1,9 +1,8 @@
-"""Saving and loading: safetensors for the tensors, JSON for the counters, no pickle anywhere.
+"""Saving and loading: safetensors for the tensors, JSON for the counters, no pickle.
 
-A checkpoint is one file (`metarl.training.state_file`), replaced in one step: counters and tensors always belong to the
-same iteration.
-``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a trained agent into the package, from where
-``load("pretrained:NAME")`` loads it.
+A checkpoint is a single file (`metarl.training.state_file`) that is replaced atomically, so counters and tensors always
+belong to the same iteration. ``python -m metarl.training.checkpoint RUN_DIR NAME`` copies a trained agent into the
+package, from where ``load("pretrained:NAME")`` loads it.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; o
 
 
 BEST = "best.safetensors"
-"""The file of a run's agent that scored best on `valid`, without the optimiser's state."""
+"""File of the agent of a run with the best score on `valid`, without the optimiser's state."""
 
 
 ENSEMBLE = "ensemble.yaml"
-"""The options of a saved ensemble, next to the folders ``member_1``, ``member_2`` … of its members."""
+"""File with the options of a saved ensemble, next to the folders ``member_1``, ``member_2`` … of its members."""
 
 
 NUMBERED = re.compile(r"checkpoint_(0|[1-9]\d{0,15})\.safetensors", re.ASCII).fullmatch
-"""Names of the files of kept checkpoints."""
+"""Matches the names of the files of kept checkpoints."""
 
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -61,10 +60,10 @@ SEE_AGENTS = "metarl.training.checkpoint.pretrained()"
 def save(
     run_dir: str | Path, agent: LearningAgent, counters: Counters, keep: int = 1, sampler: TaskSampler | None = None
 ) -> Path:
-    """Replace the run's checkpoint. A crash at any moment leaves either the old or the new file complete.
+    """Replace the run's checkpoint atomically: a crash leaves either the old or the new file complete.
 
-    With `keep` above 1, the last so many checkpoints are also kept as ``checkpoint_<iteration>.safetensors``. It holds
-    the state of the run's task sampler, too.
+    With `keep` above 1, the last `keep` checkpoints are also kept as ``checkpoint_<iteration>.safetensors``. The
+    checkpoint includes the state of the run's task sampler.
     """
     folder = Path(run_dir)
     _export(agent, folder)
@@ -87,7 +86,7 @@ def save_best(run_dir: str | Path, agent: LearningAgent, counters: Counters) -> 
 
 
 def _export(agent: LearningAgent, folder: Path) -> None:
-    """Replace the files that the agent writes for other libraries: it writes them to a folder of their own first."""
+    """Replace the files that the agent writes for other libraries, which it first writes to a temporary folder."""
     if type(agent).export is LearningAgent.export:
         return
     partial = partial_name(folder / "export")
@@ -106,27 +105,27 @@ def _export(agent: LearningAgent, folder: Path) -> None:
 
 
 def _numbered(folder: Path, until: int | None = None) -> dict[int, Path]:
-    """Return the kept checkpoints of a run by iteration, the last one first, none of them after iteration `until`."""
+    """Return the kept checkpoints of a run up to iteration `until`, by iteration, latest first."""
     found = {int(match[1]): path for path in folder.glob("checkpoint_*.safetensors") if (match := NUMBERED(path.name))}
     return {number: found[number] for number in sorted(found, reverse=True) if until is None or number <= until}
 
 
 def newest(run_dir: str | Path) -> Path | None:
-    """Return the checkpoint that a run goes on from; None if it has none yet.
+    """Return the checkpoint from which a run continues; None if it has none yet.
 
-    That is a numbered one if a run was killed at its first checkpoint, after the numbered one was written.
+    It is a numbered one if the run was killed at its first checkpoint, after writing the numbered one.
     """
     return next(iter(_last_first(Path(run_dir))), None)
 
 
 def _last_first(folder: Path) -> list[Path]:
-    """Return the checkpoints that a run may go on from, in the order in which they are tried."""
+    """Return the checkpoints from which a run can continue, in the order in which they are tried."""
     last = [folder / CHECKPOINT] if (folder / CHECKPOINT).exists() else []
     return [*last, *_numbered(folder).values()]
 
 
 def oldest(run_dir: Path, iteration: int) -> int:
-    """Return the iteration of the oldest checkpoint that a run keeps when its last one is of `iteration`."""
+    """Return the iteration of the oldest checkpoint that a run keeps if its last checkpoint is of `iteration`."""
     return min(_numbered(run_dir, iteration), default=iteration)
 
 
@@ -135,7 +134,7 @@ def load_state(
 ) -> tuple[dict[str, Tensor], Counters]:
     """Load tensors and counters of a run's last or best checkpoint, or of the folder of an agent in the package.
 
-    `which` may also be the iteration of a kept checkpoint. Raises ConfigError (one sentence) if there is none, or it
+    `which` may also be the iteration of a kept checkpoint. Raises ConfigError if the checkpoint does not exist or
     cannot be read.
     """
     saved = state_file.read(_path_of(Path(run_dir), which), device)
@@ -168,9 +167,9 @@ def _path_of(folder: Path, which: str | int) -> Path:
 
 
 def restore(run_dir: str | Path, agent: LearningAgent, which: str | int = "last") -> Counters:
-    """Put the state of a checkpoint into `agent`, which was built from the same configuration.
+    """Load the state of a checkpoint into `agent`, which must have the same configuration.
 
-    Raises ConfigError (one sentence) if there is none, it is damaged, or it does not fit the agent.
+    Raises ConfigError if there is no checkpoint, it is damaged, or it does not match the agent.
     """
     return _restore(_path_of(Path(run_dir), which), agent)
 
@@ -178,12 +177,11 @@ def restore(run_dir: str | Path, agent: LearningAgent, which: str | int = "last"
 def restore_last_good(
     run_dir: str | Path, agent: LearningAgent, warn: Callable[[str], None], sampler: TaskSampler | None = None
 ) -> Counters:
-    """Put the state of the last checkpoint that is not damaged into `agent` and the run's task sampler.
+    """Load the state of the last undamaged checkpoint into `agent` and the run's task sampler.
 
-    Warns if it is not the last one.
-
-    Returns counters of zero if the run has no checkpoint yet. Raises ConfigError (one sentence) if all are damaged, the
-    last good one does not fit the agent, or the trials that the agent looks back on are not there.
+    Warns if it is not the last checkpoint. Returns zero counters if the run has no checkpoint yet. Raises ConfigError
+    if all checkpoints are damaged, if the last good one does not match the agent, or if the agent's replay files are
+    missing.
     """
     folder = Path(run_dir)
     first: Damaged | None = None
@@ -207,7 +205,7 @@ def _restore(path: Path, agent: LearningAgent, sampler: TaskSampler | None = Non
     reason = state_file.put(saved, agent, agent.load_state_dict)
     if reason is None:
         own = agent.state_dict()
-        if not any(name.startswith("optimizer.") for name in saved.state):  # of an agent that only acts
+        if not any(name.startswith("optimizer.") for name in saved.state):  # an agent made only for acting
             own = state_file.without_optimiser(own)
         reason = state_file.misfit(saved, state_file.kinds(own))
     if reason is None and sampler is not None:
@@ -218,9 +216,9 @@ def _restore(path: Path, agent: LearningAgent, sampler: TaskSampler | None = Non
 
 
 def start_from(name: str, agent: LearningAgent) -> None:
-    """Let `agent` begin with what the agent of a run, or of ``pretrained:NAME``, has learned; only tensors are read.
+    """Initialise `agent` from the agent of a run or of ``pretrained:NAME``; only tensors are read.
 
-    Raises ConfigError (one sentence) if there is no such agent, or the two do not fit.
+    Raises ConfigError if there is no such agent or the two do not match.
     """
     saved = state_file.read(_path_of(find(name), "last"), agent.device)
     saved = saved._replace(state=state_file.without_optimiser(saved.state))
@@ -237,12 +235,12 @@ def start_from(name: str, agent: LearningAgent) -> None:
 def load(
     name: str | Path, device: torch.device | str = "cpu", which: str | int = "last", allow: Sequence[str] = ()
 ) -> LearningAgent:
-    """Load the agent of a run directory, or a trained one that comes with the package: ``"pretrained:rl2_gridnavi"``.
+    """Load the agent of a run directory, or a trained one that ships with the package: ``"pretrained:rl2_gridnavi"``.
 
     `which` is "last", the agent at the end of training, "best", the agent with the best score on `valid`, or the
     iteration of a kept checkpoint (`keep_checkpoints`). The agent has the attributes `config` and `family`. A run
-    directory is data: only the packages in `allow` are imported for it. The folder of an export is an agent, too,
-    an `OnnxAgent`, and so is that of an `Ensemble` (`metarl.ensemble`). Raises ConfigError (one sentence) if there is
+    directory is only data: nothing but the packages in `allow` is imported for it. The folder of an export can be
+    loaded, too, as an `OnnxAgent`, and so can that of an `Ensemble` (`metarl.ensemble`). Raises ConfigError if there is
     no such agent.
     """
     if not isinstance(name, (str, Path)):
@@ -295,12 +293,12 @@ def _exported(folder: Path, config: AgentConfig, family: TaskFamily, which: str 
 
 
 def progress(seed: int, counters: Counters) -> dict[str, int]:
-    """Return an agent's progress in training, which its curves note."""
+    """Return an agent's training progress, which its curves record."""
     return {"seed": seed, "iteration": counters.iteration, "env_steps": counters.env_steps}
 
 
 def runs_of(name: str | Path) -> Sequence[str | Path]:
-    """Return the run itself, or the runs ``seed_1``, ``seed_2`` … in a folder of several training seeds, in order."""
+    """Return the run itself, or the runs ``seed_1``, ``seed_2`` … in a folder with several training seeds, in order."""
     if isinstance(name, str) and name.startswith("pretrained:"):
         return [name]
     folder = Path(at_home(name))
@@ -311,9 +309,9 @@ def runs_of(name: str | Path) -> Sequence[str | Path]:
 
 
 def find(name: str | Path, ensembles: bool = False) -> Path:
-    """Return the folder of a run, or of ``pretrained:NAME``, or also that of an ensemble.
+    """Return the folder of a run, of ``pretrained:NAME``, or, if `ensembles`, of an ensemble.
 
-    Raises ConfigError if it holds none of these.
+    Raises ConfigError if there is no such folder.
     """
     if isinstance(name, str) and name.startswith("pretrained:"):
         known = pretrained()
@@ -337,7 +335,7 @@ def find(name: str | Path, ensembles: bool = False) -> Path:
 
 
 def pretrained() -> list[str]:
-    """Return the names of the trained agents in the package, as `load` takes them."""
+    """Return the names of the trained agents in the package, for `load`."""
     return sorted(f"pretrained:{path.parent.name}" for path in PRETRAINED.glob(f"*/{AGENT}"))
 
 
@@ -359,7 +357,7 @@ def copy_agent(source: Path, target: Path, which: str | int = "last", allow: Seq
     state, counters = load_state(source, which=which)
     target.mkdir(parents=True, exist_ok=True)
     replace_file(target / AGENT, state_file.pack(state_file.without_optimiser(state), counters))
-    # The run's folder and its number of threads do not matter for the agent.
+    # The agent does not depend on the run's folder and number of threads.
     allowed = [f"--allow={package}" for package in allow]
     config = configuration.portable(configuration.parse(["--config", str(source / "config.yaml"), *allowed]))
     config |= {"run_dir": None, "num_threads": None}
@@ -373,7 +371,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after a message on standard error for a user's mistake."""
     parser = Parser(
         prog="python -m metarl.training.checkpoint", description="Put a run's trained agent into the package."
     )

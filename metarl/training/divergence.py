@@ -1,4 +1,4 @@
-"""Divergence: a check after every iteration that metrics are finite, and the sentence that ends the run if not."""
+"""Divergence: a check after every iteration that metrics are finite, and the message that ends the run if not."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CAUSES = {
     "update": "All that was played is finite: a lower agent.lr may help.",
     None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an OwnLoopAgent
 }
-"""Advice for a run that diverged, by the first thing that was not finite. Parameters would not show the cause: rewards
-that are not finite spoil them, too."""
+"""Advice for a diverged run, by what was first not finite. Parameters would not show the cause, since rewards that are
+not finite spoil them, too."""
 
 
 class Culprit(NamedTuple):
-    """The first thing in an iteration that was not finite."""
+    """What was first not finite in an iteration."""
 
     what: str | None  # a key of `CAUSES`
     place: str = ""  # its round, step and row, and the task there
@@ -36,7 +36,7 @@ class Diverged(RuntimeError):
 
 
 def finite(metrics: Mapping[str, float]) -> bool:
-    """Tell whether all metrics are finite numbers."""
+    """Return True if all metrics are finite."""
     return all(map(math.isfinite, metrics.values()))
 
 
@@ -47,7 +47,7 @@ def kept(run_dir: Path) -> str:
 
 
 def check_finite(metrics: Mapping[str, float], culprit: Culprit | None, iteration: int, run_dir: Path) -> None:
-    """Raise Diverged, one sentence, unless all metrics are finite."""
+    """Raise Diverged unless all metrics are finite."""
     if finite(metrics):
         return
     tag, value = next((tag, value) for tag, value in metrics.items() if not math.isfinite(value))

@@ -1,4 +1,4 @@
-"""The evaluation at the end of a run, on all splits of the family: a table, files and pictures."""
+"""The final evaluation of a run, on all splits of the family: a table, files and plots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from metarl.training.log.curve_runs import write_curve
 from metarl.training.log.logger import Logger, NoLog
 
 CURVES = "adaptation"
-"""The folder of a run with its curves as TensorBoard runs of their own."""
+"""Folder in a run directory with the curves as separate TensorBoard runs."""
 TABLE = "table.txt"
 """The file of the table at the end."""
 
@@ -43,7 +43,7 @@ def evaluate_at_the_end(
 ) -> dict[str, AdaptationCurve]:
     """Evaluate on all splits, show the table, and write it to ``RUN_DIR/evaluation/``. Returns the curves by split."""
     family, folder, repeats = config.family, run_dir / "evaluation", config.final_eval_repeats
-    # A picture takes about half a second, so only the reported split and `ood` have them.
+    # A plot takes about half a second, so only the reported split and `ood` have one.
     shown = {reported_split(config), "ood"}
     curves, watched, drawn = {}, {}, dict[str, list[Path]]()
     for number, split in enumerate(family.splits, start=1):
@@ -82,7 +82,7 @@ def evaluate_at_the_end(
             replace_file(folder / picture.file_name, picture.data)
     if not has_picture(family):
         log.say(f"No pictures of behaviour: {type(family).__name__} has no picture: {family.no_picture}".rstrip("."))
-    # The last file, by which the run is known to be finished.
+    # This file is written last and marks the run as finished.
     replace_file(folder / TABLE, text_of(table))
     log.console.print(f"Everything of this run: {run_dir}", markup=False, soft_wrap=True)
     return curves
@@ -98,7 +98,7 @@ def show_again(run_dir: Path, splits: Sequence[str], console: Console) -> dict[s
 
 
 def _save(curve: AdaptationCurve, path: Path, warn: Callable[[str], None]) -> list[Path]:
-    """Save a curve; return its pictures. One that cannot be drawn is only warned of."""
+    """Save a curve and return its plots; a plot that cannot be drawn only causes a warning."""
     try:
         return [file for file in curve.save(path) if file.suffix == ".png"]
     except OSError:

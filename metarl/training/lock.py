@@ -1,7 +1,8 @@
-"""The lock of a folder that is being written: one process at a time.
+"""The lock of a run directory, so that only one process writes to it at a time.
 
-The lock is the operating system's, on the file `LOCK` in the folder, so that the lock of a dead process is gone by
-itself. The file's text names the owner: process, host and start. On a file system without locks the text decides.
+It is a lock of the operating system on the file `LOCK` in the folder, so that the lock of a dead process is released
+automatically. The file's text names the owner: process, host and start time. On file systems without locks, the text
+decides.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import NamedTuple
 from metarl.training.config.errors import ConfigError
 
 LOCK = "writer.lock"
-"""The name of the lock file. It is there only while a process writes to the folder, or after one was killed."""
+"""The name of the lock file, which exists only while a process writes to the folder or after it was killed."""
 
 
 _ELSEWHERE = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-"""Errors that say that another process holds a lock; others say that the file system has none."""
+"""Error codes that mean that another process holds the lock; others mean that the file system has no locks."""
 
 
 _held: set[int] = set()  # descriptors of this process's locks
@@ -46,7 +47,7 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of an existing folder.
 
     On a file system without locks, `say` gets a line, and the text of the lock file decides: an owner on this host that
-    is no longer alive is replaced. Raises ConfigError, one sentence that names the owner, if another process holds it.
+    is no longer alive is replaced. Raises ConfigError, which names the owner, if another process holds the lock.
     """
     path = folder / LOCK
     descriptor = _take(path, say)
@@ -61,7 +62,7 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def owner(folder: Path) -> Owner | None:
-    """Return the process that the lock file names; None if there is none, or it cannot be read."""
+    """Return the process named in the lock file; None if there is none or it cannot be read."""
     try:
         text = json.loads((folder / LOCK).read_text(encoding="utf-8"))
         return Owner(int(text["pid"]), _short(text["host"]), _short(text["started"]))
@@ -70,7 +71,7 @@ def owner(folder: Path) -> Owner | None:
 
 
 def _short(text: str) -> str:
-    """Return what a file says as words that can be printed: the folder may come from elsewhere."""
+    """Make text from a file printable, since the folder may come from somebody else."""
     return "".join(letter for letter in str(text)[:80] if letter.isprintable())
 
 
@@ -79,7 +80,7 @@ def _myself() -> Owner:
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """Open the lock file; return its descriptor, and whether it was made by this call."""
+    """Open the lock file; return its descriptor, and whether this call created it."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(path, flags | os.O_EXCL, 0o644), True
@@ -134,7 +135,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _release(path: Path, descriptor: int) -> None:
-    """Remove the lock file, then the lock: who opened the file before finds that it is gone, and makes a new one."""
+    """Remove the lock file, then the lock; a process that opened the file before notices this and makes a new one."""
     with contextlib.suppress(OSError):  # the folder is gone, or on Windows another process has the file open
         if _is_at(descriptor, path):
             if sys.platform == "win32":
@@ -145,7 +146,7 @@ def _release(path: Path, descriptor: int) -> None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether the path still leads to the open file."""
+    """Return True if the path still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -153,13 +154,13 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _taken(folder: Path) -> str:
-    """Return the sentence about a folder that another process writes to."""
+    """Return the message for a folder that another process writes to."""
     found = owner(folder) or _patient_owner(folder)
     return f"{str(folder)!r} is being written by {found or 'another process'}: wait for it, or choose another folder."
 
 
 def _patient_owner(folder: Path) -> Owner | None:
-    """Return the owner, who may have taken the lock just now and write its name in a moment."""
+    """Return the owner; wait briefly, since it may have just taken the lock and not written its name yet."""
     for _ in range(10):
         time.sleep(0.05)
         if found := owner(folder):
@@ -168,7 +169,7 @@ def _patient_owner(folder: Path) -> Owner | None:
 
 
 def _alive(pid: int) -> bool:
-    """Tell whether a process of this host is alive."""
+    """Return True if a process on this host is alive."""
     if sys.platform == "win32":  # where a signal 0 would be Ctrl-C
         return True
     try:
@@ -181,7 +182,7 @@ def _alive(pid: int) -> bool:
 
 
 def _forget() -> None:
-    """Close the locks in a forked child, which would hold them when its parent is dead."""
+    """Close the locks in a forked child, which would otherwise keep them after its parent's death."""
     while _held:
         os.close(_held.pop())
 

@@ -1,6 +1,6 @@
-"""The loop of meta-training: sample tasks, play a trial on each, update the agent, evaluate on held-out tasks, save.
+"""The meta-training loop: sample tasks, play a trial on each, update the agent, evaluate on held-out tasks, save.
 
-`train` and `Iteration` hold the whole run. ``python -m metarl.train`` and `metarl.run` are thin shells over `train`.
+`train` and `Iteration` contain the whole run. ``python -m metarl.train`` and `metarl.run` are thin wrappers of `train`.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ from metarl.training.run_folder import (
 from metarl.training.stopping import Stop, reached
 
 TRAINING = 0
-"""The address of all randomness of training: ``fold(key(seed), TRAINING)``; evaluations have another one."""
+"""The address of all randomness in training, ``fold(key(seed), TRAINING)``; evaluations have another address."""
 
 
 OnIteration = Callable[[int, dict[str, float]], Any]
-"""Called after each iteration with its number, from 1, and its metrics; a true value ends training."""
+"""Callback after each iteration, with its number, from 1, and its metrics; returning a true value ends training."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run that has ended, or has been stopped."""
+    """A training run that has finished or was stopped."""
 
     agent: LearningAgent
     """The agent at the end of training."""
     curves: dict[str, AdaptationCurve]
-    """The evaluation at the end, by split; empty if there was none, or it was stopped."""
+    """The final evaluation by split; empty if there was none or it was stopped."""
     directory: Path
-    """The folder with its configuration, checkpoints, metrics, curves and pictures."""
+    """The folder with the configuration, checkpoints, metrics, curves and plots."""
     counters: Counters
     """The run's progress: iterations, environment steps, seconds, the best score on `valid`."""
     signal: int = 0
@@ -83,9 +83,9 @@ class Run:
 def train(
     parsed: Parsed, console: Console, warn: Callable[[str], None], on_iteration: OnIteration | None = None
 ) -> Run:
-    """Do the run `parsed`, the rest of it if it is resumed, or nothing if it is done.
+    """Do the run `parsed`, or the rest of it if it is resumed, or nothing if it is finished.
 
-    Raises ConfigError for a mistake of the user's, before anything is written, and Diverged if a metric is not finite.
+    Raises ConfigError for a user's mistake, before anything is written, and Diverged if a metric is not finite.
     """
     config, device = parsed.config, find_device(parsed.config)
     ranks.start(device)
@@ -149,7 +149,7 @@ def train(
 def _save(
     run_dir: Path, agent: LearningAgent, done: Counters, config: TrainConfig, sampler: TaskSampler, log: Logger | NoLog
 ) -> None:
-    """Save the run as it is: the trials that the agent looks back on, then its checkpoint; drop what none needs."""
+    """Save the run: the agent's replay buffer, then its checkpoint; remove files that no checkpoint needs."""
     check_before_saving(agent, done.iteration, run_dir)
     ring_files.save(run_dir, agent.ring, done.iteration)  # first: the checkpoint is worth nothing without them
     if isinstance(log, Logger):  # of the first rank
@@ -164,7 +164,7 @@ class Iterated(NamedTuple):
     done: Counters  # the progress after it
     metrics: dict[str, float]
     curves: dict[str, AdaptationCurve]  # on held-out tasks, by split; empty if no evaluation was due
-    culprit: Culprit | None  # the first thing that was not finite, if a metric is not
+    culprit: Culprit | None  # what was first not finite, if a metric is not finite
 
 
 class Iteration:
@@ -215,14 +215,14 @@ class Iteration:
         return Iterated(replace(now, seconds=done.seconds + end - start), metrics, curves, culprit)
 
     def _player(self, agent: LearningAgent) -> Captured:
-        """Return the function that plays a trial of an agent, this one or the sampler's, on this rank's tasks."""
+        """Return the function that plays a trial of an agent (this one or the sampler's) on this rank's tasks."""
         family, first = self.config.family, self.mine.start
         return Captured(lambda tasks, key: run_trial(agent, family, tasks, key, first_task=first), self.root.device)
 
     def _collect(self, number: int) -> tuple[list[Rollout], list[Rollout]]:
-        """Play trials on tasks that the sampler proposes, until the agent is to learn from one.
+        """Play trials on tasks that the sampler proposes, up to the first from which the agent learns.
 
-        Returns the rollouts of that trial, and those of all trials, whose steps count as steps of training.
+        Returns the rollouts of that trial and those of all trials, whose steps count as training steps.
         """
         key, played = rng.fold(self.root, number), list[Rollout]()
         for attempt in itertools.count():
@@ -251,7 +251,7 @@ class Iteration:
 
 
 def _evaluations(agent: LearningAgent, config: TrainConfig, iteration: int) -> dict[str, AdaptationCurve]:
-    """Evaluate on held-out tasks, if it is due. The evaluation at the end replaces that of the last iteration."""
+    """Evaluate on held-out tasks if it is due. The final evaluation replaces that of the last iteration."""
     last = iteration == config.total_iterations and config.final_eval_tasks > 0
     if last or not config.eval_every or iteration % config.eval_every:
         return {}
@@ -270,7 +270,7 @@ def find_device(config: TrainConfig) -> torch.device:
 
 
 def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
-    """Build the agent. Raises ConfigError for options that do not fit each other, or the number of processes."""
+    """Build the agent. Raises ConfigError for options that are incompatible, also with the number of processes."""
     try:
         agent = config.agent.build(config.family, config.seed, device)
     except ValueError as mistake:
@@ -287,7 +287,7 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
 
 
 def _prepare(agent: LearningAgent, config: TrainConfig, new: bool) -> None:
-    """Let an agent in its own loop find what it learns from, and a new run start from the parameters it names.
+    """Prepare an agent with its own loop, and initialise a new run from `init_from`.
 
     Raises ConfigError if something is missing.
     """
@@ -302,7 +302,7 @@ def _prepare(agent: LearningAgent, config: TrainConfig, new: bool) -> None:
 
 
 def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:
-    """Build the task sampler. Raises ConfigError for one that cannot serve the agent or the family."""
+    """Build the task sampler. Raises ConfigError if it does not support the agent or the family."""
     if isinstance(agent, OwnLoopAgent) and not isinstance(config.task_sampler, FreshOptions):
         name = type(config.agent).__name__.removesuffix("Config")
         raise ConfigError(f"{name} draws its tasks itself, in its own loop: task_sampler must be fresh.")
@@ -313,7 +313,7 @@ def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:
 
 
 def _limit(config: TrainConfig, done: Counters) -> str:
-    """Return the limit that the run has reached, on the clock of rank 0; "" while it goes on."""
+    """Return the limit that the run has reached, by the clock of rank 0; "" while it continues."""
     return ranks.on_first(lambda: reached(config, done))
 
 
@@ -342,7 +342,7 @@ def _restore(
 def _find_finished(
     agent: LearningAgent, parsed: Parsed, run_dir: Path, console: Console, warn: Callable[[str], None]
 ) -> Run | None:
-    """Return the run in the folder and show its table, if it is finished and nothing else is asked for.
+    """Return the run in the folder and show its table, if it is finished and nothing else was requested.
 
     Raises ConfigError if `auto_resume` finds another run there.
     """
@@ -361,7 +361,7 @@ def _final_splits(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _say_unrecorded(parts: dict[str, Captured], log: Logger | NoLog) -> None:
-    """Print which parts were not recorded on a GPU, and why."""
+    """Print which parts were not captured as CUDA graphs, and why."""
     for name, part in parts.items():
         if part.device.type == "cuda" and part.why_not is not None:
             log.say(f"{name} were not recorded as a CUDA graph, which would be faster: {part.why_not}")

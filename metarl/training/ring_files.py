@@ -1,9 +1,9 @@
-"""The files of an agent's ring of trials, next to the run's checkpoints: a part for what was added since the last one.
+"""The files of an agent's ring of trials, next to the run's checkpoints: one part for the trials since the last.
 
-Trials do not change once they are in the ring, so a checkpoint writes only the new ones, and a part is removed when no
-checkpoint of the run needs it any more: the folder takes about as much as the ring does in memory. The name of a part,
+Trials in the ring do not change, so a checkpoint writes only the new ones, and a part is removed when no checkpoint of
+the run needs it any more: the folder takes about as much space as the ring in memory. The name of a part,
 ``replay/<iteration>_<first>-<end>_<rank>of<processes>.safetensors``, says when it was written and which trials it
-holds. They are read only when a run goes on. Several processes write the parts of their own trials.
+contains. Parts are read only when a run is resumed. Each process writes the parts of its own trials.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = "replay"
 NAME = re.compile(r"(\d{1,16})_(\d{1,16})-(\d{1,16})_(\d{1,6})of(\d{1,6})\.safetensors", re.ASCII).fullmatch
 
 LARGEST_PART = 2**28
-"""The bytes of a part, at most, unless a single trial is larger."""
+"""Largest size of a part in bytes, unless a single trial is larger."""
 
 
 class Part(NamedTuple):
@@ -34,14 +34,14 @@ class Part(NamedTuple):
 
     first: int  # the number of its first trial
     end: int  # the number after its last one
-    iteration: int  # of the checkpoint that it was written for
+    iteration: int  # the iteration of its checkpoint
     path: Path
 
 
 def save(run_dir: str | Path, ring: TrialRing | None, iteration: int) -> None:
-    """Write the trials that were added to this process's ring since its last `save`; no ring writes nothing.
+    """Write the trials added to this process's ring since the last `save`; without a ring, do nothing.
 
-    With several processes all call it, and it returns when all parts are written.
+    All processes must call it, and it returns when all parts are written.
     """
     if ring is None:
         return
@@ -49,7 +49,7 @@ def save(run_dir: str | Path, ring: TrialRing | None, iteration: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in _parts(run_dir):
         if part.end > ring.saved or part.iteration > iteration:
-            part.path.unlink()  # of a checkpoint that was never made, or that the run did not go on from
+            part.path.unlink()  # its checkpoint was never written, or the run did not continue from it
     first = max(ring.saved, ring.oldest())
     each = max(1, LARGEST_PART * ring.slots // max(ring.nbytes, 1))
     starts = list(range(first, ring.added, each))
@@ -65,9 +65,9 @@ def save(run_dir: str | Path, ring: TrialRing | None, iteration: int) -> None:
 
 
 def prune(run_dir: str | Path, ring: TrialRing | None, oldest: int) -> None:
-    """Remove the parts of this process that no checkpoint from the iteration `oldest` on needs.
+    """Remove this process's parts that no checkpoint from the iteration `oldest` on needs.
 
-    With several processes all call it, and nothing is removed before the first of them has written the checkpoint.
+    All processes must call it, and nothing is removed before rank 0 has written the checkpoint.
     """
     if ring is None:
         return
@@ -80,10 +80,10 @@ def prune(run_dir: str | Path, ring: TrialRing | None, oldest: int) -> None:
 
 
 def restore(run_dir: str | Path, ring: TrialRing | None, iteration: int, device: torch.device) -> None:
-    """Put the trials of the checkpoint of `iteration` into this process's ring; without a ring nothing happens.
+    """Load the trials of the checkpoint of `iteration` into this process's ring; without a ring, do nothing.
 
-    Raises ConfigError (one sentence) if they are not all there, or were saved by another number of processes, and
-    Damaged if a part cannot be read.
+    Raises ConfigError if trials are missing or were saved by another number of processes, and Damaged if a part cannot
+    be read.
     """
     if ring is None or not iteration:
         return
@@ -119,7 +119,7 @@ def _parts(run_dir: str | Path) -> list[Part]:
 
 
 def _missing(run_dir: str | Path, iteration: int) -> str:
-    """Say why a run cannot go on."""
+    """Return the message for a run that cannot continue."""
     folder = Path(run_dir) / FOLDER
     others = {match[5] for path in folder.glob("*.safetensors") if (match := NAME(path.name))}
     if others and str(ranks.world_size()) not in others:

@@ -32,7 +32,7 @@ def check_run(parsed: Parsed, warn: Callable[[str], None]) -> None:
 
 
 def check_iteration(config: TrainConfig) -> None:
-    """Raise ConfigError if this machine has not the memory for the trials of an iteration."""
+    """Raise ConfigError if this machine does not have enough memory for the trials of an iteration."""
     family, agent = config.family, config.agent
     numbers = (family.horizon, family.episodes_per_trial)
     if not isinstance(family.observation_space, Space) or not all(type(number) is int for number in numbers):
@@ -49,7 +49,7 @@ def check_iteration(config: TrainConfig) -> None:
 
 
 def check_evaluations(config: TrainConfig) -> None:
-    """Raise ConfigError if this machine has not the memory for an evaluation of the run."""
+    """Raise ConfigError if this machine does not have enough memory for an evaluation of the run."""
     agent = config.agent
     each = getattr(agent, "test_fast_batch_size", None) or getattr(agent, "fast_batch_size", 1)
     rounds = getattr(agent, "test_steps", 0) + 1

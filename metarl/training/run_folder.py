@@ -1,4 +1,4 @@
-"""The folder of a run: its name, its one owner, the files that repeat the run, and the best agent so far."""
+"""The folder of a run: its name, its lock, the files that repeat the run, and the best agent so far."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ PACKAGE = Path(__file__).parents[1]
 
 
 _UNSAVED = ("metrics.jsonl", "events.out.tfevents.*", BEST, "trace.json", "*.partial", "replay/*.safetensors")
-"""Files of a run that mean nothing without a checkpoint."""
+"""Files of a run that are meaningless without a checkpoint."""
 
 
 @contextlib.contextmanager
 def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
-    """Make the folder of the run, or find it, and hold its lock while the run is written.
+    """Make or find the folder of the run, and hold its lock while the run is written.
 
-    It holds a checkpoint if and only if the run is to go on from it. `say` gets a line where there are no locks. Raises
-    ConfigError if another process writes to it, it holds another run, there is nothing to resume, or it cannot be made.
+    The folder has a checkpoint if and only if the run continues from it. `say` gets a line if the file system has no
+    locks. Raises ConfigError if another process writes to the folder, it has another run, there is nothing to resume,
+    or it cannot be made.
     """
     run_dir = parsed.resume or _make(parsed)
     check_place(run_dir)
@@ -64,13 +65,13 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
 
 
 def saved_run(parsed: Parsed) -> Path | None:
-    """Return the folder of the run that `parsed` goes on with; None if it begins."""
+    """Return the folder of the run that `parsed` continues; None for a new run."""
     folder = Path(parsed.config.run_dir) if parsed.auto_resume and parsed.config.run_dir else parsed.resume
     return folder if folder is not None and checkpoint.newest(folder) else None
 
 
 def finished(run_dir: Path, config: TrainConfig) -> bool:
-    """Tell whether the run has ended and was evaluated, with files that are whole."""
+    """Return True if the run has ended and was evaluated, and its files are undamaged."""
     if not (run_dir / CHECKPOINT).exists():
         return False
     try:
@@ -91,7 +92,7 @@ def _evaluated(run_dir: Path, config: TrainConfig) -> bool:
 
 
 def check_same(run_dir: Path, parsed: Parsed) -> None:
-    """Raise ConfigError if the folder holds a run of another configuration; the sentence names the first difference."""
+    """Raise ConfigError, which names the first difference, if the folder has a run with another configuration."""
     check_regular(run_dir)
     kept, saved = run_dir / "config.yaml", checkpoint.newest(run_dir)
     if (run_dir / AGENT).exists():
@@ -114,9 +115,9 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
 
 
 def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | None:
-    """Return the first field in which the run in the folder differs from `parsed`, with its values there and here.
+    """Return the first field in which the run in the folder differs from `parsed`, with both values.
 
-    Returns None if they are of one configuration.
+    Returns None if the configurations are equal.
     """
     other, asked = flat(parse([f"--config={run_dir / 'config.yaml'}"]).values), flat(parsed.values)
     for key in [*asked, *other]:
@@ -127,14 +128,14 @@ def first_difference(run_dir: Path, parsed: Parsed) -> tuple[str, str, str] | No
 
 
 def _same(asked: Any, there: Any) -> bool:
-    """Tell whether two values are the same; a path that an earlier version kept as it was given is, from its folder."""
+    """Return True if two values are equal; relative paths of earlier versions are resolved from their folder."""
     if isinstance(asked, str) and isinstance(there, str) and os.path.isabs(asked):
         return os.path.abspath(os.path.expanduser(there)) == asked
     return bool(asked == there)
 
 
 def check_place(run_dir: Path) -> None:
-    """Raise ConfigError for a folder inside the installed package, where no run belongs, or a name that is no text."""
+    """Raise ConfigError for a folder inside the installed package, or a name that cannot be encoded."""
     try:
         str(run_dir).encode()
     except UnicodeEncodeError as error:  # TensorBoard could write nothing there
@@ -170,7 +171,7 @@ def _taken(run_dir: Path) -> ConfigError:
 
 
 def _is_part(path: Path, text: str) -> bool:
-    """Tell whether a file is `text`, or a beginning of it, as a killed program leaves it."""
+    """Return True if a file's content is `text` or the beginning of it, as a killed program may leave it."""
     return text.encode().startswith(path.read_bytes().replace(os.linesep.encode(), b"\n"))
 
 
@@ -183,7 +184,7 @@ def _remove_unsaved(run_dir: Path) -> None:
 def write_run_files(run_dir: Path, parsed: Parsed) -> dict[str, str]:
     """Write the configuration, command and versions that repeat the run; return the texts for the log.
 
-    A run that goes on is unfinished again: the mark that it was finished, the table at the end, is removed.
+    A continued run is unfinished again, so the final table, which marks a finished run, is removed.
     """
     goes_on = bool(parsed.resume or parsed.auto_resume)
     if goes_on:

@@ -19,28 +19,29 @@ from metarl.training.loop import OnIteration, Run, train
 def run(
     config: str | Path | None = None, *, on_iteration: OnIteration | None = None, quiet: bool = True, **overrides: Any
 ) -> Run:
-    """Train an agent, as ``python -m metarl.train`` does, and return it with its curves::
+    """Train an agent like ``python -m metarl.train``, and return it with its curves::
 
         run = metarl.run("rl2_gridnavi", seed=3, total_iterations=40, agent={"lr": 1e-3})
         run.agent, run.curves["test"].mean(), run.directory
 
-    `config` is a preset or a YAML file; by default the program's own default. The overrides are the options of the
-    command line: fields of the configuration (``seed=3``), the options of the agent and the family as dictionaries
-    (``agent={"lr": 1e-3}``), another agent or family by its name (``family="GridNavi"``), ``allow=["theirs"]`` for the
+    `config` is a preset or a YAML file; by default the default preset. The overrides are the options of the command
+    line: fields of the configuration (``seed=3``), the options of the agent and the family as dictionaries
+    (``agent={"lr": 1e-3}``), another agent or family by name (``family="GridNavi"``), ``allow=["theirs"]`` for the
     packages that register them, ``resume=RUN_DIR`` to continue a run exactly, and ``auto_resume=True`` with `run_dir`
-    to start a run, continue it or find it done. The same configuration gives the same run, bit for bit, as on the
-    command line, and the run's folder holds the command.
+    to start a run, continue it, or find that it is finished. The same configuration gives the same run as on the
+    command line, bit for bit, and the run's folder contains the command.
 
     `on_iteration` is called after every iteration with its number, from 1, and its metrics (``train/…``, ``loss/…``,
     ``time/…`` and, if it was evaluated, ``eval/<split>/…``). If it returns a true value, training ends there: the
-    checkpoint is written and the evaluation at the end is played. Nothing is printed unless `quiet` is False; what a
-    run writes down (TensorBoard, ``metrics.jsonl``) is in its folder, and what is wrong with its results is a warning.
+    checkpoint is written and the final evaluation is played. Nothing is printed unless `quiet` is False. The run's logs
+    (TensorBoard, ``metrics.jsonl``) are in its folder, and problems with its results are reported as warnings.
 
-    torch's process-wide settings are those of the program from then on (`metarl.fast.runtime.tune`). Ctrl-C lets the
-    iteration finish and saves before KeyboardInterrupt is raised; so do SIGTERM and SIGHUP before SystemExit is.
+    From then on torch uses the process-wide settings of the program (`metarl.fast.runtime.tune`). On Ctrl-C the
+    iteration finishes and the run is saved before KeyboardInterrupt is raised; SIGTERM and SIGHUP do the same before
+    SystemExit.
 
-    Raises ConfigError, a ValueError of one sentence, for what is wrong with the configuration or the family, and
-    `metarl.training.divergence.Diverged` if a metric is no longer finite; the last checkpoint is kept.
+    Raises ConfigError, a ValueError with one sentence, for mistakes in the configuration or the family, and
+    `metarl.training.divergence.Diverged` if a metric is not finite; the last checkpoint is kept.
     """
     if on_iteration is not None and not callable(on_iteration):
         raise TypeError(
@@ -77,7 +78,7 @@ def _as_options(overrides: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """Write a value in the form in which it would be typed."""
+    """Format a value as it would be typed."""
     if isinstance(value, str | Path):
         return str(value)
     try:

@@ -1,8 +1,8 @@
 """Several training seeds of one configuration: ``python -m metarl.train … --seeds 3``.
 
 The runs are done one after the other in ``RUN_DIR/seed_1``, ``seed_2``, …, each like any other run. At the end their
-final evaluations, which are on the same tasks, are joined in ``RUN_DIR/evaluation``. The same command with the same
-``--run_dir`` continues where it stopped; with ``--auto_resume``, a seed without a checkpoint is started anew.
+final evaluations, which are on the same tasks, are combined in ``RUN_DIR/evaluation``. The same command with the same
+``--run_dir`` continues where it stopped; with ``--auto_resume``, a seed without a checkpoint is started again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Train = Callable[[Parsed, Console], int]
 
 
 def train_seeds(line: Line, train: Train, console: Console) -> int:
-    """Train the seeds of a line with --seeds, from the configuration's own seed upwards.
+    """Train the seeds of a command line with --seeds, starting with the configuration's seed.
 
     Returns 0, or the exit code of the first run that stops.
     """
@@ -72,7 +72,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
                 continue
             parsed = parse([f"--resume={run_dir}"])
         if code := train(parsed, console):
-            if code > 128:  # a signal, after which the run has said how it goes on alone
+            if code > 128:  # a signal; the run has printed how to continue it alone
                 command = [*first.command, f"--seeds={len(seeds)}"]
                 command += [f"--run_dir={folder}"] if first.config.run_dir is None else []
                 console.print(f"All seeds go on by: {shlex.join(command)}", markup=False, soft_wrap=True)
@@ -87,7 +87,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
 
 
 def join(runs: Sequence[Path], folder: Path, splits: Sequence[str], console: Console) -> dict[str, AdaptationCurve]:
-    """Join the final evaluations of several seeds to one curve for each split; show them and write them to `folder`."""
+    """Combine the final evaluations of several seeds to one curve per split; show them and write them to `folder`."""
     curves = {}
     for split in splits:
         curves[split] = combine([AdaptationCurve.load(run / "evaluation" / split) for run in runs])

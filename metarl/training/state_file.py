@@ -1,4 +1,4 @@
-"""A checkpoint's file: tensors and counters of one moment, with a checksum, checked against the agent they are for."""
+"""The file of a checkpoint: tensors and counters with a checksum, checked against the agent that loads them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from metarl.learning.samplers.sampler import TaskSampler
 from metarl.training.config.errors import ConfigError
 
 FORMAT = 1
-"""The version of the file format; it grows whenever older files can no longer be read."""
+"""The version of the file format; it is increased whenever older files can no longer be read."""
 
 
 KEYS = {"format", "counters", "sha256"}
-"""Entries of a file's header; former files have no checksum."""
+"""Entries of a file's header; older files have no checksum."""
 
 
 LARGEST = 2**53
@@ -37,11 +37,11 @@ LARGEST = 2**53
 
 
 SAMPLER = "task_sampler."
-"""The beginning of the names of tensors that are the state of the task sampler."""
+"""Prefix of the names of tensors in the state of the task sampler."""
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Quantities of an optimiser that have the shape of their parameter."""
+"""Quantities of an optimiser with the same shape as their parameter."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Counters:
 
 
 class Damaged(ConfigError):
-    """The error for a checkpoint that is not as it was written; the message is a sentence for the user."""
+    """The error for a damaged checkpoint; the message is one sentence for the user."""
 
 
 class Saved(NamedTuple):
@@ -64,7 +64,7 @@ class Saved(NamedTuple):
 
     state: dict[str, Tensor]
     counters: Counters
-    exact: bool  # it has a checksum: its tensors are those of the agent; an earlier version may have had others
+    exact: bool  # it has a checksum, so its tensors are exactly the agent's; earlier versions may have had others
     sampler: dict[str, Tensor]  # the state of the task sampler; empty for one without a state
 
 
@@ -79,7 +79,7 @@ def pack(state: Mapping[str, Tensor], counters: Counters, sampler: Mapping[str, 
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> Saved:
-    """Read a file. Raises Damaged (one sentence), or ConfigError for a file of another version's format."""
+    """Read a file. Raises Damaged, or ConfigError for a file with another version's format."""
     try:
         data = read_regular(path, machine_memory())
         state = to_device(safetensors.torch.load(data), device)
@@ -121,7 +121,7 @@ def _digest(state: Mapping[str, Tensor], counters: str) -> str:
 
 
 def _counters(text: str) -> Counters:
-    """Read counters. Raises ValueError or TypeError where one is missing, unknown, or not in its range."""
+    """Parse counters. Raises ValueError or TypeError if one is missing, unknown, or out of range."""
     plain: Any = json.loads(text, parse_constant=_refuse)
     found = Counters(**plain)
     whole = (found.iteration, found.env_steps, found.best_iteration)
@@ -151,12 +151,12 @@ def kinds(state: Mapping[str, Tensor]) -> Kinds:
 
 
 def without_optimiser(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what an agent needs to act."""
+    """Return the part of a state that an agent needs for acting."""
     return {name: value for name, value in state.items() if not name.startswith("optimizer.")}
 
 
 def put(saved: Saved, agent: LearningAgent, method: Callable[[dict[str, Tensor]], None]) -> str | None:
-    """Put a state into an agent by this method of it; return the reason why the agent cannot take it, or None."""
+    """Load a state into an agent with this method of the agent; return why that is not possible, or None."""
     fresh = kinds(without_optimiser(agent.state_dict()))  # a fresh optimiser has no tensors yet
     try:
         method(saved.state)
@@ -168,7 +168,7 @@ def put(saved: Saved, agent: LearningAgent, method: Callable[[dict[str, Tensor]]
 
 
 def put_sampler(saved: Saved, sampler: TaskSampler) -> str | None:
-    """Put the state in a file into a task sampler; return the reason why it cannot take it, or None."""
+    """Load the state in a file into a task sampler; return why that is not possible, or None."""
     try:
         sampler.load_state_dict(saved.sampler)
     except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
@@ -179,7 +179,7 @@ def put_sampler(saved: Saved, sampler: TaskSampler) -> str | None:
 
 
 def misfit(saved: Saved, agent: Kinds) -> str | None:
-    """Name the first tensor in which a file and an agent differ; None if they fit."""
+    """Describe the first tensor in which a file and an agent differ; None if they match."""
     file = kinds(saved.state)
     for name in sorted(file.keys() & agent.keys()):
         if file[name] != agent[name]:
@@ -192,7 +192,7 @@ def misfit(saved: Saved, agent: Kinds) -> str | None:
 
 
 def _wrong_optimiser(state: Mapping[str, Tensor]) -> str | None:
-    """Name a tensor that no optimiser could have: moments of another shape, a number of updates below zero."""
+    """Describe a tensor that no optimiser could have, such as moments of another shape; None if there is none."""
     for name, value in state.items():
         parameter, _, quantity = name.removeprefix("optimizer.").rpartition(".")
         own = state.get(f"net.{parameter}") if name.startswith("optimizer.") else None

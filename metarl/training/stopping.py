@@ -1,6 +1,6 @@
-"""The ends of training: requests from outside by signals, and the limits of the configuration.
+"""How training ends: requests by signals, and the limits of the configuration.
 
-This module imports nothing heavy, since the programs need it from their first moment on.
+This module imports nothing heavy, since the programs need it right from the start.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def name(number: int) -> str:
 
 
 def exit_code(stopped: KeyboardInterrupt) -> int:
-    """Return what shells report for a program that a signal ended: 128 and the signal's number."""
+    """Return the exit code that shells report for a signal: 128 plus its number."""
     return 128 + getattr(stopped, "signal", SIGINT)
 
 
 def reached(config: TrainConfig, done: Counters) -> str:
-    """Return the option whose limit the run has reached, so that training ends; "" while it goes on."""
+    """Return the option whose limit the run has reached; "" while training continues."""
     if done.iteration >= config.total_iterations:
         return "total_iterations"
     if config.max_env_steps is not None and done.env_steps >= config.max_env_steps:
@@ -54,15 +54,15 @@ def reached(config: TrainConfig, done: Counters) -> str:
 
 
 class AtOnce:
-    """A context manager of a whole program, in which a signal raises Stopped, so that it ends with a sentence.
+    """A context manager for a whole program, in which a signal raises Stopped, so that it ends with one sentence.
 
-    SIGUSR1 asks for a checkpoint, and does nothing where there is none to write. Signals that the caller handles or
-    ignores (nohup) are left alone.
+    SIGUSR1 requests a checkpoint, and has no effect if there is none to write. Signals that the caller handles or
+    ignores (nohup) are not changed.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        """The signal that was received; 0: none. An import can swallow an exception; this stays."""
+        """The signal received; 0: none. Unlike an exception, an import cannot swallow it."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> AtOnce:
@@ -80,10 +80,11 @@ class AtOnce:
 
 
 class Stop:
-    """A context manager that notes signals, so that the loop can finish its iteration and save.
+    """A context manager that records signals, so that the loop can finish its iteration and save.
 
-    Ctrl-C (SIGINT), a scheduler's SIGTERM and the SIGHUP of a terminal that is closed stop the run; then a resume is
-    exact. A second SIGINT or SIGTERM has its usual effect: it ends the program at once. SIGUSR1 asks for a checkpoint.
+    Ctrl-C (SIGINT), a scheduler's SIGTERM and the SIGHUP of a closed terminal stop the run, which can then be resumed
+    exactly. A second SIGINT or SIGTERM has its usual effect and ends the program at once. SIGUSR1 requests a
+    checkpoint.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -95,17 +96,17 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """True if the loop is to stop after its iteration."""
+        """True if the loop must stop after its iteration."""
         return self.signal != 0
 
     def save_asked(self) -> bool:
-        """Tell whether a checkpoint was asked for since the last call."""
+        """Return True if a checkpoint was requested since the last call."""
         asked, self._save = self._save, False
         return asked
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal end the block at once: for what a resume does again."""
+        """Let a signal end the block at once, for work that a resumed run repeats."""
         self._at_once = True
         try:
             yield
@@ -159,7 +160,7 @@ def _restore(before: dict[int, Any]) -> None:
 
 
 def _leave_dead_terminals() -> None:
-    """Send what is still printed nowhere if the terminal has been closed, where writing would fail."""
+    """Discard further output if the terminal has been closed, since writing to it would fail."""
     for descriptor in _TERMINALS:
         if not os.isatty(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,1 +1,1 @@
-"""Configurations: files, command lines, names, and sentences about mistakes in them."""
+"""Configurations: files, command lines, names, and error messages."""

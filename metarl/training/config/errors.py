@@ -1,4 +1,4 @@
-"""Sentences about mistakes in a configuration: the option, its type, and the given value."""
+"""Error messages about configurations: the option, its type, and the given value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORDS = {
 
 
 class ConfigError(ValueError):
-    """A mistake in what the user asked for; the message is a sentence for the user, on one line."""
+    """A user's mistake; the message is one sentence for the user, on one line."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
@@ -54,9 +54,9 @@ _MEANT = {
 
 
 def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", inside: Iterable[str] = ()) -> str:
-    """Return the sentence for an unknown option, with the option that was probably meant or the nearest ones.
+    """Return the message for an unknown option, with the option that was probably meant or the nearest ones.
 
-    Options `inside` the family or the agent (``agent.lr``) may be meant, too.
+    The suggestions include options `inside` the family or the agent (``agent.lr``).
     """
     known, inside = list(known), list(inside)
     meant = _MEANT.get(key, key)
@@ -68,12 +68,12 @@ def no_option(key: str, known: Iterable[str], where: str = "", see: str = "", in
 
 
 def wrong_value(key: str, hint: Any, value: Any) -> str:
-    """Return the sentence for an option `key` of type `hint` with the wrong `value`."""
+    """Return the message for an option `key` of type `hint` with the wrong `value`."""
     return f"{brief(key)} must be {in_words(hint)}, got {shown(value)}."
 
 
 def no_value(key: str, hint: Any) -> str:
-    """Return the sentence for an option on the command line without a value."""
+    """Return the message for an option on the command line without a value."""
     return f"--{brief(key)} needs a value: {in_words(hint)}."
 
 
@@ -99,7 +99,7 @@ def in_words(hint: Any, many: bool = False) -> str:
 
 
 def may_be_null(hint: Any) -> bool:
-    """Tell whether null is a value of this type."""
+    """Return True if null is a value of this type."""
     return hint in (Any, object, None, types.NoneType) or any(map(may_be_null, _alternatives(hint)))
 
 

@@ -35,24 +35,24 @@ END = "# complete"
 
 
 OF_RUN = ("versions.json", "checkpoint.safetensors", "agent.safetensors")
-"""Files that show that the config.yaml next to them is a run's own, which has every field."""
+"""Files that mark the config.yaml next to them as that of a run, which has every field."""
 
 
 FIRST_FIELDS = (
     "family", "agent", "seed", "device", "total_iterations", "train_split", "eval_every", "eval_tasks", "eval_splits",
     "final_eval_tasks", "checkpoint_every", "run_dir", "num_threads",
 )  # fmt: skip
-"""Fields that a run's own config.yaml has had since the first version."""
+"""Fields that the config.yaml of a run has had since the first version."""
 
 
 SINCE_END = "keep_checkpoints"
-"""A field that the config.yaml of a run has only with `END` at its end."""
+"""A field that implies that the config.yaml of a run ends with `END`."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a config file. Raises ConfigError (one sentence), with the line at which it is not valid YAML.
+    """Read a config file. Raises ConfigError, with the line at which it is not valid YAML.
 
-    The ``config.yaml`` of a run is opened without following a link; another file may be reached through one.
+    The ``config.yaml`` of a run is opened without following links; other files may be links.
     """
     name = brief(str(path))
     try:
@@ -78,12 +78,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def complete(text: str) -> str:
-    """Return the text of a run's own config.yaml with the line that shows that nothing is missing before it."""
+    """Append the last line that marks the text of a run's config.yaml as complete."""
     return f"{text}{END}\n"
 
 
 def _check_complete(path: Path, text: str, data: dict[str, Any]) -> None:
-    """Raise ConfigError if the file is a run's own and was cut off, so that defaults would take the place of fields."""
+    """Raise ConfigError if the file belongs to a run and was truncated, so that fields would fall back to defaults."""
     if path.name != RUN_FILE or not any((path.parent / name).exists() for name in OF_RUN):
         return
     if text.rstrip().endswith(f"\n{END}"):
@@ -95,12 +95,12 @@ def _check_complete(path: Path, text: str, data: dict[str, Any]) -> None:
 
 
 def presets() -> list[str]:
-    """Return the names of the configurations that come with the package."""
+    """Return the names of the configurations that ship with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a file, a pipe or a device of this path; one that is too long is none."""
+    """Return True if the path is a file, a pipe or a device; False for a path that is too long."""
     try:
         return path.exists() and not path.is_dir()
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def is_there(path: Path) -> bool:
 
 
 def find(name: str) -> Path:
-    """Return the config file of a path or of a preset's name. Raises ConfigError, with the nearest preset's name."""
+    """Return the config file for a path or a preset's name. Raises ConfigError, with the nearest preset's name."""
     path = Path(os.path.expanduser(name))
     if is_there(path):
         return path

@@ -15,7 +15,7 @@ from metarl.training.config.run_config import RESUMABLE, TrainConfig
 
 
 def print_help(chosen: Mapping[str, Named]) -> None:
-    """Print the help of every option, also of the agent and of the family that are chosen."""
+    """Print the help of every option, including those of the chosen agent and family."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     run_parts, described = parts_of(TrainConfig), {"task_sampler": "The choice of tasks to train on."}
     parser = ArgumentParser(

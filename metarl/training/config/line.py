@@ -1,7 +1,7 @@
-"""The command line of `metarl.train`, sorted into files, actions and options of the run.
+"""The command line of `metarl.train`, split into files, actions and options of the run.
 
-It takes ``--key value``, ``--key=value`` and, for options with lists, ``--key one two``. A word that belongs to no
-option is a config file or a preset. Sentences name the commands that continue a run, or start it anew.
+It accepts ``--key value``, ``--key=value`` and, for list options, ``--key one two``. A word that belongs to no option
+is a config file or a preset. The module also formats the commands that continue a run or start it again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _LISTS = ("eval_splits", "hidden_sizes")
 
 
 _KEYS, _VALUES = {"env": "family"}, {("device", "gpu"): "cuda"}
-"""Keys and values of other libraries, and those that they stand for here."""
+"""Keys and values of other libraries, mapped to those of metarl."""
 
 
 class Line(NamedTuple):
     """A command line."""
 
     files: list[str]
-    """The config files and presets, in their order."""
+    """The config files and presets, in order."""
     options: list[tuple[str, str | None]]
-    """Options of the run, the family and the agent: key without dashes, and value (None where there is none)."""
+    """Options of the run, the family and the agent: key without dashes, and value (None if there is none)."""
     resume: Path | None
     """The run directory to continue."""
     seeds: int | None
@@ -45,12 +45,12 @@ class Line(NamedTuple):
     allow: list[str]
     """Packages that may be imported."""
     switches: frozenset[str]
-    """Those of `SWITCHES` that were typed."""
+    """The given `SWITCHES`."""
     words: list[str]
-    """The words as they were typed, without ``--seeds`` and ``--quiet``."""
+    """The words as typed, without ``--seeds`` and ``--quiet``."""
 
     def also(self, *words: str) -> Line:
-        """Return this line with more words at its end, such as those of one seed."""
+        """Return this line with more words appended, such as those of one seed."""
         return read_line([*self.words, *words])
 
     @property
@@ -72,7 +72,7 @@ class _Option(NamedTuple):
 
 
 def read_line(args: Sequence[str]) -> Line:
-    """Sort a command line. Raises ConfigError for an option without its value, or a switch with one."""
+    """Parse a command line. Raises ConfigError for an option without a value or a switch with one."""
     line = Line([], [], None, None, [], frozenset(), [])
     for option in _options(args):
         key, value = option.key, option.value
@@ -138,7 +138,7 @@ def _is_list(key: str) -> bool:
 
 
 def _as_list(values: Sequence[str]) -> str:
-    """Write ``test ood``, ``test,ood`` and ``[test, ood]`` in the last of these forms."""
+    """Convert ``test ood`` and ``test,ood`` to ``[test, ood]``."""
     text = (" " if values[0].startswith("[") or len(values) == 1 else ", ").join(values)
     return text if text.startswith(("[", "{")) or not text else f"[{text}]"
 
@@ -151,13 +151,13 @@ def _count(value: str | None) -> int:
 
 
 def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
-    """Return the command that continues a run that needs the packages in `allow`."""
+    """Return the command that continues a run with the packages in `allow`."""
     allowed = [word for package in allow for word in ("--allow", package)]
     return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
 
 
 def start_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
-    """Return the command that starts a run anew in its folder, if it has no checkpoint."""
+    """Return the command that starts a run without a checkpoint again, in its folder."""
     allowed = [word for package in allow for word in ("--allow", package)]
     given = ["--config", str(Path(run_dir) / "config.yaml"), "--run_dir", str(run_dir), "--auto_resume", *allowed]
     return shlex.join(["python", "-m", "metarl.train", *given])

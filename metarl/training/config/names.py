@@ -1,7 +1,7 @@
-"""The names of families and agents in a configuration: ids that are registered, never module paths.
+"""The names of families and agents in configurations: registered ids, never module paths.
 
-A configuration is data: reading one imports nothing. A package that registers ids is imported where the user allows it
-(``--allow PACKAGE``).
+A configuration is only data, and reading it imports nothing. Packages that register ids are imported only if the user
+allows it (``--allow PACKAGE``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEE_FAMILIES = "metarl envs"
 
 
 BASES: dict[str, type] = {"family": TaskFamily, "agent": AgentConfig}
-"""The fields that hold an object with options of its own, and what it is an instance of."""
+"""The fields whose values are objects with their own options, and the classes of these objects."""
 
 
 class Named(NamedTuple):
@@ -47,10 +47,10 @@ def short_name(id: str) -> str:
 
 
 def find_named(field: str, name: Any, declared: Sequence[str] = ()) -> Named:
-    """Find the factory that `name` stands for as the `field` ("family" or "agent").
+    """Find the factory with this name for the `field` ("family" or "agent").
 
-    `name` is a registered id or the name inside one, in upper or lower case. Raises ConfigError for an unknown name;
-    the sentence has the packages that a file has `declared` as those that register it.
+    `name` is a registered id or the name inside one, in any case. Raises ConfigError for an unknown name; the message
+    lists the packages that a file has `declared` to register it.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{field} must be a name, such as {_EXAMPLES[field]}, got {shown(name)}.")
@@ -68,9 +68,9 @@ _EXAMPLES = {"family": "GridNavi", "agent": "RL2"}
 
 
 def allow(packages: Iterable[str]) -> None:
-    """Import packages that register families or agents, also from the working directory.
+    """Import packages that register families or agents, including from the working directory.
 
-    Raises ConfigError if one cannot be imported.
+    Raises ConfigError if a package cannot be imported.
     """
     for package in packages:
         if str(Path.cwd()) not in sys.path:  # the command `metarl` does not look there, as `python -m` does
@@ -88,7 +88,7 @@ def allow(packages: Iterable[str]) -> None:
 
 
 def ids(field: str) -> list[str]:
-    """Return all ids that are registered for the `field`."""
+    """Return all ids registered for the `field`."""
     return registered() if field == "family" else registered_agents()
 
 
@@ -103,7 +103,7 @@ def home_of(field: str, id: str) -> str:
 
 
 def _registered_as(field: str, name: str) -> str | None:
-    """Return the id that `name` means; None if there is none. Raises ConfigError if it may mean several."""
+    """Return the id that `name` refers to; None if there is none. Raises ConfigError for an ambiguous name."""
     known = ids(field)
     for meant in (name, former_name(field, name)):
         if meant in known:
@@ -121,7 +121,7 @@ def _squeezed(name: str) -> str:
 
 
 def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
-    """Return the sentence for an unknown name."""
+    """Return the message for an unknown name."""
     name, declared = brief(name), [brief(package, 30) for package in declared[:3]]
     module, _, cls = name.rpartition(".")
     if module == "__main__":

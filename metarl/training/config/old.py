@@ -1,4 +1,4 @@
-"""Forms of former configurations: names of classes, their paths, and removed options."""
+"""Support for configurations of earlier versions: names of classes, their paths, and removed options."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from metarl.core.registry import family_class, registered
 from metarl.training.config.errors import ConfigError, shown
 
 AGENTS = {"RL2Config": "RL2", "MAMLConfig": "MAML", "PPOConfig": "PPO"}
-"""Classes of agents' configurations that former files name, with or without a path, and the agents' names now."""
+"""Configuration classes named in older files, with or without a path, and the agents' current names."""
 
 
 class Gone(NamedTuple):
     """A removed option."""
 
     value: Any
-    """Its former default, which is the behaviour now."""
+    """The option's former default, which is now the only behaviour."""
     why: str = ""
 
 
@@ -39,7 +39,7 @@ GONE = {
 
 
 def is_gone(agent: str, option: str, value: Any) -> bool:
-    """Tell whether an option of an agent was removed. Raises ConfigError if so and `value` is not its default."""
+    """Return True if an agent's option was removed. Raises ConfigError if `value` is not its former default."""
     gone = GONE.get(agent, {}).get(option)
     if gone is None:
         return False
@@ -51,13 +51,13 @@ def is_gone(agent: str, option: str, value: Any) -> bool:
 
 
 MOVED = {"MAML": ("outer", ("trpo", "ppo", "reptile"))}
-"""Agents whose own options have moved into a part: the field of the part, and its kinds, the default first."""
+"""Agents whose options have moved into a part: the field of the part, and its kinds, the default first."""
 
 
 def with_parts(agent: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Convert an agent's former options, such as ``{outer: ppo, clip_coef: 0.2}``: some have moved into a part.
+    """Convert an agent's old options, such as ``{outer: ppo, clip_coef: 0.2}``, some of which have moved into a part.
 
-    Options of other kinds of the part than the chosen one had no effect, and are dropped.
+    Options for kinds of the part that are not chosen had no effect and are dropped.
     """
     name = former_name("agent", agent) if isinstance(agent, str) else None
     if name not in MOVED:
@@ -73,9 +73,9 @@ def with_parts(agent: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def former_name(field: str, name: str) -> str | None:
-    """Return the id for a class, or the path of a class, that a former file names; None if there is none.
+    """Return the id for a class, or the path of a class, that an older file names; None if there is none.
 
-    The path of another project's class has an id once that class is registered.
+    The path of another project's class has an id once the class is registered.
     """
     module, _, cls = name.rpartition(".")
     ours = module.split(".")[0] == "metarl"

@@ -1,9 +1,9 @@
-"""The way from a command line and YAML files to a run's configuration, and back to YAML.
+"""Parsing of command lines and YAML files to a run's configuration, and writing it as YAML.
 
 ``parse(args)`` reads ``--config FILE_OR_PRESET`` and overrides such as ``--agent.lr 1e-3``; without ``--config`` it
 reads the default preset. `family` and `agent` are names, or a name and options: ``{name: RL2, lr: 0.001}`` (see
-`metarl.training.config.names`). jsonargparse does types, help and conversion; it gets one option at a time, so that an
-error belongs to that option. Every mistake raises ConfigError, one sentence for the user.
+`metarl.training.config.names`). jsonargparse handles types, help and conversion; it gets one option at a time, so that
+errors can be attributed to the option. Every mistake raises ConfigError with one sentence for the user.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Parsed:
 
     config: TrainConfig
     name: str
-    """The config file's name, or ``<agent>_<family>`` if others are trained: for the name of the run directory."""
+    """Name for the run directory: the config file's, or ``<agent>_<family>`` if they differ from the file's."""
     values: dict[str, Any]
     """The resolved configuration as plain data: every field with its value."""
     command: list[str]
@@ -66,16 +66,18 @@ class Parsed:
     resume: Path | None = None
     """The run directory to continue."""
     auto_resume: bool = False
-    """True if the run in `config.run_dir` is to be started, continued or found done."""
+    """True to start the run in `config.run_dir`, continue it, or find that it is finished."""
 
     def text(self) -> str:
-        """Return the resolved configuration as YAML that repeats the run: whole, without its run_dir."""
+        """Return the complete resolved configuration, without run_dir, as YAML that repeats the run."""
         return complete(as_yaml(self.values | {"run_dir": None}))
 
 
 def portable(parsed: Parsed) -> dict[str, Any]:
-    """Return the values for an agent that goes elsewhere: paths below the current folder begin there, of others the
-    last folder is left. An agent that only acts reads none of them."""
+    """Return the values for an agent that is copied elsewhere, with paths made relative to the current folder.
+
+    Only the last component of paths outside the current folder is kept. An agent that only acts reads none of them.
+    """
     values = copy.deepcopy(parsed.values)
     for options, kind in ((values, TrainConfig), (values["agent"], type(parsed.config.agent))):
         for name, is_path in paths_of(kind).items():
@@ -86,7 +88,7 @@ def portable(parsed: Parsed) -> dict[str, Any]:
 
 
 def missing_paths(config: TrainConfig) -> str:
-    """Return where the paths of the agent that are not there were looked for: an addition to a sentence, or ""."""
+    """Return an addition to a message that says where the agent's missing paths were looked for, or ""."""
     found = []
     for name, is_path in paths_of(type(config.agent)).items():
         path = os.path.expanduser(getattr(config.agent, name))
@@ -105,7 +107,7 @@ _Dumper.add_representer(
 
 
 def as_yaml(values: dict[str, Any]) -> str:
-    """Write plain data as readable YAML: in its order, one line for each field."""
+    """Format plain data as readable YAML: in order, one line per field."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -115,7 +117,7 @@ def read(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def parse(args: Sequence[str] | Line) -> Parsed:
-    """Read a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
+    """Parse a command line. Raises ConfigError; prints and exits on ``--help`` and ``--print_config``."""
     line = args if isinstance(args, Line) else read_line(args)
     allow(line.allow)
     files = _files(line)
@@ -163,10 +165,10 @@ def _declared(layers: Sequence[Sequence[Setting]]) -> list[str]:
 
 
 def _placed(setting: Setting, choice: Choice, files: Sequence[Path]) -> Setting:
-    """Return a setting with an absolute path in place of one that begins in the current folder.
+    """Return a setting with a path relative to the current folder made absolute.
 
-    So a run is resumed from any folder. What is not there stays as it was given, for the sentence that says so, and a
-    run's own file is taken as it is: it was written with absolute paths.
+    The run can then be resumed from any folder. Paths that do not exist are kept as given, for the error message, and
+    the file of a run is not changed, since it was written with absolute paths.
     """
     base, _, name = setting.key.rpartition(".")
     is_path = paths_of(choice.named[base].factory if base in choice.named else TrainConfig).get(name)
@@ -179,7 +181,7 @@ def _placed(setting: Setting, choice: Choice, files: Sequence[Path]) -> Setting:
 
 
 def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
-    """Return the packages, among `packages` and all imported ones, that register the family or the agent."""
+    """Return the packages among `packages` and all imported ones that register the family or the agent."""
     found: dict[str, None] = {}
     for field_ in BASES:
         home = home_of(field_, choice.named[field_].name)
@@ -212,7 +214,7 @@ def _check_auto_resume(parsed: Parsed) -> None:
 
 
 def _parser(chosen: Mapping[str, Named]) -> ArgumentParser:
-    """Make a parser of all options of the run, the family and the agent, none of which is required."""
+    """Make a parser for all options of the run, the family and the agent, none of which is required."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(TrainConfig, None, instantiate=False, skip={*BASES, *parts_of(TrainConfig)})
@@ -268,7 +270,7 @@ def _parsed(parser: ArgumentParser, setting: Setting, before: Namespace, hint: A
 
 
 def _option(key: str, chosen: Mapping[str, Named], known: Mapping[str, Any]) -> str:
-    """Return the option that a key names, or of which it names a part. Raises ConfigError if there is none."""
+    """Return the option that a key, or the beginning of a key, names. Raises ConfigError if there is none."""
     if key in known:
         return key
     first = next((name for name in reversed([*chosen]) if key.startswith(f"{name}.")), "")
@@ -297,8 +299,8 @@ def _see(field: str, named: Named) -> str:
 def _build(choice: Choice, given: dict[str, Any]) -> TrainConfig:
     """Make the configuration with its family and agent, with defaults for options that are not given.
 
-    Drops from `given` the splits of a replaced family if the new family has none of these names. Raises ConfigError for
-    options that the family or the agent refuses.
+    Drops from `given` the splits of a replaced family if the new family does not have them. Raises ConfigError for
+    options that the family or the agent rejects.
     """
     try:
         for key in choice.named.keys() - BASES.keys():
@@ -356,10 +358,10 @@ def _values(
 
 
 def _defaults(defaults: Mapping[str, Any], factory: Any, made: Any) -> dict[str, Any]:
-    """Return the defaults of a factory's options as plain data, so that a run can be repeated after they have changed.
+    """Return the defaults of a factory's options as plain data, so that a run can be repeated after they change.
 
-    The default of an option that the factory passes on counts only if the object that it `made` has this value, since
-    the factory may pass on another one. Values that are not plain data are left out.
+    The default of an option that the factory passes on is used only if the object `made` has this value, since the
+    factory may pass on another one. Values that are not plain data are left out.
     """
     own, found = own_options(factory), {}
     for name, value in defaults.items():

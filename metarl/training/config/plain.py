@@ -1,7 +1,7 @@
-"""Values of options are plain data: none names a class or a function, which would be imported or called.
+"""Checks that values of options are plain data and do not name classes or functions to import or call.
 
-jsonargparse takes the path of a class or a function for an option whose type is one, and ``class_path`` for one of any
-type. A configuration is data, so neither is passed on to it.
+jsonargparse accepts the path of a class or a function for options of such types, and ``class_path`` for options of any
+type. A configuration is only data, so neither is passed to it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LEAVES = {int, float, bool, str, bytes, type(None), None, Any, object, inspect.
 
 
 LARGEST = 2**63 - 1
-"""The largest whole number that a tensor holds."""
+"""The largest integer that a tensor can hold."""
 
 
 _OBJECTS = ("class_path", "init_args", "dict_kwargs")
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested values as one level: ``{"agent.lr": 0.001}``."""
+    """Flatten nested values: ``{"agent.lr": 0.001}``."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
@@ -53,7 +53,7 @@ def check_plain(key: str, hint: Any, value: Any) -> None:
 
 
 def check_typed(key: str, hint: Any, text: str) -> None:
-    """Raise ConfigError for a text on the command line that is not safe to read, or misleading, as YAML."""
+    """Raise ConfigError for text on the command line that is unsafe or misleading as YAML."""
     try:
         load_yaml(text)
     except Misleading as error:
@@ -66,7 +66,7 @@ def check_typed(key: str, hint: Any, text: str) -> None:
 
 
 def is_plain(hint: Any, inside: tuple[Any, ...] = ()) -> bool:
-    """Tell whether all values of a type are data: numbers, texts, enums, paths, and containers of them."""
+    """Return True if all values of a type are data: numbers, strings, enums, paths, and containers of these."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is typing.Literal or hint in inside:
         return True
@@ -90,12 +90,12 @@ def is_plain(hint: Any, inside: tuple[Any, ...] = ()) -> bool:
 
 
 def _home(hint: Any) -> str:
-    """Return the package in which a type, or the class of what stands in for one, is defined."""
+    """Return the package that defines a type, or the class of its stand-in."""
     return str(getattr(hint, "__module__", type(hint).__module__)).partition(".")[0]
 
 
 def names_object(value: Any) -> bool:
-    """Tell whether a value, or a text of YAML in it, has a key by which jsonargparse would make an object."""
+    """Return True if a value, or YAML text in it, has a key that makes jsonargparse create an object."""
     if isinstance(value, str):
         try:
             data = load_yaml(value)
@@ -108,7 +108,7 @@ def names_object(value: Any) -> bool:
 
 
 def _largest(value: Any) -> int:
-    """Return the size of the largest whole number in a value."""
+    """Return the magnitude of the largest integer in a value."""
     if isinstance(value, int):
         return abs(value)
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()

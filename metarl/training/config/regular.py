@@ -1,7 +1,7 @@
-"""Files of a run directory: regular files inside it.
+"""Checks that a run directory contains only folders and regular files.
 
-A run directory may come from somebody else. A symbolic link in it would let a program read or change files elsewhere;
-to read a named pipe takes for ever, and a device may never end.
+A run directory may come from somebody else. A symbolic link in it would let a program read or change files elsewhere,
+reading a named pipe would block for ever, and a device may never end.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from metarl.training.config.errors import ConfigError
 
 
 def check_regular(run_dir: Path, to_write: bool = False) -> None:
-    """Raise ConfigError if a run directory holds anything but folders and regular files.
+    """Raise ConfigError if a run directory contains anything but folders and regular files.
 
-    The directory itself may be reached through a link. Before something is written `to_write` refuses files with a
-    second name (hard links), too: what is written to one is written to the other.
+    The directory itself may be a link. With `to_write`, for directories that will be written to, files with several
+    names (hard links) are rejected, too, since a write through one name changes all.
     """
     for entry in _entries(run_dir):
         try:
             found = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:  # the run is being written, and this was a file's name for a moment
+        except FileNotFoundError:  # a temporary file of a run that is being written
             continue
         inside = brief(os.path.relpath(entry.path, run_dir))
         if not stat.S_ISREG(found.st_mode):
@@ -41,7 +41,7 @@ def check_regular(run_dir: Path, to_write: bool = False) -> None:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield everything in a folder and its subfolders but the folders themselves, without following links."""
+    """Yield all entries in a folder and its subfolders except folders, without following links."""
     waiting = [str(folder)]
     while waiting:  # no recursion: folders may be nested more deeply than Python's stack
         with os.scandir(waiting.pop()) as entries:

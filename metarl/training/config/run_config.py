@@ -38,11 +38,11 @@ RESUMABLE = (
     "on_nan",
     "allow",
 )
-"""Options that may be changed with ``--resume``: none of them changes what was learned so far."""
+"""Options that may be changed with ``--resume``, since they do not affect what was learned so far."""
 
 
 MOST_THREADS = 1024
-"""More threads than a machine can start would end in a crash."""
+"""Largest number of threads; more than a machine can start would crash."""
 
 
 @dataclass
@@ -50,23 +50,23 @@ class TrainConfig:
     """A training run."""
 
     family: TaskFamily
-    """The task family: its id, or the name inside it, with its own options."""
+    """Task family: its id, or the name inside the id, with its own options."""
     agent: AgentConfig
-    """The agent: its name, with its own options."""
+    """Agent: its name, with its own options."""
     seed: int = 1
     """Seed of all randomness: initial parameters, tasks, episodes and actions."""
     device: str = "auto"
     """Device of all tensors: cpu, cuda, or auto (cuda if there is one)."""
     total_iterations: int = 1000
-    """Meta-training iterations: each samples tasks, plays a trial on each and updates the agent once. 0: no training,
-    the initial agent is evaluated."""
+    """Meta-training iterations; each samples tasks, plays a trial on each, and updates the agent once. 0: evaluate the
+    initial agent without training."""
     max_seconds: float | None = None
-    """Seconds of training, evaluations and earlier parts of a resumed run included, after which it ends as if it were
-    complete. null: no limit. Schedules run over total_iterations all the same."""
+    """Seconds after which training ends as if it were complete, including evaluations and earlier parts of a resumed
+    run; null: no limit. Schedules still run over total_iterations."""
     max_env_steps: int | None = None
     """Environment steps of training after which it ends in the same way; null: no limit."""
     train_split: str = "train"
-    """The split of the family's tasks that training samples from."""
+    """Split of the family's tasks from which training samples."""
     task_sampler: SamplerOptions = part(
         fresh=FreshOptions,
         plr=PLROptions,
@@ -75,45 +75,47 @@ class TrainConfig:
         roml=RoMLOptions,
         paired=PAIREDOptions,
     )
-    """The choice of tasks to train on: its name, with its own options. fresh: new draws of train_split."""
+    """Sampler of training tasks: its name, with its own options. fresh: new draws from train_split."""
     train_tasks: int | None = None
     """Size of a fixed list of training tasks, the same for every seed; null: all tasks of the family."""
     fold: str | None = None
-    """A part of a finite family's tasks that becomes `test`, such as 2/5, the second of five; all others are `train`.
+    """Part of a finite family's tasks that becomes `test`, such as 2/5 (the second of five); all others are `train`.
     null: the family's own splits."""
     bootstrap: bool = False
-    """Draw the tasks of a finite train_split, or of train_tasks, from a sample of them with replacement that depends on
-    the seed: runs with several seeds are then members of a bagged ensemble."""
+    """Draw the tasks of a finite train_split, or of train_tasks, from a bootstrap sample that depends on the seed, so
+    that runs with several seeds form a bagged ensemble."""
     eval_every: int = 50
     """Iterations between evaluations; 0: only the evaluation at the end."""
     eval_tasks: int = 200
-    """Tasks of each split in the evaluations during training."""
+    """Tasks per split in evaluations during training."""
     eval_repeats: int | None = 1
     """Trials on each of these tasks; null: enough for an episode's steps times repeats to be at least 20."""
     eval_splits: list[str] = field(default_factory=lambda: ["valid"])
-    """Splits of the evaluations during training. With valid among them, the agent with the best score on it is kept as
+    """Splits of evaluations during training. If they include valid, the agent with the best score on it is kept as
     best.safetensors. The table at the end has all splits of the family."""
     final_eval_tasks: int = 1000
-    """Tasks of each split in the evaluation at the end; 0: no evaluation at the end."""
+    """Tasks per split in the evaluation at the end; 0: no evaluation at the end."""
     final_eval_repeats: int | None = None
-    """Trials on each of these tasks; null: as for eval_repeats. At least 2 show the worst tasks without luck."""
+    """Trials on each of these tasks; null: as for eval_repeats. With at least 2, the worst tasks are measured without
+    selection bias."""
     checkpoint_every: int = 50
-    """Iterations between checkpoints; one is always written at the end and on Ctrl-C."""
+    """Iterations between checkpoints; a checkpoint is always written at the end and on Ctrl-C."""
     keep_checkpoints: int = 1
     """Checkpoints to keep. Above 1, the last ones are also kept as checkpoint_<iteration>.safetensors, and --resume
-    takes the one before a damaged one."""
+    falls back to an earlier one if the last is damaged."""
     run_dir: str | None = None
-    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home; $ has no special meaning."""
+    """Folder of the run's files; null: runs/<preset>_<seed>_<time>. ~ is your home directory; $ has no special
+    meaning."""
     num_threads: int | None = None
     """Threads of torch on the CPU; null: torch's own choice."""
     profile: bool = False
     """Profile the second iteration: show the time of its parts, and write its trace to RUN_DIR/trace.json."""
     on_nan: str = "stop"
-    """An iteration with a metric that is not finite: stop, ends the run; skip, leaves the agent as it was before, until
-    ten in a row were skipped. skip copies the agent's state before every iteration."""
+    """Reaction to a metric of an iteration that is not finite: stop the run, or skip (undo the iteration and go on,
+    until ten in a row were skipped; this copies the agent's state before every iteration)."""
     init_from: str | None = option(None, RUN)
-    """A run directory, or pretrained:NAME, with the agent's initial parameters; null: fresh ones. The optimiser, the
-    schedules and the counters start anew."""
+    """Run directory, or pretrained:NAME, with the agent's initial parameters; null: new ones. The optimiser, the
+    schedules and the counters start from scratch."""
     allow: list[str] = field(default_factory=list)
     """Packages that register the family or the agent. A file only names them; --allow imports them."""
 
@@ -121,7 +123,7 @@ class TrainConfig:
         if self.run_dir is not None:
             if not self.run_dir:
                 raise ConfigError("run_dir needs a folder, got '': leave it out for a new one in runs.")
-            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has seen what stands in a file
+            self.run_dir = os.path.expanduser(self.run_dir)  # no shell has expanded paths in a file
         for name in ("train_split", "eval_splits"):
             value = getattr(self, name)
             for split in [value] if isinstance(value, str) else value:
@@ -140,7 +142,7 @@ class TrainConfig:
         lowest |= {"max_seconds": 0, "max_env_steps": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
-            if value is not None and not value >= low:  # nan, too
+            if value is not None and not value >= low:  # also rejects NaN
                 raise ConfigError(f"{name} must be at least {low}, got {value}.")
         if self.num_threads is not None and self.num_threads > MOST_THREADS:
             raise ConfigError(f"num_threads must be at most {MOST_THREADS}, got {self.num_threads}.")
@@ -162,7 +164,7 @@ class TrainConfig:
             raise ConfigError(unknown("device", self.device, ("auto", "cpu", "cuda")))
 
     def _hold_out(self, fold: str) -> None:
-        """Divide the family's tasks. Raises ConfigError for a fold that is none."""
+        """Divide the family's tasks. Raises ConfigError for an invalid fold."""
         numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", fold)
         if numbers is None:
             raise ConfigError(f"fold must be PART/PARTS, such as 2/5, got {brief(fold)!r}.")
@@ -172,7 +174,7 @@ class TrainConfig:
 
 
 def reported_split(config: TrainConfig) -> str:
-    """Return the split that a run reports: `test`, or the training split if that is `all` or there is no `test`."""
+    """Return the split that a run reports: `test`, or the training split if it is `all` or there is no `test`."""
     known = config.family.splits
     return "test" if "test" in known and config.train_split != "all" else config.train_split
 

@@ -1,7 +1,7 @@
-"""YAML as configurations use it: plain data without duplicate keys, read in bounded time and memory.
+"""YAML for configurations: plain data without duplicate keys, read in bounded time and memory.
 
-A file may come from somebody else. So its length, its depth and its number of values are limited, aliases counted as
-the values that they stand for; and only numbers that mean the same to a reader and to YAML are numbers.
+A file may come from somebody else. Its length, its depth and its number of values (with aliases expanded) are therefore
+limited, and numbers that YAML reads differently from people are rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 from metarl.core.errors import brief
 
 LONGEST = 1_000_000
-"""Bytes of a file. That of a run has about 2,000."""
+"""Largest size of a file in bytes; that of a run has about 2,000."""
 
 
 MOST_VALUES = 10_000
@@ -24,23 +24,23 @@ DIGITS = 50
 
 
 class Refused(yaml.YAMLError):
-    """A text that is valid YAML, and no configuration; `what` completes a sentence that begins with "In …"."""
+    """An error for text that is valid YAML but not a configuration; `what` completes a message that begins "In …"."""
 
     def __init__(self, what: str, line: int | None = None) -> None:
         super().__init__(what)
         self.what, self.line = what, line
 
     def inside(self, where: str) -> str:
-        """Return the whole sentence, about a text that is called `where`."""
+        """Return the complete message, for a text called `where`."""
         return f"In {where if self.line is None else f'line {self.line} of {where}'} {self.what}."
 
 
 class Misleading(Refused):
-    """A number that YAML reads as another one than people do. As a text it would be harmless."""
+    """An error for a number that YAML reads differently from people; as a string it would be harmless."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits, for plain data: ``1e-3`` is a number, and ``2026-01-31`` is a text."""
+    """PyYAML's safe loader with limits, for plain data: ``1e-3`` is a number, and ``2026-01-31`` is a string."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name for it)
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         self.sizes: dict[int, int] = {}  # values in a finished node, by its identity
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, unless there are too many, or they are nested too deeply."""
+        """Compose a node, unless there are too many nodes or they are nested too deeply."""
         alias, line = self.check_event(yaml.AliasEvent), self.peek_event().start_mark.line + 1
         self.depth += 1
         if self.depth > DEEPEST:
@@ -101,7 +101,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        """Make a float. Raises Misleading for a number that only infinity is large enough for."""
+        """Make a float. Raises Misleading for a number that overflows to infinity."""
         value: float = super().construct_yaml_float(node)
         text, line = str(self.construct_scalar(node)), node.start_mark.line + 1
         if math.isinf(value) and "inf" not in text.lower():
@@ -125,7 +125,7 @@ def _children(node: yaml.Node | None) -> list[yaml.Node]:
 
 
 def load_yaml(text: str) -> Any:
-    """Parse a text of YAML. Raises yaml.YAMLError; `Refused` for valid YAML that is no configuration."""
+    """Parse YAML text. Raises yaml.YAMLError; `Refused` for valid YAML that is not a configuration."""
     if len(text) > LONGEST:
         raise Refused(f"there are more than {LONGEST:,} characters: a configuration has about 2,000")
     try:

@@ -1,4 +1,4 @@
-"""Settings of files and the command line, option by option, and their combination: later ones override earlier ones."""
+"""Settings from files and the command line, and their combination: later settings override earlier ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     @property
     def data(self) -> Any:
-        """The value as data; a typed text that is no valid YAML stays a text."""
+        """Return the value as data; typed text that is not valid YAML stays a string."""
         try:
             return load_yaml(self.value) if self.typed and self.value is not None else self.value
         except yaml.YAMLError:
@@ -81,7 +81,7 @@ def _flat(key: str, value: Any) -> Iterator[Setting]:
         yield Setting(f"{key}.name", value)
     else:
         for name, item in value.items():
-            if name == "class_path":  # as files had it before there were names
+            if name == "class_path":  # older files, from before there were names
                 yield Setting(f"{key}.name", item)
             elif name != "init_args":
                 yield Setting(f"{key}.{name}", item)
@@ -103,7 +103,7 @@ def _found(name: str, value: Any, declared: Sequence[str], must: bool) -> Named 
 
 
 class Choice(NamedTuple):
-    """The combination of several layers, each a file or the command line."""
+    """The combination of several layers, each of which is a file or the command line."""
 
     named: dict[str, Named]  # the family and the agent, then parts of the agent (agent.outer) and of the run
     settings: list[Setting]  # their options, and the run's
@@ -116,8 +116,8 @@ def choose(
 ) -> Choice:
     """Choose the family and the agent, the parts of the agent and the run (`run_parts`), and their settings.
 
-    A setting of a family or an agent holds only for that one: if a later layer names another one, it starts from its
-    own defaults. `declared` are packages that files name. Raises ConfigError if there is no family or no agent.
+    The settings of a family or an agent apply only to it: if a later layer names another one, that starts from its own
+    defaults. `declared` are packages that files name. Raises ConfigError if there is no family or no agent.
     """
     choice = Choice({}, [], False, set())
     before: dict[str, Named | None] = {}
@@ -146,7 +146,7 @@ def choose(
 
 
 def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
-    """Choose the kind of a part and its settings; another kind starts from its own defaults, as another agent does."""
+    """Choose the kind of a part and its settings; another kind starts from its own defaults, like another agent."""
     chosen, kept = next(iter(kinds)), list[Setting]()
     for _, layer in itertools.groupby(choice.settings, key=lambda setting: setting.layer):
         said = [inner for setting in layer for inner in _of_part(setting, key)]
@@ -164,7 +164,7 @@ def _choose_part(choice: Choice, key: str, kinds: Mapping[str, type]) -> Choice:
 
 
 def _of_part(setting: Setting, key: str) -> list[Setting]:
-    """Split a setting of a whole part (a name, or a name and options) into settings; return any other as it is."""
+    """Split a setting of a whole part (a name, or a name and options) into settings; return others unchanged."""
     if setting.key != key or (setting.typed and setting.value is None):
         return [setting]
     data = setting.data

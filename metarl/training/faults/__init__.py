@@ -1,1 +1,1 @@
-"""Faults while a run goes on: each is skipped, warned of, or ends the run in one sentence."""
+"""Faults during a run: each is skipped, causes a warning, or ends the run with one sentence."""

@@ -1,7 +1,7 @@
-"""Faults that end a run, in one sentence each: memory, files, a family's wrong results.
+"""Faults that end a run with one sentence: memory, files, a family's wrong results.
 
-An exception of a family's or an agent's own code is not one of them: its author needs the traceback, which gets a note
-that says where it happened.
+Exceptions in the code of a family or an agent are not among them: their author needs the traceback, to which a note is
+added that says where it happened.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import Diverged, kept
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a disk, a quota, or a limit of the size of files, that is used up."""
+"""Error codes for a full disk, an exhausted quota, and the limit on file sizes."""
 
 
 LESS = ("meta_batch_size", "fast_batch_size", "num_steps", "batch_size", "buffer_size")
-"""Options of an agent whose smaller values need less memory."""
+"""Options of an agent for which smaller values need less memory."""
 
 
 MORE = ("num_minibatches",)
-"""Options of an agent whose larger values need less memory."""
+"""Options of an agent for which larger values need less memory."""
 
 
 @contextmanager
 def in_a_sentence(config: TrainConfig, run_dir: Path, doing: Callable[[], str]) -> Iterator[None]:
-    """Turn faults of the computer and wrong results of the family into ConfigError; `doing` says when they happened."""
+    """Convert system faults and wrong results of the family to ConfigError; `doing` says when they happened."""
     try:
         yield
     except WrongResult as wrong:
@@ -55,7 +55,7 @@ def in_a_sentence(config: TrainConfig, run_dir: Path, doing: Callable[[], str]) 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory is exhausted, that of the device or of the computer."""
+    """Return True if an error means that the memory of the device or of the computer is exhausted."""
     said = str(error).lower()
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
@@ -64,7 +64,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def memory_sentence(error: BaseException, config: TrainConfig) -> str:
-    """Say which options need less memory, with their present values."""
+    """Return a message with the options that affect memory and their current values."""
     options = {field.name: getattr(config.agent, field.name) for field in dataclasses.fields(config.agent)}
     less = [f"agent.{name} (now {options[name]})" for name in LESS if options.get(name) is not None]
     more = [f"a larger agent.{name} (now {options[name]})" for name in MORE if name in options]
@@ -76,7 +76,7 @@ def memory_sentence(error: BaseException, config: TrainConfig) -> str:
 
 
 def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
-    """Say which file could not be written, what to do, and how to go on."""
+    """Return a message that says which file could not be written, what to do, and how to continue."""
     path = error.filename or str(run_dir)
     what = in_words(OSError(error.errno, error.strerror or str(error), str(path)))
     if error.errno in FULL:

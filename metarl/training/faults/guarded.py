@@ -1,4 +1,4 @@
-"""A writer whose failures never end a run: one warning, and from then on it writes nothing."""
+"""A writer whose failures never end a run: after one warning it writes nothing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Warn = Callable[[str], None]
 
 
 class Guarded:
-    """Calls of the methods of `writer`, TensorBoard's; a call that raises is the last one.
+    """Calls methods of TensorBoard's writer until one of them raises.
 
-    `make` makes the writer; `rest` is what the warning says about where the data still goes.
+    `make` makes the writer; `rest` is the part of the warning that says where the data still goes.
     """
 
     def __init__(self, make: Callable[[], Any], warn: Warn, rest: str) -> None:
         self._warn, self._rest = warn, rest
         self._failed = False
-        # A writing thread that fails would print a traceback of its own; the next call raises what it failed of.
+        # A failing writer thread would print its own traceback; the next call raises its error.
         self._before, threading.excepthook = threading.excepthook, self._in_a_thread
         self._writer: Any = None
         try:
@@ -43,7 +43,7 @@ class Guarded:
         """Draw a picture and write it; if drawing fails, only this picture is left out."""
         try:
             drawn = draw()
-        except Exception as error:  # a picture is worth no run
+        except Exception as error:  # a failed picture must not end the run
             self._warn(f"{tag} could not be drawn ({_said(error)}); the run goes on.")
             return
         if drawn is not None:  # there is nothing to draw

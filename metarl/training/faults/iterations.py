@@ -1,4 +1,4 @@
-"""Iterations whose numbers are not finite: they stop the run, or leave the agent as it was (``on_nan: skip``)."""
+"""Iterations with numbers that are not finite: they stop the run or are undone (``on_nan: skip``)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from metarl.training.config.run_config import TrainConfig
 from metarl.training.divergence import CAUSES, Culprit, Diverged, finite, kept
 
 IN_A_ROW = 10
-"""Iterations in a row that are skipped before the run stops after all."""
+"""Number of consecutive skipped iterations after which the run stops."""
 
 
 METHODS = {"task": "draw_tasks", "observation": "observe", "reward": "step"}
-"""The methods of a family that return what may not be finite."""
+"""The methods of a family that may return non-finite numbers."""
 
 
 class Skipping:
-    """With ``on_nan: skip``, undoes iterations with metrics that are not finite; otherwise does nothing at all."""
+    """With ``on_nan: skip``, undoes iterations with metrics that are not finite; otherwise does nothing."""
 
     def __init__(self, agent: LearningAgent, config: TrainConfig, sampler: TaskSampler) -> None:
         self.agent, self.sampler, self.skips = agent, sampler, config.on_nan == "skip"
@@ -65,7 +65,7 @@ class Skipping:
 
 
 def culprit_of(agent: LearningAgent, trial: list[Rollout], split: str) -> Culprit:
-    """Return the first thing that was not finite in an iteration that had a metric which was not."""
+    """Return what was first not finite in an iteration with a non-finite metric."""
     own = isinstance(agent, OwnLoopAgent)
     mine = agent.not_finite if isinstance(agent, OwnLoopAgent) else first_not_finite(trial)
     found = next(filter(None, ranks.all_gather(mine)), None)
@@ -77,7 +77,7 @@ def culprit_of(agent: LearningAgent, trial: list[Rollout], split: str) -> Culpri
 
 
 def check_before_saving(agent: LearningAgent, iteration: int, run_dir: Path) -> None:
-    """Raise Diverged if a checkpoint would hold nan, and FileNotFoundError if the run directory was removed."""
+    """Raise Diverged if a checkpoint would contain NaN, and FileNotFoundError if the run directory was removed."""
     if not run_dir.is_dir():  # another library might make it again, without what it held
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir))
     for name, value in agent.state_dict().items():
@@ -91,7 +91,7 @@ def check_before_saving(agent: LearningAgent, iteration: int, run_dir: Path) -> 
 def warn_of_curves(
     curves: Mapping[str, AdaptationCurve], iteration: int, warned: set[str], warn: Callable[[str], None]
 ) -> None:
-    """Warn, once for each split, of an evaluation with returns that are not finite."""
+    """Warn, once per split, about an evaluation with returns that are not finite."""
     for split, curve in curves.items():
         if split in warned or bool(np.isfinite(curve.returns).all()):
             continue
@@ -100,7 +100,7 @@ def warn_of_curves(
 
 
 def first_spoiled(curve: AdaptationCurve) -> str | None:
-    """Say on how many tasks an evaluation has returns that are not finite, and which task is the first."""
+    """Return a message with the number of tasks whose returns are not finite, and the first such task."""
     finite_tasks = np.isfinite(curve.returns).all(axis=(0, 2))
     if finite_tasks.all():
         return None
