@@ -138,9 +138,8 @@ def gittins_indices(num_pulls: int, calibration: int = 512) -> NDArray[np.float6
     """Return the indices ``(num_pulls, num_pulls, num_pulls)`` by [pulls left - 1, pulls made, successes] of an arm.
 
     Entries that cannot occur in a trial of `num_pulls` pulls are 0. For each of `calibration` certain rewards λ,
-    dynamic
-    programming solves the stopping problem. The advantage of continuing is convex and piecewise linear in λ, and the
-    index is its zero, interpolated between two values of λ: the error is at most 1e-4, mostly below 1e-5.
+    dynamic programming solves the stopping problem. The advantage of continuing is convex and piecewise linear in λ,
+    and the index is its zero, interpolated between two values of λ: the error is at most 1e-4, mostly below 1e-5.
     """
     sure = np.linspace(0.0, 1.0, calibration)
     table = np.zeros((num_pulls,) * 3)

@@ -98,8 +98,7 @@ class AlchemyPlanner(FixedAgent):
     """Knows the chemistry and plays the best plan for the stones and potions on the table: optimal in `Alchemy`.
 
     An episode is deterministic, so the plan is made at its start: a search chooses one of the `ways` of each stone,
-    with
-    the highest total value for the available potions. No plan takes more than 12 + 3 of the 20 steps.
+    with the highest total value for the available potions. No plan takes more than 12 + 3 of the 20 steps.
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:

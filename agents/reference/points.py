@@ -42,8 +42,7 @@ class ArcSearch(FixedAgent):
     """Walks to an end of the unit half circle and along it until it gets a reward; the next episode continues there.
 
     For SparsePointRobot, whose first reward gives the distance to the goal and hence the goal, which can only lie
-    ahead;
-    and for SemiCircle, whose reward of 1 means "here". The first takes at most three episodes, the second one.
+    ahead; and for SemiCircle, whose reward of 1 means "here". The first takes at most three episodes, the second one.
     """
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:

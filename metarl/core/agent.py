@@ -138,9 +138,8 @@ class LearningAgent(Agent):
     def memory_features(self, memory: Memory, step: Step) -> Mapping[str, Tensor] | None:
         """Return the memory after `step` as vectors, by the names of its parts; None if the agent cannot be probed.
 
-        `memory` is the memory before the step, as passed to `act`, and is not modified. Each part is float32 ``(B,
-        F)``,
-        with the same F at every step. ``metarl probe`` reads the first part by default.
+        `memory` is the memory before the step, as passed to `act`, and is not modified. Each part is float32
+        ``(B, F)``, with the same F at every step. ``metarl probe`` reads the first part by default.
         """
         return None
 

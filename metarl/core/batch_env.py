@@ -45,9 +45,9 @@ class BatchEnv:
     """An environment that plays `family` on `task` (a batch of rows), in trials of `episodes` episodes.
 
     `key` is a scalar, and row i draws from ``fold(key, first_row + i)``: a shard that starts at `first_row` has the
-    same
-    rows as the whole batch. Alternatively `key` is ``(B,)``, one key per row. Raises ValueError for `episodes` below 1
-    and for an invalid family or key. Before the first `reset`, everything else raises `gymnasium.error.ResetNeeded`.
+    same rows as the whole batch. Alternatively `key` is ``(B,)``, one key per row. Raises ValueError for `episodes`
+    below 1 and for an invalid family or key. Before the first `reset`, everything else raises
+    `gymnasium.error.ResetNeeded`.
 
     This class defines the semantics of a step. `make_env` makes an equivalent, faster environment.
     """

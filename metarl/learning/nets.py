@@ -151,8 +151,7 @@ class ValueNetwork(nn.Module):
     """A value function of (features, time in the episode), for returns standardised by a running mean and std.
 
     When mean or std change, the last layer is corrected to preserve all values (PopArt, van Hasselt et al. 2016).
-    Before
-    the first returns every value is 0.
+    Before the first returns every value is 0.
     """
 
     mean: Tensor

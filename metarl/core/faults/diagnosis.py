@@ -65,8 +65,7 @@ def raise_explained(
     """Raise WrongResult if the family caused an error; otherwise raise the error, with a note that says where.
 
     `steps` and `outcomes` are those of the round so far; the last step may have no outcome. Without an `error`, they
-    are
-    known to be wrong. `at` is the number of the step, from 1, if the lists do not show it.
+    are known to be wrong. `at` is the number of the step, from 1, if the lists do not show it.
     """
     if isinstance(error, WrongResult):
         raise error
