@@ -1,6 +1,6 @@
-"""The task families that ship with metarl, a folder for each kind; importing this package registers them.
+"""The task families that ship with metarl, one folder per kind; importing this package registers them.
 
-A family's own module is imported when the family is first asked for, so that ``import metarl`` is quick.
+The module of a family is imported on first use, so that ``import metarl`` is fast.
 """
 
 # ruff: noqa: F401  (the imports of families are for type checkers; `__getattr__` gives them)
@@ -79,7 +79,7 @@ PLAIN = {
     "Sinusoid": "supervised.sinusoid",
     "FewShotDigits": "supervised.digits",
 }
-"""Each family's class and its module here, but for the simulated ones."""
+"""Class → module in this package, for families that need no simulator."""
 SIMULATED = {
     "mujoco.half_cheetah": (
         "HalfCheetahVel",
@@ -94,15 +94,15 @@ SIMULATED = {
     "mujoco.humanoid": ("HumanoidDir",),
     "mujoco.random_bodies": ("Walker2dRandParams", "HopperRandParams"),
 }
-"""The modules that need MuJoCo, which ``pip install 'metarl[mujoco]'`` brings, and their classes."""
+"""Module → classes of the families that need MuJoCo (``pip install 'metarl[mujoco]'``)."""
 META_WORLD = ("ML1", "ML10", "ML45", "MT10")
-"""The benchmarks of Meta-World, which ``pip install 'metarl[metaworld]'`` brings in an environment of its own."""
+"""The benchmarks of Meta-World (``pip install 'metarl[metaworld]'`` in a separate environment)."""
 
 ADAPTED = {
     "Gym": "adapter.gym_family:GymFamily",
     **{name: f"meta_world.benchmarks:{name}" for name in META_WORLD},
 }
-"""Families out of simulators that other packages bring: the name in their id, and their class."""
+"""Families around simulators of other packages: name in the id → module and class."""
 
 __all__ = [*PLAIN]
 
@@ -116,7 +116,7 @@ for _name, _place in ADAPTED.items():
 
 
 def __getattr__(name: str) -> Any:
-    """The class of a family, imported when it is first asked for."""
+    """Import the class of a family on first use."""
     if name in PLAIN:
         return getattr(importlib.import_module(f"metarl.envs.{PLAIN[name]}"), name)
     if name == "FAMILIES":

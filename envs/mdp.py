@@ -136,18 +136,18 @@ class TabularMDP(TaskFamily[Tables, MDPState]):
         return value[:, 0]
 
     def _action_values(self, task: Tables, value: Tensor) -> Tensor:
-        """One step of dynamic programming: (B, S, A) from the values (B, S) of the states one step later."""
+        """Do one Bellman backup: action values (B, S, A) from the state values (B, S) one step later."""
         return task.reward_mean + (task.transition * value[:, None, None, :]).sum(-1)
 
     def sketch(self, task: Tables, episodes: int = 1) -> Sketch[MDPState]:
-        """One line per state: P(next | state, action) in grey, the mean rewards in colour, the visits in time."""
+        """Draw one line per state: P(next | state, action) in grey, mean rewards in colour, visits over time."""
         return _TablesAndVisits(task, self.horizon, episodes)
 
 
 class _TablesAndVisits(Sketch[MDPState]):
-    """The tables, and next to them columns of visits, with a grey line where an episode begins.
+    """The tables, with the visits in columns next to them; a grey line marks the start of an episode.
 
-    Where an episode more does not fit, a new page begins.
+    A new page begins if the next episode does not fit.
     """
 
     CELL, LEFT, TOP = 14, 40, 50  # pixels
@@ -214,8 +214,8 @@ def log_gamma_variates(key: Key, n: int, concentration: float, proposals: int = 
     """Logarithms of Gamma(concentration, 1) draws, ``key.shape + (n,)``; their softmax is a Dirichlet draw.
 
     Gamma(a) = Gamma(a + 1) · U^(1/a), in logarithms since U^(1/a) underflows for small a. Gamma(a + 1) is the first
-    accepted of a fixed number of proposals of Marsaglia & Tsang (2000), so that each draw keeps its own address. A
-    proposal is refused with probability below 0.05, all six about once in 10^8 draws; the first one counts then.
+    accepted of a fixed number of proposals of Marsaglia & Tsang (2000), so that each draw has fixed RNG counters. A
+    proposal is rejected with probability below 0.05, all six about once in 10^8 draws; then the first one is used.
     """
     d = concentration + 1.0 - 1.0 / 3.0
     shape = (*key.shape, n, proposals)

@@ -17,24 +17,24 @@ from metarl.envs.tables import Tables
 class Seen(NamedTuple):
     """The moves and rewards of a trial."""
 
-    current: Tensor  # (B, S) float32: one-hot of the state that was seen last; zeros before the first
-    moves: Tensor  # (B, S, A, S) float32: how often an action led from a state to a state
-    tries: Tensor  # (B, S, A) float32: how often it was taken
-    total: Tensor  # (B, S, A) float32: the sum of its rewards
-    left: Tensor  # (B,) int64: actions that are left in the episode
+    current: Tensor  # (B, S) float32: one-hot of the last observed state; zeros before the first observation
+    moves: Tensor  # (B, S, A, S) float32: counts of transitions
+    tries: Tensor  # (B, S, A) float32: how often each action was taken in each state
+    total: Tensor  # (B, S, A) float32: sums of the rewards
+    left: Tensor  # (B,) int64: remaining actions of the episode
 
 
 class Move(NamedTuple):
-    """The report of a step, zeros where it reports nothing."""
+    """The transition that a step reports; zeros if there is none."""
 
     tried: Tensor  # (B, S, A) float32: one-hot of the state and the action
-    moved: Tensor  # (B, S, A, S) float32: one-hot with the next state; zeros where an episode ended
+    moved: Tensor  # (B, S, A, S) float32: one-hot of state, action and next state; zeros where an episode ended
 
 
 def move_of(current: Tensor, step: Step, num_actions: int) -> Move:
-    """Return what a step reports after the state `current` ``(B, S)``, one-hot.
+    """Return the transition that a step reports, given the one-hot previous state `current` ``(B, S)``.
 
-    The state to which an episode's last action led is not seen.
+    The final state of an episode is not observed.
     """
     actions = torch.arange(num_actions, device=current.device)
     action = (step.prev_action[:, None] == actions).to(torch.float32)  # "no action" equals none
@@ -48,12 +48,12 @@ class DirichletTables(Belief):
 
     The posterior is Dirichlet(α + counts), and normal with the mean (1 + sum of rewards) / (1 + n) and the variance
     1 / (1 + n) after n tries. `features` are the mean probabilities, the mean rewards, and these variances; then, for
-    the current state alone, mean rewards, variances and `plan`, without optimism and with 1, which a perceptron would
-    not find in such tables.
+    the current state alone, mean rewards, variances and `plan` with optimism 0 and 1, which an MLP would
+    not compute from the tables.
     """
 
     def __init__(self, num_states: int, num_actions: int, concentration: float, horizon: int) -> None:
-        """Make the belief; the prior of each row is Dirichlet(`concentration`, …), an episode has `horizon` steps."""
+        """Create the belief; each row has the prior Dirichlet(`concentration`, …), an episode has `horizon` steps."""
         self.num_states, self.num_actions, self.concentration = num_states, num_actions, concentration
         self.horizon = horizon
         self.size = num_states * num_actions * (num_states + 2) + 4 * num_actions
@@ -77,10 +77,10 @@ class DirichletTables(Belief):
         return torch.cat([*tables, *here, self.plan(belief), self.plan(belief, optimism=1.0)], dim=1)
 
     def plan(self, belief: Seen, optimism: float = 0.0) -> Tensor:
-        """Return what each action is worth if the mean tables are true, ``(B, A)``, less the mean over the actions.
+        """Return the value of each action under the posterior mean tables, ``(B, A)``, minus the mean over actions.
 
-        That is Q(s, a) of the current state s for the steps that are left of the episode, by value iteration. With
-        `optimism`, mean rewards are so many of their standard deviations higher.
+        This is Q(s, a) of the current state s for the remaining steps of the episode, by value iteration. With
+        `optimism`, mean rewards are raised by that many posterior standard deviations.
         """
         transition, reward = self.mean_tables(belief)
         reward = reward + optimism * (1.0 + belief.tries).rsqrt()
@@ -102,9 +102,9 @@ class DirichletTables(Belief):
         return features(self.mean_tables(belief))
 
     def log_prob(self, belief: Seen, task: Tables) -> Tensor:
-        """Return the log density of the tables, whose rows of probabilities have one number that is not free."""
+        """Return the log density of the tables; each row of probabilities has one dependent entry."""
         weights = (self.concentration + belief.moves).double()
-        # A nearly deterministic table has probabilities that float32 rounds to 0.
+        # In a nearly deterministic table, float32 rounds some probabilities to 0.
         log_transition = task.transition.double().clamp_min(1e-45).log()
         dirichlet = ((weights - 1.0) * log_transition - weights.lgamma()).sum(-1) + weights.sum(-1).lgamma()
         precision = 1.0 + belief.tries.double()
@@ -114,14 +114,14 @@ class DirichletTables(Belief):
 
 
 class Listed(NamedTuple):
-    """The masses of finitely many tables."""
+    """The probabilities of finitely many tables."""
 
     log_mass: Tensor  # (B, M) float32
-    current: Tensor  # (B, S) float32: one-hot of the state that was seen last; zeros before the first
+    current: Tensor  # (B, S) float32: one-hot of the last observed state; zeros before the first observation
 
 
 class ListedTables(FiniteBelief):
-    """The belief about tables of which there are finitely many, such as a list of training tasks."""
+    """The belief over a finite set of tables, such as a list of training tasks."""
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Listed:
         states = self.tasks.transition.shape[1]

@@ -1,1 +1,1 @@
-"""Families out of simulators: any registered Gymnasium environment, and whatever else steps one row at a time."""
+"""Families around simulators: any registered Gymnasium environment, and others that step one row at a time."""

@@ -1,4 +1,4 @@
-"""Distributions of one number of a task, as data: ``{"uniform": [0.5, 2.0]}``."""
+"""Distributions of a task parameter, written as data: ``{"uniform": [0.5, 2.0]}``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.core.errors import short, unknown
 from metarl.core.family import Key
 
 MOST_VALUES = 1_000_000
-"""Values at most that a finite distribution lists."""
+"""Largest number of values of a finite distribution."""
 
 
 class Distribution(ABC):
@@ -31,15 +31,15 @@ class Distribution(ABC):
 
     @abstractmethod
     def intervals(self) -> list[tuple[float, float]]:
-        """Return the intervals outside of which no number lies; a value of its own is one of length 0."""
+        """Return the intervals that contain all numbers; a single value is an interval of length 0."""
 
     def values(self) -> Tensor | None:
-        """Return all values of a finite distribution, each once and all equally likely; None for a continuous one."""
+        """Return the distinct, equally likely values of a finite distribution; None for a continuous one."""
         return None
 
 
 class _Interval(Distribution):
-    """A continuous distribution on one interval, ``[low, high]``, or on several, in proportion to their lengths."""
+    """A continuous distribution on one interval, ``[low, high]``, or several, weighted by their lengths."""
 
     def __init__(self, *intervals: tuple[float, float]) -> None:
         self._intervals = [(float(low), float(high)) for low, high in intervals]
@@ -67,13 +67,13 @@ class _Interval(Distribution):
 
 
 class Uniform(_Interval):
-    """Uniform on one interval or several."""
+    """Uniform on one or several intervals."""
 
     name = "uniform"
 
 
 class LogUniform(_Interval):
-    """Uniform in the logarithm, on one interval of positive numbers or several."""
+    """Log-uniform on one or several intervals of positive numbers."""
 
     name = "log_uniform"
 
@@ -85,7 +85,7 @@ class LogUniform(_Interval):
 
 
 class Choice(Distribution):
-    """One of a list of values, all equally likely: whole numbers if all are."""
+    """One of a list of equally likely values; integers if all of them are."""
 
     name = "choice"
 
@@ -104,7 +104,7 @@ class Choice(Distribution):
 
 
 class Integers(Distribution):
-    """A whole number from `low` to `high`, both included, such as the seed of a layout."""
+    """An integer from `low` to `high`, both included, such as the seed of a layout."""
 
     name = "integers"
     dtype = torch.int64
@@ -185,7 +185,7 @@ def _is_number(value: Any) -> bool:
 
 
 def overlap(one: Distribution, other: Distribution) -> bool:
-    """Tell whether a number can come from both; of two intervals that only touch, none does."""
+    """Return whether a number can come from both; intervals that only touch do not overlap."""
     first, second = one.values(), other.values()
     if first is not None and second is not None:
         return bool(torch.isin(first.double(), second.double()).any())

@@ -22,7 +22,7 @@ from metarl.envs.adapter.spaces import Actions, Observations, observed
 from metarl.envs.mujoco.scene import robots_are_drawn
 
 BRINGERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
-"""First letters of ids → the package, tried with metarl, that registers them when it is imported."""
+"""Prefix of ids → the package, tested with metarl, whose import registers them."""
 
 LONGER_POLES = {
     "length": {
@@ -170,7 +170,7 @@ class GymFamily(SimulatorFamily[Any]):
         return None if self.success_given is None else state.success
 
     def _look(self, maker: GymMaker, horizon: int | None) -> None:
-        """Read the spaces and the horizon of an environment with a training task, and try every place."""
+        """Read the spaces and the horizon from an environment with a training task, and try every place."""
         env = self._made(maker)
         try:
             for each in maker.at("model"):
@@ -205,7 +205,7 @@ class GymFamily(SimulatorFamily[Any]):
 
 
 def find(env: Any) -> EnvSpec:
-    """Return the specification of a registered id. Raises ValueError for another one."""
+    """Return the specification of a registered id. Raises ValueError if the id is not registered."""
     if not isinstance(env, str):
         raise ValueError(
             f"env must be the id of a Gymnasium environment, such as 'CartPole-v1', got {short(env)}: one of your own "
@@ -225,7 +225,7 @@ def find(env: Any) -> EnvSpec:
 
 
 def _check_arguments(arguments: Any, parameters: Sequence[Parameter]) -> None:
-    """Raise ValueError for arguments that are no dictionary, or that a parameter of the task would overrule."""
+    """Raise ValueError if the arguments are not a dictionary, or if a task parameter would override one."""
     if arguments is not None and not isinstance(arguments, Mapping):
         raise ValueError(f"arguments must be a dictionary of the constructor's arguments, got {short(arguments)}.")
     for each in parameters:
@@ -237,7 +237,7 @@ def _check_arguments(arguments: Any, parameters: Sequence[Parameter]) -> None:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a constructor. Raises ValueError for one that could name a file or a module."""
+    """Return the constructor's arguments. Raises ValueError for one that could name a file or a module."""
     for name, value in arguments.items():
         if isinstance(value, str) and (value.startswith((".", "~")) or any(sign in value for sign in "/\\:")):
             raise ValueError(

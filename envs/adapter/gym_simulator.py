@@ -1,4 +1,4 @@
-"""One Gymnasium environment as a simulator, with the numbers of a task put where they belong."""
+"""One Gymnasium environment as a simulator, with the parameters of a task written into it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Constructed = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class GymMaker:
-    """Makes an environment of a specification for tasks with the same arguments of the constructor."""
+    """Makes environments of a specification for tasks that share their constructor arguments."""
 
     spec: EnvSpec
     arguments: dict[str, Any]
@@ -37,28 +37,28 @@ class GymMaker:
         return GymSimulator(self, self.make(constructed))
 
     def make(self, constructed: Constructed = ()) -> gymnasium.Env[Any, Any]:
-        """Make the environment, without a limit of steps: the family has one."""
+        """Make the environment without a time limit: the family has its own."""
         arguments = self.arguments | dict(constructed)
         with without_warnings("mujoco" in str(self.spec.entry_point)):
             return gymnasium.make(self.spec, max_episode_steps=-1, disable_env_checker=True, **arguments)
 
     def drawing(self) -> GymMaker:
-        """Return a maker of environments that can draw."""
+        """Return a maker of environments that can render."""
         return replace(self, arguments=self.arguments | {"render_mode": "rgb_array"})
 
     def at(self, *kinds: str) -> list[Parameter]:
-        """Return the parameters whose place is of one of these kinds."""
+        """Return the parameters whose place has one of these kinds."""
         return [each for each in self.parameters if each.place.kind in kinds]
 
     def derived(self, env: gymnasium.Env[Any, Any]) -> list[Derived]:
-        """Return what the environment's constructor derives from attributes that a task changes."""
+        """Return the attributes that the environment's constructor derives from those that a task changes."""
         kind: type = type(env.unwrapped)
         names = frozenset(each.place.path[0] for each in self.at("attribute"))
         return [each.checked(env.unwrapped) for each in derived_from(kind, names)]
 
 
 class GymSimulator(Simulator):
-    """An environment whose attributes, model, options and seed are those of the task that it plays."""
+    """An environment with the attributes, model, options and seed of its current task."""
 
     def __init__(self, maker: GymMaker, env: gymnasium.Env[Any, Any]) -> None:
         self.maker, self.env = maker, env
@@ -76,7 +76,7 @@ class GymSimulator(Simulator):
             self.model.restore()
         for each in self.changed:
             each.place.write(self.env, self.nominal[each.name])
-        for each in self.changed:  # one after another, since places may overlap: all masses, then that of the foot
+        for each in self.changed:  # in order, since places may overlap: all masses, then that of the foot
             each.place.write(self.env, self._wanted(each, task))
         for derived in self.derived:
             derived.compute(self.env.unwrapped)
@@ -114,12 +114,12 @@ class GymSimulator(Simulator):
 
     @property
     def _name(self) -> str:
-        """The name of the environment's class, for a sentence."""
+        """The name of the environment's class, for error messages."""
         return type(self.env.unwrapped).__name__
 
     def _reward(self, given: Any) -> float:
-        """Return a reward of any library as a float. Raises WrongResult for what is no single number."""
-        if type(given) is float:  # most are, and steps are many
+        """Return a reward of any array library as a float. Raises WrongResult if it is not a single number."""
+        if type(given) is float:  # fast path: the most frequent case
             return given
         if not isinstance(given, str) and getattr(given, "ndim", 0) == 0:
             with contextlib.suppress(TypeError, ValueError):
@@ -127,13 +127,13 @@ class GymSimulator(Simulator):
         raise WrongResult(f"{self._name}.step must return one number as the reward, got {short(given)}")
 
     def _ended(self, name: str, given: Any) -> bool:
-        """Return an ending as a bool. Raises WrongResult for what is neither true nor false, such as None."""
+        """Return `terminated` or `truncated` as a bool. Raises WrongResult for anything else, such as None."""
         if isinstance(given, (bool, int)) or math.prod(getattr(given, "shape", (0,))) == 1:  # NumPy's have a shape
             return bool(given)
         raise WrongResult(f"{self._name}.step must return {name} as True or False, got {short(given)}")
 
     def _solved(self, info: Any) -> bool:
-        """Return the entry of the infos that is `success`. Raises WrongResult if there is none."""
+        """Return the `success` entry of the info. Raises WrongResult if there is none."""
         wanted = self.maker.success
         if wanted is None:
             return False
@@ -143,14 +143,14 @@ class GymSimulator(Simulator):
         return bool(info[wanted])
 
     def _wanted(self, parameter: Parameter, task: TaskRow) -> Any:
-        """Return what a place should hold for a task: a number, or an array like the one that is there."""
+        """Return the value of a place for a task: a number, or an array like the present one."""
         present, value = parameter.place.read(self.env), number(task[parameter.name])
         if parameter.place.factor:
             return present * value
         return np.full_like(present, value) if isinstance(present, np.ndarray) else value
 
     def _check(self, wanted: dict[str, Any]) -> None:
-        """Raise ValueError, in the first episode, if the environment's reset takes back what a task has set."""
+        """Raise ValueError, in the first episode, if the environment's reset undoes a change of the task."""
         if self._checked:
             return
         self._checked = True
@@ -163,17 +163,17 @@ class GymSimulator(Simulator):
 
 
 def _got(returned: Any) -> str:
-    """Say what a method returned in place of a tuple of its values."""
+    """Describe a return value that is not the expected tuple."""
     return f"got {len(returned)} values" if isinstance(returned, tuple) else f"got {short(returned)}"
 
 
 def is_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
-    """Tell whether an environment has a MuJoCo model."""
+    """Return whether an environment has a MuJoCo model."""
     return hasattr(getattr(env.unwrapped, "model", None), "body_mass")
 
 
 def without_warnings(physical: bool) -> AbstractContextManager[None]:
-    """Keep MuJoCo, if it is at work, from printing warnings and writing a log."""
+    """Keep MuJoCo, if it is in use, from printing warnings and writing a log."""
     if not physical:
         return nullcontext()
     import mujoco
@@ -184,7 +184,7 @@ def without_warnings(physical: bool) -> AbstractContextManager[None]:
 
 
 class Model:
-    """The model of a MuJoCo environment, which tasks change field by field."""
+    """The model of a MuJoCo environment, whose fields tasks change."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         import mujoco
@@ -193,14 +193,14 @@ class Model:
         self.mass, self.inertia = self.model.body_mass.copy(), self.model.body_inertia.copy()
 
     def restore(self) -> None:
-        """Give the bodies their own masses and moments of inertia again."""
+        """Restore the original masses and moments of inertia of the bodies."""
         self.model.body_mass[:], self.model.body_inertia[:] = self.mass, self.inertia
 
     def settle(self, fields: Sequence[str]) -> None:
-        """Compute what follows from the fields that were set.
+        """Recompute the values that depend on the changed fields.
 
-        Moments of inertia grow with their body's mass, unless the task sets them itself. Raises ValueError for masses
-        or moments of inertia that no body has.
+        Moments of inertia scale with their body's mass, unless the task sets them. Raises ValueError for impossible
+        masses or moments of inertia.
         """
         if "body_mass" in fields and "body_inertia" not in fields:
             ratio = np.divide(self.model.body_mass, self.mass, out=np.ones_like(self.mass), where=self.mass > 0)
@@ -215,7 +215,7 @@ class Model:
 
 
 def number(value: Any) -> int | float:
-    """Return a task's number as Python's: of a float32 the shortest decimal that it stands for."""
+    """Return a task parameter as a Python number: for a float32, its shortest decimal representation."""
     return int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else float(str(np.float32(value)))
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a task: where each number goes in an environment, and how it is drawn in each split."""
+"""The parameters of a task: where each one goes in an environment, and its distribution in each split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metarl.envs.adapter.distributions import MOST_VALUES, Distribution, distrib
 from metarl.envs.adapter.places import Place, place
 
 KEYS = ("where", "factor")
-"""Keys of a parameter that are no splits."""
+"""Keys of a parameter that are not splits."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Parameter:
     place: Place
     """Where the number goes."""
     splits: Mapping[str, Distribution]
-    """Its distribution in each split that names one; `train` always does."""
+    """Distribution per split; splits without an entry use that of `train`."""
 
     def of(self, split: str) -> Distribution:
-        """Return the distribution in a split: that of `train` unless the split has one of its own."""
+        """Return the distribution of a split: that of `train` unless the split has its own."""
         return self.splits.get(split, self.splits["train"])
 
 
 def parameter(name: str, data: Any) -> Parameter:
-    """Return the parameter that `data` describes. Raises ValueError.
+    """Return the parameter that `data` describes. Raises ValueError if the data is invalid.
 
     ``{"where": "attribute:unwrapped.gravity", "train": {"uniform": [8, 12]}, "ood": {"uniform": [12, 16]}}``;
     with ``"factor": True`` the number multiplies the environment's own.
@@ -89,7 +89,7 @@ class Parameters:
         return self.kind(*(each.of(split).draw(rng.fold(keys, number)) for number, each in enumerate(self.all)))
 
     def enumerate(self, split: str) -> Any | None:
-        """Return every task of a finite split; None for a split with a continuous number, or too many tasks."""
+        """Return all tasks of a finite split; None if a parameter is continuous or there are too many tasks."""
         values = [each.of(split).values() for each in self.all]
         if any(column is None for column in values):
             return None
@@ -103,13 +103,13 @@ class Parameters:
         return self.kind(*(column.flatten() for column in grid))
 
     def check_task(self, task: Any) -> None:
-        """Raise ValueError for a seed that no environment takes. What else is impossible, the environment says."""
+        """Raise ValueError for an invalid seed. The environment itself checks the other parameters."""
         for each, values in zip(self.all, task, strict=True):
             if each.place.kind == "seed":
                 within(each.name, values, 0, 2**31 - 1)
 
     def _check(self, split: str) -> None:
-        """Raise ValueError for a split that is not what its name says."""
+        """Raise ValueError if a split may hold tasks that it must not share with `train` (or `valid` with `test`)."""
         if split == "train" or (split == "valid" and not self.valid_apart):
             return
         other = "test" if split == "valid" else "train"
@@ -130,12 +130,12 @@ class Parameters:
 
 @cache
 def task_type(names: tuple[str, ...]) -> Any:
-    """Return the NamedTuple of a task with these numbers: one type for each tuple of names."""
+    """Return the NamedTuple type of a task with these parameters: one type per tuple of names."""
     kind = NamedTuple("GymTask", [(name, Tensor) for name in names])  # type: ignore[misc]
     kind.__reduce__ = lambda task: (_task, (names, tuple(task)))  # type: ignore
     return kind
 
 
 def _task(names: tuple[str, ...], values: tuple[Tensor, ...]) -> Any:
-    """Make a task again that was pickled: its type has no name in a module."""
+    """Rebuild a pickled task, whose type is not an attribute of a module."""
     return task_type(names)(*values)

@@ -1,4 +1,4 @@
-"""Places in a Gymnasium environment where a number of a task goes."""
+"""Places in a Gymnasium environment that hold a task parameter."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ KINDS = ("constructor", "attribute", "option", "seed", "model")
 _NAME = r"[A-Za-z][A-Za-z0-9_]*"
 _PATH = re.compile(rf"(?P<path>{_NAME}(\.{_NAME})*)(\[(?P<index>\w+)\])?")
 _NAMED = {"body": "body", "geom": "geom", "site": "site", "jnt": "joint", "dof": "joint", "actuator": "actuator"}
-"""First word of a field of a MuJoCo model → what its rows are called by."""
+"""First word of a field of a MuJoCo model → the model's accessor by name for its rows."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place for one number."""
+    """A place for one task parameter."""
 
     kind: str
     """One of `KINDS`."""
     path: tuple[str, ...] = ()
-    """The name of an argument or an option, or the names of attributes, from the environment or its model on."""
+    """The name of an argument or option, or a chain of attributes that starts at the environment or its model."""
     index: str | None = None
-    """A number or a name in brackets: an element of an array, or a row of a model's field."""
+    """The index in brackets, a number or a name: an array element, or a row of a model's field."""
     factor: bool = False
-    """True if the number multiplies what the environment itself has there."""
+    """True if the number multiplies the environment's own value."""
 
     @property
     def name(self) -> str:
         return ".".join(self.path) + ("" if self.index is None else f"[{self.index}]")
 
     def read(self, env: Any) -> Any:
-        """Return what an attribute or a field of the model holds: a number or a copied array. Raises ValueError."""
+        """Return the value of an attribute or a model field: a number or a copied array. Raises ValueError."""
         holder, last, rows = self._find(env)
         value = getattr(holder, last, None)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
@@ -54,7 +54,7 @@ class Place:
         )
 
     def write(self, env: Any, value: Any) -> None:
-        """Put a value there; in an array it is copied into the present one."""
+        """Write a value; arrays are written in place."""
         holder, last, rows = self._find(env)
         held = getattr(holder, last)
         if isinstance(held, np.ndarray):
@@ -67,7 +67,7 @@ class Place:
             setattr(holder, last, value)
 
     def _find(self, env: Any) -> tuple[Any, str, Any]:
-        """Return the object that has the last attribute of the path, its name, and an index into its value or ()."""
+        """Return the object with the path's last attribute, the attribute's name, and an index into its value or ()."""
         holder = env.unwrapped.model if self.kind == "model" else env.unwrapped
         for name in self.path[:-1]:
             holder = getattr(holder, name, None)
@@ -84,7 +84,7 @@ class Place:
 
 
 def place(parameter: str, text: Any, factor: bool = False) -> Place:
-    """Return the place that a text names. Raises ValueError.
+    """Parse a place. Raises ValueError if the text is invalid.
 
     ``constructor`` or ``constructor:name``: an argument of the environment's constructor, by default of the
     parameter's name. ``attribute:unwrapped.gravity``, ``attribute:limits[0]``: an attribute of the environment.

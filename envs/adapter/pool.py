@@ -1,8 +1,8 @@
-"""A pool of simulators, in this process or in worker processes, which rows lease and give back.
+"""A pool of simulators that rows lease and return, in this process or in worker processes.
 
-A simulator is made when no idle one of its kind is there. It is given back when nothing refers to its `Lease` any
-more, and kept for the next row, since some environments take seconds to make. The pool never has more simulators than
-were leased at once.
+A simulator is made when none of its kind is idle. It returns to the pool when nothing refers to its `Lease` any
+more, and is reused, since some environments take seconds to make. The pool never has more simulators than
+were leased at the same time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metarl.core.errors import WrongResult
 from metarl.envs.adapter.simulator import Kind, Maker, Simulator, Stepped, TaskRow
 
 GOODBYE_SECONDS = 2.0
-"""A worker that does not end in this time after it was told to is killed."""
+"""Seconds that a worker has to end after it was asked to; then it is killed."""
 
 
 class Lease:
@@ -33,15 +33,15 @@ class Lease:
         self.slot = slot
         self.kind = kind
         self.ticks = 0
-        """Resets and steps of the simulator under this lease: a state with another number is a former one."""
+        """Resets and steps of the simulator under this lease; a state with another number is outdated."""
         self.steps = 0
-        """Steps of its present episode."""
+        """Steps of the current episode."""
         self.over = False
         """True after the episode was terminated, until the next reset."""
 
 
 class Played(NamedTuple):
-    """The results of rows that were reset or stepped, a row each."""
+    """Results of a reset or step, one row per simulator."""
 
     obs: np.ndarray  # (n, *O) float32
     reward: np.ndarray  # (n,) float32
@@ -79,7 +79,7 @@ class Bench:
             if slot not in self.simulators:
                 self.simulators[slot] = self.maker(kind)
             return Stepped(self.simulators[slot].reset(task, seed), 0.0, False, False)
-        except Exception as error:  # a user's environment may raise anything
+        except Exception as error:  # a user's environment may raise any exception
             raise _failed(number, error) from error
 
     def step(self, slots: Sequence[int], actions: np.ndarray) -> Played:
@@ -88,7 +88,7 @@ class Bench:
         for number, (slot, action) in enumerate(zip(slots, actions, strict=True)):
             try:
                 results.append(self.simulators[slot].step(action))
-            except Exception as error:  # a user's environment may raise anything
+            except Exception as error:  # a user's environment may raise any exception
                 raise _failed(number, error) from error
         return self._collect(results, slots)
 
@@ -116,7 +116,7 @@ class Bench:
 
 
 def _failed(row: int, error: Exception) -> SimulatorFailed:
-    if isinstance(error, WrongResult):  # a sentence of the adapter's, which needs no traceback
+    if isinstance(error, WrongResult):  # a message of the adapter, which needs no traceback
         return SimulatorFailed(row, error.sentence, "")
     said = " ".join(str(error).split())[:300]
     return SimulatorFailed(row, f"{type(error).__name__}: {said}" if said else type(error).__name__, _details(error))
@@ -145,11 +145,11 @@ class Pool:
         self._finalizer = weakref.finalize(self, _close_all, self._benches)
 
     def __len__(self) -> int:
-        """Return the number of simulators, idle ones included."""
+        """Return the number of simulators, including idle ones."""
         return self._leased + sum(map(len, self._idle.values()))
 
     def lease(self, kind: Kind) -> Lease:
-        """Lease an idle simulator of this kind, or else a slot in which one will be made."""
+        """Lease an idle simulator of this kind, or a slot for a new one."""
         idle = self._idle.get(kind)
         slot = idle.pop() if idle else next(self._slots)
         self._leased += 1
@@ -182,14 +182,14 @@ class Pool:
         self._finalizer()
 
     def _parts(self, leases: Sequence[Lease]) -> list[list[int]]:
-        """Return the rows of each process."""
+        """Group the rows by process."""
         parts: list[list[int]] = [[] for _ in self._benches]
         for row, lease in enumerate(leases):
             parts[lease.slot % len(parts)].append(row)
         return parts
 
     def _ask(self, leases: Sequence[Lease], parts: list[list[int]], messages: list[Any]) -> Played:
-        """Let every process that has rows do its part at the same time, and put the results in the rows' order."""
+        """Run the parts of all processes concurrently, and return the results in the order of the rows."""
         if len(self._benches) == 1 and isinstance(bench := self._benches[0], Bench):
             played: Played = getattr(bench, messages[0][0])(*messages[0][1])
         else:
@@ -205,7 +205,7 @@ class Pool:
         for number in busy:
             workers[number].send(*messages[number])
         answers, failed = [], None
-        for number in busy:  # every answer is read, so that no old one is taken for a new one
+        for number in busy:  # read every answer, so that no old one is mistaken for a new one
             try:
                 answers.append(workers[number].receive())
             except SimulatorFailed as error:
@@ -217,7 +217,7 @@ class Pool:
         return Played(*(None if column[0] is None else np.concatenate(column)[order] for column in columns))  # type: ignore[arg-type]
 
     def _trim(self) -> None:
-        """Close the idle simulators that are too many."""
+        """Close surplus idle simulators."""
         for kind, idle in list(self._idle.items()):
             while idle and len(self) > self._most:
                 slot = idle.pop(0)
@@ -242,7 +242,7 @@ def _close_all(benches: Sequence[Bench | Worker]) -> None:
 
 
 class Worker:
-    """A process with a `Bench`, which does what it is sent and answers each message once."""
+    """A process with a `Bench`, which executes each message it receives and answers it once."""
 
     def __init__(self, context: Any, maker: Maker, frames: bool) -> None:
         self._pipe, other = context.Pipe()
@@ -274,7 +274,7 @@ class Worker:
 
     def close_all(self) -> None:
         """Let the process close its simulators and end."""
-        with contextlib.suppress(OSError, ValueError):  # it is gone already
+        with contextlib.suppress(OSError, ValueError):  # it has already ended
             self._pipe.send(None)
         self._process.join(GOODBYE_SECONDS)
         if self._process.is_alive():
@@ -289,8 +289,8 @@ class Worker:
 
 
 def _work(pipe: Connection, maker: Maker, frames: bool) -> None:
-    """Do what the messages of a pipe say, until None or the end of the other process."""
-    # A signal to stop goes to the whole group of processes. The one that asks decides; its end is the end of the pipe.
+    """Execute the messages from a pipe until None arrives or the other process ends."""
+    # A stop signal reaches the whole process group. Ignore it: the parent decides, and closes the pipe when it ends.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

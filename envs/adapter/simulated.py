@@ -24,7 +24,7 @@ DRAWABLE = "family.drawable(), or make the family with frames=True"
 
 
 class Simulated(NamedTuple):
-    """The state of rows that are played by simulators. It can be stepped once: its simulators move on with a step."""
+    """The state of rows played by simulators. It can be stepped only once, since a step advances its simulators."""
 
     simulator: Column  # of `Lease`
     tick: Tensor  # (B,) int64: resets and steps of the simulator until this state
@@ -60,22 +60,22 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
     ) -> None:
         self.maker = maker
         self.max_rows = whole_number("max_rows", max_rows)
-        # With a leading _, since they change no episode, and what a curve says of its family holds what does.
+        # With a leading _, since they do not change episodes: curves record only attributes that do.
         self._workers = whole_number("workers", workers, 0)
         self._frames, self._early_ends = truth("frames", frames), truth("early_ends", early_ends)
         self._pool: Pool | None = None
 
     def kind(self, task: TaskRow) -> Kind:
-        """Return what a simulator for this row's task is made with; None, the same for all, unless overridden."""
+        """Return the options to make a simulator for this row's task; None (the same for all) unless overridden."""
         return None
 
     @property
     def simulators(self) -> int:
-        """The number of simulators that are open, idle ones included."""
+        """The number of open simulators, including idle ones."""
         return 0 if self._pool is None else len(self._pool)
 
     def close(self) -> None:
-        """Close all simulators, and end the worker processes. States from before can no longer be stepped."""
+        """Close all simulators and end the worker processes. Existing states can no longer be stepped."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -95,7 +95,7 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         return state.obs
 
     def step(self, task: TaskT, state: Simulated, action: Tensor, key: Key) -> tuple[Simulated, Tensor, Tensor]:
-        """As `TaskFamily.step`. A row that was terminated stays where it is, with reward 0."""
+        """Step as `TaskFamily.step`. A terminated row keeps its state, with reward 0."""
         leases: Sequence[Lease] = state.simulator.items
         self._check_current(state)
         reward, terminated = torch.zeros(len(leases)), torch.tensor([lease.over for lease in leases], dtype=torch.bool)
@@ -123,7 +123,7 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         return "" if self.renders else "its simulators draw none."
 
     def drawable(self) -> Self:
-        """Return a copy, with simulators of its own, whose states hold a picture each."""
+        """Return a copy with its own simulators, whose states each hold a picture."""
         if self._frames:
             return self
         twin = copy.copy(self)
@@ -141,7 +141,7 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         return frame[0].cpu().numpy()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}  # a copy makes simulators of its own
+        return self.__dict__ | {"_pool": None}  # a copy makes its own simulators
 
     def _open(self) -> Pool:
         if self._pool is None:
@@ -161,7 +161,7 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         return Simulated(Column(leases), ticks, *tensors)
 
     def _check_current(self, state: Simulated) -> None:
-        """Raise WrongResult for a state that its simulator has moved on from."""
+        """Raise WrongResult for an outdated state, whose simulator was stepped or reset since."""
         now = [lease.ticks for lease in state.simulator]
         if state.tick.tolist() != now:
             raise WrongResult(
@@ -182,7 +182,7 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
 
     @contextlib.contextmanager
     def _explained(self, task: TaskT, method: str, rows: Tensor | None = None) -> Iterator[None]:
-        """Turn a simulator's error into one sentence that names the method, the row and its task.
+        """Convert a simulator's error into one sentence that names the method, the row and its task.
 
         `rows` are the numbers of the rows that are played, by default all.
         """
@@ -201,13 +201,13 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
 
 
 class LastFrame(Redrawn[Simulated]):
-    """A sketch that shows only the last state, since a simulator's picture shows one moment."""
+    """A sketch of the last state only, since a simulator renders one moment."""
 
     def add(self, state: Simulated, first: bool = False) -> None:
         self.states = [state]
 
 
 def rows_of(task: Any) -> list[dict[str, np.ndarray]]:
-    """Return the rows of a task, each as its fields in NumPy."""
+    """Return the rows of a task, each as a dict of its fields in NumPy."""
     fields = {name: leaf.detach().cpu().numpy() for name, leaf in named_leaves(task).items()}
     return [{name: values[row] for name, values in fields.items()} for row in range(num_rows(task))]

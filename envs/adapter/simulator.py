@@ -1,4 +1,4 @@
-"""A simulator: one environment that holds its own state and plays one row at a time."""
+"""A simulator: one environment with its own state, which plays one row at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stepped(NamedTuple):
 
 
 class Simulator(ABC):
-    """One environment. It lives in the process in which it was made, and is never copied."""
+    """One environment. It stays in the process that made it, and is never copied."""
 
     @abstractmethod
     def reset(self, task: TaskRow, seed: int) -> np.ndarray:
@@ -31,18 +31,18 @@ class Simulator(ABC):
 
     @abstractmethod
     def step(self, action: np.ndarray) -> Stepped:
-        """Act: an int64 scalar or ``(A,)``, or float32 ``(A,)``, of the family's action_space."""
+        """Take an action of the family's action_space: an int64 scalar or ``(A,)``, or float32 ``(A,)``."""
 
     def render(self) -> np.ndarray:
-        """Draw the present state: uint8 ``(height, width, 3)``."""
+        """Render the current state: uint8 ``(height, width, 3)``."""
         raise NotImplementedError(f"{type(self).__name__} draws no pictures.")
 
-    def close(self) -> None:  # noqa: B027 (many have nothing to free)
-        """Free what the simulator holds."""
+    def close(self) -> None:  # noqa: B027 (optional hook)
+        """Free the simulator's resources."""
 
 
 Maker = Callable[[Any], Simulator]
-"""Makes a simulator of a kind. It can be pickled, since worker processes call it."""
+"""Makes a simulator of a kind. It must be picklable, since worker processes call it."""
 
 
 Kind = Hashable

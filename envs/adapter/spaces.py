@@ -1,4 +1,4 @@
-"""The spaces of a Gymnasium environment as those of a family: float32 observations, and actions that agents know."""
+"""Conversion of a Gymnasium environment's spaces: float32 observations, and actions that agents support."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Observations:
     """The conversion of an environment's observations to float32 arrays of `space`, made of `parts`.
 
     A Box keeps its shape; numbers are converted to float32. Discrete, MultiDiscrete and MultiBinary observations become
-    zeros and ones. The entries of a Dict or Tuple, or those that `observe` names, are flattened one after another, and
+    zeros and ones. The entries of a Dict or Tuple, or those that `observe` names, are flattened and concatenated, and
     `parts` says where each is. `observe` may give an entry's bounds (low, high) in place of its declared ones. Raises
-    ValueError for a space that has no fixed size, such as a text.
+    ValueError for a space without a fixed size, such as Text.
     """
 
     def __init__(self, given: spaces.Space[Any], observe: Observed | None = None) -> None:
@@ -38,7 +38,7 @@ class Observations:
         self._simple = isinstance(given, spaces.Box)  # most are, and steps are many
 
     def __call__(self, obs: Any) -> np.ndarray:
-        """Return an observation of the environment as one of `space`. Raises WrongResult for one of another shape."""
+        """Convert an observation of the environment to `space`. Raises WrongResult if its shape is wrong."""
         if self._simple:
             return _of_shape((), obs, self.space.shape)
         found = []
@@ -55,7 +55,7 @@ class Observations:
 
 
 def _of_shape(path: tuple[str, ...], value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Return an observation, or the part of it that `path` names, as float32. Raises WrongResult for another shape."""
+    """Return an observation, or its part at `path`, as float32. Raises WrongResult if its shape is wrong."""
     found = np.asarray(value, np.float32)
     if found.shape != shape:
         part = f" {'.'.join(path)!r}" if path else ""
@@ -64,7 +64,7 @@ def _of_shape(path: tuple[str, ...], value: Any, shape: tuple[int, ...] | None) 
 
 
 def observed(given: Any) -> Observed:
-    """Return the entries and bounds that a user names: a list of names, or ``{name: null or [low, high]}``.
+    """Parse the observed entries and their bounds: a list of names, or ``{name: null or [low, high]}``.
 
     Raises ValueError for anything else.
     """
@@ -100,7 +100,7 @@ def _bounded(name: str, space: spaces.Space[Any], bounds: tuple[float, float] | 
 
 
 def _leaves(space: spaces.Space[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], spaces.Space[Any]]]:
-    """Yield the spaces inside Dicts and Tuples, with the names that lead to them."""
+    """Yield the leaf spaces of Dicts and Tuples, with their paths."""
     if isinstance(space, spaces.Dict):
         for name, inner in space.spaces.items():
             yield from _leaves(inner, (*path, str(name)))
@@ -129,10 +129,10 @@ def _joined(parts: Sequence[Part]) -> spaces.Box:
 
 
 class Actions:
-    """An agent's actions, of `space`, as those of an environment.
+    """The conversion of an agent's actions, of `space`, to those of an environment.
 
-    A Box of several dimensions becomes one of one dimension, and its actions are clipped to its bounds. A MultiBinary
-    space becomes a MultiDiscrete one. Raises ValueError for any space but those, Discrete and MultiDiscrete.
+    A Box is flattened to one dimension, and its actions are clipped to its bounds. A MultiBinary
+    space becomes MultiDiscrete; Discrete and MultiDiscrete stay. Raises ValueError for any other space.
     """
 
     def __init__(self, given: spaces.Space[Any]) -> None:
@@ -152,7 +152,7 @@ class Actions:
             )
 
     def __call__(self, action: np.ndarray) -> Any:
-        """Return an agent's action as one of the environment."""
+        """Convert an agent's action to one of the environment."""
         given = self.given
         if isinstance(given, spaces.Discrete):
             return int(action)

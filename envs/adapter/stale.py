@@ -1,8 +1,8 @@
-"""Constants that an environment's constructor derives from others, and that go stale when those are changed later.
+"""Constants that an environment's constructor derives from others, which go stale when those change later.
 
 Gymnasium's CartPole computes ``total_mass`` from ``masscart`` once, in ``__init__``; changing the attribute
-``masscart`` of an environment leaves it, so that the cart is heavy in name only. The source of the constructor shows
-such assignments, and they can be done again.
+``masscart`` later does not update it, so that the dynamics keep the old mass. The constructor's source shows
+such assignments, and they can be repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SPACES = ("action_space", "observation_space")
-"""These are not computed again: the family's spaces are the same for all tasks."""
+"""Attributes that are not recomputed: the family's spaces are the same for all tasks."""
 
 
 class Derived(NamedTuple):
@@ -27,33 +27,33 @@ class Derived(NamedTuple):
     name: str
     expression: str
     code: CodeType | None
-    """The assignment; None if it cannot be done again, since it needs local variables, is no plain one, or a space."""
+    """The assignment; None if it cannot be repeated: it needs local variables, is not a plain one, or sets a space."""
     scope: dict[str, Any]
     """The globals of the constructor's module."""
 
     def compute(self, env: Any) -> None:
-        """Do the assignment again on an environment."""
+        """Repeat the assignment on an environment."""
         if self.code is not None:
             exec(self.code, self.scope, {"self": env})
 
     def checked(self, env: Any) -> Derived:
-        """Return this one, without the assignment if that does not give what a newly made environment has.
+        """Return this object, without the assignment if that does not reproduce the value of a new environment.
 
-        This finds what the constructor changes afterwards, or assigns under a condition.
+        This detects attributes that the constructor changes later or assigns under a condition.
         """
         try:
             again = eval(self.expression, self.scope, {"self": env})
             same = _same(again, getattr(env, self.name))
-        except Exception:  # the expression is the environment's
+        except Exception:  # the environment's code may raise any exception
             same = False
         return self if same else self._replace(code=None)
 
 
 @cache
 def derived_from(kind: type, names: frozenset[str]) -> Sequence[Derived]:
-    """Return what the constructors of a class derive from these attributes, directly or not, in the order of source.
+    """Return what the constructors of a class derive, directly or indirectly, from these attributes, in source order.
 
-    It follows assignments to ``self.name`` and to local variables; a class without Python source has none.
+    Assignments to ``self.name`` and to local variables are followed; the result is empty without Python source.
     """
     changed, found = set(names), list[Derived]()
     if not changed:
@@ -76,7 +76,7 @@ def derived_from(kind: type, names: frozenset[str]) -> Sequence[Derived]:
 
 
 def _constructors(kind: type) -> Iterator[FunctionType]:
-    """Yield the constructors of a class that are written in Python, those of its bases first."""
+    """Yield the Python constructors of a class, those of its bases first."""
     for base in reversed(kind.__mro__):
         function = vars(base).get("__init__")
         if isinstance(function, FunctionType):
@@ -84,7 +84,7 @@ def _constructors(kind: type) -> Iterator[FunctionType]:
 
 
 def _assignments(function: FunctionType) -> Iterator[tuple[Sequence[ast.expr], ast.expr, bool]]:
-    """Yield (targets, value, True for ``self.name = value``) of a function's assignments, in the order of source."""
+    """Yield (targets, value, True for ``self.name = value``) of a function's assignments, in source order."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -98,7 +98,7 @@ def _assignments(function: FunctionType) -> Iterator[tuple[Sequence[ast.expr], a
 
 
 def _names(node: ast.expr) -> tuple[set[str], set[str]]:
-    """Return the attributes of ``self`` that an expression names, and its variables."""
+    """Return the attributes of ``self`` and the variables that an expression uses."""
     attributes, variables = set(), set()
     for each in ast.walk(node):
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "self":
@@ -109,7 +109,7 @@ def _names(node: ast.expr) -> tuple[set[str], set[str]]:
 
 
 def _own(function: FunctionType) -> set[str]:
-    """Return the names that only the function knows: its arguments and local variables, and those of a closure."""
+    """Return the function's local names: arguments, local variables and closure variables."""
     return {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars} - {"self"}
 
 
@@ -120,7 +120,7 @@ def _compiled(target: str, value: ast.expr) -> CodeType:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal; two objects that are no numbers, text or lists of them are if of one type."""
+    """Return whether two values are equal; objects other than numbers, text and lists are if their types are."""
     if isinstance(one, (int, float, str, tuple, list, np.ndarray, np.generic)):
         return type(one) is type(other) and np.array_equal(np.asarray(one), np.asarray(other))
     return type(one) is type(other)

@@ -16,22 +16,22 @@ from metarl.envs.bandits.arms import BernoulliArms, GaussianArms
 
 
 class Counts(NamedTuple):
-    """The payments of Bernoulli arms."""
+    """Counts of the payments of Bernoulli arms."""
 
     wins: Tensor  # (B, k) float32
     losses: Tensor  # (B, k) float32
 
 
 class BetaArms(Belief):
-    """The belief about k independent Bernoulli arms with p ~ U[0, most): a Beta distribution, cut off at `most`.
+    """The belief over k independent Bernoulli arms with p ~ U[0, most): a Beta distribution truncated at `most`.
 
     Integrals over [0, most) are Gauss-Legendre sums with half as many nodes as a trial has pulls, which are exact for
-    these polynomials; for ``most = 1`` they are Beta functions. `features` are mean and standard deviation of every
-    arm's p, both over their values before anything was seen, less 1 for the mean.
+    these polynomials; for ``most = 1`` they are Beta functions. `features` are the mean and standard deviation of each
+    arm's p, both divided by their prior values; 1 is subtracted from the mean.
     """
 
     def __init__(self, num_arms: int, pulls: int, most: float = 1.0) -> None:
-        """Make the belief for trials of at most `pulls` pulls of each arm."""
+        """Create the belief for trials of at most `pulls` pulls of each arm."""
         self.num_arms, self.most, self.size = num_arms, most, 2 * num_arms
         self.nodes = (pulls + 2) // 2 + 1  # exact up to the degree pulls + 3, for the second moment too
 
@@ -53,7 +53,7 @@ class BetaArms(Belief):
         return self.moments(belief)[0].to(torch.float32)
 
     def moments(self, belief: Counts) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of every arm's p: float64 ``(B, k)`` each."""
+        """Return the mean and standard deviation of each arm's p: float64 ``(B, k)`` each."""
         wins, losses = belief.wins.double(), belief.losses.double()
         if self.most == 1.0:
             mean = (wins + 1.0) / (wins + losses + 2.0)
@@ -79,9 +79,9 @@ class BetaArms(Belief):
 
 
 class MirroredArms(BetaArms):
-    """The belief about two Bernoulli arms that pay with p and 1 - p, p ~ U[0, 1): one Beta distribution for both.
+    """The belief over two Bernoulli arms that pay with p and 1 - p, p ~ U[0, 1): one Beta distribution for both.
 
-    A payment of one arm counts as none of the other. A task's density is that of p.
+    A payment of one arm counts as a non-payment of the other. The density of a task is that of p.
     """
 
     def __init__(self, pulls: int) -> None:
@@ -99,13 +99,13 @@ class MirroredArms(BetaArms):
 
 
 class Masses(NamedTuple):
-    """The masses of finitely many tasks."""
+    """The probabilities of finitely many tasks."""
 
     log_mass: Tensor  # (B, M) float32
 
 
 class ListedArms(FiniteBelief):
-    """The belief about Bernoulli arms of which there are finitely many sets, such as a list of training tasks."""
+    """The belief over a finite set of Bernoulli tasks, such as a list of training tasks."""
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Masses:
         return Masses(self.uniform(rows, device))
@@ -119,22 +119,22 @@ class ListedArms(FiniteBelief):
 
 
 class Sums(NamedTuple):
-    """The payments of Gaussian arms."""
+    """Sums of the payments of Gaussian arms."""
 
     pulls: Tensor  # (B, k) float32
     total: Tensor  # (B, k) float64: the sum of an arm's payments
 
 
 class NormalArms(Belief):
-    """The belief about k independent Gaussian arms with mean μ ~ U[low, low + 1): a normal distribution, cut off there.
+    """The belief over k independent Gaussian arms with mean μ ~ U[low, low + 1): a truncated normal distribution.
 
-    Integrals are differences of normal distribution functions, in double precision and by their logarithms, so that
-    they are exact in the tails too. `features` are mean and standard deviation of every arm's μ, both over their values
-    before anything was seen, less 1 for the mean.
+    Integrals are differences of normal distribution functions, computed from their logarithms in double precision, so
+    they are exact in the tails too. `features` are the mean and standard deviation of each arm's μ, both divided by
+    their prior values; 1 is subtracted from the mean.
     """
 
     def __init__(self, num_arms: int, std: float, low: float = 0.0) -> None:
-        """Make the belief for payments with the standard deviation `std`."""
+        """Create the belief for payments with the standard deviation `std`."""
         self.num_arms, self.std, self.low, self.size = num_arms, std, low, 2 * num_arms
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> Sums:
@@ -153,7 +153,7 @@ class NormalArms(Belief):
         return self.moments(belief)[0].to(torch.float32)
 
     def moments(self, belief: Sums) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of every arm's μ, float64 ``(B, k)`` each."""
+        """Return the mean and standard deviation of each arm's μ, float64 ``(B, k)`` each."""
         centre, spread, low, high, log_mass = self._cut(belief)
         at_low, at_high = ((-0.5 * x * x - log_mass).exp() / math.sqrt(2.0 * math.pi) for x in (low, high))
         shift = at_low - at_high
@@ -173,11 +173,11 @@ class NormalArms(Belief):
         return torch.where(outside, -torch.inf, density).sum(-1).to(torch.float32)
 
     def _cut(self, belief: Sums) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return an arm's mean payment, its standard error, both ends of the range in these, and the log mass there."""
+        """Return an arm's mean payment, its standard error, the standardised ends of the range, and its log mass."""
         pulls = belief.pulls.double().clamp_min(1.0)
         centre, spread = belief.total / pulls, self.std / pulls.sqrt()
         low, high = (self.low - centre) / spread, (self.low + 1.0 - centre) / spread
-        # Above the middle the upper tails are the small numbers whose difference is exact.
+        # Above the mean, use the upper tails: they are small, so their difference is exact.
         above = low > 0.0
         small, large = torch.where(above, -high, low), torch.where(above, -low, high)
         log_large = torch.special.log_ndtr(large)
@@ -186,7 +186,7 @@ class NormalArms(Belief):
 
 
 class ListedNormalArms(FiniteBelief):
-    """The belief about Gaussian arms of which there are finitely many sets, such as a list of training tasks."""
+    """The belief over a finite set of Gaussian tasks, such as a list of training tasks."""
 
     def __init__(self, tasks: GaussianArms, std: float) -> None:
         super().__init__(tasks)
@@ -203,14 +203,14 @@ class ListedNormalArms(FiniteBelief):
 
 
 def pulls_of(step: Step, num_arms: int) -> Tensor:
-    """Return the pull that a step reports, one-hot, float32 ``(B, k)``: zeros at a trial's first step."""
+    """Return the pull that a step reports as one-hot float32 ``(B, k)``; zeros at the first step of a trial."""
     arms = torch.arange(num_arms, device=step.prev_action.device)
     return (step.prev_action[:, None] == arms).to(torch.float32)
 
 
 @functools.lru_cache(maxsize=16)
 def gauss_legendre(nodes: int, most: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return nodes and log weights of the Gauss-Legendre sum over [0, most], float64 ``(nodes,)`` each."""
+    """Return the nodes and log weights of Gauss-Legendre quadrature on [0, most], float64 ``(nodes,)`` each."""
     x, weight = np.polynomial.legendre.leggauss(nodes)
     node = torch.as_tensor(0.5 * most * (x + 1.0), device=device)
     return node, torch.as_tensor(np.log(0.5 * most * weight), device=device)

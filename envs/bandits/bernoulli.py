@@ -21,7 +21,7 @@ from metarl.envs.bandits.pull import Pull, blank, blank_space, no_pull
 
 
 def pull(task: BernoulliArms, arm: Tensor, key: Key) -> tuple[Pull, Tensor, Tensor]:
-    """Pull `arm` (B,), which pays with its probability: what `TaskFamily.step` returns."""
+    """Pull `arm` (B,) and return what `TaskFamily.step` returns; the arm pays with its probability."""
     probs = task.probs.gather(1, arm[:, None])
     reward = (rng.uniform(key, 1) < probs)[:, 0].to(torch.float32)
     return Pull(arm, reward), reward, torch.zeros_like(arm, dtype=torch.bool)
@@ -118,5 +118,5 @@ class BernoulliBandit(TaskFamily[BernoulliArms, Pull]):
         return task.probs.mean(-1)
 
     def sketch(self, task: BernoulliArms, episodes: int = 1) -> Sketch[Pull]:
-        """One line per arm: its probability as a bar, then its pulls in time, blue where it paid and red where not."""
+        """Draw one line per arm: its probability as a bar, then its pulls over time, blue if it paid, else red."""
         return probabilities(task.probs[0].tolist(), pulls=episodes)

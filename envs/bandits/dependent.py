@@ -79,14 +79,14 @@ class DependentBandit(TaskFamily[BernoulliArms, Pull]):
             raise ValueError(unknown("structure", structure, ("uniform", *self.POOR)))
         self.structure = structure
         if structure != "uniform":
-            self.splits = ("train", "valid", "ood", "all")  # type: ignore[misc]  # what splits there are depends on the option
+            self.splits = ("train", "valid", "ood", "all")  # type: ignore[misc]  # the splits depend on the option
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
         self.horizon = 1
         self.observation_space = blank_space()
         self.action_space = gymnasium.spaces.Discrete(2)
 
     def enumerate_tasks(self, split: str) -> BernoulliArms | None:
-        """Both tasks of "easy", "medium" or "hard"; None for `ood` and for "uniform"."""
+        """Return both tasks of "easy", "medium" or "hard"; None for `ood` and for "uniform"."""
         if self.structure == "uniform" or split == "ood":
             return None
         poor = self.POOR[self.structure]

@@ -109,7 +109,7 @@ class GaussianBandit(TaskFamily[GaussianArms, Pull]):
         return task.means.mean(-1)
 
     def sketch(self, task: GaussianArms, episodes: int = 1) -> Sketch[Pull]:
-        """One line per arm: its mean as a bar, its pulls in time, from red (two deviations low) to blue (high)."""
+        """Draw one line per arm: its mean as a bar, its pulls over time, from red (two std low) to blue (high)."""
         means = task.means[0].tolist()
         low, high = min(means) - 2 * self.std, max(means) + 2 * self.std
         lines = [

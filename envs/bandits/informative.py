@@ -19,10 +19,10 @@ from metarl.envs.drawing.sheet import BAD, GOOD
 
 
 class InformativeArms(NamedTuple):
-    """The arm that pays, and the clue that the last arm gives."""
+    """The target arm, and the clue that the last arm pays."""
 
     target: Tensor  # (B,) int64: the arm that pays 5, from 0 to 9
-    clue: Tensor  # (B,) float32: what the last arm pays
+    clue: Tensor  # (B,) float32: payment of the last arm
 
 
 class InformativeBandit(TaskFamily[InformativeArms, Pull]):
@@ -90,7 +90,7 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
         self.action_space = gymnasium.spaces.Discrete(self.INFORMATIVE + 1)
 
     def enumerate_tasks(self, split: str) -> InformativeArms:
-        """Every task of the split once, for exact evaluation."""
+        """Return every task of the split once, for exact evaluation."""
         held_out = [target in self.TEST_TARGETS for target in range(self.INFORMATIVE)]
         keep = [target for target, held in enumerate(held_out) if split == "all" or held == (split == "test")]
         target = torch.tensor(keep)
@@ -119,7 +119,7 @@ class InformativeBandit(TaskFamily[InformativeArms, Pull]):
         return (14.0 + task.clue) / 11.0
 
     def sketch(self, task: InformativeArms, episodes: int = 1) -> Sketch[Pull]:
-        """One line per arm: its payment as a bar, then its pulls in time with what they paid."""
+        """Draw one line per arm: its payment as a bar, then its pulls over time with their payments."""
         target, clue = int(task.target[0]), float(task.clue[0])
         pays = [5.0 if arm == target else 1.0 for arm in range(self.INFORMATIVE)] + [clue]
         colours = {target: GOOD, self.INFORMATIVE: "#868e96"}

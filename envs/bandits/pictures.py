@@ -1,4 +1,4 @@
-"""The picture that bandits share: one line per arm, its worth as a bar, then its pulls in time."""
+"""The picture shared by all bandits: one line per arm, its value as a bar, then its pulls over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.envs.bandits.pull import Pull
 from metarl.envs.drawing.sheet import BAD, GOOD, Sheet, pixels
 
 MOST = 210
-"""Pulls side by side; the next one begins a new page."""
+"""Most pulls per line; the next one begins a new page."""
 
 
 class Line(NamedTuple):
@@ -27,7 +27,7 @@ class Mark(NamedTuple):
     """The mark of one pull."""
 
     colour: str
-    text: str = ""  # written where there is room for it
+    text: str = ""  # written if there is room
 
 
 def payment_colour(share: float) -> str:
@@ -39,9 +39,9 @@ def payment_colour(share: float) -> str:
 
 
 class Arms(Sketch["Pull"]):
-    """One line per arm: `mark` says how a pull that paid so much is drawn, `summary` what stands above of all pulls.
+    """One line per arm: `mark` gives the drawing of a pull with this payment, `summary` the heading for all pulls.
 
-    States are `metarl.envs.bandits.pull.Pull`; those before a pull, one per episode, show nothing.
+    States are `metarl.envs.bandits.pull.Pull`; the state before the pull of each episode is not drawn.
     """
 
     LINE, BAR, LEFT, TOP = 28, 120, 150, 34  # pixels
@@ -93,7 +93,7 @@ class Arms(Sketch["Pull"]):
 
 
 def probabilities(probs: Sequence[float], pulls: int) -> Arms:
-    """The picture of arms that pay 1 with these probabilities or nothing."""
+    """Return the picture of arms that pay 1 with these probabilities, else 0."""
     lines = [Line(f"{arm}   {p:.2f}", p, p == max(probs)) for arm, p in enumerate(probs)]
     return Arms(
         "pays with p",

@@ -1,4 +1,4 @@
-"""One pull of a bandit: the state before and after it, and what the agent sees, which is nothing."""
+"""One pull of a bandit: the state before and after it, and the empty observation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from metarl.core.family import Key
 
 
 class Pull(NamedTuple):
-    """The last pull. The agent sees it only as its previous action and reward; pictures need it here."""
+    """The last pull, for pictures. The agent sees it only as its previous action and reward."""
 
     arm: Tensor  # (B,) int64; -1 before the pull
     reward: Tensor  # (B,) float32
 
 
 def no_pull(key: Key) -> Pull:
-    """The state before the pull, for a batch of as many rows as there are keys."""
+    """Return the state before the pull, one row per key."""
     return Pull(torch.full_like(key, -1), torch.zeros(len(key), device=key.device))
 
 
 def blank_space() -> gymnasium.spaces.Box:
-    """The space of `blank` observations."""
+    """Return the space of `blank` observations."""
     return gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
 
 
 def blank(reward: Tensor) -> Tensor:
-    """The observation that tells nothing: 0, float32 ``(B, 1)``, for rows with these last rewards ``(B,)``."""
+    """Return the empty observation: 0, float32 ``(B, 1)``, for rows with these last rewards ``(B,)``."""
     return reward.new_zeros(len(reward), 1)

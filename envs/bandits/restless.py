@@ -22,11 +22,11 @@ from metarl.envs.drawing.sheet import Sheet, pixels
 
 
 class WalkState(NamedTuple):
-    """The time of a trial, and its last pull."""
+    """The time within a trial, and its last pull."""
 
     pulls: Tensor  # (B,) int64: pulls made so far
     arm: Tensor  # (B,) int64: the last pull; -1 before the first
-    reward: Tensor  # (B,) float32: what it paid
+    reward: Tensor  # (B,) float32: its payment
 
 
 class RestlessBandit(TaskFamily[Walk, WalkState]):
@@ -102,7 +102,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         size = 3.0 * self.step_size if split == "ood" else self.step_size
         first = rng.uniform(rng.fold(keys, 0), 2)[..., None]
         steps = size * rng.normal(rng.fold(keys, 1), 2 * (self.horizon - 1)).reshape(len(keys), 2, self.horizon - 1)
-        # Reflecting at every step is the same as folding up the plane of the free walk afterwards.
+        # Reflecting at every step is the same as folding the free walk into [0, 1] afterwards.
         free = torch.cat([first, first + steps.cumsum(-1)], dim=-1).remainder(2.0)
         return Walk(torch.minimum(free, 2.0 - free), torch.full_like(first[:, 0, 0], size))
 
@@ -123,7 +123,7 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         return WalkState(state.pulls + 1, action, reward), reward, torch.zeros_like(action, dtype=torch.bool)
 
     def belief(self, split: str) -> Belief | None:
-        """On a grid, for trials of one episode and no list of tasks: another episode walks the same path again."""
+        """Return a belief on a grid for trials of one episode and no task list (later episodes repeat the path)."""
         if self.episodes_per_trial > 1 or self.num_tasks(split) is not None:
             return None
         return WanderingArms(3.0 * self.step_size if split == "ood" else self.step_size, self.horizon)
@@ -135,12 +135,12 @@ class RestlessBandit(TaskFamily[Walk, WalkState]):
         return task.probs.mean(1).sum(-1)
 
     def sketch(self, task: Walk, episodes: int = 1) -> Sketch[WalkState]:
-        """Both probabilities over time, and each pull on its arm's curve: full where it paid, hollow where not."""
+        """Draw both probabilities over time, and each pull on its arm's curve: filled if it paid, else hollow."""
         return _Paths(task.probs[0].tolist())
 
 
 class _Paths(Sketch[WalkState]):
-    """Both paths and the pulls on them; those of earlier episodes are paler."""
+    """Both paths with their pulls; earlier episodes are paler."""
 
     LEFT, TOP, HIGH, COLOURS = 44, 40, 260, ("#1971c2", "#e8590c")  # pixels
 

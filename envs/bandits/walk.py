@@ -1,4 +1,4 @@
-"""Tasks of bandits whose arms wander."""
+"""Tasks of bandits whose arms follow a random walk."""
 
 from __future__ import annotations
 

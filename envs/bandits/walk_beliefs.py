@@ -1,4 +1,4 @@
-"""The belief about arms that wander, on a grid."""
+"""The belief over arms that follow a random walk, on a grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = 100
 
 
 class WalkFilter(NamedTuple):
-    """The knowledge of a trial."""
+    """The filter's state within a trial."""
 
     mass: Tensor  # (B, 2, CELLS) float64: probability of the cells of each arm's probability at the next pull
     pulls: Tensor  # (B,) int64: pulls made
@@ -29,10 +29,10 @@ class WalkFilter(NamedTuple):
 
 
 class WanderingArms(Belief):
-    """The belief about two arms whose probabilities take reflected normal steps, for trials of one episode.
+    """The belief over two arms whose probabilities take reflected normal steps, for trials of one episode.
 
-    A filter on a grid: p lies in the middle of one of 100 equal cells, and steps from cell to cell with the mean
-    probability over the cell that it steps into. After 99 random pulls with the default steps of 0.1, the means of 200
+    A grid filter: p lies at the centre of one of 100 equal cells, and moves from cell to cell with the mean
+    probability over the target cell. After 99 random pulls with the default steps of 0.1, the means of 200
     trials differ by at most 1.2e-4 from those on a grid of 800 cells, and the log likelihoods of all payments by at
     most 3.4e-3. The error falls with the square of the step: 1.9e-5 and 7e-4 for steps of 0.3. A task is the path of
     both arms; its density is that of all their probabilities. `features` are mean and standard deviation of both arms'
@@ -42,7 +42,7 @@ class WanderingArms(Belief):
     size = 4
 
     def __init__(self, step_size: float, pulls: int, cells: int = CELLS) -> None:
-        """Make the belief for trials of `pulls` pulls, and steps with the standard deviation `step_size`."""
+        """Create the belief for trials of `pulls` pulls and steps with the standard deviation `step_size`."""
         self.step_size, self.pulls, self.cells = step_size, pulls, cells
 
     def prior(self, rows: int, device: torch.device | str = "cpu") -> WalkFilter:
@@ -54,7 +54,7 @@ class WanderingArms(Belief):
     def posterior(self, belief: WalkFilter, step: Step) -> WalkFilter:
         p = middles(self.cells, belief.mass.device)
         arm = pulls_of(step, 2)
-        pulled = arm.sum(-1) > 0.0  # a trial's first step reports no pull
+        pulled = arm.sum(-1) > 0.0  # the first step of a trial reports no pull
         chance = torch.where(step.prev_reward[:, None] > 0.5, p, 1.0 - p)  # (B, cells)
         joint = belief.mass * torch.where(arm[..., None] > 0.5, chance[:, None], 1.0)
         total = joint.sum(-1, keepdim=True)
@@ -74,13 +74,13 @@ class WanderingArms(Belief):
         return torch.cat([2.0 * mean - 1.0, math.sqrt(12.0) * std], dim=-1).to(torch.float32)
 
     def moments(self, belief: WalkFilter) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of both arms' p at the next pull: float64 ``(B, 2)`` each."""
+        """Return the mean and standard deviation of both arms' p at the next pull: float64 ``(B, 2)`` each."""
         p = middles(self.cells, belief.mass.device)
         mean = belief.mass @ p
         return mean, (belief.mass @ p**2 - mean**2).clamp_min(0.0).sqrt()
 
     def log_prob(self, belief: WalkFilter, task: Walk) -> Tensor:
-        """Return the log density of a path, the pulls to come included; minus infinity for steps of another size."""
+        """Return the log density of a path, future pulls included; minus infinity if its step size differs."""
         probs = task.probs.double()
         before, after = probs[..., :-1, None], probs[..., 1:, None]
         images = 2.0 * torch.arange(-2 - reach(self.step_size), 3 + reach(self.step_size), device=probs.device)
@@ -95,19 +95,19 @@ class WanderingArms(Belief):
 
 
 def reach(step_size: float) -> int:
-    """Return how many further mirror images of [0, 1] on either side a step can reach, at 8 standard deviations."""
+    """Return how many mirror images of [0, 1] on either side a step of 8 standard deviations can reach."""
     return math.ceil(4.0 * step_size)
 
 
 @functools.lru_cache(maxsize=16)
 def middles(cells: int, device: torch.device) -> Tensor:
-    """Return the middles of equal cells of [0, 1], float64 ``(cells,)``."""
+    """Return the centres of equal cells of [0, 1], float64 ``(cells,)``."""
     return (torch.arange(cells, device=device, dtype=torch.float64) + 0.5) / cells
 
 
 @functools.lru_cache(maxsize=16)
 def reflected_steps(step_size: float, cells: int, device: torch.device) -> Tensor:
-    """Return the probabilities of steps from the middle of a cell into a cell, float64 ``(cells, cells)``."""
+    """Return the transition probabilities from the centre of a cell into each cell, float64 ``(cells, cells)``."""
     p = middles(cells, device)
     edges = torch.arange(cells + 1, device=device, dtype=torch.float64) / cells
     images = 2.0 * torch.arange(-2 - reach(step_size), 3 + reach(step_size), device=device, dtype=torch.float64)

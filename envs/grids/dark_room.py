@@ -1,4 +1,4 @@
-"""Dark rooms: the goal is not seen, and pays where it is (Laskin et al. 2022)."""
+"""Dark rooms: the goal is not observed, and pays when the agent is on it (Laskin et al. 2022)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> DarkTask:
-        """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
+        """Return every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
         goals = fixed_part(cells(self.size), "train" if split == "ood" else split, self.TEST_GOALS)
         index, actions = with_actions(len(goals), split)
         return DarkTask(torch.tensor(goals)[index], actions)
@@ -152,9 +152,9 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
 
     def optimal_action(self, task: DarkTask, obs: Tensor) -> Tensor:
         move = towards(task.goal, obs.to(torch.int64))
-        return (task.actions == move[:, None]).to(torch.int64).argmax(-1)  # the action that the task gives this move
+        return (task.actions == move[:, None]).to(torch.int64).argmax(-1)  # the action that makes this move in the task
 
-    # Renaming the actions changes neither their maximum nor their mean, so both returns depend only on the goal.
+    # Permuting the actions changes neither their maximum nor their mean, so both returns depend only on the goal.
     def oracle(self, task: DarkTask) -> Tensor:
         return plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.amax(-1))
 
@@ -162,7 +162,7 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
         return plan(task.goal, self.size, self.horizon, start=(4, 4), miss=0.0, backup=lambda q: q.mean(-1))
 
     def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
-        """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
+        """Draw the room with visit counts (darker: more visits), the paths (darker over time) and the goal."""
         return room(task.goal, self.size, self.horizon)
 
 
@@ -239,7 +239,7 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> DarkTask:
-        """Every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
+        """Return every task of the split once, for exact evaluation; in `ood` each goal with each derangement."""
         goals = random_part(self.size**2, 58, seed=17, split=split)
         index, actions = with_actions(len(goals), split)
         return DarkTask(torch.tensor(cells(self.size))[goals][index], actions)
@@ -271,13 +271,13 @@ class DarkRoomHard(TaskFamily[DarkTask, Cell]):
         return (state.position == task.goal).all(-1)
 
     def oracle(self, task: DarkTask) -> Tensor:
-        return torch.ones(len(task.goal), device=task.goal.device)  # ≤ 16 steps, and one to arrive where it starts
+        return torch.ones(len(task.goal), device=task.goal.device)  # ≤ 16 steps; one step if it starts there
 
     def random_return(self, task: DarkTask) -> Tensor:
-        # Renaming the actions does not change their mean.
+        # Permuting the actions does not change their mean.
         within = hitting(self.size, self.horizon)[-1].to(task.goal.device)
         return within[cell_number(task.goal, self.size), self.size**2 // 2]
 
     def sketch(self, task: DarkTask, episodes: int = 1) -> Sketch[Cell]:
-        """The room, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
+        """Draw the room with visit counts (darker: more visits), the paths (darker over time) and the goal."""
         return room(task.goal, self.size, self.horizon)

@@ -17,7 +17,7 @@ from metarl.core.beliefs.places import Ground
 from metarl.envs.drawing.cells import Cells, Frame, xy
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # stay, up, right, down, left
-STEPS = MOVES[1:]  # of mazes, where nobody stays
+STEPS = MOVES[1:]  # of mazes, which have no action to stay
 MOVE_NAMES = ("stay", "up", "right", "down", "left")
 STEP_NAMES = MOVE_NAMES[1:]
 
@@ -29,41 +29,41 @@ class Cell(NamedTuple):
 
 
 def grid_spaces(size: int) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discrete]:
-    """The spaces of observations, x and y, and of actions, the numbers of `MOVES`."""
+    """Return the spaces of observations (x and y) and actions (indices into `MOVES`)."""
     return gymnasium.spaces.Box(0.0, size - 1.0, (2,), np.float32), gymnasium.spaces.Discrete(len(MOVES))
 
 
 @functools.cache
 def moves(device: torch.device) -> Tensor:
-    """`MOVES` as a tensor ``(5, 2)``."""
+    """Return `MOVES` as a tensor ``(5, 2)``."""
     return torch.tensor(MOVES, device=device)
 
 
 @functools.cache
 def steps(device: torch.device) -> Tensor:
-    """`STEPS` as a tensor ``(4, 2)``."""
+    """Return `STEPS` as a tensor ``(4, 2)``."""
     return torch.tensor(STEPS, device=device)
 
 
 def cells(size: int) -> list[tuple[int, int]]:
-    """All cells (x, y) in the order of their index size · y + x."""
+    """Return all cells (x, y) in the order of their index size · y + x."""
     return [(x, y) for y in range(size) for x in range(size)]
 
 
 def fixed_part(every: list[tuple[int, int]], split: str, test: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
-    """The goals of `train`, `test` or `all`."""
+    """Return the goals of `train`, `test` or `all`."""
     return [cell for cell in every if split == "all" or (cell in test) == (split == "test")]
 
 
 def plan(
     goal: Tensor, size: int, horizon: int, start: tuple[int, int], miss: float, backup: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Exact expected return from `start` (B,) by dynamic programming; `backup` turns action values into a value."""
+    """Return the exact expected return from `start` (B,); `backup` maps action values to a state value."""
     every = torch.tensor(cells(size), device=goal.device)  # (S, 2)
     after = (every[:, None] + moves(goal.device)).clamp(0, size - 1)  # (S, 5, 2)
     after_index = size * after[..., 1] + after[..., 0]
-    # Solved for every goal of the grid, and then looked up: there are fewer of them than rows.
-    reward = torch.where(torch.eye(size**2, dtype=torch.bool, device=goal.device), 1.0, miss)  # (goal, S), of arriving
+    # Solve for every goal of the grid, then look up: there are fewer goals than rows.
+    reward = torch.where(torch.eye(size**2, dtype=torch.bool, device=goal.device), 1.0, miss)  # (goal, S), on arrival
     value = torch.zeros_like(reward)
     for _ in range(horizon):
         value = backup((reward + value)[:, after_index])
@@ -71,7 +71,7 @@ def plan(
 
 
 def towards(goal: Tensor, position: Tensor) -> Tensor:
-    """The move (B,), a number of `MOVES`, on a shortest way from `position` (B, 2) to `goal`: first along x, then y."""
+    """Return the index (B,) in `MOVES` of the next move from `position` (B, 2) to `goal`: first along x, then y."""
     right, up = (goal - position).sign().unbind(-1)
     along_x = torch.where(right > 0, 2, 4)
     along_y = torch.where(up > 0, 1, torch.where(up < 0, 3, 0))
@@ -79,36 +79,36 @@ def towards(goal: Tensor, position: Tensor) -> Tensor:
 
 
 def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
-    """The picture of a square room: its cells with their visits, the paths, and a red frame around the goal."""
+    """Return the picture of a square room: cells with visit counts, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])
 
 
 def floor(size: int, places: Callable[[Any], dict[str, Tensor]]) -> Ground:
-    """The ground of a square room, a cell for each of its cells."""
+    """Return the drawing grid of a square room."""
     return Ground((0.0, 0.0), size, size, 1.0, places)
 
 
 def room_in_letters(size: int, obs: Tensor) -> str:
-    """Draw a square room with the agent, @, where ``obs[:2]``, x and y, says that it is; up is up."""
+    """Draw a square room as text with the agent, @, at ``obs[:2]`` (x and y); y grows upwards."""
     x, y = (round(number) for number in obs[:2].tolist())
     return "\n".join(" ".join(".@"[(x, y) == (i, j)] for i in range(size)) for j in reversed(range(size)))
 
 
 def view_in_letters(walls: Tensor) -> str:
-    """Draw the 3 × 3 cells around the agent, @, from ``walls`` (9,), line by line from the upper left; # is wall."""
+    """Draw the 3 × 3 cells around the agent, @, as text from ``walls`` (9,), row by row from the top; # is wall."""
     letters = [".#"[wall] for wall in (walls > 0.5).tolist()]
     letters[4] = "@"
     return "\n".join(" ".join(letters[at : at + 3]) for at in (0, 3, 6))
 
 
 def position(state: Cell) -> tuple[int, int]:
-    """The cell of one row."""
+    """Return the agent's cell in one row."""
     return xy(state.position)
 
 
 @functools.cache
 def hitting(size: int, horizon: int) -> Tensor:
-    """The probability that random actions enter a cell within 0 … horizon moves: float32 (horizon + 1, goal, start)."""
+    """Return the hitting probability of random actions within 0 … horizon moves: (horizon + 1, goal, start)."""
     every = torch.tensor(cells(size))  # (S, 2)
     after = cell_number((every[:, None] + moves(every.device)).clamp(0, size - 1), size)  # (S, 5)
     goal = torch.eye(size**2, dtype=torch.bool)
@@ -119,19 +119,19 @@ def hitting(size: int, horizon: int) -> Tensor:
 
 
 def cell_number(cell: Tensor, size: int) -> Tensor:
-    """A cell's number, size · y + x, as in `cells`."""
+    """Return a cell's index, size · y + x, as in `cells`."""
     return size * cell[..., 1] + cell[..., 0]
 
 
 def moved(position: Tensor, actions: Tensor, action: Tensor, size: int) -> Tensor:
-    """The cell after `action`, renamed by a task's `actions` (B, 5); walls stop it."""
+    """Return the cell after `action`, permuted by a task's `actions` (B, 5); walls stop the move."""
     move = moves(action.device)[actions.gather(1, action[:, None])[:, 0]]
     return (position + move).clamp(0, size - 1)
 
 
 @functools.cache
 def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
-    """The numbers of a split's tasks among `count`, in order: `held_out` fixed ones are those of `test`."""
+    """Return the sorted indices of a split's tasks among `count`; `test` has `held_out` fixed ones."""
     held = torch.zeros(count, dtype=torch.bool)
     held[rng.permutation(rng.key(seed), count)[:held_out]] = True
     kept = torch.ones_like(held) if split == "all" else held if split == "test" else ~held
@@ -140,7 +140,7 @@ def random_part(count: int, held_out: int, seed: int, split: str) -> Tensor:
 
 @functools.cache
 def with_actions(count: int, split: str) -> tuple[Tensor, Tensor]:
-    """Rows of `count` tasks, and what the actions do in each: in `ood` every task comes with every derangement."""
+    """Return the rows of `count` tasks and their action maps: in `ood` every task with every derangement."""
     orders = list(itertools.permutations(range(len(MOVES))))
     if split == "ood":
         orders = [order for order in orders if all(move != action for action, move in enumerate(order))]

@@ -1,4 +1,4 @@
-"""GridNavi: a goal in a grid, which is not shown (Zintgraf et al. 2020)."""
+"""GridNavi: a grid with a hidden goal (Zintgraf et al. 2020)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> GoalCell:
-        """Every task of the split once, for exact evaluation."""
+        """Return every task of the split once, for exact evaluation."""
         near = {(0, 0), (0, 1), (1, 0), (1, 1)}
         far = [cell for cell in cells(self.size) if cell not in near]
         goals = sorted(near - {(0, 0)}) if split == "ood" else fixed_part(far, split, self.TEST_GOALS)
@@ -152,5 +152,5 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
         return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.mean(-1))
 
     def sketch(self, task: GoalCell, episodes: int = 1) -> Sketch[Cell]:
-        """The grid, darker where visited more often, with the counts, the paths (pale to dark in time) and the goal."""
+        """Draw the grid with visit counts (darker: more visits), the paths (darker over time) and the goal."""
         return room(task.goal, self.size, self.horizon)

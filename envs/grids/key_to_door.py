@@ -30,7 +30,7 @@ from metarl.envs.grids.grid import (
 
 
 class KeyDoorTask(NamedTuple):
-    """The places of the key and its door, and the effects of the actions."""
+    """The cells of the key and its door, and the effects of the actions."""
 
     key: Tensor  # (B, 2) int64: x, y
     door: Tensor  # (B, 2) int64: x, y; never the key's cell
@@ -114,7 +114,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         self.observation_space, self.action_space = grid_spaces(self.size)
 
     def enumerate_tasks(self, split: str) -> KeyDoorTask:
-        """Every task of the split once, for exact evaluation; in `ood` each pair with each derangement (228 096)."""
+        """Return every task of the split once; in `ood` each pair with each derangement (228 096)."""
         every = torch.tensor(cells(self.size))
         count = len(every)
         pairs = random_part(count * (count - 1), 1296, seed=9, split=split)
@@ -146,7 +146,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         return KeyDoorState(position, state.has_key | taken), (taken | opened).to(torch.float32), opened
 
     def belief(self, split: str) -> Belief | None:
-        """Exact, but for `ood`: 228 096 tasks are too many to play next to every row."""
+        """Return the exact belief; None for `ood`, whose 228 096 tasks are too many to track for every row."""
         if split == "ood":
             return None
         return Enumeration(self, split, of_task=self._places, of_state=lambda state: state.has_key[:, None].float())
@@ -155,7 +155,7 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         return KeyDoorState(obs.to(torch.int64), torch.zeros(len(obs), dtype=torch.bool, device=obs.device))
 
     def _places(self, task: KeyDoorTask) -> Tensor:
-        """The cells of key and door, one-hot: float32 (N, 162)."""
+        """Return the cells of key and door, one-hot: float32 (N, 162)."""
         numbers = cell_number(torch.stack([task.key, task.door], dim=1), self.size)
         return torch.nn.functional.one_hot(numbers, self.size**2).flatten(1).to(torch.float32)
 
@@ -169,14 +169,14 @@ class DarkKeyToDoor(TaskFamily[KeyDoorTask, KeyDoorState]):
         return torch.full((len(task.key),), 2.0, device=task.key.device)
 
     def random_return(self, task: KeyDoorTask) -> Tensor:
-        # Renaming the actions does not change their mean. The time of taking the key, and then the way to the door:
+        # Permuting the actions does not change their mean. Sum over the time of taking the key, then reach the door:
         within = hitting(self.size, self.horizon).to(task.key.device)  # (horizon + 1, goal, start)
         key, door = cell_number(task.key, self.size), cell_number(task.door, self.size)
-        taken = within[:, key].mean(-1)  # (horizon + 1, B): over the starts
-        opened = within[:, door, key]  # (horizon + 1, B): within so many steps from the key
+        taken = within[:, key].mean(-1)  # (horizon + 1, B): mean over the starts
+        opened = within[:, door, key]  # (horizon + 1, B): within this many steps from the key
         return taken[-1] + (taken.diff(dim=0) * opened[:-1].flip(0)).sum(0)
 
     def sketch(self, task: KeyDoorTask, episodes: int = 1) -> Sketch[KeyDoorState]:
-        """The room, darker where visited more often, with the paths (pale to dark in time), the key and the door."""
+        """Draw the room (darker: more visits), the paths (darker over time), the key and the door."""
         frames = [Frame(xy(task.key), "#e03131", "key"), Frame(xy(task.door), "#2f9e44", "door")]
         return Cells(cells(self.size), 360 // self.size, self.horizon, lambda state: xy(state.position), frames)

@@ -1,4 +1,4 @@
-"""The belief about MetaMaze's goal, and about where in the maze the agent is."""
+"""The belief over MetaMaze's goal and the agent's position."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from metarl.core.beliefs.step import Step
 from metarl.core.tree import to_device
 
 PAID = 5.0
-"""A reward above this is that of the goal."""
+"""A reward above this threshold is that of the goal."""
 
 
 class Whereabouts(NamedTuple):
-    """The goals that are still possible, and where the agent is if a goal is the true one."""
+    """The probabilities of the goals, and of the agent's cell given each goal."""
 
     log_mass: Tensor  # (B, M) float32
     place: Tensor  # (B, M, C) float32: probability of each of the C free cells, given the goal
-    steps: Tensor  # (B,) int64: steps taken in, the first observation included
+    steps: Tensor  # (B,) int64: observed steps, including the first observation
 
 
 class Plan(NamedTuple):
-    """One maze, by the numbers of its C free cells."""
+    """One maze, with its C free cells numbered."""
 
-    after: Tensor  # (4, C, C) float32: 1 where an action leads from a cell to another
-    look: Tensor  # (C, 9) float32: what is seen there
+    after: Tensor  # (4, C, C) float32: transitions of each action, 0 or 1
+    look: Tensor  # (C, 9) float32: observation in each cell
     start: Tensor  # (C,) float32: 1 at the start
-    others: Tensor  # (M, C) float32: where the goal puts the agent, all alike, 1 over their number
+    others: Tensor  # (M, C) float32: uniform distribution of the cell after reaching the goal
     goal: Tensor  # (M, C) float32: 1 at the goal
 
 
 class GoalInMaze(FiniteBelief):
-    """The belief about the goal among M in one known maze, and about the agent's cell: a filter over pairs of both.
+    """The joint belief over the goal, among M, and the agent's cell in one known maze: a filter over pairs.
 
-    An agent that knows no goal knows where it is, since the start is fixed and moves are certain. From the goal it is
-    put on a cell at random, which what it sees narrows down. `features` are each goal's mass over that of the likeliest
-    and the probability of each cell; as one of goal and cell is always known, they determine the belief.
+    Before the goal is found the cell is known, since the start is fixed and moves are deterministic. At the goal the
+    agent moves to a random cell, which observations narrow down. `features` are each goal's mass over the largest one
+    and the probability of each cell; as either goal or cell is always known, they determine the belief.
     """
 
     def __init__(self, tasks: Any, plan: Plan) -> None:
@@ -58,7 +58,7 @@ class GoalInMaze(FiniteBelief):
 
     def posterior(self, belief: Whereabouts, step: Step) -> Whereabouts:
         plan, first = self._plan(step.obs.device), belief.steps == 0
-        action = torch.where(first, 0, step.prev_action)  # at a trial's start "no action", which leads nowhere
+        action = torch.where(first, 0, step.prev_action)  # a trial starts with "no action", which does not move
         arrived = belief.place @ plan.after[action]
         paid = (step.prev_reward > PAID)[:, None]
         at_goal = (arrived * plan.goal).sum(-1)  # (B, M)
@@ -77,7 +77,7 @@ class GoalInMaze(FiniteBelief):
 
 
 def _normalised(weight: Tensor, otherwise: Tensor | None = None) -> Tensor:
-    """Scale weights ``(…, C)`` to the sum 1; where all are 0 return `otherwise`."""
+    """Normalise weights ``(…, C)`` to sum to 1; return `otherwise` where all are 0."""
     total = weight.sum(-1, keepdim=True)
     scaled = weight / torch.where(total > 0.0, total, 1.0)
     return scaled if otherwise is None else torch.where(total > 0.0, scaled, otherwise)

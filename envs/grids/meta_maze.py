@@ -1,4 +1,4 @@
-"""A maze to get to know from the cells around, with a goal that is not shown."""
+"""A maze with a hidden goal, of which the agent sees the cells around itself."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         self.action_space = gymnasium.spaces.Discrete(len(STEPS))
 
     def enumerate_tasks(self, split: str) -> Maze:
-        """Every task of the split once, for exact evaluation; in `ood` each maze with each goal."""
+        """Return every task of the split once, for exact evaluation; in `ood` each maze with each goal."""
         free = [(x, y) for x in range(self.size) for y in range(self.size) if not lattice()[x, y]]
         free.remove((4, 4))
         goals = fixed_part(free, split, self.TEST_GOALS)
@@ -129,7 +129,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         found = (position == task.goal).all(-1)
         others = _others(task)  # (B, 81)
         pick = (rng.uniform(key, 1) * others.sum(-1, keepdim=True)).to(torch.int64)
-        put = (others.cumsum(-1) <= pick).sum(-1)  # the number of the picked one of them
+        put = (others.cumsum(-1) <= pick).sum(-1)  # index of the picked cell
         landing = torch.stack([put // self.size, put % self.size], dim=-1)
         return (
             Cell(torch.where(found[:, None], landing, position)),
@@ -138,16 +138,16 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         )
 
     def belief(self, split: str) -> Belief | None:
-        """None for `ood`, whose 2240 tasks have 70 mazes."""
+        """Return the exact belief; None for `ood`, whose 2240 tasks have 70 mazes."""
         tasks = self.tasks_of(split)
         assert tasks is not None
         return None if split == "ood" else GoalInMaze(tasks, self._standard(tasks.goal))
 
     def _standard(self, goals: Tensor) -> Plan:
-        """The standard maze as a belief needs it, with these goals (M, 2)."""
+        """Return the standard maze as a `Plan`, with these goals (M, 2)."""
         cells = (~lattice()).nonzero()  # (C, 2)
         maze = Maze(lattice().expand(len(cells), -1, -1), cells)
-        after = neighbours(lattice()[None])[0, number(cells)].T  # (4, C): the numbers of cells
+        after = neighbours(lattice()[None])[0, number(cells)].T  # (4, C): cell indices
         goal = (goals[:, None] == cells).all(-1).to(torch.float32)
         return Plan(
             after=(after[..., None] == number(cells)).to(torch.float32),
@@ -164,7 +164,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         return self._plan(task, lambda q: q.mean(-1))
 
     def _plan(self, task: Maze, backup: Callable[[Tensor], Tensor]) -> Tensor:
-        """Exact expected return (B,) of an agent that knows where it is; `backup` turns action values into a value."""
+        """Return the exact expected return (B,) with known position; `backup` maps action values to a state value."""
         after = neighbours(task.walls)  # (B, 81, 4)
         at_goal = torch.arange(self.size**2, device=after.device) == number(task.goal)[:, None]
         others = _others(task).to(torch.float32)
@@ -176,7 +176,7 @@ class MetaMaze(TaskFamily[Maze, Cell]):
         return value[:, number(torch.tensor([4, 4]))]
 
     def sketch(self, task: Maze, episodes: int = 1) -> Sketch[Cell]:
-        """The maze, darker where visited more often, with the counts, the goal, and what the agent sees now."""
+        """Draw the maze with visit counts (darker: more visits), the goal, and the agent's current view."""
         free = [(x, y) for x, y in (~task.walls[0]).nonzero().tolist()]
         goal = Frame(xy(task.goal), "#e03131", "goal")
         return Cells(free, 44, self.horizon, position, [goal], sight=1)
@@ -189,14 +189,14 @@ def _around(device: torch.device) -> Tensor:
 
 @functools.cache
 def _rim(device: torch.device) -> Tensor:
-    """The cells at the edge: bool (9, 9)."""
+    """Return the cells at the edge: bool (9, 9)."""
     rim = torch.ones(9, 9, dtype=torch.bool, device=device)
     rim[1:-1, 1:-1] = False
     return rim
 
 
 def lattice() -> Tensor:
-    """The standard maze: bool (9, 9) by x and y, True where there is a wall."""
+    """Return the standard maze: bool (9, 9) by x and y, True for walls."""
     place = torch.arange(9)
     even, rim = place % 2 == 0, (place == 0) | (place == 8)
     walls = (even[:, None] & even) | rim[:, None] | rim
@@ -205,14 +205,14 @@ def lattice() -> Tensor:
 
 
 def neighbours(walls: Tensor) -> Tensor:
-    """The cells to which the four actions lead from every cell: int64 (B, 81, 4). Walls stop a move."""
+    """Return the next cell of each cell and action: int64 (B, 81, 4). Walls stop a move."""
     cells = torch.cartesian_prod(torch.arange(9), torch.arange(9)).to(walls.device)  # (81, 2)
     target = number((cells[:, None] + steps(walls.device)).clamp(0, 8))  # (81, 4)
     return torch.where(walls.flatten(1)[:, target], number(cells)[:, None], target)
 
 
 def number(cell: Tensor) -> Tensor:
-    """A cell's number, 9 x + y."""
+    """Return a cell's index, 9 x + y."""
     return 9 * cell[..., 0] + cell[..., 1]
 
 
@@ -221,6 +221,6 @@ def _rows(task: Maze) -> Tensor:
 
 
 def _others(task: Maze) -> Tensor:
-    """The free cells other than the goal: bool (B, 81)."""
+    """Return the free cells other than the goal: bool (B, 81)."""
     goal = torch.arange(81, device=task.goal.device) == number(task.goal)[:, None]
     return ~task.walls.flatten(1) & ~goal

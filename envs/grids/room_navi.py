@@ -22,7 +22,7 @@ from metarl.envs.drawing.cells import Cells, Frame, xy
 from metarl.envs.grids.grid import MOVE_NAMES, MOVES, moves, random_part
 
 FAR = (7, 1)
-"""The largest |x| and |y| of a cell."""
+"""Largest |x| and |y| of a cell."""
 
 
 PAYS = (1.0, 10.0, 100.0)
@@ -34,7 +34,7 @@ CELLS = [(x, y) for x in range(-FAR[0], FAR[0] + 1) for y in (-1, 0, 1) if not 2
 
 
 class RoomGoals(NamedTuple):
-    """The cells to reach, one after the other."""
+    """The cells to reach, in order."""
 
     first: Tensor  # (B, 2) int64: x, y
     second: Tensor  # (B, 2) int64
@@ -42,7 +42,7 @@ class RoomGoals(NamedTuple):
 
 
 class RoomState(NamedTuple):
-    """The agent's cell, and how far it has come in this episode."""
+    """The agent's cell, and its progress in this episode."""
 
     position: Tensor  # (B, 2) int64: x, y
     reached: Tensor  # (B,) int64: goals reached in order, 0 … 3; not observed
@@ -224,12 +224,12 @@ def _arrived(goals: Tensor, cell: Tensor, reached: Tensor) -> tuple[Tensor, Tens
 
 
 def _corners(middle: int) -> list[tuple[int, int]]:
-    """The corners of the room around x = `middle`."""
+    """Return the corners of the room around x = `middle`."""
     return [(middle + x, y) for x in (-1, 1) for y in (-1, 1)]
 
 
 def _goal_numbers(task: RoomGoals) -> Tensor:
-    """The numbers (B, 3) of the goals' cells."""
+    """Return the indices (B, 3) of the goals' cells."""
     return cell_number(torch.stack(tuple(task), dim=1))
 
 
@@ -240,7 +240,7 @@ def _cells(device: torch.device) -> Tensor:
 
 @functools.cache
 def _numbers(device: torch.device) -> Tensor:
-    """The number of the cell (x - 7, y - 1), int64 (15, 3); -1 in a wall."""
+    """Return the index of the cell (x - 7, y - 1), int64 (15, 3); -1 for walls."""
     xs, ys = range(-FAR[0], FAR[0] + 1), range(-FAR[1], FAR[1] + 1)
     rows = [[CELLS.index((x, y)) if (x, y) in CELLS else -1 for y in ys] for x in xs]
     return torch.tensor(rows, device=device)
@@ -248,7 +248,7 @@ def _numbers(device: torch.device) -> Tensor:
 
 @functools.cache
 def leads_to(device: torch.device) -> Tensor:
-    """The numbers of the cells to which the five actions lead, int64 (33, 5). Walls stop a move."""
+    """Return the index of the next cell of each cell and action, int64 (33, 5). Walls stop a move."""
     cells = torch.tensor(CELLS, device=device)
     far = torch.tensor(FAR, device=device)
     target = cell_number((cells[:, None] + moves(device)).clamp(-far, far))

@@ -1,4 +1,4 @@
-"""A corridor whose end depends on what was seen at its start."""
+"""A corridor: a cue at its start tells which way to turn at its end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from metarl.envs.grids.grid import STEP_NAMES, STEPS, steps
 class Corridor(NamedTuple):
     """The arm that pays, and the length of the corridor."""
 
-    side: Tensor  # (B,) int64: +1 the upper arm, -1 the lower one
+    side: Tensor  # (B,) int64: +1 upper arm, -1 lower arm
     length: Tensor  # (B,) int64: cells from the cue (or, if active, from the start) to the junction
 
 
 class CorridorState(NamedTuple):
-    """The agent's place and whether it has seen the cue."""
+    """The agent's position, and whether it has seen the cue."""
 
     x: Tensor  # (B,) int64: cells from the cue
     y: Tensor  # (B,) int64: ±1 in an arm, else 0
-    cue_seen: Tensor  # (B,) bool: an earlier observation was that of the cue
+    cue_seen: Tensor  # (B,) bool: an earlier observation showed the cue
 
 
 class TMaze(TaskFamily[Corridor, CorridorState]):
@@ -101,14 +101,14 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
     noisy = False
     random_start = False
     action_names = STEP_NAMES
-    shows_task = True  # the cue is the first sight, unless it has to be looked for
+    shows_task = True  # the first observation is the cue, unless `active`
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "ood", "all")
 
     def __init__(self, corridor_length: int = 10, active: bool = False) -> None:
         self.corridor_length = whole_number("corridor_length", corridor_length)
         self.active = active
         if active:
-            self.shows_task = False  # type: ignore[misc]  # what is seen first depends on the option
+            self.shows_task = False  # type: ignore[misc]  # depends on the option
         self.episodes_per_trial = 1
         self.horizon = 2 * corridor_length + (3 if active else 1)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -154,7 +154,7 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
         return torch.ones(len(task.side), device=task.side.device)
 
     def random_return(self, task: Corridor) -> Tensor:
-        # A walk between two walls, from whose junction one action in four enters the arm that pays, one the other arm.
+        # A bounded random walk; at the junction, one action in four enters the paying arm, one the other arm.
         places = torch.arange(2 * self.corridor_length + 2, device=task.side.device)
         at_junction = places == self._junction(task)[:, None]  # (B, places)
         value = torch.zeros(at_junction.shape, device=task.side.device)
@@ -164,13 +164,13 @@ class TMaze(TaskFamily[Corridor, CorridorState]):
         return value[:, int(self.active)]
 
     def _junction(self, task: Corridor) -> Tensor:
-        """The junction's x (B,)."""
+        """Return the junction's x (B,)."""
         return task.length + int(self.active)
 
     def sketch(self, task: Corridor, episodes: int = 1) -> Sketch[CorridorState]:
-        """The maze, darker where visited more often, with the counts; a green frame around the arm that pays."""
+        """Draw the maze with visit counts (darker: more visits), and a green frame around the arm that pays."""
         junction, side = int(self._junction(task)[0]), int(task.side[0])
-        longest = 2 * self.corridor_length + int(self.active)  # of `ood`, so that all pictures are of one size
+        longest = 2 * self.corridor_length + int(self.active)  # of `ood`, so that all pictures have one size
         return Cells(
             [(x, 0) for x in range(junction + 1)] + [(junction, 1), (junction, -1)],
             max(34, min(60, 900 // (longest + 1))),

@@ -1,4 +1,4 @@
-"""Random mazes in which start and goal are far apart, drawn until they can be solved."""
+"""Random solvable mazes with start and goal far apart, by rejection sampling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarl.envs.drawing.cells import Cells, Frame, xy
 from metarl.envs.grids.grid import STEP_NAMES, STEPS, Cell, position, steps, view_in_letters
 
 SIZE = 13
-"""Cells along a side, without the wall around them."""
+"""Cells along a side, without the surrounding wall."""
 
 
 WALLS = {"train": 0.3, "test": 0.3, "ood": 0.4}
@@ -29,18 +29,18 @@ WALLS = {"train": 0.3, "test": 0.3, "ood": 0.4}
 
 
 NEAREST, FARTHEST = 10, 60
-"""Moves from the start to the goal: those of a task that is drawn; the farthest is an episode's length."""
+"""Range of moves from start to goal in a drawn task; the farthest is also the length of an episode."""
 
 
 FAR = 10**4
-"""The distance of what cannot be reached."""
+"""Distance of unreachable cells."""
 
 
 STEP_COST = 0.01
 
 
 class WallTask(NamedTuple):
-    """The walls, and the places of the start and of the goal between them."""
+    """The walls, and the cells of the start and the goal."""
 
     walls: Tensor  # (B, 15, 15) bool, by x and y; all True around the 13 × 13 cells
     start: Tensor  # (B, 2) int64: x, y
@@ -109,7 +109,7 @@ class WallMaze(TaskFamily[WallTask, Cell]):
     noisy = False
     random_start = False
     action_names = STEP_NAMES
-    shows_task = True  # the start and the walls around it
+    shows_task = True  # the observation shows the start and the walls around it
 
     def __init__(self, episodes_per_trial: int = 4) -> None:
         self.episodes_per_trial = whole_number("episodes_per_trial", episodes_per_trial)
@@ -128,13 +128,13 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         cell. A change after which the goal would be in a wall, out of reach or nearer than 10 moves is drawn again.
         Raises ValueError unless the given goals are 10 to 60 moves away.
         """
-        # From another maze there may be no such change, and the search for one would never end.
+        # Other mazes may have no valid change, and the search would never end.
         possible(_suits(task), f"A maze to change must have its goal {NEAREST} to {FARTHEST} moves from the start.")
         return _first_suitable(key, lambda key, rows: _changed(take(task, rows), key))
 
     @property
     def task_space(self) -> dict[str, gymnasium.Space[Any]]:
-        sides = np.ones((SIZE + 2, SIZE + 2), np.int64)  # of walls, with a single choice around the cells
+        sides = np.ones((SIZE + 2, SIZE + 2), np.int64)  # of the walls; the surrounding wall has a single choice
         inner = np.pad(np.ones((SIZE, SIZE), np.int64), 1)
         cell = gymnasium.spaces.MultiDiscrete([SIZE, SIZE], start=[1, 1])
         return {
@@ -144,7 +144,7 @@ class WallMaze(TaskFamily[WallTask, Cell]):
         }
 
     def reconcile(self, task: WallTask) -> WallTask:
-        """Take away walls at the start and at the goal."""
+        """Remove walls at the start and the goal."""
         return task._replace(walls=task.walls & ~_mask(task.start) & ~_mask(task.goal))
 
     def check_task(self, task: WallTask) -> None:
@@ -206,9 +206,9 @@ class WallMaze(TaskFamily[WallTask, Cell]):
 
 
 def distances(walls: Tensor, place: Tensor) -> Tensor:
-    """The least numbers of moves from everywhere to `place` (B, 2): int64 (B, 15, 15), `FAR` where there is no way.
+    """Return the fewest moves from every cell to `place` (B, 2): int64 (B, 15, 15), `FAR` if there is no path.
 
-    Breadth-first search, all rows at once: the cells that were reached grow by their free neighbours.
+    Breadth-first search of all rows at once: each step adds the free neighbours of the reached cells.
     """
     reached = _mask(place) & ~walls
     distance = torch.where(reached, 0, FAR)
@@ -222,26 +222,26 @@ def distances(walls: Tensor, place: Tensor) -> Tensor:
 
 
 def moves_to_goal(task: WallTask) -> Tensor:
-    """The length (B,) of a shortest way from the start to the goal, in moves; `FAR` where there is none."""
+    """Return the length (B,) of a shortest path from start to goal, in moves; `FAR` if there is none."""
     return _at(distances(task.walls, task.goal), task.start)
 
 
 def _inside(values: Tensor, move: tuple[int, int]) -> Tensor:
-    """The values (B, 13, 13) of the cells to which a move would lead from the cells inside the wall around."""
+    """Return the values (B, 13, 13) of the cells one move away from each inner cell."""
     dx, dy = move
     return values[:, 1 + dx : SIZE + 1 + dx, 1 + dy : SIZE + 1 + dy]
 
 
 def _suits(task: WallTask) -> Tensor:
-    """Tell in which rows the goal can be reached and is as far from the start as it has to be: bool (B,)."""
+    """Return a mask of the rows whose goal is `NEAREST` to `FARTHEST` moves from the start: bool (B,)."""
     moves = moves_to_goal(task)
     return (moves >= NEAREST) & (moves <= FARTHEST)
 
 
 def _first_suitable(keys: Key, propose: Callable[[Key, Tensor], WallTask]) -> WallTask:
-    """Return the first suitable proposal of each row: ``propose(keys, numbers of the rows)``.
+    """Return the first suitable proposal of each row, from ``propose(keys, row indices)``.
 
-    Attempt i of a row has the key ``fold(key, i)``, so that a row does not depend on the others.
+    Attempt i of a row uses the key ``fold(key, i)``, so that rows are independent.
     """
     left = torch.arange(len(keys), device=keys.device)
     found = propose(rng.fold(keys, 0), left)
@@ -254,14 +254,14 @@ def _first_suitable(keys: Key, propose: Callable[[Key, Tensor], WallTask]) -> Wa
 
 
 def _any_maze(keys: Key, density: float) -> WallTask:
-    """Draw walls, a start and a goal per key, whether there is a way or not."""
+    """Draw walls, a start and a goal per key; there may be no path."""
     inner = rng.uniform(rng.fold(keys, 0), SIZE**2).reshape(-1, SIZE, SIZE) < density
     walls = torch.nn.functional.pad(inner, (1, 1, 1, 1), value=True)
     return WallTask(walls, *(_free_cell(rng.fold(keys, number), inner) for number in (1, 2)))
 
 
 def _free_cell(keys: Key, inner: Tensor) -> Tensor:
-    """Draw a cell (B, 2) that is uniform over those without a wall."""
+    """Draw a cell (B, 2) uniformly from the free ones."""
     free = ~inner.flatten(1)  # (B, 169)
     pick = (rng.uniform(keys, 1) * free.sum(-1, keepdim=True)).to(torch.int64)
     number = (free.cumsum(-1) <= pick).sum(-1).clamp_max(SIZE**2 - 1)
@@ -269,7 +269,7 @@ def _free_cell(keys: Key, inner: Tensor) -> Tensor:
 
 
 def _changed(task: WallTask, keys: Key) -> WallTask:
-    """Toggle one cell of each task, or move its goal by one cell, whether there is a way then or not."""
+    """Toggle one cell of each task, or move its goal by one cell; there may be no path afterwards."""
     toggle = rng.uniform(rng.fold(keys, 0), 1)[:, 0] < 0.5
     number = rng.integers(rng.fold(keys, 1), 1, SIZE**2)[:, 0]
     cell = torch.stack([number // SIZE, number % SIZE], dim=-1) + 1
@@ -287,13 +287,13 @@ def _around(device: torch.device) -> Tensor:
 
 
 def _mask(place: Tensor) -> Tensor:
-    """Where a cell (B, 2) is: bool (B, 15, 15)."""
+    """Return the mask of a cell (B, 2): bool (B, 15, 15)."""
     along = torch.arange(SIZE + 2, device=place.device)
     return (along == place[:, :1])[:, :, None] & (along == place[:, 1:])[:, None, :]
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
-    """The values (B,) of `values` (B, 15, 15) at cells (B, 2)."""
+    """Return the values (B,) of `values` (B, 15, 15) at cells (B, 2)."""
     return values[torch.arange(len(place), device=place.device), place[:, 0], place[:, 1]]
 
 

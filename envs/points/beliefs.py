@@ -1,4 +1,4 @@
-"""Beliefs about goals on a half circle, on a grid of angles, and about the wind."""
+"""Beliefs over goals on a half circle, on a grid of angles, and over the wind."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from metarl.core.beliefs.step import Step
 from metarl.envs.points.plane import Goal, Point, Wind, moved
 
 CELLS = 720
-"""Cells of the grid: a quarter of a degree each."""
+"""Cells of the grid, each a quarter of a degree."""
 
 
 SHOWN = 90
-"""Features: the masses of so many equal arcs."""
+"""Number of equal arcs whose masses are features."""
 
 
 ROUNDING = 2e-6
-"""Metres by which float32 may round a distance."""
+"""Largest float32 rounding error of a distance, in metres."""
 
 
 class Searched(NamedTuple):
-    """The angles that are still possible, and the place from which the next step goes."""
+    """The angles that are still possible, and the position before the next step."""
 
     log_mass: Tensor  # (B, M) float32
     position: Tensor  # (B, 2) float32 metres
@@ -34,9 +34,9 @@ class Searched(NamedTuple):
 
 
 class GoalOnArc(GridBelief):
-    """The belief about a goal at a uniform angle on a half circle of radius 1, from rewards that tell how far it is.
+    """The belief over a goal at a uniform angle on a half circle of radius 1, from rewards that depend on its distance.
 
-    A cell of the grid is ruled out once no goal in it would have paid what was seen; a cell at the edge of the disc
+    A cell of the grid is ruled out once no goal in it explains an observed reward; a cell at the edge of the disc
     that pays is kept whole. Next to a grid of 5760 cells, along trials that visit points of the arc, half the sum of
     the masses' differences is 0.0034 (SparsePointRobot) and 0.0030 (SemiCircle) in the mean over the steps before the
     goal is found. Over all steps it is 0.0019, 0.0001 with ``dense=True``, and 0.036 in SemiCircle, where only the
@@ -47,9 +47,9 @@ class GoalOnArc(GridBelief):
     """
 
     def __init__(self, distances: Callable[[Tensor], tuple[Tensor, Tensor]], side: float, cells: int = CELLS) -> None:
-        """Make the belief for the upper (`side` 1) or lower (-1) half circle.
+        """Create the belief for the upper (`side` 1) or lower (-1) half circle.
 
-        ``distances(reward)`` gives the least and the greatest distance of the goal after a step with this reward.
+        ``distances(reward)`` gives the smallest and the largest distance to the goal after a step with this reward.
         """
         middles = _on_circle((torch.arange(cells) + 0.5) * math.pi / cells)
         super().__init__(Goal(side * middles))
@@ -63,18 +63,18 @@ class GoalOnArc(GridBelief):
         nearest, farthest = self._ranges(moved(Point(belief.position), step.prev_action))
         least, greatest = self.distances(step.prev_reward)
         possible = (farthest + ROUNDING >= least[:, None]) & (nearest - ROUNDING <= greatest[:, None])
-        first = belief.steps == 0  # a trial's first step has no action before it
+        first = belief.steps == 0  # the first step of a trial follows no action
         likelihood = torch.where(possible | first[:, None], 0.0, -torch.inf)
         return Searched(updated(belief.log_mass, likelihood), step.obs, belief.steps + 1)
 
     def _ranges(self, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest distance from a place ``(B, 2)`` to each cell: ``(B, M)`` each."""
+        """Return the smallest and the largest distance from a position ``(B, 2)`` to each cell: ``(B, M)`` each."""
         edges = torch.arange(self.count + 1, device=place.device) * (math.pi / self.count)
         place = self.side * place
         x, y = place[:, None].unbind(-1)
         ends = (place[:, None] - _on_circle(edges)).norm(dim=-1)  # (B, M + 1)
         nearest, farthest = (pick(ends[:, :-1], ends[:, 1:]) for pick in (torch.minimum, torch.maximum))
-        # On the line through the place and the centre the distance is least, and beyond the centre it is greatest.
+        # On the ray from the centre through the position the distance is smallest, opposite to it largest.
         radius = place.norm(dim=-1, keepdim=True)
         before, beyond = ((edges[:-1] <= angle) & (angle <= edges[1:]) for angle in (y.atan2(x), (-y).atan2(-x)))
         return torch.where(before, (1.0 - radius).abs(), nearest), torch.where(beyond, 1.0 + radius, farthest)
@@ -95,25 +95,25 @@ class GoalOnArc(GridBelief):
         angle = torch.atan2(y, x)
         cell = (angle * self.count / math.pi).floor().to(torch.int64)
         mass = belief.log_mass.gather(1, cell.clamp(0, self.count - 1)[:, None])[:, 0]
-        # The angle 0 may be rounded to just below it.
+        # Rounding may move the angle 0 slightly below 0.
         on = (angle > -1e-5) & ((task.position.norm(dim=-1) - 1.0).abs() < 1e-4)
         return torch.where(on, mass + math.log(self.count / math.pi), -torch.inf)
 
 
 class WindState(NamedTuple):
-    """The wind, once it was felt, and the place from which the next step goes."""
+    """The wind, once it was observed, and the position before the next step."""
 
-    drift: Tensor  # (B, 2) float32 metres per step; zeros while it is not known
+    drift: Tensor  # (B, 2) float32 metres per step; zeros while unknown
     known: Tensor  # (B,) bool
     position: Tensor  # (B, 2) float32 metres
     steps: Tensor  # (B,) int64: steps taken in, the first observation included
 
 
 class FeltWind(Belief):
-    """The belief about a wind that one step tells, for episodes of at least two steps.
+    """The belief over a wind that one step reveals, for episodes of at least two steps.
 
     `log_density` ``(wind)`` is that of the prior. After a step the density is uniform over the square of winds that
-    float32 does not tell from the one that was felt, of 4e-6 m per step on a side; `features` are whether the wind is
+    float32 cannot distinguish from the observed one, of side 4e-6 m per step; `features` are whether the wind is
     known, and the wind in units of `scale`.
     """
 
@@ -129,7 +129,7 @@ class FeltWind(Belief):
 
     def posterior(self, belief: WindState, step: Step) -> WindState:
         felt = step.obs - moved(Point(belief.position), step.prev_action)
-        # Where an episode ended the observation is that of the next one's start.
+        # After the end of an episode the observation is the start of the next one.
         tells = (belief.steps > 0) & (step.prev_done < 0.5) & ~belief.known
         drift = torch.where(tells[:, None], felt, belief.drift)
         return WindState(drift, belief.known | tells, step.obs, belief.steps + 1)

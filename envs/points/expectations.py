@@ -1,4 +1,4 @@
-"""Expectations over starts that are uniform in a rectangle, exact, for the families' optima."""
+"""Exact expectations over starts that are uniform in a rectangle, for the families' optima."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from metarl.envs.points.plane import MAX_STEP
 
 
 def walked(horizon: int, device: torch.device) -> Tensor:
-    """The farthest that a point can get along an axis in 1 … horizon steps: float64 (horizon,) metres."""
+    """Return the largest distance that 1 … horizon steps cover along an axis: float64 (horizon,) metres."""
     return MAX_STEP * torch.arange(1, horizon + 1, device=device, dtype=torch.float64)
 
 
 def over_starts(goal: Tensor, low: XY, high: XY, integral: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Mean (B, …) over starts uniform in a rectangle of a function of their distances to `goal` along the two axes.
+    """Return the mean (B, …) of a function of the distances to `goal` along both axes, over starts in a rectangle.
 
-    ``integral(a, b)`` is its integral over distances up to a and b, float64 (B, 1) each. The rectangle is four such
+    ``integral(a, b)`` integrates it over distances up to a and b, float64 (B, 1) each. The rectangle is four such
     integrals, one per quadrant around the goal, subtracted where the goal lies outside.
     """
     quadrants: list[Tensor] = []
@@ -33,13 +33,13 @@ def over_starts(goal: Tensor, low: XY, high: XY, integral: Callable[[Tensor, Ten
 
 
 def norms(a: Tensor, b: Tensor) -> Tensor:
-    """∫∫ √(x² + y²) over 0 ≤ x ≤ a, 0 ≤ y ≤ b."""
+    """Return ∫∫ √(x² + y²) over 0 ≤ x ≤ a, 0 ≤ y ≤ b."""
     a, b = a.clamp_min(1e-12), b.clamp_min(1e-12)
     return (2.0 * a * b * torch.hypot(a, b) + a**3 * torch.asinh(b / a) + b**3 * torch.asinh(a / b)) / 6.0
 
 
 def disc_corner(a: Tensor, b: Tensor, r: float) -> Tensor:
-    """Area of x² + y² ≤ r² within 0 ≤ x ≤ a, 0 ≤ y ≤ b, for a, b ≤ r."""
+    """Return the area of x² + y² ≤ r² within 0 ≤ x ≤ a, 0 ≤ y ≤ b, for a, b ≤ r."""
     segments = a * (r**2 - a**2).clamp_min(0.0).sqrt() + b * (r**2 - b**2).clamp_min(0.0).sqrt()
     cut = 0.5 * (segments + r**2 * (torch.asin(a / r) + torch.asin(b / r) - math.pi / 2))
     return torch.where(a**2 + b**2 <= r**2, a * b, cut)

@@ -1,4 +1,4 @@
-"""Beliefs about goals in the plane, from rewards that are distances."""
+"""Beliefs over goals in the plane, from rewards that are distances."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ CELLS = 720
 
 
 class Region(NamedTuple):
-    """The places where goals may be: inner ≤ max norm ≤ outer, uniformly."""
+    """The region of the goals, which are uniform over inner ≤ max norm ≤ outer."""
 
     outer: float  # metres
     inner: float = 0.0  # metres
 
     def holds(self, place: Tensor, margin: Tensor | float = ROUNDING) -> Tensor:
-        """Tell which places ``(…, 2)`` are at most `margin` metres outside: bool ``(…)``."""
+        """Return which positions ``(…, 2)`` are inside, or at most `margin` metres outside: bool ``(…)``."""
         far = place.abs().amax(-1)
         return (far <= self.outer + margin) & (far >= self.inner - margin)
 
     def squares(self, device: torch.device, side: float = 0.025) -> Tensor:
-        """Return the middles of squares of about this side that fill the region: float32 ``(N, 2)``."""
+        """Return the centres of squares of about this side that tile the region: float32 ``(N, 2)``."""
         count = round(2.0 * self.outer / side)
         line = self.outer * ((2.0 * torch.arange(count, device=device) + 1.0) / count - 1.0)
         every = torch.cartesian_prod(line, line)
@@ -42,27 +42,27 @@ class Region(NamedTuple):
 
 
 class Sighted(NamedTuple):
-    """The circle that the first reward tells, and what is still possible on it."""
+    """The circle given by the first reward, and the log mass of its arcs."""
 
     log_mass: Tensor  # (B, CELLS) float32: log mass of equal arcs of the circle
-    centre: Tensor  # (B, 2) float32 metres: the place of the first reward
-    radius: Tensor  # (B,) float32 metres: what it said
-    rewards: Tensor  # (B,) int64: rewards seen
-    position: Tensor  # (B, 2) float32 metres: the place from which the next step goes
+    centre: Tensor  # (B, 2) float32 metres: the position at the first reward
+    radius: Tensor  # (B,) float32 metres: the distance that it gave
+    rewards: Tensor  # (B,) int64: observed rewards
+    position: Tensor  # (B, 2) float32 metres: the position before the next step
     steps: Tensor  # (B,) int64: steps taken in, the first observation included
 
 
 class GoalByDistance(Belief):
-    """The belief about a goal that is uniform over a region, from rewards that are minus its distance.
+    """The belief over a goal that is uniform over a region, from rewards equal to minus its distance.
 
-    The first reward says that it lies on a circle, uniformly along the part inside the region. An arc of this circle,
-    of half a degree, is ruled out once no goal on it has the distance that was seen; three places that are not in line
+    After the first reward it is uniform over the part of a circle inside the region. An arc of this circle,
+    of half a degree, is ruled out once no goal on it has an observed distance; three positions not on one line
     leave one or two arcs. So in the end the mean is off by an arc at most: after 12 random actions on training tasks by
-    0.0008 m in the mean and 0.0028 m at most in Navigation2D, 0.0023 m and 0.0097 m in PointRobot. That an episode
-    ended tells less than the distance does, and is not used.
+    0.0008 m in the mean and 0.0028 m at most in Navigation2D, 0.0023 m and 0.0097 m in PointRobot. The end of an
+    episode carries less information than the distance, and is not used.
 
-    `features` are mean and standard deviation of both coordinates, in units of the region's half side, and whether
-    there was a reward. The density of a task is one over area before the first reward, and over length of the circle
+    `features` are the mean and standard deviation of both coordinates, in units of the region's half side, and whether
+    a reward was observed. The density of a task is per area before the first reward, and per length of the circle
     after it.
     """
 
@@ -79,7 +79,7 @@ class GoalByDistance(Belief):
 
     def posterior(self, belief: Sighted, step: Step) -> Sighted:
         place, distance = moved(Point(belief.position), step.prev_action), -step.prev_reward
-        told = belief.steps > 0  # a trial's first step has no reward
+        told = belief.steps > 0  # the first step of a trial has no reward
         first = told & (belief.rewards == 0)
         centre = torch.where(first[:, None], place, belief.centre)
         radius = torch.where(first, distance, belief.radius)
@@ -100,7 +100,7 @@ class GoalByDistance(Belief):
         return self.moments(belief)[0]
 
     def moments(self, belief: Sighted) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of both coordinates in metres: float32 ``(B, 2)`` each."""
+        """Return the mean and standard deviation of both coordinates in metres: float32 ``(B, 2)`` each."""
         middles, mass = self._middles(belief.centre, belief.radius), belief.log_mass.exp()[..., None]
         mean = (mass * middles).sum(1)
         std = (mass * (middles - mean[:, None]) ** 2).sum(1).sqrt()
@@ -118,7 +118,7 @@ class GoalByDistance(Belief):
         return torch.where(belief.rewards > 0, torch.where(on, density, -torch.inf), before)
 
     def weighted_tasks(self, belief: Sighted) -> tuple[Goal, Tensor]:
-        """Return the middles of the arcs and those of small squares, which have the mass before the first reward."""
+        """Return the centres of the arcs, and of small squares, which hold the mass before the first reward."""
         middles, device = self._middles(belief.centre, belief.radius), belief.centre.device
         squares = self.region.squares(device)
         seen, rows = (belief.rewards > 0)[:, None], len(belief.centre)
@@ -127,7 +127,7 @@ class GoalByDistance(Belief):
         return Goal(torch.cat([middles, squares.expand(rows, -1, -1)], dim=1).flatten(0, 1)), mass
 
     def _middles(self, centre: Tensor, radius: Tensor) -> Tensor:
-        """Return the middles of the arcs, float32 ``(B, cells, 2)``."""
+        """Return the centres of the arcs, float32 ``(B, cells, 2)``."""
         return self._points(centre, radius, torch.arange(self.cells, device=centre.device) + 0.5)
 
     def _points(self, centre: Tensor, radius: Tensor, number: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class GoalByDistance(Belief):
         return centre[:, None] + radius[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
     def _ranges(self, centre: Tensor, radius: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest distance from a place to each arc: float32 ``(B, cells)`` each."""
+        """Return the smallest and the largest distance from a position to each arc: float32 ``(B, cells)`` each."""
         edges = self._points(centre, radius, torch.arange(self.cells + 1, device=place.device))
         ends = (place[:, None] - edges).norm(dim=-1)
         nearest, farthest = (pick(ends[:, :-1], ends[:, 1:]) for pick in (torch.minimum, torch.maximum))

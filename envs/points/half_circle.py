@@ -1,4 +1,4 @@
-"""Points in the plane that must find a goal on a half circle, paid only near it."""
+"""Points in the plane that search for a goal on a half circle, with sparse rewards."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from metarl.envs.points.beliefs import GoalOnArc
 from metarl.envs.points.expectations import disc_corner, over_starts, walked
 from metarl.envs.points.plane import Goal, Point, constant, ground_of_goals, moved, reach, step_space
 
-GOAL_RADIUS = 0.2  # metres: how near the goal pays
+GOAL_RADIUS = 0.2  # metres: radius within which the goal pays
 
 
 def pearl_goals() -> Tensor:
-    """The 100 goals of PEARL's published code, float32 (100, 2) metres: 80 to train on, then 20 to test on."""
+    """Return the 100 goals of PEARL's published code, float32 (100, 2) metres: 80 for training, then 20 for test."""
     angle = np.linspace(0.0, np.pi, 100)
     goals = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     np.random.RandomState(1337).shuffle(goals)
@@ -127,13 +127,13 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         return Point(position), self._reward(distance), torch.zeros_like(distance, dtype=torch.bool)
 
     def belief(self, split: str) -> Belief:
-        """Exact for a list of tasks; else on a grid of angles (`GoalOnArc`)."""
+        """Return the belief: exact for a list of tasks, else on a grid of angles (`GoalOnArc`)."""
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         return GoalOnArc(self._distances, side=-1.0 if split == "ood" else 1.0)
 
     def _distances(self, reward: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest distance to the goal that a reward leaves."""
+        """Return the smallest and the largest distance to the goal that a reward allows."""
         if self.dense:
             return -reward, -reward
         paid = reward > 0.0
@@ -147,7 +147,7 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         return (state.position - task.position).norm(dim=-1) <= GOAL_RADIUS
 
     def oracle(self, task: Goal) -> Tensor:
-        # Full steps along each axis make every distance of the episode as small as it can be at its time.
+        # Full steps along each axis minimise the distance at every time of the episode.
         times = walked(self.horizon, task.position.device)
         left = (task.position.double().abs()[..., None] - times).clamp_min(0.0)  # (B, 2, horizon)
         return self._reward(left.norm(dim=1)).sum(-1).to(torch.float32)
@@ -156,7 +156,7 @@ class SparsePointRobot(TaskFamily[Goal, Point]):
         return -distance if self.dense else torch.where(distance <= GOAL_RADIUS, 1.0 - distance, 0.0)
 
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
+        """Draw the paths (darker over time), their starts, the half circle and the disc that pays."""
         return _arc(xy(task.position), self.horizon)
 
 
@@ -211,7 +211,7 @@ class SemiCircle(TaskFamily[Goal, Point]):
 
     noisy = False
 
-    low, high = (-1.5, -0.5), (1.5, 1.5)  # metres: where episodes start
+    low, high = (-1.5, -0.5), (1.5, 1.5)  # metres: range of the starts
 
     def __init__(self, horizon: int = 60, episodes_per_trial: int = 2) -> None:
         self.horizon = whole_number("horizon", horizon)
@@ -237,7 +237,7 @@ class SemiCircle(TaskFamily[Goal, Point]):
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
 
     def belief(self, split: str) -> Belief:
-        """Exact for a list of tasks; else on a grid of angles (`GoalOnArc`)."""
+        """Return the belief: exact for a list of tasks, else on a grid of angles (`GoalOnArc`)."""
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         return GoalOnArc(_within, side=-1.0 if split == "ood" else 1.0)
@@ -256,7 +256,7 @@ class SemiCircle(TaskFamily[Goal, Point]):
         times = walked(self.horizon, task.position.device)
 
         def paid(a: Tensor, b: Tensor) -> Tensor:
-            """The area of the starts within a and b of the goal on the two axes that are paid at each time."""
+            """Return, for each time, the area of the paid starts within a and b of the goal on the two axes."""
             left_a, left_b = ((x - times).clamp(0.0, GOAL_RADIUS) for x in (a, b))
             there_a, there_b = torch.minimum(a, times), torch.minimum(b, times)
             return there_a * there_b + there_a * left_b + there_b * left_a + disc_corner(left_a, left_b, GOAL_RADIUS)
@@ -264,18 +264,18 @@ class SemiCircle(TaskFamily[Goal, Point]):
         return over_starts(task.position, self.low, self.high, paid).sum(-1).to(torch.float32)
 
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with their starts, the half circle and the disc that pays."""
+        """Draw the paths (darker over time), their starts, the half circle and the disc that pays."""
         return _arc(xy(task.position), self.horizon, (self.low, self.high))
 
 
 def _within(reward: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the greatest distance to the goal that a reward of 1 or 0 leaves."""
+    """Return the smallest and the largest distance to the goal that a reward of 1 or 0 allows."""
     paid = reward > 0.5
     return torch.where(paid, 0.0, GOAL_RADIUS), torch.where(paid, GOAL_RADIUS, torch.inf)
 
 
 def _on_half_circle(keys: Key, split: str) -> Tensor:
-    """Points (N, 2) of the upper unit half circle, of the lower one in `ood`."""
+    """Return points (N, 2) of the upper unit half circle; in `ood`, of the lower one."""
     angle = math.pi * rng.uniform(keys, 1)[:, 0]
     points = torch.stack([angle.cos(), angle.sin()], dim=-1)
     return -points if split == "ood" else points

@@ -1,4 +1,4 @@
-"""Navigation in the plane to a goal that is not shown."""
+"""Navigation in the plane to a hidden goal."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ class Navigation2D(TaskFamily[Goal, Point]):
     def step(self, task: Goal, state: Point, action: Tensor, key: Key) -> tuple[Point, Tensor, Tensor]:
         position = moved(state, action)
         offset = position - task.position
-        x, y = (offset * offset).unbind(-1)  # torch.hypot, which minds overflow, takes twice as long as what follows
+        x, y = (offset * offset).unbind(-1)  # twice as fast as torch.hypot, which guards against overflow
         return Point(position), (x + y).sqrt_().neg_(), torch.maximum(x, y) < REACHED**2
 
     def belief(self, split: str) -> Belief:
-        """Exact for a list of tasks; else to within an arc (`GoalByDistance`)."""
+        """Return the belief: exact for a list of tasks, else up to the width of an arc (`GoalByDistance`)."""
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         return GoalByDistance(Region(0.8, 0.5) if split == "ood" else Region(0.5))
@@ -114,17 +114,17 @@ class Navigation2D(TaskFamily[Goal, Point]):
         return ground_of_goals((-far, -far), (far, far))
 
     def success(self, task: Goal, state: Point) -> Tensor:
-        return ((state.position - task.position) ** 2).amax(-1) < REACHED**2  # as in `step`, to the last bit
+        return ((state.position - task.position) ** 2).amax(-1) < REACHED**2  # bitwise as in `step`
 
     def oracle(self, task: Goal) -> Tensor:
-        # Full steps along each axis make every distance of the episode as small as it can be at its time; the episode
+        # Full steps along each axis minimise the distance at every time of the episode; the episode
         # ends no later than under any other policy, and the terms after its end are zero.
         walked = MAX_STEP * torch.arange(1, self.horizon + 1, device=task.position.device)
         left = (task.position.abs()[:, None, :] - walked[:, None]).clamp_min(0.0)  # (B, horizon, 2)
         return -left.norm(dim=-1).sum(-1)
 
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with the goal, the start, the training square and the reach of one step."""
+        """Draw the paths (darker over time), the goal, the start, the training square and the reach of one step."""
         goal = xy(task.position)
 
         def over(draw: ImageDraw.ImageDraw, pixel: Pixel, state: Point | None) -> None:

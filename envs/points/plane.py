@@ -1,4 +1,4 @@
-"""Points in the plane: their goals, steps and reach, and places drawn at random."""
+"""Points in the plane: goals, steps, reach, and random positions."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from metarl.core.family import Key
 MAX_STEP = 0.1  # metres per axis and step
 
 
-CELL = 0.05  # metres: the side of a cell of the ground
+CELL = 0.05  # metres: side of a cell of the drawing grid
 
 
 class Goal(NamedTuple):
-    """The place to go to."""
+    """The goal's position."""
 
     position: Tensor  # (B, 2) float32 metres
 
 
 class Wind(NamedTuple):
-    """The wind: what is added to every step."""
+    """The wind, which is added to every step."""
 
     drift: Tensor  # (B, 2) float32 metres per step
 
 
 class Point(NamedTuple):
-    """The agent's place."""
+    """The agent's position."""
 
     position: Tensor  # (B, 2) float32 metres
 
 
 def step_space() -> gymnasium.spaces.Box:
-    """The action space: metres along x and y."""
+    """Return the action space: metres along x and y."""
     return gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
 
 
 def ground_of_goals(low: tuple[float, float], high: tuple[float, float], reach: float = 0.0) -> Ground:
-    """The ground for goals, from one corner to the other; goals pay within `reach` metres."""
+    """Return the drawing grid for goals, from corner to corner; goals pay within `reach` metres."""
     columns, rows = (1 + round((top - bottom) / CELL) for bottom, top in zip(low, high, strict=True))
     return Ground(low, columns, rows, CELL, lambda task: {"goal": task.position}, reach)
 
 
 def reach(horizon: int, step: float = MAX_STEP) -> float:
-    """The farthest that a point can get along an axis, in metres, with one step to spare for float32's rounding."""
+    """Return the reach of a point along an axis, in metres, plus one step to cover float32 rounding."""
     return step * (horizon + 1)
 
 
 def moved(state: Point, action: Tensor) -> Tensor:
-    """The position (B, 2) after an action, which is clipped to its range."""
+    """Return the position (B, 2) after an action, which is clipped to its range."""
     return state.position + action.clamp(-MAX_STEP, MAX_STEP)
 
 
 @functools.cache
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """A tensor of the values, made once: a recorded rollout must not copy from the host's memory."""
+    """Return a cached tensor of the values: a rollout recorded as a CUDA graph must not copy from host memory."""
     return torch.tensor(values, device=device)
 
 
 def uniform_in_ring(key: Key, inner: float, outer: float) -> Tensor:
-    """Points uniform over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
+    """Draw points uniformly over the square ring inner ≤ max norm ≤ outer: float32, shape ``key.shape + (2,)``."""
     u = rng.uniform(key, 3)
-    # The area within max norm r grows as r²; on the square of that radius, a side and a place on it.
+    # The area within max norm r grows as r²; on the square of that radius, draw a side and a position on it.
     radius = torch.sqrt(inner**2 + (outer**2 - inner**2) * u[..., 0])
     along = radius * (2.0 * u[..., 1] - 1.0)
     side = (u[..., 2] * 4).to(torch.int64)

@@ -1,4 +1,4 @@
-"""A point that starts anywhere in a square, with a goal in it."""
+"""A point robot with a random start and a goal in a square."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class PointRobot(TaskFamily[Goal, Point]):
         times = walked(self.horizon, task.position.device)
 
         def distances(a: Tensor, b: Tensor) -> Tensor:
-            """∫∫ of the distance that is left at each time, over starts within a and b of the goal on the two axes."""
+            """Return ∫∫ of the remaining distance at each time over starts within a and b of the goal on the axes."""
             left_a, left_b = (a - times).clamp_min(0.0), (b - times).clamp_min(0.0)
             there_a, there_b = torch.minimum(a, times), torch.minimum(b, times)
             return norms(left_a, left_b) + 0.5 * (there_a * left_b**2 + there_b * left_a**2)
@@ -142,7 +142,7 @@ class PointRobot(TaskFamily[Goal, Point]):
         return -over_starts(task.position, (-1.0, -1.0), (1.0, 1.0), distances).sum(-1).to(torch.float32)
 
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with their starts, the goal and the training square."""
+        """Draw the paths (darker over time), their starts, the goal and the training square."""
         goal = xy(task.position)
         return Trail(
             [(-1.1, -1.1), (1.1, 1.1), goal],

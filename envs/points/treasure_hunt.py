@@ -1,4 +1,4 @@
-"""A treasure on a circle around a mountain, from whose top it can be seen (Zintgraf et al. 2021)."""
+"""A treasure on a circle around a mountain; it is visible from the top (Zintgraf et al. 2021)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from metarl.envs.points.plane import MAX_STEP, Goal, Point, constant
 START = (0.0, -1.0)  # metres
 
 
-SIDE = 1.5  # metres: the farthest along an axis
+SIDE = 1.5  # metres: largest coordinate
 
 
-FOOT, TOP = 0.5, 0.1  # metres from the origin: where the mountain begins, and from where the treasure is seen
+FOOT, TOP = 0.5, 0.1  # metres from the origin: edge of the mountain, and range in which the treasure is visible
 
 
-GOAL_RADIUS = 0.1  # metres: how near the treasure pays
+GOAL_RADIUS = 0.1  # metres: radius within which the treasure pays
 
 
 class TreasureHunt(TaskFamily[Goal, Point]):
@@ -135,7 +135,7 @@ class TreasureHunt(TaskFamily[Goal, Point]):
         return (10.0 * paid - 5.0 * (self.horizon - paid)).to(torch.float32)
 
     def sketch(self, task: Goal, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with their starts, the mountain, the training circle and the treasure."""
+        """Draw the paths (darker over time), their starts, the mountain, the training circle and the treasure."""
         goal = xy(task.position)
         return Trail(
             [(-SIDE, -SIDE), (SIDE, SIDE)],
@@ -147,14 +147,14 @@ class TreasureHunt(TaskFamily[Goal, Point]):
 
 
 def moves_to_treasure(task: Goal, horizon: int) -> Tensor:
-    """The least number of moves (B,) after which a point can be at the treasure: int64; horizon + 1 if none is enough.
+    """Return the fewest moves (B,) to reach the treasure: int64; horizon + 1 if it is out of reach.
 
-    At least 1: what pays is where a move ends.
+    The result is at least 1, since the reward depends on the position after a move.
     """
     device = task.position.device
     ahead = (task.position - constant(START, device)).double().abs()[..., None]  # (B, 2, 1)
     left = (ahead - walked(horizon, device)).clamp_min(0.0).norm(dim=1)  # (B, horizon): after full steps on both axes
-    return 1 + (left > GOAL_RADIUS + 1e-6).sum(-1)  # float32 rounds places
+    return 1 + (left > GOAL_RADIUS + 1e-6).sum(-1)  # float32 rounds positions
 
 
 def _ground(draw: ImageDraw.ImageDraw, pixel: Pixel) -> None:

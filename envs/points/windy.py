@@ -1,4 +1,4 @@
-"""A point in a wind that is the task."""
+"""A point in a wind; the wind is the task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metarl.envs.points.plane import Wind as Wind
 
 WINDY_GOAL = (0.0, 1.0)  # metres
 WINDY_RADIUS = 0.03  # metres
-MOST_WIND = 0.12  # metres per step and axis: what the observation space has room for
+MOST_WIND = 0.12  # metres per step and axis: limit given by the observation space
 
 
 class WindyPoint(TaskFamily[Wind, Point]):
@@ -112,7 +112,7 @@ class WindyPoint(TaskFamily[Wind, Point]):
         return Point(position), found.to(torch.float32), torch.zeros_like(found)
 
     def belief(self, split: str) -> Belief | None:
-        """Exact, but for episodes of one step, whose end is not seen."""
+        """Return the exact belief; None for episodes of one step, whose end is not observed."""
         if self.num_tasks(split) is not None:
             return Enumeration(self, split)
         if self.horizon == 1:
@@ -124,13 +124,13 @@ class WindyPoint(TaskFamily[Wind, Point]):
 
     def oracle(self, task: Wind) -> Tensor:
         state, total = self.reset(task, task.drift[:, 0]), torch.zeros_like(task.drift[:, 0])
-        for _ in range(self.horizon):  # nothing is random: the best policy's episode is its expectation
+        for _ in range(self.horizon):  # deterministic: one episode of the best policy gives its expected return
             state, reward, _ = self.step(task, state, sail(state.position, task.drift), total)
             total = total + reward
         return total
 
     def sketch(self, task: Wind, episodes: int = 1) -> Sketch[Point]:
-        """The paths, pale to dark in time, with the goal and, as an arrow at the start, five steps of wind."""
+        """Draw the paths (darker over time), the goal, and five steps of wind as an arrow at the start."""
         wind = xy(task.drift)
         return Trail(
             [(-0.8, -0.3), (0.8, 1.3)],
@@ -142,15 +142,15 @@ class WindyPoint(TaskFamily[Wind, Point]):
 
 
 def sail(position: Tensor, wind: Tensor) -> Tensor:
-    """The best action ``(B, 2)`` of `WindyPoint` in a known wind.
+    """Return the best action ``(B, 2)`` of `WindyPoint` in a known wind.
 
-    Each axis comes as near to the goal as it can at every time. A wind upwards of more than 0.1 carries the point over
-    the goal whatever it does: then it aims at the disc's lower edge, to be longest on its way through it.
+    Each axis moves as close to the goal as possible at every time. An upward wind of more than 0.1 carries the point
+    over the goal in any case: then it aims at the disc's lower edge, to stay inside the disc for longest.
     """
     goal = constant(WINDY_GOAL, position.device)
     across = position[:, :1] + wind[:, :1]
-    across = across + (goal[0] - across).clamp(-MAX_STEP, MAX_STEP)  # where x will be
+    across = across + (goal[0] - across).clamp(-MAX_STEP, MAX_STEP)  # next x
     half_chord = (WINDY_RADIUS**2 - (across - goal[0]) ** 2).clamp_min(0.0).sqrt()
-    lower_edge = goal[1] - 0.999 * half_chord  # not quite the edge: float32 may round it out of the disc
+    lower_edge = goal[1] - 0.999 * half_chord  # slightly inside: float32 may round the edge out of the disc
     up = torch.where(wind[:, 1:] > MAX_STEP, lower_edge, goal[1])
     return (torch.cat([goal[0].expand_as(up), up], dim=1) - position - wind).clamp(-MAX_STEP, MAX_STEP)

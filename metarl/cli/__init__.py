@@ -1,1 +1,1 @@
-"""The programs: ``metarl train``, ``evaluate``, ``compare``, ``envs`` and ``watch``, thin shells over functions."""
+"""The programs (``metarl train``, ``evaluate``, ``compare``, …): thin wrappers around library functions."""

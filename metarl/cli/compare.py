@@ -37,7 +37,7 @@ from metarl.training.log.curve_runs import write_curve
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl compare …`` in a process of its own."""
+    """Run ``metarl compare …`` as the main program of this process."""
     tune()
     return main(arguments)
 
@@ -57,12 +57,12 @@ def to_tensorboard(comparison: Comparison, folder: Path) -> None:
 
 
 def _file_name(name: str) -> str:
-    """Return a name as that of a folder, which stays inside the one that it is put into."""
+    """Convert a name to a folder name that cannot leave its parent folder."""
     return re.sub(r"^\.+$|[/\\\0]", "_", name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run the program. Returns 0, or 2 after one sentence on standard error for a user error."""
     options = usage.compare().read(arguments)
     console = make_console(options.quiet, width=140)
     try:
@@ -122,7 +122,7 @@ def _compare(options: Any, console: Console) -> None:
 
 
 def _asked(options: Any) -> list[Line]:
-    """Return the runs and baselines to compare. Raises ValueError for an unknown one, or one for other tasks."""
+    """Return the runs and baselines to compare. Raises ValueError if one is unknown or for other tasks."""
     device = str(resolve_device(options.device))
     found = lines(options.runs, device)
     check_families(found)
@@ -152,7 +152,7 @@ def _say_curves(folder: Path, console: Console) -> None:
 
 @contextlib.contextmanager
 def _out(options: Any, console: Console) -> Iterator[Path]:
-    """Make the folder for the files, that of ``--out`` or a new one, and hold its lock."""
+    """Create the output folder (``--out`` or a new one), and hold its lock."""
     new = Path("runs") / f"comparison_{time.strftime('%Y%m%d-%H%M%S')}"
     made = files_in(new, new_folder) if options.out is None else files_in(options.out)
     with made as folder, locked(folder, partial(console.print, markup=False, soft_wrap=True)):

@@ -1,4 +1,4 @@
-"""The lines of a comparison: trained agents on the same tasks, with all seeds of a configuration in one line."""
+"""The lines of a comparison: trained agents on the same tasks, one line per configuration over all seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IRRELEVANT = {"seed", "run_dir", "device", "num_threads", "profile", "checkpoint
 IRRELEVANT |= {"eval_every", "eval_tasks", "eval_repeats", "eval_splits", "final_eval_tasks"}
 
 
-"""Fields of a configuration in which the seeds of one experiment may differ."""
+"""Fields of a configuration that may differ between the seeds of one experiment."""
 
 
 class Line(NamedTuple):
@@ -58,7 +58,7 @@ def lines(runs: Sequence[str], device: str) -> list[Line]:
 
 
 def by_configuration(runs: Sequence[str]) -> list[list[tuple[str, Path | str]]]:
-    """Group runs by their configuration, the seed and what does not matter for the agent apart: (name, run) each.
+    """Group (name, run) pairs by their configuration, ignoring the seed and fields that do not affect the agent.
 
     Raises ValueError if a folder holds no run.
     """
@@ -75,7 +75,7 @@ def by_configuration(runs: Sequence[str]) -> list[list[tuple[str, Path | str]]]:
 
 
 def _parts(run: str | Path) -> list[Path]:
-    """Return the folder of a run, or those of an ensemble's members."""
+    """Return the folder of a run, or the folders of an ensemble's members."""
     folder = checkpoint.find(run, ensembles=True)
     return checkpoint.members_of(folder) or [folder]
 
@@ -109,12 +109,12 @@ def named_run(run: str) -> tuple[str, str]:
             return name, where
     if run.startswith("=") or run.endswith("="):
         raise ValueError(f"[NAME=]RUN needs a name before the = and a run after it, got {short(run)}.")
-    # No folder exists: split so that the error names the folder that was probably meant. A name has no slashes.
+    # No folder exists: split so that the error names the folder probably meant. Names contain no slash.
     return splits[0] if splits and "/" not in splits[0][0] else ("", run)
 
 
 def unique(name: str, taken: Sequence[str]) -> str:
-    """Return a name that is not taken: the name itself, or with a number behind it."""
+    """Return an unused name: the name itself, or with a number appended."""
     number = 2
     tried = name
     while tried in taken:
@@ -123,7 +123,7 @@ def unique(name: str, taken: Sequence[str]) -> str:
 
 
 def check_families(found: Sequence[Line]) -> None:
-    """Raise ValueError unless all agents are for the same tasks: one family; only episodes per trial may differ."""
+    """Raise ValueError unless all agents have the same family and options; only episodes per trial may differ."""
     first = found[0]
     for line in found[1:]:
         same = type(line.family) is type(first.family)
@@ -140,7 +140,7 @@ def _options(family: TaskFamily) -> dict[str, Any]:
 
 
 def described(family: TaskFamily) -> str:
-    """Describe the tasks that an agent is for: class and options, without the episodes of a trial."""
+    """Describe an agent's tasks: class and options of the family, without the episodes per trial."""
     return f"{type(family).__name__}({', '.join(f'{k}={v!r}' for k, v in _options(family).items())})"
 
 
@@ -150,7 +150,7 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Evaluate every line on the same tasks. `rounds` is only for agents that adapt in rounds.
 
-    Agents whose adaptation takes long (PPO on each task) play only the first `costly_tasks` tasks. All agents play
+    Slow agents (such as PPO on each task) play only the first `costly_tasks` tasks. All agents play
     `repeats` trials on each task; by default as many as `metarl.evaluate` plays.
     """
     entries: dict[str, dict[str, AdaptationCurve]] = {}
@@ -178,7 +178,7 @@ def compare(
 
 
 def _spent(line: Line) -> str:
-    """Return what a line's agents were trained with, and how they answered if they play by text, in words."""
+    """Describe the training effort of a line's agents, and for text agents how they answered."""
     answers = [str(agent.answers) for agent in line.agents if isinstance(agent, TextAgent)]
     return "; ".join([line.budget, *answers])
 

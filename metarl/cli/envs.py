@@ -25,7 +25,7 @@ WIDE = 150  # columns of a terminal in which every property has a column of its 
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl envs …`` in a process of its own."""
+    """Run ``metarl envs …`` as the main program of this process."""
     return main(arguments)
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_all(cards: list[Card], console: Console) -> None:
-    """Show the table of all families. Piped, it has one line per family, however long, for tools such as grep."""
+    """Show the table of all families. If piped, each family is one line of any length, for tools such as grep."""
     if not console.is_terminal:
         wide = Console(width=1000, highlight=False, force_terminal=False, force_jupyter=False)
         with wide.capture() as lines:
@@ -63,7 +63,7 @@ def show_all(cards: list[Card], console: Console) -> None:
 
 
 def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
-    """Make a table with one row per family; `stacked` puts several properties into one column, for narrow terminals."""
+    """Make a table with one row per family; `stacked` merges several properties per column, for narrow terminals."""
     rows = [
         (
             each.id,
@@ -93,7 +93,7 @@ def _table(cards: list[Card], stacked: bool, lines: box.Box | None) -> Table:
 
 
 def show_one(card: Card, console: Console) -> None:
-    """Show a card: the values of the defaults, then the docstring's sections as they are written."""
+    """Show a family's card: the values of the defaults, then the docstring's sections verbatim."""
 
     def say(text: str = "", style: str = "") -> None:
         console.print(Text(text, style), soft_wrap=True)
@@ -112,7 +112,7 @@ def show_one(card: Card, console: Console) -> None:
 
 
 def _bounded(space: spaces.Space[Any]) -> str:
-    """Describe a space in short, with its bounds if they are the same in all dimensions."""
+    """Describe a space briefly, with its bounds if they are the same in all dimensions."""
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or low.min() != low.max() or high.min() != high.max():
         return short_space(space)

@@ -38,7 +38,7 @@ from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl evaluate …`` in a process of its own."""
+    """Run ``metarl evaluate …`` as the main program of this process."""
     tune()
     return main(arguments)
 
@@ -66,7 +66,7 @@ def _evaluate(
     """Evaluate the agents on each split; show the table, and write it and the curves to `folder`."""
     names = ("tasks", "repeats", "episodes", "rounds", "seed", "greedy")
     keywords = {name: getattr(options, name) for name in names}
-    keywords["greedy"] = options.greedy or None  # without --greedy, as the agent's evaluations are
+    keywords["greedy"] = options.greedy or None  # without --greedy, the agent's default
     curves = {}
     with console.status("") as status:  # shown only on a terminal
         for split in splits:
@@ -88,8 +88,8 @@ def _evaluate(
 
 
 def _measure(agents: Sequence[LearningAgent], split: str, options: Any, folder: Path, console: Console) -> None:
-    """Show and write the means over the agents of what their family measures next to the return, if anything."""
-    import metarl.report.few_shot  # noqa: F401  (registers measures; it draws, too, which is slow to import)
+    """Show and write the family's additional measures, if any, averaged over the agents."""
+    import metarl.report.few_shot  # noqa: F401  (registers measures; slow to import, since it draws)
 
     measure = measures_for(agents[0].family)
     if measure is None:
@@ -122,13 +122,13 @@ def _asked(options: Any, agents: Sequence[LearningAgent]) -> str:
         if getattr(options, name) is not None:
             parts += [name, getattr(options, name)]
     name = "_".join(str(part) for part in [*parts, *["greedy"][: options.greedy]])
-    return re.sub(r"[^\w.+-]", "_", name)  # the checkpoint's own words are not a path
+    return re.sub(r"[^\w.+-]", "_", name)  # text from the checkpoint must not form a path
 
 
 def _default_folder(run: str, asked: str) -> Path:
     if run.startswith("pretrained:"):
         return Path("runs") / f"evaluation_{run.removeprefix('pretrained:')}" / asked
-    if Path(run).resolve().is_relative_to(PRETRAINED.resolve()):  # nothing is written into the package
+    if Path(run).resolve().is_relative_to(PRETRAINED.resolve()):  # do not write into the package
         return _default_folder(f"pretrained:{Path(run).resolve().name}", asked)
-    check_regular(Path(run), to_write=True)  # of several seeds, whose folder nothing has looked at
+    check_regular(Path(run), to_write=True)  # with several seeds, the folder has not been checked yet
     return Path(run) / "evaluations" / asked

@@ -39,20 +39,20 @@ from metarl.training.config.regular import check_regular
 
 
 class Adapted(NamedTuple):
-    """The parameters that an agent that adapts in rounds is exported with."""
+    """The adapted parameters with which an agent that adapts in rounds is exported."""
 
-    memory: Memory | None  # None: the agent carries its memory along while it acts
+    memory: Memory | None  # None: the agent updates its memory while it acts
     note: str | None
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl export …`` in a process of its own."""
+    """Run ``metarl export …`` as the main program of this process."""
     tune()
     return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program. Returns 0, or 2 after one sentence for a mistake of the user's, or a check that failed."""
+    """Run the program. Returns 0, or 2 after one sentence for a user error or a failed check."""
     options = usage.export().read(arguments)
     console = make_console(options.quiet)
     try:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: Any, console: Console) -> None:
-    """Write the program, check it on request, and say so. Raises ValueError for a check that failed."""
+    """Write the program, check it on request, and report. Raises ValueError if the check fails."""
     if (find(options.run) / MANIFEST).is_file():
         raise ValueError(f"{options.run!r} is an export already: give the run that it was made of.")
     agent = load(options.run, "cpu", options.which)
@@ -95,7 +95,7 @@ def _export(options: Any, console: Console) -> None:
 
 
 def in_one_line(found: Check) -> str:
-    """Return what a check found, in words."""
+    """Return the result of a check as text."""
     return (
         f"Over {found.steps:,} steps the policies differ by {found.difference:.1e} at most; the greedy action is the "
         f"agent's at {found.alike:.1%} of them."
@@ -103,7 +103,7 @@ def in_one_line(found: Check) -> str:
 
 
 def _adapted(agent: LearningAgent, options: Any) -> Adapted:
-    """Adapt an agent that does so in rounds to a task. Raises ValueError for options that do not fit the agent."""
+    """Adapt an agent to a task, if it adapts in rounds. Raises ValueError if the options do not fit the agent."""
     protocol, family = agent.protocol.test(), agent.family
     given = [name for name in ("steps", "split", "task") if getattr(options, name) is not None]
     if protocol.rounds == 1:
@@ -117,7 +117,7 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
         raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
     if steps < 0 or number < 0:
         raise ValueError(f"--steps and --task must not be negative, got {steps} and {number}.")
-    check_size(family, split, number + 1)  # tasks are drawn up to the one that is asked for
+    check_size(family, split, number + 1)  # all tasks up to the requested one are drawn
     root = rng.fold(rng.key(options.seed), EVALUATION)
     tasks, distinct = choose_tasks(family, root, split, number + 1)
     if distinct is not None and number >= distinct:
@@ -139,13 +139,13 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
 
 
 def _asked(options: Any, agent: LearningAgent, weights: str, adapted: bool) -> str:
-    """Name a folder by what is asked: ``last_200_onnx_int8``."""
+    """Name a folder by the options: ``last_200_onnx_int8``."""
     parts = [options.which, agent.trained.get("iteration", ""), options.format, weights]
     parts += ["pruned", options.prune] if options.prune else []
     for name in ("steps", "split", "task", "seed") if adapted else ():
         if getattr(options, name) is not None:
             parts += [name, getattr(options, name)]
-    return re.sub(r"[^\w.+-]", "_", "_".join(map(str, parts)))[:120]  # the checkpoint's own words are not a path
+    return re.sub(r"[^\w.+-]", "_", "_".join(map(str, parts)))[:120]  # text from the checkpoint must not form a path
 
 
 def _default_folder(run: str, asked: str) -> Path:

@@ -1,4 +1,4 @@
-"""Runs by their training: ``metarl compare RUN … --x train_steps`` (or ``time``).
+"""Comparison of training histories: ``metarl compare RUN … --x train_steps`` (or ``time``).
 
 Nothing is played: the evaluations that the runs recorded during training are read, one line for all seeds of a
 configuration, one panel for each family.
@@ -27,7 +27,7 @@ from metarl.training.config.errors import ConfigError
 from metarl.training.config.run_config import TrainConfig, reported_split
 
 PLAYS = ("baselines", "tasks", "costly_tasks", "repeats", "rounds", "seed", "greedy", "suite")
-"""Options of agents that play."""
+"""Options that only apply if agents play."""
 
 
 class _Run(NamedTuple):
@@ -37,7 +37,7 @@ class _Run(NamedTuple):
 
 
 def check_options(options: Any) -> None:
-    """Raise ValueError for an option that has no meaning where nothing is played."""
+    """Raise ValueError for an option that has no effect without playing."""
     parser = usage.compare()
     for name in PLAYS:
         if getattr(options, name) != parser.get_default(name):
@@ -50,10 +50,10 @@ def check_options(options: Any) -> None:
 
 
 def read_comparison(runs: Sequence[str], x: str = "train_steps", split: str | None = None) -> EfficiencyComparison:
-    """Read the histories of runs: a panel for each family, in it a line for each configuration.
+    """Read the histories of runs: one panel per family, with one line per configuration.
 
-    `split` is that of the evaluations; by default one that all runs on the family recorded, if there are several the
-    one that the runs report. Raises ValueError (one sentence) for a run without a history, or without that split.
+    `split` is the split of the evaluations; by default one that all runs on the family recorded, preferably the one
+    that the runs report. Raises ValueError for a run without a history, or without that split.
     """
     by_family: dict[str, list[tuple[str, list[_Run]]]] = {}
     titles: dict[str, TaskFamily] = {}
@@ -75,7 +75,7 @@ def read_comparison(runs: Sequence[str], x: str = "train_steps", split: str | No
 
 def _read(run: str | Path) -> _Run:
     if isinstance(run, str) and run.startswith("pretrained:"):
-        checkpoint.find(run)  # raises for an unknown one
+        checkpoint.find(run)  # raises if unknown
         raise ValueError(
             f"{run!r} has no history: the agents of the package come without the metrics of their training; give the "
             "directories of runs."
@@ -119,7 +119,7 @@ def _common_split(runs: Sequence[_Run], asked: str | None) -> str:
 
 def _curve(name: str, runs: Sequence[_Run], split: str, x: str) -> TrainingCurve:
     curve = TrainingCurve(name, tuple(history(run.folder, run.records, split) for run in runs), x)
-    _ = curve.final  # raises where the seeds' do not combine
+    _ = curve.final  # raises if the curves of the seeds cannot be combined
     return curve
 
 

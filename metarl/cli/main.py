@@ -1,6 +1,6 @@
-"""The command ``metarl``, which runs the program that its first word names.
+"""The command ``metarl``, which runs the program named by its first argument.
 
-A usage page needs none of the libraries that the programs do, so it appears at once. A signal ends a program with a
+Usage pages import none of the programs' libraries, so they appear at once. A signal ends a program with a
 sentence, also while its libraries are being imported; training finishes its iteration first.
 """
 
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_output()
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, since Python would say at its end only that it could not
-    except BrokenPipeError:  # the reader of a page has seen enough of it: | head
+        sys.stdout.flush()  # flush here: at exit, Python would not report the cause
+    except BrokenPipeError:  # the reader closed the pipe, such as | head
         leave_pipe()
         return 0
     except OSError as problem:  # such as a full disk behind standard output
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Print the page that is asked for, or run the program."""
+    """Print the requested usage page, or run the program."""
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]
     if name == "help":

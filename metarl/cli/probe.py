@@ -1,4 +1,4 @@
-"""A probe of what a trained agent's memory knows::
+"""Probe the memory of a trained agent::
 
     metarl probe RUN_DIR [--split test] [--tasks 1000] [--steps 0 1 2 5 10] [--belief RUN]
     metarl probe pretrained:rl2_bernoulli_bandit_n10
@@ -32,7 +32,7 @@ from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl probe …`` in a process of its own."""
+    """Run ``metarl probe …`` as the main program of this process."""
     tune()
     return main(arguments)
 
@@ -68,7 +68,7 @@ def _probe(agent: LearningAgent, other: LearningAgent | None, options: Any, fold
         found = probe(
             agent, options.split, options.tasks, options.steps, options.part, options.hold_out, other, options.seed
         )
-    from metarl.report.probing.files import save  # they draw, which is slow to import
+    from metarl.report.probing.files import save  # slow to import, since it draws
     from metarl.report.probing.table import probe_table
 
     show(console, probe_table(found, console.width))
@@ -78,7 +78,7 @@ def _probe(agent: LearningAgent, other: LearningAgent | None, options: Any, fold
 
 
 def _asked(options: Any, agent: LearningAgent) -> str:
-    """Name a folder by what is asked: ``test_last_200_tasks_1000_seed_0``."""
+    """Name a folder by the options: ``test_last_200_tasks_1000_seed_0``."""
     parts = [options.split, options.which, agent.trained.get("iteration", ""), "tasks", options.tasks]
     parts += ["seed", options.seed]
     for name in ("part", "hold_out", "belief"):

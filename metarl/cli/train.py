@@ -1,7 +1,7 @@
 """Meta-train an agent: ``python -m metarl.train [PRESET_OR_FILE] [--agent.lr 1e-3 …] [--resume RUN_DIR]``.
 
-``metarl train`` is the same program. The loop itself is in `metarl.training.loop`. Exit codes: 0 done, 1 crashed, 2 a
-mistake of the user's, 3 diverged, 128 + N stopped by the signal N.
+``metarl train`` is the same program. The loop itself is in `metarl.training.loop`. Exit codes: 0 done, 1 crashed, 2
+user error, 3 diverged, 128 + N stopped by signal N.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from metarl.training.config.parsing import Parsed, parse
 from metarl.training.divergence import Diverged
 from metarl.training.seeds import train_seeds
 
-PROGRAM = "metarl train"  # how the program calls itself in what it says to the user
+PROGRAM = "metarl train"  # the program's name in its messages
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program. Returns 0; 2 for a mistake of the user's, 3 for a diverged run, 128 + signal if stopped."""
+    """Run the program. Returns 0; 2 for a user error, 3 for a diverged run, 128 + signal if stopped."""
     given = list(sys.argv[1:] if args is None else args)
     try:
         line = read_line(spelled_out(given))
@@ -33,9 +33,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return train_seeds(line, train, console) if line.seeds else train(parse(line), console)
     except ConfigError as mistake:
         return _end(str(mistake), 2)
-    except BrokenPipeError:  # the reader of a page: the command's own matter
+    except BrokenPipeError:  # raised by the reader of a usage page; `metarl.cli.main` handles it
         raise
-    except OSError as problem:  # a folder that may not be written to, a full disk
+    except OSError as problem:  # such as missing write permission or a full disk
         return _end(in_words(problem), 2)
     except Diverged as reason:
         return _end(str(reason), 3)
@@ -48,22 +48,22 @@ program = main
 
 
 def _end(sentence: str, code: int) -> int:
-    """Print why the program ends; return its exit code. Of several processes that all fail alike, the first prints."""
+    """Print why the program ends, and return its exit code. With several processes, only the first prints."""
     if _prints():
         complain(f"{PROGRAM}: {sentence}")
     return code
 
 
 def _prints() -> bool:
-    """Tell whether this process prints: of those that torchrun starts, the first one does."""
+    """Return whether this process prints: under torchrun, only the first one does."""
     return launched()[0] == 0
 
 
 def train(parsed: Parsed, console: Console) -> int:
-    """Do one run, and print where its curves are. Returns the program's exit code."""
+    """Do one run, and print the location of its curves. Returns the program's exit code."""
     run = loop.train(parsed, console, warn)
     console.print(f"Curves: tensorboard --logdir {shlex.quote(str(run.directory))}", markup=False, soft_wrap=True)
-    return 128 + run.signal if run.signal else 0  # what shells report for a program that a signal ended
+    return 128 + run.signal if run.signal else 0  # the exit code that shells report after a signal
 
 
 def warn(sentence: str) -> None:

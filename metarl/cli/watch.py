@@ -6,7 +6,7 @@
     metarl watch RUN_DIR --embedding embedding.png --tasks 500
 
 The program draws whole trials on the tasks with the lowest, the median and the highest score, and animates one of them,
-or shows what is believed along it about the place of the reward, or where an agent's vectors for all tasks lie.
+or shows the belief about the reward's location along it, or an embedding of the agent's vectors for all tasks.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from metarl.training.checkpoint import load
 from metarl.training.config.names import allow
 
 FRAMES = 600
-"""The largest number of frames of a video; a shorter trial has one frame per step."""
+"""Most frames of a video; a shorter trial has one frame per step."""
 FRAME = 480
-"""The largest side of a frame, in pixels."""
+"""Longest side of a frame, in pixels."""
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl watch …`` in a process of its own."""
+    """Run ``metarl watch …`` as the main program of this process."""
     tune()
     return main(arguments)
 
@@ -103,7 +103,7 @@ def _watch(options: Any, console: Console) -> None:
 
 
 def _check_pictures(options: Any, agent: LearningAgent) -> None:
-    """Raise ValueError if a picture that is asked for has nothing to show, or is no .png."""
+    """Raise ValueError if a requested picture would be empty, or is not a .png file."""
     rounds = agent.protocol.test().rounds
     for name, path in {"trials": options.out, "beliefs": options.belief, "embeddings": options.embedding}.items():
         if path is not None and path.suffix != ".png":

@@ -1,7 +1,7 @@
-"""Parts that are only for speed. Each stands next to a plain twin, which gives the same numbers up to rounding.
+"""Optimised implementations. Each has a plain twin, which gives the same numbers up to rounding.
 
-This file decides where a fast part is used: on a CPU by measurement (``python -m benchmarks.twins``). On a GPU nothing
-was measured yet; the two losses are used there, since they launch fewer kernels (and on "meta", where tests look for
+This file decides where a fast part is used: on a CPU by measurement (``python -m benchmarks.twins``). Nothing has been
+measured on a GPU yet; the two losses are used there, since they launch fewer kernels (and on "meta", where tests find
 copies). Modules without an entry are used everywhere: `adam` is a twin of torch's own Adam, `capture` and `compiled` of
 plain calls.
 """

@@ -13,7 +13,7 @@ class ClippedAdam:
     """Adam (Kingma & Ba 2015) on some of a module's ``named_parameters()``, with the gradient's norm clipped.
 
     The arithmetic is torch's fused kernel, which also scales the gradient. On small networks the bookkeeping of
-    `torch.optim.Adam` and a separate clipping take as long as a matrix product. The moments are made at the first step,
+    `torch.optim.Adam` and a separate clipping take as long as a matrix product. Moments are created at the first step,
     so that an agent that only acts has none.
     """
 
@@ -21,7 +21,7 @@ class ClippedAdam:
         self.names, self.parameters = map(list, zip(*named, strict=True))
         self.eps = eps
         device = self.parameters[0].device
-        # On a GPU the step is part of a recording, which reads the rate from a tensor.
+        # On a GPU the step is part of a CUDA graph, which reads the learning rate from a tensor.
         self.lr: Tensor | float = torch.tensor(lr, device=device) if device.type != "cpu" else lr
         self.means: list[Tensor] = []
         self.squares: list[Tensor] = []
@@ -35,7 +35,7 @@ class ClippedAdam:
             self.lr = lr
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -58,7 +58,7 @@ class ClippedAdam:
             self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the moments as ``optimizer.<parameter>.<quantity>`` tensors; nothing before the first step."""
+        """Return the moments as ``optimizer.<parameter>.<quantity>`` tensors; empty before the first step."""
         found: dict[str, Tensor] = {}
         for name, mean, square in zip(self.names, self.means, self.squares, strict=False):
             quantities = {"step": self.steps.clone(), "exp_avg": mean, "exp_avg_sq": square}
@@ -66,9 +66,9 @@ class ClippedAdam:
         return found
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load a state that `state_dict` returned; the moments of a parameter that is not in it start at zero."""
+        """Load a state from `state_dict`; moments of missing parameters start at zero."""
         for moment in (*self.means, *self.squares, self.steps):
-            moment.zero_()  # in place, since a recording on a GPU may hold them
+            moment.zero_()  # in place, since a CUDA graph may hold them
         for number, name in enumerate(self.names):
             if f"optimizer.{name}.step" in state:
                 self._make_moments()

@@ -1,8 +1,8 @@
-"""Work on a GPU that is recorded once as a CUDA graph and replayed from then on.
+"""GPU functions that are recorded once as a CUDA graph and then replayed.
 
 Small networks on thousands of rows spend most of their time on launching kernels; a replay launches all kernels of a
-recording with one call. A function that cannot be recorded (it synchronises, or copies from the host's memory) is
-called plainly instead. On a CPU a `Captured` function is always called plainly.
+recording with one call. A function that cannot be recorded (it synchronises, or copies from host memory) is called
+eagerly instead. On a CPU a `Captured` function is always called eagerly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 WARM_UP = 3
-"""Plain calls before a recording: they make objects that are made at first use, such as an optimiser's state."""
+"""Eager calls before a recording: they create lazily made objects, such as an optimiser's state."""
 
 
 Signature = tuple[Any, ...]

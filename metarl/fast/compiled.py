@@ -23,7 +23,7 @@ from metarl.core.faults.given import check_actions
 from metarl.core.tree import where
 from metarl.fast.stepping import FastEnv
 
-# The C++ compiler vectorises the loops: with Inductor's own vectors, masks of bool take twice the time.
+# Leave vectorisation to the C++ compiler: with Inductor's own vectors, bool masks take twice the time.
 OPTIONS: dict[str, Any] = {"cpp.simdlen": 1}
 
 
@@ -58,7 +58,7 @@ class CompiledEnv(FastEnv):
 
     def reset(self) -> Step:
         step = super().reset()
-        self._due = 0  # no count is kept of when a row is due
+        self._due = 0  # the due times of rows are not tracked
         return step
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
@@ -97,13 +97,13 @@ class Program:
         self._steps = torch.compile(own(steps_of(family)), fullgraph=True, dynamic=False, options=OPTIONS)
 
     def __call__(self, env: FastEnv, actions: Tensor) -> Any:
-        """Return the states after the steps and the results of each; None if the steps could not be taken."""
+        """Return the states after the steps and the results of each; None if compilation failed."""
         if self.why_not is not None:
             return None
         now, horizon = env._step, env.family.horizon
         ends = not env._lockstep or now % horizon + len(actions) >= horizon
         state, age = (env.state, env._began, env.episode), torch.as_tensor(now - env._start)
-        # As a tensor: a number would be a constant of the program.
+        # As a tensor: a Python number would be compiled in as a constant.
         arguments = (env.task, state, actions, torch.tensor(now), age, env._reset_keys, env._step_keys, ends)
         signature = (env.num_envs, len(actions), ends, age.ndim)
         with torch.no_grad():
@@ -113,7 +113,7 @@ class Program:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the compiler's own
                     result = self._steps(*arguments)
-            except Exception as error:  # a compiler may raise anything
+            except Exception as error:  # a compiler may raise any exception
                 self.why_not = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 return None
         if not is_whole(result):
@@ -125,7 +125,7 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def program(family: TaskFamily) -> Program:
-    """Return the program of a family, shared by all its environments."""
+    """Return the program of a family, which all its environments share."""
     return Program(family)
 
 
@@ -163,7 +163,7 @@ def steps_of(family: TaskFamily) -> Callable[..., Any]:
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether all NamedTuples in a program's result have their fields; torch 2.11 loses those of ``_replace``."""
+    """Return whether all NamedTuples in a result kept their fields; torch 2.11 loses those of ``_replace``."""
     if not isinstance(value, (tuple, list)):
         return True
     return len(value) == len(getattr(value, "_fields", value)) and all(map(is_whole, value))

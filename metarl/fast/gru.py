@@ -50,7 +50,7 @@ def grus(xs: Sequence[Tensor], hs: Sequence[Tensor | None], cells: Sequence[nn.G
 
 
 def alike(xs: Sequence[Tensor], hs: Sequence[Tensor | None], cells: Sequence[nn.GRU]) -> bool:
-    """Tell whether all cells, inputs and states have the same shapes, so that `grus` can take them side by side."""
+    """Return whether all cells, inputs and states have the same shapes, so that `grus` can batch them."""
     shapes = {(x.shape, h is None, cell.input_size, cell.hidden_size) for x, h, cell in zip(xs, hs, cells, strict=True)}
     return len(shapes) == 1
 

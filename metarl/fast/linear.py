@@ -1,4 +1,4 @@
-"""Linear layers on a CPU: for inputs whose features come first in memory, and for more rows than its cache holds."""
+"""Linear layers on a CPU: for feature-major inputs, and for more rows than fit in the cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 19
-"""Numbers of a hidden layer that are worked on at once: about what stays in a processor's cache."""
+"""Block size in numbers of a hidden layer: about what fits in a processor's cache."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -25,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _features_first(x: Tensor) -> bool:
-    """Tell whether ``x (B, F)`` or ``(T, B, F)`` is a matrix of F rows in memory, though not one of F columns."""
+    """Return whether ``x (B, F)`` or ``(T, B, F)`` is feature-major in memory (F rows, not F columns)."""
     if x.ndim not in (2, 3) or x.is_contiguous():
         return False
     return x.stride(-2) == 1 and (x.ndim == 2 or x.stride(0) == x.shape[1])
@@ -42,14 +42,14 @@ def hidden_layers(
 def many_rows(
     total: Tensor, last: Tensor | None, of_last: Tensor | None, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> bool:
-    """Tell whether the first layer has so many numbers that blocks are worth their calls."""
+    """Return whether the first layer is large enough for blocks to pay off."""
     return total.numel() > 2 * BLOCK
 
 
 class _HiddenLayers(torch.autograd.Function):
-    """A block of rows goes through all layers before the next one does, on the way back as well.
+    """Hidden layers applied block by block: each block of rows passes all layers, forward or back, before the next.
 
-    So it stays in the processor's cache. Units are written where they are kept, and gradients over each other. The
+    A block thus stays in the processor's cache. Activations are written in place, and gradients over each other. The
     saved tensors of a layer are its weight ``(N, out, in)`` and its inputs ``(N, rows, in)``, which are at least 0.
     """
 

@@ -1,4 +1,4 @@
-"""The gradient through an adaptation, written by hand for perceptrons of tanh units.
+"""A hand-written gradient through an adaptation, for MLPs with tanh units.
 
 The fast twin of `metarl.agents.maml.adaptation.gradient_through_steps`. With θ' = θ - α ∇ℓ(θ), the gradient of J(θ')
 with respect to θ is v - H(α v), where v = ∇J(θ') and H is the Hessian of ℓ at θ: one Hessian-vector product per
@@ -48,7 +48,7 @@ class Descent(NamedTuple):
 
 
 def suits(params: Any, sizes: Any, rounds: Any, adaptation: Any, loss: Any) -> bool:
-    """Tell whether the policies are perceptrons of tanh units, and both losses depend on all of their outputs."""
+    """Return whether the policies are MLPs with tanh units, and both losses depend on all of their outputs."""
     return bool(adaptation.policy.activation == "tanh" and adaptation.likelihoods)
 
 

@@ -23,7 +23,7 @@ PREFIX = "metarl/"
 
 
 INSIDE = {"advantage": "update"}
-"""Parts that lie inside another one: their time is subtracted from it."""
+"""Part → the enclosing part, from whose time its own is subtracted."""
 
 
 def phase(name: str) -> str:
@@ -60,7 +60,7 @@ class Profile:
         self.seconds = spent
 
     def table(self) -> Table:
-        """Return a table of the parts' seconds and shares, the largest first; "other" is the remaining time."""
+        """Return a table of the parts' seconds and fractions, largest first; "other" is the remaining time."""
         whole = self.seconds["iteration"]
         parts = {name: seconds for name, seconds in self.seconds.items() if name != "iteration"}
         parts["other"] = max(0.0, whole - sum(parts.values()))

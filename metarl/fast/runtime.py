@@ -37,9 +37,9 @@ def tune(num_threads: int | None = None) -> dict[str, str]:
 
 
 def products() -> str:
-    """Return the accuracy that matrix products have with "medium" on this processor: "bfloat16" or "float32".
+    """Return the precision of matrix products with "medium" on this processor: "bfloat16" or "float32".
 
-    "medium" permits bfloat16. The accuracy is measured, since neither torch nor oneDNN tells it. oneDNN 3.12 keeps
+    "medium" permits bfloat16. The precision is measured, since neither torch nor oneDNN reports it. oneDNN 3.12 keeps
     float32 even on processors with AVX-512 and its bfloat16 instructions.
     """
     a = torch.sin(torch.arange(128.0 * 128.0)).reshape(128, 128)
@@ -49,7 +49,7 @@ def products() -> str:
 
 
 def samples_at_once(device: torch.device) -> int:
-    """Samples that a small network's gradient is best made from at once: on a CPU what stays in its cache."""
+    """Return the best batch size for a small network's gradient: on a CPU, the samples that fit in its cache."""
     return 20_000 if device.type == "cpu" else sys.maxsize
 
 

@@ -1,4 +1,4 @@
-"""Actions of other libraries as tensors for a family, checked."""
+"""Checked conversion of other libraries' actions to tensors for a family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.core.errors import short
 
 
 def as_array(actions: Any) -> np.ndarray:
-    """Convert actions of any library to an array. Raises ValueError for what is none, such as ragged rows."""
+    """Convert actions of any library to an array. Raises ValueError if that is impossible, as for ragged rows."""
     try:
         return np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -37,7 +37,7 @@ def checked_actions(
 ) -> Tensor:
     """Convert the actions of `n` rows to a tensor for the family; those of `ignored`, bool ``(n,)``, may be invalid.
 
-    `alone` says that the only row is a single environment, for the sentences.
+    `alone` says that the only row is a single environment, for the error messages.
     Raises ValueError, one sentence, for a wrong shape, an index out of range or a number that is not finite.
     """
     actions, shape = as_array(actions), (n, *(space.shape or ()))
@@ -55,7 +55,7 @@ def checked_actions(
         assert isinstance(space, spaces.Box)
         if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(f"An action is made of numbers, got values of the type {actions.dtype}.")
-        with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is then refused
+        with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is rejected below
             made, filler = actions.astype(np.float32), np.clip(0.0, space.low, space.high)
     if ignored is not None:
         made[ignored] = filler
@@ -65,9 +65,9 @@ def checked_actions(
 
 
 class SingleAction:
-    """Converts the action of a single environment to NumPy's value of a row, where that takes no checks of shape.
+    """Fast conversion of a single environment's action to a NumPy row, for actions of the expected type.
 
-    A call returns None for anything but the usual: `checked_actions` is then to be asked.
+    A call returns None for any other action; then use `checked_actions`.
     """
 
     def __init__(self, space: gymnasium.Space) -> None:
@@ -87,13 +87,13 @@ class SingleAction:
 
 
 def _ends(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and the last index, or those of each component: int64 ``()`` or ``(A,)``."""
+    """Return the first and the last index, per component if there are several: int64 ``()`` or ``(A,)``."""
     first = np.asarray(space.start, np.int64)
     return first, first + np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64) - 1
 
 
 def _ranges(first: np.ndarray, last: np.ndarray) -> str:
-    """Say from where to where an index, or each of several, goes: arrays ``()`` or ``(A,)``."""
+    """Describe the range of an index, or of each component: arrays ``()`` or ``(A,)``."""
     if not first.ndim:
         return f"is an integer from {first} to {last}"
     each = (f"{low} to {high}" for low, high in zip(first.tolist(), last.tolist(), strict=True))

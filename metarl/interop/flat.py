@@ -1,4 +1,4 @@
-"""A step of a trial as one vector, for libraries that know no previous action, reward and done."""
+"""A step of a trial as one vector, for libraries without previous action, reward and done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def flat_space(family: TaskFamily) -> spaces.Box:
 
 
 def flatten(step: Step, action_space: gymnasium.Space) -> Tensor:
-    """Return RL²'s inputs as one vector per row ``(B, D)``, an element of `flat_space`.
+    """Concatenate RL²'s inputs to one vector per row ``(B, D)``, an element of `flat_space`.
 
     A Discrete action is one-hot, and zero at a trial's start; so is each component of a MultiDiscrete action. A Box's
     action is clipped to its bounds, as families do; a trial starts with the middle of the range (`no_action`).

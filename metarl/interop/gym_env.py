@@ -1,25 +1,25 @@
-"""Gymnasium's view: `GymEnv` and `GymVectorEnv`, thin shells over batches of one and of many.
+"""Gymnasium interfaces: `GymEnv` and `GymVectorEnv`, thin wrappers around batches of one and of many rows.
 
-``import metarl`` makes every registered family a Gymnasium id, also those registered later::
+``import metarl`` registers a Gymnasium id for every registered family, also for families registered later::
 
     env = gymnasium.make("metarl:metarl/GridNavi-v0", split="train")               # an episode is an episode
     env = gymnasium.make("metarl:metarl/GridNavi-v0", trial=True)                  # an episode is a whole trial
     envs = gymnasium.make_vec("metarl:metarl/GridNavi-v0", num_envs=64, trial=True)
 
-Keyword arguments other than those of `GymEnv` and `GymVectorEnv` go to the family; one that the family does not take
-raises `metarl.core.errors.UnknownOption`, a TypeError with Python's words.
+Keyword arguments other than those of `GymEnv` and `GymVectorEnv` go to the family; an unknown one raises
+`metarl.core.errors.UnknownOption`, a TypeError with Python's usual message.
 
 Tasks: each `reset` draws a new one from `split`. After ``set_task(task)`` every episode is on that task, until
-``set_task(None)``. ``reset(options={"task": …})`` or ``reset(options={"split": …})`` overrules both until the next
+``set_task(None)``. ``reset(options={"task": …})`` or ``reset(options={"split": …})`` overrides both until the next
 `reset`. Neither observations nor infos hold the task; `get_task` returns it.
 
 Seeds: `reset(seed=…)` determines everything after it, tasks and noise; the n-th reset after it starts trial n of that
-seed (see `metarl.interop.stream.TrialStream`). Without a seed the first reset takes one from the system's entropy.
+seed (see `metarl.interop.stream.TrialStream`). Without a seed, the first reset draws one from system entropy.
 
 With ``trial=True`` an observation is one vector: the family's observation, the previous action (one-hot if it is
 Discrete, one-hot for each component if it is MultiDiscrete, else clipped to the action space; at the trial's start
 zeros, or the middle of a Box's range), the previous reward, and 1 if an episode just ended (RL²'s inputs, Duan et al.
-2016). The trial's end is `terminated`, and so is the end of an episode of one single step.
+2016). The end of a trial counts as `terminated`, and so does the end of an episode of one step.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """The spec of `gymnasium.make`, with the steps of an episode (or trial) as `max_episode_steps`."""
+        """The spec of `gymnasium.make`, with the length of an episode (or trial) as `max_episode_steps`."""
         return self._spec
 
     @spec.setter
@@ -87,8 +87,8 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
     def sample_tasks(self, n: int, split: str | None = None, seed: int | None = None) -> list[Task]:
         """Draw `n` tasks for `set_task`, one row each, from `split` (default: the environment's own).
 
-        With a seed they are the rows of ``family.sample_tasks(rng.key(seed), n, split)``; without one, the
-        environment's own generator gives the seed.
+        With a seed they are the rows of ``family.sample_tasks(rng.key(seed), n, split)``; without one, the seed comes
+        from the environment's generator.
         """
         return self._stream.sample_tasks(self.np_random, n, split, seed)
 
@@ -111,7 +111,7 @@ class GymEnv(gymnasium.Env[np.ndarray, Any]):
         return _numpy(obs)[0, ...], {"episode_index": 0}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Act. Raises ResetNeeded where a reset comes first, and ValueError for an invalid action."""
+        """Take a step. Raises ResetNeeded if a reset is due, and ValueError for an invalid action."""
         if self._over:
             raise gymnasium.error.ResetNeeded(
                 "No episode has begun, it is over, or a task was set: call reset() first."
@@ -150,7 +150,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     episodes (or trials), as `gymnasium.make` does.
 
     Seeds: ``reset(seed=7)`` hands out trials 0, 1, 2 … of seed 7 to the rows, in the order in which they begin a trial.
-    ``reset(seed=[7, 8, …])`` gives each row a seed of its own: row i then plays trials 0, 1, 2 … of its seed, like a
+    ``reset(seed=[7, 8, …])`` gives each row its own seed: row i then plays trials 0, 1, 2 … of its seed, like a
     `GymEnv` with that seed; a row whose seed is None continues as before. Options of `reset` hold until the next
     `reset` for the rows that it resets.
     """
@@ -195,7 +195,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         self._stream.set_task(self._joined(task))
 
     def get_task(self) -> Task:
-        """Return the current tasks (num_envs rows); between `set_task` and the next `reset`, those that were set."""
+        """Return the current tasks (num_envs rows); between `set_task` and the next `reset`, the tasks set."""
         return self._stream.task()
 
     def reset(
@@ -222,7 +222,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), _infos(None, np.zeros_like(mask), mask)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Act in every row. Raises ValueError for invalid actions, and ResetNeeded before a reset that is needed."""
+        """Take a step in every row. Raises ValueError for invalid actions, and ResetNeeded if a reset is due."""
         waiting, same_step = self._ended, self.autoreset_mode is AutoresetMode.SAME_STEP
         if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
             rows = ", ".join(map(str, waiting.nonzero()[0]))
@@ -230,7 +230,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             raise gymnasium.error.ResetNeeded(f"Reset the rows that have ended first, with {how}: {rows}.")
         some_wait = bool(waiting.any())
         action = checked_actions(actions, self.single_action_space, self.num_envs, waiting if some_wait else None)
-        # If all rows are only reset there is nothing to play, and they keep ending together.
+        # If all rows are waiting for a reset, no step is played.
         shown = None if waiting.all() else self._stream.step(action)
         if shown is None:
             reward, terminated, truncated = np.zeros(self.num_envs, np.float32), ~waiting, ~waiting
@@ -251,7 +251,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), reward, terminated, truncated, infos
 
     def _joined(self, task: Any) -> Any:
-        """Join the tasks of a list, such as `sample_tasks` returns, to one task."""
+        """Join a list of tasks, as returned by `sample_tasks`, to one batch."""
         return joined(self.family, task) if isinstance(task, list) or type(task) is tuple else task
 
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
@@ -292,7 +292,7 @@ def _check_render_mode(family: TaskFamily, render_mode: str | None) -> str | Non
 
 
 def _seed(stream: TrialStream, env: GymEnv | GymVectorEnv, seed: int | None) -> None:
-    """Restart the numbering of trials after a seed; a first reset without one takes it from the generator of `env`."""
+    """Restart the numbering of trials under a seed; a first reset without one draws it from the generator of `env`."""
     if seed is not None:
         stream.seed(seed)
     elif not stream.seeded:
@@ -331,12 +331,12 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _numpy(x: Tensor) -> np.ndarray:
-    """Copy to NumPy, so that a user's changes have no effect here."""
+    """Copy to NumPy, so that changes by the user have no effect here."""
     return x.numpy().copy()
 
 
 def _infos(shown: Shown | None, stepped: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
-    """Return the infos in Gymnasium's vector form, of the rows that `stepped` and of those `fresh` from a reset."""
+    """Return the infos in Gymnasium's vector format, of rows that were `stepped` and rows `fresh` from a reset."""
     if shown is None or not stepped.any():
         return _masked({"episode_index": np.zeros(len(fresh), dtype=np.int64)}, fresh)
     infos = _masked({"episode_index": _where(stepped, shown.episode_index)}, stepped | fresh)

@@ -1,4 +1,4 @@
-"""Gymnasium ids: every registered family has one, of the same name. Registering it imports nothing of the family."""
+"""Gymnasium ids: every registered family has one with the same name. Registration does not import the family."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _SINGLE, _VECTOR = "metarl.interop.gym_env:GymEnv", "metarl.interop.gym_env:GymV
 
 
 def register_gymnasium() -> None:
-    """Make every registered family a Gymnasium id, now and whenever another one is registered.
+    """Register a Gymnasium id for every registered family, and for those registered later.
 
-    Raises ValueError for an id that belongs to another environment.
+    Raises ValueError if an id already belongs to another environment.
     """
     on_register(_register)
 

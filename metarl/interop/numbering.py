@@ -11,11 +11,11 @@ from metarl.core.tree import concatenate
 
 
 class Numbering:
-    """A counter that hands out trials in the order in which they begin.
+    """A counter that assigns trials in the order in which they begin.
 
     Trial n of a seed has the task ``sample_tasks(fold(key(seed), 0), 1, split, first=n)`` and draws from
     ``fold(fold(key(seed), 1), n)``. Rows share one seed (`share`): each trial that begins takes the next number. A row
-    may have a seed of its own instead (`separate`): it then plays trials 0, 1, 2 … of that seed, independently of the
+    may have its own seed instead (`separate`): it then plays trials 0, 1, 2 … of that seed, independently of the
     other rows.
     """
 
@@ -27,15 +27,15 @@ class Numbering:
 
     @property
     def seeded(self) -> bool:
-        """True if there is a seed that rows share."""
+        """True if the rows share a seed."""
         return self._root is not None
 
     def share(self, seed: int) -> None:
-        """Restart the numbering of all rows' later trials, under one seed."""
+        """Restart the numbering of the later trials of all rows under one seed."""
         self._root, self._count, self._own = rng.key(seed), 0, {}
 
     def separate(self, row: int, seed: int) -> None:
-        """Let a row play the trials of a seed of its own, from number 0."""
+        """Let a row play the trials of its own seed, from number 0."""
         self._own[row] = (rng.key(seed), 0)
 
     def next(self, rows: Tensor, split: str) -> tuple[Task, Key]:
@@ -66,7 +66,7 @@ class Numbering:
     def numbered(self, root: Key, numbers: Tensor, split: str) -> tuple[Task, Key]:
         """Return tasks and keys of the trials with these numbers, int64 ``(M,)``, of the seed that has this root.
 
-        It is what `next` gives for families that draw their tasks by `TaskFamily.sample_tasks`.
+        `next` returns the same for families that draw their tasks with `TaskFamily.sample_tasks`.
         """
         task = self.family.numbered_tasks(rng.fold(root, 0), numbers, split)
         return task, rng.fold(rng.fold(root, 1), numbers)

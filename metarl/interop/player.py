@@ -1,4 +1,4 @@
-"""A trained agent in a user's own environment, in Gymnasium's loop.
+"""A trained agent in the user's own environment, in Gymnasium's loop.
 
 ::
 
@@ -12,7 +12,7 @@
             done = terminated or truncated
 
 ``player.play(env, episodes=3)`` is this loop. The environment needs the spaces of the family that the agent was trained
-on; the player uses only its observations, rewards and ends.
+on; the player uses only its observations, rewards and episode ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PLAYING = 0x706C6179  # "play" in ASCII
 
 
 class Moment(NamedTuple):
-    """One step, for an agent that learns from rounds."""
+    """One step, for an agent that adapts in rounds."""
 
     step: Step
     acted: Acted
@@ -49,9 +49,9 @@ class Moment(NamedTuple):
 
 
 class Player:
-    """An agent with its memory of one environment, from episode to episode.
+    """An agent that keeps its memory of one environment across episodes.
 
-    The agent sees what it saw in training (RL²'s inputs, Duan et al. 2016): the observation, its own last action, the
+    The agent gets the inputs of its training (RL²'s inputs, Duan et al. 2016): the observation, its last action, the
     reward for it, and whether the episode ended. A trial may have more or longer episodes than in training, for which
     the agent was not trained.
 
@@ -79,7 +79,7 @@ class Player:
         self.trials += 1
         self.steps = self.adapted = 0
         self._prev = (no_action(self.agent.family.action_space, 1, self._device), 0.0, 0.0)  # action, reward, done
-        self._waiting: tuple[Step, Acted] | None = None  # the last action, until `tell` gives its result
+        self._waiting: tuple[Step, Acted] | None = None  # the last action, until `tell` reports its result
         self._round: list[list[Moment]] = []  # by episode, since the last `adapt`
         self._between = True
 
@@ -108,12 +108,12 @@ class Player:
         return self._for_the_env(acted.action)
 
     def tell(self, reward: float, terminated: bool, truncated: bool = False, obs: Any = None) -> None:
-        """Tell the result of the last action: its reward, and whether the episode was terminated or truncated by it.
+        """Report the result of the last action: its reward, and whether it terminated or truncated the episode.
 
         `obs` is the observation after the action. Agents that estimate the value after a truncated episode (fine-tuned
-        PPO) need it; by default they take the observation before the action.
+        PPO) need it; by default they use the observation before the action.
 
-        Raises ValueError if there was no action, for a reward that is not a finite number, and for an ending that is
+        Raises ValueError if there was no action, the reward is not a finite number, or `terminated` or `truncated` is
         neither true nor false.
         """
         if self._waiting is None:
@@ -171,7 +171,7 @@ class Player:
         return returns
 
     def check(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Raise ValueError unless `env` has observations and actions of the shapes and kinds that the agent knows."""
+        """Raise ValueError unless the spaces of `env` match those that the agent was trained on."""
         methods = all(callable(getattr(env, method, None)) for method in ("reset", "step"))
         if isinstance(env, (type, TaskFamily)) or not methods or hasattr(env, "num_envs"):
             raise ValueError(f"A player plays one environment, such as gymnasium.make makes, got {short(env)}.")
@@ -204,7 +204,7 @@ class Player:
         expected = self.agent.family.observation_space.shape
         try:
             obs = obs.detach().cpu() if isinstance(obs, Tensor) else obs
-            with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused as that
+            with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is rejected
                 seen = np.asarray(obs, dtype=np.float32).copy()
         except (TypeError, ValueError):
             raise ValueError(f"An observation must be numbers of shape {expected}, got {short(obs)}.") from None
@@ -221,7 +221,7 @@ class Player:
 
 
 def _truth(name: str, given: Any) -> bool:
-    """Convert an ending of any library to bool. Raises ValueError for what is neither true nor false."""
+    """Convert `terminated` or `truncated` to bool. Raises ValueError if it is neither true nor false."""
     number = np.asarray(given)
     if number.size != 1 or number.dtype.kind not in "biu" or number.item() not in (0, 1):
         raise ValueError(f"{name} must be True or False, got {short(given)}.")
@@ -240,7 +240,7 @@ def _finite(reward: Any) -> float:
 
 
 def _side_by_side(episodes: list[list[Moment]]) -> Rollout:
-    """Turn successive episodes into the rows of a round, padded to the length of the longest."""
+    """Stack successive episodes as the rows of a round, padded to the length of the longest."""
     longest = max(map(len, episodes))
     rows = [stack([*episode, *[_padding(episode[-1])] * (longest - len(episode))]) for episode in episodes]
     played = torch.tensor([len(episode) for episode in episodes], device=rows[0].outcome.reward.device)

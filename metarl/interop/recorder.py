@@ -1,4 +1,4 @@
-"""The states of the trials that are being played, and pictures of them."""
+"""The states of the current trials, and pictures of them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from metarl.core.tree import take
 
 
 class Recorder:
-    """A recorder of the current trial, of `episodes` episodes, of each row.
+    """A recorder of the current trial of each row, of `episodes` episodes.
 
-    A picture adds only the states since the one before, so that to draw every step of an episode takes a time that
-    grows with its length, not with the square of it.
+    A picture adds only the states since the previous one, so that drawing every step of an episode takes time linear
+    in its length, not quadratic.
     """
 
     def __init__(self, family: TaskFamily, num_envs: int, episodes: int) -> None:
         self.family, self.episodes = family, episodes
         self.visited: list[list[tuple[State, bool]]] = [[] for _ in range(num_envs)]
-        """The states of each row's trial, each with True at the start of an episode."""
-        self._sketches: dict[int, tuple[Sketch, int]] = {}  # by row, with the number of states that it has
+        """The states of each row's trial, each with a flag: True at the start of an episode."""
+        self._sketches: dict[int, tuple[Sketch, int]] = {}  # by row, with the number of states drawn
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_sketches": {}}  # copies draw their own images
 
     def begin(self, rows: Iterable[int], state: State) -> None:
-        """Forget the trials of rows that have just begun another one in `state`, that of all rows."""
+        """Start new recordings for `rows`, whose trials have just begun in `state` (of all rows)."""
         for row in rows:
             self.visited[row] = [(take(state, slice(row, row + 1)), True)]
             self._sketches.pop(row, None)
 
     def add(self, env: BatchEnv, border: Tensor) -> None:
-        """Add the states after a step: two of them in rows that are between two episodes of a trial, bool ``(B,)``."""
+        """Add the states after a step: two for rows between two episodes of a trial (`border`, bool ``(B,)``)."""
         for row, visited in enumerate(self.visited):
             visited.append((take(env.final_state, slice(row, row + 1)), False))
             if border[row]:

@@ -1,4 +1,4 @@
-"""stable-baselines3's view: its `VecEnv` over a batch of rows, without a process or a Python loop per environment::
+"""stable-baselines3's `VecEnv` over a batch of rows, without a process or a Python loop per environment::
 
     from metarl.interop.sb3_env import SB3VecEnv
     env = SB3VecEnv("metarl/GridNavi-v0", num_envs=64, trial=True)
@@ -40,7 +40,7 @@ class SB3VecEnv(VecEnv):
 
     `env_method` calls ``set_task(task or None)``, `get_task`, `sample_tasks` (each row draws its own, as `GymEnv` does)
     and `render`; `get_attr` reads any attribute. Options of `set_options` are `task` or `split`, as in `GymEnv.reset`.
-    With ``show_task=True`` observations end with the numbers of the task, for agents that are told the task. Actions
+    With ``show_task=True`` the task's numbers are appended to observations, for agents that see the task. Actions
     are the family's own; stable-baselines3 itself trains only on Discrete and MultiDiscrete spaces that start at 0.
     """
 
@@ -60,10 +60,10 @@ class SB3VecEnv(VecEnv):
         self.render_mode = render_mode
         self._stream = TrialStream(self.family, num_envs, split, trial, record=render_mode is not None)
         self._action: Tensor | None = None
-        self._generator = np.random.default_rng()  # of the seeds of `sample_tasks`
+        self._generator = np.random.default_rng()  # draws the seeds of `sample_tasks`
         self._show_task = show_task
         self.looking = False
-        """True if `not_finite` is looked for."""
+        """True if steps are searched for `not_finite`."""
         self.not_finite: NotFinite | None = None
         """The first observation or reward since the last `reset` that was not finite."""
         space = self._stream.observation_space
@@ -91,7 +91,7 @@ class SB3VecEnv(VecEnv):
         self._action = checked_actions(actions, self.action_space, self.num_envs)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Act; return observations, rewards (float32), dones (bool), and one info per row."""
+        """Take the step; return observations, rewards (float32), dones (bool), and one info per row."""
         if self._action is None:
             raise ValueError("Call step_async(actions) first.")
         shown, self._action = self._stream.step(self._action), None
@@ -143,7 +143,7 @@ class SB3VecEnv(VecEnv):
         return [False] * len(self._rows(indices))
 
     def _look(self, obs: Tensor, reward: Tensor) -> None:
-        """Note the first number that is not finite; a square is cheaper to look at than each number."""
+        """Record the first number that is not finite; checking a sum of squares is cheaper than each number."""
         x, r = obs.numpy().ravel(), reward.numpy().ravel()
         if self.not_finite is not None or math.isfinite(x.dot(x) + r.dot(r)):
             return
@@ -154,7 +154,7 @@ class SB3VecEnv(VecEnv):
                 self.not_finite = NotFinite(what, place)
 
     def _shown(self, obs: Tensor, rows: Tensor | None = None) -> np.ndarray:
-        """Return a copy of the observations of `rows` (default: all) in SB3's form."""
+        """Return a copy of the observations of `rows` (default: all) in SB3's format."""
         if not self._show_task:
             return obs.numpy().copy()
         task = self._stream.playing()

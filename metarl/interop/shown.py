@@ -1,4 +1,4 @@
-"""Steps of trials as the views show them, and the returns and lengths of episodes inside of trials."""
+"""Steps of trials as returned by the interfaces, and returns and lengths of the episodes inside trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.core.batch_env import Outcome
 
 
 class Inner(NamedTuple):
-    """Episodes inside trials that ended with a step."""
+    """Episodes inside trials that ended in a step."""
 
     ended: Tensor  # (B,) bool: whether an episode ended
     returns: Tensor  # (B,) float64: its return
@@ -22,13 +22,13 @@ class Inner(NamedTuple):
 class Shown(NamedTuple):
     """One step of a `TrialStream`."""
 
-    obs: Tensor  # (B, D) after the action, also where the episode ended with it
+    obs: Tensor  # (B, D) after the action, also if the episode ended
     reward: Tensor  # (B,) float32
     terminated: Tensor  # (B,) bool
     truncated: Tensor  # (B,) bool
     episode_index: Tensor  # (B,) int64: number of the action's episode in its trial, from 0
-    success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if the family does not say
-    inner: Inner | None  # with ``trial=True``, where an episode inside of a trial ended with the step
+    success: Tensor | None  # (B,) bool: whether the task is solved after the action; None if undefined
+    inner: Inner | None  # with ``trial=True``, if an episode inside a trial ended
 
 
 class Counts:
@@ -39,12 +39,12 @@ class Counts:
         self.lengths, self.elapsed = np.zeros((2, rows), np.int64)
 
     def forget(self, rows: Tensor) -> None:
-        """Begin anew in these rows."""
+        """Reset the counts of these rows."""
         for counts in (self.returns, self.lengths, self.elapsed):
             counts[rows.numpy()] = 0
 
     def elapse(self) -> Tensor:
-        """Count a step of every trial; return how many each has had: int64 ``(B,)``."""
+        """Count a step of every trial; return the steps of each so far: int64 ``(B,)``."""
         self.elapsed = self.elapsed + 1
         return torch.from_numpy(self.elapsed)
 
@@ -69,7 +69,7 @@ class Counts:
 
 
 def infos_of(shown: Shown) -> list[dict[str, Any]]:
-    """Return the info of each row, with Python's numbers; `metarl.interop.gym_env` describes the entries."""
+    """Return the info of each row, with Python numbers; `metarl.interop.gym_env` describes the entries."""
     index, infos = shown.episode_index.tolist(), list[dict[str, Any]]()
     if shown.success is None:
         infos = [{"episode_index": number} for number in index]

@@ -25,9 +25,9 @@ SingleStep = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 
 class Single:
-    """Plays the only row of a stream with the trials that the stream itself would play, bit for bit.
+    """Plays the only row of a stream bitwise as the stream would.
 
-    Where that is not possible, or not yet, the stream goes on by itself.
+    If that is not possible (yet), the stream plays the row itself.
     """
 
     def __init__(self, family: AnyFamily, trial: bool) -> None:
@@ -41,7 +41,7 @@ class Single:
         return self.__dict__ | {"_copies": {}}
 
     def play(self, env: BatchEnv | None, counts: Counts, action: Any) -> SingleStep | None:
-        """Act; None, and nothing done, if that is not possible. `action` is what `SingleAction` gives."""
+        """Take a step with an action of `SingleAction`. Returns None, without side effects, if that is not possible."""
         if not isinstance(env, RowEnv) or not env.playable:
             return None
         flat = self._flat() if self.trial else None
@@ -49,7 +49,7 @@ class Single:
             return None
         try:
             played = env.play(action)
-        except Exception:  # a family's code may raise anything: plain steps say it in its own words
+        except Exception:  # any exception of the family's code: plain steps will raise it again
             return None
         ended = played.terminated or played.truncated
         info: dict[str, Any] = {"episode_index": played.episode}
@@ -65,11 +65,11 @@ class Single:
         return obs[0, ...].copy(), float(played.reward), terminated, truncated, info
 
     def ready(self, env: BatchEnv | None) -> bool:
-        """Tell whether `begin` can be called."""
+        """Return whether `begin` can be called."""
         return isinstance(env, RowEnv) and env.current and not (self.trial and self._flat() is None)
 
     def begin(self, env: BatchEnv | None, task: Row, key: Any) -> np.ndarray:
-        """Begin a trial on the task of a row with its key; return the first observation ``(1, D)``."""
+        """Start a trial on a row's task with its key; return the first observation ``(1, D)``."""
         assert isinstance(env, RowEnv)
         obs = env.begin(task, key)
         flat = self._flat() if self.trial else None
@@ -78,7 +78,7 @@ class Single:
         return obs
 
     def drawn(self, numbering: Numbering, split: str) -> tuple[Row, Any] | None:
-        """Draw the row of the next trial's task and its key; None, and nothing done, if that needs tensors."""
+        """Draw the next trial's task and key. Returns None, without side effects, if that needs tensors."""
         draw = self._draw(numbering, split)
         if draw is None:
             return None
@@ -112,7 +112,7 @@ class Single:
         return self._copy("flat", calls)
 
     def _copy(self, name: Any, calls: Callable[[], tuple[Any, ...]]) -> Playing | None:
-        """Return the own copy of a program, which has memory of its own."""
+        """Return this object's copy of a program, with its own memory."""
         program = self._skill.other(name, calls)
         if program is None:
             return None

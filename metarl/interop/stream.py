@@ -1,4 +1,4 @@
-"""Successive trials in a batch of rows: the common part of the views for Gymnasium and stable-baselines3."""
+"""Successive trials in a batch of rows: the base of the interfaces for Gymnasium and stable-baselines3."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from metarl.interop.shown import Counts, Shown, shown_alone
 from metarl.interop.single import Single, SingleStep
 
 TASK_NUMBERS = 150
-"""Numbers that take the memory of a tensor of its own, in a list of tasks."""
+"""Memory overhead of a separate tensor, in numbers, for the size of a list of tasks."""
 
 CHECKED_STEPS = 32
-"""The first steps after a reset, of which each is checked for shapes and types; of the later ones every 32nd is."""
+"""Number of steps after a reset that are all checked for shapes and types; later, every 32nd step is."""
 
 
 class TrialStream:
@@ -42,7 +42,7 @@ class TrialStream:
     With ``trial=False`` an episode of the interface is one of the family (a trial of one episode), and the observation
     is the family's own. With ``trial=True`` it is a whole trial, and the observation is that of `flatten`: between two
     episodes of the trial it holds the first observation of the next episode, done = 1 and the last reward. The end of a
-    trial counts as terminated; so does the end of an episode of a single step, after which there is no value to
+    trial counts as terminated; so does the end of an episode of one step, after which there is no value to
     estimate. `max_steps` truncates longer episodes or trials.
 
     Trials are numbered in the order in which they begin. Trial n of a seed is row n of
@@ -68,7 +68,7 @@ class TrialStream:
         self.num_envs, self.split, self.trial, self.record = int(num_envs), split, truth("trial", trial), record
         self.observation_space = flat_space(family) if trial else family.observation_space
         self.max_steps = None if max_steps is None else int(max_steps)
-        self._fixed: Task | None = None  # tasks of `set_task`, and the rows that have one
+        self._fixed: Task | None = None  # tasks of `set_task`, and the rows that use them
         self._is_fixed = torch.zeros(self.num_envs, dtype=torch.bool)
         self._option_task: Task | None = None  # these three hold until the next `reset`
         self._option_split: str | None = None
@@ -99,7 +99,7 @@ class TrialStream:
         self._numbering.share(seed)
 
     def seed_row(self, row: int, seed: int) -> None:
-        """Let a row play the trials of its own `seed`, from its next trial on, like a stream of one row."""
+        """From its next trial on, let a row play the trials of its own `seed`, like a stream of one row."""
         self._numbering.separate(row, seed)
 
     def set_task(self, task: Task | None, rows: Tensor | None = None) -> None:
@@ -120,7 +120,7 @@ class TrialStream:
         self._is_fixed = put(self._is_fixed, rows, torch.ones(len(rows), dtype=torch.bool))
 
     def task(self) -> Task:
-        """Return the current tasks; between `set_task` for all rows and the next `reset`, those that were set.
+        """Return the current tasks; between `set_task` for all rows and the next `reset`, the tasks that were set.
 
         Raises NotReset if there are none yet.
         """
@@ -135,9 +135,9 @@ class TrialStream:
     def sample_tasks(
         self, generator: np.random.Generator, n: int, split: str | None = None, seed: int | None = None
     ) -> list[Task]:
-        """Draw `n` tasks of a split (None: the stream's), of one row each; without a seed `generator` gives one.
+        """Draw `n` tasks of one row each from a split (None: the stream's); without a seed, `generator` draws one.
 
-        Raises ValueError for an `n` or a seed that is no whole number, and for more tasks than memory holds.
+        Raises ValueError if `n` or the seed is not an integer, or the tasks do not fit in memory.
         """
         n, seed = whole("n", n) or 0, whole("seed", seed)
         check_memory(f"A list of {n} tasks", float(n) * (task_numbers(self.family) + TASK_NUMBERS), "n")
@@ -176,7 +176,7 @@ class TrialStream:
         return self._view(step)
 
     def _begin_single(self) -> Tensor | None:
-        """Start a trial in the only row without making an environment; None, and nothing done, if that cannot be."""
+        """Start a trial in the only row without a `BatchEnv`. Returns None, without side effects, if impossible."""
         if self._single is None or not self._single.ready(self._env):
             return None
         drawn = None
@@ -189,13 +189,13 @@ class TrialStream:
         return torch.from_numpy(self._single.begin(self._env, *drawn).copy())
 
     def play(self, action: Any) -> SingleStep | None:
-        """Act in the only row without tensors; None, and nothing done, if that is not possible (`Single`)."""
+        """Take a step in the only row without tensors (`Single`). Returns None, without side effects, if impossible."""
         found = None if self._single is None else self._single.play(self._env, self._counts, action)
         self._steps += found is not None
         return found
 
     def step(self, action: Tensor) -> Shown:
-        """Act in every row. Rows whose episode (or trial) ended are meaningless until `restart`."""
+        """Take a step in every row. Rows whose episode (or trial) ended are undefined until `restart`."""
         if self._single is not None and (found := self.play(as_row(action)[0])) is not None:
             return shown_alone(*found)
         env = self._playing()
@@ -206,7 +206,7 @@ class TrialStream:
             outcome, step = env.step(action)
             outcomes.append(outcome)
             right = not self._checking or self._right(outcome, step)
-        except Exception as error:  # a family's code may raise anything
+        except Exception as error:  # a family's code may raise any exception
             raise_explained(error, env, [], outcomes, action, self._steps)
         if not right:
             raise_explained(None, env, [], outcomes, action, self._steps)
@@ -241,7 +241,7 @@ class TrialStream:
         step = None
         try:
             step = start()
-        except Exception as error:  # a family's code may raise anything
+        except Exception as error:  # a family's code may raise any exception
             raise_explained(error, self._playing(), [], [], None, self._steps)
         if not self._checking:
             return step
@@ -259,11 +259,11 @@ class TrialStream:
         return self._steps <= CHECKED_STEPS or not self._steps % CHECKED_STEPS
 
     def place(self, row: int) -> str:
-        """Name the current step, a row and its task, for a sentence."""
+        """Describe the current step, a row and its task, for an error message."""
         return f"step {self._steps}, {describe_row(self._playing(), row)}"
 
     def _right(self, outcome: Outcome, step: Step) -> bool:
-        """Tell whether a step's results have the right shapes and types; no value is looked at."""
+        """Return whether a step's results have the right shapes and types; values are not checked."""
         reward, terminated, final_obs, obs = outcome.reward, outcome.terminated, outcome.final_obs, step.obs
         return (
             reward.dtype is final_obs.dtype is obs.dtype is torch.float32
@@ -285,7 +285,7 @@ class TrialStream:
         return self._env
 
     def _next(self, rows: Tensor) -> tuple[Task, Tensor]:
-        """Return tasks and keys of the trials that begin in the rows. A set task uses up a number, too."""
+        """Return tasks and keys of the trials that begin in the rows. A set task also consumes a trial number."""
         optional, split = self._has_option[rows], self._option_split or self.split
         if split == self.split or bool(optional.all()):
             drawn, keys = self._numbering.next(rows, split)
@@ -313,9 +313,9 @@ class TrialStream:
 
 
 def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str, own: Sequence[str]) -> TaskFamily:
-    """Return the family of a view: `family` itself, or that of an id with `options`; `own` are the view's keywords.
+    """Return the family of an interface: `family`, or that of an id with `options`; `own` are the interface's keywords.
 
-    Raises UnknownOption for a keyword that neither takes, and ValueError for what is no family.
+    Raises UnknownOption for a keyword that neither accepts, and ValueError if there is no such family.
     """
     if isinstance(family, str):
         try:
@@ -330,7 +330,7 @@ def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str,
 
 
 def whole(name: str, number: Any) -> int | None:
-    """Convert an integer of any library to int; None stays. Raises ValueError for anything else, or below 0."""
+    """Convert an integer of any library to int; None stays. Raises ValueError for anything else, or if negative."""
     if number is None:
         return None
     try:
@@ -345,7 +345,7 @@ def whole(name: str, number: Any) -> int | None:
 
 
 def joined(family: TaskFamily, tasks: Sequence[Task]) -> Task:
-    """Join a user's list of tasks to one task, row after row. Raises ValueError as `checked_task` does."""
+    """Concatenate a user's list of tasks to one batch. Raises ValueError as `checked_task` does."""
     if not len(tasks):
         raise ValueError("A list of tasks must hold at least one.")
     return concatenate([checked_task(family, task) for task in tasks])

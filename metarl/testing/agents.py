@@ -27,8 +27,8 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
     """Raise AssertionError unless the agent of `config` keeps the contract of `LearningAgent` on `family`.
 
     Checked: shapes and types of actions; the same key gives the same action, and a greedy action does not depend on the
-    key; the memory is not modified in place, and it is used, after a first update at the latest; the task that `begin`
-    gets changes nothing, unless the agent has ``told = True``; log-probabilities are those of the actions; a row of a
+    key; the memory is not modified in place, and is used, after a first update at the latest; `begin`'s task
+    has no effect, unless the agent has ``told = True``; log-probabilities are those of the actions; a row of a
     batch acts like a batch of one; `update` returns finite floats, changes parameters, and starts at likelihood ratio
     1; a `state_dict` resumes exactly, and without the entries `optimizer.…` it acts as before.
     """
@@ -55,7 +55,7 @@ def check_agent(config: AgentConfig, family: TaskFamily, *, seed: int = 0) -> No
 
 
 def _check_declaration(agent: LearningAgent) -> None:
-    """Check the agent's protocol, and that its methods take what the loop and the evaluator give them."""
+    """Check the agent's protocol, and that its methods accept the arguments of the loop and the evaluator."""
     name, good = type(agent).__name__, isinstance(agent.protocol, TrialProtocol)
     require(good, f"{name}.protocol must be a TrialProtocol, got {short(agent.protocol)}.")
     given: dict[str, tuple[Any, ...]] = {"begin": (1, None), "act": ((), None, None, False), "adapt": ((), None)}
@@ -89,16 +89,16 @@ def _check_acting(agent: LearningAgent, family: TaskFamily, task: Task) -> None:
 
 
 def _uses_memory(agent: LearningAgent, family: TaskFamily, task: Task) -> bool:
-    """Tell whether a memory that changes also changes actions; one that does not change counts as used."""
+    """Return whether a changed memory also changes actions; True if the memory does not change."""
     memory, step, keys = _start(agent, family, task)
     _, after = agent.act(memory, step, keys)
-    others = rng.fold(keys, 1)  # the memory may hold what was drawn by `keys`
+    others = rng.fold(keys, 1)  # the memory may hold draws from `keys`
     fresh, later = (agent.act(each, step, others)[0] for each in (memory, after))
     return same(list(leaves(memory)), list(leaves(after))) or not same(fresh, later)
 
 
 def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int, steps: int = 5) -> None:
-    """Check that a learner does not act on the task that `begin` gets, which is only for oracles."""
+    """Check that the actions of a learner do not depend on the task passed to `begin`, which is only for oracles."""
     if agent.told:
         return
     n, split = num_rows(task), "ood" if "ood" in family.splits else "train"
@@ -106,7 +106,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
     others = [agent.begin(n, family.sample_tasks(rng.key(seed + 1), n, split)), agent.begin(n)]
     env = make_env(family, _repeat(task, agent.protocol.envs_per_task), rng.key(1))
     env.reset()
-    for t in range(min(steps, env.max_steps)):  # the task may show only after some steps
+    for t in range(min(steps, env.max_steps)):  # the task may have an effect only after some steps
         acted, memory = agent.act(memory, step, rng.fold(keys, t))
         for place, other in enumerate(others):
             blind, others[place] = agent.act(other, step, rng.fold(keys, t))
@@ -118,7 +118,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
 
 
 def _check_log_prob(agent: LearningAgent, family: TaskFamily, task: Task, samples: int = 4000) -> None:
-    """Compare, in one situation, how often actions are drawn with their ``exp(log_prob)``."""
+    """Compare the frequencies of actions with their ``exp(log_prob)`` at one step."""
     name, n, each = type(agent).__name__, num_rows(task), agent.protocol.envs_per_task
     one = torch.zeros(n, dtype=torch.int64)
     _, step, _ = _start(agent, family, task)
@@ -153,7 +153,7 @@ def _per_volume(action: Tensor, prob: Tensor, q: float) -> Tensor:
 
 
 def _check_row(agent: LearningAgent, family: TaskFamily, task: Task, steps: int = 5) -> None:
-    """Check that the last task's rows act the same as a batch of only this task."""
+    """Check that the last task's rows act as a batch of only this task."""
     n, each = num_rows(task), agent.protocol.envs_per_task
     mine = slice((n - 1) * each, n * each)
     memory, step, keys = _start(agent, family, task)
@@ -198,7 +198,7 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
     require(all(isinstance(v, Tensor) for v in state.values()), f"{name}.state_dict must hold only tensors.")
     second.load_state_dict({k: v.clone() for k, v in state.items()})
     require(same(state, _snapshot(second)), f"{name}.state_dict is not the same after load_state_dict.")
-    if first.ring is not None:  # the trainer saves it next to the state
+    if first.ring is not None:  # the trainer saves the ring separately
         second.ring.load_state_dict({k: v.clone() for k, v in first.ring.state_dict().items()})
     _check_acts_alone(config, family, seed, {k: v for k, v in state.items() if not k.startswith("optimizer.")}, first)
     for agent in (first, second):
@@ -210,7 +210,7 @@ def _check_resume(config: AgentConfig, family: TaskFamily, task: Task, seed: int
 def _check_acts_alone(
     config: AgentConfig, family: TaskFamily, seed: int, state: dict[str, Tensor], trained: LearningAgent
 ) -> None:
-    """Check that an agent acts without the state of its optimiser, as the best one of a run and shipped ones do."""
+    """Check that an agent acts without optimiser state, as best checkpoints and pretrained agents are stored."""
     name, alone = type(trained).__name__, config.build(family, seed, torch.device("cpu"))
     try:
         alone.load_state_dict({k: v.clone() for k, v in state.items()})

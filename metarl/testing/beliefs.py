@@ -20,15 +20,15 @@ STEPS = 60
 
 
 AT_ONCE = 20_000
-"""Rows times tasks of a finite belief: with more tasks, histories are fewer and shorter."""
+"""Limit of rows × tasks of a finite belief: with more tasks, there are fewer and shorter histories."""
 
 
 def check_beliefs(family: TaskFamily, seed: int = 0) -> None:
     """Check the belief of every split that has one, along histories of random actions on tasks of the split.
 
     The masses of a finite belief sum to 1 and start equal; the true task is never ruled out; rows are independent;
-    nothing is modified in place, and later steps change nothing; where steps are not random, the posterior is that of
-    playing every task separately.
+    nothing is modified in place; later steps do not change earlier beliefs; for deterministic steps, the posterior
+    agrees with playing every task separately.
     """
     for split in dict.fromkeys([*family.splits, "valid"]):
         belief = family.belief(split)
@@ -70,7 +70,7 @@ def inferred(belief: Belief, history: list[Step]) -> list[Any]:
 
 
 def _history(family: TaskFamily, task: Task, keys: Tensor, steps: int) -> tuple[list[Step], list[Tensor]]:
-    """Play random actions, one key for each row; return what the agent sees, and the actions."""
+    """Play random actions, one key per row; return the agent's steps and the actions."""
     env = BatchEnv(family, task, keys)
     history, actions = [env.reset()], list[Tensor]()
     for t in range(steps):
@@ -99,7 +99,7 @@ def _check_finite(belief: Belief, states: list[Any], name: str) -> None:
 
 
 def _check_future(belief: Belief, history: list[Step], states: list[Any], before: list[Any], name: str) -> None:
-    """Follow another history that is the same up to its middle: the beliefs up to there must be the same."""
+    """Check that two histories with the same first half give the same beliefs in that half."""
     middle = len(history) // 2
     other = [step._replace(prev_reward=step.prev_reward + 1.0, obs=step.obs.flip(-1)) for step in history[middle:]]
     again = inferred(belief, history[:middle] + other)[: middle + 1]
@@ -120,7 +120,7 @@ def _check_brute_force(
     keys: Tensor,
     name: str,
 ) -> None:
-    """Play every task separately from the same start, and rule out those that show something else."""
+    """Compare with the posterior from playing every task separately and ruling out those whose steps differ."""
     rows, count = len(keys), num_rows(belief.tasks)
     env = BatchEnv(family, take(belief.tasks, torch.arange(count).repeat(rows)), keys.repeat_interleave(count))
     possible, step = torch.ones(rows, count, dtype=torch.bool), env.reset()

@@ -1,4 +1,4 @@
-"""The rules of a family's contract: each is a function that raises `Broken`, one sentence, if the rule is broken.
+"""The rules of a family's contract: functions that raise `Broken`, with one sentence, if a rule is broken.
 
 `metarl.testing.check_family` checks all of them and more, thoroughly. `metarl.testing.quick_check` checks them with few
 rows and steps; `metarl.train` calls it before training.
@@ -33,7 +33,7 @@ ROWS = 7  # odd, so that vectorised kernels have a remainder
 
 
 DRAWS = 64
-"""Tasks that are drawn to check that a split's tasks differ and are finite."""
+"""Number of tasks drawn to check that a split's tasks differ and are finite."""
 
 
 ENUMERATED = 10_000
@@ -41,15 +41,15 @@ ENUMERATED = 10_000
 
 
 MAX_STEPS = 60
-"""Steps of an episode that a thorough check plays."""
+"""Steps per episode in a thorough check."""
 
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""The form of a split's name, which becomes a part of file names and TensorBoard tags."""
+"""Format of a split's name, which becomes part of file names and TensorBoard tags."""
 
 
 class Broken(AssertionError):
-    """A broken rule of a contract. The message is one sentence that says which rule."""
+    """A broken rule of a contract. The message names the rule in one sentence."""
 
 
 class Unrepeatable(Broken):
@@ -64,14 +64,14 @@ def require(condition: bool, message: str, kind: type[Broken] = Broken) -> None:
 
 @contextlib.contextmanager
 def in_one_sentence(family: TaskFamily) -> Iterator[None]:
-    """Turn any exception of the family's own code into `Broken`, with its method, line and message."""
+    """Convert any exception of the family's own code to `Broken`, with its method, line and message."""
     try:
         yield
     except Broken:
         raise
     except WrongResult as wrong:
         raise Broken(str(wrong)) from wrong
-    except Exception as error:  # a user's code may raise anything
+    except Exception as error:  # a user's code may raise any exception
         mine = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_locals.get("self") is family]
         where = type(family).__name__
         if mine:
@@ -85,7 +85,7 @@ def in_one_sentence(family: TaskFamily) -> Iterator[None]:
 
 @contextlib.contextmanager
 def results_are_checked() -> Iterator[None]:
-    """Turn what `sample_tasks` says about a wrong result into `Broken`."""
+    """Convert errors of `sample_tasks` about a wrong result to `Broken`."""
     try:
         yield
     except WrongResult as wrong:
@@ -240,7 +240,7 @@ class Episode(NamedTuple):
 def play(
     family: TaskFamily, task: Task, seed: int, first_row: int = 0, max_steps: int = MAX_STEPS, check: bool = False
 ) -> Episode:
-    """Play random actions from addressed draws, beyond terminations; with `check`, check every step."""
+    """Play random actions from keyed draws, continuing after terminations; with `check`, check every step."""
     rows = num_rows(task)
     keys = rng.fold(rng.key(seed), torch.arange(first_row, first_row + rows))
     state = family.reset(task, rng.fold(keys, 0))
@@ -273,7 +273,7 @@ def _check_observation(family: TaskFamily, obs: Any, alive: Tensor) -> None:
     finite = bool(obs[alive].isfinite().all())
     require(finite, f"The observations of {name}.observe must be finite, got nan or inf.")
     for row in obs[alive]:
-        if not space.contains(row.numpy()):  # to write a large observation takes long
+        if not space.contains(row.numpy()):  # formatting a large observation is slow
             raise Broken(f"{name}: the observation {short(row.tolist())} is not in {short(space)}.")
 
 
@@ -289,7 +289,7 @@ def _check_step(family: TaskFamily, before: Any, after: tuple[Task, State], step
 
 
 def refuse(sentence: str | None) -> None:
-    """Raise `Broken` with a sentence that says what is wrong; None: nothing is."""
+    """Raise `Broken` with this sentence; do nothing for None."""
     if sentence is not None:
         raise Broken(sentence)
 
@@ -317,7 +317,7 @@ def random_action(space: spaces.Space, key: Tensor) -> Tensor:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Tell whether two trees of tensors are equal bit for bit (NaN equals itself)."""
+    """Return whether two trees of tensors are bitwise equal (NaN equals itself)."""
     first, second = leaves(a), leaves(b)
     return len(first) == len(second) and all(
         x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
@@ -326,12 +326,12 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _different(task: Task) -> int:
-    """Return how many different tasks the rows hold."""
+    """Return the number of distinct tasks among the rows."""
     return len({row.tobytes() for row in features(task).numpy()})
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
-    """Return the result of `call` under another state of torch's global generator, which must not change it."""
+    """Return the result of `call` under another state of torch's global generator, which must have no effect."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987654321)
         return call()

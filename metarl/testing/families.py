@@ -6,9 +6,9 @@
     check_family(MyFamily())
     check_agent(RL2Config(meta_batch_size=8), MyFamily())
 
-They raise AssertionError with one sentence that says which rule is broken. A passed check is no proof: it tries only as
-many steps, rows and tasks as a unit test has time for. `metarl.train` calls `quick_check` before training. The rules
-themselves are in `metarl.testing.contract`, each once.
+They raise AssertionError with one sentence that names the broken rule. A passed check is not a proof: it covers only
+the steps, rows and tasks that a unit test has time for. `metarl.train` calls `quick_check` before training. The rules
+are in `metarl.testing.contract`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ _ADVICE = (
 def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     """Raise AssertionError unless `family` keeps the contract of `TaskFamily`, as far as a short test can tell.
 
-    Checked: spaces, shapes and types; addressed randomness (the same keys give the same bits, a row of a batch is a
-    batch of one, shards are the whole); nothing modified in place; tasks finite, not all equal, none enumerated twice;
-    splits disjoint, and `ood` distributed unlike `train`; no task in the first observation, unless the family has
+    Checked: spaces, shapes and types; keyed randomness (the same keys give the same bits, a row of a batch equals a
+    batch of one, shards equal the whole); nothing modified in place; tasks finite, not all equal, each enumerated once;
+    splits disjoint, and `ood` distributed unlike `train`; first observations without the task, unless the family has
     ``shows_task = True``; endings; right actions; oracle and random returns; beliefs, where the family has them;
     copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
     """
@@ -99,10 +99,10 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
 
 
 def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list[str]:
-    """Do the part of `check_family` that takes a fraction of a second, before training on a split.
+    """Run a fast part of `check_family` (a fraction of a second), before training on a split.
 
-    Raises AssertionError, one sentence, for a fault that makes training impossible or wrong, or an exception of the
-    family's own code. Returns a sentence for each fault that spoils only an evaluation or a picture: tasks of another
+    Raises AssertionError for a fault that makes training impossible or wrong, or for an exception of the family's
+    own code. Returns a sentence for each fault that affects only an evaluation or a picture: tasks of another
     split that are not finite or all equal, a `render` that fails, episodes of an opaque family that are not repeatable.
     """
     spoiled = []
@@ -131,7 +131,7 @@ def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list
 
 
 def _quick_physics(family: TaskFamily, split: str, seed: int, steps: int) -> list[str]:
-    """Check an episode's first steps; return a sentence if they are not repeatable because of a simulator."""
+    """Check the first steps of an episode; return a sentence if a simulator makes them unrepeatable."""
     try:
         check_physics(family, seed, split, steps)
     except Unrepeatable as fault:
@@ -152,23 +152,23 @@ def check_splits(family: TaskFamily, seed: int = 0) -> None:
     for mine, other in (("train", "test"), ("train", "ood"), ("valid", "test")):
         if mine in sets and other in sets:
             shared = len(sets[mine] & sets[other])
-            # Draws of one number have 24 bits: among this many, one or two may coincide by chance.
+            # Scalar draws have 24 bits: among this many, one or two may coincide by chance.
             allowed = 2 if len(sets[mine]) > 0.9 * _TASKS else 0
             require(shared <= allowed, f"{name}: {shared} of the {other!r} tasks are also {mine!r} tasks.")
     if "ood" in drawn:
-        from scipy.stats import ks_2samp  # which takes a while, and programs that train do not ask for it
+        from scipy.stats import ks_2samp  # slow import, not needed for training
 
         columns = zip(drawn["train"].T, drawn["ood"].T, strict=True)
         p = min(float(ks_2samp(a, b, method="asymp").pvalue) for a, b in columns)
         p *= drawn["ood"].shape[1]  # the smallest of many (Bonferroni)
         require(p < 1e-3, f"{name}: 'ood' tasks are distributed like 'train' tasks.")
-    if "all" in sets and len(sets["all"]) * 20 < _TASKS:  # so few that all of them were seen
+    if "all" in sets and len(sets["all"]) * 20 < _TASKS:  # few enough that all were drawn
         inside = sets["train"] | sets.get("test", set())
         require(inside <= sets["all"], f"{name}: some 'train' or 'test' tasks are not among 'all'.")
 
 
 def check_target(family: TaskFamily, seed: int = 0, split: str = "train") -> None:
-    """Check that right actions, if the family has them, are actions."""
+    """Check that the family's target actions, if any, are in the action space."""
     if not has_target(family):
         return
     keys, name = rng.fold(rng.key(seed), torch.arange(ROWS)), type(family).__name__
@@ -189,7 +189,7 @@ def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:
     if not known:
         return
     returns = _random_returns(family, task, seed)
-    # If all returns are equal, their spread does not show events that are rarer than one in this many episodes.
+    # Equal returns do not rule out events that are rarer than one in this many episodes.
     unseen = 1.0 / tasks if bool((returns == returns[0]).all()) else 0.0
     for method, value in known.items():
         gap = (returns - value).double()
@@ -205,7 +205,7 @@ def check_copies(family: TaskFamily, seed: int = 0) -> None:
     original = play(family, task, seed)
     try:
         twins = {"pickled": pickle.loads(pickle.dumps(family)), "deep-copied": copy.deepcopy(family)}
-    except Exception as error:  # pickle may raise anything
+    except Exception as error:  # pickle may raise any exception
         raise Broken(f"{type(family).__name__} cannot be pickled or deep-copied: {error}") from error
     for how, twin in twins.items():
         alike = same(task, twin.sample_tasks(rng.key(seed), 3)) and same(original, play(twin, task, seed))

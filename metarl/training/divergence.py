@@ -17,12 +17,12 @@ CAUSES = {
     "update": "All that was played is finite: a lower agent.lr may help.",
     None: "Either the family's numbers are not finite, or a lower agent.lr may help.",  # an OwnLoopAgent
 }
-"""Advice for a diverged run, by what was first not finite. Parameters would not show the cause, since rewards that are
-not finite spoil them, too."""
+"""Advice for a diverged run, by the value that was first not finite. Parameters would not show the cause, since
+non-finite rewards spoil them, too."""
 
 
 class Culprit(NamedTuple):
-    """What was first not finite in an iteration."""
+    """The first value of an iteration that was not finite."""
 
     what: str | None  # a key of `CAUSES`
     place: str = ""  # its round, step and row, and the task there

@@ -1,1 +1,1 @@
-"""The programs of `metarl.studies`: thin shells over its functions."""
+"""The programs of `metarl.studies`: thin wrappers around its functions."""

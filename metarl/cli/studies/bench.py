@@ -3,8 +3,8 @@
     metarl bench [--suite small|full] [--agents rl2 maml …] [--seeds 3]
     metarl bench --agents random rl2 --no_training --add theirs.json
 
-The program trains what is not trained, evaluates it by the protocol, and writes ``results.json``, ``leaderboard.md``
-and ``leaderboard.html``, which needs the extra `bench`. The same command goes on where it was stopped.
+The program trains missing agents, evaluates all by the protocol, and writes ``results.json``, ``leaderboard.md``
+and ``leaderboard.html`` (needs the extra `bench`). After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl bench …``. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run ``metarl bench …``. Returns 0, or 2 after one sentence on standard error for a user error."""
     tune()
     options = parsers.bench().read(arguments)
     console = make_console(options.quiet, width=120)
@@ -40,7 +40,7 @@ def program(arguments: Sequence[str]) -> int:
         protocol.check_agents(agents)
         problems = _problems(options)
         for path in options.add:
-            read(path)  # before anything is trained
+            read(path)  # fail before training
         folder = options.out or options.runs
         say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
         with files_in(folder), locked(folder, say):
@@ -55,7 +55,7 @@ def program(arguments: Sequence[str]) -> int:
 
 
 def _problems(options: Any) -> list[Problem]:
-    """Return the problems that are asked for. Raises ValueError for one that there is not."""
+    """Return the requested problems. Raises ValueError for an unknown one."""
     problems = {problem.name: problem for problem in protocol.problems_of(options.suite)}
     for name in options.problems or ():
         if name not in problems:
@@ -64,7 +64,7 @@ def _problems(options: Any) -> list[Problem]:
 
 
 def _write(rows: list[Any], folder: Any, console: Console, say: Any) -> None:
-    """Write the results and what is made of them, and show who is best."""
+    """Write the results and the leaderboards, and show the ranking."""
     if not rows:
         raise ValueError("Nothing was measured: there is no preset, run or agent of the package for these problems.")
     board = Board(rows)

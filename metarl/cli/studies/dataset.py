@@ -1,10 +1,10 @@
-"""Learning histories in files, for agents that learn from those of others::
+"""Learning histories in files, for agents that imitate other agents' learning::
 
     metarl dataset q_learning --family DarkRoom --set episodes_per_trial=200 --tasks 65 --trials 10 --out histories
     metarl dataset ppo_scratch --family GridNavi --tasks 100 --rounds 30 --out histories
     metarl dataset pretrained:rl2_gridnavi --tasks 1000 --out histories
 
-A history is all that the agent did on a task, from its first episode to its last. `metarl.load_histories` reads them.
+A history holds all episodes of an agent on a task. `metarl.load_histories` reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from metarl.training.config.names import allow
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl dataset …`` in a process of its own."""
+    """Run ``metarl dataset …`` as the main program of this process."""
     tune()
     return main(arguments)
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: Any, console: Console) -> None:
-    """Play and write, and say what there is now."""
+    """Play the trials, write the histories, and report the contents of the folder."""
     check_new(options.out)
     device = str(resolve_device(options.device))
     source = find_source(options.agent, options.family, options.set, device, options.which, options.allow)

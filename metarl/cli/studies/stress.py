@@ -1,9 +1,9 @@
-"""Conditions that an agent was not trained for::
+"""Stress tests: conditions that an agent was not trained for::
 
     metarl stress RUN_DIR [--split test] [--only "task switch" "reward noise"]
     metarl stress pretrained:rl2_bernoulli_bandit
 
-The program shows what each condition costs on the same tasks, and writes JSON, CSV and a figure.
+The program shows the loss in return under each condition on the same tasks, and writes JSON, CSV and a figure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from metarl.training.lock import locked
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl stress …``. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run ``metarl stress …``. Returns 0, or 2 after one sentence on standard error for a user error."""
     tune()
     options = parsers.stress().read(arguments)
     console = make_console(options.quiet, width=120)
@@ -45,7 +45,7 @@ def program(arguments: Sequence[str]) -> int:
                     agent, _family_of(agent), options.split, options.tasks, options.only, options.seed, status.update,
                     retrained,
                 )  # fmt: skip
-            from metarl.studies.stress.files import save, stress_table  # they draw, which is slow to import
+            from metarl.studies.stress.files import save, stress_table  # slow to import, since they draw
 
             show(console, stress_table(found))
             paths = save(found, folder)

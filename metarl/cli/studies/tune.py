@@ -1,4 +1,4 @@
-"""A search of hyper-parameters::
+"""A hyperparameter search::
 
     metarl tune rl2_gridnavi --space rl2 --trials 50 --workers 2
     metarl tune rl2_gridnavi --space mine.yaml --target 35 --set total_iterations=60 --storage sqlite:///shared.db
@@ -34,13 +34,13 @@ from metarl.training.config.names import allow
 from metarl.training.config.safe_yaml import load_yaml
 
 BEST = 10
-"""Trials in the table."""
+"""Number of trials in the table."""
 WORKER = "METARL_TUNE_WORKER"
-"""Set in the environment of the processes that ``--workers`` starts: the number of each."""
+"""Environment variable with the number of a process that ``--workers`` started."""
 
 
 def program(arguments: Sequence[str]) -> int:
-    """Run ``metarl tune …``. Returns 0, or 2 after one sentence on standard error for a mistake of the user's."""
+    """Run ``metarl tune …``. Returns 0, or 2 after one sentence on standard error for a user error."""
     options = parsers.tune().read(arguments)
     console = make_console(options.quiet, width=120)
     try:
@@ -54,7 +54,7 @@ def program(arguments: Sequence[str]) -> int:
 
 
 def _tune(options: Any, arguments: list[str], console: Console) -> None:
-    """Search, alone or with other processes, then show and write what was found."""
+    """Search, alone or with worker processes, then show and write the results."""
     try:
         from metarl.studies.tuning import objective as objectives
         from metarl.studies.tuning import study as studies
@@ -96,12 +96,12 @@ def _tune(options: Any, arguments: list[str], console: Console) -> None:
 
 
 def _seed(options: Any) -> int:
-    """Return the seed of the proposals; each process has another one, or all would try the same."""
+    """Return the seed of the proposals; processes have different seeds, so that they do not try the same settings."""
     return int(options.seed) + int(os.environ.get(WORKER, 0))
 
 
 def _fixed(settings: Sequence[str]) -> dict[str, Any]:
-    """Read ``--set FIELD=VALUE``. Raises ConfigError for what is none."""
+    """Parse ``--set FIELD=VALUE``. Raises ConfigError if the text is invalid."""
     made = {}
     for setting in settings:
         field, equals, text = setting.partition("=")
@@ -115,7 +115,7 @@ def _fixed(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _start_workers(workers: int, arguments: list[str]) -> None:
-    """Run the same command in several processes, and wait for them. Raises ConfigError if none of them succeeds."""
+    """Run the same command in several processes, and wait for them. Raises ConfigError if all of them fail."""
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "metarl", "tune", *arguments, "--quiet"], env={**os.environ, WORKER: str(number)}
@@ -135,7 +135,7 @@ def _start_workers(workers: int, arguments: list[str]) -> None:
 
 
 def _say(console: Console, trials: int, studies: Any, study: Any, trial: Any) -> None:
-    """Print a line about a trial that has ended."""
+    """Print a line about a finished trial."""
     value = "pruned" if trial.value is None else f"{trial.value:.6g}"
     done = len(studies.decided(study))
     console.print(f"Trial {trial.number} ({done} of {trials}): {value}", markup=False, highlight=False)

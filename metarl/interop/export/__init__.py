@@ -1,4 +1,4 @@
-"""Trained agents as programs for small devices: ONNX files that need neither torch nor metarl, and how they play."""
+"""Export of trained agents for small devices, as ONNX files that need neither torch nor metarl."""
 
 from metarl.interop.export.checking import Check, check
 from metarl.interop.export.playing import OnnxAgent

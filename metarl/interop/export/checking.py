@@ -1,4 +1,4 @@
-"""A check of an export: the program and the agent that it was made of, step by step over one trial."""
+"""A check of an export: compares the program with the original agent, step by step over one trial."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from metarl.interop.export.weights import prune
 from metarl.interop.export.writing import FILES
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
-"""The largest difference that a check lets pass, by the weights."""
+"""Largest accepted difference, by the type of the weights."""
 
 ROWS = 4
-"""Trials that are played side by side."""
+"""Trials that are played in parallel."""
 
 
 class Check(NamedTuple):
     """Result of a check. Differences are in probability, or in units of half the range of actions."""
 
-    difference: float  # the largest, between the policies of the program and of the networks that were exported
-    greedy: float  # the most that the program loses to the agent's greedy action: its probability, or the distance
-    alike: float  # share of the steps with the agent's greedy action; for a Box, one within the tolerance
-    steps: int  # that were compared, of all rows
+    difference: float  # largest difference between the policies of the program and the exported networks
+    greedy: float  # largest loss in probability against the agent's greedy action, or distance from it
+    alike: float  # fraction of steps with the agent's greedy action (for a Box: within the tolerance)
+    steps: int  # compared steps, summed over rows
     tolerance: float
     pruned: float
 
     @property
     def passed(self) -> bool:
-        """True unless a difference is beyond the tolerance, or not a number; a pruned agent may act differently."""
+        """True unless a difference exceeds the tolerance or is NaN; a pruned agent may act differently."""
         same = bool(self.pruned) or self.greedy <= 2.0 * self.tolerance
         return self.difference <= self.tolerance and same
 
@@ -52,9 +52,9 @@ def check(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> Check:
-    """Play a trial of `agent` on training tasks, and let the export in `folder` see the same steps.
+    """Play a trial of `agent` on training tasks, and run the export in `folder` on the same steps.
 
-    The program carries a memory of its own along, so that its errors add up as on a device. `memory` is that which was
+    The program keeps its own memory, so that errors accumulate as on a device. `memory` is the one that was
     exported. Raises ValueError, one sentence, if the export cannot be opened.
     """
     manifest = read_manifest(Path(folder))
@@ -95,7 +95,7 @@ def check(
 def _runner(
     agent: LearningAgent, folder: Path, manifest: dict[str, Any]
 ) -> Callable[[Step, tuple[Tensor, ...]], dict[str, Tensor]]:
-    """Return a function from a step and a memory to the outputs of the file, by their names."""
+    """Return a function that maps a step and a memory to the program's outputs by name."""
     if manifest["format"] == "onnx":
         played = OnnxAgent(folder, agent.family)
         return lambda step, memory: played.run(dict(zip(manifest["memory"], memory, strict=True)), step)
@@ -105,7 +105,7 @@ def _runner(
 
 
 def _apart(outputs: dict[str, Tensor], expected: dict[str, Tensor], actions: ActionUnits) -> Tensor:
-    """Return the distance of two policies in each row, ``(B,)``: the largest of any of their numbers."""
+    """Return the distance of two policies in each row, ``(B,)``: the largest over their parameters."""
     if "log_probs" in expected:
         return (outputs["log_probs"].exp() - expected["log_probs"].exp()).abs().flatten(1).amax(-1)
     own = {"action": actions.unit} | ({"std": _unit_of_std(expected, actions)} if "std" in expected else {})

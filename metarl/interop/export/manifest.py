@@ -1,4 +1,4 @@
-"""The manifest of an export: a JSON file that says what the program needs, what it returns, and what it was made of."""
+"""The manifest of an export: a JSON file with the program's inputs, outputs and origin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarl.interop.export.program import KINDS, STEP, Program
 
 MANIFEST = "manifest.json"
 VERSION = 1
-"""The version of the manifest's form."""
+"""Version of the manifest's format."""
 
 LIBRARIES = ("metarl", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -26,7 +26,7 @@ LIBRARIES = ("metarl", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 def manifest_of(
     agent: LearningAgent, program: Program, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], **made: Any
 ) -> dict[str, Any]:
-    """Return the manifest of a program with these example inputs and outputs. `made` says how the file was made."""
+    """Return the manifest of a program with these example inputs and outputs; `made` are further entries."""
     *step, memory = inputs
     states = program.memory_names
     return {
@@ -49,7 +49,7 @@ def manifest_of(
 
 
 def start(family: AnyFamily) -> dict[str, Any]:
-    """Return the inputs of a trial's first step next to its observation and memory, for one row."""
+    """Return the inputs of a trial's first step other than observation and memory, for one row."""
     return {"prev_action": no_action(family.action_space, 1)[0].tolist(), "prev_reward": 0.0, "prev_done": 0.0}
 
 
@@ -72,7 +72,7 @@ def _tensor(name: str, x: Tensor) -> dict[str, Any]:
 
 
 def _units(family: AnyFamily) -> dict[str, Any]:
-    """Return the numbers that drawing an action needs."""
+    """Return the constants that are needed to sample an action."""
     space = family.action_space
     if isinstance(space, spaces.Box):
         centre, unit = action_units(space)
@@ -85,7 +85,7 @@ def _units(family: AnyFamily) -> dict[str, Any]:
 
 
 def _bound(bound: np.ndarray) -> list[float | None]:
-    """Return a bound as JSON has it: null for none."""
+    """Return a bound for JSON; infinite entries become null."""
     return [float(x) if np.isfinite(x) else None for x in bound.tolist()]
 
 

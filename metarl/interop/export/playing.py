@@ -21,7 +21,7 @@ from metarl.learning.soft import SquashedGaussian
 
 
 class OnnxAgent(LearningAgent):
-    """A policy that onnxruntime runs, from the folder of an export. It draws its actions as the agent itself does.
+    """A policy from the folder of an export, run by onnxruntime. It samples actions as the original agent does.
 
     Its memory is a dictionary of tensors. It does not learn from `adapt`, nor from `update`.
     """
@@ -29,7 +29,7 @@ class OnnxAgent(LearningAgent):
     def __init__(self, folder: str | Path, family: AnyFamily, config: AgentConfig | None = None) -> None:
         """Open the export in `folder`, of an agent that was trained on `family`.
 
-        Raises ValueError, one sentence, if it cannot be opened, does not fit the family, or onnxruntime is missing.
+        Raises ValueError if it cannot be opened, does not fit the family, or onnxruntime is missing.
         """
         self.manifest, self.family = read_manifest(Path(folder)), family
         self.config, self.device = config or AgentConfig(), torch.device("cpu")
@@ -58,9 +58,9 @@ class OnnxAgent(LearningAgent):
         return found
 
     def run(self, memory: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Return the program's outputs ``(B, …)`` by their names.
+        """Return the program's outputs ``(B, …)`` by name.
 
-        Rows are given one by one where the program would quantise them by a common range, as on a device.
+        A quantised program gets the rows one by one, as on a device, since it uses one range for a whole batch.
         """
         inputs = {name: x.numpy() for name, x in (*zip(STEP, step, strict=True), *memory.items())}
         if self.manifest["weights"] != "int8":
@@ -80,7 +80,7 @@ class OnnxAgent(LearningAgent):
         if policy is not None and not greedy:
             own = policy.draw(key)[0] if isinstance(policy, SquashedGaussian) else policy.sample(key)
             action = self.actions.to_family(own)
-        zeros = torch.zeros(len(key))  # nothing learns from these actions, so nobody asks for their probability
+        zeros = torch.zeros(len(key))  # no training, so log-probabilities are unused
         return Acted(action, zeros, zeros), {name: outputs[after] for name, after in self.manifest["memory"].items()}
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
@@ -92,7 +92,7 @@ class OnnxAgent(LearningAgent):
 
 
 def open_session(folder: Path, manifest: dict[str, Any]) -> Any:
-    """Open the program of an export by onnxruntime, on one thread. Raises ValueError, one sentence, if it cannot be."""
+    """Open the program of an export in onnxruntime, with one thread. Raises ValueError if that fails."""
     try:
         import onnxruntime  # an extra
     except ImportError as error:
@@ -104,5 +104,5 @@ def open_session(folder: Path, manifest: dict[str, Any]) -> Any:
     path = folder / FILES["onnx"]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # onnxruntime's errors have no common class
         raise ValueError(f"The program {str(path)!r} cannot be opened: it is missing or damaged.") from error

@@ -1,7 +1,7 @@
 """The program that is exported: an acting module with plain tensors as inputs and outputs.
 
 Inputs are a step and the memory, outputs the policy, the greedy action and the memory after the step. Numbers are in
-the family's units: scales of observations, actions and rewards are inside the program. Nothing in it is random.
+the family's units: the program itself scales observations, actions and rewards. It is deterministic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEP = Step._fields
 
 
 class Kind(NamedTuple):
-    """A kind of policy: what the program says about it, and how an action is drawn."""
+    """A kind of policy: the program's outputs for it, and how to sample an action from them."""
 
     outputs: tuple[str, ...]
     how: str  # in NumPy, with the names of the outputs
@@ -46,24 +46,24 @@ KINDS: dict[str, Kind] = {
 
 
 class Program(nn.Module):
-    """An acting module whose memory is a tuple of tensors, its parts without numbers left out."""
+    """An acting module whose memory is a tuple of tensors; empty tensors are left out."""
 
     def __init__(self, acting: ActingModule) -> None:
         super().__init__()
         self.acting = copy.deepcopy(acting).cpu().eval().requires_grad_(False)
         memory = self.acting.initial(1)
         self.memory_names = tuple(name for name, leaf in _named(memory) if leaf.shape[1:].numel())
-        self.kind = ""  # of the policy, once the program ran
+        self.kind = ""  # of the policy; set by the first call
 
     def initial(self, rows: int) -> tuple[Tensor, ...]:
         """Return the memory of `rows` trials at their start: zeros."""
-        # Copies, since tracing takes the same tensor in two places for one input.
+        # Copy, since tracing would merge a tensor used in two places into one input.
         return tuple(leaf.clone() for leaf in leaves(self.acting.initial(rows)) if leaf.shape[1:].numel())
 
     def forward(
         self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, prev_done: Tensor, memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Return the policy's numbers, the greedy action, and the memory after the step."""
+        """Return the policy's parameters, the greedy action, and the memory after the step."""
         given = iter(memory)
         whole = tree_map(
             lambda leaf: next(given) if leaf.shape[1:].numel() else obs.new_zeros(obs.shape[0], 0),
@@ -75,12 +75,12 @@ class Program(nn.Module):
         return (*_numbers(policy, self.acting.actions), *kept)
 
     def outputs(self) -> tuple[str, ...]:
-        """Return the names of the outputs, once the program ran."""
+        """Return the names of the outputs; needs a previous call of the program."""
         return (*KINDS[self.kind].outputs, "action", *(f"next_{name}" for name in self.memory_names))
 
 
 def example(program: Program, family: AnyFamily, rows: int) -> tuple[Any, ...]:
-    """Return inputs of the shapes that `family` gives: those of a trial's first step, with observations of 0."""
+    """Return example inputs for `family`: a trial's first step, with observations of 0."""
     obs = torch.zeros(rows, *(family.observation_space.shape or ()))
     zeros = torch.zeros(rows)
     return obs, no_action(family.action_space, rows), zeros, zeros.clone(), program.initial(rows)
@@ -99,7 +99,7 @@ def kind_of(policy: Policy) -> str:
 
 
 def policy_of(kind: str, outputs: dict[str, Tensor], actions: ActionUnits) -> Distribution | SquashedGaussian | None:
-    """Return the distribution over a network's own actions, from a program's outputs; None for a deterministic one."""
+    """Return the distribution over network actions from a program's outputs; None for a deterministic policy."""
     if kind == "categorical":
         return Categorical(outputs["log_probs"])
     if kind == "multi_categorical":
@@ -112,7 +112,7 @@ def policy_of(kind: str, outputs: dict[str, Tensor], actions: ActionUnits) -> Di
 
 
 def _numbers(policy: Policy, actions: ActionUnits) -> tuple[Tensor, ...]:
-    """Return what the program says of a policy, then its greedy action."""
+    """Return the parameters of a policy, then its greedy action."""
     if isinstance(policy, Point):
         return (actions.to_family(policy.action),)
     greedy = actions.to_family(policy.mode())
@@ -125,7 +125,7 @@ def _numbers(policy: Policy, actions: ActionUnits) -> tuple[Tensor, ...]:
 
 
 def _named(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
-    """Return the tensors of a memory with their names: fields of NamedTuples, numbers in plain tuples."""
+    """Return the tensors of a memory with their names: fields of NamedTuples, indices of plain tuples."""
     if isinstance(tree, Tensor):
         return [(name, tree)]
     fields = getattr(tree, "_fields", range(len(tree)))

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 SMALL = 64
-"""Tensors of fewer numbers, such as biases of few units, keep their precision: they save nothing."""
+"""Tensors with fewer entries, such as small biases, keep their precision, since rounding saves nothing."""
 
 
 def prune(module: nn.Module, share: float) -> None:
-    """Set the given share of each matrix's weights to 0, those of least magnitude (Han et al. 2015), in place.
+    """Set the given fraction of each matrix's weights to 0 in place, smallest magnitudes first (Han et al. 2015).
 
-    The file does not become smaller by itself, but it compresses well.
+    The file keeps its size, but compresses well.
     """
     with torch.no_grad():
         for parameter in module.parameters():
@@ -29,7 +29,7 @@ def prune(module: nn.Module, share: float) -> None:
 
 
 def without_traces(model: Any) -> Any:
-    """Remove what the exporter notes about the source code, which is half of a small file and names local paths."""
+    """Remove the exporter's source-code metadata, which is half of a small file and contains local paths."""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
@@ -56,10 +56,10 @@ def to_half(model: Any) -> Any:
 
 
 def to_int8(model: Any) -> Any:
-    """Quantise the weights of matrix products to 8 bits, each output with a scale of its own.
+    """Quantise the weights of matrix products to 8 bits, with one scale per output.
 
-    Inputs of the products are quantised while the program runs, by the range of all rows that it is given (dynamic
-    quantisation): rows are independent only if they are given one by one.
+    Inputs of the products are quantised at run time, with one range for all rows of a call (dynamic quantisation), so
+    rows are independent only if they are given one by one.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -73,7 +73,7 @@ def to_int8(model: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the advice to preprocess models of other exporters first, which the root logger gives."""
+    """Silence the root logger's advice to preprocess models of other exporters first."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The writing of an export: a folder with the program and its manifest."""
+"""Writing an export: a folder with the program and its manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from metarl.interop.export.weights import prune, to_half, to_int8, without_trace
 from metarl.learning.images import is_image, parts_of_space
 
 FILES = {"onnx": "policy.onnx", "torch": "policy.pt2"}
-"""The formats, and the name of the program's file."""
+"""Format → name of the program's file."""
 
 WEIGHTS = ("float32", "float16", "int8")
 
@@ -39,15 +39,15 @@ def export(
     memory: Memory | None = None,
     note: str | None = None,
 ) -> Path:
-    """Write what `agent` computes between two actions as a program, with a manifest; return the program's file.
+    """Export the computation of one step of `agent` as a program with a manifest; return the program's file.
 
     `format` is onnx, or torch (a `torch.export.ExportedProgram`). `weights` are float32, or for ONNX also float16
-    (rounded; the computation stays float32) or int8 (dynamic quantisation). `pruned` in [0, 1) is the share of each
-    matrix's weights that are set to 0, those of least magnitude. `memory` is that of a trial, for an agent that adapts
-    its parameters (`MAML`): those in it are exported, by default the initial ones. `note` goes into the manifest.
+    (rounded; the computation stays float32) or int8 (dynamic quantisation). `pruned` in [0, 1) is the fraction of each
+    matrix's weights set to 0, smallest magnitudes first. `memory` is that of a trial, for an agent that adapts
+    its parameters (`MAML`): its parameters are exported, by default the initial ones. `note` goes into the manifest.
 
-    Raises ValueError, one sentence, for an agent that cannot be exported, for options that do not fit, and if a library
-    is missing.
+    Raises ValueError if the agent cannot be exported, if options do not fit, or if a library is
+    missing.
     """
     check_options(agent, format, weights, pruned)
     program = Program(agent.acting_module(agent.begin(1) if memory is None else memory))
@@ -71,7 +71,7 @@ def export(
 
 
 def check_options(agent: LearningAgent, format: str, weights: str, pruned: float) -> None:
-    """Raise ValueError, one sentence, for what `export` cannot do."""
+    """Raise ValueError if `export` does not support the agent or these options."""
     agent.acting_module(agent.begin(1))
     if format not in FILES:
         raise ValueError(unknown("format", format, FILES))
@@ -94,7 +94,7 @@ def check_options(agent: LearningAgent, format: str, weights: str, pruned: float
 
 
 def _onnx(exported: Any, program: Program, weights: str) -> bytes:
-    """Translate a program to ONNX, and make its weights smaller."""
+    """Convert a program to ONNX, and compress its weights."""
     names: dict[str, Any] = {"input_names": [*STEP, *program.memory_names], "output_names": list(program.outputs())}
     translated = torch.onnx.export(exported, (), dynamo=True, verbose=False, external_data=False, **names)
     assert translated is not None
@@ -105,7 +105,7 @@ def _onnx(exported: Any, program: Program, weights: str) -> bytes:
 
 
 def _write(path: Path, made: Any) -> None:
-    """Write a program to its file, complete or not at all."""
+    """Write a program to its file atomically."""
     partial = path.with_name(f".{path.name}")
     if isinstance(made, bytes):
         partial.write_bytes(made)
@@ -117,7 +117,7 @@ def _write(path: Path, made: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of its own insides."""
+    """Silence the exporter's internal messages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
