@@ -238,7 +238,7 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Pa
 def test_histories_are_never_overwritten(grid: Path, capsys: pytest.CaptureFixture[str]):
     before = (grid / INDEX).read_bytes()
     assert main([*GRID, "--out", str(grid)]) == 2
-    assert "The folder already exists" in capsys.readouterr().err
+    assert "This path already exists" in capsys.readouterr().err
     assert (grid / INDEX).read_bytes() == before and len(list(grid.iterdir())) == 4
 
 
