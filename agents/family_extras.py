@@ -114,9 +114,9 @@ def _register(
 ) -> None:
     cls = family_class(family) if isinstance(family, str) else family
     if not (isinstance(cls, type) and issubclass(cls, TaskFamily)):
-        raise ValueError(f"A {kind} is registered for a class of task families or the id of one, got {family!r}.")
+        raise ValueError(f"A {kind} must be registered for a TaskFamily class or its id, got {family!r}.")
     if not callable(value):
-        raise ValueError(f"A {kind} {name!r} needs a function that makes it, got {short(value)}.")
+        raise ValueError(f"A {kind} {name!r} must be a function that makes it, got {short(value)}.")
     known = table.setdefault(name, {})
     if cls in known and _place(known[cls]) != _place(value):
         raise ValueError(f"There is already a {kind} {name!r} for {cls.__name__}.")

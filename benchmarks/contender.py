@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, help="in place of the work's own number of tasks or rows")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tiny", action="store_true", help="a size that takes no time")
+    parser.add_argument("--tiny", action="store_true", help="a tiny size, to try the command")
     args = parser.parse_args()
     pin(os.environ.get("METARL_CORES", ""))
     answers, sys.stdout = sys.stdout, sys.stderr

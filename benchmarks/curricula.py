@@ -149,11 +149,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     tune()
     if given.repeats < 2:
-        parser.error(f"--repeats must be at least 2, got {given.repeats}: half of them choose the worst tasks.")
+        parser.error(f"--repeats must be at least 2, since half of them choose the worst tasks, got {given.repeats}.")
     for family in given.family:
         if absent := set(given.only or ()) - set(presets_of(family)):
             parser.error(
-                f"--only {', '.join(sorted(absent))}: {family} has no preset of it; name families by --family."
+                f"--only {', '.join(sorted(absent))}: {family} has no such preset; choose families with --family."
             )
     record = given.out / "curricula.json"
     results: dict[str, dict[str, Rows]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}

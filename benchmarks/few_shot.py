@@ -80,7 +80,7 @@ def trained(preset: str, seed: int, runs: Path, train: bool) -> Path:
     run = runs / f"{preset}_{seed}"
     if not finished(run):
         if not train:
-            raise FileNotFoundError(f"{run} holds no finished run: train it by --train.")
+            raise FileNotFoundError(f"{run} has no finished run: train it with --train.")
         new = ["--config", preset, "--seed", str(seed), "--run_dir", str(run)]
         arguments = ["--resume", str(run)] if (run / "config.yaml").exists() else new
         subprocess.run([sys.executable, "-m", "metarl.train", "--num_threads=1", "--quiet", *arguments], check=True)

@@ -281,8 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=list(SUBJECTS), help="only one family")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--train", action="store_true", help="train what is missing")
-    parser.add_argument("--docs", action="store_true", help="write the tables and the figure of docs/ladder.md, too")
-    parser.add_argument("--incomplete", action="store_true", help="--docs although rungs are missing, which it names")
+    parser.add_argument("--docs", action="store_true", help="also write the tables and the figure of docs/ladder.md")
+    parser.add_argument("--incomplete", action="store_true", help="allow --docs with missing rungs, which it lists")
     args = parser.parse_args(arguments)
     tune()
     record = args.out / "ladder.json"
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.docs:
         absent = len(ladders) < len(SUBJECTS) or any(one["missing"] for one in ladders.values())
         if absent and not args.incomplete:
-            parser.error("--docs takes only a whole ladder: train what is missing, or give --incomplete.")
+            parser.error("--docs needs a complete ladder: train what is missing, or give --incomplete.")
         write_docs(ladders, DOCS)
 
 

@@ -71,7 +71,7 @@ class Training:
         self.parts |= self.agent.captured
         if not recorded:
             for part in self.parts.values():
-                part.why_not = part.why_not or "it was told not to"
+                part.why_not = part.why_not or "recording is off"
 
     def __call__(self) -> int:
         self.number += 1
@@ -121,7 +121,7 @@ class ReplayedSteps:
         self.play = Captured(play, key.device)
         self.parts = {"Rollouts": self.play}
         if not recorded:
-            self.play.why_not = self.play.why_not or "it was told not to"
+            self.play.why_not = self.play.why_not or "recording is off"
 
     def __call__(self) -> int:
         self.play(self.key)

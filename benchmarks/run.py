@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.rounds < 1:
         parser.error(f"rounds must be at least 1, got {args.rounds}.")
     if args.peers and args.device != "cpu":
-        parser.error("peers are measured on a CPU alone: leave out --peers, or --device cuda.")
+        parser.error("peers are measured on a CPU only: leave out --peers or --device cuda.")
     if args.device != "cpu":
         from metarl.fast.runtime import resolve_device
 

@@ -281,7 +281,7 @@ def main() -> int:
     folder = args.out or Path(tempfile.mkdtemp(prefix="soak_"))
     folder.mkdir(parents=True, exist_ok=True)
     if any(path.name.startswith(tuple(CASES)) for path in folder.iterdir()):
-        parser.error(f"{str(folder)!r} holds the runs of another soak: choose another --out.")
+        parser.error(f"{str(folder)!r} already has the runs of another soak: choose another --out.")
     result = soak(args.minutes, folder, args.seed)
     (folder / "soak.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{table(result)}\n\nEverything: {folder / 'soak.json'}", flush=True)

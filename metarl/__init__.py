@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if (Path(__file__).parent / "envs").is_file():  # without symbolic links, git writes their targets into files
     raise ImportError(
-        "This checkout of metarl has files in place of its symbolic links: clone it again by "
+        "This checkout of metarl has files in place of its symbolic links: clone it again with "
         "`git -c core.symlinks=true clone URL` (on Windows in developer mode), or install a built distribution."
     )
 

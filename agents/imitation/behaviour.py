@@ -101,7 +101,7 @@ def make_teacher(name: str, family: AnyFamily, device: torch.device) -> Teacher:
 def check_teacher(name: str, agent: Agent, family: AnyFamily) -> None:
     """Raise ValueError for a trained teacher that cannot teach on trials of the family."""
     if agent.protocol.test().rounds > 1:
-        raise ValueError(f"The teacher {name} adapts in rounds, and DAgger learns from trials of a single one.")
+        raise ValueError(f"The teacher {name} adapts in rounds, and DAgger learns only from trials of a single round.")
     known = getattr(agent, "family", family)
     if (known.observation_space, known.action_space) != (family.observation_space, family.action_space):
         raise ValueError(f"The teacher {name} was trained on {known!r}, whose spaces are not those of {family!r}.")

@@ -56,14 +56,14 @@ class AD(Imitator, config=ADConfig):
     def _open(self, split: str) -> None:
         if not self.config.histories:
             raise ValueError(
-                "AD learns from histories: write some by metarl dataset AGENT --family FAMILY --out DIR, and give "
+                "AD learns from histories: record some with metarl dataset AGENT --family FAMILY --out DIR, and give "
                 "--agent.histories DIR."
             )
         histories = load_histories(Path(self.config.histories).expanduser(), self.family)
         if histories.index.split != split:
             raise ValueError(
-                f"The histories in {self.config.histories!r} are about tasks of {histories.index.split!r}, and the run "
-                f"trains on {split!r}: let train_split be {histories.index.split}, or give others."
+                f"The histories in {self.config.histories!r} are on tasks of {histories.index.split!r}, and the run "
+                f"trains on {split!r}: set train_split to {histories.index.split}, or give other histories."
             )
         stride, episodes = self.config.stride or 1, histories.index.episodes
         if stride > episodes:

@@ -202,7 +202,7 @@ class MAML(LearningAgent, config=MAMLConfig):
         """Turn a round of `tasks` tasks into samples for gradient steps."""
         config, x = self.config, self.net.scaling.scaled(rollout.step.obs, 2)
         if self.supervised and not isinstance(rollout.target, Tensor):
-            raise ValueError("A supervised loss needs the right actions of a round, and this one has none.")
+            raise ValueError("A supervised loss needs target actions, and this rollout has none.")
         acted = rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
         samples = make_samples(
             rollout._replace(acted=acted),

@@ -169,11 +169,11 @@ class MAMLConfig(AgentConfig):
         if self.norm_obs and self.obs_unit is not None:
             raise ValueError(f"obs_unit must be null where norm_obs scales the observations, got {self.obs_unit}.")
         if self.exploration and self.supervised:
-            raise ValueError("exploration must be 0 where a loss is supervised: no return is there to be credited.")
+            raise ValueError("exploration must be 0 with a supervised loss, which has no return to credit.")
         if self.exploration and self.inner_loss != "vpg":
             raise ValueError(
-                f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}: its derivative credits "
-                "the samples before a gradient step already."
+                f"inner_loss must be 'vpg' where exploration is not 0, got {self.inner_loss!r}, whose derivative "
+                "already credits the samples before a gradient step."
             )
         if self.exploration and isinstance(self.outer, ReptileStep):
             raise ValueError("exploration must be 0 with outer 'reptile', which follows no gradient of the return.")

@@ -41,7 +41,7 @@ class PEARLNetwork(nn.Module):
             parts=family.observation_parts,
         )
         if self.scaling.images is not None:
-            raise ValueError(f"The agent PEARL sees no images, and {family!r} shows some: choose RL2, for example.")
+            raise ValueError(f"PEARL needs vector observations, and {family!r} has images: choose RL2, for example.")
         self.actions = ActionUnits(family.action_space)
         self.size = action_size(family.action_space)
         self.latent_size, self.next_obs, self.bounded = config.latent_size, config.next_obs, config.by_distance
@@ -132,6 +132,6 @@ def check_actions(family: TaskFamily) -> None:
     space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
-            raise ValueError(f"PEARL needs actions with finite bounds, {given}: take RL2.")
+            raise ValueError(f"PEARL needs actions with finite bounds, {given}: choose RL2.")
     elif not isinstance(space, spaces.Discrete):
-        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: take RL2.")
+        raise ValueError(f"PEARL needs Discrete or Box actions, {given}: choose RL2.")

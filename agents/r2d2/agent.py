@@ -49,7 +49,7 @@ class R2D2(LearningAgent, config=R2D2Config):
         self.config, self.family, self.device = config, family, torch.device(device)
         if not isinstance(family.action_space, spaces.Discrete):
             name = type(family).__name__
-            raise ValueError(f"R2D2 needs Discrete actions, and those of {name} are {family.action_space}: take RL2.")
+            raise ValueError(f"R2D2 needs Discrete actions, and those of {name} are {family.action_space}: choose RL2.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = R2D2Networks(config, family).to(self.device)

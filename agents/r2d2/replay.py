@@ -56,8 +56,8 @@ class Replay:
         self.whole = steps <= config.replay_whole
         if not self.whole and config.memory == "transformer":
             raise ValueError(
-                f"A transformer's state is all steps of the trial so far, and is not stored: with trials of {steps} "
-                f"steps set agent.replay_whole to at least {steps}, or take another memory."
+                f"agent.replay_whole must be at least {steps}, the steps of a trial, with memory transformer, whose "
+                f"state is not stored, got {config.replay_whole}: raise it, or choose another memory."
             )
         self.length = steps if self.whole else config.sequence_length
         self.after = 0 if self.whole else config.n_step

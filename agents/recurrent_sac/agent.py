@@ -269,8 +269,8 @@ def _check_actions(family: TaskFamily, algorithm: str) -> None:
     space, given = family.action_space, f"and those of {type(family).__name__} are {family.action_space}"
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
-            raise ValueError(f"RecurrentSAC needs actions with finite bounds, {given}: take RL2.")
+            raise ValueError(f"RecurrentSAC needs actions with finite bounds, {given}: choose RL2.")
     elif not isinstance(space, spaces.Discrete):
-        raise ValueError(f"RecurrentSAC needs Discrete or Box actions, {given}: take RL2.")
+        raise ValueError(f"RecurrentSAC needs Discrete or Box actions, {given}: choose RL2.")
     elif algorithm == "td3":
-        raise ValueError(f"algorithm td3 needs Box actions, {given}: take algorithm sac.")
+        raise ValueError(f"algorithm td3 needs Box actions, {given}: choose algorithm sac.")

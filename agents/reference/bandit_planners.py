@@ -18,7 +18,7 @@ def next_pull(memory: Memory, step: Step, num_pulls: int) -> tuple[Counts, int]:
     """Update the counts, and return them and the pulls made. Raises ValueError if all `num_pulls` were made."""
     counts, pulls = memory
     if pulls >= num_pulls:
-        raise ValueError(f"This agent plans for {num_pulls} pulls, but the trial goes on.")
+        raise ValueError(f"This agent plans for {num_pulls} pulls, but the trial has more.")
     return counted(counts, step), pulls
 
 

@@ -287,7 +287,7 @@ class SB3Model(FixedAgent):
         expected = (flat_space(family) if trial else family.observation_space).shape
         if model.observation_space.shape != expected or not _same_actions(model.action_space, family.action_space):
             as_trials = not trial and model.observation_space.shape == flat_space(family).shape
-            advice = ": they are those of its trials, so give trial=True" if as_trials else ""
+            advice = ": it was trained on whole trials, so give trial=True" if as_trials else ""
             raise ValueError(
                 f"The model was trained on observations of shape {model.observation_space.shape} and actions "
                 f"{short(model.action_space)}, which are not those of {type(family).__name__}"

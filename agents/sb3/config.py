@@ -61,7 +61,7 @@ class PPOConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.recurrent and (self.test_steps or self.task_input):
-            raise ValueError("recurrent adapts in its memory: it goes with neither test_steps nor task_input.")
+            raise ValueError("recurrent must be false with test_steps or task_input, since it adapts in its memory.")
 
     def steps_of(self, family: TaskFamily) -> int:
         """Return the steps of each environment per iteration.

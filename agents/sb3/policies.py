@@ -84,7 +84,7 @@ class Certain(NamedTuple):
 def check_played(model: Any) -> None:
     """Raise ValueError for a model with an unknown kind of policy."""
     if not isinstance(model.policy, (*BY_DISTRIBUTION, *EPSILON_GREEDY, *SQUASHED, *DETERMINISTIC)):
-        raise ValueError(f"SB3Model plays {PLAYED}; it does not know {type(model.policy).__name__}.")
+        raise ValueError(f"SB3Model plays {PLAYED}; got {type(model.policy).__name__}.")
 
 
 def acting(model: Any, x: Tensor) -> Any:
@@ -132,7 +132,7 @@ def statistics_of(
     if isinstance(given, (str, Path)):
         given = _load(given, SB3VecEnv(family, 1, trial=trial))
     if given is not None and not isinstance(given, VecNormalize):
-        raise ValueError(f"vec_normalize is a VecNormalize, the path of its file, or False for none, got {given!r}.")
+        raise ValueError(f"vec_normalize must be a VecNormalize, the path of its file, or False, got {given!r}.")
     found: VecNormalize | None = model.get_vec_normalize_env() if given is None else given
     if found is None and _was_normalised(model):
         raise ValueError(
@@ -142,7 +142,7 @@ def statistics_of(
     if found is not None and found.norm_obs:
         theirs, ours = found.observation_space.shape, model.observation_space.shape
         if theirs != ours:
-            raise ValueError(f"The statistics are of observations of shape {theirs}, those of the model have {ours}.")
+            raise ValueError(f"The statistics must be of observations of shape {ours}, as the model's, got {theirs}.")
     return found
 
 
@@ -163,4 +163,4 @@ def _load(path: str | Path, env: SB3VecEnv) -> VecNormalize:
     except OSError:
         raise
     except Exception as error:  # unpickling may raise any error, and SB3 checks the shapes
-        raise ValueError(f"{path} holds no statistics of VecNormalize for these observations ({error}).") from error
+        raise ValueError(f"{path} has no VecNormalize statistics for these observations ({error}).") from error

@@ -98,7 +98,7 @@ class TextAgent(FixedAgent):
         playing = [row for row, trial in enumerate(trials) if trial.episode <= self.episodes]
         if not playing:
             raise ValueError(
-                f"This TextAgent was made for trials of {self.episodes} episodes: give it more `episodes`."
+                f"The trial has more than the {self.episodes} episodes of this TextAgent: raise its `episodes`."
             )
         prompts = [self.prompt(trials[row], observations[row]) for row in playing]
         chosen = self.fallback.act((), step, key)[0].action.tolist()
@@ -153,7 +153,7 @@ class TextAgent(FixedAgent):
     def _answer(self, prompt: str) -> str:
         answer = self.respond(prompt)
         if not isinstance(answer, str):
-            raise ValueError(f"The function of a TextAgent must return a text, got {short(answer)}.")
+            raise ValueError(f"respond must return a string, got {short(answer)}.")
         return answer
 
 

@@ -26,9 +26,9 @@ def actions_of(family: AnyFamily, names: Sequence[str] | None = None) -> OneActi
         return OneAction(int(space.start), int(space.n), family.action_names if names is None else tuple(names))
     sizes = component_sizes(space)
     if not isinstance(space, spaces.MultiDiscrete) or sizes is None:
-        raise ValueError(f"A text names one of finitely many actions, and those of {kind} are continuous: {space}.")
+        raise ValueError(f"TextAgent needs finitely many actions, and those of {kind} are {space}.")
     if names is not None:
-        raise ValueError(f"The actions of {kind} are {len(sizes)} numbers each, so they take no names.")
+        raise ValueError(f"actions must be None, since those of {kind} are {len(sizes)} numbers each.")
     return SeveralActions([range(first, first + n) for first, n in zip(space.start.tolist(), sizes, strict=True)])
 
 
@@ -41,7 +41,7 @@ class OneAction:
         if names is not None:
             named = {name.strip().lower(): action for name, action in zip(names, self.numbers, strict=False)}
             if len(names) != number or len(named) != number or "" in named or any(map(_is_number, named)):
-                raise ValueError(f"There must be {number} different names of actions that are no numbers, got {names}.")
+                raise ValueError(f"actions must be {number} different names that are not numbers, got {names}.")
             self.words |= named
         longest_first = sorted(self.words, key=len, reverse=True)
         # Match whole words only, not a number inside another number or a name inside a longer word.

@@ -63,6 +63,6 @@ class VariBADConfig(PPOOnBeliefConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.decode:
-            raise ValueError(f"decode must hold one or several of {', '.join(DECODED)}, got none.")
+            raise ValueError(f"decode must contain at least one of {', '.join(DECODED)}, got none.")
         if not self.state_embed_size + self.action_embed_size + self.reward_embed_size:
             raise ValueError("state_embed_size, action_embed_size and reward_embed_size must not all be 0.")

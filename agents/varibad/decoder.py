@@ -124,8 +124,8 @@ class Cells(nn.Module):
         count = float(sizes.prod()) if isinstance(space, gymnasium.spaces.Box) else 0.0
         if not 1.0 <= count <= MOST_CELLS:
             raise ValueError(
-                f"reward_head per_observation needs observations of whole numbers within bounds, at most {MOST_CELLS}, "
-                f"such as the cells of a grid, and {family!r} has {space}: choose shared."
+                f"reward_head per_observation needs at most {MOST_CELLS} different observations, such as the cells of "
+                f"a grid, and {family!r} has {space}: choose shared."
             )
         self.count = int(count)
         self.register_buffer("low", low.ceil().to(torch.float32), persistent=False)

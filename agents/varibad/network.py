@@ -36,7 +36,7 @@ class LearnedBelief(nn.Module):
             family.observation_space, family.action_space, follows=config.norm_obs, parts=family.observation_parts
         )
         if self.steps.images is not None:
-            raise ValueError(f"The agent VariBAD sees no images, and {family!r} shows some: choose RL2, for example.")
+            raise ValueError(f"VariBAD needs vector observations, and {family!r} has images: choose RL2, for example.")
         self.inputs = [self.steps.size, self.steps.num_actions, 2]  # observation, action, reward and end
         units = config.state_embed_size, config.action_embed_size, config.reward_embed_size
         sizes = list(zip(self.inputs, units, strict=True))

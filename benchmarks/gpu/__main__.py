@@ -101,7 +101,7 @@ def line_of(section: Section, name: str, result: Result) -> str:
     try:
         return str(section.module.text(name, result))
     except Exception as error:
-        return f"{name}: no words for it: {told(error)}"
+        return f"{name}: cannot be described: {told(error)}"
 
 
 def lines_of(section: Section, report: Report) -> list[str]:
@@ -118,7 +118,7 @@ def lines_of(section: Section, report: Report) -> list[str]:
             found: list[str] = section.module.lines(results)
             return found
         except Exception as error:
-            return [f"{section.title}: no words for it: {told(error)}"]
+            return [f"{section.title}: cannot be described: {told(error)}"]
     return [line_of(section, name, result) for name, result in results.items()]
 
 

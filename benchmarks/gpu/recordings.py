@@ -140,7 +140,7 @@ def text(name: str, result: Result) -> str:
     """The parts one by one."""
     said = []
     for part, found in result["parts"].items():
-        why = found["where"] or found["why_not"] or "no shapes came a fourth time"
+        why = found["where"] or found["why_not"] or "no shapes occurred four times"
         said.append(f"{part} recorded" if whole(found) else f"{part} NOT recorded: {why}")
     return f"{name}: {'; '.join(said)}"
 

@@ -32,9 +32,9 @@ def checkout() -> str:
     """The folder that the variable names. Raises ImportError if it cannot be."""
     path = os.environ.get(VARIABLE)
     if not path:
-        raise ImportError(f"{VARIABLE} does not name a checkout of tristandeleu/pytorch-maml-rl.")
+        raise ImportError(f"{VARIABLE} must be the path of a checkout of tristandeleu/pytorch-maml-rl.")
     if not (Path(path) / "maml_rl").is_dir():
-        raise ImportError(f"{VARIABLE} names {path}, which has no folder maml_rl.")
+        raise ImportError(f"{VARIABLE} must be a folder that contains maml_rl, got {path}.")
     return path
 
 
@@ -103,7 +103,7 @@ def watch(workers: list[Any]) -> None:
         if any(worker.exitcode for worker in workers):
             for worker in workers:
                 worker.terminate()
-            print("a worker of pytorch-maml-rl's sampler died; what it said is above.", file=sys.stderr, flush=True)
+            print("a worker of pytorch-maml-rl's sampler died; its output is above.", file=sys.stderr, flush=True)
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()

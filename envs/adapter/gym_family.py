@@ -157,7 +157,7 @@ class GymFamily(SimulatorFamily[Any]):
     @property
     def no_picture(self) -> str:
         if self.renders and self._mujoco and not robots_are_drawn():
-            return "MuJoCo has no GL to draw with; on a machine without a screen MUJOCO_GL=egl may bring one."
+            return "MuJoCo has no OpenGL to draw with; set MUJOCO_GL=egl on a machine without a screen."
         return super().no_picture
 
     def drawable(self) -> Self:
@@ -249,13 +249,13 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_model(id: str, env: gymnasium.Env[Any, Any], parameter: Parameter) -> None:
     if not is_mujoco(env):
-        raise ValueError(f"{parameter.name}: {id} is no MuJoCo environment, and has no model.")
+        raise ValueError(f"{parameter.name}: {id} has no model, since it is not a MuJoCo environment.")
 
 
 def _horizon(id: str, env: gymnasium.Env[Any, Any], spec: EnvSpec, given: int | None) -> int:
     found = given if given is not None else spec.max_episode_steps or getattr(env.unwrapped, "max_steps", None)
     if found is None:
-        raise ValueError(f"{id} has no limit of steps of its own: give horizon=…, the steps of an episode.")
+        raise ValueError(f"{id} has no step limit of its own: set horizon, the steps of an episode.")
     return whole_number("horizon", found)
 
 

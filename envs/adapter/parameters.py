@@ -123,8 +123,8 @@ class Parameters:
             )
         if split == "ood" and not apart:
             raise ValueError(
-                "The split 'ood' must lie outside of the training distribution: in no parameter are its `ood` values "
-                "apart from its `train` values."
+                "The split 'ood' must lie outside the training distribution: give a parameter `ood` values apart from "
+                "its `train` values."
             )
 
 

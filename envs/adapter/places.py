@@ -96,7 +96,7 @@ def place(parameter: str, text: Any, factor: bool = False) -> Place:
         raise ValueError(unknown("place", text, KINDS, where=f" in {parameter}.where"))
     if kind == "seed":
         if rest or factor:
-            raise ValueError(f"{parameter}.where: 'seed' has nothing behind it, and is no factor.")
+            raise ValueError(f"{parameter}.where: 'seed' must stand alone, and cannot be a factor.")
         return Place("seed")
     found = _PATH.fullmatch(rest.removeprefix("unwrapped.") if rest else parameter if kind != "model" else "")
     simple = kind in ("constructor", "option")

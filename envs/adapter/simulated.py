@@ -165,8 +165,8 @@ class SimulatorFamily(TaskFamily[TaskT, Simulated]):
         now = [lease.ticks for lease in state.simulator]
         if state.tick.tolist() != now:
             raise WrongResult(
-                f"A state of {type(self).__name__} can be stepped once, since its simulator moves on with the step; "
-                "this one is a former state"
+                f"A state of {type(self).__name__} can be stepped only once, since its simulator moves on; this state "
+                "was stepped before"
             )
 
     def _endings(self, leases: Sequence[Lease], played: Played) -> np.ndarray:

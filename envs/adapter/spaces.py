@@ -95,7 +95,7 @@ def _bounded(name: str, space: spaces.Space[Any], bounds: tuple[float, float] | 
     if bounds is None:
         return space
     if not isinstance(space, spaces.Box):
-        raise ValueError(f"observe gives bounds to {name!r}, which is no Box but a {type(space).__name__}.")
+        raise ValueError(f"observe gives bounds to {name!r}, which must be a Box, got {type(space).__name__}.")
     return spaces.Box(*bounds, space.shape, np.float32)
 
 
@@ -112,7 +112,7 @@ def _leaves(space: spaces.Space[Any], path: tuple[str, ...]) -> Iterator[tuple[t
     else:
         where = f"The observation {'.'.join(path)!r}" if path else "The observation space"
         raise ValueError(
-            f"{where} has no fixed number of numbers: {type(space).__name__}. Choose others with observe=[…], or "
+            f"{where} has no fixed size: {type(space).__name__}. Choose others with observe=[…], or "
             "wrap the environment."
         )
 

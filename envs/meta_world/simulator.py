@@ -26,7 +26,7 @@ def no_gl() -> str:
     """
     display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     without = os.environ.get("MUJOCO_GL", "") in ("egl", "osmesa")
-    return "" if display or without or sys.platform != "linux" else "MuJoCo draws without a display by MUJOCO_GL=egl."
+    return "" if display or without or sys.platform != "linux" else "Set MUJOCO_GL=egl to draw without a display."
 
 
 class MetaWorldSimulator(Simulator):
@@ -64,7 +64,7 @@ class MetaWorldSimulator(Simulator):
     def render(self) -> np.ndarray:
         """Draw the scene from a corner: uint8 ``(240, 320, 3)``. Raises RuntimeError where MuJoCo has no GL."""
         if no_gl():
-            raise RuntimeError(f"There is no picture: {no_gl()}")
+            raise RuntimeError(f"Nothing can be drawn: {no_gl()}")
         if self._renderer is None:
             import mujoco
 

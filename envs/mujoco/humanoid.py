@@ -136,7 +136,7 @@ class HumanoidDir(RobotFamily[Heading]):
         if forward_backward:
             if train_tasks not in (100, None) or test_tasks not in (30, None):
                 raise ValueError(
-                    "With forward_backward=True there are two tasks, and no lists of them: leave train_tasks and "
+                    "With forward_backward=True there are only two tasks: leave train_tasks and "
                     f"test_tasks out, got {short((train_tasks, test_tasks))}."
                 )
             train_tasks = test_tasks = None

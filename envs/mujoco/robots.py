@@ -158,7 +158,7 @@ class RobotFamily(TaskFamily[TaskT, Physics]):
 
     def reward(self, task: TaskT, before: Physics, after: Physics, action: Tensor) -> Tensor:
         """Return the reward of a (clipped) action that led from `before` to `after`: float32 ``(B,)``."""
-        raise NotImplementedError(f"{type(self).__name__} must write reward(task, before, after, action), or step.")
+        raise NotImplementedError(f"{type(self).__name__} must implement reward(task, before, after, action), or step.")
 
     def ended(self, after: Physics) -> Tensor:
         """Tell in which rows the robot has fallen, bool ``(B,)``; in none, unless a family says otherwise."""

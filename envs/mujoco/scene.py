@@ -44,7 +44,7 @@ class RobotScene:
                 warnings.simplefilter("ignore")  # glfw's, of a missing display
                 self.renderer: Any = mujoco.Renderer(model, size * 3 // 4, size)
         except (mujoco.FatalError, RuntimeError, ImportError, OSError) as error:
-            raise RuntimeError(f"MuJoCo has no GL to draw with: {error}") from error
+            raise RuntimeError(f"MuJoCo has no OpenGL to draw with: {error}") from error
         self.camera: Any = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self.camera)
         self.camera.distance, self.camera.elevation = 4.0, -15.0

@@ -129,7 +129,7 @@ def check_families(found: Sequence[Line]) -> None:
         same = type(line.family) is type(first.family)
         if not same or _options(line.family) != _options(first.family):
             raise ValueError(
-                f"Only agents for the same tasks compare: {first.name!r} is for {described(first.family)}, "
+                f"Agents must be for the same tasks: {first.name!r} is for {described(first.family)}, "
                 f"{line.name!r} for {described(line.family)}."
             )
 

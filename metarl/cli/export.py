@@ -67,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: Any, console: Console) -> None:
     """Write the program, check it on request, and report. Raises ValueError if the check fails."""
     if (find(options.run) / MANIFEST).is_file():
-        raise ValueError(f"{options.run!r} is an export already: give the run that it was made of.")
+        raise ValueError(f"{options.run!r} is already an export: give the run that it was made from.")
     agent = load(options.run, "cpu", options.which)
     weights = "int8" if options.int8 else "float16" if options.fp16 else "float32"
     check_options(agent, options.format, weights, options.prune)
     if options.tolerance is not None and not (options.check and 0 <= options.tolerance < float("inf")):
-        raise ValueError(f"--tolerance is a number of at least 0, and goes with --check, got {options.tolerance:g}.")
+        raise ValueError(f"--tolerance must be at least 0 and needs --check, got {options.tolerance:g}.")
     memory, note = _adapted(agent, options)
     folder = options.out or _default_folder(options.run, _asked(options, agent, weights, note is not None))
     make_folder(folder)
@@ -97,8 +97,8 @@ def _export(options: Any, console: Console) -> None:
 def in_one_line(found: Check) -> str:
     """Return the result of a check as text."""
     return (
-        f"Over {found.steps:,} steps the policies differ by {found.difference:.1e} at most; the greedy action is the "
-        f"agent's at {found.alike:.1%} of them."
+        f"Over {found.steps:,} steps the policies differ by at most {found.difference:.1e}; the greedy actions agree "
+        f"at {found.alike:.1%} of them."
     )
 
 
@@ -108,7 +108,9 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
     given = [name for name in ("steps", "split", "task") if getattr(options, name) is not None]
     if protocol.rounds == 1:
         if given:
-            raise ValueError(f"{agent.title} adapts while it acts, so its export has no task: leave out --{given[0]}.")
+            raise ValueError(
+                f"{agent.title} adapts while it acts and is exported without a task: leave out --{given[0]}."
+            )
         return Adapted(None, None)
     steps = protocol.rounds - 1 if options.steps is None else options.steps
     split = options.split or ("test" if "test" in family.splits else family.splits[-1])
@@ -121,7 +123,7 @@ def _adapted(agent: LearningAgent, options: Any) -> Adapted:
     root = rng.fold(rng.key(options.seed), EVALUATION)
     tasks, distinct = choose_tasks(family, root, split, number + 1)
     if distinct is not None and number >= distinct:
-        raise ValueError(f"The split {split} has {distinct} tasks, numbered from 0, got --task {number}.")
+        raise ValueError(f"--task must be from 0 to {distinct - 1} on the split {split}, got {number}.")
     task = take(tasks, slice(number, number + 1))
     memory: Memory = None
     for played in play_rounds(

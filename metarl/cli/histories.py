@@ -42,7 +42,7 @@ def check_options(options: Any) -> None:
     for name in PLAYS:
         if getattr(options, name) != parser.get_default(name):
             raise ValueError(
-                f"--{name} is about agents that play, and --x {options.x} reads what runs recorded during training: "
+                f"--{name} is for agents that play, and --x {options.x} reads what runs recorded during training: "
                 "leave one of them out."
             )
     if options.split is not None and len(options.split) > 1:
@@ -77,8 +77,8 @@ def _read(run: str | Path) -> _Run:
     if isinstance(run, str) and run.startswith("pretrained:"):
         checkpoint.find(run)  # raises if unknown
         raise ValueError(
-            f"{run!r} has no history: the agents of the package come without the metrics of their training; give the "
-            "directories of runs."
+            f"{run!r} has no training history: pretrained agents come without the metrics of their training; give run "
+            "directories."
         )
     folder = checkpoint.find(run)
     try:
@@ -109,8 +109,8 @@ def _common_split(runs: Sequence[_Run], asked: str | None) -> str:
     if not common:
         other = next(number for number, known in enumerate(splits) if not set(known) & set(splits[0]))
         raise ValueError(
-            f"Runs on one family compare on a split that all of them were evaluated on during training, but that in "
-            f"{str(runs[0].folder)!r} has {', '.join(splits[0])} and that in {str(runs[other].folder)!r} "
+            f"Runs on one family must share a split on which they were evaluated during training, but "
+            f"{str(runs[0].folder)!r} has {', '.join(splits[0])} and {str(runs[other].folder)!r} has "
             f"{', '.join(splits[other])}."
         )
     reported = reported_split(runs[0].config)

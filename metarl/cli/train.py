@@ -77,6 +77,6 @@ def spelled_out(args: list[str]) -> list[str]:
         if arg in ("-h", "--help") and at + 1 < len(args) and not args[at + 1].startswith("-"):
             what, *name = args[at + 1 : at + 3]
             if what not in ("agent", "family") or not name:
-                raise ConfigError("--help needs nothing behind it, or agent NAME, or family NAME.")
+                raise ConfigError("--help must come last, or be followed by agent NAME or family NAME.")
             return [*args[:at], f"--{what}", name[0], "--help", *args[at + 3 :]]
     return args

@@ -14,13 +14,13 @@ COMMANDS = {
     "evaluate": "measure how fast a trained agent adapts to unseen tasks",
     "compare": "evaluate several agents and baselines on the same tasks",
     "watch": "draw what a trained agent does on unseen tasks, as a picture or a video",
-    "probe": "measure what a trained agent's memory knows of the task",
+    "probe": "measure what a trained agent's memory knows about the task",
     "export": "write a trained agent as a program for a small device: ONNX, 8 bits, …",
     **studies.COMMANDS,
     "envs": "list the task families, or show the card of one",
 }
 """The commands, with one line about each."""
-X = "return by experience on the task (default), or by the steps or seconds of training, as the runs recorded it"
+X = "horizontal axis: experience on the task (default), or steps or seconds of training as recorded by the runs"
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -55,7 +55,7 @@ Meta-train an agent on a task family and show how fast it adapts to tasks it has
   metarl train rl2_gridnavi --print_config           print the whole configuration and train nothing
   metarl train --agent MAML --family GridNavi        any agent on any family
   metarl train --allow theirs --family Mine          another project's family, which its package registers
-  metarl train rl2_gridnavi --quiet                  show nothing but the final tables and mistakes
+  metarl train rl2_gridnavi --quiet                  show only the final tables and errors
 
   metarl train rl2_gridnavi --help                   every option of the run, the agent and the family
   metarl train --help agent MAML                     the same with the options of another agent
@@ -74,7 +74,7 @@ def evaluate() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, a folder of several seeds, or pretrained:NAME")
     parser.add_argument(
-        "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that there are)"
+        "--split", nargs="+", metavar="NAME", help="train, valid, test, ood, all (default: all that exist)"
     )
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
     parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="tasks of each split (default: 1000)")
@@ -83,13 +83,13 @@ def evaluate() -> Parser:
     )
     parser.add_argument("--episodes", type=int, metavar="K", help="episodes of a trial (default: as trained)")
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument(
         "--out",
         type=given_path,
         metavar="DIR",
-        help="for the files (default: RUN/evaluations/…, named by what is asked)",
+        help="folder for the files (default: RUN/evaluations/…, named after the options)",
     )
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
@@ -107,18 +107,20 @@ def compare() -> Parser:
         "runs", nargs="+", metavar="RUN", help="[NAME=] a run directory, a folder of several seeds, or pretrained:NAME"
     )
     parser.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="random, oracle, thompson, …")
-    parser.add_argument("--split", nargs="+", metavar="NAME", help="default: train, test and ood, as there are")
-    parser.add_argument("--tasks", type=int, default=200, metavar="N", help="of each split (default: 200)")
+    parser.add_argument("--split", nargs="+", metavar="NAME", help="default: train, test and ood, if they exist")
+    parser.add_argument("--tasks", type=int, default=200, metavar="N", help="tasks of each split (default: 200)")
     parser.add_argument(
-        "--costly_tasks", type=int, default=20, metavar="N", help="for agents that train on each task (default: 20)"
+        "--costly_tasks", type=int, default=20, metavar="N", help="tasks for agents that train on each (default: 20)"
     )
     parser.add_argument("--repeats", type=int, metavar="R", help="trials on each task (default: as metarl.evaluate)")
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of a trial, for agents that adapt in rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
-    parser.add_argument("--suite", action="store_true", help="NAME=RUN agents, each on several families: one table")
+    parser.add_argument("--suite", action="store_true", help="one table for NAME=RUN agents, each on several families")
     parser.add_argument("--x", choices=("adaptation", "train_steps", "time"), default="adaptation", help=X)
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: runs/comparison_TIME)")
+    parser.add_argument(
+        "--out", type=given_path, metavar="DIR", help="folder for the files (default: runs/comparison_TIME)"
+    )
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -137,18 +139,20 @@ def watch() -> Parser:
         "--belief", type=given_path, metavar="FILE", help="draw where reward is expected along a trial, in a .png"
     )
     parser.add_argument(
-        "--embedding", type=given_path, metavar="FILE", help="draw the vectors for the tasks, of PEARL, in a .png"
+        "--embedding", type=given_path, metavar="FILE", help="draw PEARL's embedding of the tasks, in a .png"
     )
     parser.add_argument(
         "--trial",
         choices=("lowest", "median", "highest"),
         default="median",
-        help="the one of the video and of the belief (median)",
+        help="the trial of the video and of the belief (default: median)",
     )
-    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks (default: test)")
+    parser.add_argument("--split", default="test", metavar="NAME", help="split of the tasks (default: test)")
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
-    parser.add_argument("--tasks", type=int, default=50, metavar="N", help="to choose the three from (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
+    parser.add_argument(
+        "--tasks", type=int, default=50, metavar="N", help="tasks to choose the three from (default: 50)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of tasks and noise (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="take the most likely action instead of sampling")
     parser.add_argument("--out", type=given_path, metavar="FILE", help="the picture (default: RUN/watch/SPLIT.png)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
@@ -163,17 +167,23 @@ def probe() -> Parser:
         description="Decode the exact belief and the task from a trained agent's memory, step by step of the trial.",
     )
     parser.add_argument("run", metavar="RUN", help="a run directory or pretrained:NAME")
-    parser.add_argument("--split", default="test", metavar="NAME", help="whose tasks, and the prior (default: test)")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME", help="split of the tasks and of the prior (default: test)"
+    )
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
-    parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="trials, a third held out (default: 1000)")
-    parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="actions taken before (default: 12 of them)")
+    parser.add_argument(
+        "--tasks", type=int, default=1000, metavar="N", help="trials, a third of them held out (default: 1000)"
+    )
+    parser.add_argument(
+        "--steps", type=int, nargs="+", metavar="N", help="numbers of actions after which to probe (default: 12)"
+    )
     parser.add_argument("--part", metavar="NAME", help="part of the memory: state, output, … (default: the first)")
     parser.add_argument(
         "--hold_out", metavar="tasks|trials", help="default: tasks; trials where the belief is about a list of tasks"
     )
-    parser.add_argument("--belief", metavar="RUN", help="an agent Belief, whose actions and return are compared")
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: RUN/probes/…)")
+    parser.add_argument("--belief", metavar="RUN", help="Belief agent with which to compare actions and return")
+    parser.add_argument("--seed", type=int, default=0, help="seed of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="folder for the files (default: RUN/probes/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--device", default="auto", help=DEVICE)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
@@ -194,24 +204,30 @@ def export() -> Parser:
         help="onnx, or torch: torch.export (default: onnx)",
     )
     smaller = parser.add_mutually_exclusive_group()
-    smaller.add_argument("--int8", action="store_true", help="quantise weights to 8 bits, and inputs as they come")
+    smaller.add_argument("--int8", action="store_true", help="quantise weights to 8 bits, and inputs on the fly")
     smaller.add_argument("--fp16", action="store_true", help="round weights to 16 bits")
     parser.add_argument(
-        "--prune", type=float, default=0.0, metavar="SHARE", help="of each matrix's weights, the smallest, set to 0"
+        "--prune",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each matrix's weights to set to 0, smallest first",
     )
     parser.add_argument("--check", action="store_true", help="compare the program with the agent over one trial")
-    parser.add_argument("--tolerance", type=float, metavar="X", help="of the check (default: by the weights)")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X", help="tolerance of the check (default: by type of the weights)"
+    )
     parser.add_argument(
         "--steps",
         type=int,
         metavar="K",
         help="gradient steps, for an agent that takes some (default: as trained)",
     )
-    parser.add_argument("--split", metavar="NAME", help="whose task they are taken on (default: test)")
-    parser.add_argument("--task", type=int, metavar="N", help="its number in an evaluation (default: 0)")
+    parser.add_argument("--split", metavar="NAME", help="split of the task they are taken on (default: test)")
+    parser.add_argument("--task", type=int, metavar="N", help="number of the task in an evaluation (default: 0)")
     parser.add_argument("--which", type=which, default="last", metavar="last|best|N", help=WHICH)
-    parser.add_argument("--seed", type=int, default=0, help="of tasks and noise (default: 0)")
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="for the files (default: RUN/exports/…)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of tasks and noise (default: 0)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="folder for the files (default: RUN/exports/…)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=ALLOW)
     parser.add_argument("--quiet", action="store_true", help=QUIET)
     return parser

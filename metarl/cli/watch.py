@@ -92,7 +92,7 @@ def _watch(options: Any, console: Console) -> None:
     if options.embedding is not None:
         figure = embedding_figure(curve, watched)
         if figure is None:
-            raise ValueError(f"There is no embedding to show: no number varies between the tasks of {split!r} played.")
+            raise ValueError(f"There is no embedding to show: the tasks played from {split!r} do not differ.")
         replace_file(options.embedding, png(figure))
         console.print(f"Written to {options.embedding}", markup=False, highlight=False, soft_wrap=True)
     if options.video is not None:
@@ -107,7 +107,7 @@ def _check_pictures(options: Any, agent: LearningAgent) -> None:
     rounds = agent.protocol.test().rounds
     for name, path in {"trials": options.out, "beliefs": options.belief, "embeddings": options.embedding}.items():
         if path is not None and path.suffix != ".png":
-            raise ValueError(f"A picture of {name} is a .png, got {str(path)!r}.")
+            raise ValueError(f"The picture of {name} must be a .png, got {str(path)!r}.")
     if options.belief is not None:
         check_shown(agent, agent.family, options.split, rounds > 1)
     if options.embedding is not None:

@@ -77,7 +77,7 @@ class AgentConfig:
         if self.agent_class is None:
             name = type(self).__name__
             raise TypeError(
-                f"{name} configures no agent: write `class Agent(LearningAgent, config={name})`, or `build`."
+                f"{name} has no agent: define `class Agent(LearningAgent, config={name})`, or implement `build`."
             )
         make: Any = self.agent_class
         if isinstance(make, str):
@@ -207,7 +207,7 @@ class OwnLoopAgent(LearningAgent):
     @unchecked
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         """Raise TypeError: such an agent learns only from episodes that `learn` plays."""
-        raise TypeError(f"{type(self).__name__} plays for itself while it learns: call learn(split, progress).")
+        raise TypeError(f"{type(self).__name__} plays its own episodes while it learns: call learn(split, progress).")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -250,12 +250,12 @@ def register_agent(name: str, config_class: type[AgentConfig]) -> None:
     digits and ``_+/-``, and for a class that is not an AgentConfig, builds no agent, or has a field called `name`.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w+/-]*", name):
-        raise ValueError(f"An agent's name is made of letters, digits and _+/-, such as 'Mine', got {name!r}.")
+        raise ValueError(f"An agent's name must consist of letters, digits and _+/-, such as 'Mine', got {name!r}.")
     if not isinstance(config_class, type) or not issubclass(config_class, AgentConfig):
-        raise ValueError(f"The agent {name!r} needs a class of its configuration: a subclass of AgentConfig.")
+        raise ValueError(f"The agent {name!r} needs a configuration class, a subclass of AgentConfig.")
     if config_class.agent_class is None and config_class.build is AgentConfig.build:
         raise ValueError(
-            f"{config_class.__name__} configures no agent yet: register it below `class Agent(LearningAgent, "
+            f"{config_class.__name__} has no agent yet: register it below `class Agent(LearningAgent, "
             f"config={config_class.__name__})`."
         )
     if any(field.name == "name" for field in dataclasses.fields(config_class)):

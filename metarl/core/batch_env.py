@@ -63,7 +63,7 @@ class BatchEnv:
         self.num_envs = num_rows(task)
         self.episodes = family.episodes_per_trial if episodes is None else episodes
         if not hasattr(self.episodes, "__index__") or self.episodes < 1:
-            raise ValueError(f"A trial has at least one episode, in whole numbers, got episodes={short(episodes)}.")
+            raise ValueError(f"episodes must be a whole number of at least 1, got {short(episodes)}.")
         if key.ndim and key.shape != (self.num_envs,):
             raise ValueError(
                 f"The key must be a scalar, or one for each of {self.num_envs} rows, got {tuple(key.shape)}."

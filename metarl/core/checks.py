@@ -62,9 +62,9 @@ def check_kind(family: AnyFamily, task: Any) -> None:
     if type(task) is kind:
         return
     several = isinstance(task, (list, tuple)) and len(task) > 0 and all(type(each) is kind for each in task)
-    advice = ": a list of tasks, of which this takes one" if several else ""
+    advice = ": give one task of the list" if several else ""
     name, given = type(family).__name__, type(task).__name__
-    raise ValueError(f"A task of {name} is a {kind.__name__}, got a value of {given}{advice}.")
+    raise ValueError(f"A task of {name} must be a {kind.__name__}, got a value of {given}{advice}.")
 
 
 @functools.lru_cache(maxsize=64)

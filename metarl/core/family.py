@@ -170,7 +170,7 @@ class TaskFamily(Splits[TaskT], Generic[TaskT, StateT]):
         A family implements it if its starts are random but observed; the default is for ``random_start = False``.
         """
         if self.random_start:
-            raise NotImplementedError(f"{type(self).__name__} does not write first_state(task, obs).")
+            raise NotImplementedError(f"{type(self).__name__} does not implement first_state(task, obs).")
         return self.reset(task, torch.zeros(len(obs), dtype=torch.int64, device=obs.device))
 
     def check_task(self, task: TaskT) -> None:
@@ -218,7 +218,7 @@ class TaskFamily(Splits[TaskT], Generic[TaskT, StateT]):
     def no_picture(self) -> str:
         """Advice for a family without pictures, as the end of a sentence; empty if the family draws pictures."""
         written = type(self).render is not TaskFamily.render or type(self).sketch is not TaskFamily.sketch
-        return "" if written else "write its render(task, states)."
+        return "" if written else "implement render(task, states)."
 
     def drawable(self) -> Self:
         """Return a family with the same tasks and episodes whose states can be drawn; by default this one.

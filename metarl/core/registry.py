@@ -36,9 +36,9 @@ def register(id: str, family: Callable[..., AnyFamily] | str) -> None:
     ValueError for another family under a taken id, a malformed id, or a `family` of another kind.
     """
     if not isinstance(id, str) or "/" not in id or "-v" not in id:
-        raise ValueError(f"A family's id looks like 'namespace/Name-v0', got {short(id)}.")
+        raise ValueError(f"A family's id must be like 'namespace/Name-v0', got {short(id)}.")
     if not isinstance(family, str) and not callable(family):
-        raise ValueError(f"{id} needs a class of families, or a function that makes one, got {short(family)}.")
+        raise ValueError(f"{id} needs a TaskFamily class, or a function that returns a family, got {short(family)}.")
     if _REGISTRY.get(id, family) is not family and _path(_REGISTRY[id]) != _path(family):
         raise ValueError(f"The id {id!r} is already taken by {_path(_REGISTRY[id])}.")
     _REGISTRY[id] = family
@@ -63,7 +63,7 @@ def family_class(id: str) -> Callable[..., AnyFamily]:
     Raises ValueError for an unknown id; the message names the nearest one.
     """
     if not isinstance(id, str):
-        raise ValueError(f"The id of a family is a text, such as 'metarl/GridNavi-v0', got {short(id)}.")
+        raise ValueError(f"A family's id must be a string, such as 'metarl/GridNavi-v0', got {short(id)}.")
     if id not in _REGISTRY:
         from metarl.core.errors import unknown
 
@@ -124,7 +124,7 @@ def build(
 
         raise unknown_option(name, wrong, dict.fromkeys([*options_of(factory), *also]), see)
     if not isinstance(made, kind):
-        raise ValueError(f"{name} must make a {kind.__name__}, and made a value of {type(made).__name__}.")
+        raise ValueError(f"{name} must make a {kind.__name__}, got a value of {type(made).__name__}.")
     return made
 
 

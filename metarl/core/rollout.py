@@ -124,7 +124,7 @@ def collect(
     """
     check_is_agent(agent)
     if not isinstance(env, BatchEnv):
-        raise ValueError(f"collect plays in a BatchEnv(family, task, key), got {short(env)}.")
+        raise ValueError(f"env must be a BatchEnv(family, task, key), got {short(env)}.")
     rng.check_is_key(key)
     numbers = torch.arange(first_row, first_row + env.num_envs, device=key.device)
     rows = key if key.ndim else rng.fold(key, numbers)
@@ -364,10 +364,10 @@ def episode_rewards(rollout: Rollout, episodes: int, horizon: int) -> Tensor:
 def no_target(family: AnyFamily) -> str:
     """Return the message for a supervised loss on a family without correct actions."""
     name = type(family).__name__
-    return f"A supervised loss needs right actions, and {name} has none: let the class write target(task, state)."
+    return f"A supervised loss needs target actions, and {name} has none: implement target(task, state)."
 
 
 def undeclared_ending(family: AnyFamily) -> str:
     """Return the message for an episode that was terminated although the family has ``terminates = False``."""
     name = type(family).__name__
-    return f"{name}.step terminated an episode, but {name}.terminates is False: let the class say terminates = True."
+    return f"{name}.step terminated an episode, but {name}.terminates is False: set terminates = True in the class."

@@ -147,14 +147,14 @@ def _check_protocol(first: AdaptationCurve, other: AdaptationCurve) -> None:
     for name in ("agent", "family", "split", "greedy", "rounds", "labels", "repeats", "eval_seed"):
         if getattr(first, name) != getattr(other, name):
             raise ValueError(
-                f"Only curves of one protocol combine, but {name} differs: "
+                f"Only curves of one protocol can be combined, but {name} differs: "
                 f"{getattr(first, name)!r} and {getattr(other, name)!r}."
             )
     for name in ("random", "oracle", "episodes"):
         if not _equal(getattr(first, name), getattr(other, name)):
-            raise ValueError(f"Only evaluations on the same tasks combine, but {name} differs.")
+            raise ValueError(f"Only evaluations on the same tasks can be combined, but {name} differs.")
     if not _same_tasks(first.task_values, other.task_values):
-        raise ValueError("Only evaluations on the same tasks combine, but the tasks differ.")
+        raise ValueError("Only evaluations on the same tasks can be combined, but the tasks differ.")
 
 
 def _same_tasks(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:

@@ -152,11 +152,11 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise
     except UnicodeDecodeError as error:
-        raise damaged(path, "it is no text") from error
+        raise damaged(path, "it is not a text file") from error
     except OSError as error:
         raise ValueError(f"The file {str(path)!r} cannot be read: {error.strerror}.") from error
     if "\0" in text:
-        raise damaged(path, "it is no text")
+        raise damaged(path, "it is not a text file")
     return text.replace("\r\n", "\n")
 
 
@@ -166,9 +166,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_float=_number)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, "it is no valid JSON") from error
+        raise damaged(path, "it is not valid JSON") from error
     if not isinstance(found, dict) or _depth(found) > DEEPEST:
-        raise damaged(path, "it holds no JSON object of an evaluation")
+        raise damaged(path, "it is not the JSON object of an evaluation")
     return found
 
 
@@ -183,12 +183,12 @@ def _depth(value: Any) -> int:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return found
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _number(text: str) -> float:
@@ -209,7 +209,7 @@ def read_csv(path: Path, less: int = 0) -> tuple[list[str], list[list[str]]]:
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (csv.Error, ValueError) as error:
-        raise damaged(path, "it is no table of CSV") from error
+        raise damaged(path, "it is not a CSV table") from error
     if not rows or not text.endswith("\n"):
         raise damaged(path, "it ends too early")
     for line, row in enumerate(rows, start=2):
@@ -222,7 +222,7 @@ def numbers(path: Path, rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """Convert cells to numbers, ``(rows, columns)``. Raises ValueError for a cell that is not a number."""
     wrong = next((cell for row in rows for cell in row if not NUMBER.fullmatch(cell)), None)
     if wrong is not None:
-        raise damaged(path, f"the cell {wrong[:20]!r} is no number")
+        raise damaged(path, f"the cell {wrong[:20]!r} is not a number")
     found = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
     if np.isinf(found).any() and not any("inf" in cell for row in rows for cell in row):
         raise damaged(path, "a number is too large")

@@ -93,7 +93,7 @@ class Watched(Agent):
             if first <= trial < first + num_rows(task):
                 return [[action[trial - first, row : row + 1] for action in steps] for steps in rounds]
             first += num_rows(task)
-        raise ValueError(f"Tasks 0 to {first // self.repeats - 1} were played, not {number}.")
+        raise ValueError(f"number must be from 0 to {first // self.repeats - 1}, got {number}.")
 
     def all_actions(self) -> list[Tensor]:
         """Return the actions of each round, ``(tasks, rows, steps, …)``; all tasks must take equally many steps."""

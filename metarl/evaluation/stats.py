@@ -318,7 +318,7 @@ def regret_slope(returns: ArrayLike, oracle: ArrayLike, share: float = 0.5) -> f
     than two points and for a share outside (0, 1].
     """
     if not 0.0 < share <= 1.0:
-        raise ValueError(f"share must lie above 0 and be at most 1, got {share}.")
+        raise ValueError(f"share must lie in (0, 1], got {share}.")
     regret = cumulative_regret(returns, oracle)
     if len(regret) < 2:
         raise ValueError("The slope of the regret needs at least two points.")
@@ -353,7 +353,7 @@ def generalisation_gap(
     _check(level)
     train, other = (_three(np.atleast_2d(np.asarray(scores))[..., None]) for scores in (train_scores, other_scores))
     if len(train) != len(other):
-        raise ValueError(f"The gap is one of the same seeds, got {len(train)} and {len(other)}.")
+        raise ValueError(f"The gap needs the same seeds on both splits, got {len(train)} and {len(other)}.")
     parts = _spread(train), _spread(other)
     of_seeds = _spread((train.mean(axis=1) - other.mean(axis=1))[:, None]).seeds
     spread = Spread(of_seeds, parts[0].tasks + parts[1].tasks, parts[0].cells + parts[1].cells)

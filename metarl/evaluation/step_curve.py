@@ -144,7 +144,7 @@ class StepCurve:
         """
         header, rows = read_csv(path, less=1)  # the last heading is the end of the trial
         if tuple(header[:3]) != HEADINGS or len(header) < 5:
-            raise damaged(path, "its header is not that of steps")
+            raise damaged(path, "its header is not that of a step curve")
         edges = numbers(path, [header[3:]])[0]
         if not np.isfinite(edges).all() or (np.diff(edges) <= 0.0).any():
             raise damaged(path, "its steps do not increase")
@@ -153,7 +153,7 @@ class StepCurve:
         expected = [[who, "", str(task)] for who in known for task in range(tasks)]
         expected += [["agent", str(seed), str(task)] for seed in range(seeds) for task in range(tasks)]
         if found != expected:
-            raise damaged(path, f"its rows are not those of {tasks} tasks and {seeds} seeds")
+            raise damaged(path, f"its rows do not match {tasks} tasks and {seeds} seeds")
         values = singles(path, [row[3:] for row in rows])
         bounds = {who: values[at * tasks : (at + 1) * tasks] for at, who in enumerate(known)}
         rewards = values[len(known) * tasks :].reshape(seeds, tasks, -1)

@@ -64,21 +64,21 @@ LARGEST = 2.0**63
 
 
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "agent": ("a text", _is_text),
-    "family": ("a text", _is_text),
-    "split": ("a text", _is_text),
+    "agent": ("a string", _is_text),
+    "family": ("a string", _is_text),
+    "split": ("a string", _is_text),
     "greedy": ("true or false", lambda value: type(value) is bool),
     "rounds": ("true or false", lambda value: type(value) is bool),
-    "labels": ("a list of texts", _list_of(_is_text)),
-    "episodes": ("a list of numbers that are not negative", _list_of(_is_step)),
-    "env_steps": ("a list of numbers that are not negative", _list_of(_is_step)),
+    "labels": ("a list of strings", _list_of(_is_text)),
+    "episodes": ("a list of non-negative numbers", _list_of(_is_step)),
+    "env_steps": ("a list of non-negative numbers", _list_of(_is_step)),
     "repeats": ("a positive whole number", _is_count),
     "eval_seed": ("a whole number or null", _or_null(lambda value: type(value) is int and _is_number(value))),
     "distinct": ("a positive whole number or null", _or_null(_is_count)),
     "episodes_of_a_point": ("a positive whole number", _is_count),
-    "total_steps": ("a number that is not negative, or null", _or_null(_is_step)),
-    "training": ("a list of what is known of each seed", lambda value: value == [] or _list_of(_is_mapping)(value)),
-    "versions": ("a text for each library", lambda value: _is_mapping(value) and all(map(_is_text, value.values()))),
+    "total_steps": ("a non-negative number or null", _or_null(_is_step)),
+    "training": ("a list with an object for each seed", lambda value: value == [] or _list_of(_is_mapping)(value)),
+    "versions": ("a string for each library", lambda value: _is_mapping(value) and all(map(_is_text, value.values()))),
     "noise": ("lists of numbers", _or_null(_list_of(_NUMBERS_OR_NULL))),
     "counts_success": ("true or false", lambda value: type(value) is bool),
     "halves": ("true or false", lambda value: type(value) is bool),
@@ -226,7 +226,7 @@ def _check_parts(path: str | Path, plain: dict[str, Any], returns: Array) -> Non
             )
     means = points.get("mean") if isinstance(points, dict) else None
     if means is not None and not _like(means, returns.mean(axis=(0, 1), dtype=np.float64)):
-        raise damaged(files["csv"], "its means are not those in the JSON file")
+        raise damaged(files["csv"], "its means differ from those in the JSON file")
 
 
 def _like(stated: Any, means: NDArray[np.float64]) -> bool:
@@ -243,13 +243,13 @@ def _read_csv(path: Path, labels: list[str]) -> dict[str, Any]:
     header, rows = read_csv(path)
     at = len(header) - len(labels) - 2
     if at < 2 or header[:2] != ["seed", "task"] or header[at:] != ["random", "oracle", *labels]:
-        raise damaged(path, "its header is not that of the JSON file")
+        raise damaged(path, "its header does not match the JSON file")
     tasks = next((number for number, row in enumerate(rows) if row[0] != "0"), len(rows))
     seeds = len(rows) // max(tasks, 1)
     if [row[:2] for row in rows] != [[str(seed), str(task)] for seed in range(seeds) for task in range(tasks)]:
-        raise damaged(path, "its rows are not those of every seed on every task")
+        raise damaged(path, "its rows do not list every seed on every task")
     if any(row[2 : at + 2] != rows[number % tasks][2 : at + 2] for number, row in enumerate(rows)):
-        raise damaged(path, "its seeds are not on the same tasks")
+        raise damaged(path, "its seeds differ in their tasks")
     bounds = []
     for column in (at, at + 1):
         cells = [[row[column]] for row in rows[:tasks]]
@@ -274,7 +274,7 @@ def _task_values(path: Path, names: list[str], rows: list[list[str]]) -> dict[st
         for index in range(len(of))
     ]
     if names != expected:
-        raise damaged(path, "its columns of the tasks are not those of any task")
+        raise damaged(path, "its task columns do not describe a task")
     return {name: values[:, of] for name, of in columns.items()}
 
 

@@ -19,14 +19,14 @@ def as_array(actions: Any) -> np.ndarray:
     try:
         return np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"An action is made of numbers, got {short(actions)}.") from error
+        raise ValueError(f"An action must consist of numbers, got {short(actions)}.") from error
 
 
 def checked_action(action: Any, space: gymnasium.Space) -> Tensor:
     """Convert a single environment's action to a tensor of one row. Raises ValueError as `checked_actions` does."""
     given, shape = as_array(action), space.shape or ()
     if given.shape != shape and isinstance(space, spaces.Discrete):
-        raise ValueError(f"An action {_ranges(*_ends(space))}, got {short(action)}.")
+        raise ValueError(f"An action must be {_ranges(*_ends(space))}, got {short(action)}.")
     if given.shape != shape:
         raise ValueError(f"An action must have the shape {shape}, got {given.shape}.")
     return checked_actions(given[None], space, 1, alone=True)
@@ -49,12 +49,12 @@ def checked_actions(
         first, last = _ends(space)
         good = np.issubdtype(actions.dtype, np.integer)
         if not good or bool(((looked_at < first) | (looked_at > last)).any()):
-            raise ValueError(f"An action {_ranges(first, last)}, got {short(np.asarray(said).tolist())}.")
+            raise ValueError(f"An action must be {_ranges(first, last)}, got {short(np.asarray(said).tolist())}.")
         made, filler = actions.astype(np.int64), first
     else:
         assert isinstance(space, spaces.Box)
         if not np.issubdtype(actions.dtype, np.floating) and not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"An action is made of numbers, got values of the type {actions.dtype}.")
+            raise ValueError(f"An action must consist of numbers, got values of the type {actions.dtype}.")
         with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is rejected below
             made, filler = actions.astype(np.float32), np.clip(0.0, space.low, space.high)
     if ignored is not None:
@@ -95,6 +95,6 @@ def _ends(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[np.ndarray, np
 def _ranges(first: np.ndarray, last: np.ndarray) -> str:
     """Describe the range of an index, or of each component: arrays ``()`` or ``(A,)``."""
     if not first.ndim:
-        return f"is an integer from {first} to {last}"
+        return f"an integer from {first} to {last}"
     each = (f"{low} to {high}" for low, high in zip(first.tolist(), last.tolist(), strict=True))
-    return f"is {len(first)} integers, from {', '.join(each)}"
+    return f"{len(first)} integers, from {', '.join(each)}"

@@ -303,7 +303,7 @@ def _check_options(options: dict[str, Any] | None, *more: str) -> dict[str, Any]
     """Copy the options of `reset`. Raises ValueError for an unknown one."""
     known = ("task", "split", *more)
     if options is not None and not isinstance(options, dict):
-        raise ValueError(f"The options of reset are a dict with {' or '.join(map(repr, known))}, got {short(options)}.")
+        raise ValueError(f"options must be a dict with {' or '.join(map(repr, known))}, got {short(options)}.")
     for name in options or {}:
         if name not in known:
             raise ValueError(unknown("option of reset", name, known))

@@ -96,7 +96,9 @@ class Player:
         or if the last action had no `tell`.
         """
         if self._waiting is not None:
-            raise ValueError("Tell the player the result of its last action before the next: tell(reward, terminated).")
+            raise ValueError(
+                "Call tell(reward, terminated) with the result of the last action before the next act(obs)."
+            )
         seen = self._seen(obs)
         action, reward, done = self._prev
         at = Step(seen, action, self._row(reward), self._row(done))
@@ -117,7 +119,7 @@ class Player:
         neither true nor false.
         """
         if self._waiting is None:
-            raise ValueError("There is nothing to tell before the player has acted: act(obs).")
+            raise ValueError("Call act(obs) first: tell reports the result of an action.")
         reward, ends = _finite(reward), (_truth("terminated", terminated), _truth("truncated", truncated))
         following = None if obs is None else self._seen(obs)
         step, acted = self._waiting
@@ -141,12 +143,12 @@ class Player:
         if not self._adaptations:
             return
         if not self._round or not self._between:
-            raise ValueError("adapt learns from whole episodes: play one to its end first.")
+            raise ValueError("adapt learns from complete episodes: play one to its end first.")
         if self.greedy and not self.exploring:
             times = f"{self._adaptations} time{'s'[: self._adaptations != 1]}"
             raise ValueError(
-                f"adapt learns from sampled episodes; this agent has adapted {times}, as it was made to, and plays "
-                "greedily now: begin() a new trial, or let the player not be greedy."
+                f"adapt learns from sampled actions, but this agent has adapted {times} and now plays greedily: call "
+                "begin() for a new trial, or make the player with greedy=False."
             )
         self.memory = self.agent.adapt(self.memory, _side_by_side(self._round))
         self.adapted += 1
@@ -174,7 +176,7 @@ class Player:
         """Raise ValueError unless the spaces of `env` match those that the agent was trained on."""
         methods = all(callable(getattr(env, method, None)) for method in ("reset", "step"))
         if isinstance(env, (type, TaskFamily)) or not methods or hasattr(env, "num_envs"):
-            raise ValueError(f"A player plays one environment, such as gymnasium.make makes, got {short(env)}.")
+            raise ValueError(f"env must be a single environment, such as gymnasium.make returns, got {short(env)}.")
         family = self.agent.family
         for name, ours in (("observation", family.observation_space), ("action", family.action_space)):
             theirs = getattr(env, f"{name}_space")
@@ -207,7 +209,7 @@ class Player:
             with np.errstate(over="ignore"):  # numbers too large for float32 become inf, which is rejected
                 seen = np.asarray(obs, dtype=np.float32).copy()
         except (TypeError, ValueError):
-            raise ValueError(f"An observation must be numbers of shape {expected}, got {short(obs)}.") from None
+            raise ValueError(f"An observation must consist of numbers of shape {expected}, got {short(obs)}.") from None
         if seen.shape != expected:
             raise ValueError(f"The agent was trained on observations of shape {expected}, got {seen.shape}.")
         if not np.isfinite(seen).all():

@@ -181,13 +181,13 @@ class SB3VecEnv(VecEnv):
         given: dict[str, Any] = {}
         for name in sorted({name for options in self._options for name in options}):
             if name not in ("task", "split") or not all(name in options for options in self._options):
-                raise ValueError(f"Options are 'task' or 'split', given for every row alike; got {name!r}.")
+                raise ValueError(f"options must be 'task' or 'split', and given for every row, got {name!r}.")
             given[name] = [options[name] for options in self._options]
         if "task" in given:
             given["task"] = joined(self.family, given["task"])
         if "split" in given:
             if len(set(given["split"])) > 1:
-                raise ValueError(f"All rows are of one split, got {sorted(set(given['split']))}.")
+                raise ValueError(f"All rows must have the same split, got {sorted(set(given['split']))}.")
             given["split"] = given["split"][0]
         return given
 

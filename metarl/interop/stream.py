@@ -156,7 +156,7 @@ class TrialStream:
         if split is not None:
             self.family.num_tasks(split)  # raises ValueError if there is no such split
         if rows is not None and self._env is None:
-            raise ValueError("The first reset must be of all rows.")
+            raise ValueError("The first reset must reset all rows.")
         self._option_task = None if task is None else self._spread(task, self.num_envs)
         self._option_split = split
         every = torch.ones(self.num_envs, dtype=torch.bool)
@@ -324,7 +324,7 @@ def family_of_view(family: str | TaskFamily, options: dict[str, Any], view: str,
             raise unknown_option(family, error.name, (*own, *error.known), f"help({view})") from None
     check_is_family(family)
     if options:
-        said = "the options of a family that exists go to its constructor."
+        said = "give a family's options to its constructor."
         raise UnknownOption(f"{view} got an unexpected keyword argument {next(iter(options))!r}: {said}")
     return family
 

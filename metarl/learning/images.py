@@ -77,8 +77,8 @@ def check_no_images(family: AnyFamily, agent: str) -> None:
             name = type(family).__name__
             where = f"a part of {name}'s observation" if family.observation_parts else f"the observation of {name}"
             raise ValueError(
-                f"{agent} reads vectors only, and {where} is an image of shape {part.space.shape}: take RL2, which "
-                "reads images, or let the family show it as a flat vector without observation_parts."
+                f"{agent} needs vector observations, and {where} is an image of shape {part.space.shape}: choose RL2, "
+                "which supports images, or make the family return a flat vector without observation_parts."
             )
 
 

@@ -94,7 +94,7 @@ class TrialRing:
             raise ValueError(f"The ring is for trials of at most {self.steps} steps, got {length}.")
         shard = ranks.shard(own)
         if ranks.several() and self.added and (shard, own) != (self.shard, self.own):
-            raise ValueError(f"With several processes each adds as many trials as before, {self.own}, got {own}.")
+            raise ValueError(f"With several processes, each must add {self.own} trials, as before, got {own}.")
         # A single process numbers its trials individually, so B may change.
         self.shard, self.own = (shard, own) if ranks.several() else (ranks.Shard(0, 1), 1)
         columns = _trials_first(self.names, rollout)
@@ -182,7 +182,7 @@ class TrialRing:
         columns = {name: column for name, column in state.items() if name != PLACE}
         found = len(columns["mask"]) if columns else 0
         if found != self.added - self.oldest():
-            raise ValueError(f"The ring goes on with {self.added - self.oldest()} trials, got {found}.")
+            raise ValueError(f"The saved ring must have {self.added - self.oldest()} trials, got {found}.")
         self.put(self.oldest(), columns)
 
     def empty(self, place: Tensor) -> None:

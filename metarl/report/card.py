@@ -83,7 +83,7 @@ def find(name: str) -> str:
         if not _ids(inside) and "/" not in inside:
             there = [key for key, value in vars(load(module)).items() if _is_family(value)]
             if not there:
-                raise ValueError(f"The module {module!r} has no task family {brief(inside)!r}, nor any other.")
+                raise ValueError(f"The module {module!r} has no task family, so none named {brief(inside)!r}.")
             raise ValueError(unknown("task family", inside, there, where=f" in {module}"))
         return find(inside)
     module, _, inside = name.rpartition(".")
@@ -93,7 +93,7 @@ def find(name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{name!r} may be {' or '.join(found)}: give the whole id.")
+        raise ValueError(f"{name!r} is ambiguous: give the full id, {' or '.join(found)}.")
     known = ids if "/" in name else [short_name(id) for id in ids]
     raise ValueError(unknown("task family", name, known, see="metarl envs"))
 
@@ -121,7 +121,7 @@ def _class(name: str) -> type[TaskFamily]:
     module, _, inside = name.rpartition(":")
     cls = getattr(load(module), inside, None)
     if not _is_family(cls):
-        raise ValueError(f"{name} is no task family: a class that inherits from metarl.TaskFamily.")
+        raise ValueError(f"{name} must be a task family, a class that inherits from metarl.TaskFamily.")
     return cls
 
 

@@ -159,13 +159,13 @@ def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:
     if a.eval_seed != b.eval_seed:
         return f"their evaluation seeds are {a.eval_seed} and {b.eval_seed}"
     if _differ(a.oracle, b.oracle):
-        return "what is known to be best on them differs"
+        return "their best known returns differ"
     common = min(a.returns.shape[1], b.returns.shape[1])
     shared = a.task_values.keys() & b.task_values.keys()
     if any(not np.allclose(a.task_values[key][:common], b.task_values[key][:common], rtol=1e-4) for key in shared):
         return "the tasks differ"
     known = shared or a.eval_seed is not None or (a.oracle is not None and b.oracle is not None)
-    return None if known else "nothing is known of their tasks; evaluate them again"
+    return None if known else "their tasks were not recorded; evaluate them again"
 
 
 def _differ(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> bool:

@@ -20,7 +20,7 @@ ALLOW = "Import this package, which registers a family or an agent (may be given
 """The help of ``--allow``."""
 
 
-QUIET = "Show nothing but the final tables, and mistakes on standard error."
+QUIET = "Show only the final tables, and errors on standard error."
 """The help of ``--quiet``."""
 
 
@@ -33,7 +33,7 @@ DEVICE = "cpu, cuda or auto (default: auto)"
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 crashed (with a traceback), 2 a mistake in what was asked, or a file that cannot be read or "
+    "Exit codes: 0 done, 1 crashed (with a traceback), 2 a usage error, or a file that cannot be read or "
     "written, 3 diverged, 128 + N stopped by the signal N."
 )
 """The exit codes of the programs, for their help."""
@@ -251,7 +251,7 @@ class Parser(argparse.ArgumentParser):
         for name, value in vars(options).items():
             setattr(options, name, at_home(value))
         if extra and not extra[0].startswith("-"):
-            self.error(f"{extra[0]!r} is one word too many; --help shows what there can be.")
+            self.error(f"{extra[0]!r} is an unexpected argument; see --help.")
         if extra:
             from metarl.core.errors import unknown  # here, since a usage page does without torch
 

@@ -53,7 +53,9 @@ class Suite:
                 raise ValueError(f"Every family of a suite needs the same agents, but {family!r} has {', '.join(of)}.")
             for name, curve in of.items():
                 if curve.scale is None:
-                    raise ValueError(f"{name!r} on {family!r} has no scale: random or the optimum is missing.")
+                    raise ValueError(
+                        f"{name!r} on {family!r} cannot be normalised: the random return or the optimum is missing."
+                    )
 
     @property
     def agents(self) -> list[str]:

@@ -154,7 +154,7 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
     if any(each.tail() for each in curves.values()):
         text += " Worst tasks are chosen by one half of their trials and measured on the other."
     if curve.oracle is not None:
-        text += " Optimum: best known return when the task is told, which no agent has in its first episode."
+        text += " Optimum: best known return if the task is known, as it never is in the first episode."
     return Text(text, style="dim not italic")
 
 

@@ -20,7 +20,7 @@ FORMATS = (".gif", ".mp4")
 def check_video(path: Path) -> None:
     """Raise ValueError, one sentence, for a format that cannot be written here; before anything is played."""
     if path.suffix not in FORMATS:
-        raise ValueError(f"A video is a .gif or an .mp4, got {str(path)!r}.")
+        raise ValueError(f"A video must be a .gif or an .mp4, got {str(path)!r}.")
     if path.suffix == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401  (only whether it is there)

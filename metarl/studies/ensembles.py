@@ -39,13 +39,15 @@ def ensemble(
         runs = [runs]
     for run in runs:
         if not isinstance(run, str | Path):
-            raise ConfigError(f"An ensemble is made of run directories, or pretrained:NAME, got {short(run)}.")
+            raise ConfigError(
+                f"The members of an ensemble must be run directories or pretrained:NAME, got {short(run)}."
+            )
     found = [each for run in runs for each in checkpoint.runs_of(run)]
     made = Ensemble([checkpoint.load(run, device, which, allow) for run in found], weights, mix, rate)
     if run_dir is not None:
         folder = Path(run_dir)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"An ensemble is saved in a new folder, and {str(folder)!r} is there already.")
+            raise ConfigError(f"run_dir must be a new or empty folder, got {str(folder)!r}.")
         make_folder(folder)
         for number, run in enumerate(found, start=1):
             checkpoint.copy_agent(checkpoint.find(run), folder / f"member_{number}", which, allow)

@@ -112,7 +112,7 @@ def _check_blind(agent: LearningAgent, family: TaskFamily, task: Task, seed: int
             blind, others[place] = agent.act(other, step, rng.fold(keys, t))
             require(
                 same(acted, blind),
-                f"{type(agent).__name__} acts on the task that begin is told; if it is an oracle, set told = True.",
+                f"{type(agent).__name__} acts on the task given to begin; if it is an oracle, set told = True.",
             )
         _, step = env.step(acted.action)
 
@@ -216,8 +216,8 @@ def _check_acts_alone(
         alone.load_state_dict({k: v.clone() for k, v in state.items()})
     except KeyError as error:
         raise Broken(
-            f"{name}.load_state_dict needs {error.args[0]!r}, which files of agents that only act do not hold: let it "
-            "do without the entries that begin with 'optimizer.'."
+            f"{name}.load_state_dict needs {error.args[0]!r}, which files of agents that only act lack: make the "
+            "entries that begin with 'optimizer.' optional."
         ) from error
     mine, theirs = (each.state_dict() for each in (alone, trained))
     equal = all(torch.equal(mine[name], theirs[name]) for name in state)

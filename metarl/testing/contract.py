@@ -152,7 +152,10 @@ def check_tasks(family: TaskFamily, seed: int = 0) -> None:
         again = elsewhere(partial(family.sample_tasks, key, ROWS, split))
         require(same(task, again), f"{name}.sample_tasks(split={split!r}) gives different tasks for the same key.")
         shard = family.sample_tasks(key, ROWS - 3, split, first=3)
-        require(same(take(task, slice(3, None)), shard), f"{name}.sample_tasks(first=3) is not the rest of the whole.")
+        require(
+            same(take(task, slice(3, None)), shard),
+            f"{name}.sample_tasks(first=3) must return the tasks from number 3 on.",
+        )
     try:
         family.sample_tasks(key, 1, "no such split")
     except ValueError:
@@ -213,7 +216,7 @@ def check_first_observation(family: TaskFamily, seed: int = 0) -> None:
     require(
         alike,
         f"{name}: the first observation depends on the task, so it tells which task it is "
-        "(if that is meant, let the class say shows_task = True).",
+        "(if that is intended, set shows_task = True in the class).",
     )
 
 

@@ -137,7 +137,9 @@ def _quick_physics(family: TaskFamily, split: str, seed: int, steps: int) -> lis
     except Unrepeatable as fault:
         if not family.opaque:
             raise
-        return [f"{fault} Evaluations of agents are then not paired, and a resumed run is another one."]
+        return [
+            f"{fault} Evaluations of agents are then not paired, and a resumed run differs from an uninterrupted one."
+        ]
     return []
 
 

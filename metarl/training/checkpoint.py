@@ -153,7 +153,7 @@ def _path_of(folder: Path, which: str | int) -> Path:
     names = (CHECKPOINT, AGENT) if which == "last" else (BEST,)
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None and (folder / MANIFEST).is_file():
-        raise ConfigError(f"The folder {str(folder)!r} holds an export, not a run: only metarl evaluate plays it.")
+        raise ConfigError(f"The folder {str(folder)!r} is an export, not a run: only metarl evaluate can play it.")
     if path is None and which == "best":
         raise ConfigError(
             f"The run in {str(folder)!r} has no best checkpoint, since it was not evaluated on 'valid': "
@@ -161,7 +161,7 @@ def _path_of(folder: Path, which: str | int) -> Path:
         )
     if path is None:
         raise ConfigError(
-            f"The run in {str(folder)!r} has no checkpoint yet; start it anew by: {start_command(folder)}"
+            f"The run in {str(folder)!r} has no checkpoint yet; start it again with: {start_command(folder)}"
         )
     return path
 
@@ -193,7 +193,7 @@ def restore_last_good(
             first = first or error
             continue
         if first is not None:
-            warn(f"{first} The run goes on from {path.name!r} instead, after iteration {counters.iteration}.")
+            warn(f"{first} The run continues from {path.name!r} instead, after iteration {counters.iteration}.")
         return counters
     if first is not None:
         raise first
@@ -285,7 +285,7 @@ def _ensemble(folder: Path, device: torch.device | str, which: str | int, allow:
 def _exported(folder: Path, config: AgentConfig, family: TaskFamily, which: str | int) -> OnnxAgent:
     """Open the program in the folder of an export."""
     if which != "last":
-        raise ConfigError(f"The export in {str(folder)!r} is of one checkpoint: leave out which={which!r}.")
+        raise ConfigError(f"The export in {str(folder)!r} has a single checkpoint: leave out which={which!r}.")
     try:
         return OnnxAgent(folder, family, config)
     except ValueError as error:
@@ -327,9 +327,9 @@ def find(name: str | Path, ensembles: bool = False) -> Path:
         raise ConfigError(f"There is no run directory {brief(str(folder), 160)!r}{also}")
     ensemble = (folder / ENSEMBLE).is_file()
     if ensemble and not ensembles:
-        raise ConfigError(f"The folder {str(folder)!r} holds an ensemble, not a run: name one of its members.")
+        raise ConfigError(f"The folder {str(folder)!r} is an ensemble, not a run: name one of its members.")
     if not ensemble and not (folder / "config.yaml").is_file():
-        raise ConfigError(f"The folder {str(folder)!r} holds no run: it has no config.yaml.")
+        raise ConfigError(f"The folder {str(folder)!r} is not a run: it has no config.yaml.")
     check_regular(folder)
     return folder
 
@@ -342,7 +342,7 @@ def pretrained() -> list[str]:
 def export_pretrained(run_dir: str | Path, name: str, into: str | Path = PRETRAINED) -> Path:
     """Copy a run's agent (without optimiser), configuration and final curves to ``into/name``; return that folder."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ConfigError(f"The name of a trained agent is made of letters, digits and -_.+, got {name!r}.")
+        raise ConfigError(f"The name of a trained agent must consist of letters, digits and -_.+, got {name!r}.")
     source, target = find(run_dir), Path(into) / name
     curves = {path.stem: _document(path) for path in curve_files(source / "evaluation")}
     if not curves:

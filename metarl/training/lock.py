@@ -99,7 +99,9 @@ def _take(path: Path, say: Callable[[str], None]) -> int:
                 os.close(descriptor)
                 raise ConfigError(_taken(path.parent)) from error
             if made:
-                say(f"The file system of {str(path.parent)!r} has no locks: the text of {LOCK} stands for one.")
+                say(
+                    f"The file system of {str(path.parent)!r} does not support locks: the text of {LOCK} serves as one."
+                )
                 return descriptor
             os.close(descriptor)
             _check_text(path)
@@ -115,8 +117,8 @@ def _check_text(path: Path) -> None:
     found = owner(path.parent) or _patient_owner(path.parent)
     if found is not None and (found.host != socket.gethostname() or _alive(found.pid)):
         raise ConfigError(
-            f"{str(path.parent)!r} is being written by {found}, as its lock file says, since the file system has no "
-            f"locks: wait for it, or remove {str(path)!r} if that process has ended."
+            f"{str(path.parent)!r} is being written by {found}, according to its lock file: wait for it, or remove "
+            f"{str(path)!r} if that process has ended."
         )
 
 

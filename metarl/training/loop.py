@@ -142,7 +142,7 @@ def train(
                     curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
             if asked or stop.asked:
                 command = resume_command(run_dir, config.allow)
-                log.say(f"Stopped after iteration {done.iteration}; go on by: {command}")
+                log.say(f"Stopped after iteration {done.iteration}; continue with: {command}")
     return Run(agent, curves, run_dir, done, stop.signal)
 
 

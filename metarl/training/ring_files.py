@@ -125,10 +125,10 @@ def _missing(run_dir: str | Path, iteration: int) -> str:
     if others and str(ranks.world_size()) not in others:
         number = min(others)
         return (
-            f"The run in {str(run_dir)!r} was saved with --nproc_per_node {number} of torchrun, and each process holds "
-            f"a part of the trials that it looks back on: go on with as many processes, got {ranks.world_size()}."
+            f"The run in {str(run_dir)!r} must be continued with --nproc_per_node {number} of torchrun, since each "
+            f"process holds a part of its replay buffer, got {ranks.world_size()}."
         )
     return (
-        f"The run in {str(run_dir)!r} cannot go on: {str(folder)!r} has not all trials that its agent looks back on "
-        f"after iteration {iteration}. Copy the folder {FOLDER!r} from where the run was, or start the run anew."
+        f"The run in {str(run_dir)!r} cannot continue: {str(folder)!r} lacks trials of the replay buffer after "
+        f"iteration {iteration}. Copy the folder {FOLDER!r} from where the run was, or start the run again."
     )

@@ -58,8 +58,8 @@ def claim(parsed: Parsed, say: Callable[[str], None]) -> Iterator[Path]:
             raise _taken(run_dir)
         elif parsed.resume is not None and checkpoint.newest(run_dir) is None:
             raise ConfigError(
-                f"The run in {str(run_dir)!r} has no checkpoint to go on from; start it anew, which removes the curves "
-                f"that it has, by: {start_command(run_dir, parsed.config.allow)}"
+                f"The run in {str(run_dir)!r} has no checkpoint to continue from; start it again, which removes its "
+                f"curves, with: {start_command(run_dir, parsed.config.allow)}"
             )
         yield run_dir
 
@@ -96,7 +96,7 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
     check_regular(run_dir)
     kept, saved = run_dir / "config.yaml", checkpoint.newest(run_dir)
     if (run_dir / AGENT).exists():
-        raise ConfigError(f"{str(run_dir)!r} holds a trained agent, not a run: choose another --run_dir.")
+        raise ConfigError(f"{str(run_dir)!r} is a trained agent, not a run: choose another --run_dir.")
     if not kept.exists() and saved:
         raise ConfigError(
             f"The run in {str(run_dir)!r} has a checkpoint, but no config.yaml: choose another --run_dir."
@@ -108,7 +108,9 @@ def check_same(run_dir: Path, parsed: Parsed) -> None:
     different, there, here = found
     change = f"--resume {shlex.quote(str(run_dir))} --{different} {here}"
     how = (
-        f"choose another --run_dir, or change it by {change}" if different in RESUMABLE else "choose another --run_dir"
+        f"choose another --run_dir, or change it with {change}"
+        if different in RESUMABLE
+        else "choose another --run_dir"
     )
     what = f"{different} is {there} there, and {here} was asked for"
     raise ConfigError(f"{str(run_dir)!r} holds a run of another configuration ({what}): {how}.")
@@ -140,7 +142,7 @@ def check_place(run_dir: Path) -> None:
         str(run_dir).encode()
     except UnicodeEncodeError as error:  # TensorBoard could write nothing there
         raise ConfigError(
-            f"The folder {str(run_dir)!r} has a name that is no text: choose another --run_dir."
+            f"The folder {str(run_dir)!r} has a name that is not valid text: choose another --run_dir."
         ) from error
     paths = {Path(os.path.abspath(run_dir)), run_dir.resolve()}
     if any(path.is_relative_to(root) for path in paths for root in (PACKAGE, PACKAGE.resolve())):
@@ -164,9 +166,9 @@ def _make(parsed: Parsed) -> Path:
 
 
 def _taken(run_dir: Path) -> ConfigError:
-    how = f"continue it by --resume {shlex.quote(str(run_dir))}"
+    how = f"continue it with --resume {shlex.quote(str(run_dir))}"
     if checkpoint.newest(run_dir) is None:
-        how = "it has no checkpoint, so start it anew by adding --auto_resume"
+        how = "it has no checkpoint, so start it again by adding --auto_resume"
     return ConfigError(f"{str(run_dir)!r} already holds a run: {how}, or choose another --run_dir.")
 
 

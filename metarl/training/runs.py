@@ -85,4 +85,4 @@ def _text(name: str, value: Any) -> str:
         return json.dumps(value)
     except TypeError as error:
         kind = type(value).__name__
-        raise ConfigError(f"{name} must be a number, a text, or a list or dictionary of them, got {kind}.") from error
+        raise ConfigError(f"{name} must be a number, a string, or a list or dictionary of them, got {kind}.") from error

@@ -40,7 +40,7 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
     """
     first = parse(line)
     if first.resume:
-        raise ConfigError("--seeds goes on by itself: give the first command again, with its --run_dir.")
+        raise ConfigError("--seeds continues by itself: repeat the first command, with its --run_dir.")
     seeds = range(first.config.seed, first.config.seed + (line.seeds or 1))
     ranks.start(find_device(first.config))
     if first.config.run_dir is not None:
@@ -75,7 +75,7 @@ def _train_into(folder: Path, line: Line, first: Parsed, seeds: Sequence[int], t
             if code > 128:  # a signal; the run has printed how to continue it alone
                 command = [*first.command, f"--seeds={len(seeds)}"]
                 command += [f"--run_dir={folder}"] if first.config.run_dir is None else []
-                console.print(f"All seeds go on by: {shlex.join(command)}", markup=False, soft_wrap=True)
+                console.print(f"Continue all seeds with: {shlex.join(command)}", markup=False, soft_wrap=True)
             return code
     if first.config.final_eval_tasks and ranks.rank() == 0:
         runs, splits = [folder / f"seed_{seed}" for seed in seeds], first.config.family.splits

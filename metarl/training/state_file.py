@@ -133,12 +133,12 @@ def _counters(text: str) -> Counters:
         or not all(type(number) in (int, float) and math.isfinite(number) for number in (found.seconds, score))
         or not 0 <= found.seconds <= LARGEST
     ):
-        raise ValueError("a counter is not in its range")
+        raise ValueError("a counter is out of range")
     return found
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 Kinds = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -174,7 +174,7 @@ def put_sampler(saved: Saved, sampler: TaskSampler) -> str | None:
     except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
         name = type(sampler).__name__
         lacks = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        return textwrap.shorten(f"the task sampler {name} cannot go on from it: {lacks}", 160, placeholder=" …")
+        return textwrap.shorten(f"the task sampler {name} cannot continue from it: {lacks}", 160, placeholder=" …")
     return None
 
 
@@ -187,7 +187,7 @@ def misfit(saved: Saved, agent: Kinds) -> str | None:
     if saved.exact and (missing := sorted(agent.keys() - file.keys())):
         return f"{_several(missing)} missing"
     if saved.exact and (extra := sorted(file.keys() - agent.keys())):
-        return f"{_several(extra)} no part of the agent"
+        return f"{_several(extra)} not part of the agent"
     return _wrong_optimiser(saved.state)
 
 

@@ -218,10 +218,10 @@ def test_a_trained_agent_needs_no_histories(rooms: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "AD learns from histories: write some by metarl dataset"),
-        (["--agent.histories=nowhere"], "The folder 'nowhere' holds no histories"),
-        (["--agent.histories=ROOMS", "--train_split=all"], "are about tasks of 'train', and the run trains on 'all'"),
-        (["--agent.histories=ROOMS", "--family=GridNavi"], "are about DarkRoom(episodes_per_trial=5)"),
+        ([], "AD learns from histories: record some with metarl dataset"),
+        (["--agent.histories=nowhere"], "The folder 'nowhere' has no histories"),
+        (["--agent.histories=ROOMS", "--train_split=all"], "are on tasks of 'train', and the run trains on 'all'"),
+        (["--agent.histories=ROOMS", "--family=GridNavi"], "are of DarkRoom(episodes_per_trial=5)"),
         (["--agent.histories=ROOMS", "--agent.stride=0"], "stride must be at least 1"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_taken_name_is_refused_and_the_same_again_is_not():
     metarl.register_baseline(Guess, "sure", told)
     with pytest.raises(ValueError, match=r"^There is already a baseline 'sure' for Guess\.$"):
         metarl.register_baseline(Guess, "sure", RandomAgent)
-    with pytest.raises(ValueError, match="a class of task families or the id of one, got <class 'int'>"):
+    with pytest.raises(ValueError, match="must be registered for a TaskFamily class or its id, got <class 'int'>"):
         metarl.register_baseline(int, "sure", told)
 
 

@@ -57,7 +57,7 @@ def test_rl2_reads_every_part():
 @pytest.mark.parametrize("config", [MAMLConfig(), PPOConfig(), PPOConfig(recurrent=True)], ids=["MAML", "PPO", "LSTM"])
 def test_the_others_refuse_images(config: AgentConfig, parts: bool):
     with pytest.raises(
-        ValueError, match=r"reads vectors only, .* is an image of shape \(12, 12, 1\): take RL2"
+        ValueError, match=r"needs vector observations, .* is an image of shape \(12, 12, 1\): choose RL2"
     ) as refused:
         config.build(Signals(parts), 0, CPU)
     assert "\n" not in str(refused.value)

@@ -192,19 +192,19 @@ def test_names_say_what_is_trained():
 
 @pytest.mark.parametrize("changes", [{"inner_loss": "supervised"}, {"outer": "supervised"}])
 def test_a_family_without_right_actions_is_refused(changes: dict[str, Any]):
-    with pytest.raises(ValueError, match=r"^A supervised loss needs right actions, and Reach has none: let the class "):
+    with pytest.raises(ValueError, match=r"^A supervised loss needs target actions, and Reach has none: implement "):
         build(Reach(), **changes)
 
 
 def test_so_is_a_round_without_them():
     agent = build(Sinusoid(horizon=5), **BOTH)
-    with pytest.raises(ValueError, match="needs the right actions of a round"):
+    with pytest.raises(ValueError, match="needs target actions, and this rollout has none"):
         agent.adapt(agent.begin(6), play(agent, rounds=1)[0]._replace(target=()))
 
 
 @pytest.mark.parametrize("changes", [{"inner_loss": "supervised"}, {"outer": "supervised"}])
 def test_there_is_no_return_to_be_credited(changes: dict[str, Any]):
-    with pytest.raises(ValueError, match="exploration must be 0 where a loss is supervised"):
+    with pytest.raises(ValueError, match="exploration must be 0 with a supervised loss"):
         build(Sinusoid(), exploration=1.0, **changes)
 
 

@@ -644,7 +644,7 @@ def test_spaces_that_it_does_not_know_are_refused_in_one_sentence():
         config().build(Free(), 0, CPU)
     with pytest.raises(ValueError, match="PEARL needs Discrete or Box actions, and those of Several are"):
         config().build(Several(), 0, CPU)
-    with pytest.raises(ValueError, match="PEARL sees no images"):
+    with pytest.raises(ValueError, match=r"PEARL needs vector observations, and .* has images"):
         config().build(Signals(False), 0, CPU)
 
 

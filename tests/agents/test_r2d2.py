@@ -504,12 +504,12 @@ class Choices(Corridor):
 
 @pytest.mark.parametrize("family", [Reach(), Choices()], ids=["Box", "MultiDiscrete"])
 def test_other_actions_are_refused(family: TaskFamily):
-    with pytest.raises(ValueError, match=r"^R2D2 needs Discrete actions, and those of \w+ are .*: take RL2\.$"):
+    with pytest.raises(ValueError, match=r"^R2D2 needs Discrete actions, and those of \w+ are .*: choose RL2\.$"):
         config().build(family, 0, CPU)
 
 
 def test_a_transformer_on_long_trials_is_refused():
-    with pytest.raises(ValueError, match="replay_whole to at least 101, or take another memory"):
+    with pytest.raises(ValueError, match=r"replay_whole must be at least 101, .*, or choose another memory"):
         R2D2Config(memory="transformer").build(Corridor(1, 101), 0, CPU)
 
 

@@ -126,7 +126,7 @@ def test_what_it_is_told_is_the_task_of_its_row():
 
 def test_it_learns_only_in_its_own_loop():
     agent = SB3Agent(config(Corridor()), Corridor(), 0)
-    with pytest.raises(TypeError, match=r"^SB3Agent plays for itself .*: call learn\(split, progress\)\.$"):
+    with pytest.raises(TypeError, match=r"^SB3Agent plays its own episodes .*: call learn\(split, progress\)\.$"):
         agent.update([])
     metrics, env_steps = agent.learn("train")
     assert env_steps == agent.steps * agent.env.num_envs and "train/return" in metrics
@@ -223,7 +223,7 @@ def test_the_episodes_whose_mean_is_logged_are_in_the_checkpoint():
     [
         ({"batch_size": 7}, "batch_size must divide the 60 steps of an iteration"),
         ({"test_steps": -1}, "test_steps must be at least 0, got -1"),
-        ({"recurrent": True, "test_steps": 1}, "recurrent adapts in its memory"),
+        ({"recurrent": True, "test_steps": 1}, "recurrent must be false with test_steps or task_input"),
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
     ],
 )

@@ -201,17 +201,17 @@ def test_statistics_that_do_not_fit(tmp_path: Path):
     model = trained("PPO", SB3VecEnv(family, 2))
     SB3Model(model, family)  # it was trained without
     other = VecNormalize(SB3VecEnv(family, 2, trial=True))
-    with pytest.raises(ValueError, match=r"of observations of shape \(6,\), those of the model have \(2,\)\.$"):
+    with pytest.raises(ValueError, match=r"of observations of shape \(2,\), as the model's, got \(6,\)\.$"):
         SB3Model(model, family, vec_normalize=other)
     other.save(str(tmp_path / "trial.pkl"))
     (tmp_path / "no.pkl").write_text("nothing")
     for path in ("trial.pkl", "no.pkl"):
-        with pytest.raises(ValueError, match=f"{path} holds no statistics of VecNormalize for these observations"):
+        with pytest.raises(ValueError, match=f"{path} has no VecNormalize statistics for these observations"):
             SB3Model(model, family, vec_normalize=tmp_path / path)
     with pytest.raises(FileNotFoundError):
         SB3Model(model, family, vec_normalize="nowhere.pkl")
     for wrong in (True, 3, {}):
-        with pytest.raises(ValueError, match="vec_normalize is a VecNormalize, the path of its file, or False"):
+        with pytest.raises(ValueError, match="vec_normalize must be a VecNormalize, the path of its file, or False"):
             SB3Model(model, family, vec_normalize=wrong)
     rewards_only = VecNormalize(SB3VecEnv(family, 2, trial=True), norm_obs=False)
     SB3Model(trained("PPO", rewards_only), family, trial=True)
@@ -223,7 +223,7 @@ def test_a_model_whose_way_of_acting_is_not_known():
             return np.ones(2, dtype=bool)
 
     model = MaskablePPO("MlpPolicy", Masked(GymEnv(Corridor())), n_steps=8, batch_size=8, device="cpu")
-    with pytest.raises(ValueError, match=r"^SB3Model plays PPO, .*; it does not know MaskableActorCriticPolicy\.$"):
+    with pytest.raises(ValueError, match=r"^SB3Model plays PPO, .*; got MaskableActorCriticPolicy\.$"):
         SB3Model(model, Corridor())
 
 

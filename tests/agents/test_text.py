@@ -253,16 +253,16 @@ def test_after_two_invalid_answers_the_action_is_drawn():
     [
         (
             lambda: TextAgent(Noting(), Navigation2D()),
-            "finitely many actions, and those of Navigation2D are continuous",
+            "finitely many actions, and those of Navigation2D are Box",
         ),
         (lambda: TextAgent(Noting(), BANDIT, history=-1), "history must be a whole number of at least 0"),
         (lambda: TextAgent(Noting(), BANDIT, workers=0), "workers must be a whole number of at least 1"),
         (lambda: TextAgent(Noting(), BANDIT, actions=("a", "b")), "3 different names"),
         (lambda: TextAgent(Noting(), BANDIT, actions=("a", "A", "b")), "3 different names"),
         (lambda: TextAgent(Noting(), BANDIT, actions=("2", "1", "0")), "3 different names"),
-        (lambda: TextAgent(Noting(), Lock(), actions=("a", "b")), "take no names"),
-        (lambda: played(TextAgent(lambda prompt: 1, BANDIT)), "must return a text, got 1"),  # type: ignore[arg-type, return-value]
-        (lambda: played(TextAgent(Noting(), BANDIT), episodes=7), "made for trials of 6 episodes"),
+        (lambda: TextAgent(Noting(), Lock(), actions=("a", "b")), "actions must be None"),
+        (lambda: played(TextAgent(lambda prompt: 1, BANDIT)), "respond must return a string, got 1"),  # type: ignore[arg-type, return-value]
+        (lambda: played(TextAgent(Noting(), BANDIT), episodes=7), "more than the 6 episodes of this TextAgent"),
     ],
 )
 def test_a_mistake_is_one_sentence(make: Callable[[], Any], sentence: str):

@@ -97,9 +97,9 @@ def test_a_peer_without_its_checkout_is_missing(
         monkeypatch.setenv("PYTORCH_MAML_RL", str(tmp_path))
     contender.main()
     expected = (
-        "does not name a checkout of tristandeleu/pytorch-maml-rl."
+        "must be the path of a checkout of tristandeleu/pytorch-maml-rl."
         if given is None
-        else f"names {tmp_path}, which has no folder maml_rl."
+        else f"must be a folder that contains maml_rl, got {tmp_path}."
     )
     assert json.loads(capsys.readouterr().out) == {"missing": f"PYTORCH_MAML_RL {expected}"}
 

@@ -72,5 +72,5 @@ def test_a_single_trial_is_refused(capsys):
 def test_a_sampler_that_a_family_has_no_preset_of_is_refused_before_anything_is_written(runs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         curricula.main(["--only", "SFL", "--out", str(tmp_path)])
-    assert "--only SFL: CartPole has no preset of it" in capsys.readouterr().err
+    assert "--only SFL: CartPole has no such preset" in capsys.readouterr().err
     assert runs == [] and not list(tmp_path.iterdir())

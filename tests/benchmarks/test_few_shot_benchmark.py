@@ -37,5 +37,5 @@ def test_everyone_has_a_curve_over_the_same_tasks(runs, tmp_path, capsys):
 
 
 def test_a_missing_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"rl2_sinusoid_1 holds no finished run: train it by --train\."):
+    with pytest.raises(FileNotFoundError, match=r"rl2_sinusoid_1 has no finished run: train it with --train\."):
         few_shot.main(["--only", "Sinusoid", "--runs", str(tmp_path)])

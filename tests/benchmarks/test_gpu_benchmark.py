@@ -106,7 +106,7 @@ def test_an_error_is_noted_and_the_rest_goes_on(
     assert found["b"]["error"] == "OSError: nothing here"
     said = capsys.readouterr().out
     assert "(a) fails failed: RuntimeError: CUDA out of memory." in said and "(a) fine found 2" in said
-    assert "(b) broken failed: OSError: nothing here" in said and "(c) wordless: no words for it" in said
+    assert "(b) broken failed: OSError: nothing here" in said and "(c) wordless: cannot be described" in said
 
 
 def test_time_is_shared_and_never_exceeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -159,7 +159,7 @@ def test_the_program_writes_numbers_tables_and_a_figure(runs: Path, found: Found
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit) as refused:
         ladder.main([*given, "--docs"])
-    assert refused.value.code == 2 and "--docs takes only a whole ladder" in capsys.readouterr().err
+    assert refused.value.code == 2 and "--docs needs a complete ladder" in capsys.readouterr().err
 
 
 def test_without_single_results_the_difference_is_that_of_the_seeds(found: Found):

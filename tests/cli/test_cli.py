@@ -78,7 +78,7 @@ def test_short_forms_written_out():
     assert spelled_out(["--help", "agent", "MAML"]) == ["--agent", "MAML", "--help"]
     assert spelled_out(["x.yaml", "-h", "family", "GridNavi"]) == ["x.yaml", "--family", "GridNavi", "--help"]
     for wrong in (["--help", "agent"], ["--help", "me"]):
-        with pytest.raises(ConfigError, match="--help needs nothing behind it, or agent NAME, or family NAME"):
+        with pytest.raises(ConfigError, match="--help must come last, or be followed by agent NAME or family NAME"):
             spelled_out(wrong)
 
 

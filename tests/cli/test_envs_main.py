@@ -104,7 +104,7 @@ def test_a_wrong_name(given, nearest, capsys):
 def test_two_names(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["GridNavi", "DarkRoom"])
-    assert capsys.readouterr().err == "metarl envs: 'DarkRoom' is one word too many; --help shows what there can be.\n"
+    assert capsys.readouterr().err == "metarl envs: 'DarkRoom' is an unexpected argument; see --help.\n"
 
 
 def test_as_a_program():

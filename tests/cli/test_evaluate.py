@@ -199,7 +199,7 @@ def test_own_tasks():
     assert curve.split == "given tasks"
     for wrong in (toy.Hidden(torch.zeros(2, dtype=torch.int64)), 2.5, [1, 2]):
         with pytest.raises(
-            ValueError, match=r"A task of Walk is a Coin, got a value of (Hidden|int)|whole number, got 2\.5"
+            ValueError, match=r"A task of Walk must be a Coin, got a value of (Hidden|int)|whole number, got 2\.5"
         ):
             evaluate(Rounds(), Walk(), tasks=wrong)
 

@@ -37,7 +37,7 @@ def test_a_program_of_torch_with_a_check(capsys: pytest.CaptureFixture[str]):
     assert out.name == "last_200_torch_float32_pruned_0.25"
     assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "manifest.json", "policy.pt2"]
     assert main([str(out)]) == 2
-    assert "is an export already: give the run" in capsys.readouterr().err
+    assert "is already an export: give the run" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_an_export_is_evaluated_as_a_run_is(capsys: pytest.CaptureFixture[str]):
     assert evaluate.main(["small", "--tasks", "5", "--split", "test", "--repeats", "1", "--device", "cpu"]) == 0
     assert "(ONNX, int8)" in capsys.readouterr().out or list(Path("small/evaluations").iterdir())
     assert metarl.load("small").title == "RL2 (ONNX, int8)"
-    with pytest.raises(ValueError, match="is of one checkpoint: leave out which='best'"):
+    with pytest.raises(ValueError, match="has a single checkpoint: leave out which='best'"):
         metarl.load("small", which="best")
 
 
@@ -73,9 +73,9 @@ def test_a_check_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([AGENT, "--format", "torch", "--int8"], "The format torch has weights float32, got int8"),
-        ([AGENT, "--prune", "1.5"], "The pruned share must be at least 0 and below 1, got 1.5."),
-        ([AGENT, "--task", "1"], "RL2 adapts while it acts, so its export has no task: leave out --task."),
+        ([AGENT, "--format", "torch", "--int8"], "weights must be float32 with the format torch, got int8"),
+        ([AGENT, "--prune", "1.5"], "The pruned share must lie in [0, 1), got 1.5."),
+        ([AGENT, "--task", "1"], "RL2 adapts while it acts and is exported without a task: leave out --task."),
         (["pretrained:maml_navigation2d", "--split", "tset"], "Unknown split of Navigation2D: 'tset'."),
         (["pretrained:maml_navigation2d", "--steps", "-1"], "--steps and --task must not be negative, got -1 and 0."),
         (["pretrained:ppo_gridnavi"], "PPO cannot be exported: RL2, MAML, VariBAD and RecurrentSAC can."),

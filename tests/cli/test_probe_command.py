@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_table_and_files_that_agree(capsys: pytest.CaptureFixture[str]):
     assert main([AGENT, *SMALL]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Decodable is not used" in shown and "fitted to 40 trials and scored on 20" in shown
+    assert "Decodable does not mean used" in shown and "fitted to 40 trials and scored on 20" in shown
     (out,) = Path("runs/probe_rl2_bernoulli_bandit_n10").iterdir()
     assert out.name == "test_last_200_tasks_60_seed_0_steps_0_3_9"
     assert sorted(path.name for path in out.iterdir()) == FILES
@@ -102,7 +102,7 @@ def test_a_family_without_a_belief_says_so(capsys: pytest.CaptureFixture[str]):
         ([AGENT, "--split", "tset"], "Unknown split of BernoulliBandit: 'tset'."),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1, got 0."),
         ([AGENT, "--tasks", "10"], "tasks must be at least 60, got 10."),
-        ([AGENT, "--steps", "10"], "steps must be numbers from 0 to 9, the actions taken before, got [10]."),
+        ([AGENT, "--steps", "10"], "steps must be numbers of actions from 0 to 9, got [10]."),
         ([AGENT, "--part", "output"], "Unknown part of the memory of RL2: 'output'."),
         ([AGENT, "--belief", AGENT], "The belief agent must act on the exact belief, as Belief does, got RL2."),
         ([AGENT, "--seed", "-1"], "A seed must be an integer from 0 to 2^63 - 1"),

@@ -71,9 +71,9 @@ def test_the_trial_of_the_video_can_be_chosen():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([AGENT, "--video", "trial.avi"], "A video is a .gif or an .mp4, got 'trial.avi'."),
+        ([AGENT, "--video", "trial.avi"], "A video must be a .gif or an .mp4, got 'trial.avi'."),
         ([AGENT, "--video", "trial.mp4"], "pip install 'metarl[video]'"),
-        ([AGENT, "--belief", "belief.gif"], "A picture of beliefs is a .png, got 'belief.gif'."),
+        ([AGENT, "--belief", "belief.gif"], "The picture of beliefs must be a .png, got 'belief.gif'."),
         (["pretrained:rl2_two_step", "--belief", "b.png"], "There is no belief to show: The tasks of TwoStep are not"),
         (
             ["pretrained:maml_gridnavi", "--belief", "belief.png"],
@@ -82,7 +82,7 @@ def test_the_trial_of_the_video_can_be_chosen():
         ([AGENT, "--split", "tset"], "Did you mean 'test'?"),
         ([AGENT, "--tasks", "0"], "tasks must be at least 1"),
         (["no/such/run"], "There is no run directory 'no/such/run'"),
-        (["run"], "There is nothing to watch: Guess has no picture: write its render(task, states)."),
+        (["run"], "There is nothing to watch: Guess has no picture: implement render(task, states)."),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, capsys, monkeypatch: pytest.MonkeyPatch):

@@ -190,7 +190,7 @@ def test_no_action_is_no_action_of_the_space(start: int):
 
 
 def test_a_trial_without_episodes_is_refused():
-    with pytest.raises(ValueError, match="at least one episode"):
+    with pytest.raises(ValueError, match="episodes must be a whole number of at least 1"):
         BatchEnv(Corridor(), Length(LENGTHS), rng.key(0), episodes=0)
 
 

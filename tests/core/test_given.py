@@ -24,7 +24,7 @@ TASKS = FAMILY.sample_tasks(rng.key(0), 3)
 AGENT = RandomAgent(FAMILY)
 
 NO_FAMILY: dict[str, tuple[Any, str]] = {
-    "class": (GridNavi, "it is a class, so make one of it, such as GridNavi()"),
+    "class": (GridNavi, "it is a class; create an instance, such as GridNavi()"),
     "environment": (gymnasium.make("metarl/GridNavi-v0"), "whose family is env.unwrapped.family"),
     "another environment": (gymnasium.make("CartPole-v1"), "metarl.make('metarl/Gym-v0', env=ID"),
     "number": (3, "got 3"),
@@ -59,7 +59,7 @@ def test_the_id_of_a_family_is_no_family(where: str):
 
 @pytest.mark.parametrize("given", [GridNavi, FAMILY, None, 3])
 def test_only_a_text_is_the_id_of_a_family(given: Any):
-    with pytest.raises(ValueError, match=r"^The id of a family is a text, such as 'metarl/GridNavi-v0', got"):
+    with pytest.raises(ValueError, match=r"^A family's id must be a string, such as 'metarl/GridNavi-v0', got"):
         metarl.make(given)
 
 
@@ -123,7 +123,7 @@ def test_a_number_of_tasks_is_a_whole_number(n: Any):
 
 def test_a_trial_is_played_on_tasks_of_the_family_by_an_agent_for_its_spaces():
     for tasks in (8, [TASKS], OTHER.sample_tasks(rng.key(0), 2)):
-        with pytest.raises(ValueError, match=r"^A task of GridNavi is a GoalCell, got a value of"):
+        with pytest.raises(ValueError, match=r"^A task of GridNavi must be a GoalCell, got a value of"):
             metarl.run_trial(AGENT, FAMILY, tasks, rng.key(0))
     learner = RL2Config(meta_batch_size=4).build(FAMILY)
     with pytest.raises(ValueError, match=r"^This RL2 was made for the actions"):
@@ -171,11 +171,14 @@ def test_a_player_needs_an_agent_that_knows_its_family():
     [
         (
             lambda: metarl.register("theirs/Given-v0", FAMILY),
-            "theirs/Given-v0 needs a class of families, or a function",
+            "theirs/Given-v0 needs a TaskFamily class, or a function",
         ),
-        (lambda: metarl.register(GridNavi, "theirs/Given-v0"), "A family's id looks like 'namespace/Name-v0', got <cl"),
-        (lambda: metarl.register_agent(3, RL2Config), "An agent's name is made of letters, digits and _"),
-        (lambda: metarl.register_baseline(GridNavi, "given", 3), "A baseline 'given' needs a function that makes it"),
+        (
+            lambda: metarl.register(GridNavi, "theirs/Given-v0"),
+            "A family's id must be like 'namespace/Name-v0', got <cl",
+        ),
+        (lambda: metarl.register_agent(3, RL2Config), "An agent's name must consist of letters, digits and _"),
+        (lambda: metarl.register_baseline(GridNavi, "given", 3), "A baseline 'given' must be a function that makes it"),
     ],
 )
 def test_what_cannot_be_registered_is_refused_at_once(call: Any, sentence: str):
@@ -197,7 +200,9 @@ def test_a_trial_has_a_task():
 
 
 def test_an_ensemble_is_made_of_runs():
-    with pytest.raises(ValueError, match=r"^An ensemble is made of run directories, or pretrained:NAME, got <RL2"):
+    with pytest.raises(
+        ValueError, match=r"^The members of an ensemble must be run directories or pretrained:NAME, got <RL2"
+    ):
         metarl.ensemble([RL2Config().build(FAMILY)] * 2)
 
 

@@ -231,7 +231,7 @@ def test_an_error_of_the_constructor_s_own_is_not_taken_for_a_wrong_option(monke
 def test_a_factory_makes_a_family(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(registry._REGISTRY, "theirs/Dict-v0", dict)
     monkeypatch.setitem(registry._REGISTERED_IN, "theirs/Dict-v0", __name__)
-    with pytest.raises(ValueError, match="theirs/Dict-v0 must make a TaskFamily, and made a value of dict"):
+    with pytest.raises(ValueError, match="theirs/Dict-v0 must make a TaskFamily, got a value of dict"):
         metarl.make("theirs/Dict-v0")
     with pytest.raises(ConfigError, match="must make a TaskFamily"):
         config.parse(["--family=theirs/Dict-v0"])

@@ -137,5 +137,5 @@ def test_where_tasks_come_from_must_be_written():
     class Nothing(Reach):
         draw_tasks = TaskFamily.draw_tasks
 
-    with pytest.raises(NotImplementedError, match="Nothing must write draw_tasks"):
+    with pytest.raises(NotImplementedError, match="Nothing must implement draw_tasks"):
         Nothing().sample_tasks(rng.key(0), 1)

@@ -58,9 +58,9 @@ def test_numpy_of_a_simpler_kind_is_converted_and_copied():
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "another family's": (Length(torch.ones(2).long()), r"^A task of Reach is a Target, got a value of Length\.$"),
-    "a bare tensor": (torch.zeros(2, 2), r"^A task of Reach is a Target, got a value of Tensor\.$"),
-    "a dictionary": ({"position": 1}, r"^A task of Reach is a Target, got a value of dict\.$"),
+    "another family's": (Length(torch.ones(2).long()), r"^A task of Reach must be a Target, got a value of Length\.$"),
+    "a bare tensor": (torch.zeros(2, 2), r"^A task of Reach must be a Target, got a value of Tensor\.$"),
+    "a dictionary": ({"position": 1}, r"^A task of Reach must be a Target, got a value of dict\.$"),
     "a number": (3, r"got a value of int\.$"),
     "a list in it": (Target([[0.0, 0.0]]), r"^Target.position must be .*\(N, 2\), got a value of list\.$"),
     "a missing field": (Target(None), r"^Target.position must be .*, got a value of NoneType\.$"),

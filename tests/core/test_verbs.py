@@ -144,22 +144,21 @@ def test_a_task_sampler_sees_a_trial(options: Any):
 @pytest.mark.parametrize("given", [FAMILY, TASKS, None, "metarl/BernoulliBandit-v0"])
 def test_a_round_is_played_in_a_batch_environment(given: Any):
     agent, _ = played(RL2Config)
-    refuses(
-        lambda: metarl.collect(agent, agent.begin(4), given, rng.key(0)), r"^collect plays in a BatchEnv\(family, t"
-    )
+    refuses(lambda: metarl.collect(agent, agent.begin(4), given, rng.key(0)), r"^env must be a BatchEnv\(family, t")
 
 
 def test_a_batch_environment_is_of_the_family_s_tasks_and_has_a_key_for_all_or_each():
     for tasks in (4, None, OTHER.sample_tasks(rng.key(0), 4), [TASKS]):
         refuses(
-            lambda tasks=tasks: BatchEnv(FAMILY, tasks, rng.key(0)), "^A task of BernoulliBandit is a BernoulliArms"
+            lambda tasks=tasks: BatchEnv(FAMILY, tasks, rng.key(0)),
+            "^A task of BernoulliBandit must be a BernoulliArms",
         )
     keys = rng.fold(rng.key(0), torch.arange(7))
     refuses(lambda: BatchEnv(FAMILY, TASKS, keys), r"^The key must be a scalar, or one for each of 4 rows, got \(7,\)")
     for episodes in (0, 1.5, "2"):
         refuses(
             lambda episodes=episodes: BatchEnv(FAMILY, TASKS, rng.key(0), episodes),
-            "^A trial has at least one episode, in",
+            "^episodes must be a whole number of at",
         )
     env = BatchEnv(FAMILY, TASKS, keys[:4], np.int64(2))
     assert env.episodes == 2

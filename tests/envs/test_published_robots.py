@@ -365,7 +365,7 @@ def test_a_height_that_cannot_be_is_refused(height: Any):
 
 @pytest.mark.parametrize("lists", [{"train_tasks": 1}, {"test_tasks": 2}])
 def test_two_directions_have_no_lists(lists: dict[str, int]):
-    with pytest.raises(ValueError, match="With forward_backward=True there are two tasks, and no lists of them"):
+    with pytest.raises(ValueError, match="With forward_backward=True there are only two tasks"):
         HumanoidDir(forward_backward=True, **lists)
     HumanoidDir(forward_backward=True, train_tasks=None, test_tasks=None)
 

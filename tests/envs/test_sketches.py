@@ -130,7 +130,7 @@ def test_a_family_that_draws_all_states_anew():
     assert env.render()[0, 0, 0] in (21, 31), "a state more, or two at the border of two episodes"
     sketch = Theirs().sketch(None)
     assert isinstance(sketch, Redrawn)
-    with pytest.raises(NotImplementedError, match="Corridor has no picture: write its render"):
+    with pytest.raises(NotImplementedError, match="Corridor has no picture: implement render"):
         Corridor().sketch(None).image()
 
 

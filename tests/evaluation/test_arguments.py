@@ -87,12 +87,12 @@ def test_what_the_gymnasium_view_samples(id: str):
 
 
 WRONG_TASKS = {
-    "another family's": (Length(torch.ones(2).long()), "A task of Reach is a Target, got a value of Length"),
-    "a bare tensor": (torch.zeros(2, 2), "A task of Reach is a Target, got a value of Tensor"),
+    "another family's": (Length(torch.ones(2).long()), "A task of Reach must be a Target, got a value of Length"),
+    "a bare tensor": (torch.zeros(2, 2), "A task of Reach must be a Target, got a value of Tensor"),
     "float64": (Target(torch.zeros(2, 2).double()), r"Target.position must be float32 of shape \(N, 2\), got float64"),
     "NaN": (Target(torch.tensor([[0.0, torch.nan]])), "Target.position must be finite"),
     "an empty list": ([], "at least one task"),
-    "a wrong one in a list": ([Target(torch.zeros(1, 2)), 3], "A task of Reach is a Target, got a value of int"),
+    "a wrong one in a list": ([Target(torch.zeros(1, 2)), 3], "A task of Reach must be a Target, got a value of int"),
     "half a task": (2.5, "tasks must be a whole number"),
     "none": (0, "tasks must be at least 1, got 0"),
     "a truth value": (True, "tasks must be a whole number, got True"),

@@ -212,7 +212,7 @@ def test_actions_of_the_belief_agent_are_its_own():
         probe(rl2(agent.family), tasks=60, belief_agent=rl2(agent.family))
     with pytest.raises(ValueError, match="must be for the same tasks: it was trained on BernoulliBandit"):
         probe(rl2(family("BernoulliBandit", episodes_per_trial=7)), tasks=60, belief_agent=agent)
-    with pytest.raises(ValueError, match="believes in the tasks of 'train', and some of those of 'all' are others"):
+    with pytest.raises(ValueError, match="prior is over the tasks of 'train', which lack some of 'all'"):
         probe(rl2(family("GridNavi")), "all", tasks=60, belief_agent=belief_agent("GridNavi"))
 
 
@@ -296,7 +296,7 @@ def test_beliefs_are_decoded_as_masses_where_the_policy_sees_masses():
     [
         ({"split": "tset"}, "Unknown split of BernoulliBandit: 'tset'. Did you mean 'test'"),
         ({"tasks": 20}, "tasks must be at least 60, got 20."),
-        ({"steps": [0, 5]}, "steps must be numbers from 0 to 4, the actions taken before, got"),
+        ({"steps": [0, 5]}, "steps must be numbers of actions from 0 to 4, got"),
         ({"steps": [-1]}, "steps must be at least 0"),
         ({"part": "sate"}, "Unknown part of the memory of RL2: 'sate'. Did you mean 'state'"),
         ({"hold_out": "trial"}, "Unknown hold_out: 'trial'. Did you mean 'trials'"),

@@ -311,7 +311,7 @@ def test_generalisation_gap_keeps_seeds_together_and_tasks_apart():
         (lambda: stats.iqm(np.zeros((3, 0, 4))), "at least one"),
         (lambda: stats.regret_slope(RETURNS, 10.0, share=0.0), "share must lie"),
         (lambda: stats.regret_slope(RETURNS[:, :, :1], 10.0), "at least two points"),
-        (lambda: stats.generalisation_gap([[1.0], [2.0]], [1.0]), "same seeds, got 2 and 1"),
+        (lambda: stats.generalisation_gap([[1.0], [2.0]], [1.0]), "same seeds on both splits, got 2 and 1"),
         (lambda: stats.probability_of_improvement_interval([1.0], [1.0, 2.0]), "same tasks"),
         (lambda: stats.probability_of_improvement_interval([1.0], [1.0], level=2), "between 0 and 1"),
     ],

@@ -213,9 +213,9 @@ def test_adapted_parameters_are_exported():
         (
             RL2Config(hidden_size=8),
             {"format": "torch", "weights": "int8"},
-            "The format torch has weights float32, got ",
+            "weights must be float32 with the format torch, got ",
         ),
-        (RL2Config(hidden_size=8), {"pruned": 1.0}, "The pruned share must be at least 0 and below 1, got 1.0."),
+        (RL2Config(hidden_size=8), {"pruned": 1.0}, "The pruned share must lie in [0, 1), got 1.0."),
     ],
 )
 def test_a_mistake_is_one_sentence(config: RL2Config, options: dict, sentence: str, tmp_path: Path):
@@ -233,8 +233,8 @@ def test_an_agent_that_cannot_be_exported_says_so():
 
 
 def test_a_folder_without_an_export_says_so(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"holds no export: it has no manifest\.json"):
+    with pytest.raises(ValueError, match=r"is not an export: it has no manifest\.json"):
         OnnxAgent(tmp_path, Corridor())
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no manifest of version 1"):
+    with pytest.raises(ValueError, match="is not a manifest of version 1"):
         OnnxAgent(tmp_path, Corridor())

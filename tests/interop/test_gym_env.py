@@ -219,7 +219,7 @@ def test_discrete_actions_that_do_not_start_at_0(start: int):
     obs, _ = env.reset()
     assert obs[1:3].tolist() == [0, 0]
     for action in (start - 1, start + 2):
-        with pytest.raises(ValueError, match=rf"^An action is an integer from {start} to {start + 1}, got"):
+        with pytest.raises(ValueError, match=rf"^An action must be an integer from {start} to {start + 1}, got"):
             env.step(action)
     envs = GymVectorEnv(Start(start=start), 2, trial=True)
     envs.action_space.seed(0)
@@ -232,10 +232,10 @@ def test_discrete_actions_that_do_not_start_at_0(start: int):
     (Reach(), [np.nan, 0.0], r"^An action must be finite, got \[{1,2}nan, 0.0\]{1,2}\.$"),
     (Reach(), [np.inf, 0.0], "must be finite"),
     (Reach(), np.array([1e300, 0.0]), "must be finite"),
-    (Reach(), ["a", "b"], "made of numbers, got values of the type <U1"),
-    (Reach(), [None, 0.0], "made of numbers, got values of the type object"),
-    (Reach(), [1j, 0.0], "made of numbers, got values of the type complex128"),
-    (Reach(), [True, False], "made of numbers, got values of the type bool"),
+    (Reach(), ["a", "b"], "must consist of numbers, got values of the type <U1"),
+    (Reach(), [None, 0.0], "must consist of numbers, got values of the type object"),
+    (Reach(), [1j, 0.0], "must consist of numbers, got values of the type complex128"),
+    (Reach(), [True, False], "must consist of numbers, got values of the type bool"),
     (Reach(), [0.0, 0.0, 0.0], r"shape \((1, )?2,?\), got \((1, )?3,?\)"),
     (Reach(), 0.5, r"shape \((1, )?2,?\), got \((1,)?\)"),
     (Corridor(), -1, "from 0 to 1, got"),
@@ -350,7 +350,7 @@ def test_sampled_tasks_are_the_familys():
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda env: env.set_task(Length(torch.tensor([1, 2]))), "one row"),
-    (lambda env: env.set_task(torch.tensor([1])), "is a Length"),
+    (lambda env: env.set_task(torch.tensor([1])), "must be a Length"),
     (lambda env: env.reset(options={"tsak": 1}), "'task'"),
     (lambda env: env.reset(options={"split": "nowhere"}), "split"),
     (lambda env: env.reset(options={"split": "test", "task": Length(torch.tensor([1]))}), "not both"),
@@ -358,10 +358,10 @@ def test_sampled_tasks_are_the_familys():
     (lambda env: env.sample_tasks(3, seed=-1), "seed must be a whole number of at least 0, got -1"),
     (lambda env: env.sample_tasks(3, split="nowhere"), "split"),
     (lambda env: env.reset(seed=-1), "seed must be a whole number of at least 0, got -1"),
-    (lambda env: env.step(2), r"^An action is an integer from 0 to 1, got 2\.$"),
-    (lambda env: env.step(0.5), r"^An action is an integer from 0 to 1, got 0\.5\.$"),
-    (lambda env: env.step([1, 0]), r"^An action is an integer from 0 to 1, got \[1, 0\]\.$"),
-    (lambda env: env.set_task(env.sample_tasks(2)), "got a value of list: a list of tasks, of which this takes one"),
+    (lambda env: env.step(2), r"^An action must be an integer from 0 to 1, got 2\.$"),
+    (lambda env: env.step(0.5), r"^An action must be an integer from 0 to 1, got 0\.5\.$"),
+    (lambda env: env.step([1, 0]), r"^An action must be an integer from 0 to 1, got \[1, 0\]\.$"),
+    (lambda env: env.set_task(env.sample_tasks(2)), "got a value of list: give one task of the list"),
     (lambda env: env.sample_tasks(10**11), "lower n"),
     (lambda env: GymVectorEnv(Corridor(), 10**12), "lower num_envs"),
     (lambda env: GymEnv(Corridor(), render_mode="rgb_array"), "render_mode"),

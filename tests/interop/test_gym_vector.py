@@ -263,7 +263,7 @@ def test_max_episode_steps(trial: bool):
     (lambda envs: envs.step([1, 1, 1]) and envs.step([1, 1, 1]), gymnasium.error.ResetNeeded, "reset_mask.*: 0, 2"),
     (lambda envs: GymVectorEnv(Corridor(), 2).step([1, 1]), ValueError, "reset"),
     (lambda envs: GymVectorEnv(Corridor(), 2).reset(options={"reset_mask": np.array([True, False])}), ValueError,
-     "first reset must be of all rows"),
+     "first reset must reset all rows"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence(call, error: type, message: str):
     envs = GymVectorEnv(Corridor(), 3, autoreset_mode=DISABLED)

@@ -189,7 +189,9 @@ def test_what_adapt_learns_from_is_sampled_also_by_a_greedy_player():
     assert not greedy.exploring
     assert len(set(actions_of(greedy, 40))) == 1 < len(set(actions_of(sampled, 40)))
     sampled.adapt()  # as often as one likes
-    with pytest.raises(ValueError, match=r"sampled episodes; this agent has adapted 2 times, as it was made to.*begin"):
+    with pytest.raises(
+        ValueError, match=r"sampled actions, but this agent has adapted 2 times and now plays greedily.*begin"
+    ):
         greedy.adapt()
     greedy.begin()
     assert greedy.exploring and len(set(actions_of(greedy, 40))) > 1
@@ -266,12 +268,12 @@ def test_an_agent_that_learns_while_it_acts_has_nothing_to_adapt():
 
 def test_mistakes_are_one_sentence():
     player = Player(rl2(GridNavi()))
-    with pytest.raises(ValueError, match="before the player has acted"):
+    with pytest.raises(ValueError, match="first: tell reports the result of an action"):
         player.tell(0.0, False)
     with pytest.raises(ValueError, match=r"observations of shape \(2,\), got \(3,\)"):
         player.act(np.zeros(3))
     player.act(np.zeros(2))
-    with pytest.raises(ValueError, match="Tell the player"):
+    with pytest.raises(ValueError, match=r"Call tell\(reward"):
         player.act(np.zeros(2))
     for reward in (float("nan"), np.inf, None, "x", [1.0, 2.0]):
         with pytest.raises(ValueError, match="A reward must be a finite number, got"):
@@ -283,7 +285,7 @@ def test_mistakes_are_one_sentence():
             player.tell(0.0, *ends)
     assert player._waiting is not None, "nothing was told"
     for env in ("CartPole-v1", GridNavi(), None, gymnasium.make_vec("CartPole-v1", num_envs=2)):
-        with pytest.raises(ValueError, match=r"^A player plays one environment, such as gymnasium.make makes, got"):
+        with pytest.raises(ValueError, match=r"^env must be a single environment, such as gymnasium.make returns, got"):
             player.play(env)
     with pytest.raises(ValueError, match=r"^episodes must be a whole number of at least 1, got 1\.5"):
         player.play(GymEnv(GridNavi()), episodes=1.5)
@@ -294,11 +296,11 @@ def test_mistakes_are_one_sentence():
             other.act(obs)
     for obs in ({"x": 1}, "ab", [[1], [2, 3]], None):
         with pytest.raises(
-            ValueError, match=r"^(An observation must be numbers of|The agent was trained on obs.*) shape"
+            ValueError, match=r"^(An observation must consist of numbers of|The agent was trained on obs.*) shape"
         ):
             other.act(obs)
     with pytest.raises(ValueError, match=r"observation space is Box.*trained on GridNavi"):
         player.play(gymnasium.make("CartPole-v1"))
     maml = MAMLConfig(meta_batch_size=2, fast_batch_size=2, hidden_sizes=[8]).build(Guess(), 1, CPU)
-    with pytest.raises(ValueError, match="whole episodes"):
+    with pytest.raises(ValueError, match="complete episodes"):
         Player(maml).adapt()

@@ -151,11 +151,11 @@ def test_wrong_calls_are_refused(call, message: str):
 
 
 @pytest.mark.parametrize(("id", "actions", "message"), [
-    ("CartPole", [99, -7], r"^An action is an integer from 0 to 1, got \[99, -7\]\.$"),
+    ("CartPole", [99, -7], r"^An action must be an integer from 0 to 1, got \[99, -7\]\.$"),
     ("GridNavi", [-1, 0], "from 0 to 4"),
     ("GridNavi", np.array([0.7, 1.9]), "from 0 to 4"),
     ("Navigation2D", [[0.0, np.nan], [0.0, 0.0]], "must be finite"),
-    ("Navigation2D", [["a", "b"], ["c", "d"]], "made of numbers"),
+    ("Navigation2D", [["a", "b"], ["c", "d"]], "must consist of numbers"),
 ])  # fmt: skip
 def test_impossible_actions_are_one_sentence(id: str, actions, message: str):
     env = SB3VecEnv(f"metarl/{id}-v0", 2)

@@ -49,8 +49,8 @@ def test_a_trial_shows_each_component_one_hot():
 
 
 @pytest.mark.parametrize(("action", "alone", "in_rows"), [
-    ([0, 0], r"^An action is 2 integers, from 1 to 3, 0 to 1, got \[0, 0\]\.$",
-     r"^An action is 2 integers, from 1 to 3, 0 to 1, got \[\[0, 0\]\]\.$"),
+    ([0, 0], r"^An action must be 2 integers, from 1 to 3, 0 to 1, got \[0, 0\]\.$",
+     r"^An action must be 2 integers, from 1 to 3, 0 to 1, got \[\[0, 0\]\]\.$"),
     ([4, 0], r"from 1 to 3, 0 to 1, got \[4, 0\]", r"from 1 to 3, 0 to 1, got \[\[4, 0\]\]"),
     ([1, 2], "from 1 to 3, 0 to 1, got", "from 1 to 3, 0 to 1, got"),
     ([1.0, 1.0], "from 1 to 3, 0 to 1, got", "from 1 to 3, 0 to 1, got"),

@@ -141,7 +141,9 @@ def test_parts_have_to_make_up_the_observation():
 
 def test_who_reads_no_images_says_so():
     check_no_images(Lock(), "MAML")
-    with pytest.raises(ValueError, match=r"^MAML reads vectors only, and the observation of Signals is an image .*RL2"):
+    with pytest.raises(
+        ValueError, match=r"^MAML needs vector observations, and the observation of Signals is an image .*RL2"
+    ):
         check_no_images(Signals(), "MAML")
     with pytest.raises(ValueError, match=r"a part of Signals's observation is an image of shape \(12, 12, 1\)"):
         check_no_images(Signals(parts=True), "MAML")

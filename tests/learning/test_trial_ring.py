@@ -139,7 +139,7 @@ def test_a_state_of_another_capacity_is_refused():
     ring.add(played(4))
     with pytest.raises(ValueError, match="trials of 4 steps, got 3"):
         TrialRing(4, BernoulliBandit(num_arms=2, episodes_per_trial=4)).load_state_dict(ring.state_dict())
-    with pytest.raises(ValueError, match="goes on with 6 trials, got 4"):
+    with pytest.raises(ValueError, match="saved ring must have 6 trials, got 4"):
         TrialRing(6, FAMILY).load_state_dict(ring.state_dict())
 
 

@@ -90,7 +90,7 @@ def test_other_seeds_and_unknown_tasks_are_refused():
         with pytest.raises(ValueError, match=why):
             Comparison({"a": {"test": first}, "b": {"test": replace(first, **changes)}})
     unknown = replace(SLOW, oracle=None, eval_seed=None)
-    with pytest.raises(ValueError, match="nothing is known of their tasks"):
+    with pytest.raises(ValueError, match="their tasks were not recorded"):
         Comparison({"a": {"test": unknown}, "b": {"test": unknown}})
 
 
@@ -211,8 +211,11 @@ def test_the_program_prints_and_writes(seeds: Path, tmp_path: Path, capsys: pyte
         (["pretrained:rl2_gridnavi", "--split", "tset"], "Did you mean 'test'"),
         (["pretrained:rl2_gridnavi", "--tasks", "0"], "tasks must be at least 1"),
         (["pretrained:rl2_gridnavi", "--rounds", "0"], "rounds must be at least 1"),
-        (["pretrained:rl2_gridnavi", "pretrained:rl2_navigation2d"], "Only agents for the same tasks compare"),
-        (["pretrained:rl2_bernoulli_bandit", "pretrained:rl2_dependent_bandit_easy"], "Only agents for the same tasks"),
+        (["pretrained:rl2_gridnavi", "pretrained:rl2_navigation2d"], "Agents must be for the same tasks: "),
+        (
+            ["pretrained:rl2_bernoulli_bandit", "pretrained:rl2_dependent_bandit_easy"],
+            "Agents must be for the same tasks",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(given: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_sentence(
     out, error = capsys.readouterr()
     assert not out
     assert error.startswith("metarl train: No space left on device: 'checkpoint.partial'. Free space on the disk of ")
-    assert "start the run again by: python -m metarl.train " in error and error.count("\n") == 1
+    assert "start the run again with: python -m metarl.train " in error and error.count("\n") == 1
     assert in_words(OSError(28, "No space left on device")) == "No space left on device."
     assert in_words(OSError("only words")) == "only words."
 

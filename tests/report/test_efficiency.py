@@ -276,14 +276,14 @@ def test_mistakes_are_one_sentence(runs: Path, tmp_path: Path, capsys: pytest.Ca
     (bare / "config.yaml").write_bytes((runs / "on_test" / "config.yaml").read_bytes())
     cases = [
         ([ours, "pretrained:rl2_gridnavi"], "come without the metrics of their training"),
-        ([str(bare)], "has no history of its training"),
-        ([ours, on_test], "compare on a split that all of them were evaluated on"),
+        ([str(bare)], "has no training history"),
+        ([ours, on_test], "must share a split on which they were evaluated during training"),
         ([ours, on_both, "--split", "test"], "was not evaluated on 'test' during training, only on valid"),
         ([ours, "--split", "tset"], "was not evaluated on 'tset' during training, only on valid"),
         ([ours, "--split", "valid", "test"], "compares on one split, got valid, test"),
-        ([ours, "--tasks", "3"], "--tasks is about agents that play"),
-        ([ours, "--suite"], "--suite is about agents that play"),
-        ([ours, "--baselines", "random"], "--baselines is about agents that play"),
+        ([ours, "--tasks", "3"], "--tasks is for agents that play"),
+        ([ours, "--suite"], "--suite is for agents that play"),
+        ([ours, "--baselines", "random"], "--baselines is for agents that play"),
         (["nowhere"], "There is no run directory 'nowhere'"),
     ]
     for given, sentence in cases:

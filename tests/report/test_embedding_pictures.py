@@ -126,7 +126,10 @@ def test_the_command_draws_the_embeddings_of_a_run(tmp_path: Path, capsys: pytes
     assert f"Written to {file}" in capsys.readouterr().out
     with Image.open(file) as image:
         assert image.format == "PNG"
-    for wrong, sentence in ((str(run), "A picture of embeddings is a .png"), ("pretrained:rl2_gridnavi", "RL2 has no")):
+    for wrong, sentence in (
+        (str(run), "The picture of embeddings must be a .png"),
+        ("pretrained:rl2_gridnavi", "RL2 has no"),
+    ):
         name = file.with_suffix(".gif" if wrong == str(run) else ".png")
         assert main([wrong, "--embedding", str(name)]) == 2
         assert sentence in capsys.readouterr().err

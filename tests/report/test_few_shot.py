@@ -148,7 +148,7 @@ def test_a_family_without_right_actions_has_no_answers():
         def target(self, task: Task, state: Task) -> Tensor | None:  # type: ignore[override]
             return None
 
-    with pytest.raises(ValueError, match=r"^A supervised loss needs right actions, and NoTargets has none"):
+    with pytest.raises(ValueError, match=r"^A supervised loss needs target actions, and NoTargets has none"):
         answers(RandomAgent(Sinusoid()), NoTargets())
 
 

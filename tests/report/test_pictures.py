@@ -103,7 +103,7 @@ def test_only_what_was_played_is_there():
     family = Corridor()
     _, watched = watch(RandomAgent(family), family, "test", 3)
     assert len(watched.task.length) == 3
-    with pytest.raises(ValueError, match="Tasks 0 to 2 were played, not 3"):
+    with pytest.raises(ValueError, match="number must be from 0 to 2, got 3"):
         watched.actions(3)
 
 

@@ -64,7 +64,7 @@ def test_files(tmp_path):
     [
         ({}, "at least one family"),
         ({"A": {"x": of(0.5)}, "B": {"y": of(0.5)}}, "the same agents, but 'B' has y"),
-        ({"A": {"x": replace(of(0.5), oracle=None)}}, "'x' on 'A' has no scale"),
+        ({"A": {"x": replace(of(0.5), oracle=None)}}, "'x' on 'A' cannot be normalised"),
     ],
 )
 def test_mistakes(curves, sentence):

@@ -165,12 +165,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (lambda at: (at / FIRST).unlink(), "it cannot be read"),
     "exchanged": (lambda at: (at / "histories_00001.safetensors").replace(at / FIRST), "does not match its checksum"),
     "index changed": (lambda at: edited(at, lambda text: text.replace("train", "tests")), "match its checksum"),
-    "index cut": (lambda at: edited(at, lambda text: text[:500]), "it is no index of histories"),
-    "no index": (lambda at: (at / INDEX).unlink(), "holds no histories"),
-    "elsewhere": (lambda at: forged(at, {"shards": [ELSEWHERE]}), "is impossible"),
+    "index cut": (lambda at: edited(at, lambda text: text[:500]), "it is not an index of histories"),
+    "no index": (lambda at: (at / INDEX).unlink(), "has no histories"),
+    "elsewhere": (lambda at: forged(at, {"shards": [ELSEWHERE]}), "fields are missing, unknown or invalid"),
     "later format": (lambda at: forged(at, {"format": 2}), "have format 2; this version of metarl reads 1"),
-    "other shapes": (lambda at: forged(at, shapes(at)), "has not the tensors that the index says"),
-    "other family": (lambda at: forged(at, {"family": BANDIT}), "are about DarkRoom.*, not about BernoulliBandit"),
+    "other shapes": (lambda at: forged(at, shapes(at)), "its tensors do not match the index"),
+    "other family": (lambda at: forged(at, {"family": BANDIT}), "are of DarkRoom.*, not of BernoulliBandit"),
     "unknown family": (lambda at: forged(at, {"family": {"name": "theirs/Mine-v0"}}), "cannot be made: Unknown task"),
 }
 
@@ -238,7 +238,7 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Pa
 def test_histories_are_never_overwritten(grid: Path, capsys: pytest.CaptureFixture[str]):
     before = (grid / INDEX).read_bytes()
     assert main([*GRID, "--out", str(grid)]) == 2
-    assert "There is already something there" in capsys.readouterr().err
+    assert "This path already exists" in capsys.readouterr().err
     assert (grid / INDEX).read_bytes() == before and len(list(grid.iterdir())) == 4
 
 

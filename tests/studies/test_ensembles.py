@@ -70,11 +70,11 @@ def test_a_mistake_is_one_sentence(seeds: Path, tmp_path: Path):
         metarl.ensemble([seeds / "seed_1"], run_dir=both)
     assert not both.exists(), "nothing is written before the members are known to fit"
     metarl.ensemble([seeds], run_dir=both)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="run_dir must be a new or empty folder, got"):
         metarl.ensemble([seeds], run_dir=both)
     with pytest.raises(ConfigError, match="leave out which='best'"):
         metarl.load(both, which="best")
-    with pytest.raises(ConfigError, match="holds an ensemble, not a run"):
+    with pytest.raises(ConfigError, match="is an ensemble, not a run"):
         checkpoint.find(both)
     for options in ("weights: bayes", "metric: 3", "rate: fast"):
         (both / checkpoint.ENSEMBLE).write_text(f"{options}\n")
@@ -118,5 +118,5 @@ def test_a_run_resamples_by_its_seed(tmp_path: Path):
         agent={"meta_batch_size": 8, "hidden_size": 8}, **SHORT,
     )  # fmt: skip
     assert run.agent.family.resampled == metarl.load(tmp_path / "run").family.resampled == ("all", 5)
-    with pytest.raises(ConfigError, match="give train_tasks"):
+    with pytest.raises(ConfigError, match="set train_tasks"):
         metarl.run("rl2_bernoulli_bandit_n10", bootstrap=True, **SHORT)

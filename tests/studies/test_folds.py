@@ -60,7 +60,7 @@ def test_a_wrong_fold_is_named(fold: str, words: str):
 
 
 def test_a_family_without_end_has_no_folds():
-    with pytest.raises(ConfigError, match="endlessly many tasks"):
+    with pytest.raises(ConfigError, match="infinitely many tasks"):
         metarl.run("rl2_navigation2d", fold="1/3")
     with pytest.raises(ConfigError, match="train_split: train"):
         metarl.run("rl2_gridnavi", fold="1/3")

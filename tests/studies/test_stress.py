@@ -144,7 +144,7 @@ def test_wrong_options(options: dict[str, Any]):
 def test_a_simulator_is_not_stepped_twice(options: dict[str, Any]):
     """Its states can be stepped once; noise and delays are between it and the agent."""
     family = GymFamily()
-    with pytest.raises(ValueError, match="no simulator"):
+    with pytest.raises(ValueError, match="without a simulator"):
         Stressed(family, **options)
     assert study._why_not(study.STRESSES[1], RandomAgent(family), family) == "the family is played in a simulator"
     rollout = played(

@@ -77,7 +77,7 @@ def test_a_schedule_is_the_number_times_its_factors():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no"),
+        ("", "must consist of 'key: value' pairs"),
         ("agent.lr: 0.001\n", "must be one of"),
         ("agent.lr: {log: [0.0, 1.0]}\n", "log must be two positive numbers"),
         ("agent.lr: {log: [0.1, 0.01]}\n", "the lower one first"),

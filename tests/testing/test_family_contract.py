@@ -58,7 +58,7 @@ def test_every_preset_may_be_trained(preset: str):
 
 
 FAULTS = {
-    "Ends": r"^Ends\.step terminated an episode, but Ends\.terminates is False: .* terminates = True\.$",
+    "Ends": r"^Ends\.step terminated an episode, but Ends\.terminates is False: .* terminates = True in the class\.$",
     "Double": r"^The rewards of Double\.step must be float32 of shape \(B,\), got float64 of shape \(7,\)",
     "Column": r"^The values of Column\.oracle must be float32 of shape \(B,\), got float32 of shape \(7, 1\)",
     "InPlace": r"^InPlace\.step modified its task or state in place",

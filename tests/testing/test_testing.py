@@ -120,7 +120,7 @@ BROKEN = {
             self, key, n, split if split in self.splits else "train", first)), "split that does not exist"),
     "shards that start anew": (
         broken(Corridor, sample_tasks=lambda self, key, n, split="train", first=0: Corridor.sample_tasks(
-            self, key, n, split)), "rest of the whole"),
+            self, key, n, split)), "must return the tasks from number 3 on"),
     "splits that are one name": (broken(Reach, splits="train"), "must be a tuple of names"),
     "no train split": (broken(Reach, splits=("learn", "test")), "must contain 'train'"),
     "a split that is no file name": (broken(Reach, splits=("train", "a/b")), "letters, digits"),

@@ -132,7 +132,7 @@ def test_another_configuration_is_refused_by_its_first_difference(capsys: pytest
         ("--agent.lr=0.5", "agent.lr is 0.001 there, and 0.5 was asked for"),
         ("--family=GridNavi", "family.name is 'toy/Guess-v0' there, and 'metarl/GridNavi-v0' was asked for"),
         ("--seed=2", "seed is 1 there, and 2 was asked for): choose another --run_dir."),
-        ("--total_iterations=9", "or change it by --resume run --total_iterations 9."),
+        ("--total_iterations=9", "or change it with --resume run --total_iterations 9."),
         ("--agent=MAML", "agent.name is 'RL2' there"),
     ):
         capsys.readouterr()
@@ -149,7 +149,7 @@ def test_it_needs_a_folder_of_its_own(capsys: pytest.CaptureFixture[str]):
     for given, sentence in (
         (["toy.yaml", "--auto_resume"], "--auto_resume needs --run_dir"),
         (["toy.yaml", "--auto_resume", "--seeds=2"], "--auto_resume needs --run_dir"),
-        (["--resume=run", "--auto_resume"], "--auto_resume stands in for --resume"),
+        (["--resume=run", "--auto_resume"], "--auto_resume replaces --resume"),
         (["toy.yaml", "--auto_resume=yes", "--run_dir=run"], "--auto_resume takes no value"),
     ):
         if "--resume=run" in given:
@@ -167,10 +167,10 @@ def test_resuming_without_a_checkpoint_erases_no_curves(capsys: pytest.CaptureFi
     capsys.readouterr()
     assert train.main(["--resume=run"]) == 2
     said = capsys.readouterr().err
-    assert "has no checkpoint to go on from" in said and said.count("\n") == 1 and content("run") == before
+    assert "has no checkpoint to continue from" in said and said.count("\n") == 1 and content("run") == before
     assert train.main(["toy.yaml", "--run_dir=run"]) == 2
-    assert "start it anew by adding --auto_resume" in capsys.readouterr().err and content("run") == before
-    command = said.partition(" by: ")[2].split()
+    assert "start it again by adding --auto_resume" in capsys.readouterr().err and content("run") == before
+    command = said.partition(" with: ")[2].split()
     assert command[:3] == ["python", "-m", "metarl.train"] and train.main(command[3:]) == 0
     assert checkpoint.load_state("run")[1].iteration == 6 == len(lines("run"))
 
@@ -197,7 +197,7 @@ def test_a_trained_agent_s_folder_is_no_run_to_go_on_with(capsys: pytest.Capture
     shutil.copytree(checkpoint.PRETRAINED / "rl2_gridnavi", "mine")
     before = content("mine")
     assert train.main(["--config=mine/config.yaml", "--run_dir=mine", "--auto_resume"]) == 2
-    assert "holds a trained agent, not a run" in capsys.readouterr().err and content("mine") == before
+    assert "is a trained agent, not a run" in capsys.readouterr().err and content("mine") == before
 
 
 def test_of_many_that_start_at_once_one_wins():
@@ -225,7 +225,7 @@ def test_seeds_go_on_from_before_their_first_checkpoint(capsys: pytest.CaptureFi
     shutil.rmtree("three/evaluation")
     capsys.readouterr()
     assert train.main(given) == 2
-    assert "it has no checkpoint, so start it anew by adding --auto_resume" in capsys.readouterr().err
+    assert "it has no checkpoint, so start it again by adding --auto_resume" in capsys.readouterr().err
     assert train.main([*given, "--auto_resume"]) == 0
     assert "Seed 1 is done" in capsys.readouterr().out
     assert train.main([*given, "--auto_resume"]) == 0

@@ -367,7 +367,7 @@ def test_what_fits_is_not_refused():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("010", "write 8 or 10, or '010' for a text"), ("-017", "-15"), ("1:30", "write 90, or '1:30' for a text"),
+    [("010", "write 8 or 10, or '010' for a string"), ("-017", "-15"), ("1:30", "write 90, or '1:30' for a string"),
      ("1:30:00", "5400"), ("00", "write 0"), ("1e999", "write .inf"), ("9" * 51, "51 digits")],
 )  # fmt: skip
 def test_a_number_that_means_another_one(text: str, words: str, tmp_path: Path):

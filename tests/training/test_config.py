@@ -186,7 +186,7 @@ def test_a_name_that_may_mean_several_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(registry, "_ON_REGISTER", [])
     for id in ("a/Twin-v0", "b/Twin-v0", "a/Tenth-v2", "a/Tenth-v10", "theirs/GridNavi-v0"):
         registry.register(id, Guess)
-    assert "may be a/Twin-v0 or b/Twin-v0: give the whole name" in mistake("--family=Twin")
+    assert "is ambiguous: give the full name, a/Twin-v0 or b/Twin-v0" in mistake("--family=Twin")
     assert find_named("family", "Tenth").name == "a/Tenth-v10", "the newest"
     assert find_named("family", "GridNavi").name == "metarl/GridNavi-v0", "ours"
 
@@ -409,7 +409,7 @@ def test_equal_keys_are_an_error_in_every_yaml(tmp_path: Path):
         ):
             with pytest.raises(ConfigError, match=lines[name]):
                 read(tmp_path / name)
-    with pytest.raises(yaml.YAMLError, match="'a' stands twice in line 1"):
+    with pytest.raises(yaml.YAMLError, match="'a' appears twice in line 1"):
         load_yaml("{a: 1, b: {c: 1}, a: 1}")
     same = {"a": {"b": 1}, "c": {"b": 2}, "d": [{"b": 1}, {"b": 2}]}
     assert load_yaml(yaml.safe_dump(same)) == same
@@ -422,7 +422,7 @@ def test_numbers_in_files_are_numbers(tmp_path: Path):
     for text in ("1.2.3", "2026-01-31", "e3", "~/runs", "1e"):
         assert load_yaml(text) == text
     (tmp_path / "list.yaml").write_text("[a]")
-    with pytest.raises(ConfigError, match="holds no 'key: value' pairs"):
+    with pytest.raises(ConfigError, match="must consist of 'key: value' pairs"):
         read_yaml(tmp_path / "list.yaml")
 
 
@@ -465,7 +465,7 @@ def test_a_file_that_does_not_exist_or_holds_nothing(tmp_path: Path):
     assert missing.endswith(f"There are {len(config.presets())}; see metarl train --help.")
     assert "a preset: " in mistake("--seed", "3", "--config")
     (tmp_path / "binary.yaml").write_bytes(b"\x7fELF\xd0\x00")
-    assert "is not a text of YAML" in mistake("--config", str(tmp_path / "binary.yaml"))
+    assert "is not a YAML text file" in mistake("--config", str(tmp_path / "binary.yaml"))
     (tmp_path / "empty.yaml").write_text("seed: 3\n")
     assert "names no family" in mistake("--config", str(tmp_path / "empty.yaml"))
 

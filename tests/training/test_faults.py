@@ -396,8 +396,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
         patch.setattr(checkpoint, "save", failing_from(3, number))
         assert train.main(command("RL2", "--checkpoint_every=1", iterations=5)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'run/checkpoint.partial'" in line and remedy in line and "go on from the last checkpoint by: " in line
-    assert line.endswith("by: python -m metarl.train --resume run --allow wrong_families")
+    assert "'run/checkpoint.partial'" in line and remedy in line and "continue from the last checkpoint with: " in line
+    assert line.endswith("with: python -m metarl.train --resume run --allow wrong_families")
     assert checkpoint.load_state("run")[1].iteration == 2
     assert train.main(["--resume=run", "--allow=wrong_families"]) == 0
     assert checkpoint.load_state("run")[1].iteration == 5
@@ -446,7 +446,7 @@ def test_a_run_directory_that_is_removed_ends_the_run(agent: str):
         if iteration == 2:
             shutil.rmtree("run")
 
-    with pytest.raises(ConfigError, match=r"'run'.*removed while the run went on: start the run again") as caught:
+    with pytest.raises(ConfigError, match=r"'run'.*removed during the run: start the run again") as caught:
         loop.train(loop_parsed(command(agent, "--checkpoint_every=1", iterations=6)), quiet_console(), print, after)
     assert not Path("run").exists() and "iteration" not in str(caught.value.__cause__)
 

@@ -63,7 +63,7 @@ def test_names_that_are_no_text(capsys: pytest.CaptureFixture[str]):
     name = b"caf\xe9".decode(errors="surrogateescape")
     assert train.main([*SMALL, "--run_dir", name]) == 2
     assert capsys.readouterr().err == (
-        "metarl train: The folder 'caf\\udce9' has a name that is no text: choose another --run_dir.\n"
+        "metarl train: The folder 'caf\\udce9' has a name that is not valid text: choose another --run_dir.\n"
     )
     assert not Path(name).exists()
     Path(f"{name}.yaml").write_text(TOY)
@@ -77,12 +77,12 @@ def test_what_is_printed_can_be_typed(name: str, capsys: pytest.CaptureFixture[s
     run = Path("runs") / name
     assert train.main([*SMALL, "--run_dir", str(run)]) == 0
     assert train.main([*SMALL, "--run_dir", str(run)]) == 2
-    found = re.search(r"continue it by (--resume .*), or choose", capsys.readouterr().err)
+    found = re.search(r"continue it with (--resume .*), or choose", capsys.readouterr().err)
     assert found is not None and shlex.split(found[1]) == ["--resume", str(run)]
     (run / checkpoint.CHECKPOINT).unlink()
     with pytest.raises(ConfigError, match="has no checkpoint yet") as caught:
         checkpoint.load(run)
-    command = str(caught.value).partition("start it anew by: ")[2]
+    command = str(caught.value).partition("start it again with: ")[2]
     printed = subprocess.run(
         ["sh", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"], capture_output=True, text=True
     )

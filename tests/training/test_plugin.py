@@ -212,7 +212,7 @@ class Fails(Guess):
         "nowhere:Class": "There is no module 'nowhere'",
         "--import nowhere": "There is no module 'nowhere'",
         "envs.mine:MyFamly": "in envs.mine: 'MyFamly'. Did you mean 'MyFamily'? Known: Guess, MyFamily.",
-        "pathlib:Path": "pathlib:Path is no task family: a class that inherits from metarl.TaskFamily.",
+        "pathlib:Path": "pathlib:Path must be a task family, a class that inherits from metarl.TaskFamily.",
         "envs.odd:Odd": "envs.odd:Odd has no card, since it cannot be made without size.",
         "envs.odd:Fails": "envs.odd:Fails cannot be made: KeyError: 'lost'.",
     }

@@ -108,9 +108,9 @@ def test_missing_trials_are_one_sentence(tmp_path):
         ring_files.save(tmp_path, ring, number)
     (tmp_path / "replay" / names(tmp_path)[0]).unlink()
     for iteration in (2, 7):
-        with pytest.raises(ConfigError, match=r"cannot go on: .* has not all trials .* Copy the folder 'replay'"):
+        with pytest.raises(ConfigError, match=r"cannot continue: .* lacks trials .* Copy the folder 'replay'"):
             restored(tmp_path, iteration)
-    with pytest.raises(ConfigError, match="cannot go on"):
+    with pytest.raises(ConfigError, match="cannot continue"):
         restored(tmp_path / "nowhere", 2)
 
 
@@ -121,7 +121,7 @@ def test_each_of_several_parts_of_a_checkpoint_is_missed(tmp_path, monkeypatch, 
     ring.add(played(4, 1))
     ring_files.save(tmp_path, ring, 1)
     (tmp_path / "replay" / names(tmp_path)[missing]).unlink()
-    with pytest.raises(ConfigError, match="has not all trials"):
+    with pytest.raises(ConfigError, match="lacks trials"):
         restored(tmp_path, 1)
 
 
@@ -142,7 +142,7 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     ring.add(played(4, 1))
     ring_files.save(tmp_path, ring, 1)
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
-    with pytest.raises(ConfigError, match=r"was saved with --nproc_per_node 1 of torchrun.*, got 2"):
+    with pytest.raises(ConfigError, match=r"must be continued with --nproc_per_node 1 of torchrun, since .*, got 2"):
         restored(tmp_path, 1)
 
 

@@ -96,7 +96,7 @@ def test_another_family_and_agent_by_name():
         ({"agent": {"lrr": 1}}, "Did you mean 'lr'"),
         ({"sed": 1}, "Did you mean 'seed'"),
         ({"agent": 3}, "agent must be a name or a dictionary of options, got int"),
-        ({"seed": object()}, "seed must be a number, a text, or a list or dictionary of them, got object"),
+        ({"seed": object()}, "seed must be a number, a string, or a list or dictionary of them, got object"),
         ({"total_iterations": -1}, "total_iterations must be at least 0"),
     ],
 )

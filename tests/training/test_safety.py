@@ -315,7 +315,7 @@ def test_a_configuration_of_any_length_is_not_read(text: str, door: str, run: Pa
     if door == "init_from":
         return
     (run / "config.yaml").write_text(text)
-    assert DOORS[door]() == 2 and f"longer than {LONGEST:,} bytes" in one_sentence(capsys)
+    assert DOORS[door]() == 2 and f"must be at most {LONGEST:,} bytes long" in one_sentence(capsys)
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63 - 1, 2**64 - 1, 0])
@@ -394,7 +394,7 @@ def test_the_counters_of_a_checkpoint_do_not_become_a_path(run: Path, capsys: py
 def test_a_trained_agent_is_named_not_found_by_path(name: str):
     with pytest.raises(ValueError, match="Unknown trained agent"):
         metarl.load(name)
-    with pytest.raises(ConfigError, match="is made of letters"):
+    with pytest.raises(ConfigError, match="must consist of letters"):
         checkpoint.export_pretrained("x", name.removeprefix("pretrained:") + "/..")
 
 
@@ -432,9 +432,9 @@ def test_open_regular(tmp_path: Path):
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"12345"
     assert read_regular(tmp_path / "link", 5, links=True) == b"12345"
-    with pytest.raises(NotRegular, match="is a symbolic link, and must be a regular file"):
+    with pytest.raises(NotRegular, match="must be a regular file, got a symbolic link"):
         open_regular(tmp_path / "link")
-    with pytest.raises(NotRegular, match="longer than 4 bytes"):
+    with pytest.raises(NotRegular, match="must be at most 4 bytes long"):
         read_regular(tmp_path / "file", 4)
     for missing in ("missing", "file/below"):
         with pytest.raises(OSError):

@@ -86,7 +86,7 @@ def test_stopped_in_the_second_seed_it_says_how_all_go_on(
         patch.setattr(loop, "keep_best", stop)
         assert main([*SMALL, "--final_eval_tasks=0", "--seeds=2", *given]) == 128 + signal.SIGINT
     said = capsys.readouterr().out
-    command = shlex.split(said.partition("All seeds go on by: ")[2].partition("\n")[0])
+    command = shlex.split(said.partition("Continue all seeds with: ")[2].partition("\n")[0])
     assert command[:3] == ["python", "-m", "metarl.train"] and main(command[3:]) == 0
     assert "Seed 1 is done" in capsys.readouterr().out
     (second,) = Path().rglob("seed_2/checkpoint.safetensors")
@@ -107,7 +107,7 @@ def test_a_folder_of_another_configuration_is_left_alone(trained: Path, capsys: 
     assert main([*SMALL, "--agent.lr=0.5", "--seed=4", "--seeds=2", f"--run_dir={trained}"]) == 2
     assert "another configuration" in capsys.readouterr().err
     assert main(["--resume", str(trained / "seed_4"), "--seeds=2"]) == 2
-    assert "goes on by itself" in capsys.readouterr().err
+    assert "continues by itself" in capsys.readouterr().err
 
 
 def test_help_names_it(capsys: pytest.CaptureFixture[str]):

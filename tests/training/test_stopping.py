@@ -124,7 +124,7 @@ def test_a_signal_in_the_evaluation_at_the_end_loses_nothing(
         patch.setattr(final_evaluation, moment, sending(number, getattr(final_evaluation, moment)))
         assert train.main(["toy.yaml", *EVALUATED, "--run_dir=run"]) == 128 + number
     said = capsys.readouterr()
-    assert "Stopped after iteration 6; go on by: python -m metarl.train --resume run" in said.out and not said.err
+    assert "Stopped after iteration 6; continue with: python -m metarl.train --resume run" in said.out and not said.err
     assert not Path("run/evaluation/table.txt").exists() and not Path("run/writer.lock").exists()
     assert train.main(["toy.yaml", *EVALUATED, "--run_dir=run", "--auto_resume"]) == 0
     assert Path("run/evaluation/table.txt").exists() and len(lines("run")) == 6

@@ -214,7 +214,7 @@ def test_two_processes_are_one(name: str, option: str, tmp_path: Path):
             r"PPO draws its tasks itself, in its own loop",
         ),
         (["--task_sampler=sfl", "--family=CartPole"], r"CartPole does not say"),
-        (["--task_sampler=paired", "--family=SparsePointRobot"], r"SparsePointRobot does not say in which space"),
+        (["--task_sampler=paired", "--family=SparsePointRobot"], r"SparsePointRobot does not declare the space"),
         (["--task_sampler"], r"--task_sampler needs a value, one of fresh, plr"),
     ],
 )
@@ -251,5 +251,5 @@ def test_a_checkpoint_of_another_sampler_is_refused(tmp_path: Path):
     assert train.main(command("PLR", run, 2)) == 0
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("capacity: 12", "capacity: 3"))
-    with pytest.raises(ConfigError, match=r"PLR cannot go on from it: it holds 6 tasks in a buffer of 3"):
+    with pytest.raises(ConfigError, match=r"PLR cannot continue from it: it holds 6 tasks in a buffer of 3"):
         loop.train(parse([f"--resume={run}", "--total_iterations=3"]), _silent(), lambda sentence: None)

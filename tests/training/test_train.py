@@ -293,7 +293,7 @@ def test_an_agent_of_the_package_is_no_run_to_resume(capsys: pytest.CaptureFixtu
     folder = checkpoint.PRETRAINED / "rl2_gridnavi"
     before = sorted(path.name for path in folder.iterdir())
     assert train.main(["--resume", str(folder)]) == 2
-    assert "holds a trained agent, not a run: start a run from it by --init_from" in capsys.readouterr().err
+    assert "is a trained agent, not a run: start a run from it with --init_from" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == before
 
 

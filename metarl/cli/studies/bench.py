@@ -66,7 +66,7 @@ def _problems(options: Any) -> list[Problem]:
 def _write(rows: list[Any], folder: Any, console: Console, say: Any) -> None:
     """Write the results and the leaderboards, and show the ranking."""
     if not rows:
-        raise ValueError("Nothing was measured: there is no preset, run or agent of the package for these problems.")
+        raise ValueError("Nothing was measured: there is no preset, run or pretrained agent for these problems.")
     board = Board(rows)
     write(rows, folder / "results.json")
     replace_file(folder / "leaderboard.md", board.markdown())
@@ -74,7 +74,7 @@ def _write(rows: list[Any], folder: Any, console: Console, say: Any) -> None:
     try:
         from metarl.studies.bench.page import page
     except ImportError:
-        say("No page: pip install 'metarl[bench]'.")
+        say("No leaderboard.html, which needs: pip install 'metarl[bench]'.")
     else:
         replace_file(folder / "leaderboard.html", page(rows))
         written.append("leaderboard.html")

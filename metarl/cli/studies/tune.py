@@ -82,14 +82,15 @@ def _tune(options: Any, arguments: list[str], console: Console) -> None:
     if WORKER in os.environ:
         return
     if not studies.ranked(study):
-        raise ConfigError(f"No trial of {len(studies.decided(study))} has a value: is the target within reach?")
+        raise ConfigError(f"None of the {len(studies.decided(study))} trials has a score: is the target within reach?")
     show(console, _table(study, objective, studies))
     _write(study, objective, studies, folder)
     shares = studies.importances(study)
     if shares:
         console.print("What mattered: " + ", ".join(f"{field} {share:.2f}" for field, share in shares.items()))
     console.print(
-        f"The best is the luckiest, too: train several seeds of it by metarl train {folder / 'best.yaml'} --seeds 3",
+        f"The best trial is also the luckiest: train several seeds of it with metarl train {folder / 'best.yaml'} "
+        "--seeds 3",
         markup=False,
         soft_wrap=True,
     )
@@ -110,7 +111,7 @@ def _fixed(settings: Sequence[str]) -> dict[str, Any]:
         try:
             made[field] = load_yaml(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {brief(field)}: {brief(text)!r} is no value in YAML.") from error
+            raise ConfigError(f"--set {brief(field)} must be valid YAML, got {brief(text)!r}.") from error
     return made
 
 

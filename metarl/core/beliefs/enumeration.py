@@ -49,7 +49,9 @@ class Enumeration(FiniteBelief):
         """Make the belief. Raises ValueError for an infinite split and for a family with random steps."""
         tasks = family.tasks_of(split)
         if tasks is None or family.noisy:
-            raise ValueError(f"{type(family).__name__} has not finitely many deterministic tasks in {split!r}.")
+            raise ValueError(
+                f"The tasks of {type(family).__name__} in {split!r} must be finitely many and deterministic."
+            )
         super().__init__(tasks)
         self.family, self.of_task, self.of_state = family, of_task, of_state
         space = family.action_space

@@ -19,7 +19,7 @@ def no_family(given: Any) -> str:
         return _not_whole(given)
     advice = ""
     if isinstance(given, type):
-        advice = f": it is a class, so make one of it, such as {given.__name__}()"
+        advice = f": it is a class; create an instance, such as {given.__name__}()"
     elif isinstance(given, str):
         advice = ": metarl.make makes the family of an id, such as 'metarl/GridNavi-v0'"
     elif isinstance(getattr(getattr(given, "unwrapped", None), "family", None), TaskFamily):

@@ -55,14 +55,14 @@ def read_regular(path: str | Path, limit: float, links: bool = False) -> bytes:
     with open_regular(path, links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise NotRegular(f"The file {brief(str(path))!r} is longer than {limit:,} bytes, the most for such a file.")
+            raise NotRegular(f"The file {brief(str(path))!r} must be at most {limit:,} bytes long.")
         return file.read(size)
 
 
 def kind_of(mode: int) -> str:
     """Describe the kind of file with this mode."""
-    return _KINDS.get(stat.S_IFMT(mode), "something that is no file")
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def _not_regular(path: str | Path, mode: int) -> NotRegular:
-    return NotRegular(f"{brief(str(path))!r} is {kind_of(mode)}, and must be a regular file: put a copy there.")
+    return NotRegular(f"{brief(str(path))!r} must be a regular file, got {kind_of(mode)}: put a copy there.")

@@ -78,7 +78,7 @@ def wrong_state(family: AnyFamily, method: str, state: State, rows: int, like: S
     found = wrong_rows(f"Every part of the state that {name} returns", state, rows, device)
     if found is not None or like is None:
         return found
-    given = "as the one that it was given" if method == "step" else "in every episode"
+    given = "as the one it was given" if method == "step" else "in every episode"
     rule = f"{name} must return a state of the same types and shapes {given}"
     if type(state) is not type(like):
         return f"{rule}, got {described(state)} for {described(like)}."

@@ -145,8 +145,8 @@ class Splits(ABC, Generic[TaskT]):
         """
         if self.num_tasks(split) is None:
             raise ValueError(
-                f"Only finitely many tasks can be resampled, and {split} of {type(self).__name__} has no end of them: "
-                "give train_tasks."
+                f"Only a finite split can be resampled, and {split} of {type(self).__name__} is infinite: set "
+                "train_tasks."
             )
         self.resampled = split, seed
 
@@ -159,7 +159,7 @@ class Splits(ABC, Generic[TaskT]):
         """
         name, every = type(self).__name__, self.enumerate_tasks(self._whole)
         if every is None:
-            raise ValueError(f"{name} has endlessly many tasks, so none needs to be left out: its `test` has others.")
+            raise ValueError(f"{name} has infinitely many tasks, so none need to be held out: its `test` has others.")
         if self.train_tasks is not None:
             raise ValueError("A fold needs all training tasks: leave out train_tasks.")
         if not 2 <= parts <= num_rows(every) or not 1 <= part <= parts:
@@ -190,7 +190,7 @@ class Splits(ABC, Generic[TaskT]):
     def draw_tasks(self, keys: Key, split: str) -> TaskT:
         """Draw one task per key ``(N,)``. `sample_tasks` calls it, for `valid` with `train` unless `valid_apart`."""
         name = type(self).__name__
-        raise NotImplementedError(f"{name} must write draw_tasks(keys, split) or enumerate_tasks(split).")
+        raise NotImplementedError(f"{name} must implement draw_tasks(keys, split) or enumerate_tasks(split).")
 
     def enumerate_tasks(self, split: str) -> TaskT | None:
         """Return every task of a finite split, once each and equally likely, on the CPU; None for a distribution.

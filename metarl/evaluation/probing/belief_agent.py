@@ -36,8 +36,8 @@ def check_belief_agent(agent: LearningAgent, other: LearningAgent, split: str) -
     assert belief_split is not None
     if not _covers(agent.family, belief_split, split):
         raise ValueError(
-            f"The belief agent believes in the tasks of {belief_split!r}, and some of those of {split!r} are others: "
-            f"probe on {belief_split!r}."
+            f"The belief agent's prior is over the tasks of {belief_split!r}, which lack some of {split!r}: probe on "
+            f"{belief_split!r}."
         )
     if not _shows_actions(agent) or not _shows_actions(other):
         raise ValueError(f"The distributions of actions of {agent.title} and {other.title} cannot be compared.")

@@ -242,7 +242,7 @@ def _steps(agent: LearningAgent, steps: Sequence[int] | None) -> tuple[int, ...]
         return default_steps(last)
     chosen = sorted({as_int("steps", step, least=0) for step in steps})
     if not chosen or chosen[-1] > last:
-        raise ValueError(f"steps must be numbers from 0 to {last}, the actions taken before, got {list(steps)}.")
+        raise ValueError(f"steps must be numbers of actions from 0 to {last}, got {list(steps)}.")
     return tuple(chosen)
 
 

@@ -59,11 +59,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"The folder {str(folder)!r} holds no export: it has no {MANIFEST}.") from error
+        raise ValueError(f"The folder {str(folder)!r} is not an export: it has no {MANIFEST}.") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"The file {str(path)!r} cannot be read: it is no JSON.") from error
+        raise ValueError(f"The file {str(path)!r} cannot be read: it is not JSON.") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise ValueError(f"The file {str(path)!r} is no manifest of version {VERSION}: export the agent again.")
+        raise ValueError(f"The file {str(path)!r} is not a manifest of version {VERSION}: export the agent again.")
     return found
 
 

@@ -41,9 +41,7 @@ class OnnxAgent(LearningAgent):
         expected = ["rows", *family.observation_space.shape]
         shapes = {each["name"]: each["shape"] for each in self.manifest["inputs"]}
         if shapes["obs"] != expected or self.manifest["action_space"] != str(family.action_space):
-            raise ValueError(
-                f"The export in {str(folder)!r} is of an agent for {self.manifest['family']}, not {family}."
-            )
+            raise ValueError(f"The export in {str(folder)!r} is for {self.manifest['family']}, not {family}.")
 
     @property
     def title(self) -> str:
@@ -88,7 +86,7 @@ class OnnxAgent(LearningAgent):
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         """Raise TypeError: an export does not learn."""
-        raise TypeError("An export does not learn: train the agent that it was made of.")
+        raise TypeError("An export does not learn: train the agent that it was made from.")
 
 
 def open_session(folder: Path, manifest: dict[str, Any]) -> Any:
@@ -98,7 +96,7 @@ def open_session(folder: Path, manifest: dict[str, Any]) -> Any:
     except ImportError as error:
         raise ValueError(NEEDED) from error
     if manifest["format"] != "onnx":
-        raise ValueError(f"The export in {str(folder)!r} has the format {manifest['format']}; only onnx is played.")
+        raise ValueError(f"The export in {str(folder)!r} has the format {manifest['format']}; only onnx can be played.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     path = folder / FILES["onnx"]

@@ -78,12 +78,15 @@ def check_options(agent: LearningAgent, format: str, weights: str, pruned: float
     if weights not in WEIGHTS:
         raise ValueError(unknown("weights", weights, WEIGHTS))
     if format == "torch" and weights != "float32":
-        raise ValueError(f"The format torch has weights float32, got {weights}: take the format onnx.")
+        raise ValueError(f"weights must be float32 with the format torch, got {weights}: choose the format onnx.")
     if not 0.0 <= pruned < 1.0:
-        raise ValueError(f"The pruned share must be at least 0 and below 1, got {pruned}.")
+        raise ValueError(f"The pruned share must lie in [0, 1), got {pruned}.")
     parts = parts_of_space(agent.family.observation_space, agent.family.observation_parts)
     if any(is_image(part.space) for part in parts):
-        raise ValueError(f"{type(agent.family).__name__} shows images, and only agents on vectors can be exported.")
+        raise ValueError(
+            f"Only agents with vector observations can be exported, and those of {type(agent.family).__name__} are "
+            "images."
+        )
     if format == "onnx":
         try:
             import onnx  # noqa: F401  (extras)

@@ -82,7 +82,7 @@ class Histories:
         are in random order. Raises ValueError for a damaged file and for a size below 1.
         """
         if size < 1:
-            raise ValueError(f"The size of a batch must be at least 1, got {size}.")
+            raise ValueError(f"size must be at least 1, got {size}.")
         shards = len(self.index.shards)
         for number in range(shards) if key is None else rng.permutation(rng.fold(key, 0), shards).tolist():
             whole = self.shard(number)
@@ -98,8 +98,8 @@ class Histories:
         spaces = (index.observation_shape, index.action_space) == spaces_of(self.family)
         if not same or not spaces or {*index.fields} - {"optimal"} != wanted:
             raise ValueError(
-                f"The histories in {str(self.folder)!r} are about {index.played} with {index.action_space}, not "
-                f"about {self.family!r}: give those of the same family."
+                f"The histories in {str(self.folder)!r} are of {index.played} with {index.action_space}, not of "
+                f"{self.family!r}: give those of the same family."
             )
 
     def _read(self, shard: Shard) -> History:
@@ -113,7 +113,7 @@ class Histories:
         try:
             found = safetensors.torch.load(data)
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise damaged(path, "it is no safetensors file") from error
+            raise damaged(path, "it is not a safetensors file") from error
         self._check(path, shard, found)
         task = tree_map(found.__getitem__, self._names)
         return History(task, **{name: leaf for name, leaf in found.items() if not name.startswith(TASK)})
@@ -121,11 +121,11 @@ class Histories:
     def _check(self, path: Path, shard: Shard, found: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless the tensors match the index."""
         if {name: (_dtype(leaf), _trailing(name, leaf)) for name, leaf in found.items()} != dict(self.index.fields):
-            raise damaged(path, "it has not the tensors that the index says")
+            raise damaged(path, "its tensors do not match the index")
         for name, leaf in found.items():
             leading = (shard.histories,) if name.startswith(TASK) else (shard.steps, shard.histories)
             if leaf.shape[: len(leading)] != leading or not bool(leaf.isfinite().all()):
-                raise damaged(path, f"{name} has another shape than the index says, or a number that is not finite")
+                raise damaged(path, f"{name} does not have the shape in the index, or has a number that is not finite")
 
 
 def load_histories(directory: str | Path, family: AnyFamily | None = None) -> Histories:

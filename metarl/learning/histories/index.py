@@ -94,14 +94,14 @@ def read_index(folder: Path) -> Index:
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(
-            f"The folder {brief(str(folder), 160)!r} holds no histories (it has no {INDEX}): write some by metarl "
+            f"The folder {brief(str(folder), 160)!r} has no histories (it has no {INDEX}): record some with metarl "
             "dataset AGENT --family FAMILY --out DIR."
         )
     try:
         plain = json.loads(read_regular(path, LARGEST_INDEX))
         stated = plain.pop("checksum")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise damaged(path, "it is no index of histories") from error
+        raise damaged(path, "it is not an index of histories") from error
     if stated != _digest(plain):
         raise damaged(path, "its content does not match its checksum")
     if plain.get("format") != FORMAT:
@@ -112,7 +112,7 @@ def read_index(folder: Path) -> Index:
     try:
         return _index(plain)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise damaged(path, "it lacks something, has too much, or is impossible") from error
+        raise damaged(path, "its fields are missing, unknown or invalid") from error
 
 
 def _index(plain: dict[str, Any]) -> Index:
@@ -137,7 +137,7 @@ def _index(plain: dict[str, Any]) -> Index:
 
 def damaged(path: Path, why: str) -> ValueError:
     """Return the error for a damaged file."""
-    return ValueError(f"The file {str(path)!r} is damaged: {why}. Use a copy of it, or write the histories again.")
+    return ValueError(f"The file {str(path)!r} is damaged: {why}. Use a copy of it, or record the histories again.")
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

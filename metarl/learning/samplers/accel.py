@@ -76,12 +76,12 @@ def check(family: AnyFamily, split: str) -> None:
     name = type(family).__name__
     if family.num_tasks(split) is not None:
         raise ValueError(
-            f"ACCEL makes tasks that the split {split!r} of {name} does not hold, which has a fixed number of them: "
-            "choose plr as the task sampler."
+            f"ACCEL makes new tasks, and the split {split!r} of {name} has a fixed list of them: choose plr as the "
+            "task sampler."
         )
     if not _mutates(family) and len(leaves(pattern_task(family))) < 2:
         raise ValueError(
-            f"ACCEL edits one field of a task, and those of {name} have only one: let {name} write mutate(task, key), "
+            f"ACCEL edits one of several fields, and the tasks of {name} have only one: implement mutate(task, key), "
             "or choose plr as the task sampler."
         )
 

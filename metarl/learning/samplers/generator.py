@@ -200,8 +200,8 @@ def check_space(family: AnyFamily, title: str) -> None:
     for field, pattern in named_leaves(pattern_task(family)).items():
         if field not in space:
             raise ValueError(
-                f"{title} makes tasks, and {name} does not say in which space their field {field!r} lies: let {name} "
-                "write task_space, or choose another task sampler, such as plr."
+                f"{title} makes tasks, and {name} does not declare the space of their field {field!r}: implement "
+                "task_space, or choose another task sampler, such as plr."
             )
         kind = space[field]
         bounded = isinstance(kind, spaces.Box) and kind.is_bounded()

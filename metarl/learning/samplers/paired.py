@@ -173,12 +173,12 @@ def check(agent: LearningAgent, split: str) -> None:
     family = agent.family
     if family.num_tasks(split) is not None:
         raise ValueError(
-            f"PAIRED makes tasks that the split {split!r} of {type(family).__name__} does not hold, which has a fixed "
-            "number of them: choose plr as the task sampler."
+            f"PAIRED makes new tasks, and the split {split!r} of {type(family).__name__} has a fixed list of them: "
+            "choose plr as the task sampler."
         )
     check_space(family, "PAIRED")
     if agent.ring is not None:
         raise ValueError(
-            f"PAIRED trains a second agent, and the trials that one of {agent.title} looks back on are not saved: "
-            "choose an agent that learns from each trial once, such as RL2 or MAML."
+            f"PAIRED trains a second agent, whose replay buffer is not saved, and {agent.title} has one: choose an "
+            "agent that learns from each trial once, such as RL2 or MAML."
         )

@@ -78,8 +78,8 @@ class RoML(TaskSampler):
         if not 0 < len(self.sample) <= MOST_NUMBERS:
             name = type(self.family).__name__
             raise ValueError(
-                f"RoML tilts the distribution of a task's numbers, and those of {name} have {len(self.sample)} that "
-                f"vary: it needs 1 to {MOST_NUMBERS}; choose another task sampler, such as plr."
+                f"RoML needs tasks with 1 to {MOST_NUMBERS} numbers that vary, and those of {name} have "
+                f"{len(self.sample)}: choose another task sampler, such as plr."
             )
         self.mean = torch.zeros(len(self.sample), device=self.device)
         self.std = torch.ones(len(self.sample), device=self.device)

@@ -83,14 +83,14 @@ def check(agent: LearningAgent, score: str) -> None:
     """Raise ValueError for a score that the agent or its family does not support."""
     if score in BY_VALUES and agent.values is None:
         raise ValueError(
-            f"The score {score} needs a critic, which {agent.title} has not: choose regret as the score of the task "
+            f"The score {score} needs a critic, which {agent.title} lacks: choose regret as the score of the task "
             "sampler, or an agent with a critic, such as RL2, or MAML with baseline=network."
         )
     if score == "regret" and agent.family.oracle(pattern_task(agent.family)) is None:
         name = type(agent.family).__name__
         raise ValueError(
             f"The score regret needs the known optimum of a task, and {name} has none: choose max_mc or "
-            f"positive_value_loss as the score of the task sampler, or let {name} write oracle(task)."
+            f"positive_value_loss as the score of the task sampler, or implement oracle(task)."
         )
 
 

@@ -136,7 +136,7 @@ def _check_trials(options: SFLOptions, agent: LearningAgent) -> None:
             f"SFL plays a candidate {trials} times in one meta-batch: trials must not exceed meta_batch_size = {tasks}."
         )
     if trials * episodes_of(agent) * agent.protocol.envs_per_task < 2:
-        raise ValueError("SFL needs two episodes of a candidate or more, as with one p (1 - p) is 0: let trials be 2.")
+        raise ValueError("SFL needs at least two episodes per candidate, as p (1 - p) is 0 for one: set trials to 2.")
 
 
 def learnability(rate: Tensor) -> Tensor:
@@ -148,6 +148,6 @@ def unsolved(family: AnyFamily) -> str:
     """Return the message for a family that does not report whether a task is solved."""
     name = type(family).__name__
     return (
-        f"SFL needs to know whether a task is solved, and {name} does not say: let {name} write success(task, state), "
-        "or choose another task sampler, such as plr."
+        f"SFL needs to know whether a task is solved, and {name} does not say: implement success(task, state), or "
+        "choose another task sampler, such as plr."
     )

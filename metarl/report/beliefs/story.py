@@ -63,11 +63,11 @@ def nothing_to_show(agent: Agent, family: TaskFamily, split: str, rounds: bool) 
     """
     name, player = type(family).__name__, getattr(agent, "title", type(agent).__name__)
     if rounds:
-        return f"{player} adapts in rounds, and a belief is shown along the episodes of one trial."
+        return f"{player} adapts in rounds, and beliefs are drawn only for trials of one round."
     if split not in family.splits:
-        return "Tasks that are given have no split, so nobody knows what to expect of them."
+        return "Tasks given by value have no split, and so no prior."
     if family.ground(split) is None:
-        return f"The tasks of {name} are not places: it writes no ground(split)."
+        return f"The tasks of {name} are not places: it does not implement ground(split)."
     if isinstance(agent, Believer) or _observer(family, split) is not None:
         return ""
     return f"{player} has no goal_map(memory, points), and {name} has no exact belief about {split!r}."
@@ -106,7 +106,7 @@ def chosen_moments(lengths: Sequence[int], most: int = PANELS) -> list[Moment]:
     and the last episode. Raises ValueError for fewer than five.
     """
     if most < 5:
-        raise ValueError(f"At least five moments tell a trial, got {most}.")
+        raise ValueError(f"most must be at least 5, got {most}.")
     later = sorted({2, len(lengths)}) if len(lengths) > 1 else []
     steps = {0, 1, *(round(lengths[0] / 2**halved) for halved in range(most - len(later) - 2))}
     found = [Moment(1, step) for step in sorted(steps)]

@@ -53,15 +53,15 @@ def read_records(run: Path) -> list[dict[str, Any]]:
         *lines, _ = read_text(path).split("\n")
     except FileNotFoundError:
         raise ValueError(
-            f"{str(run)!r} has no history of its training: it has no {METRICS}, which a run writes and a trained agent "
-            "of the package comes without; train it again, or leave it out."
+            f"{str(run)!r} has no training history: it has no {METRICS}, which runs write and pretrained agents lack; "
+            "train it again, or leave it out."
         ) from None
     found: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise damaged(path, f"line {number} is no valid JSON") from error
+            raise damaged(path, f"line {number} is not valid JSON") from error
         counts = [record.get(key) for key in ("iteration", "env_steps")] if isinstance(record, dict) else []
         if not counts or any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
             raise damaged(path, f"line {number} has no iteration and env_steps")
@@ -83,7 +83,7 @@ def history(run: Path, records: Sequence[Mapping[str, Any]], split: str) -> Hist
         if last[0] < records[-1]["env_steps"]:  # the run has gone on since
             final = None
     if not rows:
-        raise ValueError(f"{str(run)!r} has no evaluation on {split!r} with a number that is finite.")
+        raise ValueError(f"{str(run)!r} has no evaluation on {split!r} with a finite return.")
     steps, seconds, returns, low, high = np.array(rows, dtype=np.float64).T
     return History(split, steps, seconds, returns, low, high, final)
 

@@ -90,11 +90,11 @@ class Panel:
         if self.scale is not None:
             start, end, from_what, to_what = self.scale
             way = f"from {from_what} ({short(start)}) to {to_what} ({short(end)})"
-            found.append(f"50 % and 90 %: of the way {way}; ≤: there at the first evaluation.")
+            found.append(f"50 % and 90 %: of the way {way}; ≤: reached at the first evaluation.")
         if (shared := common_range(self.curves)) is not None:
             unit = "steps" if x == "train_steps" else "seconds"
-            stays = "; an agent whose training has ended stays as it is" if len(self.curves) > 1 else ""
-            found.append(f"Mean height: of the curve from {shared[0]:,.0f} to {shared[1]:,.0f} {unit}{stays}.")
+            stays = "; an agent whose training has ended keeps its return" if len(self.curves) > 1 else ""
+            found.append(f"Mean height of the curve: from {shared[0]:,.0f} to {shared[1]:,.0f} {unit}{stays}.")
         if any(len(curve.histories) > 1 for curve in self.curves):
             found.append("Several seeds: their mean, each interpolated between its evaluations.")
         over = dict.fromkeys(curve.interval_of() for curve in self.curves)

@@ -82,7 +82,7 @@ class TrainingCurve:
         try:
             return combine([final for final in finals if final is not None])
         except ValueError as error:
-            raise ValueError(f"The evaluations at the end of the seeds of {self.name!r} differ: {error}") from error
+            raise ValueError(f"The final evaluations of the seeds of {self.name!r} differ: {error}") from error
 
     def last(self) -> tuple[float, float, float]:
         """The return at the end with its 95 % interval: (mean, low, high).

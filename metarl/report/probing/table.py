@@ -12,7 +12,7 @@ from metarl.evaluation.probing.scores import Decoded
 from metarl.evaluation.results import short
 from metarl.report.table import width_of
 
-NOTE = "Decodable is not used: what a decoder finds, the policy may ignore."
+NOTE = "Decodable does not mean used: the policy may ignore what a decoder finds."
 """A reminder of the limit of every probe."""
 
 
@@ -103,7 +103,7 @@ def caption(probe: Probe) -> str:
     if probe.belief is None:
         text += "The family has no exact belief about these tasks, so only the task is probed. "
     elif probe.task.ceiling is not None:
-        text += "Exact belief: what it scores in the memory's place. "
+        text += "Exact belief: its score in place of the memory. "
     text += f"Shuffled: memories of other trials at the same step. {NOTE}"
     if probe.lost is not None:
         lost = probe.lost

@@ -59,7 +59,7 @@ class Board:
         if suite is not None:
             parts += [
                 f"## All {len(suite.curves)} problems with a known optimum\n",
-                "The last point of adaptation: 0 is random play, 1 the best that is known when the task is told. "
+                "The last point of adaptation: 0 is random play, 1 the best known return if the task is known. "
                 "95 % intervals over seeds and tasks.\n",
                 suite.markdown(),
             ]

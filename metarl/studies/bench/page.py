@@ -42,7 +42,7 @@ def page(rows: Sequence[Row]) -> str:
         (
             "How fast do they adapt?",
             "Return of an episode by the experience on the task, on a scale on which 0 is random play and 1 the best "
-            "that is known when the task is told. Bands are 95 % intervals over tasks, of seed 1.",
+            "known return if the task is known. Bands are 95 % intervals over tasks, of seed 1.",
             _adaptation(board, shades),
         ),
         (
@@ -58,7 +58,7 @@ def page(rows: Sequence[Row]) -> str:
         (
             "What does a return cost?",
             "The return by environment steps of meta-training and by adaptation on the task, in the evaluations during "
-            "training of one seed, on other tasks than those above. Agents of the package have no such history.",
+            "training of one seed, on other tasks than those above. Pretrained agents have no such history.",
             _surfaces(board),
         ),
     ]

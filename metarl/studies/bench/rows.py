@@ -121,19 +121,19 @@ def read(path: Path) -> list[Row]:
     where = f"The file {brief(str(path))!r}"
     try:
         if path.stat().st_size > LONGEST:
-            raise ValueError(f"{where} has more than {LONGEST:,} bytes, so it is no file of results.")
+            raise ValueError(f"{where} is not a results file: it has more than {LONGEST:,} bytes.")
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise ValueError(f"There is no file {brief(str(path))!r}.") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and str(error).startswith(where):
             raise
-        raise ValueError(f"{where} is no file of results: it cannot be read as JSON.") from error
+        raise ValueError(f"{where} is not a results file: it cannot be read as JSON.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("rows"), list):
-        raise ValueError(f"{where} is no file of results: it has not the format {FORMAT!r}.")
+        raise ValueError(f"{where} is not a results file: it does not have the format {FORMAT!r}.")
     if data.get("version") != VERSION:
         raise ValueError(
-            f"{where} is of version {brief(str(data.get('version')))} of the benchmark, and this is version {VERSION}."
+            f"{where} must be from version {VERSION} of the benchmark, got {brief(str(data.get('version')))}."
         )
     if len(data["rows"]) > MOST_ROWS:
         raise ValueError(f"{where} has more than {MOST_ROWS:,} rows.")
@@ -141,18 +141,18 @@ def read(path: Path) -> list[Row]:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _row(given: Any, where: str) -> Row:
     """Make a row of what a file holds. Raises ValueError for anything that is not as it should be."""
     if not isinstance(given, dict):
-        raise ValueError(f"{where}, is no row: it must be a JSON object.")
+        raise ValueError(f"{where}, must be a JSON object.")
     known = {each.name for each in fields(Row)}
     if missing := known - {*given}:
         raise ValueError(f"{where}, lacks {sorted(missing)[0]!r}.")
     if more := {*given} - known:
-        raise ValueError(f"{where}, has a field that there is not: {brief(sorted(map(str, more))[0])!r}.")
+        raise ValueError(f"{where}, has an unknown field: {brief(sorted(map(str, more))[0])!r}.")
     row = Row(**given)
     points, tasks = len(row.labels) if isinstance(row.labels, list) else 0, MOST_TASKS
     rules: dict[str, bool] = {
@@ -183,7 +183,7 @@ def _row(given: Any, where: str) -> Row:
         name = wrong[0]
         if name == "problem":
             raise ValueError(f"{where}: {unknown('problem', str(row.problem), PROBLEMS)}")
-        raise ValueError(f"{where}, has a wrong value of {name!r}: {brief(str(getattr(row, name)))}.")
+        raise ValueError(f"{where}, has an invalid {name!r}: {brief(str(getattr(row, name)))}.")
     return row
 
 

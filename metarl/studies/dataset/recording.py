@@ -72,9 +72,7 @@ def write_histories(
 def check_new(folder: Path) -> None:
     """Raise FileExistsError if there is something at `folder`: histories are never overwritten."""
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(
-            None, "There is already something there, and histories are never overwritten", str(folder)
-        )
+        raise FileExistsError(None, "This path already exists, and histories are never overwritten", str(folder))
 
 
 def check_wanted(source: Source, wanted: Wanted) -> None:

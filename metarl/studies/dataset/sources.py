@@ -53,7 +53,7 @@ def find_source(
             f"A ready-made agent such as {name!r} needs a family to play: give --family, such as DarkRoom."
         )
     if family is None and options:
-        raise ConfigError("--set is about the family of --family: give both, or neither.")
+        raise ConfigError("--set changes options of --family: give both, or neither.")
     allowed = [f"--allow={package}" for package in packages]
     if family is None:
         played = _of(parsing.parse(["--config", str(checkpoint.find(name) / "config.yaml"), *allowed]))

@@ -77,7 +77,7 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         if not 1 <= action_repeat <= self.inner.horizon:
             raise ValueError(f"action_repeat must be 1 to {self.inner.horizon}, an episode, got {action_repeat}.")
         if self.inner.opaque and (action_repeat > 1 or switch):
-            raise ValueError(f"action_repeat and switch need a family that is no simulator, got {self.inner!r}.")
+            raise ValueError(f"action_repeat and switch need a family without a simulator, got {self.inner!r}.")
         self.family, self.obs_noise, self.reward_noise = family, obs_noise, reward_noise
         self.delay, self.action_repeat, self.switch = delay, action_repeat, switch
         self._deviations = deviations if bool((deviations > 0.0).any()) else None
@@ -183,7 +183,7 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
 
     @property
     def no_picture(self) -> str:
-        return "draw the family inside."
+        return "draw the family that it wraps."
 
 
 def unchanged(task: Any) -> StressedTask:

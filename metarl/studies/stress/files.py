@@ -27,8 +27,8 @@ def stress_table(study: Study) -> Table:
         title=Text(f"{study.agent} on {study.family}, {study.split}: return of an episode", style="bold not italic"),
         caption=Text(
             f"{study.tasks} tasks × {study.repeats} repeats, the same with and without. Lost: paired, 95 % interval "
-            "over tasks. Kept: 1 nothing is lost, 0 it plays as random play does under the same condition; where a "
-            f"told player's return is known, in shares of it.{left_out}",
+            "over tasks. Kept: 1 means that nothing is lost, 0 the return of random play under the same condition; as "
+            f"a share of the optimum's return where that is known.{left_out}",
             style="dim not italic",
         ),
     )  # fmt: skip
@@ -64,7 +64,7 @@ def draw(study: Study) -> Figure:
     ax.set_ylim(max(places, default=0) + 0.7, -0.7)
     ax.set_xlim(-0.25, 1.25)
     diamonds = "\n◆ trained under the condition" if any(each.retrained is not None for each in study.results) else ""
-    ax.set_xlabel(f"share that is kept, with its 95 % interval: 0 plays as random play, 1 loses nothing{diamonds}")
+    ax.set_xlabel(f"share kept, with its 95 % interval: 0 is random play, 1 loses nothing{diamonds}")
     ax.set_title(f"{study.agent} on {study.family.partition('(')[0]}, {study.split}", loc="left", fontsize="medium")
     ax.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):

@@ -163,7 +163,7 @@ def _why_not(each: Stress, agent: Agent, family: AnyFamily) -> str | None:
     """Say why a kind of stress does not apply, or None."""
     rounds = agent.protocol.test().rounds > 1
     if each.name == "task switch" and rounds:
-        return "an agent that adapts in rounds begins each round anew"
+        return "an agent that adapts in rounds starts each round afresh"
     if each.name == "task switch" and family.episodes_per_trial == 1 and family.horizon == 1:
         return "a trial is a single step"
     if each.name in ("task switch", "action repeat") and family.opaque:

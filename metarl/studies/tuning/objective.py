@@ -31,7 +31,7 @@ def split_of(config: TrainConfig) -> str:
     if config.train_split == "all":
         return "all"
     if "valid" not in config.family.splits:
-        raise ConfigError(f"{config.family!r} has no split 'valid' to tune on, and no other may be chosen by.")
+        raise ConfigError(f"{config.family!r} must have a split 'valid', the only one that tuning may use.")
     return "valid"
 
 

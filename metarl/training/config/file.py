@@ -68,11 +68,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         what = brief(" ".join(f"{error.context or ''} {error.problem or ''}".split()), 140)
         raise ConfigError(f"The config file {name!r} is not valid YAML{where}: {what}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config file {name!r} is not a text of YAML.") from error
+        raise ConfigError(f"The config file {name!r} is not a YAML text file.") from error
     except OSError as error:
         raise ConfigError(f"The config file {name!r} cannot be read: {error.strerror}.") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"The config file {name!r} holds no 'key: value' pairs.")
+        raise ConfigError(f"The config file {name!r} must consist of 'key: value' pairs.")
     _check_complete(Path(path), text, data)
     return data
 
@@ -115,12 +115,12 @@ def find(name: str) -> Path:
     if name in presets():
         return PRESETS / f"{name}.yaml"
     if name.startswith("-"):
-        raise ConfigError(f"{brief(name)!r} is no option: an option begins with two dashes, as --agent.lr does.")
+        raise ConfigError(f"{brief(name)!r} is not an option: options begin with two dashes, such as --agent.lr.")
     if os.path.isdir(path):
         raise ConfigError(
-            f"{brief(name)!r} is a folder: give a config file or a preset, or continue a run by --resume."
+            f"{brief(name)!r} is a folder: give a config file or a preset, or continue a run with --resume."
         )
     if path.suffix in (".yaml", ".yml"):
         near = nearest(path.stem, presets(), "Presets", see=SEE_OPTIONS)
-        raise ConfigError(f"There is no config file {brief(name)!r}, nor a preset {brief(path.stem)!r}. {near}")
+        raise ConfigError(f"There is no config file {brief(name)!r} and no preset {brief(path.stem)!r}. {near}")
     raise ConfigError(unknown("config file or preset", name, presets(), see=SEE_OPTIONS))

@@ -146,7 +146,7 @@ def _as_list(values: Sequence[str]) -> str:
 def _count(value: str | None) -> int:
     if value is None or not re.fullmatch(r"[1-9][0-9]{0,5}", value):
         given = "nothing" if value is None else repr(brief(value))
-        raise ConfigError(f"--seeds needs how many, at least 1 and at most 999999, got {given}.")
+        raise ConfigError(f"--seeds must be a whole number from 1 to 999999, got {given}.")
     return int(value)
 
 

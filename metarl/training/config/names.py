@@ -111,7 +111,7 @@ def _registered_as(field: str, name: str) -> str | None:
     same = [id for id in known if _squeezed(name) in (_squeezed(id), _squeezed(short_name(id)))]
     same = [id for id in same if id.startswith("metarl/")] or same
     if len({re.sub(r"-v\d+$", "", id) for id in same}) > 1:
-        raise ConfigError(f"The {field} {name!r} may be {' or '.join(same[:4])}: give the whole name.")
+        raise ConfigError(f"The {field} {name!r} is ambiguous: give the full name, {' or '.join(same[:4])}.")
     return max(same, key=lambda id: int((re.findall(r"-v(\d+)$", id) or [0])[0]), default=None)
 
 
@@ -126,7 +126,7 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
     module, _, cls = name.rpartition(".")
     if module == "__main__":
         return (
-            f"The {field} {name!r} is defined in the program itself (__main__), where no other program finds it, so "
+            f"The {field} {name!r} is defined in the program itself (__main__), where no other can find it, so "
             "the run could not be loaded: put it into a module that registers it, and give --allow MODULE, or "
             "allow=['MODULE'] in Python."
         )
@@ -134,8 +134,8 @@ def _not_registered(field: str, name: str, declared: Sequence[str]) -> str:
         id = f"{module.partition('.')[0]}/{cls}-v0" if field == "family" else cls.removesuffix("Config") or cls
         line = f'metarl.{"register" if field == "family" else "register_agent"}("{id}", {cls})'
         return (
-            f"The {field} {name!r} is the path of a class, and a configuration names what is registered: "
-            f"put {line} into the module {module}, and give --allow {module} --{field} {id}."
+            f"The {field} {name!r} must be a registered name, not the path of a class: put {line} into the module "
+            f"{module}, and give --allow {module} --{field} {id}."
         )
     if declared:
         packages = " ".join(f"--allow {package}" for package in declared)

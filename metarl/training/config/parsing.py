@@ -200,7 +200,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
         raise ConfigError(f"There is no run to resume in {brief(str(run_dir), 160)!r}: it has no config.yaml.")
     if (run_dir / "agent.safetensors").exists():
         raise ConfigError(
-            f"{str(run_dir)!r} holds a trained agent, not a run: start a run from it by "
+            f"{str(run_dir)!r} is a trained agent, not a run: start a run from it with "
             f"--init_from {shlex.quote(str(run_dir))}."
         )
     check_regular(run_dir, to_write=True)
@@ -208,7 +208,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
 
 def _check_auto_resume(parsed: Parsed) -> None:
     if parsed.resume is not None:
-        raise ConfigError("--auto_resume stands in for --resume: give the run's first command, with its --run_dir.")
+        raise ConfigError("--auto_resume replaces --resume: repeat the run's first command, with its --run_dir.")
     if parsed.config.run_dir is None:
         raise ConfigError("--auto_resume needs --run_dir: the folder in which the same command finds its run again.")
 

@@ -42,7 +42,7 @@ def check_plain(key: str, hint: Any, value: Any) -> None:
     """Raise ConfigError for a value of the option `key`, of type `hint`, that would be more than data."""
     if not is_plain(hint):
         raise ConfigError(
-            f"{key} holds an object of Python, which no configuration can name: register a function that makes it, or "
+            f"{key} takes a Python object, which a configuration cannot hold: register a function that makes it, or "
             "functools.partial, under an id of its own."
         )
     if names_object(value):

@@ -30,13 +30,13 @@ def check_regular(run_dir: Path, to_write: bool = False) -> None:
         inside = brief(os.path.relpath(entry.path, run_dir))
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(
-                f"The run in {brief(str(run_dir))!r} holds {kind_of(found.st_mode)}, {inside!r}: the files of a run "
-                "must be regular files inside its folder, so that nothing elsewhere is read or changed: remove it."
+                f"The run in {brief(str(run_dir))!r} must have only regular files, so that nothing elsewhere is read "
+                f"or changed, got {kind_of(found.st_mode)}: remove {inside!r}."
             )
         if to_write and found.st_nlink > 1:
             raise ConfigError(
-                f"In the run in {brief(str(run_dir))!r} the file {inside!r} has a second name (a hard link), whose "
-                "content would change, too: continue a copy of the folder (cp -r)."
+                f"The file {inside!r} of the run in {brief(str(run_dir))!r} has a hard link elsewhere, whose content "
+                "would change too: continue a copy of the folder (cp -r)."
             )
 
 

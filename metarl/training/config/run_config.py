@@ -122,7 +122,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run_dir is not None:
             if not self.run_dir:
-                raise ConfigError("run_dir needs a folder, got '': leave it out for a new one in runs.")
+                raise ConfigError("run_dir must be a folder, got '': leave it out for a new one in runs.")
             self.run_dir = os.path.expanduser(self.run_dir)  # no shell has expanded paths in a file
         for name in ("train_split", "eval_splits"):
             value = getattr(self, name)

@@ -68,10 +68,12 @@ class _Loader(yaml.SafeLoader):
         if not alias:
             self.sizes[id(node)] = 1 + sum(self.sizes[id(child)] for child in _children(node))
         elif id(node) not in self.sizes:
-            raise Refused("an alias stands inside the value that it names: write the value that is meant", line)
+            raise Refused("an alias refers to the value that contains it: write out the value", line)
         self.values += self.sizes[id(node)] if alias else 1
         if self.values > MOST_VALUES:
-            raise Refused(f"there are more than {MOST_VALUES:,} values, those of aliases counted: leave most out")
+            raise Refused(
+                f"there are more than {MOST_VALUES:,} values, counting those of aliases: leave most of them out"
+            )
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -82,7 +84,7 @@ class _Loader(yaml.SafeLoader):
                 first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
                 if first is not None:
                     where = f"in line {first} and again in line {line}" if line != first else f"twice in line {line}"
-                    raise Refused(f"the key {brief(key.value)!r} stands {where}: leave one of them")
+                    raise Refused(f"the key {brief(key.value)!r} appears {where}: keep one of them")
                 lines[key.tag, key.value] = line
         return node
 
@@ -96,7 +98,7 @@ class _Loader(yaml.SafeLoader):
             base = "base 60" if ":" in text else "base 8"
             others = "" if ":" in text else f" or {text.replace('_', '').lstrip('+-').lstrip('0') or 0}"
             raise Misleading(
-                f"{text} means {value} to YAML ({base}): write {value}{others}, or {text!r} for a text", line
+                f"{text} means {value} to YAML ({base}): write {value}{others}, or {text!r} for a string", line
             )
         return value
 
@@ -131,4 +133,4 @@ def load_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # ``!!bool maybe``, ``!!int ""``
-        raise Refused("a value is none of the type that its tag names: leave out the tag") from error
+        raise Refused("a value does not have the type of its tag: leave out the tag") from error

@@ -72,7 +72,7 @@ def memory_sentence(error: BaseException, config: TrainConfig) -> str:
         more.append(f"a smaller agent.chunk_length (now {options['chunk_length'] or 'the whole trial'})")
     where = "The GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "Memory"
     parts = [f"lower {' or '.join(less)}", *more, f"fewer eval_tasks (now {config.eval_tasks})"]
-    return f"{where} is exhausted. What needs less: {', '.join(parts)}."
+    return f"{where} is exhausted. To use less: {', '.join(parts)}."
 
 
 def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
@@ -82,11 +82,11 @@ def file_sentence(error: OSError, config: TrainConfig, run_dir: Path) -> str:
     if error.errno in FULL:
         remedy = f"Free space on the disk of {str(run_dir)!r} (or raise the quota)"
     elif not run_dir.is_dir():
-        return f"{what} The run directory was removed while the run went on: start the run again."
+        return f"{what} The run directory was removed during the run: start the run again."
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = f"Make {str(run_dir)!r} writable"
     else:
-        remedy = f"See that {str(run_dir)!r} can be written to"
+        remedy = f"Make sure that {str(run_dir)!r} can be written to"
     if checkpoint.newest(run_dir):
-        return f"{what} {remedy}; go on from the last checkpoint by: {resume_command(run_dir, config.allow)}"
-    return f"{what} {remedy}; start the run again by: {start_command(run_dir, config.allow)}"
+        return f"{what} {remedy}; continue from the last checkpoint with: {resume_command(run_dir, config.allow)}"
+    return f"{what} {remedy}; start the run again with: {start_command(run_dir, config.allow)}"

@@ -44,7 +44,7 @@ class Guarded:
         try:
             drawn = draw()
         except Exception as error:  # a failed picture must not end the run
-            self._warn(f"{tag} could not be drawn ({_said(error)}); the run goes on.")
+            self._warn(f"{tag} could not be drawn ({_said(error)}); the run continues.")
             return
         if drawn is not None:  # there is nothing to draw
             self(method, tag, drawn, *args, **options)

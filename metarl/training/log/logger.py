@@ -66,7 +66,7 @@ class Logger:
         self.earlier = rewind(run_dir, self.start, self._at_each_start)
         # The mark is for a TensorBoard that is running, and has read what is no longer there.
         writer = functools.partial(SummaryWriter, str(run_dir), purge_step=self.start + 1, flush_secs=10)
-        rest = f"all metrics go on in {run_dir / 'metrics.jsonl'}."
+        rest = f"all metrics are still written to {run_dir / 'metrics.jsonl'}."
         warn = warn or self.say
         self.writer = Guarded(writer, warn, rest)
         for name, text in {"config": as_yaml(values), **texts}.items():

@@ -231,7 +231,7 @@ def test_a_state_can_be_stepped_once():
     family = GymFamily("tests/Target-v0", TARGET)
     task, state = start(family)
     family.step(task, state, torch.zeros(2, dtype=torch.int64), keys(2))
-    with pytest.raises(WrongResult, match="A state of GymFamily can be stepped once"):
+    with pytest.raises(WrongResult, match="A state of GymFamily can be stepped only once"):
         family.step(task, state, torch.zeros(2, dtype=torch.int64), keys(2))
 
 
@@ -377,7 +377,7 @@ def test_copies_have_simulators_of_their_own():
 
 
 def test_entries_of_a_dict_are_joined_and_parts_say_where():
-    with pytest.raises(ValueError, match="observation 'words' has no fixed number of numbers: Text"):
+    with pytest.raises(ValueError, match="observation 'words' has no fixed size: Text"):
         GymFamily("tests/Structured-v0", TARGET)
     family = GymFamily("tests/Structured-v0", TARGET, observe=["bits", "both", "image"])
     assert [(part.name, part.space.shape) for part in family.observation_parts] == [
@@ -391,7 +391,7 @@ def test_entries_of_a_dict_are_joined_and_parts_say_where():
 def test_an_entry_has_the_bounds_that_observe_gives():
     family = GymFamily("tests/Structured-v0", TARGET, observe={"image": [0, 200], "bits": None})
     assert {part.name: part.space.high.max() for part in family.observation_parts} == {"image": 200.0, "bits": 1.0}
-    with pytest.raises(ValueError, match="'bits', which is no Box but a MultiBinary"):
+    with pytest.raises(ValueError, match="'bits', which must be a Box, got MultiBinary"):
         GymFamily("tests/Structured-v0", TARGET, observe={"bits": [0, 2]})
 
 
@@ -483,7 +483,7 @@ def length(where: str = "attribute:length", train=None, **more):
         (length("attribute:__class__.x"), "without a leading underscore"),
         (length("attribute:lenth"), "Unknown attribute of CartPoleEnv: 'lenth'. Did you mean 'length'?"),
         (length("attribute:step"), "CartPoleEnv has no number in attribute:step"),
-        (length("model:body_mass"), "is no MuJoCo environment"),
+        (length("model:body_mass"), "is not a MuJoCo environment"),
         (length(train={"unifrom": [1, 2]}), "Did you mean 'uniform'"),
         (length(train={"uniform": [2, 1]}), "needs [low, high] with low < high"),
         (length(train={"log_uniform": [0, 1]}), "with positive low < high"),

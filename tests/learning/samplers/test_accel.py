@@ -88,7 +88,7 @@ def test_replayed_tasks_are_edited_next_and_only_scored(robust: bool):
 
 @pytest.mark.parametrize(
     ("family", "sentence"),
-    [(GridNavi(), "GridNavi does not hold, which has a fixed number"), (SparsePointRobot(), "have only one: let")],
+    [(GridNavi(), "GridNavi has a fixed list of them"), (SparsePointRobot(), "have only one: implement")],
 )
 def test_families_whose_tasks_cannot_be_edited_are_refused(family, sentence: str):
     with pytest.raises(ValueError, match=sentence):

@@ -284,11 +284,11 @@ def listed() -> TaskFamily:
 @pytest.mark.parametrize(
     ("agent", "sentence"),
     [
-        (lambda: make(Corridor()), "Corridor does not say in which space their field 'length' lies"),
+        (lambda: make(Corridor()), "Corridor does not declare the space of their field 'length'"),
         (lambda: spaced(-np.inf, np.inf, ()), r"bounded Box spaces, but Spaced.task_space has Box\(-inf, inf"),
         (lambda: spaced(-1, 1, (2,)), r"the shapes of a task's fields, got \(2,\) for 'x', whose shape is \(\)"),
-        (lambda: make(listed()), "the split 'train' of Navigation2D does not hold, which has a fixed number of them"),
-        (r2d2, "the trials that one of R2D2 looks back on are not saved"),
+        (lambda: make(listed()), "the split 'train' of Navigation2D has a fixed list of them"),
+        (r2d2, "whose replay buffer is not saved, and R2D2 has one"),
     ],
 )
 def test_who_cannot_be_served_is_told_so(agent, sentence: str):

@@ -237,7 +237,7 @@ def test_a_gradient_agent_has_values_with_a_learned_baseline(baseline: str):
     config = MAMLConfig(meta_batch_size=3, fast_batch_size=2, hidden_sizes=(8,), baseline=baseline)
     agent = config.build(family, 0, torch.device("cpu"))
     if baseline == "linear":
-        with pytest.raises(ValueError, match=r"The score max_mc needs a critic, which .* has not: choose regret"):
+        with pytest.raises(ValueError, match=r"The score max_mc needs a critic, which .* lacks: choose regret"):
             PLR(PLROptions(), agent, "train")
         return
     sampler = PLR(PLROptions(capacity=6), agent, "train")

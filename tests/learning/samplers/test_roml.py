@@ -160,5 +160,5 @@ def test_the_state_is_whole():
 
 
 def test_tasks_of_many_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"those of WallMaze have \d+ that vary: it needs 1 to 32"):
+    with pytest.raises(ValueError, match=r"1 to 32 numbers that vary, and those of WallMaze have \d+:"):
         RoML(RoMLOptions(), make(WallMaze()), "train")

@@ -88,7 +88,7 @@ def test_a_family_that_does_not_say_what_is_solved_is_refused():
     ("options", "episodes", "sentence"),
     [
         (SFLOptions(trials=9), 2, "trials must not exceed meta_batch_size = 8"),
-        (SFLOptions(trials=1), 1, "SFL needs two episodes of a candidate or more"),
+        (SFLOptions(trials=1), 1, "SFL needs at least two episodes per candidate"),
     ],
 )
 def test_candidates_are_played_often_enough_to_be_judged(options: SFLOptions, episodes: int, sentence: str):
