@@ -1,4 +1,4 @@
-"""Alchemy: find out what potions do to stones, then make valuable ones."""
+"""Alchemy: learn the effects of potions on stones, then make valuable stones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from metarl.envs.drawing.sheet import Sheet, pixels
 
 # A vertex of the cube is a number 0 … 7 whose bit i says whether latent coordinate i is +1; an edge along axis a is
 # number 4 a + (the other two bits). A latent potion 2 · axis + direction sets the coordinate to -1 (0) or +1 (1).
-VALUES = (-3, -1, -1, 1, -1, 1, 1, 15)  # of the vertices: the sum of the coordinates, and 12 more where all are +1
+VALUES = (-3, -1, -1, 1, -1, 1, 1, 15)  # of the vertices: sum of the coordinates, plus 12 if all are +1
 
 
 STONES, POTIONS, COLOURS = 3, 12, 6
 
 
 class Chemistry(NamedTuple):
-    """The effects of potions on stones, and the looks of both."""
+    """The effects of potions on stones, and the appearance of both."""
 
-    edges: Tensor  # (B, 12) bool: which edges of the cube of latent stones exist
+    edges: Tensor  # (B, 12) bool: existing edges of the cube of latent stones
     potions: Tensor  # (B, 6) int64: the latent potion of each colour
     signs: Tensor  # (B, 3) int64, ±1: latent coordinate = sign · aligned coordinate
     rotation: Tensor  # (B,) int64, 0 … 3: how perceived features are rotated against aligned coordinates
@@ -39,7 +39,7 @@ class Table(NamedTuple):
     """The stones and potions on the table."""
 
     stones: Tensor  # (B, 3) int64: their vertices
-    stones_used: Tensor  # (B, 3) bool: in the cauldron
+    stones_used: Tensor  # (B, 3) bool: already in the cauldron
     colours: Tensor  # (B, 12) int64: of the potions, 0 … 5
     potions_used: Tensor  # (B, 12) bool
 
@@ -111,7 +111,7 @@ class Alchemy(TaskFamily[Chemistry, Table]):
     """
 
     noisy = False
-    shows_task = True  # how stones look tells the rotation, as published
+    shows_task = True  # the stones' appearance reveals the rotation, as published
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "ood", "all")
 
@@ -122,7 +122,7 @@ class Alchemy(TaskFamily[Chemistry, Table]):
         self.action_space = gymnasium.spaces.Discrete(1 + STONES * (1 + POTIONS))
 
     def every_chemistry(self, split: str) -> Chemistry:
-        """Every chemistry of the split once (`all`: 167 424). Draws are not uniform over them: see Splits."""
+        """Return every chemistry of the split once (`all`: 167 424). Draws are not uniform over them: see Splits."""
         groups = _limits_of(split)
         parts = [torch.tensor([g for g, limits in enumerate(_number_of_limits()) if limits in groups]), _pairs(split)]
         graph, pair, rotation = torch.cartesian_prod(*parts, torch.arange(4)).unbind(-1)
@@ -198,7 +198,7 @@ PAINT = ("#e03131", "#1971c2", "#2f9e44", "#f08c00", "#9c36b5", "#0c8599")
 
 
 def _draw_cube(draw: ImageDraw.ImageDraw, task: Chemistry) -> None:
-    """The latent cube with the values of its vertices, its existing edges, and which colour moves along which axis."""
+    """Draw the latent cube with the values of its vertices, its existing edges, and the colour of each axis."""
     place = [(460 + 110 * (v & 1) + 50 * (v >> 1 & 1), 250 - 110 * (v >> 2) - 50 * (v >> 1 & 1)) for v in range(8)]
     for v, axis in itertools.product(range(8), range(3)):
         if not v >> axis & 1:
@@ -214,7 +214,7 @@ def _draw_cube(draw: ImageDraw.ImageDraw, task: Chemistry) -> None:
 
 
 class _Log(Sketch[Table]):
-    """The table of the present episode, state by state, and what the stones of all episodes have paid."""
+    """The table of the current episode, state by state, and the payments of the stones of all episodes."""
 
     LINE, LEFT, TOP, RIGHT = 16, 44, 54, 430  # pixels
 
@@ -262,7 +262,7 @@ class _Log(Sketch[Table]):
 
 
 def perceived(task: Chemistry, stones: Tensor) -> Tensor:
-    """The features that stones ``(B, n)`` show: float32 ``(B, n, 3)`` in {-1, 0, 1}."""
+    """Return the perceived features of stones ``(B, n)``: float32 ``(B, n, 3)`` in {-1, 0, 1}."""
     latent = 2 * (stones[..., None] >> torch.arange(3, device=stones.device) & 1) - 1
     return (_unalign(stones.device)[task.rotation][:, None] * (latent * task.signs[:, None])[:, :, None]).sum(-1)
 
@@ -279,7 +279,7 @@ EDGE = tuple(
 
 @functools.cache
 def _graphs_and_limits() -> tuple[tuple[tuple[bool, ...], ...], tuple[int, ...]]:
-    """The edges of each graph and its number of limits, in the order of that number."""
+    """Return the edges of each graph and its number of constraints, sorted by that number."""
     found = []
     others = [[b for b in range(3) if b != axis] for axis in range(3)]
     for limits in itertools.product((None, 0, 1), repeat=6):
@@ -303,7 +303,7 @@ def _graphs_and_limits() -> tuple[tuple[tuple[bool, ...], ...], tuple[int, ...]]
 
 
 def graphs() -> Tensor:
-    """The edges of the 109 graphs: (109, 12) bool."""
+    """Return the edges of the 109 graphs: (109, 12) bool."""
     return torch.tensor(_graphs_and_limits()[0])
 
 
@@ -316,7 +316,7 @@ def _limits_of(split: str) -> list[int]:
 
 
 def _pairs(split: str) -> Tensor:
-    """The numbers 8 · potion map + stone map of a split."""
+    """Return the numbers 8 · potion map + stone map of a split."""
     order = rng.permutation(rng.key(0), 384)
     return {"all": order, "test": order[:77]}.get(split, order[77:]).sort().values
 
@@ -353,8 +353,8 @@ def _value_table(device: torch.device) -> Tensor:
 
 
 # Expected value of the best plan on each graph, in the order of `graphs`: over all 8^3 · 6^12 equally likely tables,
-# with the best choice of `agents.reference.cognitive.ways` for each; to five decimals. Graphs that are alike but for
-# the axes' names have the same.
+# with the best choice of `agents.reference.cognitive.ways` for each; to five decimals. Graphs that are equal up to
+# the names of the axes have the same value.
 OPTIMA = (
     31.60619, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961, 28.00160, 31.52961,
     28.00160, 31.52961, 25.48335, 27.95361, 27.95361, 31.45285, 23.35439, 27.89723, 27.88168, 31.45303, 23.35439,

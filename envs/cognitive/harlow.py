@@ -1,4 +1,4 @@
-"""Harlow's learning sets: which of two new objects pays?"""
+"""Harlow's learning sets: learn which of two new objects pays."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ TAPE = 17  # cells, closed to a circle
 APART = 3  # cells from the fixation cross to an object
 
 
-REACH = 4  # cells that the agent sees to each side
+REACH = 4  # visible cells on each side
 
 
 class ObjectPair(NamedTuple):
-    """The two objects of a trial, float32 ``(B, num_features)`` each: the features that they show."""
+    """The features of the two objects of a trial, float32 ``(B, num_features)`` each."""
 
     right: Tensor  # the one that pays 1
     wrong: Tensor  # the one that costs 1
 
 
 class HarlowState(NamedTuple):
-    """The state of a round. Cells are numbered from where the agent looks when the round begins."""
+    """The state of a round. Cells are numbered from the agent's gaze at the start of the round."""
 
     gaze: Tensor  # (B,) int64: the cell that the agent looks at, 0 … 16
     cross: Tensor  # (B,) int64: the cell of the fixation cross
     side: Tensor  # (B,) int64: +1 if the right object appears at cross + 3, -1 if at cross - 3
-    fixated: Tensor  # (B,) bool: the cross was reached, and the objects are there instead
+    fixated: Tensor  # (B,) bool: the cross was reached and replaced by the objects
 
 
 class Harlow(TaskFamily[ObjectPair, HarlowState]):
@@ -154,11 +154,11 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         right = state.fixated & (offset == (APART * state.side) % TAPE)
         wrong = state.fixated & (offset == (-APART * state.side) % TAPE)
         reward = right.to(torch.float32) - wrong.to(torch.float32)
-        # Not by `_replace`, of which the compiler of torch 2.11 makes an empty tuple.
+        # Not `_replace`: the compiler of torch 2.11 turns it into an empty tuple.
         return HarlowState(gaze, state.cross, state.side, state.fixated | (offset == 0)), reward, right | wrong
 
     def belief(self, split: str) -> Belief | None:
-        """None for a list of tasks, whose objects would tell at once which of them pays."""
+        """Return the belief; None for a list of tasks, whose objects would reveal at once which of them pays."""
         if self.num_tasks(split) is not None:
             return None
         low, high = (1.0, 1.5) if split == "ood" else (0.0, 1.0)
@@ -171,7 +171,7 @@ class Harlow(TaskFamily[ObjectPair, HarlowState]):
         return task.right.new_ones(len(task.right))
 
     def random_return(self, task: ObjectPair) -> Tensor:
-        return task.right.new_zeros(len(task.right))  # both objects are as likely to be met first
+        return task.right.new_zeros(len(task.right))  # either object is equally likely to be met first
 
     def sketch(self, task: ObjectPair, episodes: int = 1) -> Sketch[HarlowState]:
         """One column per round, and in it one line per state: the tape with the gaze in its middle."""

@@ -1,4 +1,4 @@
-"""The belief about Harlow's objects: what they look like, which of them pays, and where they are now."""
+"""The belief over Harlow's objects: their features, which of them pays, and their current positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.step import Step
 
 LOOKS = 1e-5
-"""Objects whose features differ by less are the same."""
+"""Objects whose features differ by less than this are the same."""
 
 
 class Tape(NamedTuple):
@@ -24,19 +24,19 @@ class Tape(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """Knowledge about the objects of a trial, and about the round."""
+    """The belief's state: the objects of the trial, and the current round."""
 
-    offset: Tensor  # (B,) int64: cells from the fixation cross to where the agent looks, the shorter way round
+    offset: Tensor  # (B,) int64: cells from the fixation cross to the agent's gaze, the shorter way round
     fixated: Tensor  # (B,) bool: the cross was reached in this round
     looks: Tensor  # (B, 2, F) float32: features of the objects: of that which was on the left at first, and the other
     seen: Tensor  # (B,) bool: the objects were seen
     turned: Tensor  # (B,) bool: the first object is on the right in this round
     chance: Tensor  # (B,) float32: probability that the first object is the right one
-    steps: Tensor  # (B,) int64: steps taken in, the first observation included
+    steps: Tensor  # (B,) int64: observed steps, including the first observation
 
 
 class RightObject(Belief):
-    """The belief about the right one of two objects: 1/2 for each until one was chosen, then certain.
+    """The belief over which of two objects is right: 1/2 for each until one was chosen, then certain.
 
     All else that a task holds, the objects' features, is seen at the first fixation. From then on `log_prob` is a log
     mass: that of the two tasks with these objects; before, it is the prior's log density, ``log_density(features)``.
@@ -47,7 +47,7 @@ class RightObject(Belief):
     """
 
     def __init__(self, tape: Tape, num_features: int, low: float, high: float) -> None:
-        """Make the belief for features of magnitudes uniform in [low, high), of both signs."""
+        """Create the belief for features with magnitudes uniform in [low, high) and either sign."""
         self.tape, self.num_features, self.low, self.high = tape, num_features, low, high
         self.size = 5 + 2 * num_features
 

@@ -1,4 +1,4 @@
-"""The two-step decision task, which tells planning with a model from repeating what paid."""
+"""The two-step decision task, which distinguishes model-based planning from repeating rewarded actions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RoundState(NamedTuple):
     """The state of a trial."""
 
     current: Tensor  # (B,) int64: 0 first state, 1 or 2 second states
-    better: Tensor  # (B,) int64: the second state, 1 or 2, that pays more often in this round
+    better: Tensor  # (B,) int64: the better second state, 1 or 2, in this round
     round: Tensor  # (B,) int64: rounds finished
     action: Tensor  # (B,) int64: the choice in the first state of this round or, there, of the last; -1 before
     reward: Tensor  # (B,) float32: the last reward
@@ -131,7 +131,7 @@ class TwoStep(TaskFamily[Rounds, RoundState]):
         return RoundState(current, better, finished, choice, reward), reward, torch.zeros_like(choosing)
 
     def belief(self, split: str) -> Belief | None:
-        """Exact for a list of tasks, and for trials of one episode: the next one repeats the rounds of the first."""
+        """Return the exact belief, for a list of tasks or one episode per trial (later ones repeat the rounds)."""
         listed = self.tasks_of(split)
         if listed is not None:
             return ListedRounds(listed)
@@ -145,7 +145,7 @@ class TwoStep(TaskFamily[Rounds, RoundState]):
         return torch.full(task.luck.shape[:1], 0.5 * sum(PAYS) * self.rounds, device=task.luck.device)
 
     def sketch(self, task: Rounds, episodes: int = 1) -> Sketch[RoundState]:
-        """Rounds in time: the better state, the choice, where it led (pale: uncommonly) and whether that paid."""
+        """Draw the rounds over time: better state, choice, second state (pale: uncommon transition), and reward."""
         return _Columns(better_states(task)[0].tolist(), task.common[0].tolist())
 
 
@@ -195,14 +195,14 @@ class _Columns(Sketch[RoundState]):
 
 
 def stay_probabilities(obs: Tensor, action: Tensor, reward: Tensor, common: tuple[int, int] = (1, 2)) -> Tensor:
-    """The share of rounds whose choice the next one repeats: float32 ``(2, 2)``, [rewarded?, common transition?].
+    """Return the stay probabilities: float32 ``(2, 2)``, indexed by [rewarded?, common transition?].
 
     `obs` (2n, B, 3), `action` and `reward` (2n, B) are an episode of `TwoStep`, time first, as a rollout holds them;
     all its pairs of rounds and all rows count together. `common` are the second states that the actions commonly lead
-    to ((2, 1) in `ood`). A cell of which there is no round is NaN. Raises ValueError for another number of steps.
+    to ((2, 1) in `ood`). A cell without rounds is NaN. Raises ValueError for another number of steps.
 
-    An agent that repeats what paid has a main effect of the reward: both rows are constant. One that plans with a
-    model has an interaction: it stays after a rewarded common or an unrewarded uncommon round (Daw et al. 2011).
+    An agent that repeats rewarded actions shows a main effect of the reward: both rows are constant. A model-based
+    agent shows an interaction: it stays after a rewarded common or an unrewarded uncommon round (Daw et al. 2011).
     """
     if len(action) % 2 or obs.shape != (*action.shape, 3) or reward.shape != action.shape:
         raise ValueError("An episode of TwoStep has two steps per round, and the three arrays belong together.")

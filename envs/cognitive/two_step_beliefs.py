@@ -1,4 +1,4 @@
-"""The exact belief about the two-step task: a filter of which second state is better now."""
+"""The exact belief over the two-step task: a filter over the currently better second state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarl.envs.cognitive.two_step_rules import PAYS, SWITCH, Rounds, better_st
 
 
 class Filter(NamedTuple):
-    """The knowledge of a trial."""
+    """The filter's state within a trial."""
 
     better: Tensor  # (B, 2) float64: probability of each second state to be the better one in this round
     second: Tensor  # (B, 2) float64: one-hot of the second state that the agent is in; zeros elsewhere
@@ -23,7 +23,7 @@ class Filter(NamedTuple):
 
 
 class BetterState(Belief):
-    """The belief about which second state is the better one, for trials of one episode: a filter of two states.
+    """The belief over which second state is better, for trials of one episode: a filter with two states.
 
     A payment of one second state tells as much as that of the other, and a transition tells nothing, since where the
     actions lead is the same in all tasks of a split. A task is the luck of all rounds, whose density is the likelihood
@@ -58,14 +58,14 @@ class BetterState(Belief):
         return belief.better.to(torch.float32)
 
     def log_prob(self, belief: Filter, task: Rounds) -> Tensor:
-        """Return the log density of the luck of all rounds, those to come included."""
+        """Return the log density of the luck of all rounds, future rounds included."""
         better = better_states(task)[..., None] - 1  # (B, n, 1)
         likelihood = belief.evidence.gather(2, better).sum((1, 2))
         return (likelihood - belief.log_evidence).to(torch.float32)
 
 
 class Masses(NamedTuple):
-    """The masses of finitely many tasks, and the place in the trial."""
+    """The probabilities of finitely many tasks, and the position in the trial."""
 
     log_mass: Tensor  # (B, M) float32
     second: Tensor  # (B, 2) float64: as in `Filter`
@@ -73,7 +73,7 @@ class Masses(NamedTuple):
 
 
 class ListedRounds(FiniteBelief):
-    """The belief about finitely many tasks, such as a list of training tasks, all with the same common transitions.
+    """The belief over finitely many tasks, such as a list of training tasks, all with the same common transitions.
 
     `features` are the probabilities of the second states to be the better one in this round.
     """
@@ -98,7 +98,7 @@ class ListedRounds(FiniteBelief):
         return (self.probs(belief)[..., None] * self._better(belief.round)).sum(1).to(torch.float32)
 
     def _better(self, round: Tensor) -> Tensor:
-        """Return which second state is better in a round, one-hot, under each task: ``(B, M, 2)``."""
+        """Return the better second state of a round under each task, one-hot: ``(B, M, 2)``."""
         path = self.better.to(round.device)
         return path[:, round.clamp_max(path.shape[1] - 1)].transpose(0, 1)
 

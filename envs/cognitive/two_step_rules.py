@@ -1,4 +1,4 @@
-"""The rules of the two-step task: its chances, and what a task says about the rounds of a trial."""
+"""The rules of the two-step task: its probabilities, and the rounds that a task determines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PAYS = (0.1, 0.9)  # probability of a reward in the poorer and in the better sec
 
 
 class Rounds(NamedTuple):
-    """The facts of each round of a trial."""
+    """A task: the fixed random outcomes of each round of a trial."""
 
     luck: Tensor  # (B, n) float32 in [0, 1): decides before each round whether the better second state changes
     common: Tensor  # (B, 2) int64: the second state, 1 or 2, to which each action commonly leads
 
 
 def better_states(task: Rounds) -> Tensor:
-    """The better second state, 1 or 2, of each round: int64 ``(B, n)``."""
+    """Return the better second state, 1 or 2, of each round: int64 ``(B, n)``."""
     switches = torch.cat([task.luck[:, :1] < 0.5, task.luck[:, 1:] < SWITCH], dim=1)
     return 1 + switches.cumsum(1) % 2

@@ -1,4 +1,4 @@
-"""Acrobot with other masses, lengths and gravity; the task is what they are multiplied with."""
+"""Acrobot with varying masses, lengths and gravity; a task is their multipliers."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
         return after, torch.where(up, 0.0, -1.0), up
 
     def sketch(self, task: AcrobotScales, episodes: int = 1) -> Sketch[AcrobotState]:
-        """The links, pale to dark in time, both drawn 1 m long, the goal's height, and both angles in time."""
+        """Draw the links (darker over time, both 1 m long), the goal's height, and both angles over time."""
 
         def pose(state: AcrobotState) -> list[Line]:
             first, second = float(state.angle_1[0]), float(state.angle_1[0] + state.angle_2[0])
@@ -160,7 +160,7 @@ class Acrobot(TaskFamily[AcrobotScales, AcrobotState]):
 
 
 def accelerations(task: AcrobotScales, state: AcrobotState, torque: Tensor) -> AcrobotState:
-    """The time derivative of an acrobot's state."""
+    """Return the time derivative of an acrobot's state."""
     angle_1, angle_2, speed_1, speed_2 = state
     m1, m2, l1, l2 = 1.0 * task.mass_1, 1.0 * task.mass_2, 1.0 * task.length_1, 1.0 * task.length_2
     c1, c2 = 0.5 * l1, 0.5 * l2  # centres of mass

@@ -1,4 +1,4 @@
-"""The cart-pole with other masses, length, motor and gravity; the task is what they are multiplied with."""
+"""The cart-pole with varying masses, length, motor and gravity; a task is their multipliers."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class CartPole(TaskFamily[CartPoleScales, CartPoleState]):
         return after, torch.ones_like(x), fell
 
     def sketch(self, task: CartPoleScales, episodes: int = 1) -> Sketch[CartPoleState]:
-        """Cart and pole, pale to dark in time, between the limits of the track, and position and angle in time."""
+        """Draw cart and pole (darker over time) between the track's limits, and position and angle over time."""
         length = float(task.half_length[0])  # nominally 1 m, twice half of it
 
         def pose(state: CartPoleState) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Mountain cars with another gravity and motor; the task is what they are multiplied with."""
+"""Mountain cars with varying gravity and motor; a task is their multipliers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class MountainCar(TaskFamily[MountainCarScales, MountainCarState]):
         return _arrived(state, self.GOAL)
 
     def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
-        """The car in its valley, pale to dark in time, the flag, and the position in time."""
+        """Draw the car in its valley (darker over time), the flag, and the position over time."""
         return _valley(task, self.GOAL, self.horizon)
 
 
@@ -212,18 +212,18 @@ class MountainCarContinuous(TaskFamily[MountainCarScales, MountainCarState]):
         return _arrived(state, self.GOAL)
 
     def sketch(self, task: MountainCarScales, episodes: int = 1) -> Sketch[MountainCarState]:
-        """The car in its valley, pale to dark in time, the flag, and the position in time."""
+        """Draw the car in its valley (darker over time), the flag, and the position over time."""
         return _valley(task, self.GOAL, self.horizon)
 
 
 def _road_space() -> gymnasium.spaces.Box:
-    """The observation space: position and speed."""
+    """Return the observation space: position and speed."""
     low, high = np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)
     return gymnasium.spaces.Box(low, high, dtype=np.float32)
 
 
 def _arrived(state: MountainCarState, goal: float) -> Tensor:
-    """True where the car is at the goal or beyond, moving right or at rest: bool ``(B,)``."""
+    """Return True where the car is at the goal or beyond, moving right or at rest: bool ``(B,)``."""
     return (state.position >= goal) & (state.speed >= 0)
 
 
@@ -233,7 +233,7 @@ def _in_the_valley(key: Key) -> MountainCarState:
 
 
 def _roll(task: MountainCarScales, state: MountainCarState, push: Tensor) -> MountainCarState:
-    """One step of the car; `push` is a change of speed. The left wall stops it."""
+    """Move the car by one step; `push` is a change of speed. The left wall stops the car."""
     speed = state.speed + push - 0.0025 * task.gravity * torch.cos(3.0 * state.position)
     speed = speed.clamp(-0.07, 0.07)
     position = (state.position + speed).clamp(-1.2, 0.6)

@@ -1,4 +1,4 @@
-"""Pendulum with other masses, lengths and gravity; the task is what they are multiplied with."""
+"""Pendulum with varying masses, lengths and gravity; a task is their multipliers."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Pendulum(TaskFamily[PendulumScales, PendulumState]):
         return after, -cost, torch.zeros_like(cost, dtype=torch.bool)
 
     def sketch(self, task: PendulumScales, episodes: int = 1) -> Sketch[PendulumState]:
-        """The rod, pale to dark in time, and its angle and speed in time."""
+        """Draw the rod (darker over time), and its angle and speed over time."""
         length = float(task.length[0])
 
         def pose(state: PendulumState) -> list[Line]:

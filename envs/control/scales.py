@@ -1,4 +1,4 @@
-"""Numbers of classic control: the multipliers that are its tasks, uniform starts, angles."""
+"""Helpers of classic control: task multipliers, uniform starts, angles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from metarl.core import rng
 from metarl.core.errors import short
 from metarl.core.family import Key
 
-SPREAD = 1.5  # largest multiplier of `train` and `test`; the least is one over it
-BEYOND = 2.0  # how much larger the largest multiplier of `ood` is
+SPREAD = 1.5  # largest multiplier of `train` and `test`; the smallest is its inverse
+BEYOND = 2.0  # factor of the largest multiplier of `ood`
 MOST = 10.0  # largest spread
 
 
@@ -27,13 +27,13 @@ def checked_spread(spread: float) -> float:
 
 
 def multipliers(keys: Key, n: int, split: str, spread: float = SPREAD) -> tuple[Tensor, ...]:
-    """Return `n` independent log-uniform multipliers, float32 ``keys.shape`` each.
+    """Draw `n` independent log-uniform multipliers, float32 ``keys.shape`` each.
 
-    They lie in [1 / spread, spread], for the split `ood` outside of it by a factor of up to 2.
+    They lie in [1 / spread, spread]; for the split `ood`, outside this range by a factor of up to 2.
     """
     u = rng.uniform(keys, 2 * n)
     if split == "ood":
-        # 1 - u lies in (0, 1]; exp instead of a power, whose last bit would depend on the batch's size.
+        # 1 - u lies in (0, 1]; use exp, since the last bit of a power depends on the batch size.
         log = math.log(spread) + math.log(BEYOND) * (1.0 - u[..., :n])
         log = torch.where(u[..., n:] < 0.5, log, -log)
     else:
@@ -42,16 +42,16 @@ def multipliers(keys: Key, n: int, split: str, spread: float = SPREAD) -> tuple[
 
 
 def scale_space(kind: type[tuple[Any, ...]], spread: float = SPREAD) -> dict[str, gymnasium.Space[Any]]:
-    """The training range of the multipliers of a task of this NamedTuple: `TaskFamily.task_space`."""
+    """Return the training range of a task's multipliers, for `TaskFamily.task_space`."""
     fields: tuple[str, ...] = getattr(kind, "_fields", ())
     return {name: gymnasium.spaces.Box(1.0 / spread, spread, (), np.float32) for name in fields}
 
 
 def uniform_in(key: Key, n: int, bound: float) -> tuple[Tensor, ...]:
-    """`n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
+    """Draw `n` numbers ~ U[-bound, bound), float32 ``key.shape`` each."""
     return (bound * (2.0 * rng.uniform(key, n) - 1.0)).T.contiguous().unbind(0)
 
 
 def wrapped(angle: Tensor) -> Tensor:
-    """The same angle in [-π, π]."""
+    """Wrap an angle to [-π, π]."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

@@ -17,7 +17,7 @@ Place = tuple[int, int]
 
 
 class Frame(NamedTuple):
-    """A cell that matters."""
+    """A frame around a highlighted cell."""
 
     place: Place
     colour: str
@@ -25,7 +25,7 @@ class Frame(NamedTuple):
 
 
 def xy(vector: Tensor) -> Place:
-    """The first row of (B, 2)."""
+    """Return the first row of (B, 2)."""
     x, y = vector[0].tolist()
     return int(x), int(y)
 
@@ -103,7 +103,7 @@ class Cells(Sketch[StateT]):
             draw.rectangle(self._box(here, -self.cell * self.sight), outline="#f08c00", width=3)
 
     def _corner(self, place: Place) -> tuple[float, float]:
-        """The upper left corner of a cell."""
+        """Return the upper left corner of a cell."""
         return self.cell * (place[0] - self.left), self.cell * (self.top - place[1])  # y points up
 
     def _box(self, place: Place, inside: float = 0.0) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""Pictures of bodies that move: poses of the present episode, and below them numbers over the time of an episode."""
+"""Pictures of moving bodies: poses of the current episode, and below them curves over the time of an episode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POSES = 12
 
 
 SHORTEST = 16
-"""Steps that the axis of time has at least."""
+"""Smallest length of the time axis, in steps."""
 
 
 class Pose(NamedTuple):
@@ -45,7 +45,7 @@ class Curve(NamedTuple, Generic[StateT]):
     low: float
     high: float
     wanted: float | None = None  # a red line
-    grows: bool = False  # whether an axis around 0 is doubled for what lies outside of it; otherwise that is cut off
+    grows: bool = False  # whether an axis around 0 grows for larger values; otherwise they are clipped
 
 
 class Film(Sketch[StateT]):
@@ -88,7 +88,7 @@ class Film(Sketch[StateT]):
         if metres:
             length = round_length(0.25 * room / self.scale)
             scale_bar(self.sheet.ground, self.WIDTH - 14, self.HEAD - 10, self.scale * length, f"{length:g} m")
-        self.states: list[StateT] = []  # of the present episode
+        self.states: list[StateT] = []  # of the current episode
         self.ranges = [(curve.low, curve.high) for curve in curves]
         self.values: list[list[list[float | None]]] = []  # [episode][step][curve]
         self.span = horizon
@@ -129,7 +129,7 @@ class Film(Sketch[StateT]):
         return pixels(image)
 
     def _make_room(self, values: list[float | None]) -> bool:
-        """Make the axes longer where the values need it; True if any was."""
+        """Extend the axes if the values need it; return True if one changed."""
         before = self.span, list(self.ranges)
         while len(self.values[-1]) - 1 > self.span:
             self.span = min(2 * self.span, max(self.horizon, len(self.values[-1]) - 1))
@@ -141,7 +141,7 @@ class Film(Sketch[StateT]):
         return before != (self.span, self.ranges)
 
     def _draw_again(self) -> None:
-        """Draw all curves, after an axis has changed."""
+        """Redraw all curves after an axis has changed."""
         self.sheet.clear()
         for episode in self.values:
             self.sheet.fade()
@@ -149,7 +149,7 @@ class Film(Sketch[StateT]):
                 self._draw_values(episode, step)
 
     def _draw_values(self, episode: list[list[float | None]], step: int) -> None:
-        """Draw the curves from the step before to this one."""
+        """Draw the curves from the previous step to this one."""
         for number in range(len(self.curves)):
             value = episode[step][number]
             before = episode[step - 1][number] if step else None
@@ -186,13 +186,13 @@ class Film(Sketch[StateT]):
 
 
 def chosen(states: Sequence[StateT], most: int) -> list[StateT]:
-    """Choose at most so many of the states, from the first to the last, in equal distances."""
+    """Choose at most this many states, equally spaced from the first to the last."""
     count = min(len(states), most)
     return [states[round(i * (len(states) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def overlaid(pose: Callable[[StateT], list[Line]]) -> Callable[[Sequence[StateT]], list[Pose]]:
-    """Poses of an episode over each other, pale to dark in time."""
+    """Overlay the poses of an episode, darker over time."""
 
     def poses(states: Sequence[StateT]) -> list[Pose]:
         shown = chosen(states, POSES)
@@ -202,5 +202,5 @@ def overlaid(pose: Callable[[StateT], list[Line]]) -> Callable[[Sequence[StateT]
 
 
 def scales(task: tuple[Tensor, ...]) -> list[str]:
-    """A line of text for each multiplier of one row."""
+    """Return a line of text for each multiplier of one row."""
     return [f"{name.replace('_', ' ')} x {float(value[0]):.2f}" for name, value in named_leaves(task).items()]

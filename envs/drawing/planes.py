@@ -1,4 +1,4 @@
-"""Pictures of what moves in the plane: its paths with a scale in metres."""
+"""Pictures of motion in the plane: paths with a scale in metres."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Trail(Sketch[StateT]):
     def add(self, state: StateT, first: bool = False) -> None:
         at = self.place(state)
         if not all(map(math.isfinite, at)):
-            return  # physics that failed: the picture stays as it was
+            return  # failed physics: keep the picture
         self.last = state
         self.path.append((at, first or not self.path))
         away = max(abs(a - b) for a, b in zip(at, self.middle, strict=True)) + self.margin
@@ -91,12 +91,12 @@ class Trail(Sketch[StateT]):
         return pixels(image)
 
     def pixel(self, x: float, y: float) -> XY:
-        """The pixel of a place in metres."""
+        """Return the pixel of a position in metres."""
         right, up = (x - self.middle[0]) / self.half, (y - self.middle[1]) / self.half
         return SIZE * (0.5 + 0.5 * right), SIZE * (0.5 - 0.5 * up)
 
     def _begin(self) -> None:
-        """Begin an empty sheet in the present scale."""
+        """Start an empty sheet in the current scale."""
         self.sheet, self._step = Sheet(SIZE, SIZE), 0
         if self.under is not None:
             self.under(self.sheet.ground, self.pixel)
@@ -104,7 +104,7 @@ class Trail(Sketch[StateT]):
         scale_bar(self.sheet.ground, SIZE - 12, SIZE - 12, SIZE * length / (2.0 * self.half), f"{length:g} m")
 
     def _draw(self, number: int) -> None:
-        """Draw the part of the path that leads to a place."""
+        """Draw the path segment to a position."""
         at, first = self.path[number]
         x, y = self.pixel(*at)
         if first:
@@ -121,13 +121,13 @@ class Trail(Sketch[StateT]):
 
 
 def round_length(most: float) -> float:
-    """The largest of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is at most `most`."""
+    """Return the largest of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is at most `most`."""
     power = 10.0 ** math.floor(math.log10(most))
     return power * next(digit for digit in (5, 2, 1) if digit * power <= most * 1.000001)
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, right: float, bottom: float, length: float, text: str) -> None:
-    """A bar of `length` pixels that ends at (right, bottom), with the text before it."""
+    """Draw a bar of `length` pixels that ends at (right, bottom), with the text before it."""
     left = right - length
     draw.line((left, bottom, right, bottom), fill="#495057", width=2)
     for x in (left, right):
@@ -136,14 +136,14 @@ def scale_bar(draw: ImageDraw.ImageDraw, right: float, bottom: float, length: fl
 
 
 def draw_box(draw: ImageDraw.ImageDraw, pixel: Pixel, low: XY, high: XY, text: str) -> None:
-    """A pale rectangle with a text in its lower left corner."""
+    """Draw a pale rectangle with text in its lower left corner."""
     draw.rectangle((*pixel(low[0], high[1]), *pixel(high[0], low[1])), outline="#adb5bd")
     x, y = pixel(*low)
     draw.text((x + 5, y - 19), text, fill="#868e96", font_size=13)
 
 
 def draw_goal(draw: ImageDraw.ImageDraw, pixel: Pixel, goal: XY, radius: float) -> None:
-    """A red dot and the circle that pays, which is drawn with at least 5 pixels."""
+    """Draw a red dot and the circle that pays, at least 5 pixels large."""
     x, y = pixel(*goal)
     reach = max(pixel(goal[0] + radius, goal[1])[0] - x, 5.0)
     draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline="#e03131", width=2)
@@ -152,9 +152,9 @@ def draw_goal(draw: ImageDraw.ImageDraw, pixel: Pixel, goal: XY, radius: float) 
 
 
 def draw_arrow(draw: ImageDraw.ImageDraw, pixel: Pixel, tip: XY, text: str) -> None:
-    """An orange arrow from the origin, with a text next to its tip."""
+    """Draw an orange arrow from the origin, with text next to its tip."""
     x, y = pixel(*tip)
     draw.line((*pixel(0.0, 0.0), x, y), fill="#f08c00", width=4)
     draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill="#f08c00")
-    away, anchor = (-9, "rm") if tip[0] < 0 else (9, "lm")  # the text does not cover the arrow
+    away, anchor = (-9, "rm") if tip[0] < 0 else (9, "lm")  # keep the text off the arrow
     draw.text((x + away, y), text, fill="#f08c00", font_size=13, anchor=anchor)

@@ -1,1 +1,1 @@
-"""The benchmarks of Meta-World, which `pip install 'metarl[metaworld]'` brings in a virtual environment of its own."""
+"""The benchmarks of Meta-World (`pip install 'metarl[metaworld]'` in a separate virtual environment)."""

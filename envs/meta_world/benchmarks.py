@@ -1,4 +1,4 @@
-"""Meta-World's benchmarks as families: ML1, ML10 and ML45 with hidden goals, MT10 with goals that are seen."""
+"""Meta-World's benchmarks as families: ML1, ML10 and ML45 with hidden goals, MT10 with observed goals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HORIZON, GOALS = 500, 50
 
 
 class Manipulation(NamedTuple):
-    """Which environment, and where its things are."""
+    """The environment, and the layout of its objects."""
 
     environment: Tensor  # (B,) int64: the index of its name in the family's `environments`
     layout: Tensor  # (B, 6) float32 metres: Meta-World's `rand_vec` (the thing's place, the goal, or both), then zeros
@@ -35,7 +35,7 @@ class MetaWorld(SimulatorFamily[Manipulation]):
     benchmark: ClassVar[str]
     goal_seen: ClassVar[bool] = False
     counts_success: ClassVar[bool] = True
-    shows_task: ClassVar[bool] = True  # the place of the thing, which differs between tasks
+    shows_task: ClassVar[bool] = True  # the object's position differs between tasks
     terminates: ClassVar[bool] = False
     random_start: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
@@ -68,7 +68,7 @@ class MetaWorld(SimulatorFamily[Manipulation]):
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """The names that a task's `environment` counts: those of training, then those only of the tests."""
+        """The names that a task's `environment` indexes: those of training, then those only for test."""
         return tuple(dict.fromkeys((*self._train, *self._test)))
 
     def enumerate_tasks(self, split: str) -> Manipulation:

@@ -1,4 +1,4 @@
-"""Meta-World as it is installed: its environments, its benchmarks, and the goals that they publish."""
+"""The installed Meta-World: its environments, its benchmarks, and their published goals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Published(NamedTuple):
 
 @functools.cache
 def library() -> Any:
-    """Return the package `metaworld`. Raises ValueError if it, or the MuJoCo that it is made for, is not there."""
+    """Return the package `metaworld`. Raises ValueError if it, or the MuJoCo version that it needs, is missing."""
     try:
         import metaworld
         import mujoco

@@ -20,9 +20,9 @@ HEIGHT, WIDTH = 240, 320
 
 
 def no_gl() -> str:
-    """Return what a user does about a GL that is not there, as the end of a sentence; empty where MuJoCo can draw.
+    """Return advice about missing OpenGL, as the end of a sentence; empty if MuJoCo can render.
 
-    MuJoCo ends the process where it looks for a display in vain.
+    MuJoCo ends the process if it finds no display.
     """
     display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     without = os.environ.get("MUJOCO_GL", "") in ("egl", "osmesa")
@@ -51,18 +51,18 @@ class MetaWorldSimulator(Simulator):
         return np.asarray(obs, np.float32)
 
     def step(self, action: np.ndarray) -> Stepped:
-        """Act by float32 ``(4,)``, clipped to ±1; the 500th step truncates."""
+        """Take an action, float32 ``(4,)``, clipped to ±1; the 500th step truncates."""
         action = np.clip(action, -1.0, 1.0)
         obs, reward, _, truncated, info = self.env.step(action)
         return Stepped(np.asarray(obs, np.float32), float(reward), False, bool(truncated), bool(info["success"]))
 
     def goal(self, layout: np.ndarray) -> np.ndarray:
-        """Return where the goal of a task is, float64 ``(3,)``, in metres: what the observation hides."""
+        """Return the position of a task's goal, float64 ``(3,)`` metres, which the observation hides."""
         self.reset({"layout": layout}, 0)
         return np.array(self.env._target_pos, np.float64)
 
     def render(self) -> np.ndarray:
-        """Draw the scene from a corner: uint8 ``(240, 320, 3)``. Raises RuntimeError where MuJoCo has no GL."""
+        """Render the scene from a corner: uint8 ``(240, 320, 3)``. Raises RuntimeError if MuJoCo has no OpenGL."""
         if no_gl():
             raise RuntimeError(f"Nothing can be drawn: {no_gl()}")
         if self._renderer is None:
@@ -73,7 +73,7 @@ class MetaWorldSimulator(Simulator):
         return np.array(self._renderer.render())
 
     def close(self) -> None:
-        """Free the environment and its pictures."""
+        """Free the environment and its renderer."""
         if self._renderer is not None:
             self._renderer.close()
         self.env.close()

@@ -1,1 +1,1 @@
-"""Robots in MuJoCo, which `pip install 'metarl[mujoco]'` brings."""
+"""Robots in MuJoCo (`pip install 'metarl[mujoco]'`)."""

@@ -1,4 +1,4 @@
-"""The goals that robots are given: a speed, a direction, a place."""
+"""The goals of robots: a speed, a direction, a position."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from torch import Tensor
 
 
 class Velocity(NamedTuple):
-    """The speed along x that is wanted."""
+    """The target speed along x."""
 
     velocity: Tensor  # (B,) float32 m/s
 
 
 class Direction(NamedTuple):
-    """The way to run along x."""
+    """The target direction along x."""
 
     direction: Tensor  # (B,) float32, 1 forwards or -1 backwards
 
 
 class Heading(NamedTuple):
-    """The way to walk in the plane."""
+    """The target direction in the plane."""
 
     direction: Tensor  # (B, 2) float32, a unit vector
 
 
 class Place(NamedTuple):
-    """The place to walk to."""
+    """The target position."""
 
     position: Tensor  # (B, 2) float32 metres
 
 
 def both_ways() -> Direction:
-    """The two directions."""
+    """Return the two directions."""
     return Direction(torch.tensor([-1.0, 1.0]))
 
 
 def way(task: Direction) -> str:
-    """The direction of the first row in words."""
+    """Describe the direction of the first row."""
     return "forwards" if float(task.direction[0]) > 0 else "backwards"
 
 
 def along_x() -> Heading:
-    """The two headings along x."""
+    """Return the two headings along x."""
     return Heading(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
 
 
 def unit_vectors(angle: Tensor) -> Tensor:
-    """(B, 2) of angles (B,) in rad."""
+    """Return unit vectors (B, 2) of angles (B,) in rad."""
     return torch.stack([angle.cos(), angle.sin()], dim=-1)

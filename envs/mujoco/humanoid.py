@@ -140,7 +140,7 @@ class HumanoidDir(RobotFamily[Heading]):
                     f"test_tasks out, got {short((train_tasks, test_tasks))}."
                 )
             train_tasks = test_tasks = None
-            self.splits = ("train", "valid", "all")  # type: ignore[misc]  # what splits there are depends on the option
+            self.splits = ("train", "valid", "all")  # type: ignore[misc]  # depends on the option
         super().__init__(humanoid(show_contacts), horizon, episodes_per_trial, train_tasks, test_tasks)
 
     def enumerate_tasks(self, split: str) -> Heading | None:

@@ -1,4 +1,4 @@
-"""MuJoCo's own picture of a robot, lit and shaded, where a GL is there to draw it."""
+"""MuJoCo's rendering of a robot, if OpenGL is available."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from metarl.envs.mujoco.simulator import Model, Physics
 
 @cache
 def robots_are_drawn() -> bool:
-    """Tell whether MuJoCo can draw here, which needs a GL.
+    """Return whether MuJoCo can render here, which needs OpenGL.
 
-    Another process tries it, once, since MuJoCo aborts a process that asks for a GL twice where there is none.
+    A separate process tries it once, since MuJoCo aborts a process that requests missing OpenGL twice.
     """
     attempt = "import gymnasium as g; e = g.make('Hopper-v5', render_mode='rgb_array'); e.reset(); e.render()"
     try:
@@ -50,7 +50,7 @@ class RobotScene:
         self.camera.distance, self.camera.elevation = 4.0, -15.0
 
     def image(self, physics: Physics) -> np.ndarray:
-        """One row's state as a picture, uint8 ``(height, width, 3)``."""
+        """Render one row's state: uint8 ``(height, width, 3)``."""
         self.data.qpos[:] = self.robot.simulator.positions(physics)[0].cpu().numpy()
         self.mujoco.mj_forward(self.model, self.data)
         self.camera.lookat[:] = self.data.subtree_com[1]
@@ -59,7 +59,7 @@ class RobotScene:
         return drawn
 
     def close(self) -> None:
-        """Give the GL back."""
+        """Free the OpenGL context."""
         self.renderer.close()
 
 

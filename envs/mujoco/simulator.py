@@ -1,4 +1,4 @@
-"""MuJoCo for families: Gymnasium's v5 robots, a batch of them at a time, each row with a model of its own if wanted.
+"""MuJoCo for families: batches of Gymnasium's v5 robots, optionally with a separate model per row.
 
 A row is nothing but its physics state, so a batch needs no simulator per row, and a row of a batch equals a batch of
 one bit for bit: what the solver remembers of the step before (its warm start) is left out. That changes a step by less
@@ -39,7 +39,7 @@ Reading = Callable[[Model, Data], np.ndarray]
 
 
 ModelsOf = Callable[[Any], Sequence[Model]]
-"""Makes the models of rows, one each, of the numbers ``(B, D)`` that describe them."""
+"""Makes one model per row from the numbers ``(B, D)`` that describe them."""
 
 
 ROWS_PER_THREAD = 8
@@ -47,7 +47,7 @@ ROWS_PER_THREAD = 8
 
 
 class Physics(NamedTuple):
-    """The state that MuJoCo needs to go on with a row, and what was read off it."""
+    """The state that MuJoCo needs to continue a row, and the values read from it."""
 
     state: Tensor  # (B, 1 + nq + nv) float64: time in seconds, positions and velocities of the joints
     reading: Tensor  # (B, R) float64: what the simulator's `reading` gives, at the time when Gymnasium looks
@@ -84,15 +84,15 @@ class Simulator:
         return float(self.model.opt.timestep) * self.frame_skip
 
     def positions(self, physics: Physics) -> Tensor:
-        """The positions of the joints: float64 ``(B, nq)``."""
+        """Positions of the joints: float64 ``(B, nq)``."""
         return physics.state[:, 1 : 1 + self.model.nq]
 
     def velocities(self, physics: Physics) -> Tensor:
-        """Their velocities: float64 ``(B, nv)``."""
+        """Velocities of the joints: float64 ``(B, nv)``."""
         return physics.state[:, 1 + self.model.nq :]
 
     def start(self, positions: Tensor, velocities: Tensor) -> Physics:
-        """Rows that are at time 0 at these positions and velocities, ``(B, nq)`` and ``(B, nv)``."""
+        """Return rows at time 0 with these positions and velocities, ``(B, nq)`` and ``(B, nv)``."""
         state = torch.cat([torch.zeros_like(positions[:, :1]), positions, velocities], dim=1).double()
         if self.reading is None:
             return Physics(state, state.new_zeros(len(state), 0))
@@ -102,16 +102,16 @@ class Simulator:
     def advance(
         self, physics: Physics, control: Tensor, models: ModelsOf | None = None, numbers: Tensor | None = None
     ) -> Physics:
-        """The rows `frame_skip` simulation steps later, under the `control` ``(B, nu)``.
+        """Return the rows after `frame_skip` simulation steps under the `control` ``(B, nu)``.
 
-        Rows with models of their own have those that ``models`` makes of the `numbers` ``(B, D)`` that describe them.
+        Rows with separate models use those that ``models`` makes from the `numbers` ``(B, D)``.
         """
         _refuse_recording(control)
         given = () if numbers is None else (numbers,)
         return Physics(*on_host(functools.partial(self._stepped, models), physics.state, control, *given))
 
     def changed(self, factors: dict[str, np.ndarray]) -> Model:
-        """A copy of the model with fields, such as ``body_mass``, multiplied, and all that follows from them."""
+        """Return a copy of the model with scaled fields, such as ``body_mass``, and updated derived values."""
         model = copy.copy(self.model)
         for field, factor in factors.items():
             getattr(model, field)[:] *= factor
@@ -136,7 +136,7 @@ class Simulator:
             return self._loop(models, state, ctrl, self.reading)
 
     def _rollout(self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
-        """Step with MuJoCo's own pool of threads, where nothing else is to be read."""
+        """Step with MuJoCo's thread pool, if no further values are read."""
         rows, steps = len(state), self.frame_skip
         threads = self._threads(rows)
         pool = self._pool(threads)
@@ -158,7 +158,7 @@ class Simulator:
     def _loop(
         self, models: Sequence[Model], state: np.ndarray, ctrl: np.ndarray, reading: Reading
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Step row by row, as Gymnasium does: MuJoCo's pool does not give forces of contact. It frees Python's lock."""
+        """Step row by row, as Gymnasium does: MuJoCo's pool gives no contact forces. Steps release the GIL."""
         mujoco, spec, after = self.mujoco, self._spec, np.empty_like(state)
         threads = self._threads(len(state))
 
@@ -181,7 +181,7 @@ class Simulator:
         return after, np.stack([row for share in map_(part, pool.data, shares) for row in share])
 
     def _look(self, data: Data, state: np.ndarray) -> np.ndarray:
-        """Read what there is before the first step."""
+        """Read the values before the first step."""
         assert self.reading is not None
         self.mujoco.mj_setState(self.model, data, state, self._spec)
         data.qacc_warmstart[:], data.ctrl[:] = 0.0, 0.0
@@ -210,18 +210,18 @@ class _Pool(NamedTuple):
 _LOUD = threading.Lock()
 
 
-_inside = 0  # how many calls are at work that MuJoCo should be quiet for
+_inside = 0  # number of active calls that need MuJoCo to be quiet
 
 
-_before: Any = None  # what it did with warnings before the first of them
+_before: Any = None  # MuJoCo's warning handler before the first of them
 
 
 @contextlib.contextmanager
 def quiet(mujoco: Any, modern: bool = True) -> Iterator[None]:
     """Keep MuJoCo from printing warnings and from writing MUJOCO_LOG.TXT into the working directory.
 
-    Both are settings of the whole process, which are put back afterwards: they are the user's, who may run simulations
-    of their own. `modern`: by the configuration that MuJoCo has from 4.0 on, where there is one.
+    Both are process-wide settings, which are restored afterwards, since the user may run other simulations.
+    `modern`: use the configuration of MuJoCo 4.0 and later, if it exists.
     """
     global _inside, _before
     with _LOUD:
@@ -238,7 +238,7 @@ def quiet(mujoco: Any, modern: bool = True) -> Iterator[None]:
 
 
 def _silence(mujoco: Any, modern: bool) -> Callable[[], None]:
-    """Make MuJoCo silent; what is returned undoes it."""
+    """Make MuJoCo silent; return a function that undoes it."""
     if not modern:
         handler = mujoco.get_mju_user_warning()
         mujoco.set_mju_user_warning(_ignore)
@@ -251,7 +251,7 @@ def _silence(mujoco: Any, modern: bool) -> Callable[[], None]:
 
 
 def _ignore(message: str) -> None:
-    """Do nothing about a warning."""
+    """Ignore a warning."""
 
 
 def _mujoco() -> Any:
@@ -265,11 +265,11 @@ def _mujoco() -> Any:
 
 @functools.cache
 def load(xml: str) -> Model:
-    """Gymnasium's model of that file name. It is shared: change a copy (`copy.copy`)."""
+    """Load Gymnasium's model with this file name. It is shared: change a copy (`copy.copy`)."""
     mujoco = _mujoco()
     path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / xml
     text = path.read_text(encoding="utf-8")
-    # Textures are nine tenths of a model, and nobody looks at them.
+    # Textures are nine tenths of a model, and are not needed.
     text = re.sub(r'<texture[^>]*>|\stexture="[^"]*"', "", text)
     # MuJoCo 4 warns of `settotalmass` at every load; what it advises instead gives the same model bit for bit.
     total = re.search(r'\ssettotalmass="([\d.]+)"', text)
@@ -283,5 +283,5 @@ def load(xml: str) -> Model:
 
 def _refuse_recording(tensor: Tensor) -> None:
     if not tensor.is_cpu and torch.cuda.is_current_stream_capturing():
-        # Said before the copy: a copy that waits for the device would spoil more than the recording.
+        # Raise before the copy: a copy that synchronises would break more than the recording.
         raise RuntimeError("MuJoCo steps on the CPU, which cannot be recorded")

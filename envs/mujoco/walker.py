@@ -20,12 +20,12 @@ NEW_FEET = "walker2d_v5.xml"  # of its v5: both are 1.9
 
 
 def walker(xml: str, frame_skip: int, timestep: float | None = None) -> Robot:
-    """Gymnasium's Walker2d-v5, with the feet of that XML."""
+    """Return Gymnasium's Walker2d-v5, with the feet of this XML."""
     return Robot(xml, frame_skip, noise=0.005, max_speed=10.0, timestep=timestep)
 
 
 def fallen(after: Physics) -> Tensor:
-    """True where the height has left (0.8, 2) m or the pitch (-1, 1) rad: bool (B,)."""
+    """Return True where the height is outside (0.8, 2) m or the pitch outside (-1, 1) rad: bool (B,)."""
     height, pitch = after.state[:, 2], after.state[:, 3]
     return ~((height > 0.8) & (height < 2.0) & (pitch.abs() < 1.0))
 

@@ -1,6 +1,6 @@
-"""The fewest steps in which a goal can be reached from where things happen to lie: a bound, cached by the room's size.
+"""A lower bound on the steps to a goal, given the positions of the objects; cached by the room's size.
 
-The room is taken as empty: other objects are in nobody's way. Every plan has to do at least what is counted here.
+The room is assumed to be empty: other objects are no obstacles. Every plan needs at least the counted steps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.envs.rulesets.rules import HOLD, KINDS, NEAR, TILES, opposite
 
 FAR = 10_000
-"""A distance longer than every way."""
+"""A distance longer than every path."""
 SIDES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # up, right, down, left: x and y, downwards
 
 
@@ -33,7 +33,7 @@ class Rooms:
         self.facing = self._facing()
 
     def _moves(self) -> Tensor:
-        """Steps from every pose to every pose: int64 (poses, poses)."""
+        """Return the steps from every pose to every pose: int64 (poses, poses)."""
         poses = 4 * self.n**2
         pose = torch.arange(poses)
         cell, way = pose // 4, pose % 4
@@ -50,22 +50,22 @@ class Rooms:
             distance = shorter
 
     def _facing(self) -> Tensor:
-        """The poses that face each cell, one for each direction, -1 for none: int64 (cells, 4)."""
+        """Return the poses that face each cell, one per direction, -1 for none: int64 (cells, 4)."""
         ways = range(4)
         from_there = torch.stack([self.beside[:, opposite(way)] for way in ways], 1)
         return torch.where(from_there >= 0, 4 * from_there + torch.arange(4), -1)
 
     def to_face(self) -> Tensor:
-        """Steps from every pose until it faces a cell: int64 (poses, cells)."""
+        """Return the steps from every pose until it faces a cell: int64 (poses, cells)."""
         return torch.where(self.facing >= 0, self.moves[:, self.facing], FAR).amin(-1)
 
     def to_face_beside(self, sides: list[int]) -> Tensor:
-        """Steps from every pose until it faces a cell on one of these sides of a cell: int64 (poses, cells)."""
+        """Return the steps from every pose until it faces a cell on one of these sides of a cell: (poses, cells)."""
         target = self.beside[:, sides]  # (cells, sides)
         return torch.where(target >= 0, self.to_face()[:, target], FAR).amin(-1)
 
     def to_stand(self, sides: list[int]) -> Tensor:
-        """Steps from every pose until a cell lies on one of these sides of it: int64 (poses, cells)."""
+        """Return the steps from every pose until a cell lies on one of these sides of it: int64 (poses, cells)."""
         to_cell = self.moves.reshape(len(self.moves), -1, 4).amin(-1)
         place = self.beside[:, [opposite(side) for side in sides]]
         return torch.where(place >= 0, to_cell[:, place], FAR).amin(-1)
@@ -99,10 +99,10 @@ def steps_needed(room: Rooms, kind: int) -> Tensor:
 
 @functools.cache
 def fewest_steps(n: int) -> tuple[Tensor, ...]:
-    """Return for each kind the share of starts with a bound of 0, 1, 2 … steps, float32; all places are as likely."""
+    """Return, per kind, the fraction of starts with a bound of 0, 1, 2 … steps, float32; positions are uniform."""
     room = Rooms(n)
     cells = torch.arange(n * n)
-    apart = cells.repeat_interleave(4)[:, None] != cells  # (poses, cells): the agent stands on no object
+    apart = cells.repeat_interleave(4)[:, None] != cells  # (poses, cells): the agent never stands on an object
     both = apart[:, None] & apart[..., None] & (cells[:, None] != cells)
     shares = [torch.ones(1)]
     for kind in range(1, len(KINDS)):
@@ -113,14 +113,14 @@ def fewest_steps(n: int) -> tuple[Tensor, ...]:
 
 
 def _sides_of(kind: int) -> list[int]:
-    """Return the sides on which a kind looks."""
+    """Return the sides that a kind checks."""
     side = (kind - NEAR if kind < TILES else kind - TILES) - 1
     return [0, 1, 2, 3] if side < 0 else [side]
 
 
 @functools.cache
 def most_return(n: int, horizon: int, device: torch.device) -> Tensor:
-    """A bound of the expected return for each kind of goal, without rules: float32 (kinds,)."""
+    """Return an upper bound of the expected return for each kind of goal, without rules: float32 (kinds,)."""
     bounds = []
     for shares in fewest_steps(n):
         steps = torch.arange(len(shares))

@@ -1,4 +1,4 @@
-"""Combinations of a condition's kind and its tiles, parted between training and test once and for all."""
+"""Combinations of a condition's kind and its tiles, with a fixed split into training and test."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from metarl.envs.rulesets.rules import HOLD, KINDS, NEAR, TILES
 from metarl.envs.rulesets.tiles import FIRST, OBJECTS, can_be_held
 
 HELD_OUT = 0.2
-"""The share of combinations that only `test` has."""
+"""Fraction of combinations that are reserved for `test`."""
 SEED = 2023
 
 
 def group(kind: int) -> int:
-    """Return what a kind shares with those that say the same with the tiles exchanged: up and down, right and left."""
+    """Return the group of a kind; kinds that are equal with exchanged tiles (up/down, right/left) share one."""
     return kind if kind <= TILES + 2 else kind - 2
 
 
 @functools.cache
 def held_out() -> Tensor:
-    """Tell which combinations of a kind and two objects only `test` has: bool (kinds, 70, 70), symmetric.
+    """Return which combinations of a kind and two objects are reserved for `test`: bool (kinds, 70, 70), symmetric.
 
     A combination is a kind's `group` with an unordered pair of objects, or with one object, which stands on the
     diagonal. It is held out if its own draw says so.
@@ -37,7 +37,7 @@ def held_out() -> Tensor:
 
 @functools.cache
 def possible() -> Tensor:
-    """Tell which objects a condition can have so that it can be met from everywhere: bool (kinds, 70, 70).
+    """Return which objects a condition can have so that it can always be met: bool (kinds, 70, 70).
 
     Kinds with one object have it on the diagonal, those with two never. What has to lie on a certain side, next to a
     wall perhaps, must be of a shape that can be carried away; of two tiles without a side one of them is enough.
@@ -54,5 +54,5 @@ def possible() -> Tensor:
 
 @functools.cache
 def allowed(test: bool, device: torch.device) -> Tensor:
-    """The combinations of `test`, or those of the other splits: bool (kinds, 70, 70) by the kind, a and b."""
+    """Return the combinations of `test`, or of the other splits: bool (kinds, 70, 70) by kind, a and b."""
     return (possible() & (held_out() == test)).to(device)

@@ -23,7 +23,7 @@ from metarl.envs.rulesets.rules import KINDS, SIDES, TILES, Scene, is_met, produ
 VIEW = 5
 """Cells of the view in each direction."""
 OWN = VIEW * VIEW - VIEW // 2 - 1
-"""The number of the agent's own cell in its view: the middle of the last line."""
+"""Index of the agent's own cell in its view: the middle of the last row."""
 FORWARD, TURN_LEFT, TURN_RIGHT, PICK_UP, PUT_DOWN, TOGGLE = range(6)
 
 
@@ -139,7 +139,7 @@ class Rulesets(TaskFamily[Ruleset, Room]):
 
     terminates = True
     noisy = False
-    shows_task = True  # the objects, not which of them matter
+    shows_task = True  # the first observation shows the objects, but not the goal
     action_names = ("forward", "turn left", "turn right", "pick up", "put down", "toggle")
 
     def __init__(
@@ -192,7 +192,7 @@ class Rulesets(TaskFamily[Ruleset, Room]):
 
     def reset(self, task: Ruleset, key: Key) -> Room:
         inside = _inside(self.size, key.device)
-        # Whole numbers of 64 bits are never equal, so that the order is the same on every device.
+        # 64-bit integers have no ties, so that the order is the same on every device.
         order = rng.fold(rng.fold(key, 0)[:, None], inside).topk(self.most_tiles + 1, dim=1).indices
         cells = inside[order]  # (B, O + 1): the last one is the agent's
         grid = _walls(self.size, key.device).expand(len(key), -1).scatter(1, cells[:, :-1], task.tiles)
@@ -210,7 +210,7 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         return torch.cat([tiles.one_hot(device)[seen].flatten(1), looks], dim=1)
 
     def observation_text(self, obs: Tensor) -> str:
-        """The names of the tiles in sight, line by line, and what the agent holds."""
+        """Return the names of the visible tiles, row by row, and of the held tile."""
         table = (tiles.one_hot if self.one_hot else tiles.pairs)(obs.device)
         shown = obs[: VIEW * VIEW * tiles.FEATURES] if self.one_hot else obs
         seen = (shown.reshape(VIEW * VIEW, 1, -1) == table).all(-1).to(torch.int64).argmax(-1)
@@ -252,19 +252,19 @@ class Rulesets(TaskFamily[Ruleset, Room]):
         return torch.where((task.rules[..., 0] > 0).any(-1), 1.0 - 0.9 / self.horizon, bound)
 
     def sketch(self, task: Ruleset, episodes: int = 1) -> Sketch[Room]:
-        """The room with its objects and the way of the agent; next to it the goal and the rules."""
+        """Draw the room with its objects and the agent's path; next to it, the goal and the rules."""
         return RoomPicture(task.goal[0].tolist(), task.rules[0].tolist(), self.size, self.horizon, episodes)
 
 
 @functools.cache
 def _inside(size: int, device: torch.device) -> Tensor:
-    """The cells inside the wall."""
+    """Return the cells inside the wall."""
     return torch.tensor([size * y + x for y in range(1, size - 1) for x in range(1, size - 1)], device=device)
 
 
 @functools.cache
 def _walls(size: int, device: torch.device) -> Tensor:
-    """An empty room: int64 (size · size,)."""
+    """Return an empty room: int64 (size · size,)."""
     grid = torch.full((size * size,), tiles.WALL)
     grid[_inside(size, torch.device("cpu"))] = tiles.FLOOR
     return grid.to(device)
@@ -272,7 +272,7 @@ def _walls(size: int, device: torch.device) -> Tensor:
 
 @functools.cache
 def _beside(size: int, device: torch.device) -> Tensor:
-    """Return what to add to a cell's number for the cells up, right, down and left of it, and for itself."""
+    """Return the offsets of a cell's index to the cells up, right, down and left of it, and to itself."""
     return torch.tensor([-size, 1, size, -1, 0], device=device)
 
 
@@ -283,7 +283,7 @@ def _compass(device: torch.device) -> Tensor:
 
 @functools.cache
 def _views(size: int, device: torch.device) -> Tensor:
-    """The cells in view by the agent's cell and direction, line by line from the far left: int64 (cells, 4, 25)."""
+    """Return the visible cells by the agent's cell and direction, row by row from the far left: (cells, 4, 25)."""
     steps = ((0, -1), (1, 0), (0, 1), (-1, 0))  # up, right, down, left
     found = torch.zeros(size * size, 4, VIEW * VIEW, dtype=torch.int64)
     for y in range(size):
@@ -292,7 +292,7 @@ def _views(size: int, device: torch.device) -> Tensor:
                 (ax, ay), (rx, ry) = steps[way], steps[(way + 1) % 4]
                 for i in range(VIEW * VIEW):
                     ahead, right = VIEW - 1 - i // VIEW, i % VIEW - VIEW // 2
-                    # Beyond the wall there is wall.
+                    # Cells beyond the wall count as wall.
                     column = min(max(x + ahead * ax + right * rx, 0), size - 1)
                     line = min(max(y + ahead * ay + right * ry, 0), size - 1)
                     found[size * y + x, way, i] = size * line + column

@@ -1,4 +1,4 @@
-"""Drawing rulesets: a goal, the rules that make its tiles from others, and what only distracts.
+"""Generation of rulesets: a goal, the rules that produce its tiles, and distractors.
 
 The goal's tiles stand at the roots of trees. A tile of a tree either lies in the room from the beginning, or is the
 product of a rule, whose tiles are then its branches. No object occurs in two places of the trees, so that a ruleset can
@@ -19,27 +19,27 @@ from metarl.envs.rulesets.rules import HOLD, KINDS, NEAR, TILES
 from metarl.envs.rulesets.tiles import FIRST, OBJECTS, can_be_held
 
 LARGEST = 2**63 - 1
-"""Keeps all bits of a draw but the sign."""
+"""Bit mask that clears the sign of a draw."""
 
 
 class Preset(NamedTuple):
     """The size of rulesets, as XLand-MiniGrid's benchmarks have it."""
 
-    depth: int  # of the trees: rules at most on the way from an initial tile to the goal
+    depth: int  # of the trees: most rules between an initial tile and the goal
     prune: float  # probability that a branch ends earlier
-    rules: int  # that distract
-    tiles: int  # that distract
+    rules: int  # distractors
+    tiles: int  # distractors
     trunk: bool = False  # the first tree's first branch is never pruned
 
     @property
     def most_rules(self) -> int:
-        """Rules of a ruleset at most."""
+        """Largest number of rules in a ruleset."""
         grown = self.depth if self.prune == 1.0 else 2 * (2**self.depth - 1)
         return grown + self.rules
 
     @property
     def most_tiles(self) -> int:
-        """Initial tiles of a ruleset at most."""
+        """Largest number of initial tiles in a ruleset."""
         grown = self.depth + 2 if self.prune == 1.0 else 2 ** (self.depth + 1)
         return grown + self.tiles
 
@@ -54,7 +54,7 @@ CHAIN = Preset(4, 1.0, 4, 1, trunk=True)
 
 
 def out_of_distribution(preset: str) -> Preset:
-    """Return the preset of `ood`: the next one with a tree of its full depth; after the last, a chain of four rules."""
+    """Return the preset of `ood`: the next one with unpruned trees; after the last, a chain of four rules."""
     names = list(PRESETS)
     place = names.index(preset) + 1
     return PRESETS[names[place]]._replace(trunk=True) if place < len(names) else CHAIN
@@ -69,7 +69,7 @@ class Drawn(NamedTuple):
 
 
 def draw(keys: Key, preset: Preset, test: bool, most_rules: int, most_tiles: int) -> Drawn:
-    """Draw one ruleset per key ``(N,)``, of test's combinations or of the others."""
+    """Draw one ruleset per key ``(N,)``, from the test combinations or from the others."""
     pen = _Draws(keys, allowed(test, keys.device))
     always = torch.ones_like(keys, dtype=torch.bool)
     goal = pen.condition(always)
@@ -95,14 +95,14 @@ def draw(keys: Key, preset: Preset, test: bool, most_rules: int, most_tiles: int
 
 
 def _filled(rows: Tensor, size: int) -> Tensor:
-    """Put entries ``(N, n, k)`` that are not 0 first, keep their order, and cut or pad to `size`."""
+    """Move nonzero entries ``(N, n, k)`` to the front, in order, and cut or pad to `size`."""
     order = (rows[..., :1] == 0).to(torch.int64).argsort(dim=1, stable=True)
     rows = rows.gather(1, order.expand(-1, -1, rows.shape[-1]))[:, :size]
     return torch.nn.functional.pad(rows, (0, 0, 0, size - rows.shape[1]))
 
 
 class _Draws:
-    """Draws of kinds and objects, one after the other, which never give an object twice."""
+    """Successive draws of kinds and objects, objects without replacement."""
 
     def __init__(self, keys: Key, allowed: Tensor) -> None:
         self.keys, self.allowed, self.count = keys, allowed, 0
@@ -116,14 +116,14 @@ class _Draws:
         return rng.uniform(rng.fold(self.keys, self.count), 1)[:, 0] < probability
 
     def _one_of(self, mask: Tensor) -> Tensor:
-        """Draw one of the places of a mask ``(N, n)``, all equally likely: int64 (N,)."""
+        """Draw a uniformly random position of a mask ``(N, n)``: int64 (N,)."""
         self.count += 1
         places = torch.arange(mask.shape[1], device=mask.device)
-        bits = rng.fold(rng.fold(self.keys, self.count)[:, None], places) & LARGEST  # never equal, unlike uniform ones
+        bits = rng.fold(rng.fold(self.keys, self.count)[:, None], places) & LARGEST  # no ties, unlike uniform draws
         return torch.where(mask, bits, -1).argmax(1)
 
     def object(self, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Draw a tile among free objects, where it is wanted, and take it away from them: int64 (N,), 0 for none."""
+        """Draw a free object where wanted, and mark it as used: int64 (N,), 0 for none."""
         drawn = self._one_of(mask)
         taken = torch.nn.functional.one_hot(drawn, OBJECTS).bool()
         if wanted is not None:
@@ -139,7 +139,7 @@ class _Draws:
         return self._one_of(mask)
 
     def condition(self, wanted: Tensor, product: Tensor | None = None) -> Tensor:
-        """Draw a condition of free objects: int64 (N, 3), kind, a and b; zeros where none is wanted."""
+        """Draw a condition with free objects: int64 (N, 3), kind, a and b; zeros where none is wanted."""
         kind = self._kind(product)
         fits = self.allowed[kind] & self.free[:, None] & self.free[..., None]  # (N, 70, 70)
         a = self.object(fits.any(-1), wanted)
@@ -162,5 +162,5 @@ class _Draws:
         can = possible().to(kind.device)[kind, a - FIRST, torch.where(two, b, a) - FIRST]
         can = can & ((kind != HOLD) | can_be_held(product))
         nothing = torch.zeros_like(kind)
-        near = torch.stack([nothing + NEAR, torch.where(two, b, a), nothing, product], dim=1)  # is always possible
+        near = torch.stack([nothing + NEAR, torch.where(two, b, a), nothing, product], dim=1)  # always possible
         return torch.where(can[:, None], torch.stack([kind, a, b, product], dim=1), near)

@@ -1,4 +1,4 @@
-"""Pictures of rulesets: the room with its tiles, the way of the agent, and the ruleset in words."""
+"""Pictures of rulesets: the room with its tiles, the agent's path, and the ruleset as text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINE = "#343a40"
 
 
 class RoomPicture(Sketch[Room]):
-    """The room of the present episode, with the paths of it and, paler, of earlier ones, and the ruleset beside it."""
+    """The room of the current episode, with its path and (paler) earlier ones, and the ruleset beside it."""
 
     CELL, PANEL, ROW = 40, 420, 18  # pixels
 
@@ -74,7 +74,7 @@ class RoomPicture(Sketch[Room]):
         draw.text((x, 30), f"holds: {tile_name(held) if held else 'nothing'}", fill="black", font_size=13)
 
     def _draw_agent(self, draw: ImageDraw.ImageDraw) -> None:
-        """A triangle that points ahead; what it holds lies on it."""
+        """Draw the agent as a triangle that points ahead, with the held tile on it."""
         cell, way, held = self.state
         x, y = self._middle(cell)
         angle, radius = math.pi / 2 * (way - 1), 0.45 * self.CELL

@@ -1,6 +1,6 @@
-"""Conditions over tiles, which are goals, and production rules, which turn tiles into another when one is met.
+"""Conditions over tiles: they are goals, and trigger production rules, which turn tiles into another.
 
-A condition is a kind with one tile or two, `a` and `b`. It is looked at after the action that can bring it about:
+A condition is a kind with one or two tiles, `a` and `b`. It is checked after the action that can fulfil it:
 
 - AgentHold(a): `a` was just picked up.
 - AgentNear(a): after the action forward (also where something is in the way), `a` is next to the agent.
@@ -32,7 +32,7 @@ HOLD, NEAR, TILES = KINDS.index("AgentHold"), KINDS.index("AgentNear"), KINDS.in
 
 
 class Scene(NamedTuple):
-    """The tiles that conditions look at after an action, and what the action did."""
+    """The tiles that conditions check after an action, and the effect of the action."""
 
     held: Tensor  # (B,) int64: the tile that the agent holds; 0 none
     here: Tensor  # (B,) int64: the tile that was just put down; -1 if none was
@@ -42,23 +42,23 @@ class Scene(NamedTuple):
 
 
 def kind_number(name: str) -> int:
-    """Return the number of a kind."""
+    """Return the index of a kind."""
     return KINDS.index(name)
 
 
 def condition_name(kind: int, a: int, b: int) -> str:
-    """Return a condition in words: ``AgentHold(red ball)``, ``TileNearUp(red ball, blue key)``."""
+    """Format a condition: ``AgentHold(red ball)``, ``TileNearUp(red ball, blue key)``."""
     return f"{KINDS[kind]}({', '.join(tile_name(each) for each in ((a, b) if kind >= TILES else (a,)))})"
 
 
 def opposite(side: int) -> int:
-    """Return the side that lies opposite."""
+    """Return the opposite side."""
     return (side + 2) % 4
 
 
 @functools.cache
 def _sides(device: torch.device) -> Tensor:
-    """The sides on which a kind looks for a tile: bool (2, kinds, 4).
+    """Return the sides on which a kind checks for a tile: bool (2, kinds, 4).
 
     The first table is for a kind's `b` around `a`, and for the tile around the agent; the second for `a` around `b`.
     """
@@ -71,7 +71,7 @@ def _sides(device: torch.device) -> Tensor:
 
 
 def met(kind: Tensor, a: Tensor, b: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
-    """Tell which conditions ``(B, R)`` are met: by the tile held, bool (B, R), and by those around, bool (B, R, 4)."""
+    """Return which conditions ``(B, R)`` are met: by the held tile, (B, R), and by those around, (B, R, 4), bool."""
     is_a, is_b = scene.here[:, None] == a, scene.here[:, None] == b
     agents, tiles = (kind >= NEAR) & (kind < TILES), kind >= TILES
     sought = torch.where(tiles & is_a, b, a)
@@ -82,7 +82,7 @@ def met(kind: Tensor, a: Tensor, b: Tensor, scene: Scene) -> tuple[Tensor, Tenso
 
 
 def is_met(goal: Tensor, scene: Scene) -> Tensor:
-    """Tell in which rows a goal ``(B, 3)``, of kind, a and b, is met: bool (B,)."""
+    """Return in which rows a goal ``(B, 3)`` of kind, a and b is met: bool (B,)."""
     held, around = met(goal[:, :1], goal[:, 1:2], goal[:, 2:], scene)
     return (held | around.any(-1))[:, 0]
 
@@ -91,7 +91,7 @@ def produce(rules: Tensor, scene: Scene) -> Scene:
     """Apply the first of the rules ``(B, R, 4)``, of kind, a, b and product, whose condition is met.
 
     A tile that the agent holds, or that is near it, becomes the product. Of two tiles, the one that was put down
-    becomes the product and the other one floor. Where several tiles would do, it is the first side in order.
+    becomes the product and the other one floor. If several tiles match, the first side in order is used.
     """
     kind, a, b, product = rules.unbind(-1)
     held, around = met(kind, a, b, scene)

@@ -16,13 +16,13 @@ SHAPES = ("ball", "square", "pyramid", "key", "star", "hex", "goal")
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey", "white", "brown", "pink", "orange")
 FLOOR, WALL, FIRST = 0, 1, 2
 OBJECTS = len(SHAPES) * len(COLOURS)
-"""How many different objects there are."""
+"""Number of different objects."""
 NUMBERS = FIRST + OBJECTS
-"""How many different tiles there are, floor and wall among them."""
+"""Number of different tiles, including floor and wall."""
 GOALS = FIRST + SHAPES.index("goal") * len(COLOURS)
-"""The first of the tiles of the shape goal, which lie in the floor: one walks over them and cannot pick them up."""
+"""First tile of the shape goal; the agent can walk over such tiles, but not pick them up."""
 FEATURES = 1 + len(SHAPES) + len(COLOURS)
-"""Numbers that show a tile in an observation of ones and zeros."""
+"""Length of the one-hot encoding of a tile."""
 
 
 def tile(shape: str, colour: str) -> int:
@@ -42,25 +42,25 @@ def tile_name(number: int) -> str:
 
 
 def can_be_held(tiles: Tensor) -> Tensor:
-    """Tell which tiles can be picked up: all shapes but goal."""
+    """Return which tiles can be picked up: all shapes but goal."""
     return (tiles >= FIRST) & (tiles < GOALS)
 
 
 def can_be_walked_on(tiles: Tensor) -> Tensor:
-    """Tell which tiles let the agent pass: floor and goal."""
+    """Return which tiles the agent can walk on: floor and goal."""
     return (tiles == FLOOR) | (tiles >= GOALS)
 
 
 @functools.cache
 def pairs(device: torch.device) -> Tensor:
-    """The tile (0 floor, 1 wall, 2 … 8 shapes) and the colour (0 none, 1 … 10) of each number: float32 (72, 2)."""
+    """Return the tile (0 floor, 1 wall, 2 … 8 shapes) and colour (0 none, 1 … 10) of each number: float32 (72, 2)."""
     rows = [(0, 0), (1, 0)] + [(2 + shape, 1 + colour) for shape, colour in _objects()]
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
 @functools.cache
 def one_hot(device: torch.device) -> Tensor:
-    """Each number as zeros and ones: wall, seven shapes, ten colours; floor is all zeros. float32 (72, 18)."""
+    """Return the encoding of each number: wall, seven shapes, ten colours; floor is all zeros. float32 (72, 18)."""
     table = torch.zeros(NUMBERS, FEATURES)
     table[WALL, 0] = 1
     for number, (shape, colour) in enumerate(_objects(), start=FIRST):
@@ -69,5 +69,5 @@ def one_hot(device: torch.device) -> Tensor:
 
 
 def _objects() -> list[tuple[int, int]]:
-    """Shape and colour of every object, in the order of their numbers."""
+    """Return the shape and colour of every object, in the order of their numbers."""
     return [(shape, colour) for shape in range(len(SHAPES)) for colour in range(len(COLOURS))]

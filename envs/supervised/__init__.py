@@ -1,1 +1,1 @@
-"""Supervised few-shot learning as episodes: the right answer is shown one step later."""
+"""Supervised few-shot learning as episodes: the right answer is observed one step later."""

@@ -1,4 +1,4 @@
-"""Classification of digits after a few examples, with labels that mean something else in every trial."""
+"""Few-shot classification of digits, with labels permuted in every trial."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = 10  # instances of each class in an episode
 
 
 INSTANCES = 173
-"""Images of each digit: the largest prime that all have, so that multiples of a number are different images."""
+"""Images per digit: the largest prime available for all, so that multiples of a number are distinct images."""
 
 
 DIGITS = {"train": (0, 1, 2, 6, 8, 9), "valid": (4, 5), "test": (3, 7), "ood": (3, 7)}
@@ -46,7 +46,7 @@ class Characters(NamedTuple):
     """The classes of a trial in the order of their labels."""
 
     classes: Tensor  # (B, N) int64, 0 … 39: four times the digit, plus its quarter turns
-    inverted: Tensor  # (B,) int64: 1 where light and dark are exchanged
+    inverted: Tensor  # (B,) int64: 1 if light and dark are inverted
 
 
 class Deck(NamedTuple):
@@ -54,7 +54,7 @@ class Deck(NamedTuple):
 
     instance: Tensor  # (B, H) int64, 0 … 172: which image of its digit
     label: Tensor  # (B, H) int64, 0 … N - 1
-    time: Tensor  # (B,) int64: images that were answered
+    time: Tensor  # (B,) int64: answered images
     answer: Tensor  # (B,) int64: the last answer; -1 before the first
 
 
@@ -135,7 +135,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
     """
 
     noisy = False
-    shows_task = True  # an image of one of its classes
+    shows_task = True  # the first observation is an image of one of its classes
     valid_apart: ClassVar[bool] = True
 
     def __init__(self, num_classes: int = 5, episodes_per_trial: int = 1) -> None:
@@ -147,7 +147,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         self.horizon = SHOWN * num_classes
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (PIXELS + num_classes,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(num_classes)
-        images(torch.device("cpu"))  # says so now if they are not installed
+        images(torch.device("cpu"))  # raises now if they are not installed
 
     def draw_tasks(self, keys: Key, split: str) -> Characters:
         kinds = torch.tensor(_kinds(split), device=keys.device)  # (kinds, 2)
@@ -191,11 +191,11 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         return torch.full((len(task.classes),), float(SHOWN), device=task.classes.device)
 
     def _label(self, state: Deck, time: Tensor) -> Tensor:
-        """Return the label of the image at `time` (B,), or of the nearest one there is."""
+        """Return the label of the image at `time` (B,), or of the nearest existing one."""
         return state.label.gather(1, time.clamp(0, self.horizon - 1)[:, None])[:, 0]
 
     def _image(self, task: Characters, state: Deck, time: Tensor) -> Tensor:
-        """Return the image at `time` (B,), or the nearest one there is: float32 ``(B, 64)``."""
+        """Return the image at `time` (B,), or the nearest existing one: float32 ``(B, 64)``."""
         at = time.clamp(0, self.horizon - 1)[:, None]
         drawn = task.classes.gather(1, state.label.gather(1, at))[:, 0]
         image = images(drawn.device)[drawn, state.instance.gather(1, at)[:, 0]]
@@ -203,7 +203,7 @@ class FewShotDigits(TaskFamily[Characters, Deck]):
         return inverted + (1.0 - 2.0 * inverted) * image
 
     def sketch(self, task: Characters, episodes: int = 1) -> Sketch[Deck]:
-        """A row for each label with its images in the order in which they came, framed blue where named right."""
+        """Draw a row per label with its images in order, framed blue if they were classified correctly."""
         return _Album(self, task)
 
 

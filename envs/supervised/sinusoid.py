@@ -1,4 +1,4 @@
-"""Regression of a sine wave from a few of its points."""
+"""Regression of a sine wave from a few points."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Wave(NamedTuple):
 
 
 class Points(NamedTuple):
-    """The point that is asked for, and the one before with what was answered; 0 at the first step."""
+    """The queried point, and the previous one with its answer; 0 at the first step."""
 
     x: Tensor  # (B,) float32
     last_x: Tensor  # (B,) float32
-    last_y: Tensor  # (B,) float32: the right answer of the step before
-    answer: Tensor  # (B,) float32: what was answered
+    last_y: Tensor  # (B,) float32: the right answer of the previous step
+    answer: Tensor  # (B,) float32: the previous prediction
 
 
 class Sinusoid(TaskFamily[Wave, Points]):
@@ -146,7 +146,7 @@ class Sinusoid(TaskFamily[Wave, Points]):
         return -self.horizon * (task.amplitude**2 * mean_square + MOST**2 / 3.0)
 
     def sketch(self, task: Wave, episodes: int = 1) -> Sketch[Points]:
-        """The wave, its points that were asked for, and how far from it each prediction was, early ones paler."""
+        """Draw the wave, its queried points, and the error of each prediction (early ones paler)."""
         return _Curve(task, self.horizon)
 
 

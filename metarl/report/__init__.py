@@ -1,1 +1,1 @@
-"""Reports for people: tables, figures, comparisons, pictures of behaviour, videos, cards, the console."""
+"""Reports: tables, figures, comparisons, pictures of behaviour, videos, cards, the console."""

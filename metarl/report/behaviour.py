@@ -1,4 +1,4 @@
-"""The pictures at the end of a run: all of a split's tasks, and what the agent does in whole trials on some of them."""
+"""The pictures at the end of a run: all tasks of a split, and the agent's behaviour in whole trials on some tasks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from metarl.report.figures import png, task_map, where
 from metarl.report.images import Captioned, gif, image_png, stack, strip
 
 MAX_EPISODES = 6
-"""Episodes of a trial, or rounds, that a strip shows."""
+"""Most episodes of a trial, or rounds, in a strip."""
 
 
 MAX_FRAMES = 60
-"""Frames of the animation."""
+"""Most frames of the animation."""
 
 
 FRAME = 360
-"""Pixels of the largest side of a frame."""
+"""Longest side of a frame, in pixels."""
 
 
 class Picture(NamedTuple):
@@ -43,16 +43,16 @@ class Picture(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The name of its file, ``test_strip.png``."""
+        """Name of the file, such as ``test_strip.png``."""
         split, *_, name = self.tag.removeprefix("eval/").split("/")
         return f"{split}_{name}.{'gif' if self.data.startswith(b'GIF') else 'png'}"
 
 
 class Scene(NamedTuple):
-    """A part of a trial that makes one picture."""
+    """A part of a trial that is drawn as one picture."""
 
     label: str
-    episode: Episode  # several of a single step each as one
+    episode: Episode  # episodes of one step are joined
 
 
 class Trial(NamedTuple):
@@ -65,9 +65,9 @@ class Trial(NamedTuple):
 
 
 def scenes(watched: Watched, family: TaskFamily, number: int, curve: AdaptationCurve) -> list[Scene]:
-    """The trial on task `number` in pictures: one per episode, or per round its first episode.
+    """Return the pictures of the trial on task `number`: one per episode, or the first episode of each round.
 
-    Where an episode is a single step (bandits), a picture shows the whole trial, or all watched rows of the round.
+    If an episode is one step (bandits), a picture shows the whole trial, or all recorded rows of the round.
     """
     trial = replay(watched, family, number, seed=curve.eval_seed or 0)
     if family.horizon == 1:
@@ -82,17 +82,17 @@ def scenes(watched: Watched, family: TaskFamily, number: int, curve: AdaptationC
 
 
 def _joined(episodes: Sequence[Episode]) -> Episode:
-    """Episodes of a single step as one: the first state, then the one after each step."""
+    """Join episodes of one step: the first state, then the state after each step."""
     states = [episodes[0].states[0], *(episode.states[-1] for episode in episodes)]
     return Episode(states, [episode.rewards[0] for episode in episodes])
 
 
 def chosen_trials(family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> list[Trial]:
-    """The trials on the tasks with the lowest, the median and the highest score."""
+    """Choose the trials on the tasks with the lowest, the median and the highest score."""
     scores = curve.scores[0]
     ranking = np.argsort(scores, kind="stable")
     chosen = {int(ranking[0]): "lowest", int(ranking[len(ranking) // 2]): "median"}
-    chosen[int(ranking[-1])] = "highest"  # where there are fewer than three tasks, each is shown once
+    chosen[int(ranking[-1])] = "highest"  # with fewer than three tasks, each is shown once
     rows = watched.protocol.test().envs_per_task
     which = f" (shown: {min(rows, watched.rows)} of its {rows} rows)" if rows > 1 else ""
     found = []
@@ -104,7 +104,7 @@ def chosen_trials(family: TaskFamily, curve: AdaptationCurve, watched: Watched) 
 
 
 def behaviour_strip(family: TaskFamily, trials: Sequence[Trial]) -> Image.Image:
-    """A row for each trial: its scenes, at most `MAX_EPISODES` of them, with their returns."""
+    """Draw one row per trial: at most `MAX_EPISODES` scenes, with their returns."""
     rows = []
     for trial in trials:
         chosen = [trial.scenes[point] for point in chosen_points(len(trial.scenes), MAX_EPISODES)]
@@ -123,9 +123,9 @@ def frames(
     size: int = FRAME,
     draw: Callable[[State], NDArray[np.uint8]] | None = None,
 ) -> list[Image.Image]:
-    """The picture of a trial so far, at most `most` times, from its start to its end, each side at most `size` pixels.
+    """Return at most `most` pictures of the trial so far, from start to end, with sides of at most `size` pixels.
 
-    `draw` makes the picture of a state in place of the family's own.
+    `draw` draws a state instead of the family's own picture.
     """
     moments = [(scene, steps) for scene in trial.scenes for steps in range(len(scene.episode.states))]
     spaced = set(np.linspace(0, len(moments) - 1, min(len(moments), most)).round().astype(int).tolist())
@@ -143,7 +143,7 @@ def frames(
 
 
 def _sketch(family: TaskFamily, task: Task, shown: Sequence[Scene]) -> Sketch:
-    """An empty sketch with room for the episodes of the scenes."""
+    """Return an empty sketch with room for the episodes of the scenes."""
     pulls = sum(len(scene.episode.rewards) for scene in shown)
     return family.sketch(to_device(task, "cpu"), pulls if family.horizon == 1 else len(shown))
 
@@ -166,15 +166,15 @@ def pictures(
     evaluated: Mapping[str, tuple[AdaptationCurve, Watched]],
     say: Callable[[str], None],
 ) -> Iterator[Picture]:
-    """The pictures of the splits that were evaluated, by name (see docs/metrics.md).
+    """Return the pictures of the evaluated splits, by name (see docs/metrics.md).
 
-    One that cannot be made, since the family's own drawing fails, say, is left out, and `say` is told why in a line.
+    A picture that fails, for example in the family's own drawing, is left out, and `say` gets the reason as a line.
     """
     told = set()
     for tag, make in _plan(family, evaluated):
         try:
             data = make()
-        except Exception as error:  # whatever it is: the run's results are more than its pictures
+        except Exception as error:  # any exception: the results of the run matter more than its pictures
             why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(": ")
             if why not in told:
                 say(f"The picture {tag} could not be made ({why})")
@@ -187,7 +187,7 @@ def pictures(
 def _plan(
     family: TaskFamily, evaluated: Mapping[str, tuple[AdaptationCurve, Watched]]
 ) -> Iterator[tuple[str, Callable[[], bytes | None]]]:
-    """The tag of each picture and what makes it; None comes of one that has nothing to show."""
+    """Return the tag of each picture and its function, which returns None if there is nothing to show."""
     for split, (curve, watched) in evaluated.items():
         shown = _OfSplit(family, curve, watched)
         makers = {"tasks": shown.tasks, "where": shown.where}
@@ -203,7 +203,7 @@ def _plan(
 
 
 class _OfSplit:
-    """The pictures of one split; what two of them need is made once."""
+    """The pictures of one split, with shared data computed once."""
 
     def __init__(self, family: TaskFamily, curve: AdaptationCurve, watched: Watched) -> None:
         self.family, self.curve, self.watched = family, curve, watched

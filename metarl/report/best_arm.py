@@ -1,4 +1,4 @@
-"""The picture of how soon a bandit player finds the best arm, next to players that are written down.
+"""The picture of how soon a bandit agent finds the best arm, compared with hand-written players.
 
 Importing this module registers the picture for the bandits of the package.
 """
@@ -35,17 +35,17 @@ from metarl.evaluation.playback import Watched, watch
 from metarl.report.figures import title
 
 REFERENCE_TASKS = 300
-"""Tasks on which learned and written-down players are compared."""
+"""Number of tasks on which learned and hand-written players are compared."""
 
 
 MAX_GITTINS = 200
-"""Pulls for which there is a Gittins player; its table grows with their third power."""
+"""Most pulls for the Gittins player, whose table grows cubically."""
 
 
 def arm_worths(task: Task) -> Tensor | None:
-    """Mean reward of each arm of a bandit ``(tasks, arms)``, or at each pull ``(tasks, arms, pulls)``.
+    """Return the mean reward of each arm of a bandit ``(tasks, arms)``, or at each pull ``(tasks, arms, pulls)``.
 
-    None for a task that is no bandit's.
+    Returns None for other tasks.
     """
     match task:
         case BernoulliArms() | Walk():
@@ -58,17 +58,17 @@ def arm_worths(task: Task) -> Tensor | None:
 
 
 def best_arm_share(worths: Tensor, actions: Tensor) -> NDArray[np.float64]:
-    """1 where the pulled arm was a best one, 0 elsewhere: ``(tasks, pulls)``, from `actions` of the same shape."""
+    """Return 1 where the pulled arm was a best one, else 0: ``(tasks, pulls)``, from `actions` of the same shape."""
     if worths.ndim == 2:
         worths = worths[..., None]
-    at = torch.arange(actions.shape[1], device=actions.device) % worths.shape[2]  # each episode begins them again
+    at = torch.arange(actions.shape[1], device=actions.device) % worths.shape[2]  # each episode repeats them
     worths = worths[..., at]
     pulled = worths.gather(1, actions[:, None])[:, 0]
     return (pulled == worths.amax(1)).double().cpu().numpy()
 
 
 def references(family: TaskFamily, device: torch.device) -> dict[str, Agent]:
-    """Written-down players of a bandit, by name; none for other families."""
+    """Return hand-written players of a bandit, by name; none for other families."""
     pulls = family.episodes_per_trial
     agents: dict[str, Agent] = {}
     match family:
@@ -95,8 +95,8 @@ def best_arm(
 ) -> Figure | None:
     """Draw how soon the agent finds a bandit's best arm, next to `players` on the same tasks; None for other families.
 
-    For an agent that adapts in rounds a point is a whole round, and of the players only the random one, which no
-    experience changes, is shown: the others would need as many pulls as its rounds have.
+    For an agent that adapts in rounds a point is a whole round, and only the random player is shown, since it does
+    not depend on experience: the others would need as many pulls as the rounds have.
     """
     tasks = min(REFERENCE_TASKS, num_rows(watched.task))
     worths = arm_worths(take(watched.task, slice(0, tasks)))
@@ -107,15 +107,15 @@ def best_arm(
         if not curve.rounds or isinstance(player, RandomAgent):
             chosen[name] = watch(player, family, curve.split, tasks)[1]
     shares = {name: _shares(worths, other, curve.rounds) for name, other in chosen.items()}
-    if curve.rounds:  # the random player has one round, which stands for all
+    if curve.rounds:  # the random player has one round, used for all
         shares = {name: np.broadcast_to(share, (tasks, len(curve.labels))) for name, share in shares.items()}
     return best_arm_figure(curve, shares)
 
 
 def best_arm_figure(curve: AdaptationCurve, shares: Mapping[str, NDArray[Any]]) -> Figure:
-    """Draw the share of tasks on which the best arm is pulled, by pull of the trial, or by gradient steps.
+    """Draw the fraction of tasks on which the best arm is pulled, by pull of the trial, or by gradient steps.
 
-    `shares` has for each agent's name ``(tasks, points)`` in [0, 1]; the first is the learned one.
+    `shares` maps each agent's name to ``(tasks, points)`` in [0, 1]; the first is the learned agent.
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     ax = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Cards of task families: the sections of their docstrings, their defaults, and their spaces in short."""
+"""Cards of task families: docstring sections, defaults, and a short form of their spaces."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from metarl.interop.docstrings import parts
 
 
 class Card(NamedTuple):
-    """One family, made with its defaults."""
+    """The card of one family with its defaults."""
 
-    id: str  # where it is not registered, ``module:Class``
+    id: str  # ``module:Class`` if it is not registered
     summary: str  # the docstring's first paragraph
-    sections: dict[str, str]  # heading → text with its line ends, without the indentation
-    defaults: dict[str, Any]  # the options of the constructor that have one
+    sections: dict[str, str]  # heading → text with line breaks, without indentation
+    defaults: dict[str, Any]  # options of the constructor with a default
     family: TaskFamily
 
     @property
@@ -37,9 +37,9 @@ class Card(NamedTuple):
 
 
 def card(id: str) -> Card:
-    """The card of a family: of a registered id, or of ``module:Class``.
+    """Return the card of a family: of a registered id, or of ``module:Class``.
 
-    Raises ValueError for an unknown name, and where the family cannot be made with its defaults.
+    Raises ValueError if the name is unknown, or the family cannot be made with its defaults.
     """
     factory = _class(id) if ":" in id else family_class(id)
     options = options_of(factory)
@@ -57,7 +57,7 @@ def card(id: str) -> Card:
 
 
 def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
-    """The cards of all registered families that can be made here, and the ids of the others by what they lack."""
+    """Return the cards of all registered families that can be made, and the ids of the others by missing package."""
     cards: list[Card] = []
     missing: dict[str, list[str]] = {}
     for id in registered():
@@ -69,11 +69,11 @@ def all_cards() -> tuple[list[Card], dict[str, list[str]]]:
 
 
 def find(name: str) -> str:
-    """Find the id that `name` means: an id, or the name inside one, ``GridNavi`` for ``metarl/GridNavi-v0``.
+    """Find the id for `name`: an id, or the name inside one, such as ``GridNavi`` for ``metarl/GridNavi-v0``.
 
-    Upper and lower case are the same. ``module:name`` imports a module first, and may name a class of it that is not
-    registered (``module:Class``, or ``module.Class``). Raises ValueError, with the nearest name, where there is none,
-    or several.
+    The name is not case-sensitive. ``module:name`` imports a module first, and may name a class of it that is not
+    registered (``module:Class``, or ``module.Class``). Raises ValueError, with the closest name, if there is no match
+    or more than one.
     """
     if ":" in name:
         module, _, inside = name.rpartition(":")
@@ -99,25 +99,25 @@ def find(name: str) -> str:
 
 
 def _ids(name: str) -> list[str]:
-    """The registered ids that may be meant."""
+    """Return the registered ids that match."""
     wanted = name.lower()
     return [id for id in registered() if wanted in (id.lower(), id.lower().partition("/")[2], short_name(id).lower())]
 
 
 def load(module: str) -> ModuleType:
-    """Import a module of another project, which may register families. Raises ValueError that says why it cannot."""
+    """Import a module of another project, which may register families. Raises ValueError if the import fails."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise ValueError(f"There is no module {module!r}, neither here nor among the installed ones.") from error
         raise ValueError(f"The module {module!r} needs {error.name!r}, which is not installed.") from error
-    except Exception as error:  # whatever a module of the user's raises while it is imported
+    except Exception as error:  # the user's module may raise any exception on import
         raise ValueError(f"The module {module!r} cannot be imported: {type(error).__name__}: {error}.") from error
 
 
 def _class(name: str) -> type[TaskFamily]:
-    """The class behind ``module:Class``. Raises ValueError if it is no task family."""
+    """Return the class of ``module:Class``. Raises ValueError if it is not a task family."""
     module, _, inside = name.rpartition(":")
     cls = getattr(load(module), inside, None)
     if not _is_family(cls):
@@ -130,12 +130,12 @@ def _is_family(value: Any) -> TypeGuard[type[TaskFamily]]:
 
 
 def short_name(id: str) -> str:
-    """The name inside an id: ``GridNavi`` for ``metarl/GridNavi-v0``."""
+    """Return the name inside an id: ``GridNavi`` for ``metarl/GridNavi-v0``."""
     return id.partition("/")[2].rpartition("-v")[0]
 
 
 def short_space(space: spaces.Space[Any]) -> str:
-    """A space in a word: ``Discrete(5)``, ``MultiDiscrete(3, 2)``, or ``Box(2)`` with the shape, without the bounds."""
+    """Format a space briefly: ``Discrete(5)``, ``MultiDiscrete(3, 2)``, or ``Box(2)`` with its shape only."""
     if isinstance(space, spaces.Discrete):
         return f"Discrete({space.n})"
     if isinstance(space, spaces.MultiDiscrete):
@@ -144,5 +144,5 @@ def short_space(space: spaces.Space[Any]) -> str:
 
 
 def length(family: TaskFamily) -> str:
-    """The length of a trial, ``15 × 4``: steps of an episode, and episodes."""
+    """Format the length of a trial as steps × episodes: ``15 × 4``."""
     return f"{family.horizon} × {family.episodes_per_trial}"

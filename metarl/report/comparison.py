@@ -27,9 +27,9 @@ from metarl.report.comparison_table import gap_text, markdown_table, terminal_ta
 class Comparison:
     """Adaptation curves of several agents, by name and then by split, all on the same tasks.
 
-    The agents share tasks, starting states and the noise of the environment; of the noise of their own sampling they
-    share the random numbers, which mean something else to each. An agent that takes long may have played only the first
-    of the tasks; pairs are then made of those. `budgets` says what each agent was trained with, in words.
+    The agents share tasks, starting states, the noise of the environment, and the random numbers of their own sampling
+    (with different meanings). A slow agent may have played only the first tasks; paired differences then use those.
+    `budgets` describes each agent's training effort.
     Raises ValueError if there is no agent, or two of them are not known to have played the same tasks with the same
     evaluation seed.
     """
@@ -49,34 +49,34 @@ class Comparison:
 
     @property
     def splits(self) -> list[str]:
-        """Every split that some agent was evaluated on, in the order of the first one's."""
+        """All splits on which some agent was evaluated, in the first agent's order."""
         return list(dict.fromkeys(split for curves in self.entries.values() for split in curves))
 
     def of(self, split: str) -> dict[str, AdaptationCurve]:
-        """The curves of a split, by agent."""
+        """Return the curves of a split, by agent."""
         return {name: curves[split] for name, curves in self.entries.items() if split in curves}
 
     @property
     def family(self) -> str:
-        """The family of the tasks, as its curves name it."""
+        """The family of the tasks, as named in the curves."""
         return next(iter(next(iter(self.entries.values())).values())).family
 
     def bounds(self, split: str) -> dict[str, float]:
-        """Returns of an episode of "oracle" and "random", where known, on the tasks that the agents have in common."""
+        """Return known episode returns of "oracle" and "random" on the tasks shared by all agents."""
         found: dict[str, float] = {}
         for curve in sorted(self.of(split).values(), key=lambda curve: -curve.returns.shape[1]):
             found |= {name: value for name, value in curve.bounds.items() if name not in found}
         return {name: found[name] for name in ("oracle", "random") if name in found}
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        """One dictionary of numbers per agent, the best last point first; None for what is unknown or never reached."""
+        """Return one dictionary of numbers per agent, best last point first; None for unknown or unreached values."""
         curves = self.of(split)
         first = next(iter(curves.values()))
         rows = [_row(name, curve) | _against(first, curve) for name, curve in curves.items()]
         return sorted(rows, key=lambda row: -row["last"])
 
     def gaps(self) -> dict[str, dict[str, tuple[float, float, float]]]:
-        """Last point on `train` minus that on every other split, with its 95 % interval, by agent and split."""
+        """Return the last point on `train` minus that on each other split, with 95 % interval, by agent and split."""
         found: dict[str, dict[str, tuple[float, float, float]]] = {}
         for name, curves in self.entries.items():
             if "train" in curves:
@@ -91,14 +91,14 @@ class Comparison:
     def tables(self, split: str, width: int = 80) -> list[Table]:
         """The rows of a split for the terminal, with random and the known-task optimum below.
 
-        Columns that do not fit into `width` characters stand in a further table below, next to the agents' names;
-        no number is cut.
+        Columns that do not fit into `width` characters continue in another table below, with the agents' names;
+        numbers are never cut.
         """
         title = f"{self.family}, {split}: return of an episode"
         return terminal_tables(self.rows(split), self.bounds(split), title, width)
 
     def markdown(self) -> str:
-        """All tables, the gaps and the budgets."""
+        """Return all tables, the gaps and the budgets."""
         parts = [f"# {self.family}"]
         for split in self.splits:
             parts.append(f"## {split}\n{markdown_table(self.rows(split))}")
@@ -133,7 +133,7 @@ class Comparison:
         return paths
 
     def _document(self) -> dict[str, Any]:
-        """The content of ``comparison.json``."""
+        """Return the content of ``comparison.json``."""
         splits = {}
         for split in self.splits:
             bounds = {f"({name})": value for name, value in self.bounds(split).items()}
@@ -142,7 +142,7 @@ class Comparison:
         return found | {"generalisation_gap": self.gaps()}
 
     def _csv(self) -> str:
-        """The content of ``comparison.csv``."""
+        """Return the content of ``comparison.csv``."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["agent", "split", "seed", "task", "point", "episodes", "env_steps", "return"])
@@ -155,7 +155,7 @@ class Comparison:
 
 
 def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:
-    """The reason why two curves are not known to be on the same tasks and noise; None if they are."""
+    """Return why two curves are not known to share tasks and noise; None if they do."""
     if a.eval_seed != b.eval_seed:
         return f"their evaluation seeds are {a.eval_seed} and {b.eval_seed}"
     if _differ(a.oracle, b.oracle):
@@ -169,7 +169,7 @@ def _other_tasks(a: AdaptationCurve, b: AdaptationCurve) -> str | None:
 
 
 def _differ(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> bool:
-    """True if both are known and differ on the tasks that both have by more than the order of sums explains."""
+    """Return whether both are known and differ on shared tasks by more than rounding explains."""
     if a is None or b is None:
         return False
     common = min(len(a), len(b))
@@ -177,7 +177,7 @@ def _differ(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> b
 
 
 def _row(name: str, curve: AdaptationCurve) -> dict[str, Any]:
-    """The numbers of one agent on a split."""
+    """Return the numbers of one agent on a split."""
     mean, (low, high) = curve.mean(), curve.interval()
     last = curve.last_normalised()
     row: dict[str, Any] = {
@@ -205,7 +205,7 @@ def _row(name: str, curve: AdaptationCurve) -> dict[str, Any]:
 
 
 def _against(first: AdaptationCurve, curve: AdaptationCurve) -> dict[str, Any]:
-    """The part of a row that compares the last points with those of the first agent: ``beats`` and ``difference``."""
+    """Compare the last points with those of the first agent: the row's ``beats`` and ``difference``."""
     found: dict[str, Any] = {"beats": None, "difference": None}
     if curve is first:
         return found
@@ -219,7 +219,7 @@ def _against(first: AdaptationCurve, curve: AdaptationCurve) -> dict[str, Any]:
         noise=(of_mine, of_others),
     )
     found["difference"] = tuple(float(part[0]) for part in difference)
-    # Who wins more often says something only where both results are means over as many trials.
+    # The win rate is meaningful only if both results are means over equally many trials.
     if curve.repeats == first.repeats:
         wins = stats.probability_of_improvement(mine, others)
         found["beats"] = (wins, *stats.probability_of_improvement_interval(mine, others))

@@ -1,4 +1,4 @@
-"""The figure of a comparison: every agent's curve on each split, and how good they are in the end."""
+"""The figure of a comparison: every agent's curve on each split, and final performance."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def figure(
 ) -> Figure:
     """Draw the curves of each split over the experience on a task; below, performance profiles and the last points.
 
-    `bounds` has "oracle" and "random" of each split where they are known, `shades` a colour for each agent.
+    `bounds` has the known "oracle" and "random" returns of each split, `shades` a colour for each agent.
     """
     every = [curve for curves in by_split.values() for curve in curves.values()]
     stepped = any(curve.steps is not None for curve in every)
-    scored = any(curve.scale is not None for curve in every)  # without an optimum there is nothing to normalise by
+    scored = any(curve.scale is not None for curve in every)  # without an optimum, scores cannot be normalised
     heights = [1.25, *[1.0] * (stepped + scored)]
     whole = Figure(figsize=(5.2 * max(len(by_split), 2), 3.75 * sum(heights)), layout="constrained")
     grid = whole.add_gridspec(len(heights), 2 * len(by_split), height_ratios=heights)
@@ -50,8 +50,8 @@ def figure(
 def draw_curves(ax: Axes, split: str, curves: Curves, bounds: Mapping[str, float], shades: Mapping[str, str]) -> None:
     """Draw the agents' curves with their intervals over the environment steps spent on the task."""
     for name, whole in curves.items():
-        curve = whole.blocks()  # single pulls of a bandit are noise: means over ten
-        # Between two rounds nothing is learned but by the step of adaptation at their border.
+        curve = whole.blocks()  # single pulls of a bandit are noisy: means over ten
+        # Agents that adapt in rounds learn only between two rounds.
         style = "steps-post" if curve.rounds else "default"
         ax.plot(curve.env_steps, curve.mean(), "o-", markersize=3, color=shades[name], label=name, drawstyle=style)
         band: dict[str, Any] = {"step": "post"} if curve.rounds else {}
@@ -71,7 +71,7 @@ def draw_curves(ax: Axes, split: str, curves: Curves, bounds: Mapping[str, float
 
 
 def _draw_steps(ax: Axes, curves: Curves, shades: Mapping[str, str]) -> None:
-    """Draw the mean reward of every step of the trial, next to random and told play."""
+    """Draw the mean reward of every step of the trial, with the random policy and the oracle."""
     known = {name: curve.steps for name, curve in curves.items() if curve.steps is not None}
     for name, steps in known.items():
         ax.stairs(steps.mean(), steps.edges, baseline=None, color=shades[name], linewidth=1.6)
@@ -91,12 +91,12 @@ def _draw_steps(ax: Axes, curves: Curves, shades: Mapping[str, str]) -> None:
 def _logarithmic(ax: Axes, linear_to: float) -> None:
     """Make the horizontal axis logarithmic beyond `linear_to`."""
     ax.set_xscale("symlog", linthresh=linear_to)
-    near = 0.35 * linear_to  # in the linear part a number so near to 0 would touch it
+    near = 0.35 * linear_to  # in the linear part, a label this close to 0 would touch it
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "" if 0 < value < near else f"{value:,.0f}"))
 
 
 def _draw_profiles(ax: Axes, split: str, curves: Curves, shades: Mapping[str, str]) -> None:
-    """Draw the share of tasks on which the last point lies above a threshold (Agarwal et al. 2021)."""
+    """Draw the fraction of tasks whose last point is above a threshold (Agarwal et al. 2021)."""
     known = {name: scores for name, curve in curves.items() if (scores := curve.last_normalised()) is not None}
     if known:
         every = np.concatenate([scores.ravel() for scores in known.values()])
@@ -114,7 +114,7 @@ def _draw_profiles(ax: Axes, split: str, curves: Curves, shades: Mapping[str, st
 
 
 def _draw_bars(ax: Axes, by_split: Mapping[str, Curves], shades: Mapping[str, str]) -> None:
-    """Draw the last point of every agent on each split, normalised, where a scale is known."""
+    """Draw the last point of every agent on each split, normalised if the scale is known."""
     width = 0.8 / len(shades)
     for number, (name, shade) in enumerate(shades.items()):
         for place, curves in enumerate(by_split.values()):

@@ -33,10 +33,10 @@ HEADINGS = {
 
 
 def terminal_tables(rows: Sequence[Row], bounds: Mapping[str, float], title: str, width: int) -> list[Table]:
-    """Tables of `rows` for the terminal, with random and the known-task optimum below; the first has the title.
+    """Return tables of `rows` for the terminal, with random and the known-task optimum below; the first has the title.
 
-    Columns that do not fit into `width` characters stand in a further table, next to the agents' names; no number is
-    cut.
+    Columns that do not fit into `width` characters continue in another table, with the agents' names; numbers are
+    never cut.
     """
     cells = [dict(zip(HEADINGS, _cells(row), strict=True)) for row in rows]
     for name, value in bounds.items():
@@ -47,9 +47,9 @@ def terminal_tables(rows: Sequence[Row], bounds: Mapping[str, float], title: str
 def tables_within(
     cells: Sequence[Mapping[str, str]], headings: Mapping[str, str], title: str, width: int
 ) -> list[Table]:
-    """Tables of texts by the keys of `headings`, the first of which is "agent"; empty columns are left out.
+    """Return tables of text by the keys of `headings`, the first of which is "agent"; empty columns are left out.
 
-    Columns that do not fit into `width` characters stand in a further table, next to the agents' names.
+    Columns that do not fit into `width` characters continue in another table, with the agents' names.
     """
     shown = [key for key in headings if key == "agent" or any(row[key] for row in cells)]
     parts: list[list[str]] = [[]]
@@ -63,7 +63,7 @@ def tables_within(
 
 
 def _columns(cells: Sequence[Mapping[str, str]], headings: Mapping[str, str], keys: list[str]) -> Table:
-    """A table of some of the columns."""
+    """Return a table of some columns."""
     table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
     for key in keys:
         table.add_column(headings[key], justify="left" if key == "agent" else "right", no_wrap=True)
@@ -73,7 +73,7 @@ def _columns(cells: Sequence[Mapping[str, str]], headings: Mapping[str, str], ke
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """A row's numbers as text, in the order of `HEADINGS`."""
+    """Format a row's numbers, in the order of `HEADINGS`."""
     low, high = row["interval"]
     text = {
         "agent": row["agent"],
@@ -92,7 +92,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """All columns of `rows` as a Markdown table, without a line end at its end."""
+    """Return all columns of `rows` as a Markdown table, without a final newline."""
     lines = [" | ".join(_one_line(heading) for heading in HEADINGS.values())]
     lines += [" | ".join(_cells(row)) for row in rows]
     rule = "|---" + "|---:" * (len(HEADINGS) - 1) + "|"
@@ -105,5 +105,5 @@ def _one_line(heading: str) -> str:
 
 
 def gap_text(split: str, gap: tuple[float, float, float]) -> str:
-    """A difference with its interval, ``test 0.09 [-0.02, 0.20]``."""
+    """Format a difference with its interval: ``test 0.09 [-0.02, 0.20]``."""
     return f"{split} {short(gap[0])} [{short(gap[1])}, {short(gap[2])}]"

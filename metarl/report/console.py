@@ -1,4 +1,4 @@
-"""The terminal as the programs use it: what ``--quiet`` leaves, pipes without control characters, mistakes."""
+"""Terminal output of the programs: ``--quiet``, pipes without control characters, user errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXIT_CODES = (
 
 
 NARROW = 80
-"""Columns below which a table is no longer fitted to the terminal."""
+"""Terminal width below which tables are no longer fitted to it."""
 
 
 def which(text: str) -> str | int:
@@ -53,20 +53,20 @@ def which(text: str) -> str | int:
 
 
 def given_path(text: str) -> Path:
-    """Convert the value of an option for a path. An empty one, such as that of ``"$UNSET"``, would mean this folder."""
+    """Convert the value of a path option. Rejects an empty value, such as ``"$UNSET"``: it would mean this folder."""
     if not text:
         raise argparse.ArgumentTypeError("needs a path, got ''")
     return Path(text)
 
 
 class PipeConsole(Console):
-    """A console that shows nothing more once the reader of its pipe has left (``| head``): the program goes on."""
+    """A console that becomes silent when the reader of its pipe has left (``| head``); the program continues."""
 
     lasting = False
-    """True for a program whose results are in files: it goes on also when standard output is on a full disk."""
+    """True for a program whose results are in files: it continues even if standard output is on a full disk."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; what cannot be written any more is said once, on standard error, if the program is to go on."""
+        """Print; if output fails and the program continues, report it once on standard error."""
         try:
             super().print(*objects, **options)
         except OSError as error:
@@ -76,40 +76,40 @@ class PipeConsole(Console):
             complain(f"warning: standard output can no longer be written ({error.strerror}); the program goes on.")
 
     def on_broken_pipe(self) -> None:
-        """Go on without output, in place of rich's exit, which would lose what is not yet saved."""
+        """Continue without output, since rich's exit would lose unsaved results."""
         leave_pipe()
 
 
 def complain(sentence: str) -> None:
     """Print a sentence on standard error, if that can be written."""
-    with contextlib.suppress(OSError):  # on a full disk, too: > log 2>&1
+    with contextlib.suppress(OSError):  # also on a full disk: > log 2>&1
         print(sentence, file=sys.stderr)
 
 
 def leave_pipe() -> None:
-    """Send what is still printed nowhere."""
+    """Discard further output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def prepare_output() -> None:
-    """Let standard output take every character, "?" for one that its encoding lacks, and be there if it was closed."""
+    """Make standard output accept every character ("?" if its encoding lacks it), and reopen it if it was closed."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: >&-
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for the rest of the process)
-    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what stands in for it in tests may have none
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # replacements in tests may lack it
     if reconfigure is not None:
         reconfigure(errors="replace")
 
 
 def make_console(quiet: bool = False, width: int | None = None, lasting: bool = False) -> Console:
-    """Standard output: `width` columns where it is no terminal (None: 80), and nothing but `show`'s tables if `quiet`.
+    """Make a console: `width` columns if not a terminal (None: 80), and only `show`'s tables if `quiet`.
 
-    With `lasting` the program goes on when it can no longer be written.
+    With `lasting` the program continues if output fails.
 
-    A pipe or file gets no control characters, and "?" for a character that its encoding does not have: a run should
-    not end in an error because its last line has a sparkline. A notebook is treated as a
+    A pipe or file gets no control characters, and "?" for characters that its encoding lacks: a run should not
+    fail because its last line has a sparkline. A notebook is treated as a
     pipe (its kernel sets FORCE_COLOR, which would make rich draw progress bars there).
     """
     prepare_output()
@@ -118,7 +118,7 @@ def make_console(quiet: bool = False, width: int | None = None, lasting: bool = 
     else:
         console = PipeConsole(quiet=quiet, width=width, force_terminal=False, force_jupyter=False)
     console.lasting = lasting
-    if console.width < 1:  # COLUMNS=0, with which rich would show nothing
+    if console.width < 1:  # COLUMNS=0: rich would show nothing
         console.width = 80
     return console
 
@@ -129,10 +129,10 @@ def silent_console() -> Console:
 
 
 def show(console: Console, table: Table) -> None:
-    """Print the table of a result, on a quiet console too, and with whole numbers where the terminal is narrow."""
+    """Print the table of a result, also on a quiet console, without cutting numbers on a narrow terminal."""
     quiet, console.quiet = console.quiet, False
     try:
-        if console.width < NARROW:  # the terminal breaks the lines, where rich would cut the numbers
+        if console.width < NARROW:  # let the terminal wrap lines: rich would cut the numbers
             console.print(text_of(table, NARROW), markup=False, highlight=False, soft_wrap=True, end="")
         else:
             console.print(table)
@@ -141,9 +141,9 @@ def show(console: Console, table: Table) -> None:
 
 
 def text_of(shown: RenderableType, width: int = 120) -> str:
-    """Write a table, or whatever rich can show, as plain text for a file: no colours, and no line longer than `width`.
+    """Render a table, or any rich renderable, as plain text for a file: no colours, no line longer than `width`.
 
-    A plain ``Console(file=…)`` writes nothing in a notebook, where it shows its text below the cell instead.
+    In a notebook, ``Console(file=…)`` would show its text below the cell instead of writing it.
     """
     file = io.StringIO()
     plain = Console(
@@ -155,17 +155,17 @@ def text_of(shown: RenderableType, width: int = 120) -> str:
 
 @contextlib.contextmanager
 def files_in(folder: Path, make: Callable[[Path], Path | None] | None = None) -> Iterator[Path]:
-    """Make the folder for a program's files by `make` (default: `make_folder`); take it away if the block fails.
+    """Create the folder for a program's files with `make` (default: `make_folder`); remove it if the block fails.
 
-    It is taken away, with the folders above it that were made for it, only while nothing is in it: a request that is
-    refused leaves nothing behind.
+    It is removed, with the parent folders that were created for it, only if it is empty: a rejected request leaves
+    nothing behind.
     """
     there = {each for each in (folder, *folder.parents) if each.exists()}
     made = (make or make_folder)(folder) or folder
     try:
         yield made
     except BaseException:
-        with contextlib.suppress(OSError):  # one that is not empty
+        with contextlib.suppress(OSError):  # not empty
             for each in (made, *made.parents):
                 if each in there:
                     break
@@ -174,19 +174,19 @@ def files_in(folder: Path, make: Callable[[Path], Path | None] | None = None) ->
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder for a program's files, before anything is played for them. Raises ValueError where it cannot."""
+    """Create the folder for a program's files before anything is played. Raises ValueError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
-        (folder / ".writable").unlink(missing_ok=True)  # another program may do the same
+        (folder / ".writable").unlink(missing_ok=True)  # another program may do the same concurrently
     except OSError as error:
         raise ValueError(f"The folder {str(folder)!r} cannot be written to: {_why(error)}.") from error
 
 
 def new_folder(folder: Path) -> Path:
-    """Make a folder that nobody has: `folder`, or ``folder_2``, ``folder_3`` … Returns which.
+    """Create a new folder: `folder`, or ``folder_2``, ``folder_3`` …; return its path.
 
-    Programs that ask for the same one at the same time get one each. Raises ValueError where none can be made.
+    Concurrent programs get different folders. Raises ValueError if none can be created.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -204,15 +204,15 @@ def new_folder(folder: Path) -> Path:
 
 
 def _why(error: OSError) -> str | None:
-    """Say why a folder cannot be made."""
+    """Return the reason why a folder cannot be created."""
     files = {FileExistsError: "there is a file of this name", NotADirectoryError: "a folder of its path is a file"}
     return files.get(type(error), error.strerror)
 
 
 def at_home(value: Any) -> Any:
-    """Return a path, a text or a list of them with ~ as the user's home, which shells do not see in ``--out=~/x``.
+    """Expand ~ in a path, a string or a list of them, since shells do not in ``--out=~/x``.
 
-    Nothing else in a path is special: a $ is a $, since shells have replaced their variables before we see them.
+    Nothing else is expanded: shells have already replaced their variables, so a $ is literal.
     """
     if isinstance(value, list):
         return [at_home(each) for each in value]
@@ -220,7 +220,7 @@ def at_home(value: Any) -> Any:
 
 
 def in_words(error: OSError) -> str:
-    """Say in one sentence what happened to which file."""
+    """Describe an OSError and its file in one sentence."""
     what = error.strerror or str(error) or type(error).__name__
     return f"{what}: {str(error.filename)!r}." if error.filename else f"{what}."
 
@@ -229,16 +229,16 @@ _NUMBERS = {"int": "a whole number", "float": "a number"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence, without the usage, which ``--help`` gives.
+    """A parser that reports an error in one sentence, without the usage (see ``--help``).
 
-    An option is written out: a beginning such as ``--task`` might be meant for another one, or become one.
+    Options cannot be abbreviated: a prefix such as ``--task`` may be ambiguous, or become a new option.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        from metarl.core.errors import brief, printable  # here, since a usage page does without NumPy
+        from metarl.core.errors import brief, printable  # imported here, so that usage pages do not need NumPy
 
         shown = printable(message.removeprefix("argument "))
         shown = re.sub(r": invalid (int|float) value:", lambda found: f" must be {_NUMBERS[found[1]]}, got", shown)
@@ -246,14 +246,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {shown if len(shown) <= 280 else brief(shown, 200)}\n")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """Read the options, with ~ as home; the sentence about an unknown one names the nearest that there is."""
+        """Parse the options, with ~ expanded; the error for an unknown option names the closest known one."""
         options, extra = self.parse_known_args(arguments)
         for name, value in vars(options).items():
             setattr(options, name, at_home(value))
         if extra and not extra[0].startswith("-"):
             self.error(f"{extra[0]!r} is an unexpected argument; see --help.")
         if extra:
-            from metarl.core.errors import unknown  # here, since a usage page does without torch
+            from metarl.core.errors import unknown  # imported here, so that usage pages do not need torch
 
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             self.error(unknown("option", extra[0].partition("=")[0], known, see=f"{self.prog} --help"))

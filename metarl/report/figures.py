@@ -1,6 +1,6 @@
-"""Figures of an evaluation: on which tasks an agent does well, and where it fails.
+"""Figures of an evaluation: the tasks on which an agent does well, and those on which it fails.
 
-Everything here draws what it is given; `metarl.report.behaviour` plays and puts the pictures of a run together.
+The functions here only draw; `metarl.report.behaviour` plays and assembles the pictures of a run.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Array = NDArray[np.float64]
 
 
 MAX_TASKS = 200
-"""Rows of the map of tasks at most."""
+"""Most rows of the map of tasks."""
 
 
 MAX_COLUMNS = 25
-"""Columns of the map of tasks at most; the points of longer trials are averaged in groups of neighbours."""
+"""Most columns of the map of tasks; neighbouring points of longer trials are averaged."""
 
 
 MAX_PANELS = 8
-"""Panels of the picture of task parameters at most."""
+"""Most panels of the picture of task parameters."""
 
 
 MAX_COMPONENTS = 8
-"""Components of a task's field at most; one with more is summed up by their mean and their largest."""
+"""Most components of a task field; a larger field is summarised by its mean and maximum."""
 
 
 # ---- tasks × points ------------------------------------------------------------------------------------------------
@@ -49,11 +49,11 @@ class TaskRows(NamedTuple):
     task: NDArray[np.int64]  # (rows,) number of the task in its split
     score: Array  # (rows,)
     returns: Array  # (rows, columns) return of an episode
-    edges: Array  # (columns + 1,) where the columns begin and end on the axis of points
+    edges: Array  # (columns + 1,) column edges on the axis of points
 
 
 def task_rows(curve: AdaptationCurve) -> TaskRows:
-    """At most `MAX_TASKS` tasks, evenly spaced over the ranking by score from the best to the worst; means of seeds."""
+    """Return at most `MAX_TASKS` tasks, evenly spaced in the ranking by score, best first; averaged over seeds."""
     scores = curve.scores.mean(axis=0, dtype=np.float64)
     ranking = np.argsort(-scores, kind="stable")
     spaced = np.linspace(0, len(ranking) - 1, min(len(ranking), MAX_TASKS)).round().astype(int)
@@ -66,7 +66,7 @@ def task_rows(curve: AdaptationCurve) -> TaskRows:
 
 
 def task_map(curve: AdaptationCurve) -> Figure:
-    """Draw the return of each task (a row) at each point (a column); to the right, the scores next to the optimum."""
+    """Draw the return of each task (row) at each point (column), and the scores and optimum on the right."""
     rows = task_rows(curve)
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -96,18 +96,18 @@ def task_map(curve: AdaptationCurve) -> Figure:
 
 
 class Panel(NamedTuple):
-    """One thing in which tasks differ."""
+    """One quantity that varies between tasks."""
 
     name: str
-    values: Array  # (tasks, 1), or (tasks, 2) for a place in the plane
+    values: Array  # (tasks, 1), or (tasks, 2) for a position in the plane
 
 
 def panels(task: Task, scores: Array, optimum: NDArray[Any] | None = None) -> list[Panel]:
-    """Panels of what varies between tasks: one per number of the task, one for two that are a place in the plane.
+    """Return a panel per varying number of the task; two numbers that form a position in the plane share one.
 
-    A field with more than `MAX_COMPONENTS` numbers is summed up by their mean and their largest; what is the same in
-    all tasks is left out. `optimum` (tasks,), if it varies, comes first. Of more than `MAX_PANELS` those stay whose
-    rank correlation with the scores is strongest.
+    A field with more than `MAX_COMPONENTS` numbers is summarised by its mean and maximum; constants are left out.
+    `optimum` (tasks,), if it varies, comes first. Of more than `MAX_PANELS` panels, those with the strongest rank
+    correlation with the scores are kept.
     """
     found = [] if optimum is None else [Panel("known-task optimum", np.asarray(optimum, np.float64)[:, None])]
     found += [panel for name, values in _numbers(task) for panel in _split(name, values)]
@@ -121,7 +121,7 @@ def panels(task: Task, scores: Array, optimum: NDArray[Any] | None = None) -> li
 
 
 def where(curve: AdaptationCurve, task: Task) -> Figure | None:
-    """Draw the tasks' parameters against their scores; None where no number of the task varies."""
+    """Draw the tasks' parameters against their scores; None if no number of the task varies."""
     scores = curve.scores.mean(axis=0, dtype=np.float64)
     optimum = None if curve.oracle is None else curve.oracle * _scale(curve)
     shown = panels(task, scores, optimum)
@@ -158,7 +158,7 @@ def _draw_panel(ax: Axes, panel: Panel, scores: Array, shade: str) -> None:
 
 
 def _draw_map(figure: Figure, ax: Axes, panel: Panel, scores: Array) -> None:
-    """Draw scores in the plane: as cells where the places are few whole numbers, otherwise as dots."""
+    """Draw scores in the plane: as cells if the positions are few integers, otherwise as dots."""
     places, member = np.unique(panel.values, axis=0, return_inverse=True)
     mean = np.bincount(member.ravel(), scores) / np.bincount(member.ravel())
     whole = bool((places == places.round()).all()) and np.ptp(places, axis=0).max() <= 40
@@ -172,7 +172,7 @@ def _draw_map(figure: Figure, ax: Axes, panel: Panel, scores: Array) -> None:
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     else:
         drawn = ax.scatter(places[:, 0], places[:, 1], c=mean, s=14, linewidths=0, **_colours(mean))
-    ax.set_facecolor("0.93")  # what no task has
+    ax.set_facecolor("0.93")  # cells without a task
     ax.set_aspect("equal", adjustable="datalim" if not whole else "box")
     ax.set_xlabel(f"{panel.name}[0]")
     ax.set_ylabel(f"{panel.name}[1]")
@@ -180,7 +180,7 @@ def _draw_map(figure: Figure, ax: Axes, panel: Panel, scores: Array) -> None:
 
 
 def group_means(x: Array, y: Array, groups: int = 10) -> tuple[Array, Array]:
-    """Means of `x` and `y` in equal groups by `x`, or for each value of `x` where there are few."""
+    """Return the means of `x` and `y` in equal groups by `x`, or for each value of `x` if there are few."""
     values, member = np.unique(x, return_inverse=True)
     if len(values) > groups:
         member = x.argsort(kind="stable").argsort() * groups // len(x)
@@ -189,13 +189,13 @@ def group_means(x: Array, y: Array, groups: int = 10) -> tuple[Array, Array]:
 
 
 def _numbers(task: Task) -> list[tuple[str, Array]]:
-    """Every field's name and its numbers ``(tasks, components)``; fields of nested tuples by a dotted name."""
+    """Return each field's name and numbers ``(tasks, components)``; nested fields have dotted names."""
     fields = named_leaves(task).items()
     return [(name, value.reshape(len(value), -1).cpu().numpy().astype(np.float64)) for name, value in fields]
 
 
 def _split(name: str, values: Array) -> list[Panel]:
-    """The panels of one field."""
+    """Return the panels of one field."""
     components = values.shape[1]
     if components <= 2 and (values.std(axis=0) > 0.0).all():
         return [Panel(name, values)]
@@ -206,8 +206,8 @@ def _split(name: str, values: Array) -> list[Panel]:
 
 
 def _rank_correlation(x: Array, y: Array) -> float:
-    """Spearman's rank correlation; 0 where one of them does not vary."""
-    from scipy.stats import rankdata  # which takes a while
+    """Return Spearman's rank correlation; 0 if one of them is constant."""
+    from scipy.stats import rankdata  # slow import
 
     ranks = [rankdata(values) for values in (x, y)]
     if min(rank.std() for rank in ranks) == 0.0:
@@ -219,7 +219,7 @@ def _rank_correlation(x: Array, y: Array) -> float:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file of 100 dots per inch."""
+    """Return the figure as a PNG file with 100 dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
@@ -229,7 +229,7 @@ def png(figure: Figure) -> bytes:
 
 
 def title(curve: AdaptationCurve, what: str, width: int = 80) -> str:
-    """Title of a figure: the agent and the split, and below them the question that the figure answers."""
+    """Return a figure's title: agent and split, and below them the question that the figure answers."""
     return textwrap.fill(f"{curve.agent} on {curve.family}, {curve.split}", width) + "\n" + textwrap.fill(what, width)
 
 
@@ -238,12 +238,12 @@ def _score_label(curve: AdaptationCurve) -> str:
 
 
 def _scale(curve: AdaptationCurve) -> int:
-    """Episodes that a score sums up."""
+    """Return the number of episodes that a score sums over."""
     return 1 if curve.rounds else len(curve.labels)
 
 
 def _limits(values: Array) -> tuple[float, float]:
-    """Values at which colours begin and end: outliers are cut off, so that the others keep their differences."""
+    """Return the limits of the colour scale, without outliers, so that other differences stay visible."""
     low, high = np.percentile(values, [2, 98])
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
@@ -258,4 +258,4 @@ def _colour_bar(figure: Figure, drawn: Collection, values: Array, label: str, ax
     below, above = bool(values.min() < low), bool(values.max() > high)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
     bar = figure.colorbar(drawn, ax=ax, label=label, extend=extend[below, above])
-    bar.ax.yaxis.set_label_position("left")  # at the right it would read as the label of the next panel
+    bar.ax.yaxis.set_label_position("left")  # on the right it would look like the label of the next panel

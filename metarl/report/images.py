@@ -1,4 +1,4 @@
-"""Images put together: side by side under captions, below each other under headings, or one after the other."""
+"""Composition of images: side by side with captions, stacked with headings, or as an animation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 GIF_BYTES = 1_400_000
-"""Bytes of a GIF at most; a larger one is made smaller."""
+"""Largest size of a GIF in bytes; larger ones are scaled down."""
 
 
 def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -20,7 +20,7 @@ def fitted(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 class Captioned(NamedTuple):
-    """A picture with a line above and a line below it."""
+    """A picture with a line of text above and below."""
 
     image: Image.Image
     above: str
@@ -28,9 +28,9 @@ class Captioned(NamedTuple):
 
 
 def strip(pictures: Sequence[Captioned], width: int = 1200, height: int = 300, gap: int = 14) -> Image.Image:
-    """Put pictures side by side on white, each fitted to `height` and to its share of `width`.
+    """Put pictures side by side on white, each fitted to `height` and to its part of `width`.
 
-    They go on below where a share is less than half of what the widest would take.
+    They wrap to a new line if a part is less than half of the widest picture.
     """
     line, n = 22, len(pictures)
     lines = -(-n // max(1, int((width + gap) / (0.5 * max(picture.image.width for picture in pictures) + gap))))
@@ -56,7 +56,7 @@ def strip(pictures: Sequence[Captioned], width: int = 1200, height: int = 300, g
 
 
 def stack(rows: Sequence[Captioned], gap: int = 18) -> Image.Image:
-    """Put images below each other on white, each under its heading."""
+    """Stack images on white, each under its heading."""
     line = 26
     width = max(row.image.width for row in rows)
     whole = Image.new("RGB", (width, sum(line + row.image.height + gap for row in rows) - gap), "white")
@@ -69,17 +69,17 @@ def stack(rows: Sequence[Captioned], gap: int = 18) -> Image.Image:
 
 
 def image_png(image: Image.Image) -> bytes:
-    """Write a PNG file with a palette of 256 colours, chosen so that colours of few pixels stay what they are."""
+    """Encode a PNG with a palette of 256 colours, chosen so that rare colours are preserved."""
     buffer = io.BytesIO()
     image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def gif(frames: Sequence[Image.Image], seconds: float = 8.0, most: int = GIF_BYTES) -> bytes:
-    """Write an endless animation, each turn of about this length, of at most `most` bytes; the last frame stays.
+    """Encode a looping GIF of about `seconds` per loop and at most `most` bytes; the last frame is held longer.
 
-    The frames share a canvas and the colours of the last frame, so that little changes from one to the next; they are
-    made smaller until the file is small enough.
+    The frames share a canvas and the palette of the last frame, so that little changes between them; they are scaled
+    down until the file is small enough.
     """
     each = max(40, min(500, round(1000 * seconds / len(frames))))  # milliseconds
     scale = 1.0

@@ -1,8 +1,8 @@
 """Agents on several families at once: normalised scores, their interquartile mean, performance profile and mean rank.
 
 A *suite* holds curves of the same agents on a split of several families. Scores are normalised in each family (0
-random, 1 the known-task optimum), so that they can be averaged over families; a family without a known optimum cannot
-take part.
+random, 1 the known-task optimum), so that they can be averaged over families; a family without a known optimum is
+rejected.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Floats = NDArray[np.float64]
 
 
 DRAWS = 2000
-"""Draws of every family's mean, for the intervals."""
+"""Number of draws of every family's mean, for the intervals."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Curves by family and then by agent. An agent needs a curve of every family.
+    """Curves by family, then by agent. Every agent needs a curve on every family.
 
-    Intervals are stratified: the families are these and no others; within each, an agent's mean is drawn from its own
-    distribution (the t distribution of `stats.interval`, over seeds and tasks), `DRAWS` times, and what is computed
-    from the means takes the middle 95 %.
+    Intervals are stratified: the families are fixed; within each, an agent's mean is drawn from its own distribution
+    (the t distribution of `stats.interval`, over seeds and tasks) `DRAWS` times, and the interval of a statistic is the
+    middle 95 % of its values.
     Raises ValueError if there are no curves, an agent lacks a family, or a family has no scale.
     """
 
@@ -63,7 +63,7 @@ class Suite:
         return list(next(iter(self.curves.values())))
 
     def scores(self, family: str, agent: str) -> Floats:
-        """The last point of every seed and task, normalised: ``(seeds, tasks)``."""
+        """Return the normalised last point of every seed and task: ``(seeds, tasks)``."""
         scores = self.curves[family][agent].last_normalised()
         assert scores is not None  # checked when the suite was made
         return scores
@@ -75,7 +75,7 @@ class Suite:
 
     @cached_property
     def drawn(self) -> Floats:
-        """Draws of `means` as other seeds and tasks might have them: ``(DRAWS, agents, families)``."""
+        """Draws of `means` over hypothetical seeds and tasks: ``(DRAWS, agents, families)``."""
         generator = np.random.default_rng(0)
         drawn = np.empty((DRAWS, *self.means.shape))
         for a, agent in enumerate(self.agents):
@@ -90,7 +90,7 @@ class Suite:
         return drawn
 
     def summary(self) -> list[dict[str, Any]]:
-        """A row for each agent: mean and iqm over families, mean rank, the score on each family; the best mean first.
+        """Return a row per agent: mean and IQM over families, mean rank, and the score on each family; best mean first.
 
         A number is (value, low, high). Rank 1 is the best on a family; ties share the mean of their ranks.
         """
@@ -111,7 +111,7 @@ class Suite:
         return sorted(rows, key=lambda row: -row["mean"][0])
 
     def profile(self, thresholds: Floats) -> dict[str, tuple[Floats, Floats, Floats]]:
-        """Share of tasks above each threshold, every family weighing the same: (share, low, high) for each agent.
+        """Return the fraction of tasks above each threshold, families weighted equally: (share, low, high) per agent.
 
         Agarwal et al. 2021, section 4.2.
         """
@@ -128,7 +128,7 @@ class Suite:
         return found
 
     def table(self) -> Table:
-        """The summary for the terminal."""
+        """Return the summary for the terminal."""
         table = Table(box=box.SIMPLE, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
         table.title = Text(f"{len(self.curves)} families, normalised last point", style="bold not italic")
         for heading in ("agent", "mean", "interquartile mean", "mean rank"):
@@ -138,7 +138,7 @@ class Suite:
         return table
 
     def markdown(self) -> str:
-        """The summary and every family's scores."""
+        """Return the summary and every family's scores."""
         families = list(self.curves)
         lines = ["| agent | mean | interquartile mean | mean rank | " + " | ".join(families) + " |"]
         lines.append("|---" + "|---:" * (3 + len(families)) + "|")

@@ -17,7 +17,7 @@ from metarl.evaluation.curve import AdaptationCurve, generalisation_gaps
 from metarl.evaluation.results import chosen_points, short
 
 FEW_TASKS = 10
-"""With fewer distinct tasks than this, an interval over tasks says little, and tables say so."""
+"""With fewer distinct tasks than this, an interval over tasks is unreliable, and tables note it."""
 
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -25,7 +25,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def adaptation_table(curves: Mapping[str, AdaptationCurve], width: int = 80) -> Table:
-    """A table for the terminal: for each name (a split) the curve, and below it what random and the optimum get.
+    """Return a table for the terminal: the curve of each name (a split), with random and the optimum below.
 
     Columns: at most six points, the score (the trial's total, or the last round) with its 95 % interval, and the
     score normalised so that random is 0 and the known-task optimum 1. Where all of them do not fit into `width`
@@ -51,7 +51,7 @@ def measures_line(split: str, found: Mapping[str, float]) -> str:
 
 
 def width_of(table: Table) -> int:
-    """The characters that a table needs to show every cell whole; its title and caption wrap."""
+    """Return the width at which a table shows every cell in full; its title and caption wrap."""
     console = Console(width=10_000)
     bare = copy.copy(table)
     bare.title = bare.caption = None
@@ -60,7 +60,7 @@ def width_of(table: Table) -> int:
 
 def _table(curves: Mapping[str, AdaptationCurve], shown: list[int]) -> Table:
     first = next(iter(curves.values()))
-    # The words of the labels stand over the first number only.
+    # Only the first number shows the words of the labels.
     padding = (0, 1 if len(shown) <= 4 else 0, 0, 0)
     table = Table(
         box=box.SIMPLE, padding=padding, show_edge=False, min_width=60, title_justify="left", caption_justify="left"
@@ -117,7 +117,7 @@ def _title(curve: AdaptationCurve) -> Text:
 
 
 def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) -> str:
-    """Draw a curve as at most `width` bars, the lowest at `low`, the highest at `high`; beyond them it is cut off."""
+    """Draw a curve as at most `width` bars, from `low` to `high`; values beyond are clipped."""
     if high == low:
         raise ValueError(f"low and high must differ, got {low:g} for both.")
     shown = values[np.linspace(0, len(values) - 1, min(len(values), width)).round().astype(int)]
@@ -126,7 +126,7 @@ def sparkline(values: NDArray[Any], low: float, high: float, width: int = 12) ->
 
 
 def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
-    """Sparklines of the curves that have a scale: ``train ▁▅█, test ▁▄█``."""
+    """Return sparklines of the curves that have a scale: ``train ▁▅█, test ▁▄█``."""
     shapes = []
     for name, curve in curves.items():
         if len(curve.labels) > 1 and curve.scale is not None:
@@ -135,7 +135,7 @@ def _shapes(curves: Mapping[str, AdaptationCurve]) -> str:
 
 
 def _lost(curves: Mapping[str, AdaptationCurve]) -> str:
-    """How far scores are below that on train: ``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``."""
+    """Format the drops in score against train: ``test 0.09 [-0.02, 0.20], ood 20.2 [19.3, 21.1]``."""
     gaps = generalisation_gaps(curves).items()
     return ", ".join(f"{name} {short(gap)} [{short(low)}, {short(high)}]" for name, (gap, low, high) in gaps)
 
@@ -159,7 +159,7 @@ def _caption(curves: Mapping[str, AdaptationCurve], shapes: str, lost: str) -> T
 
 
 def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
-    """The words for the intervals: ``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
+    """Describe the intervals: ``over tasks, of this agent; all: over trials, of this agent on all tasks``."""
     kinds: dict[str, list[str]] = {}
     for name, curve in curves.items():
         kinds.setdefault(curve.interval_of(), []).append(name)
@@ -168,7 +168,7 @@ def _over_what(curves: Mapping[str, AdaptationCurve]) -> str:
 
 
 def _how_many(curves: Mapping[str, AdaptationCurve]) -> str:
-    """The words for the means, and for few tasks: ``Means over test: 1000 tasks × 20 repeats; ood: all 3 tasks.``"""
+    """Describe the means, and few tasks: ``Means over test: 1000 tasks × 20 repeats; ood: all 3 tasks.``"""
     counts: dict[str, list[str]] = {}
     for name, curve in curves.items():
         tasks = curve.returns.shape[1]

@@ -1,4 +1,4 @@
-"""Animations in files: GIF by Pillow, MP4 by ffmpeg where imageio-ffmpeg is installed."""
+"""Animation files: GIF with Pillow, MP4 with ffmpeg if imageio-ffmpeg is installed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarl.evaluation.files import replace_file, replacing
 from metarl.report.images import gif
 
 GIF_BYTES = 20_000_000
-"""Bytes of a GIF at most; a larger one is made of smaller frames."""
+"""Largest size of a GIF in bytes; larger ones get smaller frames."""
 
 
 FORMATS = (".gif", ".mp4")
 
 
 def check_video(path: Path) -> None:
-    """Raise ValueError, one sentence, for a format that cannot be written here; before anything is played."""
+    """Raise ValueError if the format cannot be written; called before anything is played."""
     if path.suffix not in FORMATS:
         raise ValueError(f"A video must be a .gif or an .mp4, got {str(path)!r}.")
     if path.suffix == ".mp4":
@@ -31,7 +31,7 @@ def check_video(path: Path) -> None:
 
 
 def save_video(frames: Sequence[Image.Image], path: Path, frames_per_second: float = 20.0) -> None:
-    """Write RGB frames of one size, at least one, as the animation that the name's ending says.
+    """Write RGB frames (at least one, all of one size) as an animation in the format of the file's extension.
 
     Raises ValueError as `check_video` does.
     """
@@ -44,14 +44,14 @@ def save_video(frames: Sequence[Image.Image], path: Path, frames_per_second: flo
     even = [_even(frame) for frame in frames]
     with replacing(path) as file:
         writer = imageio_ffmpeg.write_frames(file.name, even[0].size, fps=frames_per_second, macro_block_size=2)
-        writer.send(None)  # it begins
+        writer.send(None)  # start the generator
         for frame in even:
             writer.send(frame.tobytes())
         writer.close()
 
 
 def _even(frame: Image.Image) -> Image.Image:
-    """The frame with sides of even numbers of pixels, which the usual encoding needs."""
+    """Return the frame with even side lengths, which the usual encoding needs."""
     width, height = (side + side % 2 for side in frame.size)
     whole = Image.new("RGB", (width, height), "white")
     whole.paste(frame)

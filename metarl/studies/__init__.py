@@ -1,1 +1,1 @@
-"""Studies that are made of many runs or evaluations: a benchmark, tuning, stress."""
+"""Studies of many runs or evaluations: benchmark, tuning, stress tests."""

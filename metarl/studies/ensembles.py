@@ -1,4 +1,4 @@
-"""Ensembles of runs, which can be saved, loaded and evaluated like a run."""
+"""Ensembles of runs, which are saved, loaded and evaluated like a run."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def ensemble(
     device: str = "cpu",
     allow: Sequence[str] = (),
 ) -> Ensemble:
-    """Combine trained agents of one family to an ensemble::
+    """Combine trained agents of one family into an ensemble::
 
         metarl.ensemble(["runs/seed_1", "runs/seed_2"], weights="hedge", mix="episode", run_dir="runs/both")
 
     `runs` are run directories, folders of several seeds, or ``pretrained:NAME``; `which`, `device` and `allow` are as
     in `metarl.load`. `weights`, `mix` and `rate` are those of `metarl.agents.ensemble.Ensemble`. With `run_dir` the
     ensemble is saved: its options, and a copy of each member. `metarl.load` and ``metarl evaluate`` then take this
-    folder like that of a run. Raises ValueError, one sentence, for agents that cannot be loaded or combined, and for a
-    `run_dir` that is not empty.
+    folder like that of a run. Raises ValueError if agents cannot be loaded or combined, or if `run_dir` is not
+    empty.
     """
     if isinstance(runs, str | Path):
         runs = [runs]
@@ -52,5 +52,5 @@ def ensemble(
         for number, run in enumerate(found, start=1):
             checkpoint.copy_agent(checkpoint.find(run), folder / f"member_{number}", which, allow)
         options = {"weights": weights, "mix": mix, "rate": rate}
-        replace_file(folder / checkpoint.ENSEMBLE, as_yaml(options))  # last: without it there is no ensemble
+        replace_file(folder / checkpoint.ENSEMBLE, as_yaml(options))  # last: this file marks the ensemble as complete
     return made

@@ -1,4 +1,4 @@
-"""Cross-validation over tasks: what an agent reaches on each task of a finite family when it was not trained on it."""
+"""Cross-validation over tasks: an agent's return on each task of a finite family after training on the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.training.config.errors import ConfigError
 from metarl.training.runs import run
 
 HELD_OUT = "held out"
-"""The name of the split that the folds make together."""
+"""Name of the split that consists of all folds."""
 
 
 def cross_validate(
@@ -28,15 +28,15 @@ def cross_validate(
         curve = metarl.cross_validate("rl2_gridnavi", folds=7, total_iterations=100)
         curve.mean(), curve.interval()
 
-    A finite family has few tasks, and its split `test` fewer still, so an interval over them is wide. Here every task
-    is tested on once, by an agent that has not seen it. The curve has the tasks of all folds, each with its own agent's
+    A finite family has few tasks, and its split `test` even fewer, so an interval over them is wide. Here every task
+    is tested once, by an agent that was not trained on it. The curve has the tasks of all folds, each with its agent's
     result over `repeats` trials; its interval is over tasks, and, as there is one training seed for each fold, a
     difference between agents counts as one between tasks. The agents share most of their training tasks, so the
     interval is rather too narrow (Bengio and Grandvalet 2004).
 
     `config` and the overrides are those of `metarl.run`, of which the splits, ``fold`` and the final evaluation are set
     here. With `run_dir` the runs are kept in ``RUN_DIR/fold_1``, …, and the same call continues there; otherwise they
-    are removed. Raises ConfigError, a ValueError, for a family with endlessly many tasks, or fewer than `folds`.
+    are removed. Raises ConfigError, a ValueError, for a family with infinitely many tasks, or fewer than `folds`.
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise ConfigError(f"folds must be a whole number of at least 2, got {folds!r}.")
@@ -65,7 +65,7 @@ def cross_validate(
 
 
 def join_tasks(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
-    """Join evaluations of several agents, each on other tasks, to one curve over all the tasks; ``steps`` is dropped.
+    """Join evaluations of several agents on different tasks to one curve over all tasks; ``steps`` is dropped.
 
     The curves have one seed each.
     """
@@ -77,7 +77,7 @@ def join_tasks(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         return None if any(part is None for part in parts) else np.concatenate(parts, axis=axis)
 
     noise = None
-    if all(curve.noise is not None for curve in curves):  # of a mean over tasks: errors add up by their squares
+    if all(curve.noise is not None for curve in curves):  # standard error of a mean over tasks: variances add up
         parts = np.stack([curve.noise for curve in curves if curve.noise is not None])
         weights = (tasks / tasks.sum())[:, None, None]
         noise = np.sqrt(np.square(weights * parts).sum(0))

@@ -1,4 +1,4 @@
-"""The ant with a goal: a direction, a speed or a place. MuJoCo's model and starts are those of Gymnasium's v5."""
+"""The ant with a goal: a direction, a speed or a position. MuJoCo's model and starts are those of Gymnasium's v5."""
 
 from metarl.envs.mujoco.ant.body import CONTACTS, contact_cost, contacts, fallen
 from metarl.envs.mujoco.ant.directions import AntDir, AntDir2D

@@ -1,4 +1,4 @@
-"""The ant: Gymnasium's Ant-v5, what is read off it, and when it has fallen."""
+"""The ant: Gymnasium's Ant-v5, its readings, and its termination."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ant(hidden: int = 2, show_contacts: bool = False) -> Robot:
 
 
 def contacts(data: Any) -> np.ndarray:
-    """The clipped forces and torques of contact of each body, (14, 6)."""
+    """Return the clipped contact forces and torques of each body, (14, 6)."""
     return np.clip(data.cfrc_ext, -1.0, 1.0)
 
 
@@ -45,28 +45,28 @@ def torso_and_contacts(model: Any, data: Any) -> np.ndarray:
 
 
 def place(physics: Physics) -> Tensor:
-    """The torso's place (B, 2), float64."""
+    """Return the torso's position (B, 2), float64."""
     return physics.reading[:, -3:-1]
 
 
 def walked(robot: Robot, state: Physics, after: Physics) -> Tensor:
-    """Mean velocity (B, 2) in m/s between two actions."""
+    """Return the mean velocity (B, 2) in m/s between two actions."""
     return ((place(after) - place(state)) / robot.dt).float()
 
 
 def contact_cost(after: Physics) -> Tensor:
-    """Gymnasium's contact cost (B,)."""
+    """Return Gymnasium's contact cost (B,)."""
     return CONTACT_COST * after.reading[:, -1].float()
 
 
 def fallen(after: Physics, lowest: float = 0.2) -> Tensor:
-    """True where the torso's height has left [lowest, 1] m: bool (B,)."""
+    """Return True where the torso's height is outside [lowest, 1] m: bool (B,)."""
     height = after.state[:, 3]
-    return ~((height >= lowest) & (height <= 1.0))  # so that a height that is no number counts, too
+    return ~((height >= lowest) & (height <= 1.0))  # so that NaN counts as fallen
 
 
 def checked_height(height: float) -> float:
-    """Return a `min_height`. Raises ValueError if it is no number from 0 to below 0.75 m, where an ant starts."""
+    """Return a `min_height`. Raises ValueError unless it is in [0, 0.75) m; an ant starts at 0.75 m."""
     if isinstance(height, bool) or not isinstance(height, int | float) or not 0.0 <= height < 0.75:
         raise ValueError(f"min_height must be from 0 to below 0.75 (metres), got {short(height)}.")
     return float(height)

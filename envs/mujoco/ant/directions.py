@@ -190,7 +190,7 @@ class AntDir2D(RobotFamily[Heading]):
         self.half_circle = half_circle
         self.min_height, self.show_contacts = checked_height(min_height), show_contacts
         if half_circle:
-            self.splits = ("train", "valid", "test", "ood")  # type: ignore[misc]  # what splits there are depends on the option
+            self.splits = ("train", "valid", "test", "ood")  # type: ignore[misc]  # depends on the option
         super().__init__(ant(show_contacts=show_contacts), horizon, episodes_per_trial)
 
     def draw_tasks(self, keys: Key, split: str) -> Heading:
@@ -216,6 +216,6 @@ class AntDir2D(RobotFamily[Heading]):
 
 
 def along(velocity: Tensor, task: Heading, after: Physics, action: Tensor) -> Tensor:
-    """The reward for a velocity (B, 2) in a direction."""
+    """Return the reward for a velocity (B, 2) in a direction."""
     forward = (velocity * task.direction).sum(-1)
     return forward - 0.5 * effort(action) - contact_cost(after) + 1.0

@@ -1,4 +1,4 @@
-"""The ant that must walk to a place: told at every step how far it is, or only near it."""
+"""The ant that must walk to a position, with dense or sparse rewards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metarl.envs.mujoco.pictures import from_above
 from metarl.envs.mujoco.robots import Robot, RobotFamily, effort
 from metarl.envs.mujoco.simulator import Physics
 
-GOAL_RADIUS = 0.75  # metres: how near AntGoalSparse pays
+GOAL_RADIUS = 0.75  # metres: radius within which AntGoalSparse pays
 
 
 class AntGoal(RobotFamily[Place]):
@@ -189,17 +189,17 @@ class AntGoalSparse(RobotFamily[Place]):
         return distance(task, state) <= GOAL_RADIUS
 
     def sketch(self, task: Place, episodes: int = 1) -> Sketch[Physics]:
-        """The path from above, with the ant, the wanted place and the disc that pays."""
+        """Draw the path from above, with the ant, the target position and the disc that pays."""
         return from_above(self.robot, self.horizon, goal=xy(task.position), radius=GOAL_RADIUS)
 
 
 def around(keys: Key, split: str) -> Place:
-    """Places uniform over the disc of radius 3 m; in `ood` angle uniform and radius ~ U[3, 4) m."""
+    """Draw positions uniformly over the disc of radius 3 m; in `ood` angle uniform and radius ~ U[3, 4) m."""
     u = rng.uniform(keys, 2)
     radius = 3.0 + u[:, :1] if split == "ood" else 3.0 * u[:, :1].sqrt()
     return Place(radius * unit_vectors(2.0 * math.pi * u[:, 1]))
 
 
 def distance(task: Place, physics: Physics) -> Tensor:
-    """Metres (B,) from the torso to the wanted place."""
+    """Return the distance (B,) in metres from the torso to the target position."""
     return (place(physics).float() - task.position).norm(dim=-1)

@@ -1,1 +1,1 @@
-"""Exact beliefs about the tasks of robots, which only rewards tell."""
+"""Exact beliefs over the tasks of robots, which only rewards reveal."""

@@ -1,4 +1,4 @@
-"""A robot's physics, followed from what an agent sees of it."""
+"""A robot's physics, tracked from an agent's observations."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ BeliefT = TypeVar("BeliefT", bound=tuple[Any, ...])
 
 
 class Followed(NamedTuple):
-    """The physics of each row as far as it is seen, and the steps taken in, the first observation included."""
+    """The observed physics of each row, and the number of observed steps, including the first observation."""
 
     physics: Physics
     steps: Tensor  # (B,) int64
 
 
 class Moved(NamedTuple):
-    """The simulation of a step: what a family's `reward` needs, and whether there was one."""
+    """The simulation of a step: the arguments of a family's `reward`, and whether there was a reward."""
 
     before: Physics
     after: Physics
     action: Tensor  # (B, A) float32, clipped
-    told: Tensor  # (B,) bool: False at a trial's first step, which has no action and no reward before it
+    told: Tensor  # (B,) bool: False at the first step of a trial, which follows no action and no reward
 
 
 class Follower:
-    """Simulates each step from the observation before it, so that errors do not add up.
+    """Simulates each step from the previous observation, so that errors do not accumulate.
 
     Positions that are not shown are those of the simulation, from 0 at an episode's start: nothing depends on the place
     in the world but by differences. So are velocities beyond what is shown.
@@ -48,14 +48,14 @@ class Follower:
         self.robot = robot
 
     def prior(self, rows: int, device: torch.device | str) -> Followed:
-        """Return what is known before the first observation."""
+        """Return the state before the first observation."""
         steps = torch.zeros(rows, dtype=torch.int64, device=device)
         size = self.robot.observation_space.shape[0]
         first = self._start(torch.zeros(1, size, device=device))
         return Followed(tree_map(lambda leaf: leaf.expand(rows, *leaf.shape[1:]).clone(), first), steps)
 
     def follow(self, followed: Followed, step: Step) -> tuple[Moved, Followed]:
-        """Simulate what led to a step; return that, and what is known now."""
+        """Simulate the transition that led to a step; return it, and the updated state."""
         action = self.robot.clipped(step.prev_action)
         before = followed.physics
         after = self.robot.move(before, action)
@@ -67,7 +67,7 @@ class Follower:
         return Moved(before, after, action, ~first), Followed(physics, followed.steps + 1)
 
     def _seen(self, physics: Physics, obs: Tensor) -> Physics:
-        """Replace what the observation shows."""
+        """Overwrite the observed parts of the physics."""
         robot, model = self.robot, self.robot.simulator.model
         hidden, shown = robot.hidden, model.nq - robot.hidden
         positions, velocities = obs[:, :shown].double(), obs[:, shown : shown + model.nv].double()
@@ -85,7 +85,7 @@ class Follower:
 
 
 def rewards(family: RobotFamily[Any], tasks: Any, moved: Moved) -> Tensor:
-    """Return what M tasks, the same for all rows, would have paid for a step: float32 ``(B, M)``."""
+    """Return the rewards of a step under M tasks, the same for all rows: float32 ``(B, M)``."""
     rows, count = len(moved.told), len(tasks[0])
     each = torch.arange(rows, device=moved.told.device).repeat_interleave(count)
     every = take(tasks, torch.arange(count, device=each.device).repeat(rows))
@@ -98,8 +98,8 @@ def where_unknown(
 ) -> BeliefT:
     """Update the rows in which more than one of the possibilities with masses `log_mass` ``(B, M)`` is left.
 
-    Bayes' rule changes nothing elsewhere, and a simulated step is most of what a belief costs. The robots of those rows
-    are left where they are.
+    Bayes' rule changes nothing in other rows, and simulation dominates the cost of a belief. The robots of the other
+    rows are not simulated.
     """
     unknown = (log_mass > -torch.inf).sum(-1) > 1
     if bool(unknown.all()):

@@ -1,4 +1,4 @@
-"""Beliefs about a direction in the plane, of which rewards tell the part of a velocity along it."""
+"""Beliefs over a direction in the plane, from rewards for the velocity along it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = 720
 
 
 SHOWN = 90
-"""Features: the masses of so many equal arcs."""
+"""Number of equal arcs whose masses are features."""
 
 
 class Facing(NamedTuple):
@@ -30,7 +30,7 @@ class Facing(NamedTuple):
 
 
 class WantedHeading(GridBelief):
-    """The belief about a direction at a uniform angle in [low, high), from rewards that pay the velocity along it.
+    """The belief over a direction at a uniform angle in [low, high), from rewards for the velocity along it.
 
     A reward leaves the directions at one angle to the velocity: one to the left and one to the right. A cell of the
     grid, of half a degree on a whole circle, is ruled out once no direction in it would have paid what was seen.
@@ -38,7 +38,7 @@ class WantedHeading(GridBelief):
     """
 
     def __init__(self, family: RobotFamily[Heading], low: float = 0.0, high: float = 2.0 * math.pi) -> None:
-        """Make the belief for angles from `low` to `high`, in radians."""
+        """Create the belief for angles from `low` to `high`, in radians."""
         self.low, self.width = low, (high - low) / CELLS
         super().__init__(Heading(unit_vectors(self._angles(torch.arange(CELLS) + 0.5))))
         self.family, self.follower, self.size = family, Follower(family.robot), SHOWN
@@ -58,18 +58,18 @@ class WantedHeading(GridBelief):
         return Facing(updated(belief.log_mass, likelihood), robot)
 
     def _along(self, moved: Moved, reward: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what both axes would have paid for the velocity ``(B, 2)``, and what the direction did ``(B,)``."""
+        """Return the rewards for both axes as directions ``(B, 2)``, and the actual reward ``(B,)``."""
         axes = Heading(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], device=reward.device))
         nothing, x, y = rewards(self.family, axes, moved).unbind(1)
         return torch.stack([x - nothing, y - nothing], dim=1), reward - nothing
 
     def _ranges(self, velocity: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest payment of the directions in each cell: float32 ``(B, M)`` each."""
+        """Return the smallest and the largest reward of the directions in each cell: float32 ``(B, M)`` each."""
         edges = self._angles(torch.arange(self.count + 1, device=velocity.device))
         ends = velocity @ unit_vectors(edges).T
         least, greatest = (pick(ends[:, :-1], ends[:, 1:]) for pick in (torch.minimum, torch.maximum))
         speed = velocity.norm(dim=-1, keepdim=True)
-        # In the cell that holds the velocity's own angle the greatest payment is the speed itself.
+        # In the cell with the angle of the velocity, the largest reward is the speed itself.
         cell = torch.arange(self.count, device=velocity.device)
         angle = torch.atan2(velocity[:, 1], velocity[:, 0])[:, None]
         ahead, behind = (
@@ -85,7 +85,7 @@ class WantedHeading(GridBelief):
     def log_prob(self, belief: Facing, task: Any) -> Tensor:
         """Return the log density of a direction's angle, in 1 / radians; minus infinity outside the prior."""
         angle = torch.atan2(task.direction[:, 1], task.direction[:, 0])
-        # Rounding may put the angle `low` just below it.
+        # Rounding may move the angle `low` slightly below `low`.
         place = (angle - self.low + 1e-5).remainder(2.0 * math.pi) / self.width
         inside = place < self.count + 2e-5 / self.width
         mass = belief.log_mass.gather(1, place.floor().to(torch.int64).clamp(0, self.count - 1)[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""Beliefs about finitely many tasks of a robot."""
+"""Beliefs over finitely many tasks of a robot."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Rewarded(NamedTuple):
 
 
 class ListedByReward(FiniteBelief):
-    """The belief about the tasks of a finite split of a family that moves all robots alike and pays by the task.
+    """The belief over the tasks of a finite split, for families whose tasks differ only in the reward.
 
     A step is simulated once per row, and a task that would have paid something else is ruled out.
     """
 
     rounding = ROUNDING
-    compared_steps = 6  # every task is a simulation there
+    compared_steps = 6  # every task needs a simulation there
 
     def __init__(self, family: RobotFamily[Any], split: str) -> None:
-        """Make the belief. Raises ValueError for an infinite split."""
+        """Create the belief. Raises ValueError for an infinite split."""
         tasks = family.tasks_of(split)
         if tasks is None:
             raise ValueError(f"{type(family).__name__} has no finite list of tasks in {split!r}.")
@@ -52,7 +52,7 @@ class ListedByReward(FiniteBelief):
 
 
 def listed(family: RobotFamily[Any], split: str) -> Belief | None:
-    """Return the belief about the tasks of a finite split; None for an infinite one.
+    """Return the belief over the tasks of a finite split; None for an infinite one.
 
     Raises ValueError for a split that the family does not have.
     """

@@ -1,4 +1,4 @@
-"""Beliefs about a place to be found, which pays only nearby."""
+"""Beliefs over a goal position that pays only nearby."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
 
 
 SECTORS = 24
-"""Features: the masses of so many directions, each nearer than the middle radius and farther."""
+"""Number of sectors whose masses, within and beyond the median radius, are features."""
 
 
 class Sought(NamedTuple):
     """The places that are still possible, and the robot."""
 
     log_mass: Tensor  # (B, M) float32
-    found: Tensor  # (B,) bool: it has been near the place
+    found: Tensor  # (B,) bool: the robot has been near the goal
     robot: Followed
 
 
 class SoughtPlace(GridBelief):
-    """The belief about a place around the origin, from rewards that tell within a radius how far it is.
+    """The belief over a position around the origin, from rewards that give its distance within a radius.
 
     The cells of the grid are what is nearest to each of 1600 places that are spread evenly, as seeds are on a
     sunflower. A cell is ruled out once no place in a disc around it would have paid what was seen; the disc holds
@@ -80,7 +80,7 @@ class SoughtPlace(GridBelief):
     def posterior(self, belief: Sought, step: Step) -> Sought:
         moved, robot = self.follower.follow(belief.robot, step)
         here = self.at(moved.after).float()
-        # What a place right here and one that is far away would have paid.
+        # The rewards for a goal at this position, and for one far away.
         least = rewards(self.family, Place(torch.full((1, 2), 1e6, device=here.device)), moved)[:, 0]
         more = step.prev_reward - least
         near = more > 0.5
@@ -101,14 +101,14 @@ class SoughtPlace(GridBelief):
         return torch.cat([*shown, belief.found[:, None].to(torch.float32)], dim=1)
 
     def log_prob(self, belief: Sought, task: Any) -> Tensor:
-        """Return the log density of a place in 1 / m²: the prior's, times how much likelier its cell has become."""
+        """Return the log density of a position in 1 / m²: the prior times the likelihood ratio of its cell."""
         cell = torch.cdist(task.position, self.tasks_on(task.position.device).position).argmin(1)
         mass = belief.log_mass.gather(1, cell[:, None])[:, 0]
         return self.log_density(task.position.norm(dim=-1)) + mass + math.log(self.count)
 
 
 def _reach(cells: Tensor, radii: Callable[[Tensor], Tensor]) -> float:
-    """Return the radius in metres of a disc around the middle of a cell that holds the cell, by many places."""
+    """Return the radius in metres of a disc around the centre of a cell that covers it, from many points."""
     share = (torch.arange(200) + 0.5) / 200
     edges = torch.tensor([0.0, 1.0])
     angle = (torch.arange(720) + 0.5) * (2.0 * math.pi / 720)

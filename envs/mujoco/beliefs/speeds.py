@@ -1,4 +1,4 @@
-"""Beliefs about a wanted speed, of which a reward tells how far it is from the robot's own."""
+"""Beliefs over a target speed, from rewards that give its distance to the robot's speed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.robots import RobotFamily
 
 FAR = 100.0
-"""m/s: faster than any robot runs, or is wanted to."""
+"""Speed in m/s beyond that of any robot or target."""
 
 
 class Pair(NamedTuple):
-    """The two speeds that the first reward leaves, and the robot."""
+    """The two speeds that are possible after the first reward, and the robot."""
 
     log_mass: Tensor  # (B, 2) float32
     speed: Tensor  # (B, 2) float32 m/s: the slower one and the faster one; zeros before the first reward
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 class WantedSpeed(Belief):
-    """The belief about a speed that is uniform over intervals, from rewards that fall by 1 per m/s of distance to it.
+    """The belief over a speed that is uniform over intervals, from rewards that fall by 1 per m/s of distance to it.
 
     The first reward leaves two speeds, as likely as each other where both are in the prior, and the next one mostly
     one of them. Once a speed is known, its density is uniform within 1e-4 m/s of it, which is what rounding hides.
@@ -40,7 +40,7 @@ class WantedSpeed(Belief):
     size = 3
 
     def __init__(self, family: RobotFamily[Velocity], *ranges: tuple[float, float]) -> None:
-        """Make the belief for a prior that is uniform over the `ranges`, in m/s."""
+        """Create the belief for a prior that is uniform over the `ranges`, in m/s."""
         self.family, self.ranges, self.follower = family, ranges, Follower(family.robot)
         length = sum(high - low for low, high in ranges)
         self.mean = sum(high**2 - low**2 for low, high in ranges) / (2.0 * length)
@@ -65,7 +65,7 @@ class WantedSpeed(Belief):
         return Pair(log_mass, pair, belief.told | moved.told, robot)
 
     def _own(self, moved: Any, reward: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the robot's own speed, and how far the wanted one is from it: float32 ``(B,)`` m/s each.
+        """Return the robot's speed, and the distance of the target speed from it: float32 ``(B,)`` m/s each.
 
         What two speeds far below and far above would have paid tells the robot's own, and what it would have earned
         had it been the wanted one.

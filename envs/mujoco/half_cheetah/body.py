@@ -1,4 +1,4 @@
-"""HalfCheetah: Gymnasium's HalfCheetah-v5, and the speeds that are wanted of it."""
+"""HalfCheetah: Gymnasium's HalfCheetah-v5, and rewards for target speeds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ CONTROL_COST = 0.05
 
 
 def half_cheetah(frame_skip: int = 5, reading: Any = None, hidden: int = 1, shown: int = 0) -> Robot:
-    """Gymnasium's HalfCheetah-v5."""
+    """Return Gymnasium's HalfCheetah-v5."""
     return Robot("half_cheetah.xml", frame_skip, noise=0.1, hidden=hidden, gaussian=True, reading=reading, shown=shown)
 
 
 def seeing(show_x: bool) -> Robot:
-    """Gymnasium's HalfCheetah-v5; with `show_x` the place of its torso is observed, too."""
+    """Return Gymnasium's HalfCheetah-v5; with `show_x` the torso's position is also observed."""
     return half_cheetah(reading=torso_place, shown=3) if show_x else half_cheetah()
 
 
 def at_speed(speed: Tensor, task: Velocity, action: Tensor) -> Tensor:
-    """The reward for a speed."""
+    """Return the reward for a speed."""
     return -(speed - task.velocity).abs() - CONTROL_COST * effort(action)

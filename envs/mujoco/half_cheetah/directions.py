@@ -16,7 +16,7 @@ from metarl.envs.mujoco.pictures import side_view
 from metarl.envs.mujoco.robots import RobotFamily, effort, torso_place
 from metarl.envs.mujoco.simulator import Physics
 
-SPARSE_DISTANCE = 5.0  # metres: how far from the origin HalfCheetahDirSparse pays
+SPARSE_DISTANCE = 5.0  # metres: distance from the origin beyond which HalfCheetahDirSparse pays
 
 
 class HalfCheetahDir(RobotFamily[Direction]):

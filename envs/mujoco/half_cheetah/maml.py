@@ -91,7 +91,7 @@ class HalfCheetahVelMAML(RobotFamily[Velocity]):
 
 
 def centre_of_mass_speed(model: Any, data: Any) -> np.ndarray:
-    """Speed along x of the torso and all that hangs on it, for the positions and velocities of now."""
+    """Return the speed along x of the centre of mass, from the current positions and velocities."""
     import mujoco
 
     mujoco.mj_kinematics(model, data)

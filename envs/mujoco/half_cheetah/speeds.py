@@ -20,7 +20,7 @@ from metarl.envs.mujoco.simulator import Physics
 
 
 def pearl_speeds() -> Tensor:
-    """The 130 wanted speeds of PEARL's published code, float32 m/s: the first 100 to train on, the last 30 to test."""
+    """Return the 130 target speeds of PEARL's published code, float32 m/s: 100 for training, then 30 for test."""
     return torch.from_numpy(np.random.RandomState(1337).uniform(0.0, 3.0, 130)).float()
 
 

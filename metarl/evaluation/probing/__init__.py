@@ -1,4 +1,4 @@
-"""Linear decoders from a frozen agent's memory to the exact belief and to the task: knowledge that a memory holds."""
+"""Probing: linear decoders from a frozen agent's memory to the exact belief and to the task."""
 
 from metarl.evaluation.probing.probe import Probe, probe
 

@@ -1,4 +1,4 @@
-"""The exact-belief agent next to the one that is probed: what the latter does differently, and what that costs."""
+"""Comparison of the probed agent with the exact-belief agent: divergence of actions, and lost return."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lost(NamedTuple):
 
 
 def check_belief_agent(agent: LearningAgent, other: LearningAgent, split: str) -> None:
-    """Raise ValueError, one sentence, unless `other` is an agent with a belief for the tasks that `agent` plays."""
+    """Raise ValueError unless `other` is an agent with a belief for the tasks that `agent` plays."""
     belief_split = getattr(other.config, "split", None)
     known = other.family.belief(belief_split) if isinstance(belief_split, str) else None
     if known is None or other.protocol.test().rounds != 1:
@@ -44,7 +44,7 @@ def check_belief_agent(agent: LearningAgent, other: LearningAgent, split: str) -
 
 
 def _covers(family: TaskFamily, prior: str, split: str) -> bool:
-    """Tell whether the tasks of a split are among those that a belief about `prior` knows."""
+    """Return whether a belief with the split `prior` covers the tasks of a split."""
     if prior == split:
         return True
     if family.num_tasks(prior) is None and family.num_tasks(split) is None:
@@ -57,7 +57,7 @@ def _shows_actions(agent: LearningAgent) -> bool:
 
 
 def return_lost(agent: LearningAgent, other: LearningAgent, split: str, tasks: int, seed: int) -> Lost:
-    """Evaluate both agents on the same tasks with the same noise, and compare their returns of a trial."""
+    """Evaluate both agents on the same tasks with the same noise, and compare their returns per trial."""
     curves = [evaluate(each, agent.family, split, tasks, seed=seed, step_curve=False) for each in (other, agent)]
     scores = [curve.scores[..., None] for curve in curves]
     difference, low, high = stats.paired_difference(scores[0], scores[1])

@@ -1,7 +1,7 @@
 """Linear decoders: ridge regression for numbers, softmax regression for masses that sum to 1.
 
-Inputs and targets are centred by the caller, so there are no intercepts. How strongly a decoder is regularised is
-chosen by cross-validation within the rows that it is given; rows of one unit (a task, or a trial) are never parted.
+Inputs and targets are centred by the caller, so there are no intercepts. The regularisation strength is chosen by
+cross-validation within the given rows; rows of one unit (a task, or a trial) stay in the same fold.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ Floats = NDArray[np.float64]
 
 
 RIDGE = tuple(10.0**power for power in range(-1, 6))
-"""Strengths of ridge regression that are tried, for inputs with the variance 1."""
+"""Candidate strengths of ridge regression, for inputs with variance 1."""
 
 
 SOFTMAX = tuple(10.0**-power for power in range(7))
-"""Strengths of softmax regression that are tried, from the strongest on."""
+"""Candidate strengths of softmax regression, strongest first."""
 
 
 FOLDS = 4
 
 
 ITERATIONS = 60
-"""Iterations of L-BFGS at most, from the solution for the strength before."""
+"""Most L-BFGS iterations, starting at the solution for the previous strength."""
 
 
 NEEDED = "scikit-learn is needed and not installed: pip install 'metarl[probe]'."
 
 
 def folds(unit: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return the rows to fit and the rows to check of each fold. Raises ValueError if scikit-learn is missing."""
+    """Return the training and validation rows of each fold. Raises ValueError if scikit-learn is missing."""
     try:
         from sklearn.model_selection import GroupKFold  # an extra
     except ImportError as error:
@@ -46,7 +46,7 @@ def folds(unit: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
 def fit_ridge(x: Floats, y: Floats, unit: NDArray[Any]) -> Floats:
     """Return the coefficients ``(F, K)`` of ridge regression from x ``(N, F)`` to y ``(N, K)`` (Hoerl & Kennard 1970).
 
-    `unit` ``(N,)`` names the unit of each row. All of the K numbers share one strength.
+    `unit` ``(N,)`` is the unit of each row. All K numbers share one strength.
     """
     splits = folds(unit)
     from sklearn.linear_model import Ridge
@@ -58,7 +58,7 @@ def fit_ridge(x: Floats, y: Floats, unit: NDArray[Any]) -> Floats:
 
 
 def _losses(x: Floats, y: Floats, check_x: Floats, check_y: Floats) -> Floats:
-    """Return the squared error on the rows to check under each strength, from one decomposition for all of them."""
+    """Return the squared error on the validation rows under each strength, from a single decomposition."""
     if x.shape[1] <= len(x):
         value, vector = np.linalg.eigh(x.T @ x)
         asked, known = check_x @ vector, vector.T @ (x.T @ y)
@@ -70,15 +70,15 @@ def _losses(x: Floats, y: Floats, check_x: Floats, check_y: Floats) -> Floats:
 
 
 def fit_softmax(x: Floats, y: Floats, offset: Floats, unit: NDArray[Any]) -> Floats:
-    """Return the W ``(F, K)`` with which softmax(offset + x W) is nearest to the masses y in KL divergence.
+    """Return the W ``(F, K)`` that minimises the KL divergence from the masses y to softmax(offset + x W).
 
-    y ``(N, K)`` sums to 1 in each row; where it is one-hot this is multinomial logistic regression. `offset` ``(N, K)``
-    are the logarithms of what is said without looking at x, so that W = 0 is the constant answer.
+    y ``(N, K)`` sums to 1 in each row; if it is one-hot, this is multinomial logistic regression. `offset` ``(N, K)``
+    are the logarithms of the answer that ignores x, so that W = 0 is the constant answer.
     """
     best, least = SOFTMAX[0], np.inf
     splits = folds(unit)
     weights = [np.zeros((x.shape[1], y.shape[1])) for _ in splits]
-    for strength in SOFTMAX:  # weaker ones start from what was found, and end once the checks get worse
+    for strength in SOFTMAX:  # weaker ones start at the last solution; stop once validation gets worse
         total = 0.0
         for number, (fit, check) in enumerate(splits):
             weights[number] = minimal(x[fit], y[fit], offset[fit], strength, weights[number])
@@ -90,7 +90,7 @@ def fit_softmax(x: Floats, y: Floats, offset: Floats, unit: NDArray[Any]) -> Flo
 
 
 def minimal(x: Floats, y: Floats, offset: Floats, strength: float, start: Floats) -> Floats:
-    """Return the coefficients with the least mean cross-entropy plus half the strength times their squared norm."""
+    """Return the coefficients that minimise the mean cross-entropy plus half the strength times their squared norm."""
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         weight = flat.reshape(start.shape)

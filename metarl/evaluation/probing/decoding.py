@@ -1,4 +1,4 @@
-"""A decoder's way from memories to answers: fitted on some trials, asked about others."""
+"""Decoding of memories: decoders are fitted on some trials, and evaluated on others."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from metarl.core.units import ALIKE
 from metarl.evaluation.probing.decoders import Floats, divergence, fit_ridge, fit_softmax
 
 LEAST = 20
-"""Trials that a step needs among those to fit, and half as many among those held out."""
+"""Fewest training trials of a step; half as many are needed among the held-out ones."""
 
 
 MOST_ROWS = 2000
-"""Rows at most that a decoder for all steps together is fitted to."""
+"""Most rows to fit a single decoder for all steps."""
 
 
 MOST_FEATURES = 512
-"""A memory of more numbers is shown to the decoder by so many principal components of the rows to fit."""
+"""Larger memories are reduced to this many principal components of the training rows."""
 
 
 class Split(NamedTuple):
-    """The trials to fit and those held out."""
+    """The training trials and the held-out ones."""
 
     fit: NDArray[np.bool_]  # (R,)
-    unit: NDArray[np.int64]  # (R,) what is held out as a whole, and what intervals resample: a task, or a trial
+    unit: NDArray[np.int64]  # (R,) unit that is held out as a whole and that intervals resample: a task, or a trial
 
 
 class Answers(NamedTuple):
-    """Answers about the N rows that were held out."""
+    """Answers on the N held-out rows."""
 
     unit: NDArray[np.int64]  # (N,)
     error: Floats  # (N,) of the decoder: squared, in units of the standard deviation, or KL in nats
-    constant: Floats  # (N,) of the constant answer, the mean over the rows to fit at this step
-    guess: Floats | None  # (N,) mass of the task that the decoder holds for the likeliest; None for numbers
-    best: Floats | None  # (N,) mass of the likeliest task
+    constant: Floats  # (N,) of the constant answer, the mean over the training rows at this step
+    guess: Floats | None  # (N,) mass of the decoder's most likely task; None for numbers
+    best: Floats | None  # (N,) mass of the most likely task
 
 
 class Rows(NamedTuple):
     """The rows of one or several steps."""
 
-    x: Floats  # (N, F) less the mean of the rows to fit at the step
+    x: Floats  # (N, F) minus the mean of the training rows at the step
     y: Floats  # (N, K)
     constant: Floats  # (N, K) the constant answer at the step
     unit: NDArray[np.int64]  # (N,)
@@ -53,7 +53,7 @@ class Rows(NamedTuple):
 def of_posterior(
     best: Sequence[NDArray[Any]], target: Sequence[NDArray[Any]], alive: NDArray[np.bool_], split: Split
 ) -> Answers:
-    """Return the posterior mean's own answers at S steps, ``(R, K)`` each, about the trials that are held out."""
+    """Return the posterior mean's answers at S steps, ``(R, K)`` each, on the held-out trials."""
     _, held = _rows(best, target, alive, split, masses=False)
     answer = np.concatenate([each[lasts & ~split.fit] for each, lasts in zip(best, alive, strict=True)])
     error, constant = (np.square(held.y - each).sum(axis=1) for each in (answer, held.constant))
@@ -61,18 +61,18 @@ def of_posterior(
 
 
 def enough(alive: NDArray[np.bool_], split: Split) -> bool:
-    """Tell whether enough trials last until a step; `alive` is ``(R,)``."""
+    """Return whether enough trials last until a step; `alive` is ``(R,)``."""
     return bool((alive & split.fit).sum() >= LEAST and (alive & ~split.fit).sum() >= LEAST // 2)
 
 
 def answers(
     memory: Sequence[NDArray[Any]], target: Sequence[NDArray[Any]], alive: NDArray[np.bool_], split: Split, masses: bool
 ) -> Answers:
-    """Fit one decoder to S steps, and ask it about the trials that are held out.
+    """Fit one decoder to S steps, and evaluate it on the held-out trials.
 
     `memory` and `target` hold ``(R, F)`` and ``(R, K)`` of each step, `alive` is ``(S, R)``. The constant answer is
-    each step's own, so that it is no knowledge to know how late it is. With `masses` the target is a distribution and
-    the decoder a softmax, mixed with the constant answer at N : 1 for N rows to fit. Else it is ridge regression, and
+    computed per step, so that knowing the time gains nothing. With `masses` the target is a distribution and the
+    decoder a softmax, mixed with the constant answer at N : 1 for N training rows. Else it is ridge regression, and
     the target is in units that the caller chooses.
     """
     fit, held = _rows(memory, target, alive, split, masses)
@@ -93,7 +93,7 @@ def answers(
 def _rows(
     memory: Sequence[NDArray[Any]], target: Sequence[NDArray[Any]], alive: NDArray[np.bool_], split: Split, masses: bool
 ) -> tuple[Rows, Rows]:
-    """Return the rows to fit and those held out; of many steps only some of the trials are fitted to."""
+    """Return the training and the held-out rows; with many steps, only some of the trials are used for training."""
     parts: tuple[list[Rows], list[Rows]] = [], []
     stride = -(-int((alive & split.fit).sum()) // MOST_ROWS)
     for x, y, lasts in zip(memory, target, alive, strict=True):
@@ -107,13 +107,13 @@ def _rows(
 
 
 def _constant(y: NDArray[Any], masses: bool) -> Floats:
-    """Return the mean answer; that of masses as if there were one more row, of equal ones, so that none is 0."""
+    """Return the mean answer; for masses with one extra uniform row, so that none is 0."""
     mean: Floats = y.mean(axis=0, dtype=np.float64)
     return (mean * len(y) + 1.0 / len(mean)) / (len(y) + 1) if masses else mean
 
 
 def _scaled(fit: Floats, held: Floats) -> tuple[Floats, Floats]:
-    """Return inputs with the variance 1, or principal components of many; what varies only by rounding is left out."""
+    """Return inputs with variance 1, or principal components of many; inputs that vary only by rounding are dropped."""
     deviation = fit.std(axis=0)
     varies = deviation > ALIKE * max(1e-6, float(np.abs(fit).max(initial=0.0)))
     if not varies.any():

@@ -1,9 +1,9 @@
-"""The probe: what can be read off an agent's memory, next to what can be known.
+"""The probe: the information in an agent's memory, compared with the information in the exact belief.
 
 `probe` plays trials of a frozen agent, fits linear decoders to some of them, and scores the decoders on the others
-(Alain & Bengio 2016). The target is the exact belief of `TaskFamily.belief` on the same history, and the task itself. A
-memory cannot know more of the task than the belief does, which is the ceiling; memories of other trials at the same
-step are the floor. What can be decoded need not be used.
+(Alain & Bengio 2016). The targets are the exact belief of `TaskFamily.belief` on the same history, and the task itself.
+A memory cannot contain more information on the task than the belief, which is the ceiling; memories of other trials at
+the same step are the floor. Decodable information is not necessarily used by the agent.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ from metarl.evaluation.probing.trials import Trials, Watch, has_masses, play
 from metarl.evaluation.provenance import versions
 
 PROBE = 0x70726F62  # "prob" in ASCII
-"""The address of all probes: ``fold(key(seed), PROBE)``, apart from evaluations and training."""
+"""RNG address of all probes, ``fold(key(seed), PROBE)``, distinct from evaluations and training."""
 
 
 STEPS = 12
-"""Steps that are probed unless others are asked for, closer together at the beginning of the trial."""
+"""Default number of probed steps, which are closer together at the start of the trial."""
 
 
 LEAST_TASKS = 60
-"""Trials of a probe at least, of which a third is held out."""
+"""Fewest trials of a probe; a third of them is held out."""
 
 
 TASKS, TRIALS = "tasks", "trials"
-"""The kinds of what is held out."""
+"""The possible units that are held out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Knowledge that a memory holds at some steps of a trial.
+    """The information in a memory at some steps of a trial.
 
-    Arrays of estimates have S + 1 numbers: those of the S `steps`, and that of one decoder for all of them together.
+    Arrays of estimates have S + 1 numbers: one per step of the S `steps`, and one for a single decoder of all steps.
     """
 
     agent: str
@@ -76,9 +76,9 @@ class Probe:
     size: int  # numbers of this part
     steps: tuple[int, ...]  # (S,) actions taken before
     tasks: int  # distinct tasks
-    fitted: tuple[int, ...]  # (S,) trials to fit that last until the step
-    held: tuple[int, ...]  # (S,) trials held out that do
-    repeated: tuple[float, ...]  # (S,) share of held-out memories that a trial to fit has too, see `repeated`
+    fitted: tuple[int, ...]  # (S,) training trials that last until the step
+    held: tuple[int, ...]  # (S,) held-out trials that do
+    repeated: tuple[float, ...]  # (S,) fraction of held-out memories that also occur in training trials, see `repeated`
     held_out: str  # "tasks", or "trials" of the same tasks
     seed: int
     belief: Decoded | None  # the exact posterior; None: the family has none
@@ -90,7 +90,7 @@ class Probe:
 
 
 class Played(NamedTuple):
-    """Trials with what they were played on."""
+    """Trials and the tasks that they were played on."""
 
     trials: Trials
     split: Split
@@ -110,12 +110,12 @@ def probe(
 ) -> Probe:
     """Probe the memory of a frozen agent on tasks of a split of its family.
 
-    **Trials.** As many as `tasks`, on distinct tasks where the split has so many, else several on each task. Two thirds
-    of them are to fit decoders to, the others are held out.
+    **Trials.** As many as `tasks`, on distinct tasks if the split has enough, else several on each task. Two thirds
+    of them are for fitting decoders, the others are held out.
 
     **Held out** (`hold_out`) are whole "tasks", or "trials" of tasks that decoders were fitted to. The default is
     tasks. If the belief is a distribution over the finitely many tasks of the split, it is trials, since no decoder can
-    name a task that none of its rows was about.
+    predict a task that is not in its training rows.
 
     **Memory.** `part` is a part of `LearningAgent.memory_features`, by default the first one.
 
@@ -130,15 +130,15 @@ def probe(
     next to what is known.
 
     Everything depends only on the arguments, and nothing is shared with training or evaluations.
-    Raises ValueError, one sentence, for an agent without a memory that can be read, an unknown split or part, too few
-    tasks, a step beyond the trial, or if scikit-learn is missing.
+    Raises ValueError for an agent without a readable memory, an unknown split or part, too few tasks, a step beyond
+    the trial, or if scikit-learn is missing.
     """
     family = agent.family
     tasks, seed = as_int("tasks", tasks, least=LEAST_TASKS), as_int("seed", seed, least=0)
     if split not in family.splits:
         raise ValueError(unknown("split", split, family.splits, where=f" of {type(family).__name__}"))
     check_size(family, split, tasks)
-    folds(np.arange(2))  # is scikit-learn there?
+    folds(np.arange(2))  # raises if scikit-learn is missing
     part = _part(agent, part)
     belief = family.belief(split)
     if belief_agent is not None:
@@ -201,14 +201,14 @@ def _decoded(trials: Trials, split: Split, mixed: Any, masses: bool) -> tuple[De
 
 
 def _scores(name: str, measure: str, right: Every, wrong: Every, ideal: Every | None) -> Decoded:
-    """Put together the scores of memories, of shuffled ones, and of the exact belief in their place."""
+    """Collect the scores of memories, of shuffled memories, and of the exact belief."""
     ceiling = None if ideal is None else estimate(ideal, explained).mean
     of = estimate(right, explained), estimate(wrong, explained)
     return Decoded(name, measure, *of, ceiling, mean_of(right, "error"), mean_of(right, "constant"))
 
 
 def _part(agent: LearningAgent, part: str | None) -> str:
-    """Return the part of the memory to read. Raises ValueError if there is none, or none of this name."""
+    """Return the part of the memory to read. Raises ValueError if there is none, or the name is unknown."""
     one = agent.family.sample_tasks(rng.key(0, agent.device), 1)
     rounds = agent.protocol.test().rounds
     parts = None
@@ -247,7 +247,7 @@ def _steps(agent: LearningAgent, steps: Sequence[int] | None) -> tuple[int, ...]
 
 
 def _play(agent: LearningAgent, split: str, tasks: int, seed: int, watch: Watch, hold_out: str | None) -> Played:
-    """Play the trials, and say which of them are held out."""
+    """Play the trials, and select the held-out ones."""
     if hold_out not in (None, TASKS, TRIALS):
         raise ValueError(unknown("hold_out", hold_out, (TASKS, TRIALS)))
     root = rng.fold(rng.key(seed), PROBE)
@@ -272,7 +272,7 @@ def _play(agent: LearningAgent, split: str, tasks: int, seed: int, watch: Watch,
 
 
 def _two_thirds(number: int, key: torch.Tensor) -> Any:
-    """Choose two thirds of so many things: bool ``(number,)``."""
+    """Choose two thirds of `number` items: bool ``(number,)``."""
     chosen = np.zeros(number, dtype=np.bool_)
     chosen[rng.permutation(key, number)[: number - max(1, number // 3)].numpy()] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Scores of decoders, with intervals over what was held out."""
+"""Scores of decoders, with intervals over the held-out units."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LEVEL = 0.95
 class Estimate(NamedTuple):
     """A score at each of S steps and, last, that of one decoder for all of them: ``(S + 1,)`` each; nan: not defined.
 
-    Not defined is a share where there is nothing to explain, since nobody knows anything yet, and what needs more
-    trials than last so long.
+    A score is undefined if there is nothing to explain, since nothing is known yet, or if too few trials last until
+    the step.
     """
 
     mean: Floats
-    low: Floats  # 95 % interval over what was held out
+    low: Floats  # 95 % interval over the held-out units
     high: Floats
 
 
 class Target(NamedTuple):
-    """Something that is decoded, at S steps of R trials."""
+    """A decoding target at S steps of R trials."""
 
     values: NDArray[Any]  # (S, R, K)
     masses: bool  # whether they are the masses of K tasks
@@ -44,8 +44,8 @@ class Decoded(NamedTuple):
     name: str  # "belief" or "task"
     measure: str  # "R²", "explained KL" or "accuracy"
     memory: Estimate
-    shuffled: Estimate  # of memories that belong to other trials
-    ceiling: Floats | None  # (S + 1,) what the exact belief itself scores; None: not known
+    shuffled: Estimate  # of memories of other trials
+    ceiling: Floats | None  # (S + 1,) score of the exact belief itself; None: unknown
     error: Floats  # (S + 1,) mean error on held-out trials: KL in nats, or squared, in units of the variance
     constant: Floats  # (S + 1,) that of the constant answer
 
@@ -55,22 +55,22 @@ Every = list[Answers | None]
 
 
 def units(values: NDArray[Any], alive: NDArray[np.bool_], split: Split) -> Floats:
-    """Return the standard deviation of numbers ``(S, R, K)`` in all steps to fit: ``(K,)``, nan where none varies."""
+    """Return the standard deviation of numbers ``(S, R, K)`` over all training steps: ``(K,)``, NaN if constant."""
     seen = values[alive & split.fit].astype(np.float64)
     deviation: Floats = seen.std(axis=0)
     return np.where(deviation > ALIKE * np.maximum(1e-6, np.abs(seen).max(axis=0)), deviation, np.nan)
 
 
 def standardised(values: NDArray[Any], unit: Floats) -> Floats:
-    """Return numbers ``(S, R, K)`` in these units, without those that never vary."""
+    """Return numbers ``(S, R, K)`` in these units, without constant ones."""
     varies = ~np.isnan(unit)
     return np.asarray(values[..., varies] / unit[varies])
 
 
 def shuffled(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split, key: Key) -> NDArray[Any]:
-    """Return memories ``(S, R, F)`` that were dealt anew among the trials, step by step.
+    """Return memories ``(S, R, F)`` permuted among the trials at each step.
 
-    Those of trials to fit stay among these, and each step has the memories that it had.
+    Training and held-out trials are permuted separately, and each step keeps its set of memories.
     """
     dealt = memory.copy()
     for step in range(len(memory)):
@@ -82,9 +82,9 @@ def shuffled(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split, key: 
 
 
 def repeated(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split) -> Floats:
-    """Return the share of held-out memories that, to three decimals, some trial to fit has at the same step: ``(S,)``.
+    """Return the fraction of held-out memories that, to three decimals, a training trial shares at the step: ``(S,)``.
 
-    Where it is near 1, trials hardly differ, and a decoder need only know them again.
+    If it is close to 1, trials hardly differ, and a decoder only needs to recognise them.
     """
     shares = []
     for each, lasts in zip(memory.round(3) + 0.0, alive, strict=True):  # -0 is 0
@@ -95,12 +95,12 @@ def repeated(memory: NDArray[Any], alive: NDArray[np.bool_], split: Split) -> Fl
 
 
 def every_step(memory: NDArray[Any], target: Target, alive: NDArray[np.bool_], split: Split) -> Every:
-    """Decode a target at each step by a decoder of its own, and by one decoder at all steps."""
+    """Decode a target with one decoder per step, and with a single decoder for all steps."""
     return _each(memory, target, alive, split, functools.partial(answers, masses=target.masses))
 
 
 def posterior_mean(best: NDArray[Any], target: Target, alive: NDArray[np.bool_], split: Split) -> Every:
-    """Return the posterior mean's own answers at each step and at all: the best that there can be."""
+    """Return the posterior mean's answers at each step and at all steps: the best possible ones."""
     return _each(best, target, alive, split, of_posterior)
 
 
@@ -123,18 +123,18 @@ def estimate(found: Every, score: Callable[[Answers], tuple[Floats, Floats]]) ->
 
 
 def explained(found: Answers) -> tuple[Floats, Floats]:
-    """Return what the decoder saves of the constant answer's error, over that error: R², or the share of a KL."""
+    """Return the fraction of the constant answer's error that the decoder removes: R², or explained KL."""
     return found.constant - found.error, found.constant
 
 
 def accuracy(found: Answers) -> tuple[Floats, Floats]:
-    """Return the chance that the decoder's guess is right."""
+    """Return the probability that the decoder's guess is right."""
     assert found.guess is not None
     return found.guess, np.ones_like(found.guess)
 
 
 def ceiling_of_guesses(found: Every) -> Floats:
-    """Return the chance that the posterior's own guess is right: ``(S + 1,)``."""
+    """Return the probability that the posterior's guess is right: ``(S + 1,)``."""
     return np.array([np.nan if each is None or each.best is None else each.best.mean() for each in found])
 
 

@@ -1,4 +1,4 @@
-"""Trials of a frozen agent, with its memory and the exact belief next to each other at some steps."""
+"""Trials of a frozen agent, with its memory and the exact belief at some steps."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol, pl
 from metarl.core.tree import features, take, to_device
 
 CHUNK_ROWS = 512
-"""Rows at most that are played at once."""
+"""Most rows that are played at once."""
 
 
 CHUNK_BELIEFS = 1 << 18
-"""Masses at most of the finite beliefs of all rows that are played at once."""
+"""Most masses in the finite beliefs of all rows that are played at once."""
 
 
 MOST_MASSES = 256
-"""A finite belief about more tasks than this is decoded by its features instead of its masses."""
+"""A finite belief over more tasks than this is decoded by its features instead of its masses."""
 
 
 class Trials(NamedTuple):
-    """R trials, seen at S steps; numbers of a trial that is over by then are zeros."""
+    """R trials, recorded at S steps; values after the end of a trial are zeros."""
 
     steps: tuple[int, ...]  # (S,) actions taken before each step
     task: NDArray[np.float32]  # (R, D) the numbers of the tasks
@@ -42,7 +42,7 @@ class Trials(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """The things to note down while an agent plays."""
+    """The quantities to record while an agent plays."""
 
     steps: tuple[int, ...]
     part: str  # of the agent's memory
@@ -51,16 +51,16 @@ class Watch(NamedTuple):
 
 
 def has_masses(belief: Belief | None) -> bool:
-    """Tell whether a belief is decoded as the masses of finitely many tasks, not as numbers about them."""
+    """Return whether a belief is decoded as the masses of finitely many tasks, not as features."""
     if not isinstance(belief, FiniteBelief):
         return False
     return belief.size == belief.count <= MOST_MASSES
 
 
 def play(agent: LearningAgent, family: TaskFamily, task: Task, key: Key, watch: Watch) -> Trials:
-    """Play a trial of `agent` on each row of `task`, with sampled actions, and note down what `watch` asks for.
+    """Play a trial of `agent` on each row of `task`, with sampled actions, and record the quantities of `watch`.
 
-    Row i draws only from `key` and i. Nothing is learned, and the agent does not see what is noted down.
+    Row i draws only from `key` and i. The agent does not learn, and does not observe the records.
     """
     rows = len(features(task))
     finite = watch.belief.count if isinstance(watch.belief, FiniteBelief) else 1
@@ -87,7 +87,7 @@ def _joined(chunks: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]
 def _play_chunk(
     agent: LearningAgent, family: TaskFamily, task: Task, key: Key, watch: Watch, first: int
 ) -> tuple[NDArray[np.bool_], Noted]:
-    """Return whether each trial lasts until each step, ``(S, B)``, and the notes."""
+    """Return whether each trial lasts until each step, ``(S, B)``, and the records."""
     recorder = Recorder(agent, watch)
     ((played, _, _),) = play_rounds(recorder, family, task, key, rounds=1, first_task=first)
     mask = played.mask.cpu().numpy() > 0.0
@@ -99,7 +99,7 @@ def _play_chunk(
 
 
 def _stacked(found: Sequence[Tensor], alive: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Stack what was noted at each step, zeros at steps that no trial came to and in trials that were over."""
+    """Stack the records of each step, with zeros at steps that no trial reached and in finished trials."""
     whole = np.zeros((*alive.shape, *found[0].shape[1:]), dtype=np.float32)
     for number, each in enumerate(found):
         whole[number] = each.cpu().numpy()
@@ -108,7 +108,7 @@ def _stacked(found: Sequence[Tensor], alive: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 class Noted(NamedTuple):
-    """Notes of a chunk: for each step that was come to, ``(B, …)``."""
+    """Records of a chunk: ``(B, …)`` for each step that was reached."""
 
     memory: list[Tensor]
     belief: list[Tensor]
@@ -126,7 +126,7 @@ class Following(NamedTuple):
 
 
 class Recorder(Agent):
-    """An agent that plays as `agent` does, and notes down its memory and what an ideal observer would know."""
+    """An agent that plays as `agent` does, and records its memory and the belief of an ideal observer."""
 
     def __init__(self, agent: LearningAgent, watch: Watch) -> None:
         self.agent, self.watch = agent, watch
@@ -169,8 +169,8 @@ class Recorder(Agent):
                 for each, at in ((self.agent, memory.own), (watch.other, memory.other))
             )
             assert mine is not None and theirs is not None
-            # On the agent's own histories these divergences add up, over all steps, to that of the whole trials.
-            divergence: Tensor = mine.kl(theirs)  # type: ignore[arg-type]  # of the same kind: the spaces are equal
+            # On the agent's own histories these divergences sum over all steps to the divergence of whole trials.
+            divergence: Tensor = mine.kl(theirs)  # type: ignore[arg-type]  # same type, since the spaces are equal
             self.noted.divergence.append(divergence.clamp_min(0.0))
 
     def adapt(self, memory: Following, rollout: Rollout) -> Following:
@@ -181,7 +181,7 @@ class Recorder(Agent):
 
 
 def numbers(belief: Belief, state: Any) -> Tensor:
-    """Return what is decoded of a belief, float32 ``(B, K)``: its masses, or its features."""
+    """Return the decoding target of a belief, float32 ``(B, K)``: its masses, or its features."""
     if has_masses(belief):
         assert isinstance(belief, FiniteBelief)
         return belief.probs(state)

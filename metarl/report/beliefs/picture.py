@@ -1,4 +1,4 @@
-"""The picture of beliefs: a row of panels for each of them, a panel for each moment of the trial."""
+"""The picture of beliefs: one row of panels per belief, one panel per moment of the trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.report.beliefs.story import PANELS, XY, Moment, Row, Story, tell
 from metarl.report.images import image_png
 
 PANEL, GAP = 150, 10
-"""Pixels: the width of a panel, and what is between two of them."""
+"""Width of a panel, and the gap between two panels, in pixels."""
 
 
 LINE, FONT = 29, 23
@@ -23,7 +23,7 @@ LINE, FONT = 29, 23
 
 
 FINE = 3
-"""Panels are drawn so many times larger and shrunk, for smooth lines."""
+"""Oversampling factor of panels, for smooth lines."""
 
 
 MASSES, REWARDS = 0.35, 0.75
@@ -32,14 +32,14 @@ learned have noise, which is not to be seen."""
 
 
 LEAST = 0.08
-"""The darkness of the smallest share above 0."""
+"""Darkness of the smallest positive share."""
 
 
 GOAL, PATH = "#e03131", "#f08c00"
 
 
 GOALS = {"door": "#2f9e44"}
-"""Colours of true places that are no goals, by name."""
+"""Colours of true places other than goals, by name."""
 
 
 def belief_picture(family: TaskFamily, curve: AdaptationCurve, watched: Watched, number: int) -> bytes:
@@ -75,18 +75,18 @@ def draw(story: Story) -> Image.Image:
 
 
 def limits(maps: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the numbers at which the shade of a row begins, 0 unless there are lower ones, and ends."""
+    """Return the range of a row's shades; it starts at 0 unless there are negative numbers."""
     return min(0.0, float(maps.min())), float(maps.max())
 
 
 def shares(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return where numbers lie between the `limits` of their row, from 0 to 1."""
+    """Return numbers scaled to [0, 1] by the `limits` of their row."""
     low, high = limits(maps)
     return (maps.astype(np.float64) - low) / (high - low) if high > low else np.zeros(maps.shape)
 
 
 def power(maps: NDArray[np.float32]) -> float:
-    """Return the power that makes the darkness of a row: `MASSES` where every map is a distribution."""
+    """Return the exponent of a row's darkness: `MASSES` if every map is a distribution."""
     distributions = maps.min() >= 0.0 and np.allclose(maps.sum(axis=(1, 2)), 1.0, atol=1e-3)
     return MASSES if distributions else REWARDS
 
@@ -99,7 +99,7 @@ def tinted(share: NDArray[np.float64], full: str, power: float = MASSES) -> NDAr
 
 
 class _Scale:
-    """Pixels of places of the ground."""
+    """Conversion of positions on the ground to pixels."""
 
     def __init__(self, ground: Ground, width: int) -> None:
         self.ground, self.cell = ground, width / ground.columns
@@ -115,7 +115,7 @@ class _Scale:
 
 
 def _panel(story: Story, moment: Moment, cells: NDArray[np.uint8]) -> Image.Image:
-    """One panel, `FINE` times as large as it is shown."""
+    """Draw one panel, `FINE` times its final size."""
     ground, width = story.ground, FINE * PANEL
     scale = _Scale(ground, width)
     size = width, round(scale.cell * ground.rows)
@@ -139,7 +139,7 @@ def _panel(story: Story, moment: Moment, cells: NDArray[np.uint8]) -> Image.Imag
 
 
 def _draw_goal(pen: ImageDraw.ImageDraw, scale: _Scale, place: XY, ink: str) -> None:
-    """A frame around the goal's cell of a grid; in the plane a cross, and the circle that pays."""
+    """Draw a frame around the goal's cell of a grid; in the plane, a cross and the circle that pays."""
     if scale.ground.side == 1.0:
         half = scale.cell / 2
         pen.rectangle(scale.around(place, half), outline=ink, width=round(max(2 * FINE, min(3 * FINE, half / 4))))
@@ -153,7 +153,7 @@ def _draw_goal(pen: ImageDraw.ImageDraw, scale: _Scale, place: XY, ink: str) -> 
 
 
 def _draw_scale(pen: ImageDraw.ImageDraw, right: int, top: int, row: Row) -> None:
-    """The colours of a row and their numbers, at the right of its heading."""
+    """Draw the colour scale of a row, to the right of its heading."""
     low, high = limits(row.maps)
     length = 90
     text = f"{high:.2g}"
@@ -169,7 +169,7 @@ def _draw_scale(pen: ImageDraw.ImageDraw, right: int, top: int, row: Row) -> Non
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw, top: int, story: Story) -> None:
-    """The true places and the path, below all panels."""
+    """Draw the legend of the true places and the path, below all panels."""
     x = 0
     for text, ink in [*((f"true {name}", GOALS.get(name, GOAL)) for name in story.goals), ("path", PATH)]:
         pen.rectangle((x, top + 8, x + 16, top + LINE - 6), outline=ink, width=3, fill=PATH if ink == PATH else None)

@@ -1,4 +1,4 @@
-"""A trial told as beliefs: maps of the ground at moments of the trial, of an agent and of an ideal observer."""
+"""The beliefs along a trial: maps of the ground at moments of the trial, of an agent and of an ideal observer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.playback import Watched, env_again
 
 PANELS = 7
-"""Moments of a trial that are shown at most."""
+"""Most moments of a trial that are shown."""
 
 
 XY = tuple[float, float]
@@ -39,15 +39,15 @@ class Row(NamedTuple):
 
     heading: str
     who: str  # the name of an agent, or OBSERVER
-    maps: NDArray[np.float32]  # (moments, rows, columns); what the highest number means is up to the agent
+    maps: NDArray[np.float32]  # (moments, rows, columns); the agent defines the scale
 
 
 class Story(NamedTuple):
-    """All that a picture of beliefs shows."""
+    """The content of a picture of beliefs."""
 
     ground: Ground
     moments: list[Moment]
-    paths: list[list[XY]]  # the agent's places in each episode, one more than its steps
+    paths: list[list[XY]]  # the agent's positions in each episode, one more than its steps
     goals: dict[str, XY]  # the true places, by name
     rows: list[Row]
 
@@ -57,7 +57,7 @@ OBSERVER = "optimum"
 
 
 def nothing_to_show(agent: Agent, family: TaskFamily, split: str, rounds: bool) -> str:
-    """Say in a sentence why there is no picture of beliefs; empty if there is one.
+    """Return the reason, a sentence, why there is no picture of beliefs; empty if there is one.
 
     `rounds` tells whether the agent adapts in rounds.
     """
@@ -81,7 +81,7 @@ def check_shown(agent: Agent, family: TaskFamily, split: str, rounds: bool) -> N
 
 
 def tell(family: TaskFamily, curve: AdaptationCurve, watched: Watched, number: int) -> Story:
-    """Play the trial on task `number` of an evaluation again, and note down the beliefs.
+    """Replay the trial on task `number` of an evaluation, and record the beliefs.
 
     Raises ValueError if there is nothing to show.
     """
@@ -100,7 +100,7 @@ def tell(family: TaskFamily, curve: AdaptationCurve, watched: Watched, number: i
 
 
 def chosen_moments(lengths: Sequence[int], most: int = PANELS) -> list[Moment]:
-    """Choose at most so many moments of a trial whose episodes have these lengths.
+    """Choose at most this many moments of a trial whose episodes have these lengths.
 
     They are the start, the first step, steps of the first episode that double up to its end, and the ends of the second
     and the last episode. Raises ValueError for fewer than five.
@@ -114,7 +114,7 @@ def chosen_moments(lengths: Sequence[int], most: int = PANELS) -> list[Moment]:
 
 
 def _replayed(family: TaskFamily, watched: Watched, number: int, seed: int) -> tuple[list[Step], list[list[XY]]]:
-    """Return what the agent saw, the step after the trial's end included, and its places in each episode."""
+    """Return the agent's steps, including the one after the trial's end, and its positions in each episode."""
     (actions,) = watched.actions(number)
     env = env_again(watched, family, number, seed=seed)
     steps = [env.reset()]
@@ -131,20 +131,20 @@ def _replayed(family: TaskFamily, watched: Watched, number: int, seed: int) -> t
 
 
 def _of_agent(agent: Agent, name: str, ground: Ground, steps: Sequence[Step], at: Sequence[int]) -> Iterator[Row]:
-    """The maps of an agent that has some."""
+    """Return the maps of an agent that provides them."""
     if not isinstance(agent, Believer):
         return
     points, maps = ground.points(steps[0].obs.device), []
     memory, keys = agent.begin(1), rng.fold(rng.key(0, points.device), torch.arange(1, device=points.device))
     for number, step in enumerate(steps):
-        _, memory = agent.act(memory, step, keys)  # what it would do does not matter: a step has what was done
+        _, memory = agent.act(memory, step, keys)  # the returned action is ignored: steps hold the actual one
         if number in at:
             maps += [agent.goal_map(memory, points)] * at.count(number)
     yield Row(f"what {name} believes", name, _cells(ground, maps))
 
 
 def _observer(family: TaskFamily, split: str) -> tuple[str, Belief] | None:
-    """The belief of an ideal observer, and the split that is its prior: `all` rather than a part of it."""
+    """Return the belief of an ideal observer, and the split of its prior: `all` rather than a part of it."""
     prior = "all" if "all" in family.splits and split != "ood" else split
     belief = family.belief(prior)
     weighted = None if belief is None else belief.weighted_tasks(belief.prior(1))
@@ -154,7 +154,7 @@ def _observer(family: TaskFamily, split: str) -> tuple[str, Belief] | None:
 def _of_observer(
     family: TaskFamily, split: str, ground: Ground, steps: Sequence[Step], at: Sequence[int]
 ) -> Iterator[Row]:
-    """The maps of the ideal observer, one row for each place of a task, where its belief can be computed."""
+    """Return the maps of the ideal observer, one row per place of a task, if its belief can be computed."""
     found = _observer(family, split)
     if found is None:
         return
@@ -175,7 +175,7 @@ def _of_observer(
 
 
 def _joined(rows: list[Row]) -> list[Row]:
-    """One row in place of two that show the same."""
+    """Merge two rows that show the same."""
     if len(rows) == 2 and rows[0].who != OBSERVER and np.allclose(rows[0].maps, rows[1].maps, atol=1e-5):
         return [rows[0]._replace(heading=f"{rows[0].heading}: all that can be known")]
     return rows

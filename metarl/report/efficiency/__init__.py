@@ -1,1 +1,1 @@
-"""Sample efficiency: how good runs were during training, by the steps or the seconds that it took."""
+"""Sample efficiency: performance during training, by environment steps or seconds."""

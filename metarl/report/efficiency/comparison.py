@@ -34,11 +34,11 @@ class EfficiencyComparison:
             raise ValueError("A comparison needs at least one agent.")
 
     def tables(self, panel: Panel, width: int = 80) -> list[Table]:
-        """The rows of a panel for the terminal; columns beyond `width` stand in a further table, no number is cut."""
+        """Return the rows of a panel for the terminal; columns beyond `width` continue in another table."""
         return table.terminal_tables(panel.rows(), panel.bounds, f"{panel.family}, {panel.split}", self.x, width)
 
     def markdown(self) -> str:
-        """All tables, with the notes below."""
+        """Return all tables, with the notes below."""
         parts = [f"# Return by {AXES[self.x]}"]
         for panel in self.panels:
             parts.append(f"## {panel.family}, {panel.split}\n{table.markdown_table(panel.rows(), self.x)}")
@@ -47,7 +47,7 @@ class EfficiencyComparison:
         return "\n\n".join(parts) + "\n"
 
     def figure(self) -> Figure:
-        """Draw a panel for each family: mean, interval and the evaluation at the end of every agent."""
+        """Draw a panel for each family: mean, interval and final evaluation of every agent."""
         return drawing.figure(self.panels, self.x)
 
     def save(self, folder: str | Path) -> list[Path]:

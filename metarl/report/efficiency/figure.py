@@ -17,7 +17,7 @@ from metarl.report.efficiency.panel import Panel
 from metarl.report.efficiency.training_curve import AXES, TrainingCurve
 
 COLUMNS = 3
-"""Panels side by side at most."""
+"""Most panels per row."""
 LEGEND = {1: 3, 2: 4, 3: 6}
 """Entries of the legend side by side, by the panels: as many as have room below them."""
 
@@ -49,7 +49,7 @@ def _draw(ax: Axes, panel: Panel, x: str, shades: Mapping[str, str]) -> None:
         shade, mark = shades[curve.name], "o" if _as_recorded(curve) else ""
         ax.plot(curve.at, curve.mean(), color=shade, marker=mark, markersize=3.5, label=curve.name)
         ax.fill_between(curve.at, *curve.interval(), color=shade, alpha=0.2, linewidth=0)
-        if len(curve.histories) > 1:  # the band of two or three seeds does not show how they went
+        if len(curve.histories) > 1:  # the band of two or three seeds does not show the single curves
             for at, each in zip(curve.places, curve.histories, strict=True):
                 ax.plot(at, each.returns, color=shade, linewidth=0.8, alpha=0.45)
         if curve.final is not None:
@@ -66,14 +66,14 @@ def _draw(ax: Axes, panel: Panel, x: str, shades: Mapping[str, str]) -> None:
 
 
 def _as_recorded(curve: TrainingCurve) -> bool:
-    """Tell whether the points of a curve are evaluations of every seed, so that marks say something."""
+    """Return whether the points of a curve are evaluations of every seed, so that markers are meaningful."""
     return all(np.array_equal(curve.at, at) for at in curve.places) and len(curve.at) <= 40
 
 
 def _limit(ax: Axes, panel: Panel) -> None:
-    """Limit the height to the curves and draw the bounds; one that would flatten the curves is only in words.
+    """Limit the height to the curves and draw the bounds; a bound that would flatten the curves is only a note.
 
-    The band of two or three seeds that differ may be many times as wide as what there is to see.
+    The band of two or three seeds may be many times as wide as the curves.
     """
     seeds = [each.returns for curve in panel.curves for each in curve.histories]
     values = np.concatenate([*seeds, *(np.append(curve.mean(), curve.last()[0]) for curve in panel.curves)])

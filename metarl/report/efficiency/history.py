@@ -1,7 +1,7 @@
-"""Histories of runs: the evaluations during training, as ``metrics.jsonl`` has them, and the one at the end.
+"""Histories of runs: the evaluations during training, from ``metrics.jsonl``, and the final one.
 
-Their number is the return of an episode at the last point of adaptation (the last episode of a trial, or the last
-round), which is of one unit for agents that learn in their memory and for agents that learn by gradients.
+Their value is the return of an episode at the last point of adaptation (the last episode of a trial, or the last
+round), which is comparable for agents that adapt in their memory and agents that adapt by gradients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POINT = re.compile(r"eval/([^/]+)/(?:episode|round)_(\d+)", re.ASCII)
 class History:
     """Evaluations of a run on one split, in the order of training: at least one, every array ``(points,)``.
 
-    The evaluation at the end of the run, where there is one, is the last point and `final`.
+    The evaluation at the end of the run, if any, is the last point and `final`.
     """
 
     split: str
@@ -78,9 +78,9 @@ def history(run: Path, records: Sequence[Mapping[str, Any]], split: str) -> Hist
     """Return the evaluations of a run on a split. Raises ValueError (one sentence) if it has none, or a damaged one."""
     rows = list(_evaluations(records, split))
     final, last = _final(run, records, split)
-    if last is not None:  # it replaces an evaluation of the same agent
+    if last is not None:  # replaces an earlier evaluation of the same agent
         rows = sorted([*(row for row in rows if row[0] != last[0]), last])
-        if last[0] < records[-1]["env_steps"]:  # the run has gone on since
+        if last[0] < records[-1]["env_steps"]:  # the run has continued since
             final = None
     if not rows:
         raise ValueError(f"{str(run)!r} has no evaluation on {split!r} with a finite return.")
@@ -106,7 +106,7 @@ def _training_seconds(records: Sequence[Mapping[str, Any]]) -> Floats:
 
 
 def _number(record: Mapping[str, Any], key: str) -> float:
-    """Return a number of a record; nan where there is none."""
+    """Return a number of a record; NaN if it is missing."""
     value = record.get(key)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 

@@ -9,11 +9,11 @@ from metarl.evaluation.results import short
 from metarl.report.efficiency.training_curve import TrainingCurve, common_range
 
 THRESHOLDS = (50, 90)
-"""Per cent of the way from the start of the scale to its end, to which steps are counted."""
+"""Thresholds in per cent of the scale, for the steps needed to reach them."""
 
 
 class Scale(NamedTuple):
-    """The way on which thresholds lie, with the words for its ends."""
+    """The scale of the thresholds, with descriptions of its ends."""
 
     start: float
     end: float
@@ -21,7 +21,7 @@ class Scale(NamedTuple):
     to_what: str
 
     def at(self, percent: float) -> float:
-        """Return the return at so many per cent of the way."""
+        """Return the return at this per cent of the scale."""
         return self.start + percent / 100.0 * (self.end - self.start)
 
 
@@ -82,7 +82,7 @@ class Panel:
         }
 
     def notes(self, x: str) -> list[str]:
-        """Sentences that say what the numbers are."""
+        """Return sentences that explain the numbers."""
         found = [
             "Return of an episode at the last point of adaptation, by the evaluations during training on the split "
             f"{self.split!r} and the one at the end."

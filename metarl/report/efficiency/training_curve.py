@@ -1,4 +1,4 @@
-"""Training curves: how good an agent was in the course of its training, a mean over its training seeds."""
+"""Training curves: an agent's performance in the course of training, averaged over its training seeds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from metarl.evaluation.curve import AdaptationCurve, combine
 from metarl.report.efficiency.history import Floats, History
 
 AXES = {"train_steps": "environment steps of meta-training", "time": "seconds of training, evaluations not counted"}
-"""Axes that a training curve may stand over, and the words for them."""
+"""Possible x-axes of a training curve, and their labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingCurve:
     """Return after adaptation by training, over the seeds of one configuration.
 
-    Seeds are averaged at every place at which one of them was evaluated: the others are interpolated linearly between
-    their evaluations, and one whose training has ended stays as it was at its end. The curve begins where all seeds
-    have been evaluated, and ends where the last one has ended, or a seed that is still being trained has come to.
+    Seeds are averaged at every point at which one of them was evaluated: the others are interpolated linearly between
+    their evaluations, and a finished seed keeps its final value. The curve begins where all seeds have been evaluated,
+    and ends where the last one has ended, or at the current position of a seed that is still being trained.
     Raises ValueError (one sentence) where the seeds have no place in common, seconds are asked for and were not
     recorded, or the evaluations at the end are of different tasks.
     """
@@ -41,12 +41,12 @@ class TrainingCurve:
 
     @property
     def places(self) -> list[Floats]:
-        """Where each seed was evaluated on the axis `x`: ``(points,)`` each."""
+        """Positions of each seed's evaluations on the axis `x`: ``(points,)`` each."""
         return [each.train_steps if self.x == "train_steps" else each.seconds for each in self.histories]
 
     @cached_property
     def at(self) -> Floats:
-        """The places on the axis at which all seeds have a value: ``(points,)``."""
+        """Positions on the axis at which all seeds have a value: ``(points,)``."""
         every = np.unique(np.concatenate(self.places))
         ended = [each.final is not None for each in self.histories]
         limit = _limit([at[-1] for at in self.places], ended)
@@ -70,12 +70,12 @@ class TrainingCurve:
         return stats.interval(self.values[:, None, :])
 
     def interval_of(self) -> str:
-        """Say what the intervals during training are over."""
+        """Describe what the intervals during training are over."""
         return "over tasks, of this agent" if len(self.histories) == 1 else "over seeds, on the tasks of the evaluation"
 
     @cached_property
     def final(self) -> AdaptationCurve | None:
-        """The evaluations at the end of all seeds together; None where a seed has none."""
+        """The final evaluations of all seeds combined; None if a seed has none."""
         finals = [each.final for each in self.histories]
         if any(final is None for final in finals):
             return None
@@ -85,7 +85,7 @@ class TrainingCurve:
             raise ValueError(f"The final evaluations of the seeds of {self.name!r} differ: {error}") from error
 
     def last(self) -> tuple[float, float, float]:
-        """The return at the end with its 95 % interval: (mean, low, high).
+        """The final return with its 95 % interval: (mean, low, high).
 
         From the evaluations at the end, over seeds and tasks, or the last ones during training where a seed has none.
         """
@@ -96,9 +96,9 @@ class TrainingCurve:
         return float(mean[-1]), float(low[-1]), float(high[-1])
 
     def to_reach(self, threshold: float) -> tuple[float, bool] | None:
-        """Where the mean first reaches a return, between two points by linear interpolation; None if never.
+        """Return where the mean first reaches a return, interpolated linearly between points; None if never.
 
-        The second value is True where it is there at the first point already: then it was reached there or before.
+        The second value is True if the first point already reaches it: then it was reached there or before.
         """
         mean = self.mean()
         above = np.flatnonzero(mean >= threshold)
@@ -111,9 +111,9 @@ class TrainingCurve:
         return float(self.at[first - 1] + share * (self.at[first] - self.at[first - 1])), False
 
     def area(self, start: float, end: float) -> float:
-        """Mean height of the mean curve between two places: the area under it by their distance.
+        """Return the mean height of the mean curve between two positions: the area under it over their distance.
 
-        Beyond its end the curve is level, which is how `common_range` takes agents whose training has ended.
+        Beyond its end the curve is constant, consistent with `common_range` for agents whose training has ended.
         """
         inside = self.at[(self.at > start) & (self.at < end)]
         at = np.array([start, *inside, end])
@@ -123,7 +123,7 @@ class TrainingCurve:
 def common_range(curves: Sequence[TrainingCurve]) -> tuple[float, float] | None:
     """Return the part of the axis for which all curves have a value, (start, end); None if there is none.
 
-    It begins where all have been evaluated. An agent whose training has ended stays as it is.
+    It begins where all have been evaluated. An agent whose training has ended keeps its value.
     """
     start = max(curve.at[0] for curve in curves)
     end = _limit([curve.at[-1] for curve in curves], [curve.final is not None for curve in curves])
@@ -131,5 +131,5 @@ def common_range(curves: Sequence[TrainingCurve]) -> tuple[float, float] | None:
 
 
 def _limit(ends: Sequence[float], ended: Sequence[bool]) -> float:
-    """Return where the last one has ended, or the first of those that have not ended has come to."""
+    """Return the end of the last finished seed, or the current position of the first unfinished one."""
     return min([end for end, done in zip(ends, ended, strict=True) if not done], default=max(ends))

@@ -1,1 +1,1 @@
-"""Pictures of embeddings: where an agent's vectors for the tasks lie, next to what the tasks are."""
+"""Pictures of embeddings: an agent's vectors for the tasks, compared with the true tasks."""

@@ -1,4 +1,4 @@
-"""The picture of embeddings: a dot for each task of an evaluation, coloured by what the task really is."""
+"""The picture of embeddings: a dot for each task of an evaluation, coloured by the true task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metarl.report.figures import Panel, panels, title
 Array = NDArray[np.float64]
 
 MOST = 4
-"""Numbers of the task that are shown at most, each in a panel."""
+"""Most numbers of the task that are shown, one panel each."""
 
 
 def nothing_to_show(agent: Agent, rounds: int) -> str:
-    """Say in a sentence why there is no picture of embeddings in an evaluation of so many rounds; empty if there is."""
+    """Return the reason, a sentence, why there is no picture of embeddings for this many rounds; empty if there is."""
     player = getattr(agent, "title", type(agent).__name__)
     if not isinstance(agent, Embedder):
         return f"{player} has no task_embedding(memory), a vector for the task; PEARL has one."
@@ -49,7 +49,7 @@ def embedding_figure(curve: AdaptationCurve, watched: Watched) -> Figure | None:
     for ax, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         dots = ax.scatter(*places.T, c=panel.values[:, 0], s=14, linewidths=0, cmap="viridis")
         figure.colorbar(dots, ax=ax, label=f"the task's {panel.name}")
-        ax.set_aspect("equal", adjustable="datalim")  # so that distances are what they seem
+        ax.set_aspect("equal", adjustable="datalim")  # equal scales, so that distances are comparable
         ax.set_xlabel(axes_names[0])
         ax.set_ylabel(axes_names[1])
         ax.grid(alpha=0.3)
@@ -59,10 +59,10 @@ def embedding_figure(curve: AdaptationCurve, watched: Watched) -> Figure | None:
 
 
 def projected(embedding: Array) -> tuple[Array, tuple[str, str]]:
-    """Return places in the plane ``(tasks, 2)`` of embeddings ``(tasks, Z)``, and the names of the axes.
+    """Project embeddings ``(tasks, Z)`` to the plane ``(tasks, 2)``; return the positions and the axis names.
 
-    One or two numbers, or those of a single task, are the places themselves; of more, principal components, whose signs
-    make the largest weight of each positive.
+    Embeddings of one or two numbers, or of a single task, are not projected; larger ones are projected to principal
+    components, with signs that make the largest weight of each positive.
     """
     size = embedding.shape[1]
     if min(embedding.shape) < 2 or size == 2:
@@ -80,7 +80,7 @@ def projected(embedding: Array) -> tuple[Array, tuple[str, str]]:
 
 
 def shades(found: list[Panel]) -> list[Panel]:
-    """Return a panel for each number: a place in the plane is two of them."""
+    """Return a panel for each number; a position in the plane counts as two."""
     single = []
     for panel in found:
         several = panel.values.shape[1] > 1
@@ -90,7 +90,7 @@ def shades(found: list[Panel]) -> list[Panel]:
 
 
 def clearest(found: list[Panel], places: Array) -> list[Panel]:
-    """Return the `MOST` panels, in their order, whose numbers the places explain best by a plane (R²)."""
+    """Return the `MOST` panels, in order, whose numbers have the best linear fit on the positions (R²)."""
     centred = places - places.mean(axis=0)
     missed = []
     for panel in found:

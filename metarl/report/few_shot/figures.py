@@ -1,4 +1,4 @@
-"""The picture of how much an agent knows after k examples, next to players that are written down."""
+"""The picture of an agent's accuracy after k examples, compared with hand-written players."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def curves_of(
 ) -> dict[str, NDArray[np.float64]]:
     """Return an agent's curves by name, one for each round: ``(tasks, instances)`` or ``(tasks, points)``.
 
-    They are shares of right answers where an action is a label, else squared errors.
+    They are fractions of right answers if actions are labels, else squared errors.
     """
     tasks = min(TASKS, curve.scores.shape[1])
     rounds = answers(agent, family, curve.split, tasks, curve.eval_seed or 0, greedy)
@@ -46,7 +46,7 @@ def curves_of(
 
 
 def figure_of(curve: AdaptationCurve, curves: Mapping[str, NDArray[Any]], labels: bool) -> Figure:
-    """Draw shares of right answers by instance of a class (`labels`), or squared errors by point of the episode."""
+    """Draw fractions of right answers by instance of a class (`labels`), or squared errors by point of the episode."""
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     ax = figure.add_subplot()
     chosen = colours(curves)

@@ -1,4 +1,4 @@
-"""Answers next to the right ones: trials of a supervised family, played again with the agent's probabilities."""
+"""Answers and targets: replayed trials of a supervised family, with the agent's probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarl.core.tree import num_rows, to_device
 from metarl.evaluation.evaluator import EVALUATION, choose_tasks
 
 TRIES = 40
-"""Draws of an action at every step, which tell the probabilities of the actions that they give."""
+"""Action draws per step, from which the probabilities of the drawn actions are known."""
 
 
 class Answers(NamedTuple):
@@ -26,22 +26,22 @@ class Answers(NamedTuple):
 
     target: NDArray[Any]  # (tasks, rows, T), or (tasks, rows, T, A)
     answer: NDArray[Any]  # likewise
-    probabilities: NDArray[np.float64] | None  # (tasks, rows, T, N) of each label; None where they were not asked for
+    probabilities: NDArray[np.float64] | None  # (tasks, rows, T, N) of each label; None if not requested
 
     @property
     def right(self) -> NDArray[np.float64]:
-        """1 where the answer is right, else 0: ``(tasks, rows, T)``."""
+        """Return 1 where the answer is right, else 0: ``(tasks, rows, T)``."""
         return (self.target == self.answer).astype(np.float64)
 
     @property
     def squared_error(self) -> NDArray[np.float64]:
-        """The squared error, a mean over the dimensions of an answer: ``(tasks, rows, T)``."""
+        """Return the squared error, averaged over the dimensions of an answer: ``(tasks, rows, T)``."""
         return np.square(self.target.astype(np.float64) - self.answer).mean(axis=-1)
 
     def by_instance(self) -> NDArray[np.float64]:
-        """The share of right answers at the 1st, 2nd, … instance of a class: ``(tasks, instances)``.
+        """Return the fraction of right answers at the 1st, 2nd, … instance of a class: ``(tasks, instances)``.
 
-        Instances are counted through the whole round. Those that not all classes have come to are left out.
+        Instances are counted over the whole round. Those that some class has not reached are left out.
         """
         labels = np.unique(self.target)
         mine = self.target[..., None] == labels  # (tasks, rows, T, N)
@@ -63,9 +63,9 @@ def answers(
 ) -> list[Answers]:
     """Play the trials of an evaluation on its first `tasks` tasks, and return the answers of every round.
 
-    With `probabilities` of labels, those of the policy that the agent samples from, whether `greedy` or not. An agent
-    shows them only as the probability of the action that it draws. So it draws `TRIES` times at every step, and what
-    is left is shared out among the labels that never came. Raises ValueError for a family without right actions.
+    With `probabilities`, also return the label probabilities of the sampling policy, whether `greedy` or not. An agent
+    reports only the probability of the action that it draws. So it draws `TRIES` times at every step, and the
+    remaining mass is divided among labels that were never drawn. Raises ValueError for a family without right actions.
     """
     grader = Grader(agent, family, greedy, probabilities)
     device = torch.device(getattr(agent, "device", "cpu"))
@@ -89,17 +89,17 @@ def _answers(played: Rollout, tasks: int, probabilities: list[Tensor]) -> Answer
 
 
 class Grader(Agent):
-    """An agent whose rounds hold the right actions, and that notes down the probability of every label on request."""
+    """An agent whose rounds hold the right actions, and that records the probability of every label on request."""
 
     def __init__(self, agent: Agent, family: TaskFamily, greedy: bool, probabilities: bool) -> None:
         self.agent, self.greedy = agent, greedy
         self.protocol = agent.protocol._replace(targets=True)
         space = family.action_space
         self.labels = int(space.n) if probabilities and isinstance(space, gymnasium.spaces.Discrete) else 0
-        self._noted: list[Tensor] = []  # (B, N) at every step of the round that is reported
+        self._noted: list[Tensor] = []  # (B, N) at every step of the recorded round
 
     def take(self) -> list[Tensor]:
-        """Return what was noted down in this round."""
+        """Return the records of this round."""
         noted, self._noted = self._noted, []
         return noted
 

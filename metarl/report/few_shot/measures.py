@@ -1,4 +1,4 @@
-"""Numbers that stand next to the return: accuracy, precision, recall, F1 and cross-entropy, or errors."""
+"""Measures besides the return: accuracy, precision, recall, F1 and cross-entropy, or errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from metarl.envs.supervised.sinusoid import Sinusoid
 from metarl.report.few_shot.grading import Answers, answers
 
 MOST_TASKS = 500
-"""Tasks that are played for measures, at most."""
+"""Most tasks that are played for measures."""
 
 
 def classification(round_: Answers) -> dict[str, float]:
     """Return accuracy, macro precision, recall and F1, and the cross-entropy in nats, by scikit-learn.
 
-    Labels are pooled over tasks. They are dealt anew in every trial, so that all of them are equally hard.
+    Labels are pooled over tasks. They are permuted in every trial, so all of them are equally hard.
     """
     from sklearn import metrics  # an extra
 
@@ -31,7 +31,7 @@ def classification(round_: Answers) -> dict[str, float]:
     found = {"accuracy": metrics.accuracy_score(target, answer), "precision": precision, "recall": recall, "f1": f1}
     if round_.probabilities is not None:
         probabilities = round_.probabilities.reshape(len(target), -1)
-        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)  # not 1 in the last bits
+        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)  # sums differ from 1 by rounding
         found["cross_entropy"] = metrics.log_loss(target, probabilities, labels=np.arange(probabilities.shape[1]))
     return {name: float(value) for name, value in found.items()}
 

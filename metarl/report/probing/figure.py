@@ -1,4 +1,4 @@
-"""The figure of a probe: knowledge over the steps of the trial, next to its ceiling and its floor."""
+"""The figure of a probe: scores over the steps of the trial, with ceiling and floor."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from metarl.evaluation.probing.scores import Decoded
 from metarl.report.probing.table import NOTE, WORDS, targets, title
 
 LOWEST = -0.25
-"""The lowest score that is drawn; what lies below is cut off."""
+"""Lowest score that is drawn; lower ones are clipped."""
 
 
 def probe_figure(probe: Probe) -> Figure:
-    """Draw a panel for each target, and one for the divergence of the actions where it was asked for."""
+    """Draw a panel for each target, and one for the divergence of the actions if requested."""
     shown = targets(probe)
     panels = len(shown) + (probe.divergence is not None)
     figure = Figure(figsize=(4.6 * panels + 0.6, 4.6), layout="constrained")
@@ -65,7 +65,7 @@ def _draw_divergence(ax: Axes, probe: Probe) -> None:
 
 
 def _scale(ax: Axes, probe: Probe) -> None:
-    """Give long trials an axis on which the beginning has room."""
+    """Scale the axis of long trials so that the beginning is visible."""
     ax.set_xlabel("actions taken before")
     ax.grid(alpha=0.3)
     if max(probe.steps) > 20:

@@ -22,7 +22,7 @@ COLUMNS = (
     "step", "target", "measure", "score", "low", "high", "ceiling", "shuffled", "shuffled_low", "shuffled_high",
     "error", "constant_error", "fitted", "held_out", "repeated",
 )  # fmt: skip
-"""The columns of the CSV file; ``step`` is ``all`` where one decoder serves all steps."""
+"""Columns of the CSV file; ``step`` is ``all`` for the decoder of all steps."""
 
 
 def save(probe: Probe, folder: Path) -> list[Path]:
@@ -41,7 +41,7 @@ def save(probe: Probe, folder: Path) -> list[Path]:
 
 
 def as_dict(probe: Probe) -> dict[str, Any]:
-    """Return a probe as plain data; what is not defined is nan."""
+    """Return a probe as plain data; undefined values are NaN."""
     plain = {**vars(probe), "scores": {each.name: _plain(each) for each in targets(probe)}}
     for name in ("belief", "task"):
         plain.pop(name)
@@ -71,5 +71,5 @@ def _rows(probe: Probe) -> Iterator[list[Any]]:
 
 
 def _cell(value: float) -> str:
-    """Write a number so that nothing of it is lost; nothing where it is not defined."""
+    """Format a number without loss; empty if it is undefined."""
     return "" if np.isnan(value) else repr(float(value))

@@ -27,8 +27,8 @@ WORDS = {
 def probe_table(probe: Probe, width: int = 80) -> Table:
     """Return a table with a row for each step, and one for a single decoder of all steps.
 
-    For each target: the score, its 95 % interval, what the exact belief scores in the memory's place, and shuffled
-    memories. Where all of this does not fit into `width` characters, the intervals go first, then the shuffled ones.
+    For each target: the score, its 95 % interval, the score of the exact belief instead of the memory, and that of
+    shuffled memories. If this exceeds `width` characters, first the intervals, then the shuffled scores are dropped.
     """
     for parts in (("interval", "belief", "shuffled"), ("belief", "shuffled"), ("belief",)):
         table = _table(probe, parts)
@@ -80,7 +80,7 @@ def targets(probe: Probe) -> list[Decoded]:
 
 
 def _number(value: float) -> str:
-    """Write a score with two decimals, a hyphen where it is not defined."""
+    """Format a score with two decimals, a hyphen if it is undefined."""
     return "-" if np.isnan(value) else f"{value + 0.0:.2f}".replace("-0.00", "0.00")
 
 
@@ -90,7 +90,7 @@ def title(probe: Probe) -> str:
 
 
 def caption(probe: Probe) -> str:
-    """Return what the numbers are, in sentences."""
+    """Return sentences that explain the numbers."""
     held = max(probe.held)
     text = f"Linear decoders, fitted to {max(probe.fitted)} trials and scored on {held} others, "
     if probe.held_out == TRIALS:

@@ -1,1 +1,1 @@
-"""metarl-bench: agents on families by a fixed, versioned protocol; results as a file, a table and a page."""
+"""metarl-bench: evaluates agents on families by a fixed, versioned protocol; results are a file, a table and a page."""

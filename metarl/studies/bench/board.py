@@ -16,7 +16,7 @@ from metarl.studies.bench.rows import Row, read
 
 
 class Board:
-    """Rows by problem and agent, and what can be said of them together.
+    """Rows by problem and agent, and their aggregate statistics.
 
     Raises ValueError if two rows are about the same agent, problem and seed.
     """
@@ -40,7 +40,7 @@ class Board:
         }
 
     def suite(self) -> Suite | None:
-        """Return the agents that were measured on all problems with a known optimum, together; None without any."""
+        """Return the suite of agents evaluated on all problems with a known optimum; None if there are none."""
         scaled = {name: of for name, of in self.curves.items() if all(each.scale is not None for each in of.values())}
         everywhere = [agent for agent in self.agents if all(agent in of for of in scaled.values())]
         if not scaled or not everywhere:
@@ -49,11 +49,11 @@ class Board:
 
     @property
     def agents(self) -> list[str]:
-        """All agents, in the order in which they come."""
+        """All agents, in order of appearance."""
         return list(dict.fromkeys(agent for of in self.by_problem.values() for agent in of))
 
     def markdown(self) -> str:
-        """Return the leaderboard: the agents of all problems together, then a table for each problem."""
+        """Return the leaderboard: agents over all problems, then a table for each problem."""
         suite = self.suite()
         parts = [f"# metarl-bench, version {VERSION}\n"]
         if suite is not None:
@@ -103,7 +103,7 @@ def _table(of: Mapping[str, Sequence[Row]], curves: Mapping[str, AdaptationCurve
 
 
 def joined(rows: Sequence[Row], others: Sequence[Path]) -> list[Row]:
-    """Return rows with those of other files. Raises ValueError for a wrong file, or rows that are there twice."""
+    """Return rows with those of other files added. Raises ValueError for an invalid file or duplicate rows."""
     every = [*rows]
     for path in others:
         every += read(path)

@@ -1,4 +1,4 @@
-"""The leaderboard as a page: one file of HTML with figures that can be zoomed and switched, which needs no network."""
+"""The leaderboard as one HTML file with interactive figures; it works offline."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _html_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def _overall(board: Board) -> str:
-    """Return the table of agents that were measured everywhere."""
+    """Return the table of agents that were evaluated on every problem."""
     suite = board.suite()
     if suite is None:
         return "<p>No agent was measured on all problems.</p>"
@@ -128,7 +128,7 @@ def _problem(board: Board, name: str) -> str:
 
 
 def _adaptation(board: Board, shades: dict[str, str]) -> go.Figure | None:
-    """Draw the normalised adaptation curves, a panel for each problem."""
+    """Draw the normalised adaptation curves, one panel per problem."""
     names = [name for name, of in board.by_problem.items() if next(iter(of.values()))[0].normalised([0.0]) is not None]
     if not names:
         return None
@@ -149,7 +149,7 @@ def _adaptation(board: Board, shades: dict[str, str]) -> go.Figure | None:
 
 
 def _draw_curve(figure: go.Figure, row: Row, shade: str, first: bool, place: dict[str, int]) -> None:
-    """Draw an agent's curve with its band; a log axis begins at the first episode."""
+    """Draw an agent's curve with its confidence band; a log axis starts at the first episode."""
     values = [row.normalised(each) for each in (row.mean, row.low, row.high)]
     mean, low, high = (np.array(each) for each in values if each is not None)
     x = np.array(row.episodes) + 1.0

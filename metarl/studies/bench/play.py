@@ -1,4 +1,4 @@
-"""Trained and untrained agents, evaluated by the protocol of the benchmark."""
+"""Evaluation of trained and untrained agents by the protocol of the benchmark."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from metarl.training.config import parsing
 from metarl.training.runs import run
 
 EVALUATIONS = 12
-"""Evaluations during training at most that a row keeps."""
+"""Most evaluations during training per row."""
 POINTS = 12
-"""Points at most of the curve of such an evaluation."""
+"""Most curve points per such evaluation."""
 COSTLY_TASKS = 20
-"""Tasks at most of an agent that trains on each of them."""
+"""Most tasks for an agent that trains on each of them."""
 OTHER_FAMILIES = ("maml_half_cheetah_vel",)
-"""Presets that are named as a problem and train on another family: Finn et al.'s tasks, not Rakelly et al.'s."""
+"""Presets that have the name of a problem but train on another family: Finn et al.'s tasks, not Rakelly et al.'s."""
 Say = Callable[[str], Any]
 
 
@@ -46,7 +46,7 @@ def play(
     """Evaluate agents on problems: of finished runs, of the package, and, with `train`, of new runs.
 
     A run is ``RUNS/<preset>_<seed>``, for the seeds 1 to `seeds`. What has been evaluated is kept in ``OUT/rows`` until
-    the run has a newer checkpoint, so the same call goes on where it was stopped. An agent without a preset for a
+    the run has a newer checkpoint, so an interrupted call can be repeated to continue. An agent without a preset for a
     problem, or, without `train`, without a run of a seed, has no row there.
     """
     found = list[Row]()
@@ -65,7 +65,7 @@ def play(
 
 
 def _source(preset: str, seed: int, runs: Path, train: bool, say: Say) -> Path | str | None:
-    """Return the run directory of a preset and seed, trained first if need be, or the name of a shipped agent."""
+    """Return the run directory of a preset and seed, trained first if necessary, or the name of a shipped agent."""
     folder = runs / f"{preset}_{seed}"
     shipped = f"pretrained:{preset}"
     begun = checkpoint.newest(folder) is not None
@@ -81,7 +81,7 @@ def _source(preset: str, seed: int, runs: Path, train: bool, say: Say) -> Path |
 
 
 def _kept(out: Path, agent: str, problem: Problem, seed: int, source: Path | str | None, say: Say) -> Row:
-    """Return a row from the file of an earlier call, or make it and keep it; without a source it is a baseline's."""
+    """Return a row from the file of an earlier call, or compute and store it; without a source, of a baseline."""
     path = out / "rows" / f"{agent}_{problem.name}_{seed}.json"
     changed = (source / checkpoint.CHECKPOINT).stat().st_mtime if isinstance(source, Path) else 0.0
     if path.exists() and path.stat().st_mtime >= changed:
@@ -90,12 +90,12 @@ def _kept(out: Path, agent: str, problem: Problem, seed: int, source: Path | str
     say(f"evaluating {agent} on {problem.name}, seed {seed}")
     made = _of_baseline(agent, problem) if source is None else _of_run(agent, problem, seed, source)
     write([made], path)
-    (row,) = read(path)  # with as many digits as a later call finds
+    (row,) = read(path)  # rounded as in a later call
     return row
 
 
 def _of_baseline(agent: str, problem: Problem) -> Row:
-    """Evaluate an agent that is not trained."""
+    """Evaluate a baseline, which is not trained."""
     family = problem.family()
     return _row(agent, problem, 0, baseline(agent, family), 0, None, [])
 
@@ -135,12 +135,12 @@ def _floats(values: Any) -> list[float]:
 
 
 def _finite(ends: Any, mean: Any) -> list[float]:
-    """Return the ends of intervals; the mean itself where a single task has none."""
+    """Return the ends of intervals; the mean itself for a single task, which has no interval."""
     return _floats(np.where(np.isfinite(ends), ends, mean))
 
 
 def _training(folder: Path, problem: Problem) -> tuple[float | None, list[list[float]]]:
-    """Return the seconds of training, and the curves of evaluations during it: on `valid`, else the problem's split."""
+    """Return the training seconds, and the evaluation curves during training: on `valid`, else the problem's split."""
     try:
         records = read_records(folder)
     except ValueError:
@@ -157,7 +157,7 @@ def _training(folder: Path, problem: Problem) -> tuple[float | None, list[list[f
 
 
 def _thinned(values: list[Any], most: int) -> list[Any]:
-    """Return at most so many of the values, the first and the last among them, denser at the beginning."""
+    """Return at most this many of the values, including the first and the last, denser at the beginning."""
     if len(values) <= most:
         return values
     places = np.unique(np.geomspace(1, len(values), most).round().astype(int)) - 1
@@ -165,7 +165,7 @@ def _thinned(values: list[Any], most: int) -> list[Any]:
 
 
 def hardware() -> str:
-    """Return the processor and its number of cores, in words."""
+    """Return the name of the processor and its number of cores."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

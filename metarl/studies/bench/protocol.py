@@ -1,7 +1,7 @@
-"""The protocol of metarl-bench: problems, suites of them, and agents. With any change of it, change `VERSION`.
+"""The protocol of metarl-bench: problems, suites of problems, and agents. Any change must change `VERSION`.
 
-A problem is a family with its options and the tasks that agents are evaluated on. Agents are trained as they are on the
-split that the problem says, for as long as they are; what that took is reported with the result.
+A problem is a family with its options and the evaluation tasks. Agents are trained by their own presets, for any
+number of steps, on the split that the problem names; the training effort is reported with the result.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from metarl.core.family import AnyFamily
 from metarl.core.registry import make
 
 VERSION = 1
-"""Results of different versions are not compared."""
+"""Version of the protocol; results of different versions are not compared."""
 SEED = 0
 """Seed of the evaluations' tasks and noise."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A family, and the tasks of it that agents are evaluated on."""
+    """A family and its evaluation tasks."""
 
     name: str
     id: str
     options: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
-    """The split whose tasks are played. With ``all``, agents train on these tasks as well, as in the literature."""
+    """The evaluated split. With ``all``, agents also train on these tasks, as in the literature."""
     tasks: int = 200
-    """Different tasks at most."""
+    """Largest number of distinct tasks."""
 
     def family(self) -> AnyFamily:
         """Make the family."""
@@ -62,7 +62,7 @@ PROBLEMS = {
         Problem("half_cheetah_vel", "metarl/HalfCheetahVel-v0"),
     )
 }
-"""Every problem by its name, which is also the second part of the names of the presets that train on it."""
+"""Name → problem. The name is also the second part of the names of its presets."""
 
 SUITES: dict[str, tuple[str, ...]] = {
     "small": (
@@ -74,25 +74,25 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Problems by suite. All of `small` have a known optimum, so that scores can be averaged over them."""
 
 BASELINES = ("random", "oracle")
-"""Agents that are not trained. The oracle is told the task, so it is a bound and no contender."""
+"""Agents that are not trained. The oracle knows the task, so it is a bound, not a competitor."""
 LEARNERS = (
     "rl2", "memoryless", "hyper", "varibad", "belief", "r2d2", "sac", "td3", "pearl", "maml", "fomaml", "anil",
     "metasgd", "promp", "reptile", "es", "es_maml", "dpt", "dagger", "ad", "ppo", "recurrent_ppo",
 )  # fmt: skip
-"""Agents that are trained: the first parts of the names of their presets."""
+"""Agents that are trained, by the first part of the names of their presets."""
 DEFAULT = ("random", "oracle", "rl2", "maml")
-"""Agents of a benchmark that names none."""
+"""Default agents of a benchmark."""
 
 
 def problems_of(suite: str) -> list[Problem]:
-    """Return the problems of a suite. Raises ValueError for a suite that there is not."""
+    """Return the problems of a suite. Raises ValueError if the suite is unknown."""
     if suite not in SUITES:
         raise ValueError(unknown("suite", suite, SUITES))
     return [PROBLEMS[name] for name in SUITES[suite]]
 
 
 def check_agents(agents: list[str]) -> None:
-    """Raise ValueError for an agent that there is not."""
+    """Raise ValueError for an unknown agent."""
     for agent in agents:
         if agent not in (*BASELINES, *LEARNERS):
             raise ValueError(unknown("agent", agent, (*BASELINES, *LEARNERS)))

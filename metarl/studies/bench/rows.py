@@ -1,7 +1,7 @@
-"""Results of the benchmark as data: a row for each agent, problem and seed, and the file that holds them.
+"""Results of the benchmark as data: one row per agent, problem and seed, and the file format.
 
-``results.json`` is ``{"format": "metarl-bench", "version": 1, "rows": [...]}``. A row has the fields of `Row`. Files of
-others are read strictly: every field with its type, finite numbers, known problems, sizes within bounds.
+``results.json`` is ``{"format": "metarl-bench", "version": 1, "rows": [...]}``. A row has the fields of `Row`. Files
+are validated strictly: every field with its type, finite numbers, known problems, sizes within bounds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from metarl.studies.bench.protocol import PROBLEMS, VERSION
 
 FORMAT = "metarl-bench"
 LONGEST = 50_000_000
-"""Bytes of a file at most."""
+"""Largest size of a file in bytes."""
 MOST_ROWS, MOST_POINTS, MOST_TASKS, MOST_EVALUATIONS = 10_000, 1_000, 2_000, 10_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+²-]{0,59}")
-"""Names of agents."""
+"""Pattern of agent names."""
 DIGITS = 6
 """Significant digits of a number in the file."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trained agent of one seed on one problem. Returns are of an episode."""
+    """The result of an agent of one seed on one problem. Returns are per episode."""
 
     agent: str
     problem: str
@@ -46,25 +46,25 @@ class Row:
     episodes: list[float]
     """Episodes of experience on the task before each point."""
     env_steps: list[float]
-    """Environment steps before it."""
+    """Environment steps on the task before each point."""
     mean: list[float]
     """Mean return at each point, over tasks."""
     low: list[float]
-    """95 % interval over tasks, of this agent."""
+    """Lower end of the 95 % interval over tasks, of this agent."""
     high: list[float]
     last: list[float]
-    """Return of each task at the last point, a mean over its repeats."""
+    """Return of each task at the last point, averaged over its repeats."""
     noise: float | None
-    """Standard error of the last point's mean if the same tasks were played again; None: one trial each."""
+    """Standard error of the last point's mean over replays of the same tasks; None: one trial each."""
     random: float
-    """Mean return of uniformly random play."""
+    """Mean return of the uniformly random policy."""
     oracle: float | None
-    """Mean return of the best that is known when the task is told; None: not known."""
+    """Best known mean return with the task known; None: unknown."""
     repeats: int
     train_steps: int
     """Environment steps of meta-training."""
     train_seconds: float | None
-    """Seconds of it, evaluations not counted; None: not known."""
+    """Seconds of meta-training without evaluations; None: unknown."""
     training: list[list[float]]
     """Evaluations during training: [environment steps, return at point 1, at point 2, …], on other tasks."""
     hardware: str
@@ -96,7 +96,7 @@ class Row:
         )
 
     def normalised(self, values: Sequence[float]) -> list[float] | None:
-        """Return returns on the scale from random play, 0, to the known optimum, 1; None without one."""
+        """Normalise returns so that random play is 0 and the known optimum 1; None without an optimum."""
         if self.oracle is None or self.oracle == self.random:
             return None
         return [(value - self.random) / (self.oracle - self.random) for value in values]
@@ -117,7 +117,7 @@ def _rounded(value: Any) -> Any:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a file of results. Raises ValueError, one sentence, for a file that is none, or one of another version."""
+    """Read a file of results. Raises ValueError if it is invalid or has another version."""
     where = f"The file {brief(str(path))!r}"
     try:
         if path.stat().st_size > LONGEST:
@@ -145,7 +145,7 @@ def _no_number(text: str) -> float:
 
 
 def _row(given: Any, where: str) -> Row:
-    """Make a row of what a file holds. Raises ValueError for anything that is not as it should be."""
+    """Make a row from an entry of a file. Raises ValueError if it is invalid."""
     if not isinstance(given, dict):
         raise ValueError(f"{where}, must be a JSON object.")
     known = {each.name for each in fields(Row)}

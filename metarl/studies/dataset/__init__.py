@@ -1,1 +1,1 @@
-"""Data sets of learning histories: who plays (`sources`), and how it is written down (`recording`)."""
+"""Data sets of learning histories: the players (`sources`), and the recording (`recording`)."""

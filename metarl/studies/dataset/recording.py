@@ -1,4 +1,4 @@
-"""The way from play to files: each task's trial as a history, by shards, into a folder that is whole or not there."""
+"""Recording of trials as learning histories: written in shards, into a folder that is created atomically."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from metarl.learning.histories.index import INDEX, Index, Shard
 from metarl.studies.dataset.sources import Source
 
 HISTORIES = 0x68697374  # "hist" in ASCII
-"""The address of all histories: ``fold(key(seed), HISTORIES)``; training and evaluations have others."""
+"""RNG address of all histories, ``fold(key(seed), HISTORIES)``, distinct from training and evaluations."""
 
 
 class Wanted(NamedTuple):
-    """The histories that are asked for."""
+    """The requested histories."""
 
     split: str = "train"
     tasks: int = 100
     trials: int = 1  # histories of each task
-    episodes: int | None = None  # of a history, or of a round; None: as the agent's protocol says, or the family
-    rounds: int | None = None  # of a history, for agents that adapt in rounds; None: as the agent's protocol says
-    shard_size: int = 64  # histories of a shard at most; they are played side by side
+    episodes: int | None = None  # of a history, or of a round; None: as given by the agent's protocol or the family
+    rounds: int | None = None  # of a history, for agents that adapt in rounds; None: as given by the agent's protocol
+    shard_size: int = 64  # most histories per shard; they are played in parallel
     seed: int = 0
 
 
 def write_histories(
     source: Source, wanted: Wanted, folder: str | Path, say: Callable[[str], None] = lambda line: None
 ) -> Index:
-    """Play the learning of an agent on tasks of a split, and write it into a new folder: shards, and an index.
+    """Record an agent's learning on tasks of a split into a new folder: shards, and an index.
 
-    The folder is there when all is written, or not at all. `say` gets a line before each shard. Raises ValueError, one
-    sentence, for what cannot be played, and FileExistsError if there is already something at `folder`.
+    The folder is created atomically, once everything is written. `say` gets a line before each shard. Raises
+    ValueError if the histories cannot be played, and FileExistsError if `folder` already exists.
     """
     folder = Path(folder)
     check_wanted(source, wanted)
@@ -70,17 +70,17 @@ def write_histories(
 
 
 def check_new(folder: Path) -> None:
-    """Raise FileExistsError if there is something at `folder`: histories are never overwritten."""
+    """Raise FileExistsError if `folder` exists: histories are never overwritten."""
     if folder.exists() or folder.is_symlink():
         raise FileExistsError(None, "This path already exists, and histories are never overwritten", str(folder))
 
 
 def check_wanted(source: Source, wanted: Wanted) -> None:
-    """Raise ValueError, one sentence, for what the agent or the family cannot play, or the memory cannot hold."""
+    """Raise ValueError if the agent or the family cannot play these histories, or if they do not fit in memory."""
     check_counts(**{name: getattr(wanted, name) for name in ("tasks", "trials", "episodes", "rounds", "shard_size")})
     check_rounds(source.agent, wanted.rounds)
     family, (rounds, episodes, each) = source.played.family, _protocol(source.agent, source.played.family, wanted)
-    family.num_tasks(wanted.split)  # raises for a split that there is not
+    family.num_tasks(wanted.split)  # raises for an unknown split
     rng.key(wanted.seed)
     rows = float(min(wanted.shard_size, wanted.tasks * wanted.trials)) * each
     numbers = rows * rounds * episodes * family.horizon * row_numbers(family)
@@ -88,7 +88,7 @@ def check_wanted(source: Source, wanted: Wanted) -> None:
 
 
 def _protocol(agent: Agent, family: TaskFamily, wanted: Wanted) -> tuple[int, int, int]:
-    """Return the rounds of a history, the episodes of a round, and the rows that play a task side by side."""
+    """Return the rounds of a history, the episodes of a round, and the rows that play a task in parallel."""
     protocol = agent.protocol.test()
     episodes = wanted.episodes or protocol.episodes or family.episodes_per_trial
     return wanted.rounds or protocol.rounds, episodes, protocol.envs_per_task
@@ -118,7 +118,7 @@ def _write(source: Source, wanted: Wanted, folder: Path, say: Callable[[str], No
 
 
 def _histories(source: Source, wanted: Wanted, task: Task, key: Key, say: Callable[[str], None]) -> Iterator[History]:
-    """Play the histories, a shard of them side by side: history i is about task ``i % tasks``, so a shard is varied."""
+    """Play the histories, one shard in parallel: history i is on task ``i % tasks``, so shards mix tasks."""
     every = num_rows(task) * wanted.trials
     for first in range(0, every, wanted.shard_size):
         numbers = torch.arange(first, min(first + wanted.shard_size, every))
@@ -128,10 +128,10 @@ def _histories(source: Source, wanted: Wanted, task: Task, key: Key, say: Callab
 
 
 def play_history(agent: Agent, family: TaskFamily, task: Task, key: Key, wanted: Wanted, first: int = 0) -> History:
-    """Play the learning of `agent` on each of N tasks: N histories, numbers `first` and after of those of `key`.
+    """Play the learning of `agent` on each of N tasks: N histories of `key`, numbered from `first`.
 
-    Raises ValueError, one sentence, for numbers that are not finite, or episodes that end where the family says that
-    none does.
+    Raises ValueError for numbers that are not finite, or for episodes that end early although the family rules
+    that out.
     """
     rounds, episodes, each = _protocol(agent, family, wanted)
     trial = []

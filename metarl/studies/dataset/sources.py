@@ -1,4 +1,4 @@
-"""The players whose histories are written down: ready-made agents by name, and trained ones with their family."""
+"""The players of histories: ready-made agents by name, and trained ones with their family."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.training.config.run_config import TrainConfig
 
 
 class Played(NamedTuple):
-    """A family, and how a file names it."""
+    """A family, and its description in a file."""
 
     family: TaskFamily
     values: Mapping[str, Any]  # its id, as ``name``, and its options
@@ -26,7 +26,7 @@ class Played(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Who plays, and what."""
+    """An agent and the family that it plays."""
 
     agent: Agent
     name: str
@@ -44,8 +44,8 @@ def find_source(
     """Find an agent by its name: a run directory, ``pretrained:NAME``, or a ready-made agent of the family.
 
     `family` is by default the one that a trained agent was trained on; `options` of it are texts ``NAME=VALUE``, and
-    `packages` register those of other projects. Raises ValueError, one sentence, for what there is not, or does not
-    fit.
+    `packages` register those of other projects. Raises ValueError if the agent is unknown or does not fit the
+    family.
     """
     trained = name.startswith("pretrained:") or "/" in name or (Path(name) / "config.yaml").is_file()
     if family is None and not trained:
@@ -67,7 +67,7 @@ def find_source(
 
 
 def _settings(options: Sequence[str]) -> list[str]:
-    """Return options of the family as on the command line of ``metarl train``."""
+    """Return the family's options in the form of ``metarl train``'s command line."""
     for option in options:
         if not option.partition("=")[0] or "=" not in option:
             raise ConfigError(f"--set needs NAME=VALUE, such as episodes_per_trial=20, got {option!r}.")

@@ -1,1 +1,1 @@
-"""Stress: what an agent loses under conditions that it was not trained for."""
+"""Stress tests: the loss of an agent under conditions that it was not trained for."""

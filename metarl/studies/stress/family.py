@@ -1,4 +1,4 @@
-"""A task family under stress: another one with noise, delayed rewards, repeated actions, or a change of task."""
+"""A task family under stress: a wrapper with noise, delayed rewards, repeated actions, or a task switch."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ SAME = (
     "observation_space", "action_space", "observation_parts", "episodes_per_trial", "splits", "terminates",
     "counts_success", "shows_task", "max_rows", "valid_apart",
 )  # fmt: skip
-"""Attributes that are those of the family inside."""
+"""Attributes that are taken from the wrapped family."""
 INNER, OBSERVATION, REWARD = 0, 1, 2
-"""Addresses of the randomness of a step: of the family inside, and of the noise."""
+"""RNG addresses within a step: of the wrapped family, and of the noise."""
 
 
 class StressedTask(NamedTuple):
-    """A task, and the one that takes its place at the switch: the same one where there is none."""
+    """A task, and its replacement at the switch (the same task without a switch)."""
 
     first: Any
     second: Any
 
 
 class StressedState(NamedTuple):
-    """The state of the family inside, and what the stress needs to know of the trial so far."""
+    """The state of the wrapped family, and that of the stress."""
 
     inner: Any
-    episode: Tensor  # (B,) int64: episodes of the trial that are over
+    episode: Tensor  # (B,) int64: finished episodes of the trial
     since: Tensor  # (B,) int64: steps of this episode
     noise: Tensor  # (B, N) float32: noise of this observation; N = 0 without
-    owed: Tensor  # (B, D) float32: rewards that are still to be paid, the next one first
+    owed: Tensor  # (B, D) float32: delayed rewards, the next one first
 
 
 class Stressed(TaskFamily[StressedTask, StressedState]):
-    """A family under stress. With the default options it is the family inside, bit for bit.
+    """A family under stress. With the default options it equals the wrapped family bit for bit.
 
-    The agent is told nothing of it: spaces and splits are those inside. Episodes and trials are as long as inside, but
-    for `action_repeat`.
+    The agent does not observe the stress: spaces and splits are unchanged. Episodes and trials keep their length,
+    except with `action_repeat`.
     """
 
     noisy: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
-    opaque: ClassVar[bool] = True  # so that an episode is begun with the state of the last one, which knows the trial
+    opaque: ClassVar[bool] = True  # so that a new episode gets the state of the previous one, which tracks the trial
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         action_repeat: int = 1,
         switch: bool = False,
     ) -> None:
-        """Put `family`, or the one of this id, under stress.
+        """Wrap `family`, or the one of this id.
 
         `obs_noise` and `reward_noise` are standard deviations of normal noise in the units of the family, added to
         every observation (one for each of its numbers, or one for all), within the bounds of its space, and to every
-        reward. Rewards come `delay` steps late, also across episodes, and all that is owed is paid at the last step of
-        the trial, so that the trial's return is the same. Each action is taken `action_repeat` times, and its rewards
+        reward. Rewards come `delay` steps late, also across episodes, and the rest is paid at the last step of the
+        trial, so that the trial's return is unchanged. Each action is taken `action_repeat` times, and its rewards
         are added up; an episode has as many fewer steps. With `switch` the task changes once: with the middle episode
-        of the trial, or in the middle of the episode if there is only one. Raises ValueError for what is none of these,
-        and for repeats or a switch inside a simulator, whose states can be stepped once and belong to one task.
+        of the trial, or in the middle of the episode if there is only one. Raises ValueError for invalid options, and
+        for repeats or a switch with a simulator, whose states can be stepped once and belong to one task.
         """
         self.inner: AnyFamily = make(family) if isinstance(family, str) else family
         size = torch.Size(self.inner.observation_space.shape).numel()
@@ -109,7 +109,7 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         return self._begun(key, self.inner.restart(played, state.inner, key), episode, state.owed)
 
     def _begun(self, key: Key, inner: Any, episode: Tensor, owed: Tensor) -> StressedState:
-        """Return the state at the beginning of an episode."""
+        """Return the state at the start of an episode."""
         noise = self._noise(rng.fold(rng.fold(key, OBSERVATION), 0))
         return StressedState(inner, episode, torch.zeros_like(episode), noise, owed)
 
@@ -150,7 +150,7 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         return inner, reward, ended
 
     def _played(self, task: StressedTask, episode: Tensor, since: Tensor) -> Any:
-        """Return the task that counts now: the second one after the switch."""
+        """Return the current task: the second one after the switch."""
         if not self.switch:
             return task.first
         if self.episodes_per_trial > 1:
@@ -169,7 +169,7 @@ class Stressed(TaskFamily[StressedTask, StressedState]):
         return self.inner.success(self._played(task, state.episode, state.since), state.inner)
 
     def oracle(self, task: StressedTask) -> Tensor | None:
-        """Return the mean of both tasks' by their episodes; None where being told the task does not tell the return."""
+        """Return the mean of both tasks' oracles, weighted by their episodes; None if it is undefined."""
         single = self.switch and self.episodes_per_trial == 1
         first, second = self.inner.oracle(task.first), self.inner.oracle(task.second)
         if self._deviations is not None or self.action_repeat > 1 or single or first is None or second is None:
@@ -192,5 +192,5 @@ def unchanged(task: Any) -> StressedTask:
 
 
 def switched(task: Any) -> StressedTask:
-    """Return tasks that change to the next one of the list, the last one to the first."""
+    """Return tasks that switch to the next one in the list (the last to the first)."""
     return StressedTask(task, tree_map(lambda leaf: leaf.roll(-1, 0), task))

@@ -1,4 +1,4 @@
-"""The table, the figure and the files of a study of stress."""
+"""The table, the figure and the files of a stress test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metarl.studies.stress.study import Result, Study
 
 
 def stress_table(study: Study) -> Table:
-    """Return a table with a row for each condition, and below it why others do not apply."""
+    """Return a table with one row per condition, followed by the reasons why others do not apply."""
     left_out = "".join(f" No {name}: {reason}." for name, reason in study.left_out.items())
     table = Table(
         box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", caption_justify="left",
@@ -50,7 +50,7 @@ def stress_table(study: Study) -> Table:
 
 
 def draw(study: Study) -> Figure:
-    """Draw what is left under each condition: 1 nothing is lost, 0 it plays as random play does."""
+    """Draw the retained fraction under each condition: 1 means no loss, 0 is random play."""
     rows = len(study.results)
     figure = Figure(figsize=(7.5, 1.3 + 0.34 * rows), layout="constrained")
     ax = figure.add_subplot()
@@ -74,7 +74,7 @@ def draw(study: Study) -> Figure:
 
 
 def _draw_row(ax: Axes, place: float, each: Result, shade: Any) -> None:
-    """Draw the share and its interval, or say that there is no scale."""
+    """Draw the fraction and its interval, or a note that there is no scale."""
     if each.kept != each.kept:
         ax.text(0.5, place, "random play is as good as can be expected", va="center", ha="center", size=8, color="0.4")
         return
@@ -88,7 +88,7 @@ def _draw_row(ax: Axes, place: float, each: Result, shade: Any) -> None:
 
 
 def save(study: Study, folder: Path) -> list[Path]:
-    """Write ``stress.json``, ``stress.csv`` and ``stress.png`` into a folder that there is; return the paths."""
+    """Write ``stress.json``, ``stress.csv`` and ``stress.png`` into an existing folder; return the paths."""
     rows = [row(each) for each in study.results]
     head = {name: value for name, value in study._asdict().items() if name != "results"}
     replace_file(folder / "stress.json", to_json({**head, "results": rows}) + "\n")

@@ -1,8 +1,8 @@
-"""A study of stress: an agent on the same tasks with and without conditions that it was not trained for.
+"""A stress test: an agent on the same tasks with and without conditions that it was not trained for.
 
-Every condition is played on the same held-out tasks with the same noise as the undisturbed trials, so what it costs is
-a difference task by task. Strengths are in units of the trial itself: noise in standard deviations of what the agent
-sees and is paid undisturbed, delays in steps, distances from the training distribution as multiples of those of `ood`.
+Every condition is played on the same held-out tasks with the same noise as the undisturbed trials, so its cost is a
+paired difference per task. Strengths are in units of the trial itself: noise in standard deviations of undisturbed
+observations and rewards, delays in steps, distances from the training distribution as multiples of those of `ood`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from metarl.studies.stress.family import Stressed, switched, unchanged
 Floats = NDArray[np.float64]
 
 MEASURED = 64
-"""Tasks whose undisturbed trials give the units of noise."""
+"""Number of tasks whose undisturbed trials define the units of noise."""
 REFERENCE_TASKS = 1000
-"""Tasks of `train` and of `ood` whose means and distances are what parameters are extrapolated by."""
+"""Number of tasks of `train` and of `ood` whose means and distances define the extrapolation."""
 
 
 @dataclass(frozen=True)
 class Stress:
-    """A kind of condition, with the strengths at which it is tried."""
+    """A kind of condition, with the tested strengths."""
 
     name: str
     about: str
-    """The meaning of a strength, with {} for the number."""
+    """Description of a strength, with {} for the number."""
     strengths: tuple[float, ...]
 
     def said(self, strength: float) -> str:
-        """Return the meaning of a strength in words."""
+        """Return the description of a strength."""
         return self.about.replace("steps", "step" if strength == 1 else "steps").format(f"{strength:g}")
 
 
@@ -64,33 +64,33 @@ STRESSES = (
 
 
 class Result(NamedTuple):
-    """The cost of a condition; returns are of an episode, as a mean over the trial's, or after the last round."""
+    """The cost of a condition. Returns are per episode: the mean over the trial, or after the last round."""
 
     stress: str
     strength: float
     about: str
     plain: float
-    """Undisturbed; for a longer trial the last episode, for `beyond ood` that on `ood`."""
+    """Undisturbed score; for a longer trial that of the last episode, for `beyond ood` that on `ood`."""
     score: float
-    """Under stress; for a longer trial in the episodes that are added."""
+    """Score under stress; for a longer trial that of the added episodes."""
     lost: tuple[float, float, float]
-    """Mean of what is lost on the same tasks, and its 95 % interval."""
+    """Mean paired loss on the same tasks, and its 95 % interval."""
     random: float
-    """Random play under the same stress."""
+    """Score of random play under the same stress."""
     oracle: float | None
-    """The best known return of who is told the task under this stress; None: not known."""
+    """Best known return under this stress with the task known; None: unknown."""
     expected: float
-    """The score that would lose nothing (`expected`)."""
+    """The score without a loss (`expected`)."""
     retrained: float | None = None
-    """The same trials by an agent that was trained under the condition; None: there is none."""
+    """Score of an agent that was trained under the condition, on the same trials; None: there is none."""
 
     @property
     def kept(self) -> float:
-        """The share of the way from random play to the expected score: 1 nothing is lost, 0 it plays as random."""
+        """The score on the scale from random play (0) to the expected score (1: no loss)."""
         return self.share(self.score)
 
     def share(self, score: float) -> float:
-        """Return a score on this scale; nan where random play is as good as is expected."""
+        """Return a score on this scale; NaN if random play is as good as the expected score."""
         width = self.expected - self.random
         return (score - self.random) / width if width > 0 else math.nan
 
@@ -114,7 +114,7 @@ class Study(NamedTuple):
     seed: int
     results: tuple[Result, ...]
     left_out: dict[str, str]
-    """Name of a kind of stress → why it does not apply."""
+    """Kind of stress → reason why it does not apply."""
 
 
 def stress(
@@ -130,8 +130,8 @@ def stress(
     """Play an agent under stress, on at most `tasks` tasks of a split.
 
     `only` names kinds of stress, by default all of `STRESSES`. The agents `retrained` were trained on a `Stressed`
-    family; they play the condition that is nearest to theirs, on the same trials. Raises ValueError for a kind or a
-    split that there is not, and for retrained agents that fit no condition.
+    family; they play the condition closest to theirs, on the same trials. Raises ValueError for an unknown kind or
+    split, and for retrained agents that fit no condition.
     """
     for name in only:
         if name not in (known := [each.name for each in STRESSES]):
@@ -160,7 +160,7 @@ def stress(
 
 
 def _why_not(each: Stress, agent: Agent, family: AnyFamily) -> str | None:
-    """Say why a kind of stress does not apply, or None."""
+    """Return the reason why a kind of stress does not apply, or None."""
     rounds = agent.protocol.test().rounds > 1
     if each.name == "task switch" and rounds:
         return "an agent that adapts in rounds starts each round afresh"
@@ -202,14 +202,14 @@ class _Player:
         episodes: int | None = None,
         agent: Agent | None = None,
     ) -> AdaptationCurve:
-        """Play tasks that are given, with the noise that belongs to their numbers."""
+        """Play the given tasks, with the noise of their numbers."""
         return evaluate(
             agent or self.agent, family, tasks=task, repeats=self.repeats, episodes=episodes, rounds=rounds,
             seed=self.seed, step_curve=False,
         )  # fmt: skip
 
     def random(self, family: AnyFamily, task: Any) -> float:
-        """Return what random play has in an episode, as a mean over a whole trial: delayed rewards come at its end."""
+        """Return random play's mean return per episode over a whole trial, since delayed rewards come at its end."""
         few = tree_map(lambda leaf: leaf[:REFERENCE_TASKS], task)
         return float(evaluate(RandomAgent(family), family, tasks=few, seed=self.seed, step_curve=False).returns.mean())
 
@@ -236,7 +236,7 @@ class _Player:
         return _spread(run_trial(self.agent, self.family, task, rng.fold(self.root, 4)))
 
     def result(self, each: Stress, strength: float) -> Result | str:
-        """Return what a condition costs, or why it does not apply."""
+        """Return the cost of a condition, or the reason why it does not apply."""
         if each.name == "longer trial":
             return self._longer(each, int(strength))
         if each.name == "beyond ood":
@@ -269,7 +269,7 @@ class _Player:
         return float(np.mean(scores)) if scores else None
 
     def check_all_fitted(self) -> None:
-        """Raise ValueError for a retrained agent that no condition was for."""
+        """Raise ValueError for a retrained agent that matched no condition."""
         for number, agent in enumerate(self.retrained):
             if number not in self.fitted:
                 raise ValueError(
@@ -278,7 +278,7 @@ class _Player:
                 )
 
     def _of_tasks(self, curve: AdaptationCurve, family: AnyFamily, task: Any) -> Played:
-        """Return what a curve says of each task, with its bounds."""
+        """Return the scores of each task from a curve, with its bounds."""
         return Played(self._per_episode(curve), self.random(family, task), _bound(curve.oracle))
 
     def _per_episode(self, curve: AdaptationCurve) -> Floats:
@@ -287,7 +287,7 @@ class _Player:
         return scores[:, -1] if self.by_rounds else scores.mean(axis=1)
 
     def _longer(self, each: Stress, factor: int) -> Result:
-        """Compare the episodes, or the round, that a longer trial adds with the last one before."""
+        """Compare the episodes, or the round, added by a longer trial with the last one before."""
         plain, bounds = self.plain, self.undisturbed[1:]
         points = len(plain.labels)
         rounds, episodes = (1 + factor * (points - 1), None) if self.by_rounds else (None, factor * points)
@@ -298,7 +298,7 @@ class _Player:
         )
 
     def _beyond(self, each: Stress, factor: float) -> Result | str:
-        """Compare tasks that are further out with those of `ood` that they come from."""
+        """Compare extrapolated tasks with the `ood` tasks that they are derived from."""
         task, before = self.ood
         extrapolated = beyond(self.family, task, factor)
         if isinstance(extrapolated, str):
@@ -307,7 +307,7 @@ class _Player:
         return self._result(each, factor, before, self._of_tasks(curve, self.family, extrapolated))
 
     def _result(self, each: Stress, strength: float, before: Played, after: Played) -> Result:
-        """Return what a condition costs, from the same tasks without and with it."""
+        """Return the cost of a condition, from the same tasks without and with it."""
         difference = stats.paired_difference(before.scores[None, :, None], after.scores[None, :, None])
         lost, low, high = (float(value[0]) for value in difference)
         return Result(
@@ -338,9 +338,9 @@ def _bound(values: Any) -> float | None:
 
 
 def expected(before: Played, after: Played) -> float:
-    """Return the score that would lose nothing, from scores without and with a condition.
+    """Return the score without a loss, from scores without and with a condition.
 
-    It lies as far from random play to the oracle as undisturbed, where the oracle is known; else it is as undisturbed.
+    It keeps the undisturbed position between random play and the oracle if the oracle is known, else the score.
     """
     plain = float(before.scores.mean())
     if before.oracle is None or after.oracle is None or before.oracle == before.random:
@@ -350,7 +350,7 @@ def expected(before: Played, after: Played) -> float:
 
 
 def beyond(family: AnyFamily, task: Any, factor: float) -> Any | str:
-    """Return tasks `factor` times as far from the mean training task as `task`, or a sentence on why there are none.
+    """Return tasks `factor` times as far from the mean training task as `task`, or a reason why there are none.
 
     Numbers that are positive in every task keep their sign: their ratio to the mean is raised to the power `factor`.
     Numbers within [0, 1] in every task, such as probabilities, are kept there.

@@ -1,1 +1,1 @@
-"""Tuning of hyper-parameters: a search space, what a trial of it is worth, and the study that searches."""
+"""Hyperparameter tuning: a search space, the objective, and the study that searches."""

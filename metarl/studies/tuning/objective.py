@@ -1,8 +1,8 @@
-"""The worth of a trial of a study: an agent trained with its settings, scored on tasks that are not tested on.
+"""The objective of a study: an agent is trained with a trial's settings, and scored on tasks that are not for test.
 
-The score is that of the last evaluation in training, on `valid`; or, for a preset that trains on `all` the tasks that
-there are, on those. With a target it is the seconds of training, evaluations not counted, until one first reaches it.
-`test` and `ood` are never played, so what they say of the best settings afterwards is not chosen.
+The score is that of the last evaluation in training, on `valid`; or, for a preset that trains on `all`, on those
+tasks. With a target, the value is the seconds of training, without evaluations, until one first reaches the target.
+`test` and `ood` are never played, so later results on them are not biased by the selection.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from metarl.training.divergence import Diverged
 from metarl.training.runs import run
 
 FOLDER = "folder"
-"""The attribute of a trial with the name of its run directory, which a trial that is taken up again has from before."""
+"""Attribute of a trial with the name of its run directory; a resumed trial already has it."""
 
 
 def split_of(config: TrainConfig) -> str:
-    """Return the split whose score is tuned. Raises ConfigError for a family without one to tune on."""
+    """Return the split whose score is tuned. Raises ConfigError if the family has no such split."""
     if config.train_split == "all":
         return "all"
     if "valid" not in config.family.splits:
@@ -49,7 +49,7 @@ class Objective:
     split: str
     """The split whose score counts."""
     target: float | None = None
-    """Score whose seconds are measured; None: the score itself is what counts."""
+    """Score to reach as fast as possible; None: maximise the score itself."""
 
     @property
     def tag(self) -> str:
@@ -78,7 +78,7 @@ class Objective:
             )
         except Diverged as reason:
             raise optuna.TrialPruned(str(reason)) from reason
-        except (KeyboardInterrupt, SystemExit):  # the run is saved: whoever goes on with the study goes on with it
+        except (KeyboardInterrupt, SystemExit):  # the run is saved and continues with the study
             trial.study.enqueue_trial(trial.params, user_attrs={FOLDER: name})
             raise
         if watched.pruned:
@@ -98,29 +98,29 @@ class Objective:
 
 
 class _Watched:
-    """A run's callback: reports each evaluation to the trial, and ends the run once the trial is decided."""
+    """Callback of a run: reports each evaluation to the trial, and ends the run once the trial is decided."""
 
     def __init__(self, objective: Objective, trial: optuna.Trial) -> None:
         self.objective, self.trial = objective, trial
         self.pruned = False
 
     def __call__(self, iteration: int, metrics: dict[str, float]) -> bool:
-        """Return True to end the run: a target is reached, or the run is worse than the median of the others."""
+        """Return True to end the run: the target is reached, or the run is worse than the median of the others."""
         score, target = metrics.get(self.objective.tag), self.objective.target
         if score is None:
             return False
         if target is not None and score >= target:
             return True
-        # By iteration, so that a run that goes on after a stop reports on the same scale.
+        # By iteration, so that a resumed run reports on the same scale.
         self.trial.report(score if target is None else -score, iteration)
         self.pruned = self.trial.should_prune()
         return self.pruned
 
 
 def value_of(run_dir: Path, tag: str, target: float | None) -> float:
-    """Return what a finished run is worth: its last score, or the seconds of training until a score was the target.
+    """Return the value of a finished run: its last score, or the seconds of training until it reached the target.
 
-    Raises TrialPruned for a target that was not reached, and ConfigError for a run without an evaluation.
+    Raises TrialPruned if the target was not reached, and ConfigError for a run without an evaluation.
     """
     seconds, score = 0.0, None
     for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -137,7 +137,7 @@ def value_of(run_dir: Path, tag: str, target: float | None) -> float:
 
 
 def as_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields by their dotted names as the overrides that `metarl.run` takes."""
+    """Convert fields with dotted names to the overrides that `metarl.run` takes."""
     made: dict[str, Any] = {}
     for field, value in values.items():
         first, _, rest = field.partition(".")

@@ -1,4 +1,4 @@
-"""The search space of a study: a YAML file with a line for each field of the configuration that is to be tuned::
+"""The search space of a study: a YAML file with one line per tuned field of the configuration::
 
     agent.lr: {log: [1e-4, 1e-2]}                  # between the bounds, on a log scale
     agent.gamma: {uniform: [0.9, 1.0]}
@@ -29,12 +29,12 @@ SPACES = Path(__file__).parent / "spaces"
 """The spaces that come with the package, by name."""
 KINDS = ("uniform", "log", "int", "choice")
 OWN = ("run_dir", "seed", "allow", "init_from", "eval_splits", "final_eval_tasks", "max_seconds", "max_env_steps")
-"""Fields that a study sets itself."""
+"""Fields that are set by the study."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A field and the values that it can have."""
+    """A field and its possible values."""
 
     field: str
     """Its name, such as ``agent.lr``."""
@@ -47,7 +47,7 @@ class Dimension:
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """Return the value for a trial: of the type that the field has in a configuration."""
-        if self.kind == "choice":  # Optuna keeps numbers and texts, so others go by their JSON
+        if self.kind == "choice":  # Optuna stores numbers and strings; other values are passed as JSON
             return json.loads(trial.suggest_categorical(self.field, [json.dumps(value) for value in self.values]))
         low, high = self.values
         if self.kind == "int":
@@ -59,7 +59,7 @@ class Dimension:
         return list(self.values) if self.kind in ("choice", "int") else [self.scheduled(each) for each in self.values]
 
     def scheduled(self, number: float) -> Any:
-        """Return the number, or the schedule that it stands for."""
+        """Return the number, or the schedule that it defines."""
         return [[at, factor * number] for at, factor in self.times] if self.times else number
 
 
@@ -78,7 +78,7 @@ def find_space(name: str | Path) -> Path:
 
 
 def read_space(path: Path) -> Space:
-    """Read a space. Raises ConfigError, one sentence, for what is not valid in the file."""
+    """Read a space. Raises ConfigError if the file is invalid."""
     return tuple(_dimension(str(field), given) for field, given in read_yaml(path).items())
 
 

@@ -1,9 +1,9 @@
 """A study: trials of a search space, chosen by Optuna, on a storage that several processes can share.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) proposes settings, and its median rule ends runs that
-are worse than the median of the others at the same iteration. What a study knows is in its storage, a database; each
-trial has a run directory. So a study that was stopped goes on by the same call, and so does a trial: one that was
-interrupted is continued from its last checkpoint, at once, or once its process has given no sign of life for a while.
+are worse than the median of the others at the same iteration. A study's state is in its storage, a database; each
+trial has a run directory. The same call thus continues a stopped study and its trials: an interrupted trial is
+continued from its last checkpoint, at once, or once its process has sent no heartbeat for a while.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from metarl.studies.tuning.space import Space
 from metarl.training.config.errors import ConfigError
 
 DECIDED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States of trials that count: those with a value, and those that were ended because they were worse."""
+"""States of decided trials: those with a value, and pruned ones."""
 ALIVE = 30
-"""Seconds between a process's signs of life."""
+"""Seconds between heartbeats of a process."""
 LOST = 120
-"""Seconds without one after which a trial is another's to go on with."""
+"""Seconds without a heartbeat after which another process may continue a trial."""
 OF_MACHINE = ("num_threads", "device")
-"""Fields in which the processes of a study may differ: none of them changes what is searched for."""
+"""Fields in which the processes of a study may differ, since they do not affect the search."""
 STARTUP = 5
-"""Trials that are drawn at random, and that end, before any is pruned."""
+"""Number of initial random trials, and of finished trials before any is pruned."""
 
 
 def open_study(storage: str, name: str, objective: Objective, seed: int, lost: int = LOST) -> optuna.Study:
-    """Open the study `name` in a storage, or make it. Raises ConfigError where there is none to be had.
+    """Open or create the study `name` in a storage. Raises ConfigError if that fails.
 
-    `lost` are the seconds without a sign of life after which a running trial is taken for a dead process's.
+    `lost` are the seconds without a heartbeat after which the process of a running trial is considered dead.
     """
     optuna.logging.set_verbosity(logging.ERROR)
     try:
-        with warnings.catch_warnings():  # heartbeats are experimental in name
+        with warnings.catch_warnings():  # heartbeats are marked as experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             kept = RDBStorage(
                 storage,
@@ -68,7 +68,7 @@ def open_study(storage: str, name: str, objective: Objective, seed: int, lost: i
 
 
 def _check_same(study: optuna.Study, objective: Objective) -> None:
-    """Raise ConfigError if the study is about something else: another space, another preset, another objective."""
+    """Raise ConfigError if the study has another space, preset or objective."""
     about: dict[str, Any] = {
         "preset": objective.preset,
         "fixed": {name: value for name, value in objective.fixed.items() if name not in OF_MACHINE},
@@ -76,7 +76,7 @@ def _check_same(study: optuna.Study, objective: Objective) -> None:
         "target": objective.target,
         "space": described(objective.space),
     }
-    about = json.loads(json.dumps(about))  # as the storage gives it back
+    about = json.loads(json.dumps(about))  # in the form that the storage returns
     known = study.user_attrs.get("about")
     if known is None:
         study.set_user_attr("about", about)
@@ -98,14 +98,14 @@ def search(
     trials: int,
     on_trial: Callable[[optuna.Study, FrozenTrial], None] = lambda study, trial: None,
 ) -> None:
-    """Try settings until `trials` of the study are decided, those of other processes and earlier calls counted."""
+    """Try settings until `trials` of the study are decided, including those of other processes and earlier calls."""
     enough = optuna.study.MaxTrialsCallback(trials, states=DECIDED)
     if len(decided(study)) < trials:
         study.optimize(objective, callbacks=[on_trial, enough])
 
 
 def decided(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count."""
+    """Return the decided trials."""
     return study.get_trials(deepcopy=False, states=DECIDED)
 
 
@@ -117,13 +117,13 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def settings_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
-    """Return the fields that a trial has set, as a configuration has them."""
+    """Return the fields that a trial has set, as values of a configuration."""
     fixed = optuna.trial.FixedTrial(trial.params)
     return {dimension.field: dimension.suggest(fixed) for dimension in space}  # type: ignore[arg-type]
 
 
 def importances(study: optuna.Study) -> Mapping[str, float]:
-    """Return what share of the differences between good trials and all each field explains (PED-ANOVA); {} for few."""
+    """Return each field's importance for good trials (PED-ANOVA), as fractions; {} for too few trials."""
     if len(ranked(study)) < 2 * STARTUP:
         return {}
     with warnings.catch_warnings():
