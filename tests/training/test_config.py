@@ -361,7 +361,7 @@ WRITTEN = {
     "agent.lr: 3": "Unknown option: 'agent.lr'. Did you mean 'agent'?",
     "3: 4": "Unknown option: '3'.",
     "config: x": "Unknown option: 'config'.",
-    "seed: 1\nseed: 2": "the key 'seed' stands in line 1 and again in line 2: leave one of them.",
+    "seed: 1\nseed: 2": "the key 'seed' appears in line 1 and again in line 2: keep one of them.",
 }
 
 
