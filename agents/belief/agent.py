@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.belief.config import BeliefConfig
-from metarl.agents.belief.network import BeliefNetwork, told_tasks
+from metarl.agents.belief.network import BeliefNetwork, scale_tasks
 from metarl.agents.belief.ppo import PPOOnBelief
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.places import goal_masses
@@ -42,8 +42,8 @@ class BeliefPPO(PPOOnBelief, config=BeliefConfig):
         self.belief = belief
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = BeliefNetwork(config, family, belief.size, told_tasks(family)).to(self.device)
-        self._begin_to_learn(seed)
+            self.net = BeliefNetwork(config, family, belief.size, scale_tasks(family)).to(self.device)
+        self._setup_training(seed)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:
         metrics = super().update(trial, progress)

@@ -18,14 +18,14 @@ from metarl.learning.nets import ACTIVATIONS, MLPPolicy, mlp
 if TYPE_CHECKING:
     from metarl.agents.belief.config import PPOOnBeliefConfig
 
-TOLD_TASKS = 512
+SCALE_TASKS = 512
 """Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 
-def told_tasks(family: TaskFamily) -> Tensor:
+def scale_tasks(family: TaskFamily) -> Tensor:
     """Return training tasks as vectors, ``(N, D)``, which standardise the task input."""
     # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
-    return features(family.sample_tasks(rng.key(0), TOLD_TASKS))
+    return features(family.sample_tasks(rng.key(0), SCALE_TASKS))
 
 
 class BeliefNetwork(nn.Module):
@@ -47,7 +47,7 @@ class BeliefNetwork(nn.Module):
         self.told = config.critic == "task"
         self.critic = mlp([inputs + self.told * tasks.shape[1], *hidden, 1], ACTIVATIONS[config.activation])
 
-    def learned_by_ppo(self) -> Iterable[tuple[str, nn.Parameter]]:
+    def ppo_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Return the parameters that PPO trains, with their names."""
         return self.named_parameters()
 

@@ -65,7 +65,7 @@ class Inference(Protocol):
 
 
 class PPOOnBelief(LearningAgent):
-    """The agent; see the module's docstring. Subclasses make belief and networks, then call `_begin_to_learn`."""
+    """The agent; see the module's docstring. Subclasses make belief and networks, then call `_setup_training`."""
 
     protocol = TrialProtocol()
     config: PPOOnBeliefConfig
@@ -73,10 +73,10 @@ class PPOOnBelief(LearningAgent):
     belief: Inference
     net: BeliefNetwork
 
-    def _begin_to_learn(self, seed: int) -> None:
+    def _setup_training(self, seed: int) -> None:
         """Set up training; needs `config`, `family`, `device` and `net`."""
         self.actions = self.net.policy.head.actions
-        self.optimizer = ClippedAdam(self.net.learned_by_ppo(), at(self.config.lr, 0.0))
+        self.optimizer = ClippedAdam(self.net.ppo_parameters(), at(self.config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device, reduces=True)
         self.metrics = [*PPO_METRICS, "grad_norm"]

@@ -85,7 +85,7 @@ class ES(LearningAgent, config=ESConfig):
         x = x.unflatten(0, (tasks, each))
         if each == self.config.population:
             x, state = (part.transpose(0, 1) for part in (x, state))  # (P, N, …)
-            policy, state = self.net.policies(self.population.of_policies, x, state)
+            policy, state = self.net.policies(self.population.perturbed_params, x, state)
             policy, state = tree_map(lambda part: part.transpose(0, 1), (policy, state))
         else:
             policy, state = self.net(x.flatten(0, 1), state.flatten(0, 1))

@@ -100,7 +100,7 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
         """Take one policy-gradient step on each task, or on each pair of a task and a perturbed policy."""
         params = memory.params
         if self._of_population(memory, rollout.mask.shape[1]):
-            tasks, each = len(params[0]), self.population.of_policies
+            tasks, each = len(params[0]), self.population.perturbed_params
             params = tuple(each[n].expand(tasks, *each[n].shape).flatten(0, 1) for n in self.adaptation.names)
         rows = rollout._replace(
             acted=rollout.acted._replace(action=self.net.policy.head.actions.to_own(rollout.acted.action))
@@ -129,7 +129,7 @@ class ESMAML(LearningAgent, config=ESMAMLConfig):
             policies = self.adaptation.policies(memory.params, x.unflatten(0, (tasks, -1)))
             flat: Distribution = tree_map(lambda part: part.flatten(0, 1), policies)
             return flat
-        each = self.population.of_policies
+        each = self.population.perturbed_params
         x = (
             x.unflatten(0, (tasks, self.config.population, -1)).transpose(0, 1).flatten(1, 2)
         )  # (P, rows of a policy, F)

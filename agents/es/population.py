@@ -86,7 +86,7 @@ class Population:
         return self.module.get_buffer("noise")
 
     @property
-    def of_policies(self) -> dict[str, Tensor]:
+    def perturbed_params(self) -> dict[str, Tensor]:
         """The parameters of all policies, ``(P, …)`` by name: θ + σ ε of every ε, then θ - σ ε."""
         parts = self.module.get_buffer("perturbed").split([p.numel() for p in self.parameters], dim=1)
         named = zip(self.names, parts, self.parameters, strict=True)

@@ -13,7 +13,7 @@ task, such as the Gittins index, the student copies how the teacher learns: a sm
 teacher. With a teacher that knows the task there is an imitation gap (Weihs et al. 2021): such a teacher never
 explores, so the student cannot learn to explore from it. RL² can continue from a student (``--init_from``).
 
-Algorithm Distillation, in `distillation.py`, also derives from `Imitator`, with lessons of another kind.
+Algorithm Distillation, in `distillation.py`, also derives from `Imitator`, with training batches of another kind.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from metarl.core.tree import features
 from metarl.fast.adam import ClippedAdam
 from metarl.learning.acting import check_fixed_size
 
-TOLD_TASKS = 512
+SCALE_TASKS = 512
 """Number of training tasks that set the network's scale of tasks, as in RL²."""
 
 
-class Lesson(NamedTuple):
+class TrainingBatch(NamedTuple):
     """The steps that an iteration learns from: B sequences of T steps."""
 
     raw: Tensor  # (T, B, F) encoded steps
@@ -52,7 +52,7 @@ class Lesson(NamedTuple):
     reward: Tensor  # (T, B)
     mask: Tensor  # (T, B) 0 for padding
     metrics: dict[str, float]  # returns of the episodes
-    env_steps: int  # environment steps played for the lesson
+    env_steps: int  # environment steps played for the batch
 
 
 class Imitator(OwnLoopAgent):
@@ -66,15 +66,15 @@ class Imitator(OwnLoopAgent):
         self, config: ImitationConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        tasks = features(family.sample_tasks(rng.key(0), TOLD_TASKS))
+        tasks = features(family.sample_tasks(rng.key(0), SCALE_TASKS))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = RL2Network(config.network(), family, tasks).to(self.device)
-        self.optimizer = ClippedAdam(self._taught(), at(config.lr, 0.0))
+        self.optimizer = ClippedAdam(self._trained_parameters(), at(config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
 
-    def _taught(self) -> list[tuple[str, torch.nn.Parameter]]:
+    def _trained_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Return the parameters to train: all but the critic's, which only a run of RL² that continues needs."""
         return [(name, each) for name, each in self.net.named_parameters() if not name.startswith("critic.")]
 
@@ -104,7 +104,7 @@ class Imitator(OwnLoopAgent):
         """Return the teacher's actions at every step of a trial, ``(T, B)`` or ``(T, B, A)``."""
         return labels_of(rollout, self.teacher, key, greedy=True)
 
-    def lesson(self, split: str, key: Key, progress: float) -> Lesson:
+    def training_batch(self, split: str, key: Key, progress: float) -> TrainingBatch:
         """Play a trial on each of `meta_batch_size` tasks of `split`; label every step with the teacher's action."""
         task = self.family.sample_tasks(rng.fold(key, 0), self.config.meta_batch_size, split)
         (rollout,) = run_trial(self.player(rng.fold(key, 1), progress), self.family, task, rng.fold(key, 2))
@@ -112,30 +112,30 @@ class Imitator(OwnLoopAgent):
         raw, _ = self.net.encoder.raw(rollout.step, self.net.encoder.initial(mask.shape[1]))
         reward = float((rollout.outcome.reward * mask).sum(0).mean())
         returns = {"train/trial_return": reward, "train/return": reward / self.family.episodes_per_trial}
-        return Lesson(raw, rollout.step.obs, labels, rollout.outcome.reward, mask, returns, int(mask.sum()))
+        return TrainingBatch(raw, rollout.step.obs, labels, rollout.outcome.reward, mask, returns, int(mask.sum()))
 
     def learn(self, split: str, progress: float = 0.0) -> Learned:
-        """Do one iteration: make a lesson on tasks of `split`, and minimise the cross-entropy to its labels."""
+        """Do one iteration: make a training batch on tasks of `split`, and minimise the cross-entropy to its labels."""
         config, key = self.config, rng.fold(self.key, self.updates)
         with record_function("metarl/rollout"):
-            lesson = self.lesson(split, key, progress)
-        raw, mask = lesson.raw, lesson.mask
+            batch = self.training_batch(split, key, progress)
+        raw, mask = batch.raw, batch.mask
         lr = at(config.lr, progress)
         self.optimizer.set_lr(lr)
         epochs = rng.fold(rng.fold(key, 4), torch.arange(config.update_epochs, device=self.device))
         orders = rng.permutation(epochs, config.meta_batch_size)
         found = [
-            self._descend(raw[:, rows], lesson.label[:, rows], mask[:, rows])
+            self._descend(raw[:, rows], batch.label[:, rows], mask[:, rows])
             for order in orders
             for rows in order.tensor_split(config.num_minibatches)
         ]
         if config.norm_obs:
-            self.net.encoder.follow(lesson.obs, mask, 1.0 / (self.updates + 1))
-        self.net.encoder.follow_rewards(lesson.reward, mask)
+            self.net.encoder.follow(batch.obs, mask, 1.0 / (self.updates + 1))
+        self.net.encoder.follow_rewards(batch.reward, mask)
         self.updates += 1
         loss, agreement, grad_norm = torch.stack(found).mean(0).tolist()
         metrics = {"loss/cross_entropy": loss, "loss/agreement": agreement, "loss/grad_norm": grad_norm, "loss/lr": lr}
-        return Learned(lesson.metrics | metrics, lesson.env_steps)
+        return Learned(batch.metrics | metrics, batch.env_steps)
 
     def _descend(self, raw: Tensor, label: Tensor, mask: Tensor) -> Tensor:
         """Take one step of Adam. Returns the loss, the fraction of steps whose mode is the label, and the norm."""

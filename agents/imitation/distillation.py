@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.agents.imitation.agent import Imitator, Lesson
+from metarl.agents.imitation.agent import Imitator, TrainingBatch
 from metarl.agents.imitation.config import ADConfig
 from metarl.core import rng
 from metarl.core.agent import LearningAgent
@@ -73,7 +73,7 @@ class AD(Imitator, config=ADConfig):
             )
         self._histories = histories
 
-    def lesson(self, split: str, key: Key, progress: float) -> Lesson:
+    def training_batch(self, split: str, key: Key, progress: float) -> TrainingBatch:
         """Draw histories, thin their episodes, and cut a window of the context's size out of each."""
         history = self._draw(split, rng.fold(key, 0))
         history = thinned(history, rng.fold(key, 1), self._stride())
@@ -83,7 +83,7 @@ class AD(Imitator, config=ADConfig):
         raw, obs, label, reward, done = cut((raw, history.obs, history.action, history.reward, history.done), index)
         ended = (done * mask).sum().clamp_min(1.0)
         returns = {"train/return": float((reward * mask).sum() / ended)}
-        return Lesson(raw, obs, label, reward, mask, returns, env_steps=0)
+        return TrainingBatch(raw, obs, label, reward, mask, returns, env_steps=0)
 
     def _draw(self, split: str, key: Key) -> History:
         """Draw `meta_batch_size` histories of one shard with replacement; all histories are equally likely."""

@@ -162,8 +162,8 @@ class PEARL(LearningAgent, config=PEARLConfig):
             self.net.scaling.follow_rewards(rollout.outcome.reward, rollout.mask)
         episodes = episodes_of(trial)
         # Several ranks may have played the same task, and a context needs all of its transitions: every rank keeps all.
-        parts = ranks.all_gather(to_device(episodes, "cpu")) if ranks.several() else [episodes]
-        with ranks.alone():
+        parts = ranks.all_gather(to_device(episodes, "cpu")) if ranks.is_distributed() else [episodes]
+        with ranks.single_process():
             for part in parts:
                 self.ring.add(to_device(part, self.device))
         self.trials += ranks.shard(trial[0].mask.shape[1]).every
@@ -231,15 +231,15 @@ class PEARL(LearningAgent, config=PEARLConfig):
         given = latent.detach()  # the targets and the actor's loss do not train the encoder
         target = self._targets(batch, given, next_keys, gamma)
 
-        situations = net.critic.begin(batch.seen, latent)
-        values = net.critic.finish(situations, batch.action if net.actions.continuous else None)
+        first_layer = net.critic.begin(batch.seen, latent)
+        values = net.critic.finish(first_layer, batch.action if net.actions.continuous else None)
         q = net.taken(values, batch.action)
         of_critic = critic_loss(q, target, weight)
         (of_critic + (1.0 if config.by_distance else config.kl_weight) * of_encoder).backward()
 
         now = choices(net.policy(batch.seen, given), now_keys)
         if net.actions.continuous:
-            values = net.critic.finish(situations.detach(), now.action, frozen=True)
+            values = net.critic.finish(first_layer.detach(), now.action, frozen=True)
         else:
             values = values.detach()
         of_actor = actor_loss(values.amin(0), now, net.log_alpha.detach().exp(), weight)

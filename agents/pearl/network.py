@@ -21,7 +21,7 @@ from metarl.core.rollout import Rollout
 from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
 from metarl.learning.nets import tanh
-from metarl.learning.soft import Perceptrons, SquashedGaussian
+from metarl.learning.soft import BatchedMLP, SquashedGaussian
 
 if TYPE_CHECKING:
     from metarl.agents.pearl.config import PEARLConfig
@@ -47,12 +47,12 @@ class PEARLNetwork(nn.Module):
         self.latent_size, self.next_obs, self.bounded = config.latent_size, config.next_obs, config.by_distance
         seen, latent = self.scaling.size, config.latent_size
         inputs = self.scaling.raw_size - (0 if config.next_obs else seen)
-        self.encoder = Perceptrons(1, [inputs], config.encoder_sizes, 2 * latent)
+        self.encoder = BatchedMLP(1, [inputs], config.encoder_sizes, 2 * latent)
         continuous = self.actions.continuous
         outputs = 2 * self.size if continuous else self.size
-        self.actor = Perceptrons(1, [seen, latent], config.hidden_sizes, outputs)
+        self.actor = BatchedMLP(1, [seen, latent], config.hidden_sizes, outputs)
         parts = [seen, latent, self.size] if continuous else [seen, latent]
-        self.critic = Perceptrons(2, parts, config.hidden_sizes, 1 if continuous else self.size)
+        self.critic = BatchedMLP(2, parts, config.hidden_sizes, 1 if continuous else self.size)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_alpha).log())
         kept = Prototypes(config.prototypes, latent, config.distance) if config.keeps_prototypes else None

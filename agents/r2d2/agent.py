@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from metarl.agents.r2d2.config import R2D2Config
-from metarl.agents.r2d2.exploration import epsilon_greedy, ladder, mean_of_ladder
+from metarl.agents.r2d2.exploration import epsilon_greedy, ladder, mean_apex_epsilon
 from metarl.agents.r2d2.losses import sequence_priority, td_loss
 from metarl.agents.r2d2.network import QNetwork, R2D2Memory, R2D2Networks
 from metarl.agents.r2d2.replay import Batch, Replay
@@ -59,7 +59,7 @@ class R2D2(LearningAgent, config=R2D2Config):
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.minibatch = Captured(self._descend, self.device, reduces=True)
         self.first_priority = Captured(self._priority, self.device)
-        self.mean_epsilon = mean_of_ladder(config.epsilon, config.epsilon_alpha)
+        self.mean_epsilon = mean_apex_epsilon(config.epsilon, config.epsilon_alpha)
         self.updates = self.gradient_steps = 0
 
     @property

@@ -19,7 +19,7 @@ def ladder(place: Tensor, epsilon: float, alpha: float) -> Tensor:
     return torch.pow(epsilon, 1.0 + alpha * place)
 
 
-def mean_of_ladder(epsilon: float, alpha: float) -> float:
+def mean_apex_epsilon(epsilon: float, alpha: float) -> float:
     """Return the mean of `ladder` over uniformly distributed places."""
     if epsilon in (0.0, 1.0) or alpha == 0.0:
         return epsilon

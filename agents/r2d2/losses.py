@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LEAST = 1e-6
+MIN_PRIORITY = 1e-6
 """Smallest priority, so that sequences without TD error are still drawn now and then (Schaul et al. 2016, §3.3)."""
 
 
@@ -23,7 +23,7 @@ def td_loss(value: Tensor, target: Tensor, mask: Tensor, weight: Tensor, count: 
 
 
 def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
-    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` for each sequence ``(B,)``, but at least `LEAST`.
+    """Return ``η max_t |δ_t| + (1 - η) mean_t |δ_t|`` for each sequence ``(B,)``, but at least `MIN_PRIORITY`.
 
     A sequence that is all padding has priority 0. `error` ``(T, B)`` holds the TD errors, and `mask` ``(T, B)`` is 0
     for padding. Raises ValueError if the shapes differ.
@@ -32,4 +32,4 @@ def sequence_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
         raise ValueError(f"Shapes differ: error {error.shape}, mask {mask.shape}.")
     size = error.abs() * mask
     mean = size.sum(0) / mask.sum(0).clamp_min(1.0)
-    return torch.lerp(mean, size.amax(0), eta).clamp_min(LEAST) * (mask.sum(0) > 0)
+    return torch.lerp(mean, size.amax(0), eta).clamp_min(MIN_PRIORITY) * (mask.sum(0) > 0)

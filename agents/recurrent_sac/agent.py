@@ -36,7 +36,7 @@ from metarl.learning.acting import check_fixed_size
 from metarl.learning.soft import Choices, Point, polyak
 from metarl.learning.trial_ring import TrialRing
 
-TOLD_TASKS = 512
+SCALE_TASKS = 512
 """Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 CRITIC_METRICS = "critic", "q", "critic_grad_norm"
@@ -56,7 +56,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         self.config, self.family, self.device = config, family, torch.device(device)
         _check_actions(family, config.algorithm)
         # The key does not depend on the seed, so that the critics see the task in the same units for every seed.
-        tasks = features(family.sample_tasks(rng.key(0), TOLD_TASKS))
+        tasks = features(family.sample_tasks(rng.key(0), SCALE_TASKS))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = SACNetwork(config, family, tasks).to(self.device)
@@ -166,8 +166,8 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         now = choices(net.actor.policy(seen["actor"]), each)
         target = self._targets(batch, seen, now, each, subset, alpha, gamma)
 
-        situations = net.critic.situations(seen["critic"], batch.task)[:-1]  # without the step after the last one
-        values = net.critic.values(situations, batch.action if net.actions.continuous else None)
+        first_layer = net.critic.first_layer(seen["critic"], batch.task)[:-1]  # without the step after the last one
+        values = net.critic.values(first_layer, batch.action if net.actions.continuous else None)
         q = net.taken(values, batch.action)
         loss = critic_loss(q, target, weight)
         found = [loss.detach(), (q.detach().mean(0) * weight).sum()]
@@ -175,7 +175,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         if policy_learns:
             now = now.until(-1)
             if net.actions.continuous:
-                values = net.critic.values(situations.detach(), now.action, frozen=True)
+                values = net.critic.values(first_layer.detach(), now.action, frozen=True)
             of_policy = actor_loss(self._followed(values), now, alpha, weight)
             entropy = now.entropy().detach()
             loss = loss + of_policy
@@ -205,8 +205,8 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
             policy = net.actor_target.policy(seen["actor_target"])
             assert isinstance(policy, Point)
             now = policy.choices(policy.draw(each, config.policy_noise, config.noise_clip)[0])
-        situations = net.critic_target.situations(seen["critic_target"], batch.task)
-        values = net.critic_target.values(situations, now.action)
+        first_layer = net.critic_target.first_layer(seen["critic_target"], batch.task)
+        values = net.critic_target.values(first_layer, now.action)
         if config.target_critics < config.num_critics:
             values = values[rng.permutation(subset, config.num_critics)[: config.target_critics]]
         value = soft_value(values.amin(0), now, alpha)

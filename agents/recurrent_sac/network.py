@@ -19,7 +19,7 @@ from metarl.core.units import ActionUnits, action_size
 from metarl.learning.encoder import StepEncoder
 from metarl.learning.memories import make_memory, sequences
 from metarl.learning.nets import linear
-from metarl.learning.soft import Choices, Perceptrons, Point, SquashedGaussian, all_choices
+from metarl.learning.soft import BatchedMLP, Choices, Point, SquashedGaussian, all_choices
 
 if TYPE_CHECKING:
     from metarl.agents.recurrent_sac import RecurrentSACConfig
@@ -172,7 +172,7 @@ class Actor(nn.Module):
         self.history = History(config, encoder)
         inputs = config.hidden_size, self.history.output_size
         outputs = 2 * actions if continuous and not self.deterministic else actions
-        self.head = Perceptrons(1, inputs, config.head_sizes, outputs)
+        self.head = BatchedMLP(1, inputs, config.head_sizes, outputs)
 
     def policy(self, seen: Seen) -> Policy:
         """Return the policies for the outputs of the history."""
@@ -195,24 +195,24 @@ class Critic(nn.Module):
         super().__init__()
         self.history, self.told = History(config, encoder), told > 0
         inputs = [config.hidden_size, self.history.output_size, *([told] if told else [])]
-        self.head = Perceptrons(
+        self.head = BatchedMLP(
             config.num_critics,
             [*inputs, *([actions] if continuous else [])],
             config.head_sizes,
             1 if continuous else actions,
         )
 
-    def situations(self, seen: Seen, task: Tensor) -> Tensor:
+    def first_layer(self, seen: Seen, task: Tensor) -> Tensor:
         """Return what `values` needs for each step ``(T, B, …)``; `task` ``(B, D)`` is the standardised task."""
         task = task.expand(len(seen.output), *task.shape)
         return self.head.begin(*seen, *([task] if self.told else []))
 
-    def values(self, situations: Tensor, action: Tensor | None, frozen: bool = False) -> Tensor:
+    def values(self, first_layer: Tensor, action: Tensor | None, frozen: bool = False) -> Tensor:
         """Return the values ``(N, T, B, K)``: of the Box `action` ``(T, B, A)`` (K = 1), or (None) of all K actions.
 
         With `frozen` no gradient reaches the parameters.
         """
-        return self.head.finish(situations, action, frozen)
+        return self.head.finish(first_layer, action, frozen)
 
 
 class Memory(NamedTuple):

@@ -149,7 +149,7 @@ def latent_stones(task: Task, obs: Tensor) -> Tensor:
     return (looks == seen[:, :, None]).all(-1).to(torch.int64).argmax(-1)
 
 
-class Thought(NamedTuple):
+class TwoStepMemory(NamedTuple):
     """The memory of a `TwoStepPlayer`."""
 
     value: Tensor  # (B,) float32: the number that determines the choice
@@ -157,38 +157,38 @@ class Thought(NamedTuple):
 
 
 class TwoStepPlayer(FixedAgent):
-    """An agent with a single number per row, its thought: `learn` updates it, and `chance` turns it into a choice."""
+    """An agent with a single number per row, its belief: `learn` updates it, and `chance` turns it into a choice."""
 
     start = 0.0
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
         value = torch.full((num_tasks,), self.start, device=self.device)
-        return Thought(value, torch.zeros_like(value, dtype=torch.int64))
+        return TwoStepMemory(value, torch.zeros_like(value, dtype=torch.int64))
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        thought, last = memory
+        belief, last = memory
         state = step.obs.argmax(1)
-        thought = torch.where(last > 0, self.learn(thought, last, step.prev_reward > 0.5), thought)
-        thought = torch.where(step.prev_done > 0, self.start, thought)
-        action = (rng.uniform(key, 1)[:, 0] < self.chance(thought)).long()
+        belief = torch.where(last > 0, self.learn(belief, last, step.prev_reward > 0.5), belief)
+        belief = torch.where(step.prev_done > 0, self.start, belief)
+        action = (rng.uniform(key, 1)[:, 0] < self.chance(belief)).long()
         action = action * (state == 0)
-        return scripted(action, step), Thought(self.remember(thought, action, state), state)
+        return scripted(action, step), TwoStepMemory(self.remember(belief, action, state), state)
 
     @abstractmethod
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        """Return the thought after a round that led to the state `second` (1 or 2) and was rewarded if `paid`."""
+    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+        """Return the belief after a round that led to the state `second` (1 or 2) and was rewarded if `paid`."""
 
-    def chance(self, thought: Tensor) -> Tensor:
+    def chance(self, belief: Tensor) -> Tensor:
         """Return the probability of choosing action 1."""
-        return thought
+        return belief
 
-    def remember(self, thought: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        """Return the thought after `action` in `state`."""
-        return thought
+    def remember(self, belief: Tensor, action: Tensor, state: Tensor) -> Tensor:
+        """Return the belief after `action` in `state`."""
+        return belief
 
 
 class TwoStepBayes(TwoStepPlayer):
-    """Model-based and Bayes-optimal in `train` and `test`: its thought is the probability that S3 is the better state.
+    """Model-based and Bayes-optimal in `train` and `test`: its belief is the probability that S3 is the better state.
 
     It knows the rules but not which second state is better, and earns 70.586 in 100 rounds. With `sharpness` None it
     chooses the likelier state; with a number it chooses S3 with probability sigmoid(sharpness · (probability - 0.5)),
@@ -201,16 +201,16 @@ class TwoStepBayes(TwoStepPlayer):
         super().__init__(device)
         self.sharpness = sharpness
 
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
         better, other = max(PAYS), min(PAYS)
         for_third = torch.where((second == 2) == paid, better, other)
-        seen = thought * for_third / (thought * for_third + (1 - thought) * (1 - for_third))
+        seen = belief * for_third / (belief * for_third + (1 - belief) * (1 - for_third))
         return (1 - SWITCH) * seen + SWITCH * (1 - seen)
 
-    def chance(self, thought: Tensor) -> Tensor:
+    def chance(self, belief: Tensor) -> Tensor:
         if self.sharpness is None:
-            return (thought > 0.5).float()
-        return torch.sigmoid(self.sharpness * (thought - 0.5))
+            return (belief > 0.5).float()
+        return torch.sigmoid(self.sharpness * (belief - 0.5))
 
 
 class TwoStepWinStay(TwoStepPlayer):
@@ -220,11 +220,11 @@ class TwoStepWinStay(TwoStepPlayer):
         super().__init__(device)
         self.noise = noise
 
-    def learn(self, thought: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        return torch.where(paid, thought, 1 - thought)
+    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+        return torch.where(paid, belief, 1 - belief)
 
-    def chance(self, thought: Tensor) -> Tensor:
-        return self.noise + (1 - 2 * self.noise) * thought
+    def chance(self, belief: Tensor) -> Tensor:
+        return self.noise + (1 - 2 * self.noise) * belief
 
-    def remember(self, thought: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        return torch.where(state == 0, action.float(), thought)
+    def remember(self, belief: Tensor, action: Tensor, state: Tensor) -> Tensor:
+        return torch.where(state == 0, action.float(), belief)

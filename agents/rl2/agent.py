@@ -42,7 +42,7 @@ from metarl.learning.estimators import (
 )
 from metarl.learning.losses import PPO_METRICS, ppo_loss
 
-TOLD_TASKS = 512
+SCALE_TASKS = 512
 """Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 
@@ -69,7 +69,7 @@ class RL2(LearningAgent, config=RL2Config):
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
         # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
-        task = family.sample_tasks(rng.key(0), TOLD_TASKS)
+        task = family.sample_tasks(rng.key(0), SCALE_TASKS)
         # The inference loss weighs all fields of a task equally, whatever their sizes.
         sizes = [features((field,)).shape[1] for field in task]
         self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)

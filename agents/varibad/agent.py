@@ -14,7 +14,7 @@ is trained off-policy, on replayed trials of this and earlier iterations.
     each iteration:  play trials                                     act on (s, q(m | τ:t))
                      PPO on them                                     super().update
                      put them into the ring
-                     a few times: draw trials, ascend the ELBO       _ascend
+                     a few times: draw trials, ascend the ELBO       _elbo_step
                      update the running moments of the beliefs       belief.follow
 """
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from metarl.agents.belief.network import told_tasks
+from metarl.agents.belief.network import scale_tasks
 from metarl.agents.belief.ppo import BeliefMemory, PPOOnBelief
 from metarl.agents.varibad.acting import ActingVariBAD
 from metarl.agents.varibad.config import VariBADConfig
@@ -65,12 +65,12 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         self.ring = TrialRing(config.buffer_size, family)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = VariBADNetwork(config, family, told_tasks(family)).to(self.device)
+            self.net = VariBADNetwork(config, family, scale_tasks(family)).to(self.device)
         self.belief = self.net.belief
-        self._begin_to_learn(seed)
+        self._setup_training(seed)
         self.elbo_optimizer = ClippedAdam(self.net.learned_by_elbo(), at(config.vae_lr, 0.0))
         self.elbo_key = rng.fold(rng.key(seed, self.device), 2)
-        self.elbo_step = Captured(self._ascend, self.device, reduces=True)
+        self.elbo_step = Captured(self._elbo_step, self.device, reduces=True)
 
     @property
     def captured(self) -> dict[str, Captured]:
@@ -85,12 +85,12 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
             if self.config.norm_obs:
                 self.net.belief.steps.follow(rollout.step.obs, rollout.mask, 1.0 / self.updates)
             self.net.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
-            metrics |= self._learn_to_infer(progress)
+            metrics |= self._train_vae(progress)
             belief = self.net.belief
             belief.follow(belief.raw(rollout.step), rollout.mask, max(LATENTS_FOLLOW, 1.0 / self.updates))
             return metrics
 
-    def _learn_to_infer(self, progress: float) -> dict[str, float]:
+    def _train_vae(self, progress: float) -> dict[str, float]:
         """Take `vae_updates` steps on the ELBO of replayed trials, and return the means of its terms."""
         config = self.config
         self.elbo_optimizer.set_lr(at(config.vae_lr, progress))
@@ -104,7 +104,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
 
     @torch.no_grad()
     def _replay(self, key: Key) -> tuple[Tensor, Evidence, Tensor, Tensor, Tensor, Tensor]:
-        """Draw the arguments of `_ascend`: trials from the ring, prefixes of them, steps to decode, and noise."""
+        """Draw the arguments of `_elbo_step`: trials from the ring, prefixes of them, steps to decode, and noise."""
         config, belief = self.config, self.net.belief
         rollout = self.ring.sample(rng.fold(key, 0), config.vae_batch)
         keys = rng.fold(rng.fold(key, 1), self.ring.own_draws(rng.fold(key, 0), config.vae_batch))
@@ -119,7 +119,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         task = self.net.standardised(features(rollout.task).to(rollout.mask.dtype))
         return belief.raw(rollout.step), evidence, task, prefixes, weight, noise
 
-    def _ascend(
+    def _elbo_step(
         self, raw: Tensor, evidence: Evidence, task: Tensor, prefixes: Tensor, weight: Tensor, noise: Tensor
     ) -> Tensor:
         """Take one step of Adam up the ELBO of trials ``(T, B, F)``; `weight` ``(P, B)`` is 0 for missing prefixes.

@@ -109,7 +109,7 @@ class VariBADNetwork(BeliefNetwork):
         self.decoder = Decoder(config, family, (*self.belief.inputs[:2], tasks.shape[1]))
         self.stop_gradient = config.stop_gradient
 
-    def learned_by_ppo(self) -> Iterable[tuple[str, nn.Parameter]]:
+    def ppo_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Return the parameters that PPO trains; without `stop_gradient` they include the encoder's."""
         others = ("decoder.", "belief.") if self.stop_gradient else ("decoder.",)
         return [(name, parameter) for name, parameter in self.named_parameters() if not name.startswith(others)]

@@ -16,7 +16,7 @@ from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant import CONTACTS, contact_cost, contacts, fallen
 from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Direction, Place, Velocity, both_ways
 from metarl.envs.mujoco.pictures import from_above, speed_view
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
@@ -144,7 +144,7 @@ class AntVelMAML(RobotFamily[Velocity]):
         return fallen(after)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
+        return listed(self, split) or TargetSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

@@ -12,7 +12,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import short
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
-from metarl.envs.mujoco.beliefs.headings import WantedHeading
+from metarl.envs.mujoco.beliefs.headings import TargetHeading
 from metarl.envs.mujoco.beliefs.listed import listed
 from metarl.envs.mujoco.goals import Heading, along_x, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
@@ -160,7 +160,7 @@ class HumanoidDir(RobotFamily[Heading]):
         return ~((height > 1.0) & (height < 2.0))
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedHeading(self)
+        return listed(self, split) or TargetHeading(self)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the robot and an arrow in the wanted direction."""

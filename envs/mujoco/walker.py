@@ -9,7 +9,7 @@ from torch import Tensor
 from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Direction, Velocity, both_ways, way
 from metarl.envs.mujoco.pictures import side_view, speed_view
 from metarl.envs.mujoco.robots import Robot, RobotFamily, between, effort
@@ -162,7 +162,7 @@ class Walker2dVel(RobotFamily[Velocity]):
         return fallen(after)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(self, (10.0, 13.0) if split == "ood" else (0.0, 10.0))
+        return listed(self, split) or TargetSpeed(self, (10.0, 13.0) if split == "ood" else (0.0, 10.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

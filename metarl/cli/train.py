@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from metarl.learning.ranks import LostRank, launched
+from metarl.learning.ranks import LostRank, torchrun_rank
 from metarl.report.console import complain, in_words, make_console, silent_console
 from metarl.training import loop
 from metarl.training.config.errors import ConfigError
@@ -56,7 +56,7 @@ def _end(sentence: str, code: int) -> int:
 
 def _prints() -> bool:
     """Return whether this process prints: under torchrun, only the first one does."""
-    return launched()[0] == 0
+    return torchrun_rank()[0] == 0
 
 
 def train(parsed: Parsed, console: Console) -> int:

@@ -68,7 +68,7 @@ class Watched(Agent):
 
     def join(self) -> None:
         """Join the records of all ranks, whose tasks are concatenated."""
-        if ranks.several():
+        if ranks.is_distributed():
             every = ranks.all_gather(to_device((self._tasks, self._actions, self._embeddings), "cpu"))
             self._tasks, self._actions, self._embeddings = (
                 [to_device(chunk, self.device) for chunks in noted for chunk in chunks]

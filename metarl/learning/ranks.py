@@ -27,7 +27,7 @@ FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT
 """The environment variables in which torchrun passes a process its rank."""
 
 
-def launched() -> tuple[int, int]:
+def torchrun_rank() -> tuple[int, int]:
     """Return the rank that torchrun gave this process, and the number of processes; (0, 1) without torchrun."""
     told = [os.environ.get(name, "") for name in FROM_TORCHRUN]
     if not all(told) or not all(number.isdecimal() for number in told[:3]):  # another program may use such names
@@ -64,7 +64,7 @@ def start(device: torch.device) -> None:
 
     Tensors on a GPU are sent with NCCL, others with gloo. Each process of a machine uses its own GPU.
     """
-    if launched()[1] == 1 or several():
+    if torchrun_rank()[1] == 1 or is_distributed():
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -77,7 +77,7 @@ def start(device: torch.device) -> None:
 
 def stop() -> None:
     """Disconnect from the other processes."""
-    if several():
+    if is_distributed():
         _Place.rank, _Place.world_size = 0, 1
         dist.destroy_process_group()
 
@@ -92,7 +92,7 @@ def world_size() -> int:
     return _Place.world_size
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Return True if there are other processes."""
     return _Place.world_size > 1
 
@@ -104,12 +104,13 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostRank(
-            f"Rank {launched()[0]} has no connection to another process, which has probably ended: see its message."
+            f"Rank {torchrun_rank()[0]} has no connection to another process, which has probably ended: see its "
+            "message."
         ) from error
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Make this process act like a single one in the block, for work that ranks do not share, such as plotting."""
     before = _Place.rank, _Place.world_size
     _Place.rank, _Place.world_size = 0, 1
@@ -134,7 +135,7 @@ def shard(rows: int) -> Shard:
 
 def total(x: Tensor) -> Tensor:
     """Return the sum of `x` over the ranks."""
-    if not several():
+    if not is_distributed():
         return x
     x = x.detach().clone()
     with _talking():
@@ -144,7 +145,7 @@ def total(x: Tensor) -> Tensor:
 
 def mean(x: Tensor, weight: Tensor | float) -> Tensor:
     """Return the mean of `x` over the ranks, weighted by each rank's `weight`, such as its number of entries."""
-    if not several():
+    if not is_distributed():
         return x
     share = torch.as_tensor(weight, dtype=torch.float64, device=x.device)
     # Ignore ranks with weight 0: the mean of no entries may be NaN.
@@ -158,7 +159,7 @@ def moments(mean_: Tensor, std: Tensor, count: float) -> tuple[Tensor, Tensor]:
 
     Unlike the average of the standard deviations, the result accounts for the distance of the means (Chan et al. 1979).
     """
-    if not several():
+    if not is_distributed():
         return mean_, std
     middle = mean(mean_, count)
     return middle, mean(std**2 + (mean_ - middle) ** 2, count).sqrt()
@@ -167,7 +168,7 @@ def moments(mean_: Tensor, std: Tensor, count: float) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[Tensor], metrics: Tensor) -> Tensor:
     """Sum all gradients and `metrics` over the ranks in one all-reduce; return the sum of `metrics`."""
-    if not several():
+    if not is_distributed():
         return metrics
     parameters = list(parameters)
     given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -185,7 +186,7 @@ def any_of(flag: bool) -> bool:
 
 def all_gather(value: T) -> list[T]:
     """Return the `value` of every rank, in order."""
-    if not several():
+    if not is_distributed():
         return [value]
     found: list[Any] = [None] * world_size()
     with _talking():
@@ -193,9 +194,9 @@ def all_gather(value: T) -> list[T]:
     return found
 
 
-def on_first(function: Callable[[], T]) -> T:
+def on_rank_zero(function: Callable[[], T]) -> T:
     """Call `function` on rank 0 and return its result on every rank. Its ValueErrors are raised on every rank."""
-    if not several():
+    if not is_distributed():
         return function()
     answer: list[Any] = [None, None]
     if rank() == 0:

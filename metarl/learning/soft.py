@@ -108,7 +108,7 @@ def all_choices(policy: Categorical) -> Choices:
     return Choices(None, policy.log_probs.exp(), policy.log_probs)
 
 
-class Perceptrons(nn.Module):
+class BatchedMLP(nn.Module):
     """A batch of `number` MLPs with ReLU units, whose input has several parts, such as (memory, step, action).
 
     `begin` computes the first layer's sum over some parts of the input, and `finish` the rest. A part that does not
@@ -120,7 +120,7 @@ class Perceptrons(nn.Module):
         """Make the MLPs. Raises ValueError without a hidden layer."""
         super().__init__()
         if not hidden_sizes:
-            raise ValueError("Perceptrons need at least one hidden layer.")
+            raise ValueError("A BatchedMLP needs at least one hidden layer.")
         self.number = number
         bound = sum(inputs) ** -0.5
         self.parts = nn.ParameterList(_uniform((number * hidden_sizes[0], size), bound) for size in inputs)

@@ -93,10 +93,10 @@ class TrialRing:
         if length > self.steps:
             raise ValueError(f"The ring is for trials of at most {self.steps} steps, got {length}.")
         shard = ranks.shard(own)
-        if ranks.several() and self.added and (shard, own) != (self.shard, self.own):
+        if ranks.is_distributed() and self.added and (shard, own) != (self.shard, self.own):
             raise ValueError(f"With several processes, each must add {self.own} trials, as before, got {own}.")
         # A single process numbers its trials individually, so B may change.
-        self.shard, self.own = (shard, own) if ranks.several() else (ranks.Shard(0, 1), 1)
+        self.shard, self.own = (shard, own) if ranks.is_distributed() else (ranks.Shard(0, 1), 1)
         columns = _trials_first(self.names, rollout)
         columns |= {NOTE + name: note for name, note in (notes or {}).items()}
         if not self.stored:

@@ -70,7 +70,7 @@ def evaluate_at_the_end(
         if spoiled:
             first = first_spoiled(curve)
             warn(spoiled if first is None else f"{spoiled} In detail: {first}")
-    with ranks.alone():  # measures and some pictures are of evaluations of their own
+    with ranks.single_process():  # measures and some pictures are of evaluations of their own
         measure = measures_for(family)
         if measure is not None:
             for split in curves:

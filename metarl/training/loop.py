@@ -102,9 +102,9 @@ def train(
     _prepare(agent, config, new=not before)
 
     with contextlib.ExitStack() as held, Stop(say) as stop:
-        run_dir = ranks.on_first(lambda: held.enter_context(claim(parsed, say)))
+        run_dir = ranks.on_rank_zero(lambda: held.enter_context(claim(parsed, say)))
         done = _restore(agent, config, run_dir, warn, sampler)
-        texts = ranks.on_first(lambda: write_run_files(run_dir, parsed))
+        texts = ranks.on_rank_zero(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
         iterate, warned, curves = Iteration(agent, config, device, sampler), set[str](), {}
         skipping = Skipping(agent, config, sampler)
@@ -275,7 +275,7 @@ def _build(config: TrainConfig, device: torch.device) -> LearningAgent:
         agent = config.agent.build(config.family, config.seed, device)
     except ValueError as mistake:
         raise ConfigError(" ".join(str(mistake).split())) from mistake
-    if ranks.several() and isinstance(agent, OwnLoopAgent):
+    if ranks.is_distributed() and isinstance(agent, OwnLoopAgent):
         name = type(config.agent).__name__.removesuffix("Config")
         raise ConfigError(f"{name} trains in a single process: start it without torchrun.")
     if config.agent.meta_batch_size < ranks.world_size():
@@ -314,11 +314,11 @@ def _build_sampler(config: TrainConfig, agent: LearningAgent) -> TaskSampler:
 
 def _limit(config: TrainConfig, done: Counters) -> str:
     """Return the limit that the run has reached, by the clock of rank 0; "" while it continues."""
-    return ranks.on_first(lambda: reached(config, done))
+    return ranks.on_rank_zero(lambda: reached(config, done))
 
 
 def _processes() -> str:
-    return f" in each of {ranks.world_size()} processes" if ranks.several() else ""
+    return f" in each of {ranks.world_size()} processes" if ranks.is_distributed() else ""
 
 
 def _restore(

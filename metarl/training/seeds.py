@@ -48,7 +48,7 @@ def train_seeds(line: Line, train: Train, console: Console) -> int:
     else:
         check_place(Path("runs"))
         name = f"{first.name}_{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = ranks.on_first(lambda: new_folder(Path("runs") / name))
+        folder = ranks.on_rank_zero(lambda: new_folder(Path("runs") / name))
     try:
         return _train_into(folder, line, first, seeds, train, console)
     except ConfigError:

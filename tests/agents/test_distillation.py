@@ -1,4 +1,4 @@
-"""Algorithm Distillation: its lessons, its loss, its context, and a learner that it copies; tabular Q-learning."""
+"""Algorithm Distillation: its batches, its loss, its context, and a learner that it copies; tabular Q-learning."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_the_loss_is_the_cross_entropy_of_a_naive_loop(corridor: Path):
     """Step by step through each thinned history, as the agent acts; only steps in a window count."""
     family = Corridor()
     agent = build(family, corridor, stride=3, context=200)
-    lesson = agent.lesson("train", rng.key(7), 0.0)
-    loss, _ = agent._loss(lesson.raw, lesson.label, lesson.mask)
+    batch = agent.training_batch("train", rng.key(7), 0.0)
+    loss, _ = agent._loss(batch.raw, batch.label, batch.mask)
     history = thinned(agent._draw("train", rng.fold(rng.key(7), 0)), rng.fold(rng.key(7), 1), 3)
     steps = history.inputs(family.action_space)
     memory, total, count = agent.begin(8), 0.0, 0
@@ -97,19 +97,19 @@ def test_the_loss_is_the_cross_entropy_of_a_naive_loop(corridor: Path):
         for row in range(8):
             if history.mask[t, row] > 0:
                 total, count = total - float(log_prob[row].detach()), count + 1
-    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-5) and count == int(lesson.mask.sum())
+    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-5) and count == int(batch.mask.sum())
 
 
 def test_later_steps_do_not_change_earlier_predictions(corridor: Path):
     agent = build(Corridor(), corridor, stride=2)
-    lesson = agent.lesson("train", rng.key(1), 0.0)
+    batch = agent.training_batch("train", rng.key(1), 0.0)
 
     def predicted(raw: Tensor) -> Tensor:
         output, x, _ = agent.net.sequence(raw, None)
-        return agent.net.heads(output, x, None)[0].log_prob(lesson.label).detach()
+        return agent.net.heads(output, x, None)[0].log_prob(batch.label).detach()
 
-    plain, at = predicted(lesson.raw), 5
-    changed = predicted(torch.cat([lesson.raw[:at], lesson.raw[at:] + 1.0]))
+    plain, at = predicted(batch.raw), 5
+    changed = predicted(torch.cat([batch.raw[:at], batch.raw[at:] + 1.0]))
     torch.testing.assert_close(changed[:at], plain[:at])
     assert not torch.allclose(changed[at:], plain[at:])
 
@@ -150,7 +150,7 @@ def test_the_numbers_of_actions_do_not_matter(tmp_path: Path):
         folder = tmp_path / type(family).__name__
         written(RandomAgent(family), family, folder, tasks=6, episodes=6, shard_size=8)
         agent = build(family, folder, stride=1, context=200)
-        assert not bool(agent.lesson("train", agent.key, 0.0).mask.all())
+        assert not bool(agent.training_batch("train", agent.key, 0.0).mask.all())
         found.append(agent.learn("train").metrics)
     assert found[0] == found[1]
 

@@ -96,7 +96,7 @@ def test_a_step_climbs_a_quadratic():
     population = Population(module, EvolutionConfig(population=20, lr=0.05, sigma=0.1), rng.key(0))
 
     def values() -> Tensor:
-        params = torch.cat([part.flatten(1) for part in population.of_policies.values()], dim=1)
+        params = torch.cat([part.flatten(1) for part in population.perturbed_params.values()], dim=1)
         return -(params - 1.0).square().sum(1)
 
     for _ in range(200):
@@ -210,8 +210,8 @@ def test_pairs_are_antithetic_and_new_in_every_iteration(make: Any):
     agent, seen = make(family, sigma=[[0.0, 0.2], [1.0, 0.1]]), []
     for number, sigma in enumerate((0.2, 0.2, 0.15)):  # a schedule is one iteration late
         theta = nn.utils.parameters_to_vector(agent.population.parameters).detach()
-        of_policies = torch.cat([part.flatten(1) for part in agent.population.of_policies.values()], dim=1)
-        plus, minus = of_policies.chunk(2)
+        perturbed_params = torch.cat([part.flatten(1) for part in agent.population.perturbed_params.values()], dim=1)
+        plus, minus = perturbed_params.chunk(2)
         noise = agent.population.noise.clone()
         assert torch.equal(plus, theta + torch.tensor(sigma) * noise)
         assert torch.equal(minus, theta - torch.tensor(sigma) * noise)
@@ -250,7 +250,7 @@ def test_rows_of_es_maml_adapt_their_own_initial_parameters():
     policy, head = agent.net.policy, agent.net.policy.head
     for pair in range(12):
         rows = torch.arange(3 * pair, 3 * pair + 3)
-        start = {name: part[pair % 4] for name, part in agent.population.of_policies.items()}
+        start = {name: part[pair % 4] for name, part in agent.population.perturbed_params.items()}
         start = {name: part.clone().requires_grad_() for name, part in start.items()}
         mine = columns(first._replace(task=()), rows)
         own = head.actions.to_own(mine.acted.action)

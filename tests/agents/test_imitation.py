@@ -191,7 +191,7 @@ def test_the_gradient_is_that_of_finite_differences():
     raw, _ = agent.net.encoder.raw(rollout.step, agent.net.encoder.initial(5))
     raw, mask = raw.double(), rollout.mask.double()
     loss, _ = agent._loss(raw, labels, mask)
-    name, weight = next(item for item in agent._taught() if item[1].ndim == 2)
+    name, weight = next(item for item in agent._trained_parameters() if item[1].ndim == 2)
     (gradient,) = torch.autograd.grad(loss, weight)
     place, step = divmod(int(gradient.abs().argmax()), weight.shape[1]), 1e-5
     with torch.no_grad():
@@ -214,13 +214,13 @@ def test_learning_lowers_the_loss_and_counts_its_steps():
     assert learned[-1].metrics["loss/agreement"] > 0.6
 
 
-def test_every_iteration_has_a_lesson_of_its_own():
-    agent, lessons = RL2like(GridNavi(1)), []
-    lesson = agent.lesson
-    agent.lesson = lambda *given: lessons.append(lesson(*given)) or lessons[-1]  # type: ignore[method-assign]
+def test_every_iteration_has_a_batch_of_its_own():
+    agent, batches = RL2like(GridNavi(1)), []
+    make = agent.training_batch
+    agent.training_batch = lambda *given: batches.append(make(*given)) or batches[-1]  # type: ignore[method-assign]
     agent.learn("train")
     agent.learn("train")
-    assert not torch.equal(lessons[0].label, lessons[1].label), "other tasks"
+    assert not torch.equal(batches[0].label, batches[1].label), "other tasks"
 
 
 def test_rl2_goes_on_from_a_student():

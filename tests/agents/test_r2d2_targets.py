@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.r2d2.exploration import epsilon_greedy, ladder, mean_of_ladder
+from metarl.agents.r2d2.exploration import epsilon_greedy, ladder, mean_apex_epsilon
 from metarl.agents.r2d2.losses import sequence_priority, td_loss
 from metarl.agents.r2d2.targets import n_step_double_targets, rescale, unscale
 from metarl.core import rng
@@ -138,7 +138,7 @@ def test_the_ladder_is_the_one_of_the_paper():
 @pytest.mark.parametrize(("epsilon", "alpha"), [(0.4, 7.0), (0.4, 0.0), (0.0, 7.0), (1.0, 7.0), (0.01, 2.0)])
 def test_the_mean_of_the_ladder(epsilon: float, alpha: float):
     numeric = float(ladder((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000, epsilon, alpha).mean())
-    assert mean_of_ladder(epsilon, alpha) == pytest.approx(numeric, abs=1e-7)
+    assert mean_apex_epsilon(epsilon, alpha) == pytest.approx(numeric, abs=1e-7)
 
 
 def test_epsilon_greedy_is_a_mixture():

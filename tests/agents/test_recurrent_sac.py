@@ -16,7 +16,7 @@ from space_families import Signals
 
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
-from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, TOLD_TASKS
+from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, SCALE_TASKS
 from metarl.agents.recurrent_sac.network import choices, play
 from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
@@ -219,8 +219,8 @@ def test_targets_are_those_of_a_naive_loop(bootstrap_end: bool):
         now = choices(policy_of(agent, batch), torch.zeros(()))
         seen = agent.net.see(batch.raw, batch.burn_in)
         found = agent._targets(batch, seen, now, torch.zeros(()), rng.key(0), 0.3, torch.tensor(0.9))
-        situations = agent.net.critic_target.situations(seen["critic_target"], batch.task)
-        q = agent.net.critic_target.values(situations, None)
+        first_layer = agent.net.critic_target.first_layer(seen["critic_target"], batch.task)
+        q = agent.net.critic_target.values(first_layer, None)
     size = float(agent.net.encoder.reward_size)
     for row in range(8):
         length = int(rollout.mask[:, row].sum())
@@ -324,8 +324,8 @@ def test_the_gradient_of_the_critics_is_that_of_finite_differences():
     def loss() -> float:
         with torch.no_grad():
             seen = agent.net.see(batch.raw, batch.burn_in)["critic"]
-            situations = agent.net.critic.situations(seen, batch.task)[:-1]
-            q = agent.net.critic.values(situations, batch.action).squeeze(-1)
+            first_layer = agent.net.critic.first_layer(seen, batch.task)[:-1]
+            q = agent.net.critic.values(first_layer, batch.action).squeeze(-1)
             return float((0.5 * (q - target) ** 2 * batch.mask).sum() / batch.mask.sum())
 
     _compare(agent, analytic, loss, ["critic.history.memory.cell.weight_hh_l0", "critic.head.parts.3"])
@@ -345,8 +345,8 @@ def test_the_gradient_of_the_actor_is_that_of_finite_differences():
         with torch.no_grad():
             now = choices(policy_of(agent, batch), each).until(-1)
             seen = agent.net.see(batch.raw, batch.burn_in)["critic"]
-            situations = agent.net.critic.situations(seen, batch.task)[:-1]
-            q = agent.net.critic.values(situations, now.action).amin(0).squeeze(-1)
+            first_layer = agent.net.critic.first_layer(seen, batch.task)[:-1]
+            q = agent.net.critic.values(first_layer, now.action).amin(0).squeeze(-1)
             each_loss = agent.net.log_alpha.exp() * now.log_prob.squeeze(-1) - q
             return float((each_loss * batch.mask).sum() / batch.mask.sum())
 
@@ -499,7 +499,7 @@ def test_scales_follow_the_mean_over_all_iterations():
 
 def test_the_told_task_is_standardised_over_training_tasks():
     agent = RecurrentSAC(config(critic="task"), Reach())
-    tasks = features(Reach().sample_tasks(rng.key(0), TOLD_TASKS))
+    tasks = features(Reach().sample_tasks(rng.key(0), SCALE_TASKS))
     told = agent.net.told(tasks)
     torch.testing.assert_close(told.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
     torch.testing.assert_close(told.square().mean(0), torch.ones(2), rtol=1e-4, atol=0)

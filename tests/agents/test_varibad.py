@@ -170,7 +170,7 @@ def test_the_elbo_teaches_encoder_and_decoder_only():
     agent.ring.add(rollout_of(agent, family))
     agent.belief.steps.follow_rewards(rollout_of(agent, family).outcome.reward, torch.ones(60, 12))
     before = {name: value.clone() for name, value in agent.net.named_parameters()}
-    agent._ascend(*agent._replay(rng.key(0)))
+    agent._elbo_step(*agent._replay(rng.key(0)))
     for name, value in agent.net.named_parameters():
         assert torch.equal(value, before[name]) == name.startswith(("policy.", "critic.")), name
 
@@ -182,7 +182,7 @@ def test_steps_go_up_the_elbo():
     agent.ring.add(rollout)
     agent.belief.steps.follow_rewards(rollout.outcome.reward, rollout.mask)
     batch = agent._replay(rng.key(0))
-    found = [float(agent._ascend(*batch)[0]) for _ in range(10)]
+    found = [float(agent._elbo_step(*batch)[0]) for _ in range(10)]
     assert found[-1] > found[0]
 
 
@@ -283,7 +283,7 @@ def test_a_process_that_holds_none_of_the_drawn_trials_goes_on(options: dict[str
     none = torch.zeros(0, dtype=torch.int64)
     agent.ring._draw = lambda key, n: (none, none)  # type: ignore[method-assign]
     before = weights(agent)
-    assert agent._learn_to_infer(0.0)["loss/elbo"] == 0.0
+    assert agent._train_vae(0.0)["loss/elbo"] == 0.0
     assert torch.equal(weights(agent), before)
 
 

@@ -15,10 +15,10 @@ from metarl.core.batch_env import BatchEnv, Step
 from metarl.core.beliefs.belief import Belief
 from metarl.core.tree import num_rows, take
 from metarl.envs.mujoco.beliefs.follower import ROUNDING, Follower
-from metarl.envs.mujoco.beliefs.headings import WantedHeading
+from metarl.envs.mujoco.beliefs.headings import TargetHeading
 from metarl.envs.mujoco.beliefs.listed import ListedByReward
-from metarl.envs.mujoco.beliefs.places import SoughtPlace
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.places import TargetPlace
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Heading, Place
 from metarl.envs.mujoco.robots import RobotFamily
 from metarl.testing.beliefs import check_beliefs, inferred
@@ -72,7 +72,7 @@ def test_the_contract_of_beliefs_for_the_humanoid(options: dict):
 def test_which_beliefs_there_are():
     family = made("HalfCheetahVel")
     assert isinstance(belief_of(family), ListedByReward) and belief_of(family).count == 100
-    assert isinstance(belief_of(family, "valid"), WantedSpeed)
+    assert isinstance(belief_of(family, "valid"), TargetSpeed)
     assert made("AntGoal").belief("valid") is None
     assert metarl.make("metarl/HopperRandParams-v0").belief("train") is None
     for name in ("HalfCheetahDir", "AntDir2D", "AntGoal", "AntGoalSparse", "AntVel"):
@@ -173,7 +173,7 @@ def test_the_angles_that_are_left_are_those_that_explain_the_rewards(half_circle
     """A cell is possible where eleven directions in it would have paid less and more than what was seen."""
     family = made("AntDir2D", half_circle=half_circle)
     belief, task = belief_of(family), family.sample_tasks(rng.key(0), 6)
-    assert isinstance(belief, WantedHeading)
+    assert isinstance(belief, TargetHeading)
     seen, states, actions = play(family, task, 4)
     angle = torch.arange(7201) * (math.pi if half_circle else 2.0 * math.pi) / 7200
     every = Heading(torch.stack([angle.cos(), angle.sin()], dim=1))
@@ -197,7 +197,7 @@ def test_places_that_were_near_and_did_not_pay_are_ruled_out(split: str):
     belief, task = belief_of(family, split), family.sample_tasks(rng.key(0), 8, split)
     if split == "train":  # half of them near the start
         task = Place(task.position * torch.tensor([[1.0], [0.2]]).repeat(4, 1))
-    assert isinstance(belief, SoughtPlace)
+    assert isinstance(belief, TargetPlace)
     assert belief.reach < {"train": 0.14, "ood": 0.2}[split]
     seen, states, _ = play(family, task, 12)
     goals, found = family.sample_tasks(rng.key(5), 4000, split).position, 0

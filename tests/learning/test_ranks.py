@@ -87,9 +87,9 @@ def test_in_a_single_process_everything_is_what_it_was():
     x, weight = torch.randn(3), torch.randn(3, requires_grad=True)
     weight.grad = x.clone()
     assert ranks.total(x) is x and ranks.mean(x, 5) is x and ranks.sum_gradients([weight], x) is x
-    assert ranks.moments(x, x, 2) == (x, x) and ranks.all_gather("a") == ["a"] and ranks.on_first(lambda: 4) == 4
+    assert ranks.moments(x, x, 2) == (x, x) and ranks.all_gather("a") == ["a"] and ranks.on_rank_zero(lambda: 4) == 4
     assert torch.equal(weight.grad, x) and ranks.part(7) == slice(0, 7) and ranks.shard(7) == (0, 7)
-    assert not ranks.several() and ranks.any_of(True) and not ranks.any_of(False)
+    assert not ranks.is_distributed() and ranks.any_of(True) and not ranks.any_of(False)
 
 
 @pytest.mark.parametrize("own", [{"WORLD_SIZE": "4"}, {"RANK": "3"}, {"RANK": "captain", "WORLD_SIZE": "two"}])
@@ -98,4 +98,4 @@ def test_without_torchrun_nothing_starts(own, monkeypatch):
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     ranks.start(torch.device("cpu"))
-    assert not ranks.several() and ranks.launched() == (0, 1)
+    assert not ranks.is_distributed() and ranks.torchrun_rank() == (0, 1)

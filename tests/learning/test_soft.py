@@ -11,7 +11,7 @@ from torch import nn
 from metarl.core import rng
 from metarl.core.distributions import Categorical
 from metarl.fast import linear, twins
-from metarl.learning.soft import LOG_STD, Perceptrons, Point, SquashedGaussian, all_choices, polyak
+from metarl.learning.soft import LOG_STD, BatchedMLP, Point, SquashedGaussian, all_choices, polyak
 
 
 def keys(n: int) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_noise_on_a_point_is_cut_off():
 @pytest.mark.parametrize("shape", [(5,), (6, 5)])
 def test_perceptrons_side_by_side_are_plain_ones(shape: tuple[int, ...]):
     torch.manual_seed(0)
-    nets = Perceptrons(3, [4, 2], (8, 6), 2)
+    nets = BatchedMLP(3, [4, 2], (8, 6), 2)
     x, y = torch.randn(*shape, 4), torch.randn(*shape, 2)
     found = nets.finish(nets.begin(x), y)
     torch.testing.assert_close(found, nets.finish(nets.begin(x, y)))
@@ -111,7 +111,7 @@ def test_perceptrons_side_by_side_are_plain_ones(shape: tuple[int, ...]):
 
 
 def test_frozen_perceptrons_give_their_inputs_the_same_gradient_and_take_none():
-    nets, total = Perceptrons(2, [3, 1], (8, 8), 1), torch.randn(5, 16)
+    nets, total = BatchedMLP(2, [3, 1], (8, 8), 1), torch.randn(5, 16)
     actions = [torch.zeros(5, 1, requires_grad=True) for _ in range(2)]
     for action, frozen in zip(actions, (False, True), strict=True):
         nets.zero_grad()
@@ -125,7 +125,7 @@ def test_frozen_perceptrons_give_their_inputs_the_same_gradient_and_take_none():
 def test_hidden_layers_block_by_block_are_those_at_once(last: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("metarl.fast.linear.BLOCK", 90)  # five rows of 18 numbers
     torch.manual_seed(0)
-    nets = Perceptrons(3, [4, 2], (6, 5, 4), 2).double()
+    nets = BatchedMLP(3, [4, 2], (6, 5, 4), 2).double()
     results = []
     for plain in (False, True):
         total, y = (torch.arange(13.0 * n).double().reshape(13, n).sin().requires_grad_() for n in (18, 2))
@@ -142,7 +142,7 @@ def test_hidden_layers_block_by_block_are_those_at_once(last: bool, frozen: bool
 
 def test_perceptrons_need_a_hidden_layer():
     with pytest.raises(ValueError, match="at least one hidden layer"):
-        Perceptrons(2, [3], (), 1)
+        BatchedMLP(2, [3], (), 1)
 
 
 def test_targets_follow_by_the_share_tau():

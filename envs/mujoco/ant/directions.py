@@ -11,7 +11,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant.body import ant, checked_height, contact_cost, fallen, walked
-from metarl.envs.mujoco.beliefs.headings import WantedHeading
+from metarl.envs.mujoco.beliefs.headings import TargetHeading
 from metarl.envs.mujoco.beliefs.listed import ListedByReward, listed
 from metarl.envs.mujoco.goals import Heading, along_x, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
@@ -208,7 +208,7 @@ class AntDir2D(RobotFamily[Heading]):
     def belief(self, split: str) -> Belief:
         half = math.pi if self.half_circle else 2.0 * math.pi
         low = math.pi if split == "ood" else 0.0
-        return listed(self, split) or WantedHeading(self, low, low + half)
+        return listed(self, split) or TargetHeading(self, low, low + half)
 
     def sketch(self, task: Heading, episodes: int = 1) -> Sketch[Physics]:
         """The path from above, with the ant and an arrow in the wanted direction."""

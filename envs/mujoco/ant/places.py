@@ -13,7 +13,7 @@ from metarl.core.family import Key, Sketch
 from metarl.envs.drawing.planes import xy
 from metarl.envs.mujoco.ant.body import CONTACTS, ant, contact_cost, place, torso_and_contacts
 from metarl.envs.mujoco.beliefs.listed import listed
-from metarl.envs.mujoco.beliefs.places import SoughtPlace
+from metarl.envs.mujoco.beliefs.places import TargetPlace
 from metarl.envs.mujoco.goals import Place, unit_vectors
 from metarl.envs.mujoco.pictures import from_above
 from metarl.envs.mujoco.robots import Robot, RobotFamily, effort
@@ -181,9 +181,9 @@ class AntGoalSparse(RobotFamily[Place]):
         if listed_tasks is not None:
             return listed_tasks
         if split == "ood":
-            return SoughtPlace(self, place, GOAL_RADIUS, lambda u: 3.0 + u, lambda r: -(2.0 * math.pi * r).log())
+            return TargetPlace(self, place, GOAL_RADIUS, lambda u: 3.0 + u, lambda r: -(2.0 * math.pi * r).log())
         density = math.log(1.0 / (9.0 * math.pi))
-        return SoughtPlace(self, place, GOAL_RADIUS, lambda u: 3.0 * u.sqrt(), lambda r: torch.full_like(r, density))
+        return TargetPlace(self, place, GOAL_RADIUS, lambda u: 3.0 * u.sqrt(), lambda r: torch.full_like(r, density))
 
     def success(self, task: Place, state: Physics) -> Tensor:
         return distance(task, state) <= GOAL_RADIUS

@@ -8,7 +8,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.mujoco.ant.body import ant, contact_cost, fallen, walked
 from metarl.envs.mujoco.beliefs.listed import listed
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.pictures import speed_view
 from metarl.envs.mujoco.robots import RobotFamily, between, effort
@@ -85,7 +85,7 @@ class AntVel(RobotFamily[Velocity]):
         return fallen(after)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
+        return listed(self, split) or TargetSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

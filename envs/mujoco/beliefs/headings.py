@@ -29,7 +29,7 @@ class Facing(NamedTuple):
     robot: Followed
 
 
-class WantedHeading(GridBelief):
+class TargetHeading(GridBelief):
     """The belief over a direction at a uniform angle in [low, high), from rewards for the velocity along it.
 
     A reward leaves the directions at one angle to the velocity: one to the left and one to the right. A cell of the

@@ -28,7 +28,7 @@ SECTORS = 24
 """Number of sectors whose masses, within and beyond the median radius, are features."""
 
 
-class Sought(NamedTuple):
+class PlaceBelief(NamedTuple):
     """The places that are still possible, and the robot."""
 
     log_mass: Tensor  # (B, M) float32
@@ -36,7 +36,7 @@ class Sought(NamedTuple):
     robot: Followed
 
 
-class SoughtPlace(GridBelief):
+class TargetPlace(GridBelief):
     """The belief over a position around the origin, from rewards that give its distance within a radius.
 
     The cells of the grid are what is nearest to each of 1600 places that are spread evenly, as seeds are on a
@@ -73,11 +73,11 @@ class SoughtPlace(GridBelief):
         self.part = 2 * sector + (number >= CELLS // 2)
         self.size = 2 * SECTORS + 5
 
-    def prior(self, rows: int, device: torch.device | str = "cpu") -> Sought:
+    def prior(self, rows: int, device: torch.device | str = "cpu") -> PlaceBelief:
         robot = self.follower.prior(rows, device)
-        return Sought(self.uniform(rows, device), robot.steps > 0, robot)
+        return PlaceBelief(self.uniform(rows, device), robot.steps > 0, robot)
 
-    def posterior(self, belief: Sought, step: Step) -> Sought:
+    def posterior(self, belief: PlaceBelief, step: Step) -> PlaceBelief:
         moved, robot = self.follower.follow(belief.robot, step)
         here = self.at(moved.after).float()
         # The rewards for a goal at this position, and for one far away.
@@ -90,9 +90,9 @@ class SoughtPlace(GridBelief):
         outside = away > self.radius - self.reach - ROUNDING
         possible = torch.where(near[:, None], ring, outside) | ~moved.told[:, None]
         log_mass = updated(belief.log_mass, torch.where(possible, 0.0, -torch.inf))
-        return Sought(log_mass, belief.found | (near & moved.told), robot)
+        return PlaceBelief(log_mass, belief.found | (near & moved.told), robot)
 
-    def features(self, belief: Sought) -> Tensor:
+    def features(self, belief: PlaceBelief) -> Tensor:
         mass, place = self.probs(belief), self.tasks_on(belief.log_mass.device).position
         parts = mass.new_zeros(len(mass), 2 * SECTORS).index_add(1, self.part.to(mass.device), mass)
         mean = mass @ place
@@ -100,7 +100,7 @@ class SoughtPlace(GridBelief):
         shown = [parts / parts.amax(-1, keepdim=True), mean / self.far, std / self.far]
         return torch.cat([*shown, belief.found[:, None].to(torch.float32)], dim=1)
 
-    def log_prob(self, belief: Sought, task: Any) -> Tensor:
+    def log_prob(self, belief: PlaceBelief, task: Any) -> Tensor:
         """Return the log density of a position in 1 / m²: the prior times the likelihood ratio of its cell."""
         cell = torch.cdist(task.position, self.tasks_on(task.position.device).position).argmin(1)
         mass = belief.log_mass.gather(1, cell[:, None])[:, 0]

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     robot: Followed
 
 
-class WantedSpeed(Belief):
+class TargetSpeed(Belief):
     """The belief over a speed that is uniform over intervals, from rewards that fall by 1 per m/s of distance to it.
 
     The first reward leaves two speeds, as likely as each other where both are in the prior, and the next one mostly

@@ -10,7 +10,7 @@ from torch import Tensor
 from metarl.core.beliefs.belief import Belief
 from metarl.core.family import Key, Sketch
 from metarl.envs.mujoco.beliefs.listed import listed
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.half_cheetah.body import at_speed, half_cheetah
 from metarl.envs.mujoco.pictures import speed_view
@@ -83,7 +83,7 @@ class HalfCheetahVelMAML(RobotFamily[Velocity]):
         return at_speed(after.reading[:, 0].float(), task, action)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(self, (2.0, 3.0) if split == "ood" else (0.0, 2.0))
+        return listed(self, split) or TargetSpeed(self, (2.0, 3.0) if split == "ood" else (0.0, 2.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""

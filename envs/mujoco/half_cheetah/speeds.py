@@ -11,7 +11,7 @@ from metarl.core.beliefs.belief import Belief
 from metarl.core.errors import unknown
 from metarl.core.family import Key, Sketch
 from metarl.envs.mujoco.beliefs.listed import listed
-from metarl.envs.mujoco.beliefs.speeds import WantedSpeed
+from metarl.envs.mujoco.beliefs.speeds import TargetSpeed
 from metarl.envs.mujoco.goals import Velocity
 from metarl.envs.mujoco.half_cheetah.body import at_speed, half_cheetah, seeing
 from metarl.envs.mujoco.pictures import speed_view
@@ -120,7 +120,7 @@ class HalfCheetahVel(RobotFamily[Velocity]):
         return at_speed(self.robot.speed(before, after), task, action)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
+        return listed(self, split) or TargetSpeed(self, (3.0, 4.0) if split == "ood" else (0.0, 3.0))
 
     def sketch(self, task: Velocity, episodes: int = 1) -> Sketch[Physics]:
         """Poses from the side, and the speed over time with the wanted one."""
@@ -183,7 +183,7 @@ class HalfCheetahDirVel(RobotFamily[Velocity]):
         return at_speed(self.robot.speed(before, after), task, action)
 
     def belief(self, split: str) -> Belief:
-        return listed(self, split) or WantedSpeed(
+        return listed(self, split) or TargetSpeed(
             self, *([(-4.0, -3.0), (3.0, 4.0)] if split == "ood" else [(-3.0, 3.0)])
         )
 

@@ -88,9 +88,9 @@ class PLR(TaskSampler):
 
     def score(self, proposal: Proposal, trial: list[Rollout]) -> None:
         """Score the tasks, and put them into the buffer."""
-        self.take_in(proposal.tasks, trial[-1])
+        self.update_buffer(proposal.tasks, trial[-1])
 
-    def take_in(self, tasks: Task, rollout: Rollout) -> None:
+    def update_buffer(self, tasks: Task, rollout: Rollout) -> None:
         """Score tasks by the last round of a trial on this rank's part, and put them into the buffer."""
         options, agent, own = self.options, self.agent, of_this_rank(tasks)
         played = scores.outcome(agent, rollout, num_rows(own))

@@ -94,7 +94,7 @@ def of_this_rank(tasks: Task) -> Task:
 
 def gathered(values: Tensor) -> Tensor:
     """Gather values ``(n, …)`` of each rank's tasks to those of the whole proposal, in its order."""
-    if not ranks.several():
+    if not ranks.is_distributed():
         return values
     shard = ranks.shard(len(values))
     whole = values.new_zeros(shard.every, *values.shape[1:])

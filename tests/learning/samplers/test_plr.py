@@ -133,7 +133,7 @@ def test_a_task_is_scored_by_the_best_return_that_it_ever_had():
     tasks, best = sampler.fresh(KEY, 4), torch.full((4,), 9.0)
     sampler.buffer.add(Scored(tasks, torch.zeros(4), best), sampler.probabilities())
     (rollout,) = run_trial(agent, agent.family, tasks, KEY)
-    sampler.take_in(tasks, rollout)
+    sampler.update_buffer(tasks, rollout)
     assert torch.equal(sampler.buffer.best, best)
     torch.testing.assert_close(sampler.buffer.score, scores.max_mc(agent, rollout, best))
 
@@ -145,7 +145,7 @@ def test_a_task_is_scored_by_the_regret_of_its_mean_return():
     (rollout,) = run_trial(agent, agent.family, tasks, KEY)
     reward = rng.uniform(KEY, 4) * (1.0 + rollout.step.prev_done.cumsum(0))  # episodes of unequal returns
     rollout = rollout._replace(outcome=rollout.outcome._replace(reward=reward))
-    sampler.take_in(tasks, rollout)
+    sampler.update_buffer(tasks, rollout)
     expected = agent.family.oracle(tasks) - (reward * rollout.mask).sum(0) / 2
     torch.testing.assert_close(sampler.buffer.score, expected.sort(descending=True).values, rtol=1e-4, atol=1e-4)
 
