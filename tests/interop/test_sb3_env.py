@@ -131,7 +131,7 @@ def test_options():
     env.reset()
     assert all(int(task.length) in (1, 2, 4) for task in env.env_method("get_task")), "options are used once"
     env.set_options([{"split": "ood"}] * 3 + [{"split": "test"}])
-    with pytest.raises(ValueError, match="one split"):
+    with pytest.raises(ValueError, match="All rows must have the same split, got"):
         env.reset()
 
 

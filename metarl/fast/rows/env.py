@@ -98,7 +98,7 @@ class RowEnv(FastEnv):
 
     def step(self, action: Tensor) -> tuple[Outcome, Step]:
         """Act in the row; if its episode ended, the next one starts."""
-        check_actions(self.family.action_space, action, 1)
+        check_actions(self.family.action_space, action, self.num_envs)
         if action.requires_grad or not self._skill.ready(self, action):
             return super().step(action)
         try:
