@@ -180,7 +180,7 @@ def test_the_processes_together_hold_and_draw_what_one_would(monkeypatch: pytest
         whole.add(rollout)
         for ring, part in zip(rings, parts, strict=True):
             with monkeypatch.context() as place:
-                place.setattr(ranks, "several", lambda: True)
+                place.setattr(ranks, "is_distributed", lambda: True)
                 place.setattr(ranks, "shard", lambda rows, first=part.start: ranks.Shard(first, 7))
                 mine = tree_map(lambda leaf, part=part: leaf[:, part], rollout._replace(task=()))
                 ring.add(mine._replace(task=take(rollout.task, part)))

@@ -31,7 +31,7 @@ def test_the_number_of_seeds_is_taken_out_of_the_command_line():
     assert line.also("--seed=6").options == [("seed", "5"), ("seed", "6")]
     assert read_line(["--config", "x"]).seeds is None
     for wrong in (["--seeds"], ["--seeds", "0"], ["--seeds=-1"], ["--seeds", "many"]):
-        with pytest.raises(ConfigError, match="at least 1"):
+        with pytest.raises(ConfigError, match="--seeds must be a whole number from 1 to 999999, got"):
             read_line(wrong)
 
 

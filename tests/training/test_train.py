@@ -284,7 +284,7 @@ def test_a_run_with_a_symbolic_link_is_refused(toy: list[str], name: str, capsys
     link.symlink_to(victim.absolute())
     capsys.readouterr()
     assert train.main(["--resume", "runs/run", "--allow", "toy"]) == 2
-    assert f"holds a symbolic link, '{name}'" in capsys.readouterr().err and victim.read_text() == "mine"
+    assert f"got a symbolic link: remove '{name}'" in capsys.readouterr().err and victim.read_text() == "mine"
     with pytest.raises(ValueError, match="symbolic link"):
         checkpoint.load("runs/run", allow=["toy"])
 
