@@ -33,7 +33,7 @@ from metarl.training import ring_files, state_file
 from metarl.training.config import parsing as configuration
 from metarl.training.config.errors import ConfigError
 from metarl.training.config.file import check_regular, complete, read_yaml
-from metarl.training.config.line import start_command
+from metarl.training.config.line import below_here, start_command
 from metarl.training.state_file import Counters, Damaged
 
 CHECKPOINT, AGENT = "checkpoint.safetensors", "agent.safetensors"  # of a run; of a trained agent in the package
@@ -161,7 +161,8 @@ def _path_of(folder: Path, which: str | int) -> Path:
         )
     if path is None:
         raise ConfigError(
-            f"The run in {str(folder)!r} has no checkpoint yet; start it again with: {start_command(folder)}"
+            f"The run in {str(below_here(folder))!r} has no checkpoint yet; start it again with: "
+            f"{start_command(folder)}"
         )
     return path
 

@@ -156,8 +156,15 @@ def resume_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
     return shlex.join(["python", "-m", "metarl.train", "--resume", str(run_dir), *allowed])
 
 
+def below_here(path: str | Path) -> Path:
+    """Return a path without the working directory that it begins with, to keep messages short."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def start_command(run_dir: str | Path, allow: Sequence[str] = ()) -> str:
     """Return the command that starts a run without a checkpoint again, in its folder."""
+    run_dir = below_here(run_dir)
     allowed = [word for package in allow for word in ("--allow", package)]
     given = ["--config", str(Path(run_dir) / "config.yaml"), "--run_dir", str(run_dir), "--auto_resume", *allowed]
     return shlex.join(["python", "-m", "metarl.train", *given])

@@ -39,6 +39,7 @@ from metarl.training.config.file import (
     check_regular,
     complete,
     find,
+    is_there,
     presets,
 )
 from metarl.training.config.help import print_help
@@ -196,7 +197,7 @@ def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
     for key in keys:
         if key.removesuffix("+") not in RESUMABLE:
             raise ConfigError(f"--{brief(key)} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
-    if not (run_dir / "config.yaml").is_file():
+    if not is_there(run_dir / "config.yaml"):
         raise ConfigError(f"There is no run to resume in {brief(str(run_dir), 160)!r}: it has no config.yaml.")
     if (run_dir / "agent.safetensors").exists():
         raise ConfigError(
