@@ -56,7 +56,7 @@ def nearest(
     every: str = "Known",
     count: str = "There are",
     see: str = "",
-    width: int = 120,
+    width: int = 100,
 ) -> str:
     """Return the name that was probably meant, then all known names of a short list or the nearest of a long one.
 

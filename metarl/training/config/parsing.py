@@ -196,7 +196,7 @@ def _needed(choice: Choice, packages: Sequence[str]) -> list[str]:
 def _check_resume(run_dir: Path, keys: Sequence[str]) -> None:
     for key in keys:
         if key.removesuffix("+") not in RESUMABLE:
-            raise ConfigError(f"--{brief(key)} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
+            raise ConfigError(f"--{brief(key, 20)} cannot be changed with --resume; these can: {', '.join(RESUMABLE)}.")
     if not is_there(run_dir / "config.yaml"):
         raise ConfigError(f"There is no run to resume in {brief(str(run_dir), 160)!r}: it has no config.yaml.")
     if (run_dir / "agent.safetensors").exists():
