@@ -251,10 +251,11 @@ def markdown(ladders: dict[str, dict[str, Any]]) -> str:
         unpaired = ((row["rung"], row.get("less_rl2_unpaired")) for row in one["rungs"])
         above |= {rung: f"{_interval(numbers)} ¹" for rung, numbers in unpaired if numbers}
         differences.append([one["title"], *(above.get(rung, "") for rung in others)])
+    marked = any(row.get("less_rl2_unpaired") for one in ladders.values() for row in one["rungs"])
     parts = [
         table(("family", "rung", "return of a trial", "0 random, 1 best untold", "per seed"), returns),
         table(("family", *(f"{rung} less {RL2}" for rung in others)), differences),
-        "¹ Of the means of the seeds, on the same tasks: the interval is over seeds alone.",
+        *(["¹ Of the means of the seeds, on the same tasks: the interval is over seeds alone."] if marked else []),
         "\n".join(f"- {one['title']}: {about(one)}" for one in ladders.values()),
     ]
     return "\n\n".join(parts)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from metarl.agents.belief.config import BeliefConfig
-from metarl.agents.belief.network import BeliefNetwork, scale_tasks
+from metarl.agents.belief.network import BeliefNetwork
 from metarl.agents.belief.ppo import PPOOnBelief
 from metarl.core.beliefs.belief import Belief
 from metarl.core.beliefs.places import goal_masses
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Memory, Rollout
+from metarl.core.tree import features
+from metarl.learning.encoder import scale_tasks
 
 
 class BeliefPPO(PPOOnBelief, config=BeliefConfig):
@@ -42,7 +44,7 @@ class BeliefPPO(PPOOnBelief, config=BeliefConfig):
         self.belief = belief
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = BeliefNetwork(config, family, belief.size, scale_tasks(family)).to(self.device)
+            self.net = BeliefNetwork(config, family, belief.size, features(scale_tasks(family))).to(self.device)
         self._setup_training(seed)
 
     def update(self, trial: list[Rollout], progress: float = 0.0) -> dict[str, float]:

@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from metarl.core import rng
 from metarl.core.distributions import Distribution
 from metarl.core.family import TaskFamily
-from metarl.core.tree import features
 from metarl.learning.encoder import Scaling
 from metarl.learning.nets import ACTIVATIONS, MLPPolicy, mlp
 
 if TYPE_CHECKING:
     from metarl.agents.belief.config import PPOOnBeliefConfig
-
-SCALE_TASKS = 512
-"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
-
-
-def scale_tasks(family: TaskFamily) -> Tensor:
-    """Return training tasks as vectors, ``(N, D)``, which standardise the task input."""
-    # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
-    return features(family.sample_tasks(rng.key(0), SCALE_TASKS))
 
 
 class BeliefNetwork(nn.Module):

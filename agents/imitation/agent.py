@@ -38,9 +38,7 @@ from metarl.core.rollout import Acted, Agent, Memory, Rollout, TrialProtocol, ru
 from metarl.core.tree import features
 from metarl.fast.adam import ClippedAdam
 from metarl.learning.acting import check_fixed_size
-
-SCALE_TASKS = 512
-"""Number of training tasks that set the network's scale of tasks, as in RL²."""
+from metarl.learning.encoder import scale_tasks
 
 
 class TrainingBatch(NamedTuple):
@@ -66,7 +64,7 @@ class Imitator(OwnLoopAgent):
         self, config: ImitationConfig, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        tasks = features(family.sample_tasks(rng.key(0), SCALE_TASKS))
+        tasks = features(scale_tasks(family))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = RL2Network(config.network(), family, tasks).to(self.device)

@@ -33,11 +33,9 @@ from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
 from metarl.learning.acting import check_fixed_size
+from metarl.learning.encoder import scale_tasks
 from metarl.learning.soft import Choices, Point, polyak
 from metarl.learning.trial_ring import TrialRing
-
-SCALE_TASKS = 512
-"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 CRITIC_METRICS = "critic", "q", "critic_grad_norm"
 ACTOR_METRICS = "actor", "entropy", "alpha", "actor_grad_norm"
@@ -55,8 +53,7 @@ class RecurrentSAC(LearningAgent, config=RecurrentSACConfig):
         """Make an untrained agent. Raises ValueError for actions that the algorithm does not support."""
         self.config, self.family, self.device = config, family, torch.device(device)
         _check_actions(family, config.algorithm)
-        # The key does not depend on the seed, so that the critics see the task in the same units for every seed.
-        tasks = features(family.sample_tasks(rng.key(0), SCALE_TASKS))
+        tasks = features(scale_tasks(family))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = SACNetwork(config, family, tasks).to(self.device)

@@ -157,7 +157,7 @@ class TwoStepMemory(NamedTuple):
 
 
 class TwoStepPlayer(FixedAgent):
-    """An agent with a single number per row, its belief: `learn` updates it, and `chance` turns it into a choice."""
+    """An agent with a single number per row: `learn` updates it, and `chance` turns it into a choice."""
 
     start = 0.0
 
@@ -166,29 +166,29 @@ class TwoStepPlayer(FixedAgent):
         return TwoStepMemory(value, torch.zeros_like(value, dtype=torch.int64))
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
-        belief, last = memory
+        number, last = memory
         state = step.obs.argmax(1)
-        belief = torch.where(last > 0, self.learn(belief, last, step.prev_reward > 0.5), belief)
-        belief = torch.where(step.prev_done > 0, self.start, belief)
-        action = (rng.uniform(key, 1)[:, 0] < self.chance(belief)).long()
+        number = torch.where(last > 0, self.learn(number, last, step.prev_reward > 0.5), number)
+        number = torch.where(step.prev_done > 0, self.start, number)
+        action = (rng.uniform(key, 1)[:, 0] < self.chance(number)).long()
         action = action * (state == 0)
-        return scripted(action, step), TwoStepMemory(self.remember(belief, action, state), state)
+        return scripted(action, step), TwoStepMemory(self.remember(number, action, state), state)
 
     @abstractmethod
-    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        """Return the belief after a round that led to the state `second` (1 or 2) and was rewarded if `paid`."""
+    def learn(self, number: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+        """Return the number after a round that led to the state `second` (1 or 2) and was rewarded if `paid`."""
 
-    def chance(self, belief: Tensor) -> Tensor:
+    def chance(self, number: Tensor) -> Tensor:
         """Return the probability of choosing action 1."""
-        return belief
+        return number
 
-    def remember(self, belief: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        """Return the belief after `action` in `state`."""
-        return belief
+    def remember(self, number: Tensor, action: Tensor, state: Tensor) -> Tensor:
+        """Return the number after `action` in `state`."""
+        return number
 
 
 class TwoStepBayes(TwoStepPlayer):
-    """Model-based and Bayes-optimal in `train` and `test`: its belief is the probability that S3 is the better state.
+    """Model-based and Bayes-optimal in `train` and `test`: its number is the probability that S3 is the better state.
 
     It knows the rules but not which second state is better, and earns 70.586 in 100 rounds. With `sharpness` None it
     chooses the likelier state; with a number it chooses S3 with probability sigmoid(sharpness · (probability - 0.5)),
@@ -201,16 +201,16 @@ class TwoStepBayes(TwoStepPlayer):
         super().__init__(device)
         self.sharpness = sharpness
 
-    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+    def learn(self, number: Tensor, second: Tensor, paid: Tensor) -> Tensor:
         better, other = max(PAYS), min(PAYS)
         for_third = torch.where((second == 2) == paid, better, other)
-        seen = belief * for_third / (belief * for_third + (1 - belief) * (1 - for_third))
+        seen = number * for_third / (number * for_third + (1 - number) * (1 - for_third))
         return (1 - SWITCH) * seen + SWITCH * (1 - seen)
 
-    def chance(self, belief: Tensor) -> Tensor:
+    def chance(self, number: Tensor) -> Tensor:
         if self.sharpness is None:
-            return (belief > 0.5).float()
-        return torch.sigmoid(self.sharpness * (belief - 0.5))
+            return (number > 0.5).float()
+        return torch.sigmoid(self.sharpness * (number - 0.5))
 
 
 class TwoStepWinStay(TwoStepPlayer):
@@ -220,11 +220,11 @@ class TwoStepWinStay(TwoStepPlayer):
         super().__init__(device)
         self.noise = noise
 
-    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
-        return torch.where(paid, belief, 1 - belief)
+    def learn(self, number: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+        return torch.where(paid, number, 1 - number)
 
-    def chance(self, belief: Tensor) -> Tensor:
-        return self.noise + (1 - 2 * self.noise) * belief
+    def chance(self, number: Tensor) -> Tensor:
+        return self.noise + (1 - 2 * self.noise) * number
 
-    def remember(self, belief: Tensor, action: Tensor, state: Tensor) -> Tensor:
-        return torch.where(state == 0, action.float(), belief)
+    def remember(self, number: Tensor, action: Tensor, state: Tensor) -> Tensor:
+        return torch.where(state == 0, action.float(), number)

@@ -31,6 +31,7 @@ from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
 from metarl.learning.acting import check_fixed_size
+from metarl.learning.encoder import scale_tasks
 from metarl.learning.estimators import (
     explained_variance,
     follow,
@@ -41,9 +42,6 @@ from metarl.learning.estimators import (
     time_in_trial,
 )
 from metarl.learning.losses import PPO_METRICS, ppo_loss
-
-SCALE_TASKS = 512
-"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
 
 
 class Batch(NamedTuple):
@@ -68,8 +66,7 @@ class RL2(LearningAgent, config=RL2Config):
         self, config: RL2Config, family: TaskFamily, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.family, self.device = config, family, torch.device(device)
-        # The key does not depend on the seed, so that the critic sees the task in the same units for every seed.
-        task = family.sample_tasks(rng.key(0), SCALE_TASKS)
+        task = scale_tasks(family)
         # The inference loss weighs all fields of a task equally, whatever their sizes.
         sizes = [features((field,)).shape[1] for field in task]
         self.field_weights = torch.cat([torch.full((n,), 1.0 / (n * len(sizes))) for n in sizes]).to(self.device)

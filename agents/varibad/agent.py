@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from metarl.agents.belief.network import scale_tasks
 from metarl.agents.belief.ppo import BeliefMemory, PPOOnBelief
 from metarl.agents.varibad.acting import ActingVariBAD
 from metarl.agents.varibad.config import VariBADConfig
@@ -43,6 +42,7 @@ from metarl.core.units import no_action
 from metarl.fast.adam import ClippedAdam
 from metarl.fast.capture import Captured
 from metarl.learning import ranks
+from metarl.learning.encoder import scale_tasks
 from metarl.learning.estimators import time_in_trial
 from metarl.learning.trial_ring import TrialRing
 
@@ -65,7 +65,7 @@ class VariBAD(PPOOnBelief, config=VariBADConfig):
         self.ring = TrialRing(config.buffer_size, family)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = VariBADNetwork(config, family, scale_tasks(family)).to(self.device)
+            self.net = VariBADNetwork(config, family, features(scale_tasks(family))).to(self.device)
         self.belief = self.net.belief
         self._setup_training(seed)
         self.elbo_optimizer = ClippedAdam(self.net.learned_by_elbo(), at(config.vae_lr, 0.0))

@@ -12,12 +12,24 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from metarl.core import rng
 from metarl.core.batch_env import Step
-from metarl.core.family import Part
+from metarl.core.family import AnyFamily, Part, Task
 from metarl.core.units import ALIKE, action_size, action_units, first_action, inverse, one_hot_places
 from metarl.learning import ranks
 from metarl.learning.estimators import pooled, running_size
 from metarl.learning.images import ImagesInVector, is_image, parts_of_space
+
+SCALE_TASKS = 512
+"""Number of training tasks whose mean and standard deviation standardise the task that ``critic: task`` sees."""
+
+
+def scale_tasks(family: AnyFamily) -> Task:
+    """Return `SCALE_TASKS` training tasks, which standardise the task that a critic sees.
+
+    The key is the same for every seed, so that the critic sees the task in the same units for every seed.
+    """
+    return family.sample_tasks(rng.key(0), SCALE_TASKS)
 
 
 class Scaling(nn.Module):

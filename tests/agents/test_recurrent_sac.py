@@ -16,13 +16,14 @@ from space_families import Signals
 
 import metarl
 from metarl.agents.recurrent_sac import RecurrentSAC, RecurrentSACConfig
-from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS, SCALE_TASKS
+from metarl.agents.recurrent_sac.agent import ACTOR_METRICS, CRITIC_METRICS
 from metarl.agents.recurrent_sac.network import choices, play
 from metarl.agents.recurrent_sac.replay import Batch, replayed, with_last
 from metarl.core import rng
 from metarl.core.family import TaskFamily
 from metarl.core.rollout import Rollout, run_trial
 from metarl.core.tree import columns, features, tree_map
+from metarl.learning.encoder import scale_tasks
 from metarl.learning.memories import MEMORIES
 from metarl.learning.soft import Point, SquashedGaussian
 from metarl.testing import check_agent
@@ -499,7 +500,7 @@ def test_scales_follow_the_mean_over_all_iterations():
 
 def test_the_told_task_is_standardised_over_training_tasks():
     agent = RecurrentSAC(config(critic="task"), Reach())
-    tasks = features(Reach().sample_tasks(rng.key(0), SCALE_TASKS))
+    tasks = features(scale_tasks(Reach()))
     told = agent.net.told(tasks)
     torch.testing.assert_close(told.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
     torch.testing.assert_close(told.square().mean(0), torch.ones(2), rtol=1e-4, atol=0)

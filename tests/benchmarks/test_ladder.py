@@ -173,7 +173,10 @@ def test_without_single_results_the_difference_is_that_of_the_seeds(found: Found
     width = 4.303 * 3**-0.5
     assert told["no memory"] == pytest.approx([-10.0, -10.0 - width, -10.0 + width], abs=1e-3)
     assert [rung for rung, numbers in told.items() if numbers] == ["no memory"]
+    marked = ladder.markdown({"gridnavi": ladder.with_unpaired(one)})
+    assert "-10.00 [-12.48, -7.52] ¹ |" in marked and "\n¹ Of the means of the seeds" in marked
     rows["no memory"]["by_seed"] = [1.0]
+    assert "¹" not in ladder.markdown({"gridnavi": ladder.with_unpaired(one)})
     assert not any(row["less_rl2_unpaired"] for row in ladder.with_unpaired(one)["rungs"]), "one seed has no spread"
 
 

@@ -90,7 +90,7 @@ def test_known_task_and_random_returns_are_earned():
 class WinReturn(TwoStepWinStay):
     """Model-based with a memory of one round: chooses for the second state that paid, away from one that did not."""
 
-    def learn(self, belief: Tensor, second: Tensor, paid: Tensor) -> Tensor:
+    def learn(self, number: Tensor, second: Tensor, paid: Tensor) -> Tensor:
         return torch.where(paid, second - 1, 2 - second).float()
 
 

@@ -230,6 +230,7 @@ WRONG = {
     "--quite": "Did you mean 'quiet'?",
     "--resum runs/x": "Did you mean 'resume'?",
     "--resume nowhere": "no run to resume in 'nowhere'",
+    f"--resume {'x' * 300}": "There is no run to resume in 'xxxx",  # longer than the name of a file may be
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.core.errors import short
 from metarl.core.family import TaskFamily
+from metarl.core.faults.results import described, dtype_name
 
 
 def no_family(given: Any) -> str:
@@ -83,9 +84,8 @@ def wrong_acted(agent: Any, returned: Any, space: gymnasium.Space[Any], rows: in
             return f"{name} must give {field} as a tensor, got {type(x).__name__}."
         kind = torch.int64 if field == "action" and not floating else torch.float32
         if x.dtype != kind or x.shape != (rows, *dims):
-            words = [str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype)]
-            wanted, got = (f"{word} of shape {shape}" for word, shape in zip(words, ((rows, *dims), tuple(x.shape))))
-            return f"{name} must give {field} as {wanted}, got {got}."
+            wanted = f"{dtype_name(kind)} of shape {(rows, *dims)}"
+            return f"{name} must give {field} as {wanted}, got {described(x)}."
     return ""
 
 
@@ -93,17 +93,12 @@ def check_actions(space: gymnasium.Space[Any], action: Any, rows: int) -> None:
     """Raise ValueError unless `action` is a tensor of one action for each row, of the type that the space has.
 
     A tensor of another shape may broadcast, and one of another type may change the precision of a family's physics;
-    both would go on with wrong numbers. Values are not looked at: on a GPU that would wait for the device.
+    both would silently give wrong results. Values are not checked: on a GPU that would wait for the device.
     """
-    floating = isinstance(space, spaces.Box)
-    shape, wanted = (rows, *(space.shape or ())), torch.float32 if floating else torch.int64
-    if isinstance(action, Tensor) and action.shape == shape and action.dtype == wanted:
-        return
-    got = short(action)
-    if isinstance(action, Tensor):
-        got = f"{str(action.dtype).removeprefix('torch.')} of shape {tuple(action.shape)}"
-    name = str(wanted).removeprefix("torch.")
-    raise ValueError(f"action must be a tensor of {name} of shape {shape}, an action for each row, got {got}.")
+    shape, dtype = (rows, *(space.shape or ())), torch.float32 if isinstance(space, spaces.Box) else torch.int64
+    if not isinstance(action, Tensor) or action.shape != shape or action.dtype != dtype:
+        wanted = f"a tensor of {dtype_name(dtype)} of shape {shape}, an action for each row"
+        raise ValueError(f"action must be {wanted}, got {described(action)}.")
 
 
 def device_here(given: torch.device | str) -> torch.device:
