@@ -37,13 +37,14 @@ SAMPLERS = {
     "PLR, exact regret": "regret",
     "SFL": "sfl",
     "RoML": "roml",
+    "ACCEL": "accel",
     "PAIRED": "paired",
 }
 """The samplers by their titles, with the beginning of their presets' names. All others are compared with the first."""
 
 FAMILIES = {
-    "WallMaze": ("wall_maze", ("uniform", "PLR", "robust PLR", "PLR, exact regret", "SFL", "PAIRED")),
-    "CartPole": ("cartpole_wide", ("uniform", "PLR, exact regret", "RoML")),
+    "WallMaze": ("wall_maze", ("uniform", "PLR", "robust PLR", "PLR, exact regret", "SFL", "ACCEL", "PAIRED")),
+    "CartPole": ("cartpole_wide", ("uniform", "PLR", "RoML", "ACCEL", "PAIRED")),
 }
 """The end of the presets' names and the samplers of each family."""
 

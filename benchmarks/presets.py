@@ -51,8 +51,11 @@ NOT_MEASURED = {
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
     "dpt_darkroom": "it was never run",
-    "regret_cartpole_wide": "it was never run",
+    "plr_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
+    "accel_wall_maze": "it was never run",
+    "accel_cartpole_wide": "it was never run",
+    "paired_cartpole_wide": "it was never run",
     "r2d2_bernoulli_bandit_n10": "only a short training was tried",
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""

@@ -8,21 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from registered_families import PRESETS_ELSEWHERE
 
 import metarl
 from benchmarks.presets import NOT_MEASURED, NOT_SHIPPED
 from docs.make_two_step import effects, signature
 from metarl.agents.reference.cognitive import TwoStepBayes
+from metarl.core import rng
+from metarl.core.tree import num_rows
 from metarl.envs import SIMULATED
 from metarl.evaluation import stats
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.train import main
 from metarl.training.checkpoint import PRETRAINED
 from metarl.training.config import parsing as config
+from metarl.training.config.file import PRESETS
 from metarl.training.config.run_config import reported_split
 
 NAMES = [n for n in config.presets() if n not in {*PRESETS_ELSEWHERE, *NOT_MEASURED, *NOT_SHIPPED}]
+
+SAMPLED = [n for n in config.presets() if "\ntask_sampler:" in (PRESETS / f"{n}.yaml").read_text("utf-8")]
 
 
 def split_of(name: str) -> str:
@@ -56,6 +62,14 @@ def test_a_shipped_agent_reaches_what_its_curve_says(name: str):
     score, error = score_of(metarl.evaluate(agent, agent.family, split, tasks=tasks, seed=123, step_curve=False))
     claimed_error = (claimed["score_high"] - claimed["score_low"]) / 3.92  # of a 95 % interval
     assert abs(score - claimed["score"]) <= 4.0 * np.hypot(error, claimed_error)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_the_task_sampler_of_a_preset_accepts_its_agent_and_family(name: str):
+    """Also of presets that were never run."""
+    given = config.read(name)
+    sampler = given.task_sampler.build(given.agent.build(given.family, 0, torch.device("cpu")), given.train_split)
+    assert num_rows(sampler.propose(rng.key(0), 8).tasks) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)
