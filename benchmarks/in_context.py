@@ -43,7 +43,7 @@ PROBLEMS = {
     "bernoulli_bandit_n10": Problem("Bernoulli bandit, 10 pulls", "thompson", "gittins"),
     "bernoulli_bandit": Problem("Bernoulli bandit, 100 pulls", "thompson", "gittins"),
     "gridnavi": Problem("GridNavi", "posterior_sampling", "bayes_optimal", greedy=False),
-    "darkroom": Problem("DarkRoom, 10 episodes", "posterior_sampling", "search", greedy=False),
+    "darkroom": Problem("DarkRoom, 30 episodes", "posterior_sampling_by_episode", "search", greedy=False),
 }
 
 

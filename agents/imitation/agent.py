@@ -27,6 +27,7 @@ from torch.profiler import record_function
 
 from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, check_teacher, labels_of, make_teacher
 from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig, is_run
+from metarl.agents.imitation.context import ActingDPT, DPTMemory, at_step, in_sequence
 from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.network import RL2Memory, RL2Network
 from metarl.core import rng
@@ -91,6 +92,10 @@ class Imitator(OwnLoopAgent):
         policy, _, memory = self.net.step(step, memory)
         return policy, memory
 
+    def head_inputs(self, raw: Tensor, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the policy's head reads at every step of trials, given the memory's outputs and inputs there."""
+        return output, x
+
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         return memory  # the recurrent state has already adapted
 
@@ -149,7 +154,7 @@ class Imitator(OwnLoopAgent):
     def _loss(self, raw: Tensor, label: Tensor, mask: Tensor) -> tuple[Tensor, Distribution]:
         """Return the mean cross-entropy of the policy to the labels, over all steps without padding, and the policy."""
         output, x, _ = self.net.sequence(raw, None)
-        policy, _ = self.net.heads(output, x, None)
+        policy, _ = self.net.heads(*self.head_inputs(raw, output, x), None)
         own = self.net.actions.to_own(label)
         own = own.masked_fill(mask.reshape(*mask.shape, *[1] * (own.ndim - 2)) == 0, 0)  # padding may hold no action
         return -(policy.log_prob(own) * mask).sum() / mask.sum(), policy
@@ -190,7 +195,31 @@ class DPT(Imitator, config=DPTConfig):
         super().__init__(config, family, seed, device)
 
     def player(self, key: Key, progress: float) -> Agent:
-        return Mixed(self.family, key, uniform=self.config.behaviour == "uniform")
+        behaviour = self.config.behaviour
+        return self if behaviour == "policy" else Mixed(self.family, key, uniform=behaviour == "uniform")
+
+    def label(self, rollout: Rollout, key: Key) -> Tensor:
+        return labels_of(rollout, self.teacher, key, greedy=self.config.labels == "greedy")
+
+    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
+        state, last_obs = super().begin(num_tasks)
+        if self.config.context == "step":
+            return RL2Memory(state, last_obs)
+        nothing = torch.zeros(num_tasks, self.net.memory.hidden_size, device=self.device)
+        return DPTMemory(state, last_obs, nothing)
+
+    def policy(self, step: Step, memory: Memory) -> tuple[Distribution, Memory]:
+        if self.config.context == "step":
+            return super().policy(step, memory)
+        context, query, memory = at_step(self.net, step, memory)
+        return self.net.heads(context, query, None)[0], memory
+
+    def head_inputs(self, raw: Tensor, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (output, x) if self.config.context == "step" else in_sequence(self.net, raw, output)
+
+    def acting_module(self, memory: Memory) -> ActingRL2:
+        acting = super().acting_module(memory)
+        return acting if self.config.context == "step" else ActingDPT(self.net)
 
 
 class DAgger(Imitator, config=DAggerConfig):

@@ -16,6 +16,7 @@ from metarl.core.errors import short
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.rollout import Acted, Agent, Memory, Rollout
 from metarl.core.tree import take
+from metarl.core.units import first_action
 
 OPTIMAL = "optimal"
 """The name of the teacher that takes the family's `optimal_action`."""
@@ -63,7 +64,10 @@ class Teacher(Protocol):
 
 
 class OptimalTeacher:
-    """A teacher that knows the task and takes the family's `optimal_action`."""
+    """A teacher that knows the task and takes the family's `optimal_action`.
+
+    If not greedy, it draws one of the `optimal_actions`.
+    """
 
     def __init__(self, family: AnyFamily) -> None:
         """Make the teacher. Raises ValueError for a family without optimal actions."""
@@ -77,8 +81,12 @@ class OptimalTeacher:
         return task
 
     def act(self, memory: Task, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Task]:
-        action = self.family.optimal_action(memory, step.obs)
-        assert action is not None, "seen to when the teacher was made"
+        several = None if greedy else self.family.optimal_actions(memory, step.obs)
+        if several is None:
+            action = self.family.optimal_action(memory, step.obs)
+            assert action is not None, "seen to when the teacher was made"
+        else:
+            action = rng.choice(key, several / several.sum(-1, keepdim=True)) + first_action(self.family.action_space)
         nothing = torch.zeros(len(action), device=action.device)
         return Acted(action, nothing, nothing), memory
 

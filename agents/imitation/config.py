@@ -71,9 +71,20 @@ class DPTConfig(ImitationConfig):
 
     memory: str = option("transformer", one_of(*MEMORIES))
     """Model of the context: transformer, as published, or another memory of RL²."""
-    behaviour: str = option("mixed", one_of("mixed", "uniform"))
-    """Play that fills the contexts: uniform, or mixed (a distribution over actions drawn for each trial, between a
-    random one and a single action, as published for bandits). Only for Discrete actions."""
+    behaviour: str = option("mixed", one_of("mixed", "uniform", "policy"))
+    """Play that fills the contexts: uniform; mixed (a distribution over actions drawn for each trial, between a random
+    one and a single action, as published for bandits); or that of the policy itself. Only for Discrete actions."""
+    labels: str = option("sampled", one_of("greedy", "sampled"))
+    """Label of a step where several actions are optimal: sampled (one of them at random) or greedy (always the same
+    one, `TaskFamily.optimal_action`)."""
+    context: str = option("step", one_of("step", "episode"))
+    """When the policy learns what it has seen: after each step, or, as published for MDPs, after each episode (the
+    policy then sees the earlier episodes and the current observation)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context == "episode" and self.memory in ("none", "reactive"):
+            raise ValueError(f"context=episode needs a memory of earlier episodes, which memory={self.memory} lacks.")
 
 
 @dataclass

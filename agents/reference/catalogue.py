@@ -171,7 +171,10 @@ for _grid in (GridNavi, DarkRoom):
     register_baseline(
         _grid, "posterior_sampling", lambda family, device: grids.PosteriorSampling(family, device=device)
     )
-    register_baseline(_grid, "psrl", lambda f, device: grids.PosteriorSampling(f, True, device))
+    register_baseline(
+        _grid, "posterior_sampling_by_episode", lambda f, device: grids.PosteriorSampling(f, "belief", device)
+    )
+    register_baseline(_grid, "psrl", lambda f, device: grids.PosteriorSampling(f, "task", device))
 register_baseline(DarkRoom, "search", _plain(grids.DarkRoomSweep))
 register_baseline(DarkRoom, "q_learning", _q_learning)
 register_baseline(DarkRoomHard, "search", _searched(1))

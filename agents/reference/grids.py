@@ -14,6 +14,7 @@ from metarl.core.batch_env import Step
 from metarl.core.beliefs.belief import BeliefState, FiniteBelief
 from metarl.core.family import AnyFamily, Key, Task
 from metarl.core.rollout import Acted, Memory
+from metarl.core.tree import take
 from metarl.envs.grids.dark_room import DarkTask
 from metarl.envs.grids.grid import MOVES
 
@@ -184,50 +185,67 @@ class DarkRoomSweep(Sweep):
 
 
 class Sampled(NamedTuple):
-    """The memory of posterior sampling: the belief, and the sampled task."""
+    """The memory of posterior sampling: the belief, what it is sampled from, and the sampled task."""
 
     belief: BeliefState
-    number: Tensor  # (B,) int64: the sampled task's index in the belief's list
+    probs: Tensor  # (B, M): the probabilities of the tasks in the belief's list, from which it samples
+    number: Tensor  # (B,) int64: the sampled task's index in the list
 
 
 class PosteriorSampling(FixedAgent):
-    """Draws a task from the exact posterior and takes the best action in it.
+    """Draws a task from the exact posterior and takes an optimal action in it.
 
-    By default it draws at every step, as a perfect decision-pretrained transformer does when it samples (Lee et al.
-    2023). With ``hold`` it draws once per episode (PSRL, Osband et al. 2013) and so follows a plan to its end. If
-    greedy, it takes the action that is best under the largest posterior mass.
+    With ``kept="nothing"`` it draws at every step, as a perfect decision-pretrained transformer does when it samples
+    (Lee et al. 2023). With ``kept="belief"`` it also draws at every step, but from the posterior at the start of the
+    episode, as this transformer does when its context grows by whole episodes. Both draw one of the optimal actions of
+    the task (`TaskFamily.optimal_actions`). With ``kept="task"`` it draws once per episode (PSRL, Osband et al. 2013),
+    or when the task is ruled out, and so follows a plan to its end. If greedy, it takes the action that is best under
+    the largest posterior mass.
     """
 
-    def __init__(self, family: AnyFamily, hold: bool = False, device: torch.device | str = "cpu") -> None:
+    def __init__(self, family: AnyFamily, kept: str = "nothing", device: torch.device | str = "cpu") -> None:
         """Make the agent for a family with finitely many tasks; its prior is uniform over all of them (`all`)."""
         super().__init__(device)
         belief = family.belief("all")
         assert isinstance(belief, FiniteBelief), "it is registered for families with a list of tasks"
-        self.family, self.inference, self.hold = family, belief, hold
-        self.actions = len(MOVES)
+        assert kept in ("nothing", "belief", "task")
+        self.family, self.inference, self.kept = family, belief, kept
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Sampled:
+        belief = self.inference.prior(num_tasks, self.device)
         nothing = torch.zeros(num_tasks, dtype=torch.int64, device=self.device)
-        return Sampled(self.inference.prior(num_tasks, self.device), nothing)
+        return Sampled(belief, self.inference.probs(belief), nothing)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         belief = self.inference.posterior(memory.belief, step)
-        probs = self.inference.probs(belief)
-        drawn = rng.choice(key, probs)
-        if self.hold:
-            first = (step.prev_done > 0.5) | (belief.steps == 1)
-            possible = probs.gather(1, memory.number[:, None])[:, 0] > 0.0  # not yet ruled out
-            drawn = torch.where(first | ~possible, drawn, memory.number)
-        action = self.best_actions(step.obs)
-        chosen = action.gather(1, drawn[:, None])[:, 0]
+        now = self.inference.probs(belief)
+        first = (step.prev_done > 0.5) | (belief.steps == 1)
+        probs = torch.where(first[:, None], now, memory.probs) if self.kept == "belief" else now
+        number = rng.choice(rng.fold(key, 0), probs)
+        if self.kept == "task":
+            possible = now.gather(1, memory.number[:, None])[:, 0] > 0.0  # not yet ruled out
+            number = torch.where(first | ~possible, number, memory.number)
+        action = self._action(step.obs, probs, number, rng.fold(key, 1), greedy)
+        return scripted(action, step), Sampled(belief, probs, number)
+
+    def _action(self, obs: Tensor, probs: Tensor, number: Tensor, key: Key, greedy: bool) -> Tensor:
+        if self.kept == "task" and not greedy:
+            action = self.family.optimal_action(take(self.inference.repeated(1, obs.device), number), obs)
+            assert action is not None, "it is registered for families that know it"
+            return action
+        best = self.best_actions(obs)
         if greedy:
-            votes = torch.zeros(len(probs), self.actions, device=probs.device).scatter_add_(1, action, probs)
-            chosen = votes.argmax(1)
-        return scripted(chosen, step), Sampled(belief, drawn)
+            return (best * probs[..., None]).sum(1).argmax(-1)
+        return rng.choice(key, best[torch.arange(len(number), device=number.device), number])
 
     def best_actions(self, obs: Tensor) -> Tensor:
-        """Return the best action at `obs` in each of the M tasks, int64 ``(B, M)``."""
-        tasks = self.inference.repeated(len(obs), obs.device)
-        action = self.family.optimal_action(tasks, obs.repeat_interleave(self.inference.count, 0))
-        assert action is not None, "it is registered for families that know it"
-        return action.reshape(len(obs), self.inference.count)
+        """Return the probability of each action if one of the optimal ones is drawn, in each of the M tasks.
+
+        The result is float32 ``(B, M, A)``.
+        """
+        seen, row = obs.unique(dim=0, return_inverse=True)  # few different ones
+        tasks = self.inference.repeated(len(seen), obs.device)
+        best = self.family.optimal_actions(tasks, seen.repeat_interleave(self.inference.count, 0))
+        assert best is not None, "it is registered for families that know them"
+        best = best / best.sum(-1, keepdim=True)
+        return best.reshape(len(seen), self.inference.count, -1)[row]

@@ -26,7 +26,7 @@ class ActingRL2(ActingModule):
 
     def forward(self, step: Step, memory: RL2Memory) -> tuple[Distribution, RL2Memory]:
         raw, last_obs = self.net.encoder.raw(step, memory.last_obs)
-        x = self.net._embed(raw)
+        x = self.net.embed(raw)
         output, state = self.net.memory.step(x, memory.state)
         if self.net.hyper is None:
             head = self.net.policy

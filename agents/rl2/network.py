@@ -75,7 +75,7 @@ class RL2Network(nn.Module):
     def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
         """Return the policy for one step, the critic's value ``(B,)``, and the memory after the step."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
-        x = self._embed(raw)
+        x = self.embed(raw)
         output, state = self.memory.step(x, memory.state)
         policy, value = self.heads(output, x, None)
         return policy, value, RL2Memory(state, last_obs)
@@ -83,7 +83,7 @@ class RL2Network(nn.Module):
     def memory_features(self, step: Step, memory: RL2Memory) -> dict[str, Tensor]:
         """Return the memory after a step as vectors (`metarl.learning.memories.Memory.vectors`)."""
         raw, _ = self.encoder.raw(step, memory.last_obs)
-        return self.memory.vectors(self._embed(raw), memory.state)
+        return self.memory.vectors(self.embed(raw), memory.state)
 
     def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
         """Run the memory over encoded steps ``(T, B, F)``, starting from `state` (None: the start of a trial).
@@ -91,7 +91,7 @@ class RL2Network(nn.Module):
         Returns the memory's outputs ``(T, B, H)``, its inputs ``(T, B, E)`` (the embedded steps), and its state after
         the last step. No gradient flows into the given state.
         """
-        x = self._embed(raw)
+        x = self.embed(raw)
         output, state = self.memory.sequence(x, state if state is None else detach(state))
         return output, x, state
 
@@ -115,7 +115,8 @@ class RL2Network(nn.Module):
         outputs, value = self.policy(of_policy), self.critic(of_critic, self._told(task), share).squeeze(-1)
         return make_distribution(outputs, self.log_std, self.actions.sizes), value
 
-    def _embed(self, raw: Tensor) -> Tensor:
+    def embed(self, raw: Tensor) -> Tensor:
+        """Return the memory's inputs ``(…, E)`` for encoded steps ``(…, F)``."""
         encoder = self.encoder
         seen = raw if encoder.images is None else encoder.images(raw)
         return seen if encoder.embed is None else F.relu(encoder.embed(seen))

@@ -16,6 +16,7 @@ from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.grids.grid import (
     MOVES,
     Cell,
+    all_towards,
     cell_number,
     cells,
     fixed_part,
@@ -153,6 +154,9 @@ class DarkRoom(TaskFamily[DarkTask, Cell]):
     def optimal_action(self, task: DarkTask, obs: Tensor) -> Tensor:
         move = towards(task.goal, obs.to(torch.int64))
         return (task.actions == move[:, None]).to(torch.int64).argmax(-1)  # the action that makes this move in the task
+
+    def optimal_actions(self, task: DarkTask, obs: Tensor) -> Tensor:
+        return all_towards(task.goal, obs.to(torch.int64)).gather(1, task.actions)
 
     # Permuting the actions changes neither their maximum nor their mean, so both returns depend only on the goal.
     def oracle(self, task: DarkTask) -> Tensor:

@@ -78,6 +78,12 @@ def towards(goal: Tensor, position: Tensor) -> Tensor:
     return torch.where(right == 0, along_y, along_x)
 
 
+def all_towards(goal: Tensor, position: Tensor) -> Tensor:
+    """Return which of `MOVES` lead from `position` (B, 2) towards `goal`, bool (B, 5); at the goal, only to stay."""
+    right, up = (goal - position).unbind(-1)
+    return torch.stack([(right == 0) & (up == 0), up > 0, right > 0, up < 0, right < 0], dim=-1)
+
+
 def room(goal: Tensor, size: int, horizon: int) -> Cells[Cell]:
     """Return the picture of a square room: cells with visit counts, the paths, and a red frame around the goal."""
     return Cells(cells(size), 360 // size, horizon, position, [Frame(xy(goal), "#e03131")])

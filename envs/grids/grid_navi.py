@@ -16,6 +16,7 @@ from metarl.core.family import Key, Sketch, TaskFamily
 from metarl.envs.grids.grid import (
     MOVE_NAMES,
     Cell,
+    all_towards,
     cells,
     fixed_part,
     floor,
@@ -144,6 +145,9 @@ class GridNavi(TaskFamily[GoalCell, Cell]):
 
     def optimal_action(self, task: GoalCell, obs: Tensor) -> Tensor:
         return towards(task.goal, obs.to(torch.int64))
+
+    def optimal_actions(self, task: GoalCell, obs: Tensor) -> Tensor:
+        return all_towards(task.goal, obs.to(torch.int64))
 
     def oracle(self, task: GoalCell) -> Tensor:
         return plan(task.goal, self.size, self.horizon, start=(0, 0), miss=-0.1, backup=lambda q: q.amax(-1))

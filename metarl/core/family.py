@@ -142,6 +142,14 @@ class TaskFamily(Splits[TaskT], Generic[TaskT, StateT]):
         """
         return None
 
+    def optimal_actions(self, task: TaskT, obs: Tensor) -> Tensor | None:
+        """Return the Discrete actions that are optimal at `obs`, bool ``(B, A)``; None: `optimal_action` alone.
+
+        For families in which several actions are often equally good, so that an imitator can draw its labels from them.
+        They include `optimal_action`.
+        """
+        return None
+
     def observation_text(self, obs: Tensor) -> str | None:
         """Describe one row's observation ``(*O,)`` in words or as a drawing of characters; None: its numbers suffice.
 

@@ -207,6 +207,18 @@ class StepEncoder(Scaling):
             last_obs = obs if obs.ndim == 2 else obs[-1]
         return torch.cat(parts, dim=-1), last_obs
 
+    def begins_episode(self, raw: Tensor) -> Tensor:
+        """Return whether encoded steps ``(…, raw_size)`` are the first of an episode, bool ``(…)``.
+
+        The first of a trial is the one without a previous action, which only Discrete actions show.
+        """
+        action, done = raw[..., self.size : self.size + self.num_actions], raw[..., self.size + self.num_actions + 1]
+        return (done > 0.5) | (action == 0.0).all(-1)
+
+    def only_observation(self, raw: Tensor) -> Tensor:
+        """Return encoded steps ``(…, raw_size)`` with zeros in place of all but the observation."""
+        return torch.cat([raw[..., : self.size], torch.zeros_like(raw[..., self.size :])], dim=-1)
+
     def follow_rewards(self, reward: Tensor, mask: Tensor) -> None:
         """Update the running size of rewards by an iteration ``(T, B)``; all iterations with rewards weigh the same."""
         if self.number == 1:

@@ -25,7 +25,8 @@ SMALL = {
 
 def test_the_ready_made_agents_of_some_families():
     known = {id: baselines_for(metarl.make(f"metarl/{id}-v0")) for id in ("GridNavi", "BernoulliBandit", "CartPole")}
-    assert known["GridNavi"] == ["random", "ppo_scratch", "oracle", "bayes_optimal", "psrl", "posterior_sampling"]
+    samplers = ["psrl", "posterior_sampling", "posterior_sampling_by_episode"]
+    assert known["GridNavi"] == ["random", "ppo_scratch", "oracle", "bayes_optimal", *samplers]
     bandit = ["bayes_optimal", "gittins", "thompson", "ucb1", "greedy", "epsilon_greedy"]
     assert known["BernoulliBandit"] == ["random", "ppo_scratch", *bandit]
     assert known["CartPole"] == ["random", "ppo_scratch", "oracle", "robust"]

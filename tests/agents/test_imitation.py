@@ -32,8 +32,16 @@ def played(player: Any, family: TaskFamily, rows: int = 12, seed: int = 0) -> Ro
 
 
 @pytest.mark.parametrize("memory", ["transformer", "gru"])
-def test_dpt_keeps_the_contract_of_agents(memory: str):
-    check_agent(DPTConfig(memory=memory, **SMALL), BernoulliBandit(episodes_per_trial=4))
+@pytest.mark.parametrize("context", ["step", "episode"])
+def test_dpt_keeps_the_contract_of_agents(memory: str, context: str):
+    check_agent(DPTConfig(memory=memory, context=context, **SMALL), GridNavi(2))
+
+
+def test_dpt_plays_the_contexts_itself_if_asked():
+    family = BernoulliBandit(episodes_per_trial=4)
+    agent = DPTConfig(memory="gru", behaviour="policy", **SMALL).build(family, 0, torch.device("cpu"))
+    assert agent.player(rng.key(0), 0.0) is agent
+    check_agent(agent.config, family)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,39 @@ def test_optimal_actions_reach_the_optimum():
             assert torch.equal(rollout.acted.action[0], task.probs.argmax(-1))
         else:
             torch.testing.assert_close(total, oracle, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [GridNavi(1), DarkRoom(1)], ids=repr)
+@pytest.mark.parametrize("split", ["test", "ood"])
+def test_the_optimal_actions_are_those_after_which_the_goal_is_nearest(family: Any, split: str):
+    task = family.sample_tasks(rng.key(0), 80, split)
+    obs = torch.stack([rng.integers(rng.fold(rng.key(7), torch.arange(80)), 1, 5)[:, 0] for _ in range(2)], -1).float()
+    obs[:, 1] = obs[:, 1].flip(0)
+    left = []
+    for action in range(5):
+        keys = rng.fold(rng.key(1), torch.arange(80))
+        state, _, _ = family.step(task, type(family.reset(task, keys))(obs.long()), torch.full((80,), action), keys)
+        left.append((state.position - task.goal).abs().sum(-1))
+    distance = torch.stack(left, dim=-1)
+    optimal = family.optimal_actions(task, obs)
+    nearest, there = distance == distance.amin(-1, keepdim=True), (task.goal == obs.long()).all(-1)
+    assert torch.equal(optimal[~there], nearest[~there])
+    assert (optimal[there].sum(-1) == 1).all() and (nearest[there] & optimal[there]).any(-1).all(), "to stay there"
+    assert optimal.gather(1, family.optimal_action(task, obs)[:, None]).all() and (optimal.sum(1) > 1).any()
+
+
+def test_sampled_labels_are_all_optimal_actions_equally_often():
+    family, config = GridNavi(1), DPTConfig(memory="gru", **SMALL)
+    rollout = played(Mixed(family, rng.key(5)), family, 400)
+    best = torch.stack([family.optimal_actions(rollout.task, obs) for obs in rollout.step.obs])
+    labels = {}
+    for config.labels in ("sampled", "greedy"):
+        labels[config.labels] = DPT(config, family).label(rollout, rng.key(0))
+        assert best.gather(2, labels[config.labels][..., None]).all()
+    several = best.sum(-1) == 2
+    first = torch.stack([family.optimal_action(rollout.task, obs) for obs in rollout.step.obs])
+    assert torch.equal(labels["greedy"], first)
+    assert float((labels["sampled"] == first)[several].float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
 def RL2like(family: TaskFamily) -> DPT | DAgger:
@@ -201,6 +242,45 @@ def test_the_gradient_is_that_of_finite_differences():
             ends.append(float(agent._loss(raw, labels, mask)[0]))
             weight[place] -= sign * step
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(gradient[place]), rel=1e-4), name
+
+
+def chances(policy: Any) -> torch.Tensor:
+    """The probabilities of GridNavi's five actions."""
+    each = [policy.log_prob(torch.full(policy.mode().shape, action)) for action in range(5)]
+    return torch.stack(each, dim=-1).detach().exp()
+
+
+@pytest.mark.parametrize("memory", ["gru", "transformer"])
+def test_a_context_by_episodes_knows_the_episodes_before_and_the_observation(memory: str):
+    """The same policy step by step as in whole trials, and none of it depends on the current episode's rewards."""
+    family = GridNavi(3)
+    agent = DPTConfig(memory=memory, context="episode", transition_input=True, **SMALL).build(
+        family, 0, torch.device("cpu")
+    )
+    agent.net.encoder.reward_size.fill_(1.0)
+    for weight in agent.net.policy.parameters():
+        torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    rollout = played(Mixed(family, rng.key(5)), family)
+
+    def probabilities(step: Any) -> torch.Tensor:
+        raw, _ = agent.net.encoder.raw(step, agent.net.encoder.initial(12))
+        output, x, _ = agent.net.sequence(raw, None)
+        policy, _ = agent.net.heads(*agent.head_inputs(raw, output, x), None)
+        return chances(policy)
+
+    whole, before = probabilities(rollout.step), agent.begin(12)
+    for t in range(len(rollout.mask)):
+        policy, before = agent.policy(take(rollout.step, t), before)
+        torch.testing.assert_close(chances(policy), whole[t], atol=1e-5, rtol=1e-4)
+    reward = rollout.step.prev_reward.clone()
+    reward[16:30] += 1.0  # in the second episode, but for its last step, which the third is the first to see
+    other, n = probabilities(rollout.step._replace(prev_reward=reward)), family.horizon
+    assert torch.equal(other[: 2 * n], whole[: 2 * n]) and not torch.equal(other[2 * n :], whole[2 * n :])
+
+
+def test_a_context_by_episodes_needs_a_memory():
+    with pytest.raises(ValueError, match="context=episode needs a memory of earlier episodes, which memory=none lacks"):
+        DPTConfig(context="episode", memory="none")
 
 
 def test_learning_lowers_the_loss_and_counts_its_steps():

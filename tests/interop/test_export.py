@@ -14,9 +14,9 @@ import torch
 from small_families import Corridor
 
 import metarl
-from metarl.agents import MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
+from metarl.agents import DPTConfig, MAMLConfig, RecurrentSACConfig, RL2Config, VariBADConfig
 from metarl.core import rng
-from metarl.core.agent import LearningAgent
+from metarl.core.agent import LearningAgent, OwnLoopAgent
 from metarl.core.batch_env import Step, make_env
 from metarl.core.rollout import run_trial
 from metarl.core.tree import take
@@ -45,6 +45,9 @@ def made(config: object, family: object) -> LearningAgent:
     """An untrained agent that has seen a trial, so that its scales are not those of the start."""
     family = metarl.make(family) if isinstance(family, str) else family
     agent = config.build(family, 0, torch.device("cpu"))
+    if isinstance(agent, OwnLoopAgent):
+        agent.learn("train")
+        return agent
     task = family.sample_tasks(rng.key(1), config.meta_batch_size)
     agent.update(run_trial(agent, family, task, rng.key(2)))
     return agent
@@ -57,6 +60,7 @@ CASES = {
     "reactive": (RL2Config(memory="reactive", hidden_size=8, meta_batch_size=8), GRID),
     "hyper": (RL2Config(heads="hyper", hidden_size=8, meta_batch_size=8, hyper_size=3), GRID),
     "box": (RL2Config(hidden_size=8, meta_batch_size=8, norm_obs=True), NAVIGATION),
+    "dpt": (DPTConfig(memory="gru", context="episode", hidden_size=8, meta_batch_size=8), GRID),
     "varibad": (VariBADConfig(gru_size=8, meta_batch_size=8, vae_batch=4, buffer_size=8), GRID),
     "sac": (RecurrentSACConfig(hidden_size=8, meta_batch_size=8, buffer_size=8), WINDY),
     "td3": (RecurrentSACConfig(hidden_size=8, meta_batch_size=8, buffer_size=8, algorithm="td3"), WINDY),
