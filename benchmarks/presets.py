@@ -53,6 +53,7 @@ NOT_MEASURED = {
     "dpt_darkroom": "it was never run",
     "plr_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
+    "ad_darkroom_large": "it needs a GPU",
     "accel_wall_maze": "it was never run",
     "accel_cartpole_wide": "it was never run",
     "paired_cartpole_wide": "it was never run",
