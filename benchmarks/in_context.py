@@ -4,7 +4,7 @@
 runs ``DIR/<preset>_<seed>`` of the presets dpt_* and dagger_*: DPT as it samples, whose exact limit is posterior
 sampling (Thompson sampling on bandits), and greedily; and DAgger next to its teacher. It prints a table with paired
 differences and writes ``in_context.json``, where a problem keeps its rows until it is played again; with ``--docs``
-also the table of docs/algorithms/imitation.md.
+also the table and the figure of docs/algorithms/imitation.md, where the exact limits are dashed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 import metarl
 from benchmarks.hyper_heads import difference
 from docs.make_results import between, table
 from metarl.agents.reference.catalogue import baseline
 from metarl.evaluation.curve import AdaptationCurve, combine
+from metarl.evaluation.drawing.colours import colour
 from metarl.evaluation.files import to_json
 from metarl.evaluation.results import short
 from metarl.fast.runtime import tune
@@ -27,7 +32,9 @@ from metarl.training.config import parsing as config
 from metarl.training.config.run_config import reported_split
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "algorithms" / "imitation.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "algorithms" / "imitation.md"
+FIGURE = DOCS / "images" / "in_context.png"
 
 
 class Problem(NamedTuple):
@@ -85,6 +92,7 @@ def _row(
         "by_seed": seeds,
         "limit": limit,
         "above_limit": above,
+        "episodes": [[round(float(each), 4) for each in part] for part in (curve.mean(), *curve.interval())],
     }
 
 
@@ -99,6 +107,27 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
         seeds = ", ".join(map(short, row["by_seed"])) if row["limit"] else ""
         lines.append([row["problem"], row["player"], f"**{short(mean)}** [{short(low)}, {short(high)}]", seeds, above])
     return table(("problem", "player", "return of a trial", "per seed", "more, on the same tasks"), lines)
+
+
+def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """A panel for each problem: the return of an episode along the trial; exact limits are dashed."""
+    figure = Figure(figsize=(10.4, 7.2), layout="constrained")
+    for ax, (name, rows) in zip(figure.subplots(2, 2).flat, results.items(), strict=True):
+        for row in rows:
+            mean, low, high = (np.array(part) for part in row["episodes"])
+            at, exact = np.arange(len(mean)) + 1, row["limit"] is None
+            shade = colour(row["player"])
+            ax.plot(at, mean, "--" if exact or "greedy" in row["player"] else "-", color=shade, label=row["player"])
+            if not exact:
+                ax.fill_between(at, low, high, color=shade, alpha=0.2, linewidth=0)
+        ax.set_title(PROBLEMS[name].title)
+        bandit = "bandit" in name
+        ax.set_xlabel("pull" if bandit else "episode")
+        ax.set_ylabel("mean reward of the pull" if bandit else "return of the episode")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=90)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(shown)
     if options.docs:
         PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), "limits", f"\n{shown}\n"), encoding="utf-8")
+        draw(kept, FIGURE)
 
 
 if __name__ == "__main__":
