@@ -4,8 +4,8 @@
 ``DIR/ad_darkroom_<seed>`` (seed 1 may be the agent of the package) on the goals of DarkRoom's `test` split, which no
 training history has, for `EPISODES` episodes, five times as many as in training. Next to them are their source, tabular
 Q-learning, and two players with an exact posterior, which samples a goal at every step or (PSRL) for an episode. It
-prints a table and writes ``distillation.json``; with ``--docs`` also the figure of docs/algorithms/distillation.md.
-Intervals are 95 %, over seeds and tasks.
+prints a table and writes ``distillation.json``; with ``--docs`` also the table and the figure of
+docs/algorithms/distillation.md. Intervals are 95 %, over seeds and tasks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import metarl
+from docs.make_results import between
 from metarl.agents.reference.catalogue import baseline
 from metarl.envs.grids.dark_room import DarkRoom
 from metarl.evaluation.curve import AdaptationCurve, combine
@@ -27,7 +28,9 @@ from metarl.evaluation.files import to_json
 from metarl.fast.runtime import tune
 
 RESULTS = Path(__file__).parent / "results"
-FIGURE = Path(__file__).parent.parent / "docs" / "images" / "distillation.png"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "algorithms" / "distillation.md"
+FIGURE = DOCS / "images" / "distillation.png"
 EPISODES = {"AD": 50, "q_learning": 200, "posterior_sampling": 50, "psrl": 50}
 """The episodes that each player plays; the source learns so slowly that it needs more."""
 TITLES = {
@@ -119,8 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = study(options.seeds, options.runs, options.trials)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "distillation.json").write_text(to_json(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    print(shown := table(rows))
     if options.docs:
+        PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), "players", f"\n{shown}\n"), encoding="utf-8")
         draw(rows, FIGURE)
 
 

@@ -36,6 +36,8 @@ def test_the_distilled_agent_plays_the_goals_of_its_source(
 ):
     monkeypatch.setattr(distillation, "EPISODES", dict.fromkeys(distillation.EPISODES, 3) | {"q_learning": 5})
     monkeypatch.setattr(distillation, "FIGURE", tmp_path / "distillation.png")
+    monkeypatch.setattr(distillation, "PAGE", page := tmp_path / "page.md")
+    page.write_text("Before.\n\n<!-- players -->\nold\n<!-- /players -->\n\nAfter.\n", encoding="utf-8")
     distillation.main(["--seeds", "1", "--runs", str(tmp_path), "--trials", "2", "--out", str(tmp_path), "--docs"])
     rows = json.loads((tmp_path / "distillation.json").read_text(encoding="utf-8"))
     assert [len(row["mean"]) for row in rows.values()] == [3, 5, 3, 3]
@@ -44,6 +46,7 @@ def test_the_distilled_agent_plays_the_goals_of_its_source(
         assert (np.array(row["low"]) <= row["mean"]).all() and (np.array(row["high"]) >= row["mean"]).all()
         assert row["optimum"] == rows["AD"]["optimum"] > max(row["mean"])
     assert "| AD, trained on trials of 10 episodes |" in capsys.readouterr().out
+    assert "old" not in page.read_text("utf-8") and "| PSRL: a goal kept" in page.read_text("utf-8")
     lines = lines_of(drawn[0].axes[0])
     assert all(lines[distillation.TITLES[player]] == row["mean"] for player, row in rows.items())
 
