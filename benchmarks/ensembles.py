@@ -6,8 +6,9 @@ ensembles on the same held-out tasks with the same noise. It prints the returns,
 of its members (paired), the members' disagreement on held-out tasks and on `ood`, and how well it tells which trials
 fail: the area under the ROC curve (AUROC), where a trial fails if it earns less than nine tenths of the trials of the
 held-out split do, in shares of what is known to be possible on its task. Writes ``ensembles.json``, in which presets
-that ``--only`` leaves out keep their results; with ``--docs`` also the tables of docs/algorithms/ensemble.md. Intervals
-are 95 %; those of the AUROC are from a bootstrap over tasks.
+that ``--only`` leaves out keep their results; with ``--docs`` also the tables and the figure of
+docs/algorithms/ensemble.md. ``--only --docs``, without a preset, makes these from the record and plays nothing.
+Intervals are 95 %; those of the AUROC are from a bootstrap over tasks.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 import metarl
 from benchmarks.hyper_heads import difference
+from docs.es_figure import write
 from docs.make_results import between, table
 from metarl.agents.ensemble import Ensemble
 from metarl.core import rng
@@ -37,7 +42,8 @@ from metarl.fast.runtime import tune
 from metarl.training import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "algorithms" / "ensemble.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, FIGURE = DOCS / "algorithms" / "ensemble.md", DOCS / "images" / "ensembles.png"
 PRESETS = {
     "rl2_gridnavi": "all",
     "rl2_bernoulli_bandit_n10": "test",
@@ -54,6 +60,9 @@ LABELS = {
     "rl2_bernoulli_bandit_n10_hundred": "`rl2_bernoulli_bandit_n10`, 100 tasks",
     "rl2_bernoulli_bandit_n10_bagged": "`rl2_bernoulli_bandit_n10`, 100 tasks, bagged",
 }
+MIXES = {"step": ("#4e79a7", "o", -0.1), "episode": ("#f28e2b", "s", 0.1)}
+"""What is mixed, with the colour, the mark and the shift to one side in the figure."""
+COLUMNS = 3
 DRAWS = 1000
 FAILS = 0.1
 """Share of the held-out trials that count as failed."""
@@ -151,16 +160,68 @@ def as_tables(found: dict[str, Any]) -> str:
     return f"{first}\n\n{table(columns, doubts)}"
 
 
+def draw(found: dict[str, Any], path: Path) -> None:
+    """A panel for each preset: what its ensembles have above their members; below, the AUROC of all presets."""
+    rows, last = -(-len(found) // COLUMNS), 0.3 * len(found) + 0.7
+    figure = Figure(figsize=(9.5, 2.5 * rows + 0.4 + last), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[2.5 * rows + 0.4, last])
+    for number, (preset, of) in enumerate(found.items(), start=1):
+        ax = upper.add_subplot(rows, COLUMNS, number)
+        draw_gains(ax, of["returns"])
+        ax.set_title(title(preset).replace(", ", "\n", 1), fontsize="medium")
+    upper.supylabel("return of a trial above the members", fontsize="medium")
+    marks = [
+        Line2D([], [], color=shade, marker=mark, label=f"mixed at each {mix}")
+        for mix, (shade, mark, _) in MIXES.items()
+    ]
+    upper.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
+    draw_auroc(lower.add_subplot(), {title(preset): of["uncertainty"] for preset, of in found.items()})
+    write(figure, path)
+
+
+def title(preset: str) -> str:
+    """The preset as the tables call it, without marks of Markdown."""
+    return LABELS.get(preset, preset).replace("`", "")
+
+
+def draw_gains(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the paired differences of a preset's ensembles from their members, on a scale of its own."""
+    weights: list[str] = []
+    for mix, (shade, mark, shift) in MIXES.items():
+        gains = {row["player"].partition(",")[0]: row["more"] for row in rows if row["player"].endswith(f"each {mix}")}
+        if gains:
+            weights, at = list(gains), np.arange(len(gains)) + shift
+            middle, low, high = np.array(list(gains.values())).T
+            ax.errorbar(at, middle, [middle - low, high - middle], fmt=mark, color=shade, capsize=3)
+    ax.axhline(0.0, color="0.5", linewidth=1)
+    ax.set_xticks(range(len(weights)), weights)
+    ax.set_xlim(-0.5, len(weights) - 0.5)
+    ax.grid(axis="y", alpha=0.3)
+
+
+def draw_auroc(ax: Axes, found: dict[str, dict[str, Any]]) -> None:
+    """Draw how well disagreement tells the trials that fail, a line for each preset, the first on top."""
+    middle, low, high = np.array([of["auroc"] for of in found.values()], dtype=float).T
+    ax.errorbar(middle, range(len(found)), xerr=[middle - low, high - middle], fmt="D", color="0.2", capsize=3)
+    ax.axvline(0.5, color="0.5", linestyle="--", linewidth=1)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.set_xlabel("AUROC of disagreement for trials that fail (½, dashed: uninformative; 1: perfect)")
+    ax.grid(axis="x", alpha=0.3)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(PRESETS), default=list(PRESETS), metavar="PRESET")
+    parser.add_argument("--only", nargs="*", choices=list(PRESETS), default=list(PRESETS), metavar="PRESET")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args(arguments)
-    tune()
     record = RESULTS / "ensembles.json"
+    if not options.only and not record.exists():
+        parser.error(f"--only needs a preset, as there is no {record.name} with former results.")
+    tune()
     found = json.loads(record.read_text(encoding="utf-8"))["presets"] if record.exists() else {}
     for preset in options.only:
         members, split = members_of(preset, options.seeds, options.runs), PRESETS[preset]
@@ -177,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.docs:
         page = between(PAGE.read_text(encoding="utf-8"), "ensembles", f"\n{as_tables(found)}\n")
         PAGE.write_text(page, encoding="utf-8")
+        draw(found, FIGURE)
 
 
 if __name__ == "__main__":

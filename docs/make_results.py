@@ -2,9 +2,9 @@
 
     python -m docs.make_results
 
-Writes the README's short table, the tables of docs/results.md and docs/every_split.md, docs/images/presets.png and the
-sentence "Reached: …" in the header of every preset. What is not measured here (values known from theory, published
-ones) stands in `KNOWN`.
+Writes the README's short table, the tables of docs/results.md and docs/every_split.md, docs/images/presets.png,
+docs/images/es.png and the sentence "Reached: …" in the header of every preset. What is not measured here (values known
+from theory, published ones) stands in `KNOWN`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.presets import CONTROLS, RECORD
+from docs import es_figure
 from docs.presets_figure import dots, draw
 from metarl.evaluation.results import chosen_points, short
 
 ROOT = Path(__file__).parent.parent
 README, PAGE, SPLITS = "README.md", "docs/results.md", "docs/every_split.md"
-FIGURE, CONFIGS = "docs/images/presets.png", "configs"
+FIGURE, ES_FIGURE, CONFIGS = "docs/images/presets.png", "docs/images/es.png", "configs"
 
 KNOWN = {
     "rl2_bernoulli_bandit_n10": "6.660 Bayes-optimal; 6.7 published (Duan et al. 2016)",
@@ -335,7 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path, text in documents(record).items():
         path.write_text(text, encoding="utf-8")
     draw(dots(record), ROOT / FIGURE, note(record))
-    print(f"Wrote {README}, {PAGE}, {SPLITS}, {FIGURE} and {len(record)} headers in {CONFIGS}/")
+    es_figure.draw(record, ROOT / ES_FIGURE)
+    print(f"Wrote {README}, {PAGE}, {SPLITS}, {FIGURE}, {ES_FIGURE} and {len(record)} headers in {CONFIGS}/")
 
 
 if __name__ == "__main__":
