@@ -3,10 +3,11 @@
 ``python -m benchmarks.curricula [--family WallMaze CartPole] [--runs DIR] [--seeds 1 2 3 4 5] [--tasks 1000]
 [--repeats 4] [--train]`` plays tasks of `test` and `ood` with RL², trained with each sampler for about the same number
 of environment steps, from runs under DIR named ``<preset>_<seed>``. With ``--train`` a run that is not finished is
-trained first. It prints a table for each split and writes ``curricula.json``, in which other families stay as they are,
-and ``curricula.png``: the mean score, that on the worst tenth of the tasks (CVaR 10 %) and on the worst task, chosen by
-one half of the trials and measured on the other, and what each sampler has above uniform draws on the same tasks.
-Intervals are over seeds and tasks.
+trained first. It prints a table for each split and writes ``curricula.json`` and ``curricula.png``: the mean score,
+that on the worst tenth of the tasks (CVaR 10 %) and on the worst task, chosen by one half of the trials and measured on
+the other, and what each sampler has above uniform draws on the same tasks. In ``curricula.json`` other families stay as
+they are, and so do the samplers that ``--only`` leaves out: each row has its number of seeds, and its gain is over
+uniform draws with the same seeds. Intervals are over seeds and tasks.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ SAMPLERS = {
 FAMILIES = {
     "WallMaze": ("wall_maze", ("uniform", "PLR", "robust PLR", "PLR, exact regret", "SFL", "ACCEL", "PAIRED")),
     "CartPole": ("cartpole_wide", ("uniform", "PLR", "RoML", "ACCEL", "PAIRED")),
+    "SparsePointRobot": ("sparse_point_robot", ("uniform", "PLR, exact regret", "RoML")),
+    "Rulesets": ("rulesets_trivial", ("uniform", "PLR", "PLR, exact regret", "SFL")),
 }
 """The end of the presets' names and the samplers of each family."""
 
@@ -97,6 +100,12 @@ def compared(found: dict[str, AdaptationCurve]) -> Rows:
                 row[f"{name}_gain"] = [float(each[0]) for each in gain]
         rows[title] = row
     return rows
+
+
+def kept(before: Rows, found: Rows) -> Rows:
+    """The rows that were found, and between them those of samplers that were not played this time."""
+    both = before | found
+    return {title: both[title] for title in SAMPLERS if title in both}
 
 
 def table(rows: Rows) -> str:
@@ -162,7 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
         wanted = ("uniform", *(given.only or SAMPLERS))
         chosen = {title: preset for title, preset in presets_of(family).items() if title in wanted}
         found = curves(chosen, given.seeds, given.tasks, given.repeats, given.runs, given.train)
-        results[family] = {split: compared(each) for split, each in found.items()}
+        before = results.get(family, {})
+        results[family] = {split: kept(before.get(split, {}), compared(each)) for split, each in found.items()}
         for split, rows in results[family].items():
             print(f"{family}, {split}\n\n{table(rows)}\n")
     given.out.mkdir(parents=True, exist_ok=True)

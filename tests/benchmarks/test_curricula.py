@@ -74,3 +74,13 @@ def test_a_sampler_that_a_family_has_no_preset_of_is_refused_before_anything_is_
         curricula.main(["--only", "SFL", "--out", str(tmp_path)])
     assert "--only SFL: CartPole has no such preset" in capsys.readouterr().err
     assert runs == [] and not list(tmp_path.iterdir())
+
+
+def test_samplers_that_were_not_played_keep_their_rows():
+    before = {"PLR": {"seeds": 3}, "uniform": {"seeds": 3}}
+    found = {"uniform": {"seeds": 5}, "SFL": {"seeds": 5}}
+    assert list(curricula.kept(before, found).items()) == [
+        ("uniform", {"seeds": 5}),
+        ("PLR", {"seeds": 3}),
+        ("SFL", {"seeds": 5}),
+    ]
