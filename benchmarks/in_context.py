@@ -43,14 +43,15 @@ class Problem(NamedTuple):
     title: str
     sampling: str  # the limit of DPT that samples
     best: str  # what DAgger's teacher is, and where given the limit of a greedy DPT
+    repeats: int  # trials on each task: many on few tasks, since which goals are found is left to chance
     greedy: bool = True  # whether the best is one
 
 
 PROBLEMS = {
-    "bernoulli_bandit_n10": Problem("Bernoulli bandit, 10 pulls", "thompson", "gittins"),
-    "bernoulli_bandit": Problem("Bernoulli bandit, 100 pulls", "thompson", "gittins"),
-    "gridnavi": Problem("GridNavi", "posterior_sampling", "bayes_optimal", greedy=False),
-    "darkroom": Problem("DarkRoom, 30 episodes", "posterior_sampling_by_episode", "search", greedy=False),
+    "bernoulli_bandit_n10": Problem("Bernoulli bandit, 10 pulls", "thompson", "gittins", 20),
+    "bernoulli_bandit": Problem("Bernoulli bandit, 100 pulls", "thompson", "gittins", 20),
+    "gridnavi": Problem("GridNavi", "posterior_sampling", "bayes_optimal", 400, greedy=False),
+    "darkroom": Problem("DarkRoom, 30 episodes", "posterior_sampling_by_episode", "search", 40, greedy=False),
 }
 
 
@@ -59,7 +60,8 @@ def study(name: str, seeds: Sequence[int], runs: Path, tasks: int) -> list[dict[
     problem, trained = PROBLEMS[name], config.read(f"dpt_{name}")
     family, split = trained.family, reported_split(trained)
     exact = {
-        player: _played(baseline(player, family), family, split, tasks) for player in (problem.sampling, problem.best)
+        player: _played(baseline(player, family), family, split, tasks, problem.repeats)
+        for player in (problem.sampling, problem.best)
     }
     rows = [_row(problem, player, exact[player], None, None) for player in exact]
     learned = {("DPT, sampling", "dpt", False): problem.sampling}
@@ -69,13 +71,14 @@ def study(name: str, seeds: Sequence[int], runs: Path, tasks: int) -> list[dict[
         folders = [runs / f"{kind}_{name}_{seed}" for seed in seeds]
         there = [folder for folder in folders if (folder / "evaluation" / "table.txt").exists()]
         if there:
-            curve = combine([_played(metarl.load(folder), family, split, tasks, greedy) for folder in there])
+            curve = combine(
+                [_played(metarl.load(folder), family, split, tasks, problem.repeats, greedy) for folder in there]
+            )
             rows.append(_row(problem, title, curve, limit, difference(curve, exact[limit])))
     return rows
 
 
-def _played(agent: Any, family: Any, split: str, tasks: int, greedy: bool = False) -> AdaptationCurve:
-    repeats = 20 if family.num_tasks(split) is None else 400  # of few tasks many trials, which are left to chance
+def _played(agent: Any, family: Any, split: str, tasks: int, repeats: int, greedy: bool = False) -> AdaptationCurve:
     return metarl.evaluate(agent, family, split, tasks, repeats=repeats, greedy=greedy, step_curve=False)
 
 
