@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ class Target(NamedTuple):
     value: float
     sooner: tuple[str, ...]  # options of the preset that lead there faster
     evaluation: tuple[str, ...]
+    student: tuple[str, ...] = ()  # a preset and its options that are trained first, to start from; its seconds count
 
 
 TARGETS = {
@@ -67,6 +68,15 @@ TARGETS = {
         35.0,
         (),
         ("--eval_every=10", "--eval_tasks=2000"),
+    ),
+    "gridnavi_from_student": Target(
+        "rl2_gridnavi",
+        "RL², GridNavi, from a student of a player that is told the goal: return of a trial",
+        "eval/all/score",
+        35.0,
+        ("--agent.meta_batch_size=256",),
+        ("--eval_every=5", "--eval_tasks=2000"),
+        student=("dagger_gridnavi", "--agent.teacher=optimal", "--agent.labels=sampled", "--total_iterations=40"),
     ),
     "maml": Target(
         "maml_navigation2d",
@@ -108,15 +118,19 @@ def records(path: Path, process: subprocess.Popen[bytes], limit: float = math.in
 def reach(target: Target, seed: int, threads: int, options: tuple[str, ...] = (), limit: float = math.inf) -> Reached:
     """Train one seed until it reaches the target, to its end, or until `limit` seconds by the clock have passed."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+        run, student = Path(folder) / "run", Path(folder) / "student"
         given = ["--config", target.preset, f"--seed={seed}", f"--num_threads={threads}", f"--run_dir={run}"]
         given += ["--final_eval_tasks=0", "--checkpoint_every=1000000", *target.sooner, *target.evaluation, *options]
+        seconds, steps, iterations, best = 0.0, 0, 0, -math.inf
+        if target.student:
+            seconds, steps = train_student(target.student, seed, threads, student)
+            given.append(f"--init_from={student}")
+        before = steps
         command = [sys.executable, "-m", "metarl.train", *given]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        seconds, steps, iterations, best = 0.0, 0, 0, -math.inf
         for record in records(run / "metrics.jsonl", process, limit):
             seconds += record["time/collect"] + record["time/update"]
-            steps, iterations = record["env_steps"], record["iteration"]
+            steps, iterations = before + record["env_steps"], record["iteration"]
             best = max(best, record.get(target.tag, -math.inf))
             if best >= target.value:
                 process.send_signal(signal.SIGINT)
@@ -130,13 +144,24 @@ def reach(target: Target, seed: int, threads: int, options: tuple[str, ...] = ()
     return Reached(seed, seconds, steps, iterations, None, best if math.isfinite(best) else None)
 
 
+def train_student(student: Sequence[str], seed: int, threads: int, run: Path) -> tuple[float, int]:
+    """Train a student to its end; return its seconds of training and its environment steps."""
+    preset, *options = student
+    given = ["--config", preset, f"--seed={seed}", f"--num_threads={threads}", f"--run_dir={run}", *options]
+    command = [sys.executable, "-m", "metarl.train", *given, "--eval_every=0", "--final_eval_tasks=0"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return sum(each["time/collect"] + each["time/update"] for each in records), records[-1]["env_steps"]
+
+
 def row(target: Target, results: list[Reached]) -> str:
     """A line of the table."""
     missed = sum(result.value is None for result in results)
     seconds, steps = ([getattr(r, name) for r in results] for name in ("seconds", "env_steps"))
     each = ", ".join("not reached" if r.value is None else f"{r.seconds:.0f}" for r in results)
     median = "not reached" if missed * 2 > len(results) else f"**{statistics.median(seconds):.0f}**"
-    options = " ".join([f"`{target.preset}`", *(f"`{option}`" for option in target.sooner)])
+    words = [target.preset, *target.sooner, *(("after", *target.student) if target.student else ())]
+    options = " ".join(word if word == "after" else f"`{word}`" for word in words)
     reached = f"{target.what} ≥ {target.value:g}"
     return f"| {reached} | {options} | {median} | {each} | {statistics.median(steps) / 1e6:.1f} M |"
 

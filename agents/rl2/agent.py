@@ -257,6 +257,18 @@ class RL2(LearningAgent, config=RL2Config):
             "updates": torch.tensor(self.updates),
         }
 
+    def starting_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the own critic, with its scale, or the own inference head if the other agent has none like it."""
+        own = self.state_dict()
+        for part in (("net.critic.", "return_"), ("net.infer.",)):
+            mine, theirs = (
+                {name: value.shape for name, value in each.items() if name.startswith(part)} for each in (own, state)
+            )
+            if mine != theirs:
+                state = {name: value for name, value in state.items() if name not in theirs}
+                state |= {name: own[name] for name in mine}
+        return state
+
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         self.optimizer.load_state_dict(state)

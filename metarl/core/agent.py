@@ -164,6 +164,13 @@ class LearningAgent(Agent):
         """Continue from a `state_dict`."""
         raise NotImplementedError
 
+    def starting_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state to start from, given another agent's; by default that one.
+
+        A subclass replaces parts that need not match, such as a critic, by its own if they do not.
+        """
+        return state
+
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Initialise from another agent's `state_dict`, except for the optimiser and the number of updates.
 

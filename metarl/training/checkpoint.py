@@ -222,7 +222,7 @@ def start_from(name: str, agent: LearningAgent) -> None:
     Raises ConfigError if there is no such agent or the two do not match.
     """
     saved = state_file.read(_path_of(find(name), "last"), agent.device)
-    saved = saved._replace(state=state_file.without_optimiser(saved.state))
+    saved = saved._replace(state=agent.starting_state(state_file.without_optimiser(saved.state)))
     reason = state_file.put(saved, agent, agent.start_from)
     if reason is None:
         reason = state_file.misfit(saved, state_file.kinds(state_file.without_optimiser(agent.state_dict())))

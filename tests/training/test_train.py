@@ -210,6 +210,28 @@ def test_the_default_run_dir_names_preset_and_seed(toy: list[str]):
     assert [path for path in Path("runs").iterdir() if path.name.startswith("rl2_guess_2_")]
 
 
+@pytest.mark.parametrize("critic", ["history", "task", "task_and_time"])
+@pytest.mark.parametrize("student", ["pretrained:dagger_gridnavi", "pretrained:rl2_gridnavi"])
+def test_rl2_starts_with_the_policy_of_a_student_and_a_critic_of_its_own(
+    student: str, critic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also if the student's critic was told something else: it begins anew, with the scale of its returns."""
+    monkeypatch.chdir(tmp_path)
+    given = ["rl2_gridnavi", "--agent.meta_batch_size=8", f"--agent.critic={critic}", "--agent.aux_coef=0.1", "--quiet"]
+    given += ["--final_eval_tasks=0", "--total_iterations=0"]
+    assert train.main([*given, "--run_dir=runs/alone"]) == 0
+    assert train.main([*given, "--run_dir=runs/second", f"--init_from={student}"]) == 0
+    states = (checkpoint.load_state(checkpoint.find(each))[0] for each in (student, "runs/second", "runs/alone"))
+    theirs, ours, fresh = states
+    policy = [name for name in theirs if name.startswith("net.") and "critic" not in name]
+    assert len(policy) > 5 and all(torch.equal(theirs[name], ours[name]) for name in policy)
+    kept = student == "pretrained:rl2_gridnavi" and critic == "task"
+    for name in (name for name in ours if "critic" in name or name.startswith("return_")):
+        assert torch.equal(ours[name], (theirs if kept else fresh)[name]), name
+    assert all(torch.equal(ours[name], fresh[name]) for name in fresh if "infer" in name)
+    assert train.main([*given[:-1], "--total_iterations=1", "--run_dir=runs/third", f"--init_from={student}"]) == 0
+
+
 @pytest.mark.parametrize("name", ["runs/first", "pretrained:rl2_gridnavi"])
 def test_training_starts_from_another_agent(toy: list[str], name: str, capsys: pytest.CaptureFixture[str]):
     """With its parameters and the scales that belong to them; the optimiser and the counters begin anew."""
