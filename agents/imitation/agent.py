@@ -5,8 +5,9 @@ task, for its action at every step. It then minimises the policy's cross-entropy
 policy has seen so far. The policy thus learns the teacher's action *averaged over the tasks that are still possible*.
 
 **DPT**, the decision-pretrained transformer (Lee et al. 2023), learns the optimal action of the true task, on trials of
-random play. Its policy becomes the posterior over the optimal action, and sampling from it is Thompson sampling
-(posterior sampling), although it was never trained on that algorithm.
+random play or its own. Its policy becomes the posterior over the optimal action, and sampling from it is Thompson
+sampling (posterior sampling), although it was never trained on that algorithm. What it has seen is all steps of the
+trial so far or, as published for MDPs, those of earlier episodes alone (`context.py`).
 
 **DAgger** (Ross et al. 2011) learns on the states that the student itself visits. With a teacher that does not know the
 task, such as the Gittins index, the student copies how the teacher learns: a small network replaces a large or slow
