@@ -218,6 +218,11 @@ class DPT(Imitator, config=DPTConfig):
     def head_inputs(self, raw: Tensor, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return (output, x) if self.config.context == "step" else in_sequence(self.net, raw, output)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state; with ``context: episode`` it is marked, as no other policy reads its memory like this."""
+        by_episode = self.config.context == "episode"
+        return super().state_dict() | ({"by_episode": torch.tensor(True)} if by_episode else {})
+
     def acting_module(self, memory: Memory) -> ActingRL2:
         acting = super().acting_module(memory)
         return acting if self.config.context == "step" else ActingDPT(self.net)
