@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.distillation [--runs DIR] [--seeds 1 2 3] [--trials 8] [--docs]`` plays the runs
 ``DIR/ad_darkroom_<seed>`` (seed 1 may be the agent of the package) on the goals of DarkRoom's `test` split, which no
-training history has, for `EPISODES` episodes, five times as many as in training. Next to them are their source, tabular
-Q-learning, and two players with an exact posterior, which samples a goal at every step or (PSRL) for an episode. It
-prints a table and writes ``distillation.json``; with ``--docs`` also the table and the figure of
+training history has. Each player plays `EPISODES` episodes: AD 50, five times as many as in training. Next to them are
+their source, tabular Q-learning, and two players with an exact posterior, which samples a goal at every step or (PSRL)
+for an episode. It prints a table and writes ``distillation.json``; with ``--docs`` also the table and the figure of
 docs/algorithms/distillation.md. Intervals are 95 %, over seeds and tasks.
 """
 

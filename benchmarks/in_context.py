@@ -4,7 +4,7 @@
 runs ``DIR/<preset>_<seed>`` of the presets dpt_* and dagger_*: DPT as it samples, whose exact limit is posterior
 sampling (Thompson sampling on bandits), and greedily; and DAgger next to its teacher. It prints a table with paired
 differences and writes ``in_context.json``, where a problem keeps its rows until it is played again; with ``--docs``
-also the table and the figure of docs/algorithms/imitation.md, where the exact limits are dashed.
+also the table and the figure of docs/algorithms/imitation.md.
 """
 
 from __future__ import annotations
@@ -113,14 +113,16 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """A panel for each problem: the return of an episode along the trial; exact limits are dashed."""
+    """A panel for each problem: the return along the trial. Exact limits are dashed, greedy play is dotted."""
     figure = Figure(figsize=(10.4, 7.2), layout="constrained")
     for ax, (name, rows) in zip(figure.subplots(2, 2).flat, results.items(), strict=True):
         for row in rows:
             mean, low, high = (np.array(part) for part in row["episodes"])
             at, exact = np.arange(len(mean)) + 1, row["limit"] is None
             shade = colour(row["player"])
-            ax.plot(at, mean, "--" if exact or "greedy" in row["player"] else "-", color=shade, label=row["player"])
+            ax.plot(
+                at, mean, "--" if exact else ":" if "greedy" in row["player"] else "-", color=shade, label=row["player"]
+            )
             if not exact:
                 ax.fill_between(at, low, high, color=shade, alpha=0.2, linewidth=0)
         ax.set_title(PROBLEMS[name].title)
@@ -144,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tune()
     record = RESULTS / "in_context.json"
     kept = json.loads(record.read_text(encoding="utf-8"))
+    without = [name for name in PROBLEMS if name not in options.only and not kept.get(name)]
+    if options.docs and without:
+        parser.error(f"--docs draws all problems, and {', '.join(without)} has no record: play it, too.")
     found = {name: study(name, options.seeds, options.runs, options.tasks) for name in options.only}
     kept = {name: found.get(name, kept.get(name, [])) for name in PROBLEMS}
     record.write_text(to_json(kept, indent=1) + "\n", encoding="utf-8")

@@ -116,14 +116,18 @@ def records(path: Path, process: subprocess.Popen[bytes], limit: float = math.in
 
 
 def reach(target: Target, seed: int, threads: int, options: tuple[str, ...] = (), limit: float = math.inf) -> Reached:
-    """Train one seed until it reaches the target, to its end, or until `limit` seconds by the clock have passed."""
+    """Train one seed until it reaches the target, to its end, or until `limit` seconds by the clock have passed.
+
+    A student is trained before that, to its end.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run, student = Path(folder) / "run", Path(folder) / "student"
         given = ["--config", target.preset, f"--seed={seed}", f"--num_threads={threads}", f"--run_dir={run}"]
         given += ["--final_eval_tasks=0", "--checkpoint_every=1000000", *target.sooner, *target.evaluation, *options]
         seconds, steps, iterations, best = 0.0, 0, 0, -math.inf
         if target.student:
-            seconds, steps = train_student(target.student, seed, threads, student)
+            device = tuple(option for option in options if option.startswith("--device"))
+            seconds, steps = train_student((*target.student, *device), seed, threads, student)
             given.append(f"--init_from={student}")
         before = steps
         command = [sys.executable, "-m", "metarl.train", *given]

@@ -78,8 +78,8 @@ class DPTConfig(ImitationConfig):
     """Label of a step where several actions are optimal: sampled (one of them at random) or greedy (always the same
     one, `TaskFamily.optimal_action`)."""
     context: str = option("step", one_of("step", "episode"))
-    """When the policy learns what it has seen: after each step, or, as published for MDPs, after each episode (the
-    policy then sees the earlier episodes and the current observation)."""
+    """What the policy sees of a trial: step (all steps so far) or, as published for MDPs, episode (all earlier episodes
+    and the current observation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,9 @@ from metarl.envs.bandits.bernoulli import BernoulliBandit
 from metarl.envs.grids.dark_room import DarkRoom
 from metarl.envs.grids.grid_navi import GridNavi
 from metarl.testing import check_agent
+from metarl.training import checkpoint
+from metarl.training.config.errors import ConfigError
+from metarl.training.state_file import Counters
 
 SMALL: dict[str, Any] = {"meta_batch_size": 8, "hidden_size": 8, "num_minibatches": 2}
 
@@ -276,6 +279,24 @@ def test_a_context_by_episodes_knows_the_episodes_before_and_the_observation(mem
     reward[16:30] += 1.0  # in the second episode, but for its last step, which the third is the first to see
     other, n = probabilities(rollout.step._replace(prev_reward=reward)), family.horizon
     assert torch.equal(other[: 2 * n], whole[: 2 * n]) and not torch.equal(other[2 * n :], whole[2 * n :])
+
+
+def test_nobody_starts_from_a_policy_with_a_context_by_episodes(tmp_path: Path):
+    """Its head reads the memory of another step, so that the same weights would play another policy."""
+    family, cpu = GridNavi(1), torch.device("cpu")
+    rl2 = DPTConfig(memory="gru", **SMALL).network().build(family, 0, cpu)
+    for context in ("step", "episode"):
+        student = DPTConfig(memory="gru", context=context, **SMALL)
+        (run := tmp_path / context).mkdir()
+        (run / "config.yaml").touch()
+        checkpoint.save(run, student.build(family, 0, cpu), Counters())
+        if context == "step":
+            checkpoint.start_from(str(run), rl2)
+            continue
+        for agent in (rl2, DPTConfig(memory="gru", **SMALL).build(family, 0, cpu)):
+            with pytest.raises(ConfigError, match=r"'by_episode' is not part of the agent"):
+                checkpoint.start_from(str(run), agent)
+        checkpoint.start_from(str(run), student.build(family, 1, cpu))
 
 
 def test_a_context_by_episodes_needs_a_memory():

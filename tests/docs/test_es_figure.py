@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -51,5 +52,7 @@ def test_the_page_has_the_figure_that_the_script_makes(tmp_path: Path):
     es_figure.draw(RECORD, tmp_path / "es.png")
     shown = make_results.ROOT / make_results.ES_FIGURE
     with Image.open(tmp_path / "es.png") as new, Image.open(shown) as old:
+        pixels = [np.asarray(image.convert("RGB"), dtype=float) for image in (new, old)]
         assert new.size == old.size, "run `python -m docs.make_results`"
+    assert np.abs(pixels[0] - pixels[1]).mean() < 1.0, "run `python -m docs.make_results`"
     assert shown.stat().st_size < 60_000

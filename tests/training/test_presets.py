@@ -75,6 +75,7 @@ def test_the_task_sampler_of_a_preset_accepts_its_agent_and_family(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_agent_is_the_preset(name: str):
     shipped, preset = config.read(PRETRAINED / name / "config.yaml"), config.parse(["--config", name]).config
+    assert shipped.task_sampler == preset.task_sampler
     assert vars(shipped.agent) == vars(preset.agent) and vars(shipped.family).keys() == vars(preset.family).keys()
     assert (shipped.seed, shipped.total_iterations) == (preset.seed, preset.total_iterations)
     assert shipped.run_dir is None, "where the run lay is nobody's business"

@@ -115,7 +115,8 @@ class TrainConfig:
     until ten in a row were skipped; this copies the agent's state before every iteration)."""
     init_from: str | None = option(None, RUN)
     """Run directory, or pretrained:NAME, with the agent's initial parameters; null: new ones. The optimiser, the
-    schedules and the counters start from scratch, and so does a critic that the other agent does not have."""
+    schedules and the counters start from scratch, and so do a critic and a head of aux_coef that the other agent does
+    not have."""
     allow: list[str] = field(default_factory=list)
     """Packages that register the family or the agent. A file only names them; --allow imports them."""
 
