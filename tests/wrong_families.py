@@ -202,6 +202,36 @@ class TaughtTooMuch(Line):
         return 2 * (task.goal > state.x).long()[:, 0]
 
 
+class OptimalColumn(Line):
+    def optimal_action(self, task, obs):
+        return (task.goal > obs).long()
+
+
+class OptimalOutside(Line):
+    def optimal_action(self, task, obs):
+        return 2 * (task.goal > obs).long()[:, 0]
+
+
+class OptimalNames(Line):
+    """The actions instead of a mask."""
+
+    def optimal_action(self, task, obs):
+        return (task.goal > obs).long()[:, 0]
+
+    def optimal_actions(self, task, obs):
+        return (task.goal > obs).long()
+
+
+class OptimalOthers(OptimalNames):
+    def optimal_actions(self, task, obs):
+        return torch.cat([task.goal > obs, task.goal <= obs], dim=1)
+
+
+class OptimalAlone(Line):
+    def optimal_actions(self, task, obs):
+        return torch.cat([task.goal <= obs, task.goal > obs], dim=1)
+
+
 class Faulty(Line):
     """One part of what a method returns goes wrong in one way, or the method raises, once `armed` calls were good."""
 

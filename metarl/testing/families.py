@@ -77,8 +77,8 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     Checked: spaces, shapes and types; keyed randomness (the same keys give the same bits, a row of a batch equals a
     batch of one, shards equal the whole); nothing modified in place; tasks finite, not all equal, each enumerated once;
     splits disjoint, and `ood` distributed unlike `train`; first observations without the task, unless the family has
-    ``shows_task = True``; endings; right actions; oracle and random returns; beliefs, where the family has them;
-    copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
+    ``shows_task = True``; endings; right and optimal actions; oracle and random returns; beliefs, where the family has
+    them; copies; pictures; Gymnasium's and stable-baselines3's `check_env`, with and without ``trial=True``.
     """
     require(not no_family(family), no_family(family))
     check_declaration(family)
@@ -90,6 +90,7 @@ def check_family(family: TaskFamily, *, seed: int = 0) -> None:
     check_physics(family, seed)
     check_first_observation(family, seed)
     check_target(family, seed)
+    check_optimal_actions(family, seed)
     check_returns(family, seed)
     check_beliefs(family, seed)
     check_copies(family, seed)
@@ -113,6 +114,7 @@ def quick_check(family: TaskFamily, split: str = "train", seed: int = 0) -> list
         spoiled += _quick_physics(family, split, seed, _QUICK_STEPS)
         check_first_observation(family, seed)
         check_target(family, seed, split)
+        check_optimal_actions(family, seed, split)
         check_bounds(family, family.sample_tasks(rng.key(seed), ROWS, split))
         for other in (each for each in family.splits if each != split):
             try:
@@ -175,12 +177,38 @@ def check_target(family: TaskFamily, seed: int = 0, split: str = "train") -> Non
         return
     keys, name = rng.fold(rng.key(seed), torch.arange(ROWS)), type(family).__name__
     task = family.sample_tasks(rng.key(seed), ROWS, split)
-    target, action = family.target(task, family.reset(task, keys)), random_action(family.action_space, keys)
-    refuse(wrong_tensor(f"{name}.target", target, action.dtype, ROWS, tuple(action.shape[1:]), action.device))
-    assert target is not None
-    for row in target:
+    _check_actions(f"{name}.target", family.target(task, family.reset(task, keys)), family, keys)
+
+
+def check_optimal_actions(family: TaskFamily, seed: int = 0, split: str = "train") -> None:
+    """Check that the family's labels for imitation, if any, are in the action space and agree with each other."""
+    cls = type(family)
+    if cls.optimal_action is TaskFamily.optimal_action and cls.optimal_actions is TaskFamily.optimal_actions:
+        return
+    keys, name = rng.fold(rng.key(seed), torch.arange(ROWS)), type(family).__name__
+    task = family.sample_tasks(rng.key(seed), ROWS, split)
+    obs = family.observe(task, family.reset(task, keys))
+    action, several = family.optimal_action(task, obs), family.optimal_actions(task, obs)
+    if action is not None:
+        _check_actions(f"{name}.optimal_action", action, family, keys)
+    if several is None:
+        return
+    if action is None:
+        raise Broken(f"{name} has optimal_actions and no optimal_action, which is one of them.")
+    space = family.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise Broken(f"{name}.optimal_actions is for Discrete actions, got {space}.")
+    refuse(wrong_tensor(f"{name}.optimal_actions", several, torch.bool, ROWS, (int(space.n),), action.device))
+    among = several.gather(1, (action - int(space.start))[:, None]).all()
+    require(bool(among), f"{name}.optimal_actions must include optimal_action.")
+
+
+def _check_actions(what: str, value: Any, family: TaskFamily, keys: Tensor) -> None:
+    action = random_action(family.action_space, keys)
+    refuse(wrong_tensor(what, value, action.dtype, len(keys), tuple(action.shape[1:]), action.device))
+    for row in value:
         good = family.action_space.contains(row.numpy())
-        require(good, f"{name}.target must be an action of {family.action_space}, got {row.tolist()}.")
+        require(good, f"{what} must be an action of {family.action_space}, got {row.tolist()}.")
 
 
 def check_returns(family: TaskFamily, seed: int = 0, tasks: int = 256) -> None:

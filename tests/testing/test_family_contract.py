@@ -71,6 +71,11 @@ FAULTS = {
     "Pieces": r"^Pieces\.observation_space must be one flat vector .* of the shape \(2,\), got \(1,\)\.$",
     "Untaught": r"^Untaught\.target must be int64 of shape \(B,\), got float32 of shape \(7,\)",
     "TaughtTooMuch": r"^TaughtTooMuch\.target must be an action of Discrete\(2\), got 2\.$",
+    "OptimalColumn": r"^OptimalColumn\.optimal_action must be int64 of shape \(B,\), got int64 of shape \(7, 1\)",
+    "OptimalOutside": r"^OptimalOutside\.optimal_action must be an action of Discrete\(2\), got 2\.$",
+    "OptimalNames": r"^OptimalNames\.optimal_actions must be bool of shape \(B, 2\), got int64 of shape \(7, 1\)",
+    "OptimalOthers": r"^OptimalOthers\.optimal_actions must include optimal_action\.$",
+    "OptimalAlone": r"^OptimalAlone has optimal_actions and no optimal_action, which is one of them\.$",
     "Loose": r"^Loose\.step must return \(state, reward, terminated\)",
 }
 
