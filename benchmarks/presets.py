@@ -50,15 +50,12 @@ NOT_MEASURED = {
     "varibad_half_cheetah_dir": "it was never run",
     "robust_plr_wall_maze": "it was never run",
     "sfl_wall_maze": "it was never run",
-    "dpt_darkroom": "it was never run",
     "plr_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
     "ad_darkroom_large": "it needs a GPU",
     "plr_rulesets_trivial": "it was never run",
     "regret_rulesets_trivial": "it was never run",
     "sfl_rulesets_trivial": "it was never run",
-    "regret_sparse_point_robot": "it was never run",
-    "roml_sparse_point_robot": "it was never run",
     "accel_wall_maze": "it was never run",
     "accel_cartpole_wide": "it was never run",
     "paired_cartpole_wide": "it was never run",
@@ -66,6 +63,10 @@ NOT_MEASURED = {
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 NOT_SHIPPED = {
+    "plr_wall_maze": "it is worse than rl2_wall_maze, and the package may have 15 MB",
+    "regret_sparse_point_robot": "it would show nothing that rl2_sparse_point_robot does not",
+    "roml_sparse_point_robot": "it would show nothing that rl2_sparse_point_robot does not",
+    "dpt_darkroom": "its network would take 0.4 MB of the 15 that the package may have",
     "pearl_half_cheetah_vel": "it is far from what is published, and would take half a megabyte",
     "hyper_half_cheetah_vel": "its generated heads would take 1 MB of the 15 that the package may have",
     "sac_half_cheetah_vel": "its networks would take 1.6 MB of the 15 that the package may have",
