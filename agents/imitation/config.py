@@ -78,8 +78,8 @@ class DPTConfig(ImitationConfig):
     """Label of a step where several actions are optimal: sampled (one of them at random) or greedy (always the same
     one, `TaskFamily.optimal_action`)."""
     context: str = option("step", one_of("step", "episode"))
-    """What the policy sees of a trial: step (all steps so far) or, as published for MDPs, episode (all earlier episodes
-    and the current observation)."""
+    """Part of a trial that the policy sees: step (all steps so far) or, as published for MDPs, episode (all earlier
+    episodes and the current observation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -258,15 +258,19 @@ class RL2(LearningAgent, config=RL2Config):
         }
 
     def starting_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Keep the own critic, with its scale, or the own inference head if the other agent has none like it."""
+        """Keep the own critic, with its scale, if the other one is told something else or is not trained (a student's).
+
+        Keep the own inference head if the other agent has none, and leave out one that this agent does not have.
+        """
         own = self.state_dict()
-        for part in (("net.critic.", "return_"), ("net.infer.",)):
-            mine, theirs = (
-                {name: value.shape for name, value in each.items() if name.startswith(part)} for each in (own, state)
-            )
-            if mine != theirs:
-                state = {name: value for name, value in state.items() if name not in theirs}
-                state |= {name: own[name] for name in mine}
+        parts = {
+            ("net.critic.", "return_"): ("net.critic.of_task", "net.critic.of_time", "return_"),
+            ("net.infer.",): ("net.infer.",),
+        }  # what is kept together, and the optional parts of it
+        for names, optional in parts.items():
+            if any(_has(own, part) != _has(state, part) for part in optional):
+                state = {name: value for name, value in state.items() if not name.startswith(names)}
+                state |= {name: value for name, value in own.items() if name.startswith(names)}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -275,3 +279,7 @@ class RL2(LearningAgent, config=RL2Config):
         self.return_mean.copy_(state["return_mean"])
         self.return_std.copy_(state["return_std"])
         self.updates = int(state["updates"])
+
+
+def _has(state: dict[str, Tensor], part: str) -> bool:
+    return any(name.startswith(part) for name in state)
