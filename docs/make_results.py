@@ -35,7 +35,7 @@ KNOWN = {
     "dpt_bernoulli_bandit_n10": "5.82 Thompson sampling, its limit",
     "dpt_bernoulli_bandit": "75.04 Thompson sampling, its limit",
     "dpt_gridnavi": "24.64 posterior sampling, its limit",
-    "dpt_darkroom": "296 posterior sampling by episode, its limit",
+    "dpt_darkroom": "297 posterior sampling by episode, its limit",
     "dagger_gridnavi_small": "37.214 Bayes-optimal; 37.21 its teacher",
     "rl2_navigation2d": "{oracle} known goal",
     "rl2_darkroom": "{oracle} known goal",
