@@ -28,9 +28,9 @@ from torch.profiler import record_function
 
 from metarl.agents.imitation.behaviour import OPTIMAL, Mixed, Pair, Teacher, check_teacher, labels_of, make_teacher
 from metarl.agents.imitation.config import DAggerConfig, DPTConfig, ImitationConfig, is_run
-from metarl.agents.imitation.context import ActingDPT, DPTMemory, at_step, in_sequence
+from metarl.agents.imitation.context import EpisodicNetwork
 from metarl.agents.rl2.acting import ActingRL2
-from metarl.agents.rl2.network import RL2Memory, RL2Network
+from metarl.agents.rl2.network import RL2Network
 from metarl.core import rng
 from metarl.core.agent import Learned, OwnLoopAgent, at
 from metarl.core.batch_env import Step
@@ -69,17 +69,20 @@ class Imitator(OwnLoopAgent):
         tasks = features(scale_tasks(family))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = RL2Network(config.network(), family, tasks).to(self.device)
+            self.net = self._network()(config.network(), family, tasks).to(self.device)
         self.optimizer = ClippedAdam(self._trained_parameters(), at(config.lr, 0.0))
         self.key = rng.fold(rng.key(seed, self.device), 1)
         self.updates = 0
+
+    def _network(self) -> type[RL2Network]:
+        return RL2Network
 
     def _trained_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Return the parameters to train: all but the critic's, which only a run of RL² that continues needs."""
         return [(name, each) for name, each in self.net.named_parameters() if not name.startswith("critic.")]
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
+        return self.net.initial(num_tasks, self.device)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():
@@ -92,10 +95,6 @@ class Imitator(OwnLoopAgent):
         """Return the policy for one step ``(B, …)``, and the memory after it."""
         policy, _, memory = self.net.step(step, memory)
         return policy, memory
-
-    def head_inputs(self, raw: Tensor, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the policy's head reads at every step of trials, given the memory's outputs and inputs there."""
-        return output, x
 
     def adapt(self, memory: Memory, rollout: Rollout) -> Memory:
         return memory  # the recurrent state has already adapted
@@ -155,7 +154,7 @@ class Imitator(OwnLoopAgent):
     def _loss(self, raw: Tensor, label: Tensor, mask: Tensor) -> tuple[Tensor, Distribution]:
         """Return the mean cross-entropy of the policy to the labels, over all steps without padding, and the policy."""
         output, x, _ = self.net.sequence(raw, None)
-        policy, _ = self.net.heads(*self.head_inputs(raw, output, x), None)
+        policy, _ = self.net.heads(output, x, None)
         own = self.net.actions.to_own(label)
         own = own.masked_fill(mask.reshape(*mask.shape, *[1] * (own.ndim - 2)) == 0, 0)  # padding may hold no action
         return -(policy.log_prob(own) * mask).sum() / mask.sum(), policy
@@ -195,6 +194,9 @@ class DPT(Imitator, config=DPTConfig):
         Mixed(family, rng.key(0))  # raises the ValueError
         super().__init__(config, family, seed, device)
 
+    def _network(self) -> type[RL2Network]:
+        return EpisodicNetwork if self.config.context == "episode" else RL2Network
+
     def player(self, key: Key, progress: float) -> Agent:
         behaviour = self.config.behaviour
         return self if behaviour == "policy" else Mixed(self.family, key, uniform=behaviour == "uniform")
@@ -202,30 +204,10 @@ class DPT(Imitator, config=DPTConfig):
     def label(self, rollout: Rollout, key: Key) -> Tensor:
         return labels_of(rollout, self.teacher, key, greedy=self.config.labels == "greedy")
 
-    def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        state, last_obs = super().begin(num_tasks)
-        if self.config.context == "step":
-            return RL2Memory(state, last_obs)
-        nothing = torch.zeros(num_tasks, self.net.memory.hidden_size, device=self.device)
-        return DPTMemory(state, last_obs, nothing)
-
-    def policy(self, step: Step, memory: Memory) -> tuple[Distribution, Memory]:
-        if self.config.context == "step":
-            return super().policy(step, memory)
-        context, query, memory = at_step(self.net, step, memory)
-        return self.net.heads(context, query, None)[0], memory
-
-    def head_inputs(self, raw: Tensor, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (output, x) if self.config.context == "step" else in_sequence(self.net, raw, output)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state; with ``context: episode`` it is marked, as no other policy reads its memory like this."""
         by_episode = self.config.context == "episode"
         return super().state_dict() | ({"by_episode": torch.tensor(True)} if by_episode else {})
-
-    def acting_module(self, memory: Memory) -> ActingRL2:
-        acting = super().acting_module(memory)
-        return acting if self.config.context == "step" else ActingDPT(self.net)
 
 
 class DAgger(Imitator, config=DAggerConfig):

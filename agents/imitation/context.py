@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.network import RL2Network
 from metarl.core.batch_env import Step
-from metarl.core.distributions import Distribution, make_distribution
 
 
 class DPTMemory(NamedTuple):
@@ -25,34 +23,25 @@ class DPTMemory(NamedTuple):
     context: Tensor  # (B, H) the memory's output at the first step of the current episode
 
 
-def at_step(net: RL2Network, step: Step, memory: DPTMemory) -> tuple[Tensor, Tensor, DPTMemory]:
-    """Return the inputs of the policy's head at a step, ``(B, H)`` and ``(B, E)``, and the memory after it."""
-    raw, last_obs = net.encoder.raw(step, memory.last_obs)
-    output, state = net.memory.step(net.embed(raw), memory.state)
-    context = torch.where(net.encoder.begins_episode(raw)[:, None], output, memory.context)
-    return context, net.embed(net.encoder.only_observation(raw)), DPTMemory(state, last_obs, context)
+class EpisodicNetwork(RL2Network):
+    """RL²'s network whose heads read the memory of the episode's first step, and of each step only the observation."""
 
+    def initial(self, rows: int, device: torch.device | str = "cpu") -> Any:
+        """Return the memory before a trial."""
+        state, last_obs = super().initial(rows, device)
+        return DPTMemory(state, last_obs, torch.zeros(rows, self.memory.hidden_size, device=device))
 
-def in_sequence(net: RL2Network, raw: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same inputs ``(T, B, H)`` and ``(T, B, E)`` for whole trials of encoded steps ``(T, B, F)``.
+    def read(self, step: Step, memory: Any) -> tuple[Tensor, Tensor, Any]:
+        """Return the episode's context ``(B, H)``, the query ``(B, E)``, and the memory after the step."""
+        raw, last_obs = self.encoder.raw(step, memory.last_obs)
+        output, state = self.memory.step(self.embed(raw), memory.state)
+        context = torch.where(self.encoder.begins_episode(raw)[:, None], output, memory.context)
+        return context, self.embed(self.encoder.only_observation(raw)), DPTMemory(state, last_obs, context)
 
-    `output` ``(T, B, H)`` is that of the memory at every step.
-    """
-    time = torch.arange(len(raw), device=raw.device)[:, None]
-    first = torch.where(net.encoder.begins_episode(raw), time, 0).cummax(0).values
-    context = output.gather(0, first[..., None].expand_as(output))
-    return context, net.embed(net.encoder.only_observation(raw))
-
-
-class ActingDPT(ActingRL2):
-    """The encoder, the memory and the policy's head of a policy with ``context: episode``."""
-
-    def initial(self, rows: int) -> Any:
-        state, last_obs = super().initial(rows)
-        return DPTMemory(state, last_obs, torch.zeros(rows, self.net.memory.hidden_size))
-
-    def forward(self, step: Step, memory: Any) -> tuple[Distribution, Any]:
-        context, query, memory = at_step(self.net, step, memory)
-        head = self.net.policy
-        outputs = head(head.of_memory(context) + head.of_step(query))
-        return make_distribution(outputs, self.net.log_std, self.actions.sizes), memory
+    def sequence(self, raw: Tensor, state: Any | None) -> tuple[Tensor, Tensor, Any]:
+        """Return contexts and queries of whole trials of encoded steps ``(T, B, F)``, and the memory's last state."""
+        output, _, state = super().sequence(raw, state)
+        time = torch.arange(len(raw), device=raw.device)[:, None]
+        first = torch.where(self.encoder.begins_episode(raw), time, 0).cummax(0).values
+        context = output.gather(0, first[..., None].expand_as(output))
+        return context, self.embed(self.encoder.only_observation(raw)), state

@@ -22,15 +22,13 @@ class ActingRL2(ActingModule):
         self.actions = self.net.actions
 
     def initial(self, rows: int) -> RL2Memory:
-        return RL2Memory(self.net.memory.initial(rows), self.net.encoder.initial(rows))
+        return self.net.initial(rows)
 
     def forward(self, step: Step, memory: RL2Memory) -> tuple[Distribution, RL2Memory]:
-        raw, last_obs = self.net.encoder.raw(step, memory.last_obs)
-        x = self.net.embed(raw)
-        output, state = self.net.memory.step(x, memory.state)
+        output, x, memory = self.net.read(step, memory)
         if self.net.hyper is None:
             head = self.net.policy
             outputs = head(head.of_memory(output) + head.of_step(x))
         else:
             outputs, _ = self.net.hyper(output, x, None)
-        return make_distribution(outputs, self.net.log_std, self.actions.sizes), RL2Memory(state, last_obs)
+        return make_distribution(outputs, self.net.log_std, self.actions.sizes), memory

@@ -18,7 +18,7 @@ from torch.profiler import record_function
 
 from metarl.agents.rl2.acting import ActingRL2
 from metarl.agents.rl2.config import RL2Config
-from metarl.agents.rl2.network import RL2Memory, RL2Network
+from metarl.agents.rl2.network import RL2Network
 from metarl.core import rng
 from metarl.core.agent import LearningAgent, at
 from metarl.core.batch_env import Step
@@ -92,7 +92,7 @@ class RL2(LearningAgent, config=RL2Config):
         return {"Minibatches": self.minibatch}
 
     def begin(self, num_tasks: int, task: Task | None = None) -> Memory:
-        return RL2Memory(self.net.memory.initial(num_tasks, self.device), self.net.encoder.initial(num_tasks))
+        return self.net.initial(num_tasks, self.device)
 
     def act(self, memory: Memory, step: Step, key: Key, greedy: bool = False) -> tuple[Acted, Memory]:
         with torch.no_grad():

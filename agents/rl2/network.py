@@ -74,11 +74,20 @@ class RL2Network(nn.Module):
 
     def step(self, step: Step, memory: RL2Memory) -> tuple[Distribution, Tensor, RL2Memory]:
         """Return the policy for one step, the critic's value ``(B,)``, and the memory after the step."""
+        output, x, memory = self.read(step, memory)
+        policy, value = self.heads(output, x, None)
+        return policy, value, memory
+
+    def initial(self, rows: int, device: torch.device | str = "cpu") -> RL2Memory:
+        """Return the memory before a trial."""
+        return RL2Memory(self.memory.initial(rows, device), self.encoder.initial(rows))
+
+    def read(self, step: Step, memory: RL2Memory) -> tuple[Tensor, Tensor, RL2Memory]:
+        """Return what the heads read at one step, ``(B, H)`` and ``(B, E)``, and the memory after the step."""
         raw, last_obs = self.encoder.raw(step, memory.last_obs)
         x = self.embed(raw)
         output, state = self.memory.step(x, memory.state)
-        policy, value = self.heads(output, x, None)
-        return policy, value, RL2Memory(state, last_obs)
+        return output, x, RL2Memory(state, last_obs)
 
     def memory_features(self, step: Step, memory: RL2Memory) -> dict[str, Tensor]:
         """Return the memory after a step as vectors (`metarl.learning.memories.Memory.vectors`)."""

@@ -268,7 +268,7 @@ def test_a_context_by_episodes_knows_the_episodes_before_and_the_observation(mem
     def probabilities(step: Any) -> torch.Tensor:
         raw, _ = agent.net.encoder.raw(step, agent.net.encoder.initial(12))
         output, x, _ = agent.net.sequence(raw, None)
-        policy, _ = agent.net.heads(*agent.head_inputs(raw, output, x), None)
+        policy, _ = agent.net.heads(output, x, None)
         return chances(policy)
 
     whole, before = probabilities(rollout.step), agent.begin(12)
