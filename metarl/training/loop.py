@@ -106,7 +106,7 @@ def train(
         done = _restore(agent, config, run_dir, warn, sampler)
         texts = ranks.on_rank_zero(lambda: write_run_files(run_dir, parsed))
         texts |= {"runtime": json.dumps(settings | {"device": str(device), "processes": ranks.world_size()}, indent=1)}
-        iterate, warned, curves = Iteration(agent, config, device, sampler), set[str](), {}
+        iterate, warned = Iteration(agent, config, device, sampler), set[str]()
         skipping = Skipping(agent, config, sampler)
         second = done.iteration + 1 if config.profile else None  # the first warms up
         profiled = ProfiledIteration(second, device, run_dir / "trace.json")
@@ -117,7 +117,7 @@ def train(
             make_log(run_dir, parsed.values, done, texts, console, _final_splits(config), warn) as log,
         ):
             log.say(f"Training in {run_dir} on {device}, {settings['threads']} threads{_processes()}")
-            while not (limit := _limit(config, done)) and not ranks.any_of(stop.asked):
+            while not _limit(config, done) and not ranks.any_of(stop.asked):
                 with profiled.around(done.iteration, log.console):
                     skipping.keep()
                     done, metrics, evaluated, culprit = iterate(done)
@@ -134,16 +134,29 @@ def train(
                     break
             _save(run_dir, agent, done, config, sampler, log)
             _say_unrecorded({"Rollouts": iterate.play, **agent.captured}, log)
-            if limit in ("max_seconds", "max_env_steps"):
-                log.say(f"Training has reached {limit} after iteration {done.iteration}")
-            asked = ranks.any_of(stop.asked)
-            if config.final_eval_tasks and not asked:
-                with stop.at_once():  # a resume plays it again
-                    curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
-            if asked or stop.asked:
-                command = resume_command(run_dir, config.allow)
-                log.say(f"Stopped after iteration {done.iteration}; continue with: {command}")
+            curves = _end(agent, config, run_dir, done, stop, log, warn)
     return Run(agent, curves, run_dir, done, stop.signal)
+
+
+def _end(
+    agent: LearningAgent,
+    config: TrainConfig,
+    run_dir: Path,
+    done: Counters,
+    stop: Stop,
+    log: Logger | NoLog,
+    warn: Callable[[str], None],
+) -> dict[str, AdaptationCurve]:
+    """Play the final evaluation, unless the run was stopped, and say why it ended and how it continues."""
+    if (limit := _limit(config, done)) in ("max_seconds", "max_env_steps"):
+        log.say(f"Training has reached {limit} after iteration {done.iteration}")
+    curves, asked = {}, ranks.any_of(stop.asked)
+    if config.final_eval_tasks and not asked:
+        with stop.at_once():  # a resume plays it again
+            curves = evaluate_at_the_end(agent, config, run_dir, done, log, warn)
+    if asked or stop.asked:
+        log.say(f"Stopped after iteration {done.iteration}; continue with: {resume_command(run_dir, config.allow)}")
+    return curves
 
 
 def _save(
