@@ -48,8 +48,6 @@ NOT_MEASURED = {
     "sac_gridnavi": "only a short training was tried",
     "sac_windy_point": "it was never run",
     "varibad_half_cheetah_dir": "it was never run",
-    "robust_plr_wall_maze": "it was never run",
-    "sfl_wall_maze": "it was never run",
     "plr_cartpole_wide": "it was never run",
     "paired_wall_maze": "only the first iterations were tried",
     "ad_darkroom_large": "it needs a GPU",
@@ -63,7 +61,9 @@ NOT_MEASURED = {
 }
 """Presets without a record and a trained agent yet, and why. Their header says "Reached: not measured yet"."""
 NOT_SHIPPED = {
-    "plr_wall_maze": "it is worse than rl2_wall_maze, and the package may have 15 MB",
+    "plr_wall_maze": "it is no better than rl2_wall_maze, and the package may have 15 MB",
+    "robust_plr_wall_maze": "it is worse than rl2_wall_maze, and the package may have 15 MB",
+    "sfl_wall_maze": "it is worse than rl2_wall_maze, and the package may have 15 MB",
     "regret_sparse_point_robot": "it would show nothing that rl2_sparse_point_robot does not",
     "roml_sparse_point_robot": "it would show nothing that rl2_sparse_point_robot does not",
     "dpt_darkroom": "its network would take 0.4 MB of the 15 that the package may have",

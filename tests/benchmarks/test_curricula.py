@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
-from benchmarks import curricula
+from benchmarks import curricula, curricula_control, locks
 from metarl.agents.rl2.config import RL2Config
+from metarl.core import rng
 from metarl.envs.grids.wall_maze import WallMaze
+from metarl.testing import check_family
 
 
 @pytest.fixture
@@ -84,3 +86,28 @@ def test_samplers_that_were_not_played_keep_their_rows():
         ("PLR", {"seeds": 3}),
         ("SFL", {"seeds": 5}),
     ]
+
+
+def test_the_control_s_locks_keep_the_contract():
+    check_family(locks.Locks())
+
+
+def test_the_control_counts_locks_that_can_be_opened():
+    possible = curricula_control.possible_locks(50, "test")
+    assert len(possible.length) == 50 and float(possible.length.max()) <= locks.Locks.LONGEST
+    drawn = locks.Locks().sample_tasks(rng.key(1), 20_000, "train")
+    share = float((drawn.length <= 16).float().mean())
+    assert abs(share - locks.POSSIBLE) < 5 * (0.05 * 0.95 / 20_000) ** 0.5
+
+
+def test_where_most_tasks_teach_nothing_edits_of_those_that_do_teach_more_in_the_same_steps(tmp_path, capsys):
+    few = ["--steps", "150000", "--tasks", "300", "--split", "valid", "--seeds", "1"]
+    curricula_control.main([*few, "--only", "ACCEL", "--out", str(tmp_path)])
+    uniform, accel = json.loads((tmp_path / "curricula_control.json").read_text())["rows"]
+    assert uniform["gain"] is None and uniform["sampler"] == "uniform"
+    assert min(uniform["env_steps"], accel["env_steps"]) >= 150_000
+    assert max(uniform["env_steps"], accel["env_steps"]) < 150_000 + 2 * 64 * 32, "by at most two batches more"
+    gain, low, high = accel["gain"]
+    assert gain == pytest.approx(accel["opened"][0] - uniform["opened"][0]) and low <= gain <= high
+    assert low > 0.15
+    assert "| above uniform draws |" in capsys.readouterr().out
