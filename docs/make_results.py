@@ -99,7 +99,7 @@ GRADIENTS = (  # the second table: those that learn by gradient steps
 
 BELIEFS = ("belief_", "varibad_", "hyper_")
 REPLAY = ("r2d2_", "sac_", "td3_", "pearl_")
-OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "roml_", "paired_", "es_", "dpt_", "dagger_", "ad_")
+OTHERS = ("plr_", "robust_plr_", "sfl_", "regret_", "roml_", "paired_", "accel_", "es_", "dpt_", "dagger_", "ad_")
 """How the names of the presets of three more tables begin: agents on beliefs, on replay, and of other kinds."""
 
 SHORT = (  # the README's table: the least and the best known problems of both kinds of agent
